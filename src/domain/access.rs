@@ -1,0 +1,237 @@
+//! What a key may do: its granted scopes, and the ladder by which a realm lets one scope imply others.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::ScopeName;
+use super::realm::Scope;
+
+/// What a key was granted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Access {
+    /// Every scope of its realm, also those that the realm will get.
+    Full,
+    /// These scopes and what they imply; none of them is no access.
+    Scopes(BTreeSet<ScopeName>),
+}
+
+impl Access {
+    /// The scopes that were granted by name.
+    pub fn granted(&self) -> impl Iterator<Item = &ScopeName> {
+        match self {
+            Self::Full => None,
+            Self::Scopes(scopes) => Some(scopes.iter()),
+        }
+        .into_iter()
+        .flatten()
+    }
+
+    /// Whether every scope was granted.
+    pub fn is_full(&self) -> bool {
+        matches!(self, Self::Full)
+    }
+}
+
+/// The most scopes that a realm may have.
+pub const MAX_SCOPES: usize = 256;
+
+const WORDS: usize = MAX_SCOPES / 64;
+
+/// A set of one realm's scopes, by the ranks that its [`Ladder`] gave them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScopeSet([u64; WORDS]);
+
+impl ScopeSet {
+    /// Adds the scope of this rank.
+    pub fn insert(&mut self, rank: Rank) {
+        self.0[usize::from(rank.0) / 64] |= 1 << (rank.0 % 64);
+    }
+
+    /// Whether the scope of this rank is among them.
+    pub fn contains(&self, rank: Rank) -> bool {
+        self.0[usize::from(rank.0) / 64] & (1 << (rank.0 % 64)) != 0
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0 == [0; WORDS]
+    }
+
+    /// What is in either.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(std::array::from_fn(|word| self.0[word] | other.0[word]))
+    }
+
+    /// What is in this and not in `other`.
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(std::array::from_fn(|word| self.0[word] & !other.0[word]))
+    }
+
+    /// Whether something is in both.
+    pub fn meets(self, other: Self) -> bool {
+        (0..WORDS).any(|word| self.0[word] & other.0[word] != 0)
+    }
+
+    fn ranks(self) -> impl Iterator<Item = Rank> {
+        (0..=u8::MAX).map(Rank).filter(move |rank| self.contains(*rank))
+    }
+}
+
+/// Where a scope stands in the [`ScopeSet`]s of its realm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Rank(u8);
+
+/// A realm's scopes, ready for decisions: each has a rank, and each rank knows all that it implies.
+#[derive(Clone, Debug, Default)]
+pub struct Ladder {
+    ranks: HashMap<ScopeName, Rank>,
+    /// The scopes in alphabetical order.
+    alphabetical: Vec<(ScopeName, Rank)>,
+    /// By rank: the scope itself and everything that it implies.
+    implied: Vec<ScopeSet>,
+    all: ScopeSet,
+}
+
+impl Ladder {
+    /// Builds the ladder of `scopes`. Those that `previous` had keep their rank, so that the sets made by it stay right.
+    ///
+    /// Relies on what [`Realm`](super::realm::Realm) has checked: at most [`MAX_SCOPES`], every implied one listed, no
+    /// circle.
+    pub fn new(scopes: &[Scope], previous: Option<&Self>) -> Self {
+        let kept: HashMap<ScopeName, Rank> = scopes
+            .iter()
+            .filter_map(|scope| Some((scope.name.clone(), previous?.rank(scope.name.as_str())?)))
+            .collect();
+        let taken: ScopeSet = collect(kept.values().copied());
+        let mut free = (0..=u8::MAX).map(Rank).filter(|rank| !taken.contains(*rank));
+        let mut alphabetical: Vec<(ScopeName, Rank)> = scopes
+            .iter()
+            .filter_map(|scope| {
+                let rank = kept.get(&scope.name).copied().or_else(|| free.next())?;
+                Some((scope.name.clone(), rank))
+            })
+            .collect();
+        alphabetical.sort();
+        let ranks: HashMap<ScopeName, Rank> = alphabetical.iter().cloned().collect();
+
+        let by_name: HashMap<&str, &Scope> =
+            scopes.iter().map(|scope| (scope.name.as_str(), scope)).collect();
+        let mut implied = vec![ScopeSet::default(); MAX_SCOPES];
+        for scope in scopes {
+            let mut reached = ScopeSet::default();
+            let mut open = vec![scope];
+            while let Some(next) = open.pop() {
+                let Some(rank) = ranks.get(&next.name) else { continue };
+                if !reached.contains(*rank) {
+                    reached.insert(*rank);
+                    open.extend(next.implies.iter().filter_map(|name| by_name.get(name.as_str())));
+                }
+            }
+            implied[usize::from(ranks[&scope.name].0)] = reached;
+        }
+        Self {
+            all: collect(ranks.values().copied()),
+            ranks,
+            alphabetical,
+            implied,
+        }
+    }
+
+    /// The rank of the scope of this name, if the realm knows it.
+    pub fn rank(&self, name: &str) -> Option<Rank> {
+        self.ranks.get(name).copied()
+    }
+
+    /// These scopes and all that they imply.
+    pub fn effective(&self, granted: ScopeSet) -> ScopeSet {
+        granted
+            .ranks()
+            .filter_map(|rank| self.implied.get(usize::from(rank.0)))
+            .fold(ScopeSet::default(), |all, implied| all.union(*implied))
+    }
+
+    /// Every scope of the realm.
+    pub fn all(&self) -> ScopeSet {
+        self.all
+    }
+
+    /// What a key with this access holds.
+    pub fn effective_access(&self, access: &Access) -> ScopeSet {
+        match access {
+            Access::Full => self.all,
+            Access::Scopes(_) => self.effective(self.granted(access)),
+        }
+    }
+
+    /// The granted scopes as a set. One that the realm does not know is left out: it gives nothing.
+    pub fn granted(&self, access: &Access) -> ScopeSet {
+        collect(access.granted().filter_map(|name| self.rank(name.as_str())))
+    }
+
+    /// The names of these scopes, in alphabetical order.
+    pub fn names(&self, set: ScopeSet) -> impl Iterator<Item = &ScopeName> {
+        self.alphabetical
+            .iter()
+            .filter(move |(_, rank)| set.contains(*rank))
+            .map(|(name, _)| name)
+    }
+}
+
+fn collect(ranks: impl Iterator<Item = Rank>) -> ScopeSet {
+    ranks.fold(ScopeSet::default(), |mut set, rank| {
+        set.insert(rank);
+        set
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(name: &str, implies: &[&str]) -> Scope {
+        Scope {
+            name: ScopeName::parse(name).unwrap(),
+            implies: implies.iter().map(|name| ScopeName::parse(name).unwrap()).collect(),
+            description: String::new(),
+        }
+    }
+
+    fn held(ladder: &Ladder, granted: &[&str]) -> Vec<String> {
+        let access = Access::Scopes(granted.iter().map(|name| ScopeName::parse(name).unwrap()).collect());
+        ladder.names(ladder.effective_access(&access)).map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_scope_holds_all_below_it() {
+        let ladder = Ladder::new(
+            &[scope("admin", &["write"]), scope("write", &["read"]), scope("read", &[]), scope("billing", &[])],
+            None,
+        );
+        assert_eq!(held(&ladder, &["admin"]), ["admin", "read", "write"]);
+        assert_eq!(held(&ladder, &["write", "billing"]), ["billing", "read", "write"]);
+        assert_eq!(held(&ladder, &[]), [""; 0]);
+        assert_eq!(ladder.names(ladder.all()).count(), 4);
+    }
+
+    #[test]
+    fn a_rank_outlives_a_change_of_the_ladder_and_is_not_given_twice() {
+        let before = Ladder::new(&[scope("b", &[]), scope("d", &[])], None);
+        let after = Ladder::new(&[scope("a", &[]), scope("d", &[]), scope("e", &["d"])], Some(&before));
+        assert_eq!(after.rank("d"), before.rank("d"));
+        let ranks: std::collections::HashSet<_> = ["a", "d", "e"].map(|name| after.rank(name).unwrap()).into();
+        assert_eq!(ranks.len(), 3);
+        assert_eq!(held(&after, &["e"]), ["d", "e"]);
+    }
+
+    #[test]
+    fn all_256_scopes_have_a_rank_and_can_be_replaced_by_others() {
+        let names = |letter: char| (0..256).map(|i| scope(&format!("{letter}{i}"), &[])).collect::<Vec<_>>();
+        let first = Ladder::new(&names('a'), None);
+        let second = Ladder::new(&names('b'), Some(&first));
+        assert_eq!(second.names(second.all()).count(), 256);
+    }
+}

@@ -1,0 +1,126 @@
+//! Instants, as whole microseconds since the Unix epoch: the same in memory and in either database.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// A point in time, in microseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(i64);
+
+impl Timestamp {
+    /// 9999-12-31T23:59:59.999999Z, the last instant that a `google.protobuf.Timestamp` can tell.
+    pub const MAX: Self = Self(253_402_300_799_999_999);
+
+    /// The instant that lies so many microseconds after the epoch.
+    pub const fn from_micros(micros: i64) -> Self {
+        Self(micros)
+    }
+
+    /// Microseconds since the epoch.
+    pub const fn as_micros(self) -> i64 {
+        self.0
+    }
+
+    /// Whole milliseconds since the epoch.
+    pub const fn as_millis(self) -> i64 {
+        self.0.div_euclid(1_000)
+    }
+
+    /// The instant so much later, or [`Timestamp::MAX`] if that is earlier.
+    #[must_use]
+    pub fn saturating_add(self, span: Duration) -> Self {
+        let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_add(micros)).min(Self::MAX)
+    }
+
+    /// How long it is from `earlier` to this; zero if that is not earlier.
+    pub fn since(self, earlier: Self) -> Duration {
+        u64::try_from(self.0.saturating_sub(earlier.0)).map_or(Duration::ZERO, Duration::from_micros)
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        let micros = match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => i64::try_from(after.as_micros()).unwrap_or(i64::MAX),
+            Err(before) => {
+                i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |micros| -micros)
+            }
+        };
+        Self(micros)
+    }
+}
+
+impl fmt::Debug for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}µs", self.0)
+    }
+}
+
+/// When something ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Option<Timestamp>", into = "Option<Timestamp>")]
+pub enum Expiry {
+    /// It does not end by itself.
+    Never,
+    /// It has ended from this instant on.
+    At(Timestamp),
+}
+
+impl Expiry {
+    /// Whether the end has come.
+    pub fn is_over(self, now: Timestamp) -> bool {
+        match self {
+            Self::Never => false,
+            Self::At(end) => now >= end,
+        }
+    }
+
+    /// How long it is until the end; `None` if there is none.
+    pub fn time_left(self, now: Timestamp) -> Option<Duration> {
+        match self {
+            Self::Never => None,
+            Self::At(end) => Some(end.since(now)),
+        }
+    }
+}
+
+impl From<Option<Timestamp>> for Expiry {
+    fn from(end: Option<Timestamp>) -> Self {
+        end.map_or(Self::Never, Self::At)
+    }
+}
+
+impl From<Expiry> for Option<Timestamp> {
+    fn from(expiry: Expiry) -> Self {
+        match expiry {
+            Expiry::Never => None,
+            Expiry::At(end) => Some(end),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_over_at_the_very_instant_and_not_a_microsecond_before() {
+        let end = Timestamp::from_micros(1_000_000);
+        assert!(!Expiry::At(end).is_over(Timestamp::from_micros(999_999)));
+        assert!(Expiry::At(end).is_over(end));
+        assert!(!Expiry::Never.is_over(Timestamp::MAX));
+    }
+
+    #[test]
+    fn spans_never_go_below_zero_and_sums_never_beyond_the_last_instant() {
+        let early = Timestamp::from_micros(5);
+        let late = Timestamp::from_micros(9);
+        assert_eq!(late.since(early), Duration::from_micros(4));
+        assert_eq!(early.since(late), Duration::ZERO);
+        assert_eq!(late.saturating_add(Duration::MAX), Timestamp::MAX);
+    }
+}

@@ -1,0 +1,30 @@
+//! The answer to "is this key good for this?".
+
+/// Allowed, or the first reason why not. The denials stand in the order of decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// The text cannot be a key.
+    Malformed,
+    /// No such key in this realm, or a wrong secret.
+    Unknown,
+    /// Ended for ever.
+    Revoked,
+    /// Switched off.
+    Disabled,
+    /// The key, or the presented secret, has reached its end.
+    Expired,
+    /// A key of another environment.
+    EnvironmentMismatch,
+    /// The request names another partner than the owner.
+    PartnerMismatch,
+    /// The partner has no access at present.
+    PartnerSuspended,
+    /// The key does not reach the target.
+    ProjectMismatch,
+    /// Not from this address.
+    AddressDenied,
+    /// A wanted scope is not held.
+    ScopeMissing,
+    /// The key is good for this.
+    Allowed,
+}

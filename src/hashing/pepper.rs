@@ -1,0 +1,224 @@
+//! The pepper: the key under which digests are made, kept in a file beside the database and never in it.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use hmac::{Hmac, KeyInit, Mac};
+use serde::Deserialize;
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::random;
+use crate::domain::ids::KeyId;
+use crate::domain::key::Digest;
+use crate::domain::key_text::SecretBytes;
+
+/// Every version of the pepper that the file holds, each ready for use.
+///
+/// Has no `Debug`: it is the one thing that a thief of the database still lacks.
+pub struct Peppers {
+    /// HMAC-SHA256 (RFC 2104) with the key taken in, to be cloned for each digest: that saves two of its four blocks.
+    versions: BTreeMap<u32, Hmac<Sha256>>,
+}
+
+/// Why a pepper file cannot be used. None of them repeats what the file holds.
+#[derive(Debug, thiserror::Error)]
+pub enum PepperFileError {
+    /// The file cannot be read or written.
+    #[error("the pepper file {path} cannot be {verb}: {source}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What was tried.
+        verb: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file does not say what it should.
+    #[error(
+        "the pepper file {0} is not one: it should have a table [peppers] with lines such as 1 = \"64 hexadecimal digits\""
+    )]
+    Form(PathBuf),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PepperFile {
+    peppers: BTreeMap<String, Zeroizing<String>>,
+}
+
+impl Peppers {
+    /// The version with which a new authority begins.
+    pub const FIRST: u32 = 1;
+
+    /// Reads a pepper file; `None` if there is none.
+    pub fn load(path: &Path) -> Result<Option<Self>, PepperFileError> {
+        let text = match fs::read_to_string(path) {
+            Ok(text) => Zeroizing::new(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(io_error(path, "read", source)),
+        };
+        Self::parse(&text)
+            .map(Some)
+            .ok_or_else(|| PepperFileError::Form(path.to_owned()))
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let file: PepperFile = toml::from_str(text).ok()?;
+        let versions = file
+            .peppers
+            .iter()
+            .map(|(version, key)| Some((version.parse().ok()?, keyed(&*unhex(key)?))))
+            .collect::<Option<BTreeMap<_, _>>>()?;
+        (!versions.is_empty()).then_some(Self { versions })
+    }
+
+    /// Makes a pepper file with one new pepper in it, readable by its owner alone, and durable when this returns.
+    ///
+    /// # Errors
+    /// Also if the file is there already: a pepper is never overwritten.
+    pub fn create(path: &Path) -> Result<Self, PepperFileError> {
+        let key = Zeroizing::new(random::<32>());
+        let digits = Zeroizing::new(key.iter().fold(String::with_capacity(64), |digits, byte| {
+            digits + &format!("{byte:02x}")
+        }));
+        let text = Zeroizing::new(format!(
+            "# The pepper of a claviger authority: the key under which its secrets are digested.\n\
+             # Whoever has this file and the database can test guesses, and still mint no key.\n\
+             # Without this file no key can be verified: keep a copy, and not beside the database's.\n\
+             [peppers]\n{} = \"{}\"\n",
+            Self::FIRST,
+            *digits
+        ));
+        let write = || {
+            let mut file = OpenOptions::new()
+                .write(true)
+                .create_new(true)
+                .mode(0o600)
+                .open(path)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        };
+        write().map_err(|source| io_error(path, "made", source))?;
+        Ok(Self {
+            versions: BTreeMap::from([(Self::FIRST, keyed(&*key))]),
+        })
+    }
+
+    /// A pepper for tests, the same for the same seed.
+    #[cfg(test)]
+    pub(crate) fn for_test(seed: u8) -> Self {
+        Self {
+            versions: BTreeMap::from([(Self::FIRST, keyed(&[seed; 32]))]),
+        }
+    }
+
+    /// The digest of a key's secret under this version of the pepper; `None` if the file does not hold the version.
+    pub fn digest(&self, version: u32, id: KeyId, secret: &SecretBytes) -> Option<Digest> {
+        let mut mac = self.versions.get(&version)?.clone();
+        // Fixed lengths follow the label, so that no two inputs read the same.
+        mac.update(b"verify");
+        mac.update(id.as_bytes());
+        mac.update(secret.expose());
+        Some(Digest {
+            pepper: version,
+            mac: mac.finalize().into_bytes().into(),
+        })
+    }
+
+    /// Whether `secret` is the one that was digested, in constant time; `None` if the file does not hold the version.
+    pub fn proves(&self, digest: &Digest, id: KeyId, secret: &SecretBytes) -> Option<bool> {
+        let offered = self.digest(digest.pepper, id, secret)?;
+        Some(offered.mac.ct_eq(&digest.mac).into())
+    }
+
+    /// What the store keeps of a version in order to know it again; `None` if the file does not hold it.
+    pub fn canary(&self, version: u32) -> Option<[u8; 32]> {
+        let mut mac = self.versions.get(&version)?.clone();
+        mac.update(b"canary");
+        Some(mac.finalize().into_bytes().into())
+    }
+}
+
+fn keyed(key: &[u8]) -> Hmac<Sha256> {
+    Hmac::new_from_slice(key).expect("HMAC takes a key of any length")
+}
+
+fn unhex(text: &str) -> Option<Zeroizing<[u8; 32]>> {
+    let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
+    let mut bytes = Zeroizing::new([0; 32]);
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |digit: u8| char::from(digit).to_digit(16);
+        *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
+    }
+    Some(bytes)
+}
+
+fn io_error(path: &Path, verb: &'static str, source: io::Error) -> PepperFileError {
+    PepperFileError::Io {
+        path: path.to_owned(),
+        verb,
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn id() -> KeyId {
+        KeyId::from_bytes([9; 16])
+    }
+
+    #[test]
+    fn a_pepper_file_is_read_as_it_was_made_and_is_its_owners_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pepper.toml");
+        assert!(Peppers::load(&path).unwrap().is_none());
+
+        let made = Peppers::create(&path).unwrap();
+        let read = Peppers::load(&path).unwrap().unwrap();
+        assert_eq!(made.canary(1), read.canary(1));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(Peppers::create(&path).is_err(), "a pepper is never overwritten");
+    }
+
+    #[test]
+    fn a_file_that_is_none_is_refused_without_being_repeated() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pepper.toml");
+        for text in ["", "canary-text", "[peppers]\n", "[peppers]\n1 = \"c0ffee\"\n", "[peppers]\nx = \"00\"\n"] {
+            fs::write(&path, text).unwrap();
+            let error = Peppers::load(&path).err().unwrap().to_string();
+            assert!(error.contains("[peppers]") && !error.contains("c0ffee") && !error.contains("canary-text"));
+        }
+    }
+
+    #[test]
+    fn only_the_right_secret_of_the_right_key_under_the_right_pepper_proves() {
+        let (peppers, secret) = (Peppers::for_test(1), SecretBytes::new([5; 32]));
+        let digest = peppers.digest(1, id(), &secret).unwrap();
+        assert_eq!(peppers.proves(&digest, id(), &secret), Some(true));
+        assert_eq!(peppers.proves(&digest, id(), &SecretBytes::new([6; 32])), Some(false));
+        assert_eq!(peppers.proves(&digest, KeyId::from_bytes([8; 16]), &secret), Some(false));
+        assert_eq!(Peppers::for_test(2).proves(&digest, id(), &secret), Some(false));
+        let later = Digest { pepper: 2, ..digest };
+        assert_eq!(peppers.proves(&later, id(), &secret), None);
+    }
+
+    #[test]
+    fn the_digest_is_hmac_sha256_of_label_id_and_secret() {
+        // Computed apart, with Python: hmac.new(bytes([1])*32, b"verify"+bytes([9])*16+bytes([5])*32, "sha256").
+        let digest = Peppers::for_test(1).digest(1, id(), &SecretBytes::new([5; 32])).unwrap();
+        assert_eq!(digest.mac[..4], HMAC_HEAD);
+    }
+
+    const HMAC_HEAD: [u8; 4] = [0x26, 0x52, 0xae, 0x9f];
+}

@@ -1,0 +1,71 @@
+//! The mirror: all that verification needs to know, in memory, read without a lock.
+//!
+//! It holds facts, never verdicts. Only the [`Feed`] writes it; whoever changes the store pokes the feed and waits until the
+//! change has come round.
+
+mod feed;
+mod index;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::sync::{Notify, watch};
+
+pub use feed::Feed;
+pub use index::{Entry, Index, KeyFacts, MirroredPartner, MirroredRealm, SecretFacts, View};
+
+use crate::domain::event::Revision;
+
+/// The copy of the store's facts that this process decides by.
+pub struct Mirror {
+    index: ArcSwap<Index>,
+    poke: Notify,
+    applied: watch::Sender<Revision>,
+    distrust: watch::Sender<Option<String>>,
+}
+
+/// The feed did not come so far in time.
+#[derive(Debug)]
+pub struct Behind;
+
+impl Mirror {
+    fn new(index: Index) -> Self {
+        let (applied, _) = watch::channel(index.revision());
+        Self {
+            index: ArcSwap::from_pointee(index),
+            poke: Notify::new(),
+            applied,
+            distrust: watch::Sender::default(),
+        }
+    }
+
+    /// What is known now.
+    pub fn index(&self) -> Guard<Arc<Index>> {
+        self.index.load()
+    }
+
+    /// Tells the feed that there is something new.
+    pub fn poke(&self) {
+        self.poke.notify_one();
+    }
+
+    /// Waits until the mirror knows of this change.
+    ///
+    /// # Errors
+    /// If it does not within `patience`: the feed cannot read the store.
+    pub async fn wait_for(&self, revision: Revision, patience: Duration) -> Result<(), Behind> {
+        let mut applied = self.applied.subscribe();
+        let arrived = applied.wait_for(|applied| *applied >= revision);
+        match tokio::time::timeout(patience, arrived).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Behind),
+        }
+    }
+
+    /// Tells when, and why, this mirror came to contradict what the store once said; `None` while it does not. It then goes
+    /// on denying what it ever denied, but should get no more requests.
+    pub fn distrust(&self) -> watch::Receiver<Option<String>> {
+        self.distrust.subscribe()
+    }
+}

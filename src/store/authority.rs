@@ -1,0 +1,153 @@
+//! The authority's own row: the counter of revisions, the latest time, the pepper in use.
+
+use super::{Error, Snapshot, Store, on, revision, stored};
+use crate::domain::event::Revision;
+use crate::domain::time::Timestamp;
+
+/// What a new store begins with.
+pub struct Genesis {
+    /// The version of the pepper for new digests.
+    pub pepper: u32,
+    /// What that pepper is known by.
+    pub canary: [u8; 32],
+    /// The key that authenticates page tokens.
+    pub seal: [u8; 32],
+    /// When it begins.
+    pub time: Timestamp,
+}
+
+/// What the authority's row says.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// The last change.
+    pub revision: Revision,
+    /// The stamp of the last change.
+    pub stamp: i64,
+    /// The latest time that was ever seen.
+    pub clock: Timestamp,
+    /// The key that authenticates page tokens.
+    pub seal: Vec<u8>,
+    /// Each version of the pepper that was ever in use, and what it is known by.
+    pub peppers: Vec<(u32, Vec<u8>)>,
+}
+
+impl Store {
+    /// Makes the authority's row, unless it is there. The first change follows, and until then the store counts as empty.
+    pub async fn begin_history(&self, genesis: &Genesis) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        on!(write.session, conn => {
+            sqlx::query(
+                "INSERT INTO peppers (version, canary) VALUES ($1, $2) ON CONFLICT (version) DO NOTHING",
+            )
+            .bind(i64::from(genesis.pepper))
+            .bind(genesis.canary.to_vec())
+            .execute(&mut *conn)
+            .await?;
+            sqlx::query(
+                "INSERT INTO authority (one, revision, clock, pepper, seal) VALUES (1, 0, $1, $2, $3)
+                 ON CONFLICT (one) DO NOTHING",
+            )
+            .bind(genesis.time.as_micros())
+            .bind(i64::from(genesis.pepper))
+            .bind(genesis.seal.to_vec())
+            .execute(&mut *conn)
+            .await?;
+        });
+        write.commit().await
+    }
+
+    /// Notes that it is at least `now`, so that a later start does not begin before it. Not a change.
+    pub async fn mark_time(&self, now: Timestamp) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        on!(write.session, conn => {
+            sqlx::query("UPDATE authority SET clock = $1 WHERE clock < $1")
+                .bind(now.as_micros())
+                .execute(&mut *conn)
+                .await?;
+        });
+        write.commit().await
+    }
+
+    /// Believes the machine's clock over the latest time that was ever seen.
+    pub async fn reset_time(&self, now: Timestamp) -> Result<(), Error> {
+        let mut write = self.write().await?;
+        on!(write.session, conn => {
+            sqlx::query("UPDATE authority SET clock = $1")
+                .bind(now.as_micros())
+                .execute(&mut *conn)
+                .await?;
+        });
+        write.commit().await
+    }
+}
+
+impl Snapshot {
+    /// The authority's row and the last change; `None` if no change was ever made.
+    pub async fn head(&mut self) -> Result<Option<Head>, Error> {
+        on!(self.session, conn => {
+            let row: Option<(i64, i64, i64, Vec<u8>)> = sqlx::query_as(
+                "SELECT a.revision, e.stamp, a.clock, a.seal
+                 FROM authority AS a JOIN events AS e ON e.revision = a.revision",
+            )
+            .fetch_optional(&mut *conn)
+            .await?;
+            let Some((last, stamp, clock, seal)) = row else {
+                return Ok(None);
+            };
+            let peppers: Vec<(i64, Vec<u8>)> = sqlx::query_as("SELECT version, canary FROM peppers")
+                .fetch_all(&mut *conn)
+                .await?;
+            Ok(Some(Head {
+                revision: revision(last),
+                stamp,
+                clock: Timestamp::from_micros(clock),
+                seal,
+                peppers: peppers
+                    .into_iter()
+                    .map(|(version, canary)| (version as u32, canary))
+                    .collect(),
+            }))
+        })
+    }
+
+    /// The number of the last change.
+    pub async fn revision(&mut self) -> Result<Revision, Error> {
+        on!(self.session, conn => {
+            let last: i64 = sqlx::query_scalar("SELECT revision FROM authority")
+                .fetch_one(&mut *conn)
+                .await?;
+            Ok(revision(last))
+        })
+    }
+
+    /// Takes the next revision, and with it the right to change anything until the transaction ends. Answers with the
+    /// revision, the time of the change and the version of the pepper for new digests.
+    pub(super) async fn take_counter(
+        &mut self,
+        now: Timestamp,
+    ) -> Result<(Revision, Timestamp, u32), Error> {
+        on!(self.session, conn => {
+            let (next, time, pepper): (i64, i64, i64) = sqlx::query_as(
+                "UPDATE authority
+                 SET revision = revision + 1, clock = CASE WHEN clock < $1 THEN $1 ELSE clock END
+                 RETURNING revision, clock, pepper",
+            )
+            .bind(now.as_micros())
+            .fetch_one(&mut *conn)
+            .await?;
+            Ok((revision(next), Timestamp::from_micros(time), pepper as u32))
+        })
+    }
+
+    /// How many events there are and the sum that gapless revisions would have, for checking that they are.
+    pub async fn history(&mut self) -> Result<(u64, Revision, Revision), Error> {
+        on!(self.session, conn => {
+            let (count, first, last): (i64, Option<i64>, Option<i64>) =
+                sqlx::query_as("SELECT count(*), min(revision), max(revision) FROM events")
+                    .fetch_one(&mut *conn)
+                    .await?;
+            debug_assert!(stored(revision(last.unwrap_or(0))) >= 0);
+            Ok((count as u64, revision(first.unwrap_or(0)), revision(last.unwrap_or(0))))
+        })
+    }
+}

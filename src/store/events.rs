@@ -1,0 +1,196 @@
+//! The table of events: one row for each change.
+
+use std::collections::BTreeMap;
+
+use sqlx::QueryBuilder;
+use uuid::Uuid;
+
+use super::{Change, Error, Page, Snapshot, on, page_and_one, revision, stored};
+use crate::domain::event::{Actor, Event, EventKind, Revision, Subject};
+use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
+use crate::domain::time::Timestamp;
+use crate::hashing::random;
+
+/// Which events to list.
+#[derive(Debug, Default)]
+pub struct EventFilter {
+    /// Of this realm.
+    pub realm: Option<RealmId>,
+    /// Of this partner.
+    pub partner: Option<PartnerId>,
+    /// Of this key.
+    pub key: Option<KeyId>,
+    /// Of this kind.
+    pub kind: Option<EventKind>,
+    /// At or after this time.
+    pub from: Option<Timestamp>,
+    /// Before this time.
+    pub until: Option<Timestamp>,
+    /// Before this revision, where the page before ended.
+    pub before: Option<Revision>,
+    /// How many at the most.
+    pub limit: u32,
+}
+
+/// What the feed needs of an event.
+#[derive(Clone, Debug)]
+pub struct FeedEntry {
+    /// Its number.
+    pub revision: Revision,
+    /// Its random mark.
+    pub stamp: i64,
+    /// What changed.
+    pub subject: Subject,
+}
+
+type EventRow = (
+    i64,
+    i64,
+    Option<Uuid>,
+    String,
+    String,
+    String,
+    Option<String>,
+    Option<String>,
+    Option<Uuid>,
+    String,
+);
+
+impl Change {
+    /// Appends the event of this change.
+    pub(super) async fn append(&mut self, event: &Event) -> Result<(), Error> {
+        let Event {
+            revision,
+            time,
+            actor: Actor { key: actor, peer },
+            kind,
+            subject: Subject { realm, partner, project, key },
+            detail,
+        } = event;
+        let detail = serde_json::to_string(detail).expect("a map of texts is JSON");
+        let stamp = i64::from_be_bytes(random());
+        on!(self.snapshot.session, conn => {
+            sqlx::query(
+                "INSERT INTO events
+                     (revision, stamp, time, actor, peer, kind, realm, partner, project, key_id, detail)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            )
+            .bind(stored(*revision))
+            .bind(stamp)
+            .bind(time.as_micros())
+            .bind(actor.map(KeyId::as_uuid))
+            .bind(peer)
+            .bind(kind.as_str())
+            .bind(realm.as_str())
+            .bind(partner.as_ref().map(PartnerId::as_str))
+            .bind(project.as_ref().map(ProjectId::as_str))
+            .bind(key.map(KeyId::as_uuid))
+            .bind(detail)
+            .execute(&mut *conn)
+            .await?;
+        });
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// The events from `first` on, that one included, in their order; at most `limit`.
+    pub async fn feed(&mut self, first: Revision, limit: u32) -> Result<Vec<FeedEntry>, Error> {
+        type Row = (i64, i64, String, Option<String>, Option<String>, Option<Uuid>);
+        let rows: Vec<Row> = on!(self.session, conn => {
+            sqlx::query_as(
+                "SELECT revision, stamp, realm, partner, project, key_id
+                 FROM events WHERE revision >= $1 ORDER BY revision LIMIT $2",
+            )
+            .bind(stored(first))
+            .bind(i64::from(limit))
+            .fetch_all(&mut *conn)
+            .await?
+        });
+        rows.into_iter()
+            .map(|(number, stamp, realm, partner, project, key)| {
+                let subject = subject(&realm, partner.as_deref(), project.as_deref(), key)
+                    .ok_or_else(|| Error::Corrupt(format!("event {number}")))?;
+                Ok(FeedEntry {
+                    revision: revision(number),
+                    stamp,
+                    subject,
+                })
+            })
+            .collect()
+    }
+
+    /// A page of the events that the filter lets through, newest first. One that cannot be read is left out and logged.
+    pub async fn list_events(&mut self, filter: &EventFilter) -> Result<Page<Event, Revision>, Error> {
+        let rows: Vec<EventRow> = on!(self.session, conn => {
+            let mut query = QueryBuilder::new(
+                "SELECT revision, time, actor, peer, kind, realm, partner, project, key_id, detail FROM events WHERE TRUE",
+            );
+            if let Some(realm) = &filter.realm {
+                query.push(" AND realm = ").push_bind(realm.as_str());
+            }
+            if let Some(partner) = &filter.partner {
+                query.push(" AND partner = ").push_bind(partner.as_str());
+            }
+            if let Some(key) = filter.key {
+                query.push(" AND key_id = ").push_bind(key.as_uuid());
+            }
+            if let Some(kind) = filter.kind {
+                query.push(" AND kind = ").push_bind(kind.as_str());
+            }
+            if let Some(from) = filter.from {
+                query.push(" AND time >= ").push_bind(from.as_micros());
+            }
+            if let Some(until) = filter.until {
+                query.push(" AND time < ").push_bind(until.as_micros());
+            }
+            if let Some(before) = filter.before {
+                query.push(" AND revision < ").push_bind(stored(before));
+            }
+            query.push(" ORDER BY revision DESC LIMIT ").push_bind(page_and_one(filter.limit));
+            query.build_query_as().fetch_all(&mut *conn).await?
+        });
+        Ok(Page::new(rows, filter.limit, |row| revision(row.0), |row| {
+            let number = row.0;
+            let event = read(row);
+            if event.is_none() {
+                tracing::error!(revision = number, "an event cannot be read");
+            }
+            event
+        }))
+    }
+}
+
+fn read(row: EventRow) -> Option<Event> {
+    let (number, time, actor, peer, kind, realm, partner, project, key, detail) = row;
+    let detail: BTreeMap<String, String> = serde_json::from_str(&detail).ok()?;
+    Some(Event {
+        revision: revision(number),
+        time: Timestamp::from_micros(time),
+        actor: Actor {
+            key: actor.map(KeyId::from),
+            peer,
+        },
+        kind: EventKind::parse(&kind)?,
+        subject: subject(&realm, partner.as_deref(), project.as_deref(), key)?,
+        detail,
+    })
+}
+
+fn subject(
+    realm: &str,
+    partner: Option<&str>,
+    project: Option<&str>,
+    key: Option<Uuid>,
+) -> Option<Subject> {
+    Some(Subject {
+        realm: RealmId::parse(realm).ok()?,
+        partner: match partner {
+            None => None,
+            Some("") => Some(PartnerId::nobody()),
+            Some(partner) => Some(PartnerId::parse(partner).ok()?),
+        },
+        project: project.map(ProjectId::parse).transpose().ok()?,
+        key: key.map(KeyId::from),
+    })
+}

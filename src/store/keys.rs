@@ -1,0 +1,219 @@
+//! The table of keys, and the roots of their secrets.
+
+use futures_util::TryStreamExt;
+use sqlx::QueryBuilder;
+use uuid::Uuid;
+
+use super::{Change, Error, Page, Snapshot, on, page_and_one};
+use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId, ScopeName};
+use crate::domain::key::{Key, KeyState, Secret};
+use crate::domain::time::Timestamp;
+
+/// Which keys to list.
+#[derive(Debug)]
+pub struct KeyFilter {
+    /// Of this realm.
+    pub realm: RealmId,
+    /// Of this partner.
+    pub partner: Option<PartnerId>,
+    /// Of this project.
+    pub project: Option<ProjectId>,
+    /// Of this environment.
+    pub environment: Option<EnvironmentName>,
+    /// In one of these states at `now`; empty is any.
+    pub states: Vec<KeyState>,
+    /// When the states are to be told.
+    pub now: Timestamp,
+    /// Before this key, where the page before ended.
+    pub before: Option<KeyId>,
+    /// How many at the most.
+    pub limit: u32,
+}
+
+type KeyRow = (Uuid, String);
+
+impl Snapshot {
+    /// The key of this id.
+    pub async fn find_key(&mut self, id: KeyId) -> Result<Option<Key>, Error> {
+        let row: Option<KeyRow> = on!(self.session, conn => {
+            sqlx::query_as("SELECT id, facts FROM keys WHERE id = $1")
+                .bind(id.as_uuid())
+                .fetch_optional(&mut *conn)
+                .await?
+        });
+        row.map(read).transpose()
+    }
+
+    /// A page of the keys that the filter lets through, newest first. One that cannot be read is left out and logged.
+    pub async fn list_keys(&mut self, filter: &KeyFilter) -> Result<Page<Key, KeyId>, Error> {
+        let rows: Vec<KeyRow> = on!(self.session, conn => {
+            let mut query = QueryBuilder::new("SELECT id, facts FROM keys WHERE realm = ");
+            query.push_bind(filter.realm.as_str());
+            if let Some(partner) = &filter.partner {
+                query.push(" AND partner = ").push_bind(partner.as_str());
+            }
+            if let Some(project) = &filter.project {
+                query.push(" AND project = ").push_bind(project.as_str());
+            }
+            if let Some(environment) = &filter.environment {
+                query.push(" AND environment = ").push_bind(environment.as_str());
+            }
+            if !filter.states.is_empty() {
+                // The same order as `Key::state`.
+                query
+                    .push(
+                        " AND CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN disabled THEN 'disabled'
+                          WHEN expires_at <= ",
+                    )
+                    .push_bind(filter.now.as_micros())
+                    .push(" THEN 'expired' ELSE 'active' END IN (");
+                let mut states = query.separated(", ");
+                for state in &filter.states {
+                    states.push(match state {
+                        KeyState::Active => "'active'",
+                        KeyState::Disabled => "'disabled'",
+                        KeyState::Expired => "'expired'",
+                        KeyState::Revoked => "'revoked'",
+                    });
+                }
+                query.push(")");
+            }
+            if let Some(before) = filter.before {
+                query.push(" AND id < ").push_bind(before.as_uuid());
+            }
+            query.push(" ORDER BY id DESC LIMIT ").push_bind(page_and_one(filter.limit));
+            query.build_query_as().fetch_all(&mut *conn).await?
+        });
+        Ok(Page::new(rows, filter.limit, |row| KeyId::from(row.0), |row| {
+            read(row)
+                .inspect_err(|error| tracing::error!(%error, "a key is left out of a list"))
+                .ok()
+        }))
+    }
+
+    /// Hands every key to `each`, in no order; for one that cannot be read, why.
+    pub async fn each_key(
+        &mut self,
+        mut each: impl FnMut(KeyId, Result<Key, Error>) + Send,
+    ) -> Result<(), Error> {
+        on!(self.session, conn => {
+            let mut rows = sqlx::query_as::<_, KeyRow>("SELECT id, facts FROM keys").fetch(&mut *conn);
+            while let Some(row) = rows.try_next().await? {
+                each(KeyId::from(row.0), read(row));
+            }
+        });
+        Ok(())
+    }
+
+    /// How many keys a realm has, or one partner or one project of it; and whether that is of any environment or scope.
+    pub async fn count_keys(
+        &mut self,
+        realm: &RealmId,
+        partner: Option<&PartnerId>,
+        project: Option<&ProjectId>,
+    ) -> Result<u64, Error> {
+        let count: i64 = on!(self.session, conn => {
+            let mut query = QueryBuilder::new("SELECT count(*) FROM keys WHERE realm = ");
+            query.push_bind(realm.as_str());
+            if let Some(partner) = partner {
+                query.push(" AND partner = ").push_bind(partner.as_str());
+            }
+            if let Some(project) = project {
+                query.push(" AND project = ").push_bind(project.as_str());
+            }
+            query.build_query_scalar().fetch_one(&mut *conn).await?
+        });
+        Ok(count as u64)
+    }
+
+    /// How many keys of the realm live in this environment.
+    pub async fn count_keys_in(
+        &mut self,
+        realm: &RealmId,
+        environment: &EnvironmentName,
+    ) -> Result<u64, Error> {
+        let count: i64 = on!(self.session, conn => {
+            sqlx::query_scalar("SELECT count(*) FROM keys WHERE realm = $1 AND environment = $2")
+                .bind(realm.as_str())
+                .bind(environment.as_str())
+                .fetch_one(&mut *conn)
+                .await?
+        });
+        Ok(count as u64)
+    }
+
+    /// How many keys of the realm were granted this scope by name.
+    pub async fn count_keys_with(&mut self, realm: &RealmId, scope: &ScopeName) -> Result<u64, Error> {
+        // The column is a JSON list; scopes hold no quotes, and of LIKE's wildcards only the underscore.
+        let pattern = format!("%\"{}\"%", scope.as_str().replace('_', "\\_"));
+        let count: i64 = on!(self.session, conn => {
+            sqlx::query_scalar("SELECT count(*) FROM keys WHERE realm = $1 AND scopes LIKE $2 ESCAPE '\\'")
+                .bind(realm.as_str())
+                .bind(pattern)
+                .fetch_one(&mut *conn)
+                .await?
+        });
+        Ok(count as u64)
+    }
+}
+
+impl Change {
+    /// Stores a new key.
+    pub async fn insert_key(&mut self, key: &Key) -> Result<(), Error> {
+        on!(self.snapshot.session, conn => {
+            sqlx::query("INSERT INTO keys (id, facts) VALUES ($1, $2)")
+                .bind(key.id.as_uuid())
+                .bind(written(key))
+                .execute(&mut *conn)
+                .await?;
+        });
+        Ok(())
+    }
+
+    /// Stores what has become of a key.
+    pub async fn update_key(&mut self, key: &Key) -> Result<(), Error> {
+        on!(self.snapshot.session, conn => {
+            sqlx::query("UPDATE keys SET facts = $2 WHERE id = $1")
+                .bind(key.id.as_uuid())
+                .bind(written(key))
+                .execute(&mut *conn)
+                .await?;
+        });
+        Ok(())
+    }
+
+    /// Removes a key with all its roots.
+    pub async fn delete_key(&mut self, id: KeyId) -> Result<(), Error> {
+        on!(self.snapshot.session, conn => {
+            sqlx::query("DELETE FROM keys WHERE id = $1")
+                .bind(id.as_uuid())
+                .execute(&mut *conn)
+                .await?;
+        });
+        Ok(())
+    }
+
+    /// Stores the root of a key's secret.
+    pub async fn insert_root(&mut self, id: KeyId, secret: &Secret, root: &str) -> Result<(), Error> {
+        on!(self.snapshot.session, conn => {
+            sqlx::query("INSERT INTO roots (key_id, created_at, root) VALUES ($1, $2, $3)")
+                .bind(id.as_uuid())
+                .bind(secret.created_at.as_micros())
+                .bind(root)
+                .execute(&mut *conn)
+                .await?;
+        });
+        Ok(())
+    }
+}
+
+fn written(key: &Key) -> String {
+    serde_json::to_string(key).expect("a key's facts are JSON")
+}
+
+fn read((id, facts): KeyRow) -> Result<Key, Error> {
+    serde_json::from_str::<Key>(&facts)
+        .ok()
+        .filter(|key| key.id == KeyId::from(id))
+        .ok_or_else(|| Error::Corrupt(format!("key {id}")))
+}

@@ -1,0 +1,246 @@
+//! What outlives the process: one behaviour over two SQL databases.
+//!
+//! A [`Snapshot`] reads one consistent state. A [`Change`] is a snapshot that may also write; there is one at a time, and it
+//! holds the counter of revisions from its first statement to its commit. Each statement is written once, for both engines;
+//! rows and drivers do not leave this module.
+
+mod authority;
+mod events;
+mod keys;
+mod migrations;
+mod postgres;
+mod realms;
+mod sqlite;
+
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+
+pub use authority::{Genesis, Head};
+pub use events::{EventFilter, FeedEntry};
+pub use keys::KeyFilter;
+pub use realms::{PartnerRow, ProjectRow, RealmRow};
+
+use crate::domain::event::{Event, Revision};
+use crate::domain::time::Timestamp;
+
+/// Where everything is kept.
+#[derive(Clone)]
+pub struct Store {
+    engine: Engine,
+    sessions: Arc<AtomicU64>,
+}
+
+/// One of the two databases.
+#[derive(Clone)]
+enum Engine {
+    /// The embedded one: one connection writes, several read.
+    Sqlite { read: SqlitePool, write: SqlitePool },
+    /// A shared one.
+    Postgres(PgPool),
+}
+
+/// A transaction of either engine.
+enum Session {
+    Sqlite(Transaction<'static, Sqlite>),
+    Postgres(Transaction<'static, Postgres>),
+}
+
+/// Runs the body on the connection of either engine. The compiler checks the body once for each.
+macro_rules! on {
+    ($session:expr, $conn:ident => $body:expr) => {
+        match &mut $session {
+            $crate::store::Session::Sqlite(transaction) => {
+                let $conn = &mut **transaction;
+                $body
+            }
+            $crate::store::Session::Postgres(transaction) => {
+                let $conn = &mut **transaction;
+                $body
+            }
+        }
+    };
+}
+use on;
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It cannot be reached, or it failed. Nothing was changed, unless this is the answer to a commit: then it is open
+    /// whether the change was made.
+    #[error("the store does not answer: {0}")]
+    Unavailable(#[from] sqlx::Error),
+    /// What is stored cannot be understood.
+    #[error("what is stored of {0} cannot be read")]
+    Corrupt(String),
+}
+
+/// Why a store could not be opened. The text says what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct OpenError(String);
+
+impl Store {
+    fn new(engine: Engine) -> Self {
+        Self {
+            engine,
+            sessions: Arc::default(),
+        }
+    }
+
+    /// Begins to read one consistent state.
+    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        let session = match &self.engine {
+            Engine::Sqlite { read, .. } => Session::Sqlite(read.begin_with("BEGIN").await?),
+            Engine::Postgres(pool) => Session::Postgres(
+                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
+            ),
+        };
+        Ok(Snapshot { session })
+    }
+
+    /// Begins a change, which waits until no other is open.
+    pub async fn change(&self, now: Timestamp) -> Result<Change, Error> {
+        let mut snapshot = self.write().await?;
+        let (revision, time, pepper) = snapshot.take_counter(now).await?;
+        Ok(Change {
+            snapshot,
+            revision,
+            time,
+            pepper,
+        })
+    }
+
+    async fn write(&self) -> Result<Snapshot, Error> {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        let session = match &self.engine {
+            Engine::Sqlite { write, .. } => Session::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            Engine::Postgres(pool) => Session::Postgres(pool.begin().await?),
+        };
+        Ok(Snapshot { session })
+    }
+
+    /// How many snapshots and changes were begun: every access to the store is one.
+    pub fn sessions(&self) -> u64 {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Waits for what is under way and closes the store.
+    pub async fn close(&self) {
+        match &self.engine {
+            Engine::Sqlite { read, write } => {
+                read.close().await;
+                write.close().await;
+            }
+            Engine::Postgres(pool) => pool.close().await,
+        }
+    }
+}
+
+/// One consistent state, for reading.
+pub struct Snapshot {
+    session: Session,
+}
+
+/// The one change that is open. Dropped without a commit it leaves no trace.
+pub struct Change {
+    snapshot: Snapshot,
+    revision: Revision,
+    time: Timestamp,
+    pepper: u32,
+}
+
+impl Change {
+    /// The revision that this change will have.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// When this change is made: never before an earlier one.
+    pub fn time(&self) -> Timestamp {
+        self.time
+    }
+
+    /// The version of the pepper under which new digests are made.
+    pub fn pepper(&self) -> u32 {
+        self.pepper
+    }
+
+    /// Records the change and makes it durable.
+    ///
+    /// # Errors
+    /// It is then open whether the change was made: the connection may have broken after the commit.
+    pub async fn commit(mut self, event: &Event) -> Result<Revision, Error> {
+        self.append(event).await?;
+        self.snapshot.commit().await?;
+        Ok(self.revision)
+    }
+}
+
+impl Snapshot {
+    async fn commit(self) -> Result<(), Error> {
+        match self.session {
+            Session::Sqlite(transaction) => transaction.commit().await?,
+            Session::Postgres(transaction) => transaction.commit().await?,
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Change {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.snapshot
+    }
+}
+
+impl DerefMut for Change {
+    fn deref_mut(&mut self) -> &mut Snapshot {
+        &mut self.snapshot
+    }
+}
+
+/// A page of a list.
+#[derive(Debug)]
+pub struct Page<T, Cursor> {
+    /// What is on it.
+    pub items: Vec<T>,
+    /// Where the next page begins, if there is one.
+    pub next: Option<Cursor>,
+}
+
+impl<T, Cursor> Page<T, Cursor> {
+    /// A page of at most `limit` rows from rows asked for with [`page_and_one`]. Rows that cannot be read are missing from
+    /// the page but do not end the list.
+    fn new<Row>(
+        mut rows: Vec<Row>,
+        limit: u32,
+        cursor: impl Fn(&Row) -> Cursor,
+        read: impl Fn(Row) -> Option<T>,
+    ) -> Self {
+        let more = rows.len() > limit as usize;
+        rows.truncate(limit as usize);
+        Self {
+            next: rows.last().filter(|_| more).map(cursor),
+            items: rows.into_iter().filter_map(read).collect(),
+        }
+    }
+}
+
+/// One row more than the page has, to learn whether there is another page.
+fn page_and_one(limit: u32) -> i64 {
+    i64::from(limit) + 1
+}
+
+/// A number as the databases keep it.
+fn stored(revision: Revision) -> i64 {
+    i64::try_from(revision.as_u64()).unwrap_or(i64::MAX)
+}
+
+fn revision(stored: i64) -> Revision {
+    Revision::from(u64::try_from(stored).unwrap_or(0))
+}

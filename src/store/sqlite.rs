@@ -1,0 +1,147 @@
+//! Opening the embedded store.
+
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::pool::PoolOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{Sqlite, SqlitePool};
+
+use super::{Engine, OpenError, Store, migrations};
+
+/// The first version without the bug that can corrupt a write-ahead log when it is reset (<https://sqlite.org/wal.html>).
+const OLDEST_SOUND_SQLITE: (u32, u32, u32) = (3, 51, 3);
+
+/// What `PRAGMA synchronous` answers for FULL.
+const SYNCHRONOUS_FULL: i64 = 2;
+
+impl Store {
+    /// Opens the embedded database, makes it if it is not there, and brings its schema up to date. The caller holds the
+    /// data directory's lock.
+    pub async fn open_sqlite(file: &Path) -> Result<Self, OpenError> {
+        let refused = |error: sqlx::Error| {
+            OpenError(format!("the database {} cannot be opened: {error}", file.display()))
+        };
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            // NORMAL may lose the last commits when the power fails, and with them a revocation.
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5))
+            .foreign_keys(true)
+            .pragma("trusted_schema", "OFF")
+            .pragma("secure_delete", "FAST")
+            .pragma("journal_size_limit", "67108864");
+        let write = pool(1).connect_with(options.clone()).await.map_err(refused)?;
+        assert_sound(&write).await?;
+        migrations::sqlite()
+            .run(&write)
+            .await
+            .map_err(|error| OpenError(migration_failed(&error)))?;
+        let read = pool(4)
+            .connect_with(options.create_if_missing(false).read_only(true))
+            .await
+            .map_err(refused)?;
+        Ok(Self::new(Engine::Sqlite { read, write }))
+    }
+}
+
+fn pool(connections: u32) -> PoolOptions<Sqlite> {
+    PoolOptions::new()
+        .max_connections(connections)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .test_before_acquire(false)
+        .acquire_timeout(Duration::from_secs(10))
+}
+
+/// Refuses a writer that would not keep what it acknowledges.
+async fn assert_sound(write: &SqlitePool) -> Result<(), OpenError> {
+    let read = |error: sqlx::Error| OpenError(format!("the database does not answer: {error}"));
+    let version: String = sqlx::query_scalar("SELECT sqlite_version()")
+        .fetch_one(write)
+        .await
+        .map_err(read)?;
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut part = || parts.next().unwrap_or(0);
+    if (part(), part(), part()) < OLDEST_SOUND_SQLITE {
+        return Err(OpenError(format!(
+            "this program was built with SQLite {version}, which can corrupt its write-ahead log; build it with the \
+             bundled SQLite"
+        )));
+    }
+    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
+        .fetch_one(write)
+        .await
+        .map_err(read)?;
+    let journal: String = sqlx::query_scalar("PRAGMA journal_mode")
+        .fetch_one(write)
+        .await
+        .map_err(read)?;
+    if synchronous != SYNCHRONOUS_FULL || journal != "wal" {
+        return Err(OpenError(format!(
+            "the database writes with synchronous={synchronous} and journal_mode={journal} instead of 2 (FULL) and wal, so \
+             that an acknowledged change could be lost; is its directory on a local file system?"
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn migration_failed(error: &sqlx::migrate::MigrateError) -> String {
+    use sqlx::migrate::MigrateError;
+    match error {
+        MigrateError::VersionMissing(version) => format!(
+            "the database was written by a newer claviger (its schema has step {version}, which this program does not \
+             know); start that newer program"
+        ),
+        other => format!("the database's schema cannot be brought up to date: {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_writer_that_could_lose_a_commit_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("claviger.db");
+        let sound = Store::open_sqlite(&file).await.unwrap();
+        sound.close().await;
+
+        for (synchronous, journal) in [
+            (SqliteSynchronous::Normal, SqliteJournalMode::Wal),
+            (SqliteSynchronous::Full, SqliteJournalMode::Delete),
+        ] {
+            let options = SqliteConnectOptions::new()
+                .filename(&file)
+                .synchronous(synchronous)
+                .journal_mode(journal);
+            let unsound = pool(1).connect_with(options).await.unwrap();
+            let refusal = assert_sound(&unsound).await.unwrap_err().to_string();
+            assert!(refusal.contains("could be lost"), "{refusal}");
+            unsound.close().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_database_of_a_newer_program_is_refused_with_a_sentence() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("claviger.db");
+        let store = Store::open_sqlite(&file).await.unwrap();
+        let Engine::Sqlite { write, .. } = &store.engine else {
+            unreachable!("the embedded store")
+        };
+        sqlx::query(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+             VALUES (99, 'later', TRUE, x'00', 0)",
+        )
+        .execute(write)
+        .await
+        .unwrap();
+        store.close().await;
+        let refusal = Store::open_sqlite(&file).await.err().unwrap().to_string();
+        assert!(refusal.contains("newer claviger"), "{refusal}");
+    }
+}

@@ -1,0 +1,200 @@
+//! The decision: is this key good for this?
+//!
+//! Everything it needs is handed to it; it reads no clock, waits for nothing and stores nothing.
+
+use std::net::IpAddr;
+
+use crate::domain::access::ScopeSet;
+use crate::domain::ids::EnvironmentName;
+use crate::domain::key_text::{self, KeyText};
+use crate::domain::time::{Expiry, Timestamp};
+use crate::domain::verdict::Verdict;
+use crate::hashing::Peppers;
+use crate::mirror::{Entry, KeyFacts, MirroredRealm, SecretFacts, View};
+
+/// What is asked.
+pub struct Question<'q> {
+    /// The text as it was presented.
+    pub text: &'q str,
+    /// The realm that was called.
+    pub realm: &'q MirroredRealm,
+    /// The environment that was called.
+    pub environment: &'q EnvironmentName,
+    /// What the request touches.
+    pub target: Target<'q>,
+    /// The owner that the request names; empty is none.
+    pub partner: &'q str,
+    /// All of these are wanted.
+    pub scopes: ScopeSet,
+    /// At least one of these is wanted, if there are any.
+    pub any_scopes: ScopeSet,
+    /// Where the request comes from.
+    pub client: Option<IpAddr>,
+}
+
+/// What a request touches.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'q> {
+    /// What is partner-wide: only a partner key will do.
+    Partner,
+    /// This project.
+    Project(&'q str),
+    /// The project that the key is bound to.
+    OwnProject,
+    /// What either level may do.
+    Any,
+}
+
+/// What was decided.
+pub struct Decision<'k> {
+    /// Allowed, or the first reason why not.
+    pub verdict: Verdict,
+    /// The key and its secret, if the text proved them.
+    pub proven: Option<(&'k KeyFacts, &'k SecretFacts)>,
+    /// Which wanted scopes are not held.
+    pub missing: ScopeSet,
+}
+
+/// Why there is no decision. Nothing that the presenter of a key sends can bring it about, except to name such a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undecided {
+    /// What is stored of the key cannot be read.
+    Corrupt,
+    /// The pepper file does not hold the version under which the key was digested.
+    PepperMissing,
+}
+
+/// Decides. `now` is read once, by the caller.
+pub fn decide<'k>(
+    question: &Question<'_>,
+    view: &'k View<'_>,
+    peppers: &Peppers,
+    now: Timestamp,
+) -> Result<Decision<'k>, Undecided> {
+    let denied = |verdict| Decision {
+        verdict,
+        proven: None,
+        missing: ScopeSet::default(),
+    };
+    if key_text::screen(question.text).is_err() {
+        return Ok(denied(Verdict::Malformed));
+    }
+    if !key_text::prefix(question.text).is_some_and(|prefix| view.knows_prefix(prefix)) {
+        return Ok(denied(Verdict::Unknown));
+    }
+    let Ok(text) = key_text::parse(question.text) else {
+        return Ok(denied(Verdict::Malformed));
+    };
+    let key = match view.key(text.id) {
+        Some(Entry::Key(key)) if is_text_of(&text, key, question.realm) => key,
+        Some(Entry::Corrupt) => return Err(Undecided::Corrupt),
+        _ => return Ok(denied(Verdict::Unknown)),
+    };
+    let Some(secret) = proven(&text, key, peppers)? else {
+        return Ok(denied(Verdict::Unknown));
+    };
+    let missing = missing(question, key);
+    Ok(Decision {
+        verdict: judge(question, key, secret, missing, now),
+        proven: Some((key, secret)),
+        missing,
+    })
+}
+
+/// Whether the text is written as this key's is: of this realm, with its prefix and the tag of its environment. Each key
+/// has one text.
+fn is_text_of(text: &KeyText<'_>, key: &KeyFacts, realm: &MirroredRealm) -> bool {
+    key.realm == realm.definition.id
+        && text.prefix == realm.definition.prefix.as_str()
+        && realm
+            .definition
+            .environment(key.environment.as_str())
+            .is_some_and(|environment| text.tag == environment.tag.as_str())
+}
+
+/// The secret of the key that the text knows.
+fn proven<'k>(
+    text: &KeyText<'_>,
+    key: &'k KeyFacts,
+    peppers: &Peppers,
+) -> Result<Option<&'k SecretFacts>, Undecided> {
+    let mut untold = false;
+    for secret in &key.secrets {
+        match peppers.proves(&secret.digest, text.id, &text.secret) {
+            Some(true) => return Ok(Some(secret)),
+            Some(false) => {}
+            None => untold = true,
+        }
+    }
+    if untold { Err(Undecided::PepperMissing) } else { Ok(None) }
+}
+
+/// The wanted scopes that the key does not hold.
+fn missing(question: &Question<'_>, key: &KeyFacts) -> ScopeSet {
+    if question.scopes.is_empty() && question.any_scopes.is_empty() {
+        return ScopeSet::default();
+    }
+    let held = key.effective(&question.realm.ladder);
+    let missing = question.scopes.without(held);
+    if question.any_scopes.is_empty() || question.any_scopes.meets(held) {
+        missing
+    } else {
+        missing.union(question.any_scopes)
+    }
+}
+
+/// The first reason against a proven key, in the order that the contract lays down.
+fn judge(
+    question: &Question<'_>,
+    key: &KeyFacts,
+    secret: &SecretFacts,
+    missing: ScopeSet,
+    now: Timestamp,
+) -> Verdict {
+    if key.revoked {
+        Verdict::Revoked
+    } else if key.disabled {
+        Verdict::Disabled
+    } else if key.expires_at.is_over(now) || secret.expires_at.is_over(now) {
+        Verdict::Expired
+    } else if key.environment != *question.environment {
+        Verdict::EnvironmentMismatch
+    } else if !question.partner.is_empty() && key.partner.id.as_str() != question.partner {
+        Verdict::PartnerMismatch
+    } else if key.partner.is_suspended() {
+        Verdict::PartnerSuspended
+    } else if !reaches(key, question) {
+        Verdict::ProjectMismatch
+    } else if !key.admits(question.client) {
+        Verdict::AddressDenied
+    } else if !missing.is_empty() {
+        Verdict::ScopeMissing
+    } else {
+        Verdict::Allowed
+    }
+}
+
+/// Whether the key's level and project reach what the request touches.
+fn reaches(key: &KeyFacts, question: &Question<'_>) -> bool {
+    match (question.target, &key.project) {
+        (Target::Any, _) | (Target::Partner, None) | (Target::OwnProject, Some(_)) => true,
+        (Target::Partner, Some(_)) | (Target::OwnProject, None) => false,
+        (Target::Project(wanted), bound) => {
+            bound.as_ref().is_none_or(|bound| bound.as_str() == wanted)
+                && question.realm.owns(&key.partner.id, wanted)
+        }
+    }
+}
+
+impl Decision<'_> {
+    /// When this decision may turn out otherwise by the mere passing of time.
+    pub fn expires_at(&self) -> Expiry {
+        match self.proven {
+            Some((key, secret)) => match (key.expires_at, secret.expires_at) {
+                (Expiry::At(key), Expiry::At(secret)) => Expiry::At(key.min(secret)),
+                (Expiry::Never, end) | (end, Expiry::Never) => end,
+            },
+            None => Expiry::Never,
+        }
+    }
+}
