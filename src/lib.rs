@@ -1,10 +1,18 @@
 //! claviger
 
-// pub mod cli;
+pub mod cli;
+pub mod authority;
+pub mod config;
+pub mod data_dir;
 pub mod domain;
+pub mod grpc;
 pub mod hashing;
+pub mod http;
+pub mod launch;
 pub mod mirror;
+pub mod server;
 pub mod store;
+pub mod telemetry;
 pub mod verify;
 
 /// What goes over the wire, as generated from `proto/`. It stops at [`grpc`] and [`cli`].

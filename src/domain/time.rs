@@ -24,11 +24,6 @@ impl Timestamp {
         self.0
     }
 
-    /// Whole milliseconds since the epoch.
-    pub const fn as_millis(self) -> i64 {
-        self.0.div_euclid(1_000)
-    }
-
     /// The instant so much later, or [`Timestamp::MAX`] if that is earlier.
     #[must_use]
     pub fn saturating_add(self, span: Duration) -> Self {

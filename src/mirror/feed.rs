@@ -32,17 +32,24 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Loads everything in one snapshot. The store must have a first change.
-    pub async fn start(store: Store, clock: Clock, interval: Duration) -> Result<Self, Error> {
-        let (index, stamp) = load(&store, &clock).await?;
-        let last = (index.revision(), stamp);
-        Ok(Self {
+    /// A feed of a mirror that is still empty.
+    pub fn new(store: Store, clock: Clock, interval: Duration) -> Self {
+        Self {
             store,
             clock,
-            mirror: Arc::new(Mirror::new(index)),
-            last,
+            mirror: Arc::new(Mirror::empty()),
+            last: (Revision::default(), 0),
             interval,
-        })
+        }
+    }
+
+    /// Loads everything in one snapshot. The store must have a first change.
+    pub async fn load(&mut self) -> Result<(), Error> {
+        let (index, stamp) = load(&self.store, &self.clock).await?;
+        self.last = (index.revision(), stamp);
+        self.mirror.index.store(Arc::new(index));
+        self.mirror.applied.send_replace(self.last.0);
+        Ok(())
     }
 
     /// What this feeds.

@@ -125,6 +125,11 @@ pub struct View<'index> {
 }
 
 impl View<'_> {
+    /// Whether anything is in view: before the first load nothing is.
+    pub fn is_loaded(&self) -> bool {
+        self.revision > Revision::default()
+    }
+
     /// Every change up to this one is in view.
     pub fn revision(&self) -> Revision {
         self.revision

@@ -30,12 +30,12 @@ pub struct Mirror {
 pub struct Behind;
 
 impl Mirror {
-    fn new(index: Index) -> Self {
-        let (applied, _) = watch::channel(index.revision());
+    /// A mirror that knows nothing yet, and says so by its revision 0.
+    fn empty() -> Self {
         Self {
-            index: ArcSwap::from_pointee(index),
+            index: ArcSwap::default(),
             poke: Notify::new(),
-            applied,
+            applied: watch::Sender::default(),
             distrust: watch::Sender::default(),
         }
     }

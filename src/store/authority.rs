@@ -1,6 +1,6 @@
 //! The authority's own row: the counter of revisions, the latest time, the pepper in use.
 
-use super::{Error, Snapshot, Store, on, revision, stored};
+use super::{Change, Error, Snapshot, Store, on, revision};
 use crate::domain::event::Revision;
 use crate::domain::time::Timestamp;
 
@@ -32,17 +32,10 @@ pub struct Head {
 }
 
 impl Store {
-    /// Makes the authority's row, unless it is there. The first change follows, and until then the store counts as empty.
-    pub async fn begin_history(&self, genesis: &Genesis) -> Result<(), Error> {
+    /// Opens the first change of all; `None` if the store has a history already.
+    pub async fn found(&self, genesis: &Genesis) -> Result<Option<Change>, Error> {
         let mut write = self.write().await?;
-        on!(write.session, conn => {
-            sqlx::query(
-                "INSERT INTO peppers (version, canary) VALUES ($1, $2) ON CONFLICT (version) DO NOTHING",
-            )
-            .bind(i64::from(genesis.pepper))
-            .bind(genesis.canary.to_vec())
-            .execute(&mut *conn)
-            .await?;
+        let is_new = on!(write.session, conn => {
             sqlx::query(
                 "INSERT INTO authority (one, revision, clock, pepper, seal) VALUES (1, 0, $1, $2, $3)
                  ON CONFLICT (one) DO NOTHING",
@@ -51,9 +44,21 @@ impl Store {
             .bind(i64::from(genesis.pepper))
             .bind(genesis.seal.to_vec())
             .execute(&mut *conn)
-            .await?;
+            .await?
+            .rows_affected()
+                > 0
         });
-        write.commit().await
+        if !is_new {
+            return Ok(None);
+        }
+        on!(write.session, conn => {
+            sqlx::query("INSERT INTO peppers (version, canary) VALUES ($1, $2)")
+                .bind(i64::from(genesis.pepper))
+                .bind(genesis.canary.to_vec())
+                .execute(&mut *conn)
+                .await?;
+        });
+        Ok(Some(Change::open(write, genesis.time).await?))
     }
 
     /// Notes that it is at least `now`, so that a later start does not begin before it. Not a change.
@@ -121,7 +126,8 @@ impl Snapshot {
     }
 
     /// Takes the next revision, and with it the right to change anything until the transaction ends. Answers with the
-    /// revision, the time of the change and the version of the pepper for new digests.
+    /// revision, the time of the change, which is later than that of every change before, and the version of the pepper for
+    /// new digests.
     pub(super) async fn take_counter(
         &mut self,
         now: Timestamp,
@@ -129,7 +135,7 @@ impl Snapshot {
         on!(self.session, conn => {
             let (next, time, pepper): (i64, i64, i64) = sqlx::query_as(
                 "UPDATE authority
-                 SET revision = revision + 1, clock = CASE WHEN clock < $1 THEN $1 ELSE clock END
+                 SET revision = revision + 1, clock = CASE WHEN clock < $1 THEN $1 ELSE clock + 1 END
                  RETURNING revision, clock, pepper",
             )
             .bind(now.as_micros())
@@ -139,14 +145,14 @@ impl Snapshot {
         })
     }
 
-    /// How many events there are and the sum that gapless revisions would have, for checking that they are.
+    /// How many events there are, and the first and the last revision among them: without gaps, the one follows from the
+    /// others.
     pub async fn history(&mut self) -> Result<(u64, Revision, Revision), Error> {
         on!(self.session, conn => {
             let (count, first, last): (i64, Option<i64>, Option<i64>) =
                 sqlx::query_as("SELECT count(*), min(revision), max(revision) FROM events")
                     .fetch_one(&mut *conn)
                     .await?;
-            debug_assert!(stored(revision(last.unwrap_or(0))) >= 0);
             Ok((count as u64, revision(first.unwrap_or(0)), revision(last.unwrap_or(0))))
         })
     }

@@ -104,14 +104,7 @@ impl Store {
 
     /// Begins a change, which waits until no other is open.
     pub async fn change(&self, now: Timestamp) -> Result<Change, Error> {
-        let mut snapshot = self.write().await?;
-        let (revision, time, pepper) = snapshot.take_counter(now).await?;
-        Ok(Change {
-            snapshot,
-            revision,
-            time,
-            pepper,
-        })
+        Change::open(self.write().await?, now).await
     }
 
     async fn write(&self) -> Result<Snapshot, Error> {
@@ -154,12 +147,22 @@ pub struct Change {
 }
 
 impl Change {
+    async fn open(mut snapshot: Snapshot, now: Timestamp) -> Result<Self, Error> {
+        let (revision, time, pepper) = snapshot.take_counter(now).await?;
+        Ok(Self {
+            snapshot,
+            revision,
+            time,
+            pepper,
+        })
+    }
+
     /// The revision that this change will have.
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// When this change is made: never before an earlier one.
+    /// When this change is made: later than every one before it, if only by a microsecond.
     pub fn time(&self) -> Timestamp {
         self.time
     }

@@ -1,0 +1,403 @@
+//! Keys: issued, looked up, switched off and on, ended, removed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use super::{Authority, Caller, Done, Page, Read, Refusal, Role, detail};
+use crate::domain::access::{Access, Ladder};
+use crate::domain::event::{EventKind, Subject};
+use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId, ScopeName};
+use crate::domain::key::{Key, KeyState, Level, LevelKind, Revocation, Secret};
+use crate::domain::key_text::{PlainKey, SecretBytes};
+use crate::domain::realm::{Environment, Realm, scopes};
+use crate::domain::time::{Expiry, Timestamp};
+use crate::domain::violation::Violations;
+use crate::hashing::{Peppers, random};
+use crate::store::{Change, KeyFilter, Snapshot};
+
+/// What is asked for in a new key.
+#[derive(Debug)]
+pub struct NewKey {
+    /// The realm to issue it in.
+    pub realm: RealmId,
+    /// Its owner; none for an operator's key.
+    pub partner: Option<PartnerId>,
+    /// The project to bind it to.
+    pub project: Option<ProjectId>,
+    /// Its level, if it is said.
+    pub level: Option<LevelKind>,
+    /// Its environment, if it is said.
+    pub environment: Option<EnvironmentName>,
+    /// For people.
+    pub name: String,
+    /// What to grant by name, in the order of the request.
+    pub scopes: Vec<ScopeName>,
+    /// Whether to grant everything.
+    pub full_access: bool,
+    /// When it shall expire, if it is said.
+    pub expires_at: Option<Timestamp>,
+    /// Free words.
+    pub labels: BTreeMap<String, String>,
+    /// Where it may be used from.
+    pub allowed_cidrs: Vec<IpNet>,
+}
+
+/// Which keys to list, and from where on.
+#[derive(Debug)]
+pub struct KeyQuery {
+    /// Of this realm.
+    pub realm: RealmId,
+    /// Of this partner.
+    pub partner: Option<PartnerId>,
+    /// Of this project.
+    pub project: Option<ProjectId>,
+    /// Of this environment.
+    pub environment: Option<EnvironmentName>,
+    /// In one of these states; empty is any.
+    pub states: Vec<KeyState>,
+    /// Where the page before ended.
+    pub before: Option<KeyId>,
+    /// How many at the most.
+    pub limit: u32,
+}
+
+/// What a key may do, by the realm's ladder of today.
+#[derive(Debug)]
+pub struct KeyScopes {
+    /// Granted by name.
+    pub granted: Vec<ScopeName>,
+    /// Granted or implied.
+    pub effective: Vec<ScopeName>,
+    /// Whether everything was granted.
+    pub full_access: bool,
+}
+
+impl Authority {
+    /// Makes a key. Its text is in the answer and nowhere else.
+    pub async fn issue_key(&self, caller: &Caller, new: NewKey) -> Result<Done<(Key, PlainKey)>, Refusal> {
+        // Before the slow hash: who may not issue shall not make work.
+        caller.role.may_manage(&new.realm)?;
+        let secret = Arc::new(SecretBytes::new(random()));
+        let root = self.roots.make(Arc::clone(&secret)).await?;
+
+        let (mut change, role) = self.begin(caller).await?;
+        role.may_manage(&new.realm)?;
+        let (key, plain) = make_key(&mut change, &self.peppers, new, Some(caller.key), &secret).await?;
+        change.insert_key(&key).await?;
+        change.insert_root(key.id, &key.secrets[0], &root).await?;
+        let words = issue_words(&key);
+        self.finish(caller, change, EventKind::KeyIssued, subject(&key), words, (key, plain)).await
+    }
+
+    /// One key.
+    pub async fn get_key(&self, caller: &Caller, id: KeyId) -> Result<Read<Key>, Refusal> {
+        caller.role.may_manage_something()?;
+        let mut snapshot = self.store.snapshot().await?;
+        let value = visible(&mut snapshot, &caller.role, id).await?;
+        let revision = snapshot.revision().await?;
+        Ok(Read { value, revision })
+    }
+
+    /// What a key may do.
+    pub async fn key_scopes(&self, caller: &Caller, id: KeyId) -> Result<Read<KeyScopes>, Refusal> {
+        caller.role.may_manage_something()?;
+        let mut snapshot = self.store.snapshot().await?;
+        let key = visible(&mut snapshot, &caller.role, id).await?;
+        let scopes = match snapshot.find_realm(&key.realm).await? {
+            Some(realm) => realm.value.scopes,
+            None => Vec::new(),
+        };
+        let ladder = Ladder::new(&scopes, None);
+        let revision = snapshot.revision().await?;
+        Ok(Read {
+            value: KeyScopes {
+                granted: key.access.granted().cloned().collect(),
+                effective: ladder.names(ladder.effective_access(&key.access)).cloned().collect(),
+                full_access: key.access.is_full(),
+            },
+            revision,
+        })
+    }
+
+    /// A page of a realm's keys, newest first.
+    pub async fn list_keys(&self, caller: &Caller, query: KeyQuery) -> Result<Read<Page<Key>>, Refusal> {
+        caller.role.may_manage(&query.realm)?;
+        let mut snapshot = self.store.snapshot().await?;
+        if snapshot.find_realm(&query.realm).await?.is_none() {
+            return Err(Refusal::NotFound("the realm"));
+        }
+        let KeyQuery { realm, partner, project, environment, states, before, limit } = query;
+        let now = self.clock.now();
+        let filter = KeyFilter { realm, partner, project, environment, states, now, before, limit };
+        let page = snapshot.list_keys(&filter).await?;
+        let revision = snapshot.revision().await?;
+        Ok(Read {
+            value: Page {
+                items: page.items,
+                next: page.next.map(|id| id.to_string()),
+            },
+            revision,
+        })
+    }
+
+    /// Switches a key off.
+    pub async fn disable_key(&self, caller: &Caller, id: KeyId) -> Result<Done<Key>, Refusal> {
+        self.switch_key(caller, id, true).await
+    }
+
+    /// Switches a key on again.
+    pub async fn enable_key(&self, caller: &Caller, id: KeyId) -> Result<Done<Key>, Refusal> {
+        self.switch_key(caller, id, false).await
+    }
+
+    async fn switch_key(&self, caller: &Caller, id: KeyId, off: bool) -> Result<Done<Key>, Refusal> {
+        let (mut change, mut key) = self.begin_with_key(caller, id).await?;
+        if key.revocation.is_some() {
+            return Err(Refusal::Precondition {
+                reason: "KEY_REVOKED",
+                message: "the key is revoked, which is for ever: issue a new one".to_owned(),
+            });
+        }
+        if key.disabled == off {
+            return self.unchanged(change, key).await;
+        }
+        key.disabled = off;
+        change.update_key(&key).await?;
+        let kind = if off { EventKind::KeyDisabled } else { EventKind::KeyEnabled };
+        self.finish(caller, change, kind, subject(&key), BTreeMap::new(), key).await
+    }
+
+    /// Ends a key for ever.
+    pub async fn revoke_key(&self, caller: &Caller, id: KeyId, reason: String) -> Result<Done<Key>, Refusal> {
+        let (mut change, mut key) = self.begin_with_key(caller, id).await?;
+        if key.revocation.is_some() {
+            return self.unchanged(change, key).await;
+        }
+        let words = detail([("reason", reason.clone())]);
+        key.revocation = Some(Revocation {
+            at: change.time(),
+            reason,
+        });
+        change.update_key(&key).await?;
+        self.finish(caller, change, EventKind::KeyRevoked, subject(&key), words, key).await
+    }
+
+    /// Removes a key.
+    pub async fn delete_key(&self, caller: &Caller, id: KeyId) -> Result<Done<Key>, Refusal> {
+        let (mut change, key) = self.begin_with_key(caller, id).await?;
+        change.delete_key(id).await?;
+        let words = detail([("name", key.name.clone()), ("hint", key.hint.clone())]);
+        self.finish(caller, change, EventKind::KeyDeleted, subject(&key), words, key).await
+    }
+
+    /// Opens a change of a key that the caller may administer.
+    async fn begin_with_key(&self, caller: &Caller, id: KeyId) -> Result<(Change, Key), Refusal> {
+        caller.role.may_manage_something()?;
+        let (mut change, role) = self.begin(caller).await?;
+        let key = visible(&mut change, &role, id).await?;
+        Ok((change, key))
+    }
+}
+
+/// Builds the key that is asked for, if everything about it is right.
+pub(super) async fn make_key(
+    change: &mut Change,
+    peppers: &Peppers,
+    new: NewKey,
+    created_by: Option<KeyId>,
+    secret: &SecretBytes,
+) -> Result<(Key, PlainKey), Refusal> {
+    let now = change.time();
+    let realm = change
+        .find_realm(&new.realm)
+        .await?
+        .ok_or(Refusal::NotFound("the realm"))?
+        .value;
+    let terms = Terms::settle(&realm, &new, now)?;
+    let partner = owner(change, &new).await?;
+    if let Some(project) = &new.project {
+        let found = change.find_project(&new.realm, project).await?;
+        if !found.is_some_and(|(found, deleted)| !deleted && found.value.partner == partner) {
+            return Err(Refusal::NotFound("the project, as one of this partner,"));
+        }
+    }
+    let id = KeyId::new(now, &random());
+    let plain = PlainKey::new(&realm.prefix, &terms.environment.tag, id, secret);
+    let digest = peppers
+        .digest(change.pepper(), id, secret)
+        .ok_or_else(|| Refusal::Precondition {
+            reason: "PEPPER_MISSING",
+            message: "the pepper file does not hold the version that is in use; put it back".to_owned(),
+        })?;
+    let key = Key {
+        id,
+        realm: new.realm,
+        partner,
+        level: new.project.into(),
+        environment: terms.environment.name,
+        name: new.name,
+        hint: plain.hint(),
+        access: terms.access,
+        labels: new.labels,
+        allowed_cidrs: new.allowed_cidrs,
+        created_at: now,
+        created_by,
+        created_revision: change.revision(),
+        expires_at: terms.expires_at,
+        disabled: false,
+        revocation: None,
+        secrets: vec![Secret {
+            digest,
+            created_at: now,
+            expires_at: Expiry::Never,
+        }],
+    };
+    Ok((key, plain))
+}
+
+/// The key of this id; one that the role may not administer does not exist for it.
+async fn visible(snapshot: &mut Snapshot, role: &Role, id: KeyId) -> Result<Key, Refusal> {
+    snapshot
+        .find_key(id)
+        .await?
+        .filter(|key| role.may_manage(&key.realm).is_ok())
+        .ok_or(Refusal::NotFound("the key"))
+}
+
+/// The partner that shall own the new key.
+async fn owner(change: &mut Change, new: &NewKey) -> Result<PartnerId, Refusal> {
+    let partner = new.partner.clone().unwrap_or_else(PartnerId::nobody);
+    if change.find_partner(&new.realm, &partner).await?.is_some() {
+        return Ok(partner);
+    }
+    Err(Refusal::NotFound(if new.realm.is_built_in() {
+        "the partner, which is the realm that the key shall serve,"
+    } else {
+        "the partner"
+    }))
+}
+
+/// What the realm and the request come to together.
+struct Terms {
+    environment: Environment,
+    access: Access,
+    expires_at: Expiry,
+}
+
+impl Terms {
+    fn settle(realm: &Realm, new: &NewKey, now: Timestamp) -> Result<Self, Refusal> {
+        let mut bad = Violations::default();
+        check_level(realm, new, &mut bad);
+        check_owner(realm, new, &mut bad);
+        let environment = bad.check(
+            "environment",
+            realm.environment_or_only(new.environment.as_ref().map_or("", EnvironmentName::as_str)),
+        );
+        for (i, scope) in new.scopes.iter().enumerate() {
+            if !realm.scopes.iter().any(|known| known.name == *scope) {
+                bad.add(format!("scopes[{i}]"), "is not a scope of the realm");
+            }
+        }
+        if new.full_access && !new.scopes.is_empty() {
+            bad.add("full_access", "includes every scope: leave out either this or the scopes");
+        }
+        let access = if new.full_access {
+            Access::Full
+        } else if new.scopes.is_empty() {
+            realm.unscoped_keys.access()
+        } else {
+            Access::Scopes(new.scopes.iter().cloned().collect::<BTreeSet<_>>())
+        };
+        let latest = realm.max_lifetime.map(|span| now.saturating_add(span));
+        let expires_at = match (new.expires_at, latest) {
+            (Some(end), _) if end <= now => {
+                bad.add("expire_time", "must be in the future");
+                Expiry::At(end)
+            }
+            (Some(end), Some(latest)) if end > latest => {
+                bad.add("expire_time", "is later than the realm's max_lifetime allows");
+                Expiry::At(end)
+            }
+            (end, latest) => end.or(latest).into(),
+        };
+        bad.finish(environment.map(|environment| Self {
+            environment: environment.clone(),
+            access,
+            expires_at,
+        }))
+        .map_err(Refusal::Invalid)
+    }
+}
+
+fn check_level(realm: &Realm, new: &NewKey, bad: &mut Violations) {
+    let level = match (new.level, &new.project) {
+        (Some(LevelKind::Partner), Some(_)) => {
+            return bad.add("level", "a key with a project is a project key");
+        }
+        (Some(LevelKind::Project), None) => {
+            return bad.add("project", "is required for a project key");
+        }
+        (_, Some(_)) => LevelKind::Project,
+        (Some(LevelKind::Partner), None) => LevelKind::Partner,
+        (None, None) => {
+            if realm.levels.contains(&LevelKind::Project) {
+                let (field, what) = if realm.levels.len() == 1 {
+                    ("project", "is required: the realm has project keys only")
+                } else {
+                    ("level", "is required where neither the project nor the realm decides it")
+                };
+                return bad.add(field, what);
+            }
+            LevelKind::Partner
+        }
+    };
+    if !realm.levels.contains(&level) {
+        bad.add("level", "is not one that the realm allows");
+    }
+}
+
+/// In the built-in realm the partner is the realm that the key serves, and only operators serve none.
+fn check_owner(realm: &Realm, new: &NewKey, bad: &mut Violations) {
+    if !realm.id.is_built_in() {
+        if new.partner.is_none() {
+            bad.add("partner", "is required");
+        }
+        return;
+    }
+    let operator = new.full_access || new.scopes.iter().any(|scope| scope.as_str() == scopes::OPERATOR);
+    match (&new.partner, operator) {
+        (None, false) => bad.add("partner", "is required: the realm that the key serves"),
+        (Some(_), true) => bad.add("partner", "must be left out: an operator key serves every realm"),
+        _ => {}
+    }
+}
+
+pub(super) fn subject(key: &Key) -> Subject {
+    Subject {
+        realm: key.realm.clone(),
+        partner: Some(key.partner.clone()),
+        project: key.level.project().cloned(),
+        key: Some(key.id),
+    }
+}
+
+/// What the audit trail tells of a new key.
+pub(super) fn issue_words(key: &Key) -> BTreeMap<String, String> {
+    let scopes: Vec<&str> = key.access.granted().map(ScopeName::as_str).collect();
+    detail([
+        ("name", key.name.clone()),
+        ("hint", key.hint.clone()),
+        ("environment", key.environment.to_string()),
+        (
+            "level",
+            match key.level {
+                Level::Partner => "partner".to_owned(),
+                Level::Project(_) => "project".to_owned(),
+            },
+        ),
+        ("scopes", scopes.join(" ")),
+        ("full_access", if key.access.is_full() { "true".to_owned() } else { String::new() }),
+    ])
+}

@@ -1,0 +1,120 @@
+//! Partners: put, looked up, deleted.
+
+use super::{Authority, Caller, Done, Page, Read, Refusal, built_in, check_revision, detail, in_use};
+use crate::domain::event::{EventKind, Subject};
+use crate::domain::ids::{PartnerId, RealmId};
+use crate::domain::partner::Partner;
+use crate::store::{Change, PartnerRow};
+
+impl Authority {
+    /// Makes or replaces a partner.
+    pub async fn put_partner(
+        &self,
+        caller: &Caller,
+        partner: Partner,
+        if_revision: Option<u64>,
+    ) -> Result<Done<PartnerRow>, Refusal> {
+        let mut change = self.begin_in_realm(caller, &partner.realm).await?;
+        let found = change.find_partner(&partner.realm, &partner.id).await?;
+        check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
+        if let Some(found) = found
+            && found.value == partner
+        {
+            return self.unchanged(change, found).await;
+        }
+        change.put_partner(&partner).await?;
+        let put = get_partner(&mut change, &partner.realm, &partner.id).await?;
+        let words = detail([
+            ("display_name", partner.display_name.clone()),
+            ("suspended", partner.suspended.to_string()),
+        ]);
+        let subject = subject(&partner.realm, &partner.id);
+        self.finish(caller, change, EventKind::PartnerPut, subject, words, put).await
+    }
+
+    /// One partner.
+    pub async fn get_partner(
+        &self,
+        caller: &Caller,
+        realm: &RealmId,
+        id: &PartnerId,
+    ) -> Result<Read<PartnerRow>, Refusal> {
+        caller.role.may_manage(realm)?;
+        let mut snapshot = self.store.snapshot().await?;
+        let value = snapshot
+            .find_partner(realm, id)
+            .await?
+            .ok_or(Refusal::NotFound("the partner"))?;
+        let revision = snapshot.revision().await?;
+        Ok(Read { value, revision })
+    }
+
+    /// A page of a realm's partners.
+    pub async fn list_partners(
+        &self,
+        caller: &Caller,
+        realm: &RealmId,
+        after: &str,
+        limit: u32,
+    ) -> Result<Read<Page<PartnerRow>>, Refusal> {
+        caller.role.may_manage(realm)?;
+        let mut snapshot = self.store.snapshot().await?;
+        if snapshot.find_realm(realm).await?.is_none() {
+            return Err(Refusal::NotFound("the realm"));
+        }
+        let value = snapshot.list_partners(realm, after, limit).await?;
+        let revision = snapshot.revision().await?;
+        Ok(Read { value, revision })
+    }
+
+    /// Deletes a partner and its projects.
+    pub async fn delete_partner(
+        &self,
+        caller: &Caller,
+        realm: &RealmId,
+        id: &PartnerId,
+        if_revision: Option<u64>,
+    ) -> Result<Done<()>, Refusal> {
+        let mut change = self.begin_in_realm(caller, realm).await?;
+        let found = get_partner(&mut change, realm, id).await?;
+        check_revision(Some(found.revision), if_revision)?;
+        let keys = change.count_keys(realm, Some(id), None).await?;
+        if keys > 0 {
+            return Err(in_use(format!("the partner still has {keys} keys: delete them first")));
+        }
+        change.delete_partner(realm, id).await?;
+        let words = detail([("display_name", found.value.display_name)]);
+        self.finish(caller, change, EventKind::PartnerDeleted, subject(realm, id), words, ()).await
+    }
+
+    /// Opens a change of the members of a realm, which must exist and not be the built-in one: its partners are the realms.
+    pub(super) async fn begin_in_realm(&self, caller: &Caller, realm: &RealmId) -> Result<Change, Refusal> {
+        caller.role.may_manage(realm)?;
+        let (mut change, role) = self.begin(caller).await?;
+        role.may_manage(realm)?;
+        if realm.is_built_in() {
+            return Err(built_in("the partners of the realm \"claviger\" are the other realms: put those"));
+        }
+        if change.find_realm(realm).await?.is_none() {
+            return Err(Refusal::NotFound("the realm"));
+        }
+        Ok(change)
+    }
+}
+
+pub(super) async fn get_partner(
+    change: &mut Change,
+    realm: &RealmId,
+    id: &PartnerId,
+) -> Result<PartnerRow, Refusal> {
+    change.find_partner(realm, id).await?.ok_or(Refusal::NotFound("the partner"))
+}
+
+fn subject(realm: &RealmId, id: &PartnerId) -> Subject {
+    Subject {
+        realm: realm.clone(),
+        partner: Some(id.clone()),
+        project: None,
+        key: None,
+    }
+}

@@ -1,0 +1,97 @@
+//! Projects: put, listed, deleted.
+
+use super::partners::get_partner;
+use super::{Authority, Caller, Done, Page, Read, Refusal, check_revision, detail, in_use};
+use crate::domain::event::{EventKind, Subject};
+use crate::domain::ids::{PartnerId, ProjectId, RealmId};
+use crate::domain::partner::Project;
+use crate::store::{Change, ProjectRow};
+
+impl Authority {
+    /// Makes or replaces a project.
+    pub async fn put_project(
+        &self,
+        caller: &Caller,
+        project: Project,
+        if_revision: Option<u64>,
+    ) -> Result<Done<ProjectRow>, Refusal> {
+        let mut change = self.begin_in_realm(caller, &project.realm).await?;
+        get_partner(&mut change, &project.realm, &project.partner).await?;
+        let known = change.find_project(&project.realm, &project.id).await?;
+        let found = known.as_ref().filter(|(_, deleted)| !deleted).map(|(found, _)| found.clone());
+        check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
+        if known.is_some_and(|(known, _)| known.value.partner != project.partner) {
+            return Err(Refusal::Precondition {
+                reason: "PROJECT_OF_ANOTHER_PARTNER",
+                message: "a project belongs to its partner for ever, even after it was deleted: choose another id"
+                    .to_owned(),
+            });
+        }
+        if let Some(found) = found
+            && found.value == project
+        {
+            return self.unchanged(change, found).await;
+        }
+        change.put_project(&project).await?;
+        let put = get_project(&mut change, &project.realm, &project.id).await?;
+        let words = detail([("display_name", project.display_name.clone())]);
+        self.finish(caller, change, EventKind::ProjectPut, subject(&project), words, put).await
+    }
+
+    /// A page of a realm's or of one partner's projects.
+    pub async fn list_projects(
+        &self,
+        caller: &Caller,
+        realm: &RealmId,
+        partner: Option<&PartnerId>,
+        after: &str,
+        limit: u32,
+    ) -> Result<Read<Page<ProjectRow>>, Refusal> {
+        caller.role.may_manage(realm)?;
+        let mut snapshot = self.store.snapshot().await?;
+        if snapshot.find_realm(realm).await?.is_none() {
+            return Err(Refusal::NotFound("the realm"));
+        }
+        let value = snapshot.list_projects(realm, partner, after, limit).await?;
+        let revision = snapshot.revision().await?;
+        Ok(Read { value, revision })
+    }
+
+    /// Deletes a project.
+    pub async fn delete_project(
+        &self,
+        caller: &Caller,
+        realm: &RealmId,
+        id: &ProjectId,
+        if_revision: Option<u64>,
+    ) -> Result<Done<()>, Refusal> {
+        let mut change = self.begin_in_realm(caller, realm).await?;
+        let found = get_project(&mut change, realm, id).await?;
+        check_revision(Some(found.revision), if_revision)?;
+        let keys = change.count_keys(realm, None, Some(id)).await?;
+        if keys > 0 {
+            return Err(in_use(format!("the project still has {keys} keys: delete them first")));
+        }
+        change.delete_project(realm, id).await?;
+        let words = detail([("display_name", found.value.display_name.clone())]);
+        self.finish(caller, change, EventKind::ProjectDeleted, subject(&found.value), words, ()).await
+    }
+}
+
+async fn get_project(change: &mut Change, realm: &RealmId, id: &ProjectId) -> Result<ProjectRow, Refusal> {
+    change
+        .find_project(realm, id)
+        .await?
+        .filter(|(_, deleted)| !deleted)
+        .map(|(found, _)| found)
+        .ok_or(Refusal::NotFound("the project"))
+}
+
+fn subject(project: &Project) -> Subject {
+    Subject {
+        realm: project.realm.clone(),
+        partner: Some(project.partner.clone()),
+        project: Some(project.id.clone()),
+        key: None,
+    }
+}

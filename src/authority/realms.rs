@@ -1,0 +1,171 @@
+//! Realms: put, looked up, deleted.
+
+use super::{Authority, Caller, Done, Page, Read, Refusal, Role, built_in, check_revision, detail, in_use};
+use crate::domain::event::{EventKind, Subject};
+use crate::domain::ids::RealmId;
+use crate::domain::partner::Partner;
+use crate::domain::realm::Realm;
+use crate::store::{Change, RealmRow};
+
+impl Authority {
+    /// Makes or replaces a realm.
+    pub async fn put_realm(
+        &self,
+        caller: &Caller,
+        realm: Realm,
+        if_revision: Option<u64>,
+    ) -> Result<Done<RealmRow>, Refusal> {
+        caller.role.may_manage(&realm.id)?;
+        let (mut change, role) = self.begin(caller).await?;
+        role.may_manage(&realm.id)?;
+        if realm.id.is_built_in() {
+            return Err(built_in("the realm \"claviger\" is built in and cannot be changed"));
+        }
+        let found = change.find_realm(&realm.id).await?;
+        check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
+        if let Some(other) = change.find_prefix(realm.prefix.as_str()).await?
+            && other != realm.id
+        {
+            return Err(Refusal::AlreadyExists(format!(
+                "the prefix \"{}\" belongs to another realm: choose another",
+                realm.prefix
+            )));
+        }
+        let is_new = match found {
+            Some(found) if found.value == realm => return self.unchanged(change, found).await,
+            Some(found) => {
+                check_frozen(&mut change, &found.value, &realm).await?;
+                false
+            }
+            None => {
+                role.may_operate()?;
+                true
+            }
+        };
+        change.put_realm(&realm).await?;
+        if is_new {
+            change
+                .put_partner(&Partner {
+                    realm: RealmId::built_in(),
+                    id: realm.id.as_partner(),
+                    display_name: String::new(),
+                    suspended: false,
+                })
+                .await?;
+        }
+        let put = change
+            .find_realm(&realm.id)
+            .await?
+            .ok_or(Refusal::NotFound("the realm"))?;
+        let words = detail([("prefix", realm.prefix.to_string())]);
+        self.finish(caller, change, EventKind::RealmPut, subject(&realm.id), words, put).await
+    }
+
+    /// One realm.
+    pub async fn get_realm(&self, caller: &Caller, id: &RealmId) -> Result<Read<RealmRow>, Refusal> {
+        caller.role.may_manage(id)?;
+        let mut snapshot = self.store.snapshot().await?;
+        let value = snapshot
+            .find_realm(id)
+            .await?
+            .ok_or(Refusal::NotFound("the realm"))?;
+        let revision = snapshot.revision().await?;
+        Ok(Read { value, revision })
+    }
+
+    /// A page of the realms that the caller may administer.
+    pub async fn list_realms(
+        &self,
+        caller: &Caller,
+        after: &str,
+        limit: u32,
+    ) -> Result<Read<Page<RealmRow>>, Refusal> {
+        caller.role.may_manage_something()?;
+        let mut snapshot = self.store.snapshot().await?;
+        let value = match &caller.role {
+            Role::Operator => snapshot.list_realms(after, limit).await?,
+            Role::Realm { realm, .. } => Page {
+                items: snapshot.find_realm(realm).await?.into_iter().collect(),
+                next: None,
+            },
+        };
+        let revision = snapshot.revision().await?;
+        Ok(Read { value, revision })
+    }
+
+    /// Deletes a realm with its partners and projects.
+    pub async fn delete_realm(
+        &self,
+        caller: &Caller,
+        id: &RealmId,
+        if_revision: Option<u64>,
+    ) -> Result<Done<()>, Refusal> {
+        caller.role.may_operate()?;
+        let (mut change, role) = self.begin(caller).await?;
+        role.may_operate()?;
+        if id.is_built_in() {
+            return Err(built_in("the realm \"claviger\" is built in and cannot be deleted"));
+        }
+        let found = change
+            .find_realm(id)
+            .await?
+            .ok_or(Refusal::NotFound("the realm"))?;
+        check_revision(Some(found.revision), if_revision)?;
+        let keys = change.count_keys(id, None, None).await?;
+        let gateways = change
+            .count_keys(&RealmId::built_in(), Some(&id.as_partner()), None)
+            .await?;
+        if keys + gateways > 0 {
+            return Err(in_use(format!(
+                "the realm still has {keys} keys, and {gateways} keys of gateways and managers serve it: delete them first"
+            )));
+        }
+        change.delete_realm(id).await?;
+        change.delete_partner(&RealmId::built_in(), &id.as_partner()).await?;
+        let words = detail([("prefix", found.value.prefix.to_string())]);
+        self.finish(caller, change, EventKind::RealmDeleted, subject(id), words, ()).await
+    }
+}
+
+/// Refuses to take away what keys depend on.
+async fn check_frozen(change: &mut Change, before: &Realm, after: &Realm) -> Result<(), Refusal> {
+    if before.prefix != after.prefix {
+        let keys = change.count_keys(&before.id, None, None).await?;
+        if keys > 0 {
+            return Err(in_use(format!("the prefix is frozen while the realm has keys; it has {keys}")));
+        }
+    }
+    for environment in &before.environments {
+        let kept = after.environment(environment.name.as_str());
+        if kept != Some(environment) {
+            let keys = change.count_keys_in(&before.id, &environment.name).await?;
+            if keys > 0 {
+                return Err(in_use(format!(
+                    "the environment \"{}\" and its tag are frozen while it has keys; it has {keys}",
+                    environment.name
+                )));
+            }
+        }
+    }
+    for scope in &before.scopes {
+        if !after.scopes.iter().any(|kept| kept.name == scope.name) {
+            let keys = change.count_keys_with(&before.id, &scope.name).await?;
+            if keys > 0 {
+                return Err(in_use(format!(
+                    "the scope \"{}\" cannot go while keys hold it, revoked ones too; {keys} do",
+                    scope.name
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn subject(id: &RealmId) -> Subject {
+    Subject {
+        realm: id.clone(),
+        partner: None,
+        project: None,
+        key: None,
+    }
+}

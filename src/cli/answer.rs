@@ -1,0 +1,193 @@
+//! What the responses have in common: a name in the proto, a page of things, a change that takes effect.
+
+use prost::Message;
+use prost_types::Timestamp;
+
+use crate::pb::claviger::v1::{
+    DeleteKeyResponse, DeletePartnerResponse, DeleteProjectResponse, DeleteRealmResponse,
+    DisableKeyResponse, EnableKeyResponse, Event, GetKeyResponse, GetKeyScopesResponse,
+    GetPartnerResponse, GetRealmResponse, IssueKeyResponse, Key, ListEventsResponse,
+    ListKeysResponse, ListPartnersResponse, ListProjectsResponse, ListRealmsResponse, Partner,
+    Project, PutPartnerResponse, PutProjectResponse, PutRealmResponse, Realm, RevokeKeyResponse,
+    VerifyResponse,
+};
+
+use super::output;
+
+/// A response message, which can be shown as JSON.
+pub(super) trait Answer: Message {
+    /// What the proto calls it.
+    const NAME: &'static str;
+}
+
+/// An answer that is one page of a list.
+pub(super) trait Page: Answer {
+    /// What is listed.
+    type Item;
+
+    /// What stands on this page.
+    fn items(&self) -> &[Self::Item];
+
+    /// Names the next page; empty on the last.
+    fn next(&self) -> &str;
+
+    /// Adds a later page to this one. The revision stays this page's: the list knows of every change up to there.
+    fn extend(&mut self, later: Self);
+}
+
+/// An answer that tells of a change.
+pub(super) trait Change: Answer {
+    /// A sentence on since when the change holds everywhere.
+    fn settled(&self) -> String;
+}
+
+macro_rules! answers {
+    ($($name:ident),* $(,)?) => {
+        $(impl Answer for $name {
+            const NAME: &'static str = stringify!($name);
+        })*
+
+        #[cfg(test)]
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+
+macro_rules! pages {
+    ($($name:ident { $items:ident: $item:ident }),* $(,)?) => {
+        $(impl Page for $name {
+            type Item = $item;
+
+            fn items(&self) -> &[$item] {
+                &self.$items
+            }
+
+            fn next(&self) -> &str {
+                &self.next_page_token
+            }
+
+            fn extend(&mut self, later: Self) {
+                self.$items.extend(later.$items);
+                self.next_page_token = later.next_page_token;
+            }
+        })*
+    };
+}
+
+macro_rules! changes {
+    ($($name:ident),* $(,)?) => {
+        $(impl Change for $name {
+            fn settled(&self) -> String {
+                settled(self.revision, self.effective_everywhere_time.as_ref(), self.confirmed)
+            }
+        })*
+    };
+}
+
+answers!(
+    PutRealmResponse,
+    GetRealmResponse,
+    ListRealmsResponse,
+    DeleteRealmResponse,
+    PutPartnerResponse,
+    GetPartnerResponse,
+    ListPartnersResponse,
+    DeletePartnerResponse,
+    PutProjectResponse,
+    ListProjectsResponse,
+    DeleteProjectResponse,
+    IssueKeyResponse,
+    GetKeyResponse,
+    ListKeysResponse,
+    GetKeyScopesResponse,
+    DisableKeyResponse,
+    EnableKeyResponse,
+    RevokeKeyResponse,
+    DeleteKeyResponse,
+    ListEventsResponse,
+    VerifyResponse,
+);
+
+pages!(
+    ListRealmsResponse { realms: Realm },
+    ListPartnersResponse { partners: Partner },
+    ListProjectsResponse { projects: Project },
+    ListKeysResponse { keys: Key },
+    ListEventsResponse { events: Event },
+);
+
+changes!(
+    PutRealmResponse,
+    DeleteRealmResponse,
+    PutPartnerResponse,
+    DeletePartnerResponse,
+    PutProjectResponse,
+    DeleteProjectResponse,
+    IssueKeyResponse,
+    DisableKeyResponse,
+    EnableKeyResponse,
+    RevokeKeyResponse,
+    DeleteKeyResponse,
+);
+
+fn settled(revision: u64, everywhere: Option<&Timestamp>, confirmed: bool) -> String {
+    match everywhere {
+        _ if confirmed => format!("in force on every server, revision {revision}"),
+        // Rounded up to the second that is shown, because it is a promise.
+        Some(time) => format!(
+            "in force on every server from {} on, revision {revision}",
+            output::time(&Timestamp {
+                seconds: time.seconds + i64::from(time.nanos > 0),
+                nanos: 0,
+            })
+        ),
+        None => format!("in force on the server that answered, revision {revision}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::reflect;
+
+    #[test]
+    fn the_proto_knows_every_answer() {
+        for name in NAMES {
+            assert_eq!(reflect::descriptor(name).name(), *name);
+        }
+    }
+
+    #[test]
+    fn a_change_says_since_when_it_holds() {
+        let time = Timestamp {
+            seconds: 1_800_000_000,
+            nanos: 999_999_999,
+        };
+        assert_eq!(
+            settled(7, Some(&time), true),
+            "in force on every server, revision 7"
+        );
+        assert_eq!(
+            settled(7, Some(&time), false),
+            "in force on every server from 2027-01-15T08:00:01Z on, revision 7",
+            "rounded up: it is a promise"
+        );
+    }
+
+    #[test]
+    fn merged_pages_keep_the_first_revision_and_the_last_token() {
+        let page = |id: &str, next: &str, revision| ListKeysResponse {
+            keys: vec![Key {
+                id: id.to_owned(),
+                ..Key::default()
+            }],
+            next_page_token: next.to_owned(),
+            revision,
+        };
+        let mut merged = page("b", "more", 5);
+        merged.extend(page("a", "", 6));
+
+        let ids: Vec<_> = merged.items().iter().map(|key| key.id.as_str()).collect();
+        assert_eq!((ids.as_slice(), merged.next()), (&["b", "a"][..], ""));
+        assert_eq!(merged.revision, 5);
+    }
+}

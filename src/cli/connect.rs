@@ -1,0 +1,384 @@
+//! How the server is reached, and with whose key.
+
+use std::env;
+use std::error::Error as _;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
+use tonic::{Request, Response, Status};
+
+use crate::pb::claviger::v1::key_admin_client::KeyAdminClient;
+use crate::pb::claviger::v1::key_verify_client::KeyVerifyClient;
+use crate::pb::claviger::v1::realm_admin_client::RealmAdminClient;
+
+use super::failure::Failure;
+use super::flags;
+use super::key_text::KeyText;
+
+/// A page of a thousand keys with all the labels that they may have is larger than what tonic takes by default.
+const LARGEST_ANSWER: usize = 64 << 20;
+
+/// How to reach the server.
+#[derive(Clone, Debug, Args)]
+pub struct Connection {
+    /// Where the server answers gRPC: `http://HOST:PORT`, `https://HOST:PORT`, or `HOST:PORT` for http.
+    #[arg(
+        long,
+        global = true,
+        env = "CLAVIGER_ENDPOINT",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7700",
+        help_heading = "Connection"
+    )]
+    endpoint: String,
+    /// The file with the PEM certificates to trust with https.
+    #[arg(
+        long,
+        global = true,
+        env = "CLAVIGER_CA_FILE",
+        value_name = "FILE",
+        help_heading = "Connection"
+    )]
+    ca_file: Option<PathBuf>,
+    // Its id is not `key`: a command that has an argument of that id would get, or give, the key of the wrong one.
+    /// The caller's own key. Better leave it in the environment variable `CLAVIGER_KEY` or in a --key-file: what stands on
+    /// a command line is seen by every user of the machine in the list of processes, and stays in the shell's history.
+    #[arg(
+        id = "caller_key",
+        long = "key",
+        global = true,
+        value_name = "KEY",
+        value_parser = clap::value_parser!(KeyText),
+        conflicts_with = "key_file",
+        help_heading = "Connection"
+    )]
+    key: Option<KeyText>,
+    /// The file with the caller's own key; one newline at its end is not part of it. Wins over `CLAVIGER_KEY`, and
+    /// `CLAVIGER_KEY` over `CLAVIGER_KEY_FILE`.
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
+    key_file: Option<PathBuf>,
+    /// How long to wait for each answer.
+    #[arg(
+        long,
+        global = true,
+        env = "CLAVIGER_TIMEOUT",
+        value_name = "SPAN",
+        default_value = "10s",
+        value_parser = timeout,
+        help_heading = "Connection"
+    )]
+    timeout: Duration,
+    /// Print the response message as JSON, and errors too: the proto's names, times as RFC 3339.
+    #[arg(long, global = true, help_heading = "Connection")]
+    pub(super) json: bool,
+}
+
+impl Connection {
+    /// Reaches the server.
+    pub(super) async fn connect(&self) -> Result<Client, Failure> {
+        // What is wrong here is said before a server is looked for.
+        let (key, source) = self.key()?;
+        let authorization = authorization(&key, &source)?;
+        let endpoint = self.endpoint()?;
+        let link = Link {
+            endpoint: endpoint.uri().to_string().trim_end_matches('/').to_owned(),
+            key_source: source.name(),
+            timeout: self.timeout,
+        };
+
+        let channel = tokio::time::timeout(self.timeout, endpoint.connect())
+            .await
+            .map_err(|_| Failure::timeout(&link, false))?
+            .map_err(|error| Failure::unreachable(&link, &error))?;
+        Ok(Client {
+            channel: InterceptedService::new(
+                channel,
+                Caller {
+                    authorization,
+                    timeout: self.timeout,
+                },
+            ),
+            link,
+        })
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, Failure> {
+        let url = url(&self.endpoint).ok_or_else(|| {
+            Failure::usage(format!(
+                "`{}` is no endpoint: it looks like `http://HOST:PORT` or `HOST:PORT`",
+                self.endpoint
+            ))
+        })?;
+        let is_https = url.scheme_str() == Some("https");
+        let endpoint = Endpoint::from(url);
+        if !is_https {
+            return Ok(endpoint);
+        }
+        let mut tls = ClientTlsConfig::new().with_enabled_roots();
+        if let Some(path) = &self.ca_file {
+            let pem = fs::read(path).map_err(|error| {
+                Failure::usage(format!("cannot read {}: {error}", path.display()))
+            })?;
+            tls = tls.ca_certificate(Certificate::from_pem(pem));
+        }
+        endpoint.tls_config(tls).map_err(|error| {
+            let why = error
+                .source()
+                .map_or_else(|| error.to_string(), ToString::to_string);
+            Failure::usage(format!("https cannot be used: {why}"))
+        })
+    }
+
+    fn key(&self) -> Result<(KeyText, KeySource), Failure> {
+        let source = KeySource::choose(
+            self.key.is_some(),
+            self.key_file.as_ref(),
+            env::var_os("CLAVIGER_KEY").as_ref(),
+            env::var_os("CLAVIGER_KEY_FILE").as_ref(),
+        );
+        let key = match &source {
+            Some(KeySource::Flag) => self.key.clone(),
+            Some(KeySource::Environment(text)) => Some(text.clone()),
+            Some(KeySource::File(path)) => Some(read_key(path)?),
+            None => None,
+        };
+        key.zip(source).ok_or_else(|| {
+            Failure::usage("no key to call the server with").hint(
+                "put your own key into the environment variable CLAVIGER_KEY, or name a file that holds it with \
+                 --key-file; the first operator key is the one that `claviger serve --init` or `claviger bootstrap` \
+                 made",
+            )
+        })
+    }
+}
+
+/// Where the caller's key comes from.
+#[derive(Debug)]
+enum KeySource {
+    Flag,
+    File(PathBuf),
+    Environment(KeyText),
+}
+
+impl KeySource {
+    /// What was typed now counts more than what was exported some time. An empty variable is as good as none.
+    fn choose(
+        flag: bool,
+        flag_file: Option<&PathBuf>,
+        variable: Option<&OsString>,
+        variable_file: Option<&OsString>,
+    ) -> Option<Self> {
+        if flag {
+            return Some(Self::Flag);
+        }
+        if let Some(path) = flag_file {
+            return Some(Self::File(path.clone()));
+        }
+        if let Some(text) = variable.filter(|text| !text.is_empty()) {
+            let text = text.to_string_lossy().into_owned();
+            return Some(Self::Environment(KeyText::from(text)));
+        }
+        variable_file
+            .filter(|path| !path.is_empty())
+            .map(|path| Self::File(PathBuf::from(path)))
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Flag => "--key".to_owned(),
+            Self::File(path) => format!("the file {}", path.display()),
+            Self::Environment(_) => "CLAVIGER_KEY".to_owned(),
+        }
+    }
+}
+
+fn read_key(path: &PathBuf) -> Result<KeyText, Failure> {
+    fs::read(path)
+        .map(|bytes| KeyText::from_stream(&bytes))
+        .map_err(|error| {
+            Failure::usage(format!(
+                "cannot read the key from {}: {error}",
+                path.display()
+            ))
+        })
+}
+
+fn authorization(key: &KeyText, source: &KeySource) -> Result<MetadataValue<Ascii>, Failure> {
+    // The parser's own complaint is dropped, lest it tell what it found.
+    let mut value: MetadataValue<Ascii> =
+        format!("Bearer {}", key.reveal()).parse().map_err(|_| {
+            Failure::usage(format!(
+                "what stands in {} cannot be a key: a key is one line of printable ASCII",
+                source.name()
+            ))
+        })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn url(text: &str) -> Option<Uri> {
+    let url = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    };
+    let url: Uri = url.parse().ok()?;
+    let is_known = matches!(url.scheme_str(), Some("http" | "https"));
+    (is_known && url.host().is_some_and(|host| !host.is_empty())).then_some(url)
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let span = flags::span(text)?;
+    // The header that tells the server when to give up has no room for more than eight digits.
+    if span.is_zero() || span > Duration::from_hours(24) {
+        return Err("it is more than nothing and at most 24h".to_owned());
+    }
+    Ok(span)
+}
+
+/// What the failures of a call are told with.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) endpoint: String,
+    pub(super) key_source: String,
+    pub(super) timeout: Duration,
+}
+
+/// A connection to the server, with the caller's key.
+pub(super) struct Client {
+    channel: InterceptedService<Channel, Caller>,
+    link: Link,
+}
+
+impl Client {
+    /// The service for keys.
+    pub(super) fn keys(&self) -> KeyAdminClient<InterceptedService<Channel, Caller>> {
+        KeyAdminClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
+    }
+
+    /// The service for realms, partners and projects.
+    pub(super) fn realms(&self) -> RealmAdminClient<InterceptedService<Channel, Caller>> {
+        RealmAdminClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
+    }
+
+    /// The service that decides.
+    pub(super) fn verify(&self) -> KeyVerifyClient<InterceptedService<Channel, Caller>> {
+        KeyVerifyClient::new(self.channel.clone())
+    }
+
+    /// Waits for the answer to a question.
+    pub(super) async fn ask<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        self.answer(call, false).await
+    }
+
+    /// Waits for the answer to a change. Without one, the change may have been made or not.
+    pub(super) async fn change<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        self.answer(call, true).await
+    }
+
+    async fn answer<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+        is_change: bool,
+    ) -> Result<T, Failure> {
+        // The channel watches the time until the answer begins, this watches until it ends.
+        match tokio::time::timeout(self.link.timeout, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(Failure::refused(&self.link, &status, is_change)),
+            Err(_) => Err(Failure::timeout(&self.link, is_change)),
+        }
+    }
+}
+
+/// Puts the caller's key and the time that it waits onto each request.
+#[derive(Clone)]
+pub(super) struct Caller {
+    authorization: MetadataValue<Ascii>,
+    timeout: Duration,
+}
+
+impl Interceptor for Caller {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request
+            .metadata_mut()
+            .insert("authorization", self.authorization.clone());
+        request.set_timeout(self.timeout);
+        Ok(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_needs_no_scheme() {
+        for (text, is) in [
+            ("127.0.0.1:7700", Some("http://127.0.0.1:7700/")),
+            ("localhost:1", Some("http://localhost:1/")),
+            ("[::1]:7700", Some("http://[::1]:7700/")),
+            ("https://keys.example", Some("https://keys.example/")),
+            ("ftp://keys.example", None),
+            ("http://", None),
+            ("not an address", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                url(text).map(|url| url.to_string()).as_deref(),
+                is,
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_typed_counts_more_than_what_is_exported() {
+        let file = PathBuf::from("typed");
+        let key = OsString::from("exported");
+        let key_file = OsString::from("exported.key");
+        let empty = OsString::new();
+        let name = |source: Option<KeySource>| source.map(|source| source.name());
+
+        let all = KeySource::choose(true, Some(&file), Some(&key), Some(&key_file));
+        assert_eq!(name(all).as_deref(), Some("--key"));
+        let typed_file = KeySource::choose(false, Some(&file), Some(&key), Some(&key_file));
+        assert_eq!(name(typed_file).as_deref(), Some("the file typed"));
+        let exported = KeySource::choose(false, None, Some(&key), Some(&key_file));
+        assert_eq!(name(exported).as_deref(), Some("CLAVIGER_KEY"));
+        let exported_file = KeySource::choose(false, None, Some(&empty), Some(&key_file));
+        assert_eq!(
+            name(exported_file).as_deref(),
+            Some("the file exported.key")
+        );
+        assert!(KeySource::choose(false, None, Some(&empty), None).is_none());
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_sent_is_not_repeated() {
+        let key = KeyText::from("secret\nsecret".to_owned());
+        let failure = authorization(&key, &KeySource::Flag).unwrap_err();
+        assert!(failure.is_usage());
+        assert!(!format!("{failure} {failure:?}").contains("secret"));
+    }
+
+    #[test]
+    fn a_timeout_is_a_span_of_a_day_at_most() {
+        assert_eq!(timeout("500ms"), Ok(Duration::from_millis(500)));
+        assert!(timeout("0s").is_err());
+        assert!(timeout("2d").is_err());
+        assert!(timeout("10").is_err());
+    }
+}

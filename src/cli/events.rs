@@ -1,0 +1,87 @@
+//! The audit trail.
+
+use clap::Args;
+use prost_types::Timestamp;
+
+use crate::pb::claviger::v1::{Event, ListEventsRequest};
+
+use super::connect::Connection;
+use super::failure::Failure;
+use super::flags;
+use super::output::{self, Output};
+use super::page::{Listing, PageFlags};
+
+/// Show the audit trail, newest first: who changed what, when and from where.
+#[derive(Debug, Args)]
+pub struct Events {
+    /// Only this realm's; only an operator may leave it out.
+    #[arg(long, default_value_t, hide_default_value = true)]
+    realm: String,
+    /// Only this partner's.
+    #[arg(long, default_value_t, hide_default_value = true)]
+    partner: String,
+    /// Only this key's.
+    #[arg(long, default_value_t, hide_default_value = true)]
+    key_id: String,
+    /// Only of this kind, such as `key.revoked`.
+    #[arg(long, default_value_t, hide_default_value = true)]
+    kind: String,
+    /// Only from this time on, or from that long ago on, such as 24h.
+    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past)]
+    since: Option<Timestamp>,
+    /// Only before this time, or before that long ago.
+    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past)]
+    until: Option<Timestamp>,
+    #[command(flatten)]
+    page: PageFlags,
+}
+
+impl Events {
+    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let client = connection.connect().await?;
+        let row = |event: &Event| {
+            vec![
+                event.revision.to_string(),
+                output::time_if_any(event.time.as_ref()),
+                event.kind.clone(),
+                event.realm.clone(),
+                event.partner.clone(),
+                event.key_id.clone(),
+                event.actor.clone(),
+                event.peer.clone(),
+                output::pairs(&event.detail),
+            ]
+        };
+        let listing = Listing {
+            header: &[
+                "REVISION", "TIME", "KIND", "REALM", "PARTNER", "KEY", "ACTOR", "PEER", "DETAIL",
+            ],
+            none: "There are no such events.",
+            repeat: self.repeat(),
+        };
+        self.page
+            .show(output, listing, row, async |page_size, page_token| {
+                let request = ListEventsRequest {
+                    realm: self.realm.clone(),
+                    partner: self.partner.clone(),
+                    key_id: self.key_id.clone(),
+                    kind: self.kind.clone(),
+                    start_time: self.since,
+                    end_time: self.until,
+                    page_size,
+                    page_token,
+                };
+                client.ask(client.keys().list_events(request)).await
+            })
+            .await
+    }
+
+    /// The times as they were understood: the next page must be asked for with the same, and `24h` is another one then.
+    fn repeat(&self) -> String {
+        let times = [("--since", self.since), ("--until", self.until)];
+        times
+            .into_iter()
+            .filter_map(|(flag, time)| Some(format!("{flag} {} ", time?)))
+            .collect()
+    }
+}

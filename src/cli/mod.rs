@@ -1,0 +1,169 @@
+//! The command line of administrators and gateways: a client of the gRPC API, with no way in that others do not have.
+//!
+//! Each command parses its flags, makes one request (a few where it says so), and shows the answer: to people as a
+//! table or as lines of facts, with `--json` as the response message. [`connect`] knows how to reach the server,
+//! [`failure`] what to say when that does not work.
+
+mod answer;
+mod connect;
+mod events;
+mod failure;
+mod flags;
+mod issue;
+mod key_text;
+mod keys;
+mod output;
+mod page;
+mod partner;
+mod project;
+mod realm;
+mod realm_file;
+mod reflect;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+pub use connect::Connection;
+
+use failure::Failure;
+use output::Output;
+
+/// The commands that ask a running server.
+#[derive(Debug, Subcommand)]
+pub enum ClientCommand {
+    /// Describe the protected APIs: their keys' form, environments and scopes.
+    #[command(subcommand)]
+    Realm(realm::Command),
+    /// Manage the accounts that own keys.
+    #[command(subcommand)]
+    Partner(partner::Command),
+    /// Manage what keys of a partner can be bound to.
+    #[command(subcommand)]
+    Project(project::Command),
+    /// Issue keys and govern their lives.
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Ask whether a key is good for something.
+    Verify(verify::Verify),
+    /// Show the audit trail, newest first.
+    Events(events::Events),
+}
+
+/// Runs one command to its end, with its answer on standard output and all else on standard error.
+///
+/// The exit code is 0 for done or allowed, 1 for failed, 2 for a wrong use, 3 for denied and 4 for could not decide; the
+/// last two come from `verify` alone.
+pub async fn run(connection: Connection, command: ClientCommand) -> ExitCode {
+    let output = Output::new(connection.json);
+    // Only here may "no" and "I do not know" be told apart by a script, so a failure to decide must not look like either.
+    let failed = match &command {
+        ClientCommand::Verify(_) => verify::UNDECIDED,
+        _ => 1,
+    };
+    let outcome = match command {
+        ClientCommand::Realm(command) => command.run(&connection, &output).await.map(|()| 0),
+        ClientCommand::Partner(command) => command.run(&connection, &output).await.map(|()| 0),
+        ClientCommand::Project(command) => command.run(&connection, &output).await.map(|()| 0),
+        ClientCommand::Keys(command) => command.run(&connection, &output).await.map(|()| 0),
+        ClientCommand::Verify(verify) => verify.run(&connection, &output).await,
+        ClientCommand::Events(events) => events.run(&connection, &output).await.map(|()| 0),
+    };
+    ExitCode::from(outcome.unwrap_or_else(|failure: Failure| {
+        output.complain(&failure);
+        if failure.is_usage() { 2 } else { failed }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Command, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        connection: Connection,
+        #[command(subcommand)]
+        command: ClientCommand,
+    }
+
+    /// The whole command line as a test of any module can have it.
+    pub(super) fn command() -> Command {
+        <Line as clap::CommandFactory>::command()
+    }
+
+    fn parse(line: &str) -> Result<Line, clap::Error> {
+        Line::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_commands_hold_together() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn the_connection_may_stand_before_or_after_the_command() {
+        for line in [
+            "claviger --endpoint other:1 --json realm get demo",
+            "claviger realm get demo --endpoint other:1 --json",
+        ] {
+            let line = parse(line).unwrap();
+            assert!(line.connection.json);
+            assert!(matches!(line.command, ClientCommand::Realm(_)));
+        }
+    }
+
+    /// An argument of a command that has the id of a global one would be taken for it, without a word from the parser: so
+    /// the key to verify could stand in for the caller's own.
+    #[test]
+    fn no_command_has_an_argument_with_the_id_of_a_global_one() {
+        fn check(command: &Command, globals: &[clap::Id]) {
+            for command in command.get_subcommands() {
+                for argument in command.get_arguments() {
+                    assert!(
+                        !globals.contains(argument.get_id()),
+                        "{}: {}",
+                        command.get_name(),
+                        argument.get_id()
+                    );
+                }
+                check(command, globals);
+            }
+        }
+        let command = command();
+        let globals: Vec<_> = command
+            .get_arguments()
+            .filter(|argument| argument.is_global_set())
+            .map(|argument| argument.get_id().clone())
+            .collect();
+        assert_eq!(globals.len(), 6, "{globals:?}");
+        check(&command, &globals);
+    }
+
+    #[test]
+    fn a_parsed_line_never_shows_a_key() {
+        let line = parse("claviger --key caller_secret verify tested_secret --realm demo").unwrap();
+        let shown = format!("{line:?}");
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+
+    #[test]
+    fn flags_that_exclude_each_other_are_refused() {
+        for line in [
+            "claviger realm put",
+            "claviger realm put demo --file realm.toml",
+            "claviger realm put --file realm.toml --prefix demo",
+            "claviger verify --realm demo --project a --any-target",
+            "claviger verify --realm demo --own-project --any-target",
+            "claviger keys issue --realm demo --scope read --full-access",
+            "claviger keys issue --realm demo --expires-in 1d --expires-at 2030-01-01T00:00:00Z",
+            "claviger keys list --realm demo --all --page-token x",
+            "claviger realm get demo --toml --json",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Lists, which come in pages.
+
+use clap::Args;
+
+use super::answer::Page;
+use super::failure::Failure;
+use super::output::{self, Output};
+
+/// Which page of a list to show.
+#[derive(Debug, Args)]
+pub(super) struct PageFlags {
+    /// How many to show on a page, at most 1000 [default: 50; with --all, 1000 are fetched at a time].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000))]
+    page_size: Option<i32>,
+    /// Show all of them; with --json as one document, as if they were one page.
+    #[arg(long)]
+    all: bool,
+    /// The page that starts where the one before ended, as that one told.
+    #[arg(long, value_name = "TOKEN", conflicts_with = "all")]
+    page_token: Option<String>,
+}
+
+/// How a list is shown to people.
+#[derive(Debug)]
+pub(super) struct Listing<'a> {
+    /// What its columns are called.
+    pub(super) header: &'a [&'a str],
+    /// The sentence that says that it is empty.
+    pub(super) none: &'a str,
+    /// Flags to repeat for the next page, if they meant something that depends on when they are read.
+    pub(super) repeat: String,
+}
+
+impl PageFlags {
+    /// Fetches the page or all of them, and shows them.
+    pub(super) async fn show<P: Page>(
+        self,
+        output: &Output,
+        listing: Listing<'_>,
+        row: impl Fn(&P::Item) -> Vec<String>,
+        fetch: impl AsyncFnMut(i32, String) -> Result<P, Failure>,
+    ) -> Result<(), Failure> {
+        let page = self.fetch(fetch).await?;
+        output.show(&page, |page| {
+            if page.items().is_empty() {
+                listing.none.to_owned()
+            } else {
+                output::table(listing.header, page.items().iter().map(row))
+            }
+        })?;
+        if !page.next().is_empty() && !output.is_json() {
+            output::tell(&format!(
+                "There are more: add `{}--page-token {}` for the next page, or `--all`.",
+                listing.repeat,
+                output::plain(page.next())
+            ));
+        }
+        Ok(())
+    }
+
+    async fn fetch<P: Page>(
+        self,
+        mut fetch: impl AsyncFnMut(i32, String) -> Result<P, Failure>,
+    ) -> Result<P, Failure> {
+        let size = self.page_size.unwrap_or(if self.all { 1000 } else { 0 });
+        let mut page = fetch(size, self.page_token.unwrap_or_default()).await?;
+        while self.all && !page.next().is_empty() {
+            let later = fetch(size, page.next().to_owned()).await?;
+            if later.next() == page.next() {
+                return Err(Failure::failed(
+                    "the server gave the same page twice; the list has no end",
+                ));
+            }
+            page.extend(later);
+        }
+        Ok(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::pb::claviger::v1::{Event, ListEventsResponse};
+
+    use super::*;
+
+    fn flags(all: bool) -> PageFlags {
+        PageFlags {
+            page_size: Some(2),
+            all,
+            page_token: None,
+        }
+    }
+
+    /// A trail of the events 5 to 1; the token is how many were told.
+    async fn trail(size: i32, token: String) -> Result<ListEventsResponse, Failure> {
+        let told: u64 = token.parse().unwrap_or(0);
+        let end = (told + size as u64).min(5);
+        Ok(ListEventsResponse {
+            events: (told..end)
+                .map(|told| Event {
+                    revision: 5 - told,
+                    ..Event::default()
+                })
+                .collect(),
+            next_page_token: if end < 5 {
+                end.to_string()
+            } else {
+                String::new()
+            },
+        })
+    }
+
+    fn revisions(page: &ListEventsResponse) -> Vec<u64> {
+        page.events.iter().map(|event| event.revision).collect()
+    }
+
+    #[tokio::test]
+    async fn one_page_is_fetched_unless_all_are_wanted() {
+        let page = flags(false).fetch(trail).await.unwrap();
+        assert_eq!(revisions(&page), [5, 4]);
+        assert_eq!(page.next_page_token, "2");
+    }
+
+    #[tokio::test]
+    async fn all_pages_are_merged_into_one() {
+        let page = flags(true).fetch(trail).await.unwrap();
+        assert_eq!(revisions(&page), [5, 4, 3, 2, 1]);
+        assert_eq!(page.next_page_token, "");
+    }
+
+    #[tokio::test]
+    async fn a_list_without_an_end_is_given_up() {
+        let endless = async |_, _| {
+            Ok(ListEventsResponse {
+                events: Vec::new(),
+                next_page_token: "again".to_owned(),
+            })
+        };
+        assert!(flags(true).fetch(endless).await.is_err());
+    }
+}

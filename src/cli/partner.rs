@@ -1,0 +1,257 @@
+//! Partners: the accounts that own keys.
+
+use clap::{Args, Subcommand};
+
+use crate::pb::claviger::v1::{
+    DeletePartnerRequest, GetPartnerRequest, ListPartnersRequest, Partner, PutPartnerRequest,
+};
+
+use super::answer::Change as _;
+use super::connect::{Client, Connection};
+use super::failure::Failure;
+use super::flags::WaitFlag;
+use super::output::{self, Output};
+use super::page::{Listing, PageFlags};
+
+/// What can be done with partners.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Put(Put),
+    Get(Get),
+    List(List),
+    /// Suspend a partner: each of its keys is denied until it is restored.
+    Suspend(Access),
+    /// Restore a suspended partner.
+    Restore(Access),
+    Delete(Delete),
+}
+
+/// Make a partner, or change its display name.
+///
+/// What is not named stays as it is. Above all this never lifts a suspension; `partner restore` does.
+#[derive(Debug, Args)]
+pub struct Put {
+    #[command(flatten)]
+    name: Name,
+    /// What people call it.
+    #[arg(long, value_name = "TEXT")]
+    display_name: Option<String>,
+    /// Refuse if the partner's revision is another than this; 0: if it exists.
+    #[arg(long, value_name = "N")]
+    if_revision: Option<u64>,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+/// Show a partner.
+#[derive(Debug, Args)]
+pub struct Get {
+    #[command(flatten)]
+    name: Name,
+}
+
+/// List the partners of a realm.
+#[derive(Debug, Args)]
+pub struct List {
+    /// The realm.
+    #[arg(long)]
+    realm: String,
+    #[command(flatten)]
+    page: PageFlags,
+}
+
+/// Whose access to change.
+#[derive(Debug, Args)]
+pub struct Access {
+    #[command(flatten)]
+    name: Name,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+/// Delete a partner and its projects; it must not have keys.
+#[derive(Debug, Args)]
+pub struct Delete {
+    #[command(flatten)]
+    name: Name,
+    /// Refuse if the partner's revision is another than this.
+    #[arg(long, value_name = "N")]
+    if_revision: Option<u64>,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+#[derive(Debug, Args)]
+struct Name {
+    /// The partner's id.
+    id: String,
+    /// The realm that it is in.
+    #[arg(long)]
+    realm: String,
+}
+
+impl Command {
+    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        match self {
+            Self::Put(put) => put.run(connection, output).await,
+            Self::Get(get) => get.run(connection, output).await,
+            Self::List(list) => list.run(connection, output).await,
+            Self::Suspend(access) => access.run(connection, output, true).await,
+            Self::Restore(access) => access.run(connection, output, false).await,
+            Self::Delete(delete) => delete.run(connection, output).await,
+        }
+    }
+}
+
+impl Put {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let client = connection.connect().await?;
+        let mut partner = match self.name.find(&client).await {
+            Ok(partner) => partner,
+            Err(failure) if failure.is_not_found() => Partner {
+                realm: self.name.realm,
+                id: self.name.id,
+                ..Partner::default()
+            },
+            Err(failure) => return Err(failure),
+        };
+        if let Some(display_name) = self.display_name {
+            partner.display_name = display_name;
+        }
+        // A partner that was not found has the revision 0, which is what the put asks for then.
+        let if_revision = self.if_revision.unwrap_or(partner.revision);
+        put(&client, output, "put", partner, if_revision, self.wait).await
+    }
+}
+
+impl Get {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let client = connection.connect().await?;
+        let answer = client
+            .ask(client.realms().get_partner(self.name.request()))
+            .await?;
+        output.show(&answer, |answer| {
+            answer.partner.as_ref().map(facts).unwrap_or_default()
+        })
+    }
+}
+
+impl List {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let client = connection.connect().await?;
+        let row = |partner: &Partner| {
+            vec![
+                partner.id.clone(),
+                partner.display_name.clone(),
+                access(partner).to_owned(),
+                output::time_if_any(partner.create_time.as_ref()),
+            ]
+        };
+        let listing = Listing {
+            header: &["ID", "DISPLAY NAME", "ACCESS", "CREATED"],
+            none: "There are no partners in this realm.",
+            repeat: String::new(),
+        };
+        self.page
+            .show(output, listing, row, async |page_size, page_token| {
+                let request = ListPartnersRequest {
+                    realm: self.realm.clone(),
+                    page_size,
+                    page_token,
+                };
+                client.ask(client.realms().list_partners(request)).await
+            })
+            .await
+    }
+}
+
+impl Access {
+    async fn run(
+        self,
+        connection: &Connection,
+        output: &Output,
+        suspended: bool,
+    ) -> Result<(), Failure> {
+        let client = connection.connect().await?;
+        let found = self.name.find(&client).await?;
+        let done = if suspended { "suspended" } else { "restored" };
+        let partner = Partner { suspended, ..found };
+        let if_revision = partner.revision;
+        put(&client, output, done, partner, if_revision, self.wait).await
+    }
+}
+
+impl Delete {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let client = connection.connect().await?;
+        let request = DeletePartnerRequest {
+            realm: self.name.realm,
+            partner: self.name.id.clone(),
+            if_revision: self.if_revision,
+            wait: self.wait.on_wire(),
+        };
+        let answer = client
+            .change(client.realms().delete_partner(request))
+            .await?;
+        output.show(&answer, |answer| {
+            let id = output::plain(&self.name.id);
+            format!("deleted partner {id}: {}", answer.settled())
+        })
+    }
+}
+
+impl Name {
+    fn request(&self) -> GetPartnerRequest {
+        GetPartnerRequest {
+            realm: self.realm.clone(),
+            partner: self.id.clone(),
+        }
+    }
+
+    async fn find(&self, client: &Client) -> Result<Partner, Failure> {
+        let answer = client
+            .ask(client.realms().get_partner(self.request()))
+            .await?;
+        Ok(answer.partner.unwrap_or_default())
+    }
+}
+
+/// Puts a partner as it shall be, unless somebody else changed it since it was read.
+async fn put(
+    client: &Client,
+    output: &Output,
+    done: &str,
+    partner: Partner,
+    if_revision: u64,
+    wait: WaitFlag,
+) -> Result<(), Failure> {
+    let request = PutPartnerRequest {
+        partner: Some(partner),
+        if_revision: Some(if_revision),
+        wait: wait.on_wire(),
+    };
+    let answer = client.change(client.realms().put_partner(request)).await?;
+    output.show(&answer, |answer| {
+        let id = answer.partner.as_ref().map_or("", |partner| &partner.id);
+        format!("{done} partner {}: {}", output::plain(id), answer.settled())
+    })
+}
+
+fn facts(partner: &Partner) -> String {
+    output::facts([
+        ("partner", partner.id.clone()),
+        ("realm", partner.realm.clone()),
+        ("display name", partner.display_name.clone()),
+        ("access", access(partner).to_owned()),
+        ("created", output::time_if_any(partner.create_time.as_ref())),
+        ("revision", partner.revision.to_string()),
+    ])
+}
+
+fn access(partner: &Partner) -> &'static str {
+    if partner.suspended {
+        "suspended"
+    } else {
+        "granted"
+    }
+}

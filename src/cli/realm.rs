@@ -1,0 +1,362 @@
+//! Realms: the protected APIs.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::pb::claviger::v1::{
+    DeleteRealmRequest, Environment, GetRealmRequest, ListRealmsRequest, PutRealmRequest, Realm,
+    Scope, UnscopedKeys,
+};
+
+use super::answer::Change as _;
+use super::connect::Connection;
+use super::failure::Failure;
+use super::flags::{self, Level, WaitFlag};
+use super::output::{self, Output};
+use super::page::{Listing, PageFlags};
+use super::realm_file;
+
+/// What can be done with realms.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Put(Put),
+    Get(Get),
+    List(List),
+    Delete(Delete),
+}
+
+/// Make a realm, or replace it as a whole.
+///
+/// Describe it with flags, or in a TOML file that has the names of the proto's fields; `realm get ID --toml` writes
+/// such a file.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger realm put demo --prefix demo --environment production=live --environment staging=test \\
+      --scope read --scope write=read --scope admin=write --unscoped-keys full-access
+
+  claviger realm get demo --toml > demo.toml
+  claviger realm put --file demo.toml")]
+pub struct Put {
+    /// The realm's id.
+    #[arg(required_unless_present = "file")]
+    id: Option<String>,
+    /// The file that describes the whole realm; `-` is standard input.
+    #[arg(long, short, value_name = "FILE", conflicts_with_all = ["id", "RealmFlags"])]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    flags: RealmFlags,
+    /// Refuse if the realm's revision is another than this; 0: if it exists.
+    #[arg(long, value_name = "N")]
+    if_revision: Option<u64>,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+#[derive(Debug, Args)]
+struct RealmFlags {
+    /// What the text of its keys begins with, such as `demo` for `demo_live_…`.
+    #[arg(long, required_unless_present = "file")]
+    prefix: Option<String>,
+    /// An environment, and what stands for it in a key's text; can be repeated, at least one is needed.
+    #[arg(long, value_name = "NAME=TAG", value_parser = flags::pair, required_unless_present = "file")]
+    environment: Vec<(String, String)>,
+    /// A scope, and the scopes that it implies; can be repeated.
+    #[arg(long, value_name = "NAME[=IMPLIED,…]", value_parser = scope)]
+    scope: Vec<Scope>,
+    /// The scope whose holders may administer the keys of their own partner or project.
+    #[arg(long, value_name = "SCOPE")]
+    admin_scope: Option<String>,
+    /// What a key gets that is issued without scopes.
+    #[arg(long, value_name = "WHAT", default_value = "no-access")]
+    unscoped_keys: Unscoped,
+    /// A level that keys may be issued at; can be repeated [default: both].
+    #[arg(long)]
+    level: Vec<Level>,
+    /// For how long a gateway may reuse an answer [default: not at all].
+    #[arg(long, value_name = "SPAN", value_parser = flags::span)]
+    max_cache: Option<Duration>,
+    /// How long a new key may live at the most [default: for ever].
+    #[arg(long, value_name = "SPAN", value_parser = flags::span)]
+    max_lifetime: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Unscoped {
+    NoAccess,
+    FullAccess,
+}
+
+/// Show a realm.
+#[derive(Debug, Args)]
+pub struct Get {
+    /// The realm's id.
+    id: String,
+    /// As a file for `realm put --file`.
+    #[arg(long, conflicts_with = "json")]
+    toml: bool,
+}
+
+/// List the realms.
+#[derive(Debug, Args)]
+pub struct List {
+    #[command(flatten)]
+    page: PageFlags,
+}
+
+/// Delete a realm with its partners and projects; it must not have keys.
+///
+/// At a terminal it asks first.
+#[derive(Debug, Args)]
+pub struct Delete {
+    /// The realm's id.
+    id: String,
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
+    /// Refuse if the realm's revision is another than this.
+    #[arg(long, value_name = "N")]
+    if_revision: Option<u64>,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+impl Command {
+    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        match self {
+            Self::Put(put) => put.run(connection, output).await,
+            Self::Get(get) => get.run(connection, output).await,
+            Self::List(list) => list.run(connection, output).await,
+            Self::Delete(delete) => delete.run(connection, output).await,
+        }
+    }
+}
+
+impl Put {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let realm = match (&self.file, self.id) {
+            (Some(path), _) => read(path)?,
+            (None, id) => self.flags.realm(id.unwrap_or_default())?,
+        };
+        let request = PutRealmRequest {
+            realm: Some(realm),
+            if_revision: self.if_revision,
+            wait: self.wait.on_wire(),
+        };
+        let client = connection.connect().await?;
+        let answer = client.change(client.realms().put_realm(request)).await?;
+        output.show(&answer, |answer| {
+            let id = answer.realm.as_ref().map_or("", |realm| &realm.id);
+            format!("put realm {}: {}", output::plain(id), answer.settled())
+        })
+    }
+}
+
+impl RealmFlags {
+    fn realm(self, id: String) -> Result<Realm, Failure> {
+        let span = |span: Option<Duration>| {
+            span.map(prost_types::Duration::try_from)
+                .transpose()
+                .map_err(|error| Failure::usage(format!("a span is out of range: {error}")))
+        };
+        Ok(Realm {
+            id,
+            prefix: self.prefix.unwrap_or_default(),
+            environments: self
+                .environment
+                .into_iter()
+                .map(|(name, tag)| Environment { name, tag })
+                .collect(),
+            scopes: self.scope,
+            admin_scope: self.admin_scope.unwrap_or_default(),
+            unscoped_keys: match self.unscoped_keys {
+                Unscoped::NoAccess => UnscopedKeys::NoAccess as i32,
+                Unscoped::FullAccess => UnscopedKeys::FullAccess as i32,
+            },
+            levels: self.level.into_iter().map(Level::on_wire).collect(),
+            max_cache: span(self.max_cache)?,
+            max_lifetime: span(self.max_lifetime)?,
+            revision: 0,
+            create_time: None,
+        })
+    }
+}
+
+impl Get {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let client = connection.connect().await?;
+        let request = GetRealmRequest { realm_id: self.id };
+        let answer = client.ask(client.realms().get_realm(request)).await?;
+        if !self.toml {
+            return output.show(&answer, |answer| {
+                answer.realm.as_ref().map(facts).unwrap_or_default()
+            });
+        }
+        let text = realm_file::text(&answer.realm.unwrap_or_default()).map_err(|why| {
+            Failure::failed(format!("the realm cannot be written as TOML: {why}"))
+        })?;
+        output.print_file(&text)
+    }
+}
+
+impl List {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let client = connection.connect().await?;
+        let row = |realm: &Realm| {
+            vec![
+                realm.id.clone(),
+                realm.prefix.clone(),
+                environments(realm),
+                realm.scopes.len().to_string(),
+                output::time_if_any(realm.create_time.as_ref()),
+            ]
+        };
+        let listing = Listing {
+            header: &["ID", "PREFIX", "ENVIRONMENTS", "SCOPES", "CREATED"],
+            none: "There are no realms; `claviger realm put --help` shows how to make one.",
+            repeat: String::new(),
+        };
+        self.page
+            .show(output, listing, row, async |page_size, page_token| {
+                let request = ListRealmsRequest {
+                    page_size,
+                    page_token,
+                };
+                client.ask(client.realms().list_realms(request)).await
+            })
+            .await
+    }
+}
+
+impl Delete {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        output::confirm(
+            self.yes,
+            &format!("Delete realm {} with its partners and projects?", self.id),
+        )?;
+        let client = connection.connect().await?;
+        let request = DeleteRealmRequest {
+            realm_id: self.id.clone(),
+            if_revision: self.if_revision,
+            wait: self.wait.on_wire(),
+        };
+        let answer = client.change(client.realms().delete_realm(request)).await?;
+        output.show(&answer, |answer| {
+            format!(
+                "deleted realm {}: {}",
+                output::plain(&self.id),
+                answer.settled()
+            )
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<Realm, Failure> {
+    let (name, text) = if path == Path::new("-") {
+        let mut text = String::new();
+        let read = io::stdin().lock().read_to_string(&mut text);
+        ("standard input".to_owned(), read.map(|_| text))
+    } else {
+        (path.display().to_string(), fs::read_to_string(path))
+    };
+    let text = text.map_err(|error| Failure::usage(format!("cannot read {name}: {error}")))?;
+    realm_file::parse(&text).map_err(|why| Failure::usage(format!("{name}: {why}")))
+}
+
+/// `name`, or `name=implied,implied`: scopes may have a colon in their names, never an equals sign.
+fn scope(text: &str) -> Result<Scope, String> {
+    let (name, implies) = text.split_once('=').unwrap_or((text, ""));
+    let implies: Vec<_> = implies.split_terminator(',').map(str::to_owned).collect();
+    if name.is_empty() || implies.iter().any(String::is_empty) {
+        return Err("it looks like `read`, or `write=read` if it implies others".to_owned());
+    }
+    Ok(Scope {
+        name: name.to_owned(),
+        implies,
+        description: String::new(),
+    })
+}
+
+fn facts(realm: &Realm) -> String {
+    let scopes = realm.scopes.iter().map(|scope| {
+        let implied = if scope.implies.is_empty() {
+            String::new()
+        } else {
+            format!(" (implies {})", scope.implies.join(", "))
+        };
+        format!("{}{implied}", scope.name)
+    });
+    let levels = if realm.levels.is_empty() {
+        "partner, project".to_owned()
+    } else {
+        let levels: Vec<_> = realm
+            .levels()
+            .map(|level| output::word(level.as_str_name(), "KEY_LEVEL_"))
+            .collect();
+        levels.join(", ")
+    };
+    let or = |text: String, none: &str| {
+        if text.is_empty() {
+            none.to_owned()
+        } else {
+            text
+        }
+    };
+    output::facts([
+        ("realm", realm.id.clone()),
+        ("prefix", realm.prefix.clone()),
+        ("environments", environments(realm)),
+        ("scopes", or(scopes.collect::<Vec<_>>().join(", "), "none")),
+        ("admin scope", realm.admin_scope.clone()),
+        (
+            "unscoped keys",
+            output::word(realm.unscoped_keys().as_str_name(), "UNSCOPED_KEYS_"),
+        ),
+        ("levels", levels),
+        (
+            "max cache",
+            or(output::span_if_any(realm.max_cache.as_ref()), "none"),
+        ),
+        (
+            "max lifetime",
+            or(output::span_if_any(realm.max_lifetime.as_ref()), "none"),
+        ),
+        ("created", output::time_if_any(realm.create_time.as_ref())),
+        ("revision", realm.revision.to_string()),
+    ])
+}
+
+fn environments(realm: &Realm) -> String {
+    let environments = realm.environments.iter();
+    let names: Vec<_> = environments
+        .map(|environment| format!("{} ({})", environment.name, environment.tag))
+        .collect();
+    names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_flag_is_a_name_and_what_it_implies() {
+        for (flag, name, implies) in [
+            ("read", "read", &[][..]),
+            ("write:keys", "write:keys", &[][..]),
+            ("write=read", "write", &["read"][..]),
+            ("admin=write:all,read", "admin", &["write:all", "read"][..]),
+            ("admin=", "admin", &[][..]),
+        ] {
+            let scope = scope(flag).unwrap();
+            assert_eq!(scope.name, name);
+            assert_eq!(scope.implies, implies, "{flag}");
+        }
+        for wrong in ["", "=read", "admin=,read"] {
+            assert!(scope(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! A realm as a TOML file: the proto's fields by their names, so that the proto stays the only list of them.
+//!
+//! Two things are written as people do: spans (`"1h"`, where the proto's JSON has `"3600s"`), and, if one likes, the
+//! values of enums without their common prefix (`"full_access"`).
+
+use std::time::Duration;
+
+use prost_reflect::{DynamicMessage, EnumDescriptor, Kind};
+use toml::Value;
+
+use crate::pb::claviger::v1::Realm;
+
+use super::{output, reflect};
+
+const SPAN: &str = "google.protobuf.Duration";
+
+/// Reads a realm. The error says where and what.
+pub(super) fn parse(text: &str) -> Result<Realm, String> {
+    let table: toml::Table = toml::from_str(text).map_err(|error| {
+        let line = error
+            .span()
+            .and_then(|span| text.get(..span.start))
+            .map_or(1, |before| before.matches('\n').count() + 1);
+        format!("line {line}: {}", error.message())
+    })?;
+    let realm = reflect::descriptor("Realm");
+    let mut value = Value::Table(table);
+    as_on_wire(&mut value, &Kind::Message(realm.clone()), "")?;
+    DynamicMessage::deserialize(realm, value)
+        .map_err(|error| error.to_string().trim_end().replace('\n', " "))?
+        .transcode_to()
+        .map_err(|error| error.to_string())
+}
+
+/// Writes a realm, so that it can be edited and put again: without what only the server says of it.
+pub(super) fn text(realm: &Realm) -> Result<String, String> {
+    let described = Realm {
+        revision: 0,
+        create_time: None,
+        ..realm.clone()
+    };
+    let described = reflect::Described::terse("Realm", &described);
+    let mut value = Value::try_from(described).map_err(|error| error.to_string())?;
+    as_people_write(&mut value, &Kind::Message(reflect::descriptor("Realm")));
+    toml::to_string(&value).map_err(|error| error.to_string())
+}
+
+/// Turns what people write into what the proto's JSON has.
+fn as_on_wire(value: &mut Value, kind: &Kind, path: &str) -> Result<(), String> {
+    match (kind, value) {
+        (kind, Value::Array(items)) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                as_on_wire(item, kind, &format!("{path}[{index}]"))?;
+            }
+        }
+        (Kind::Message(message), Value::Table(table)) if !message.is_map_entry() => {
+            for (name, value) in table.iter_mut() {
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
+                let field = message
+                    .get_field_by_name(name)
+                    .ok_or_else(|| format!("`{path}` is not known"))?;
+                as_on_wire(value, &field.kind(), &path)?;
+            }
+        }
+        (Kind::Message(message), value) if message.full_name() == SPAN => {
+            let span = value
+                .as_str()
+                .and_then(|text| humantime::parse_duration(text).ok())
+                .and_then(|span| prost_types::Duration::try_from(span).ok())
+                .ok_or_else(|| format!("`{path}` is a span such as \"30s\" or \"1h\""))?;
+            *value = Value::String(span.to_string());
+        }
+        (Kind::Enum(values), Value::String(text)) => {
+            *text = value_of(values, text).ok_or_else(|| {
+                let known: Vec<_> = values
+                    .values()
+                    .map(|value| value.name().to_owned())
+                    .collect();
+                format!("`{path}` is one of {}", known.join(", "))
+            })?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The proto's name of an enum's value, from that or from its last part in any case.
+fn value_of(values: &EnumDescriptor, text: &str) -> Option<String> {
+    let text = text.to_uppercase().replace('-', "_");
+    // By the rules of the proto, the name of the zero is the common prefix and this word.
+    let zero = values.default_value();
+    let prefix = zero.name().strip_suffix("UNSPECIFIED").unwrap_or_default();
+    let short = format!("{prefix}{text}");
+    [text, short]
+        .into_iter()
+        .find(|name| values.get_value_by_name(name).is_some())
+}
+
+/// Turns the spans of the proto's JSON into what people write.
+fn as_people_write(value: &mut Value, kind: &Kind) {
+    match (kind, value) {
+        (kind, Value::Array(items)) => {
+            for item in items {
+                as_people_write(item, kind);
+            }
+        }
+        (Kind::Message(message), Value::Table(table)) => {
+            for (name, value) in table.iter_mut() {
+                if let Some(field) = message.get_field_by_name(name) {
+                    as_people_write(value, &field.kind());
+                }
+            }
+        }
+        (Kind::Message(message), Value::String(text)) if message.full_name() == SPAN => {
+            if let Some(span) = text
+                .parse::<prost_types::Duration>()
+                .ok()
+                .and_then(|span| Duration::try_from(span).ok())
+            {
+                *text = output::span(span);
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::pb::claviger::v1::{Environment, KeyLevel, Scope, UnscopedKeys};
+
+    use super::*;
+
+    const FILE: &str = r#"
+id = "demo"
+prefix = "demo"
+admin_scope = "admin"
+unscoped_keys = "UNSCOPED_KEYS_FULL_ACCESS"
+levels = ["KEY_LEVEL_PARTNER", "project"]
+max_cache = "30s"
+max_lifetime = "90d"
+
+[[environments]]
+name = "production"
+tag = "live"
+
+[[scopes]]
+name = "read"
+
+[[scopes]]
+name = "admin"
+implies = ["read"]
+description = "Everything, \"billing\" too"
+"#;
+
+    fn realm() -> Realm {
+        Realm {
+            id: "demo".to_owned(),
+            prefix: "demo".to_owned(),
+            environments: vec![Environment {
+                name: "production".to_owned(),
+                tag: "live".to_owned(),
+            }],
+            scopes: vec![
+                Scope {
+                    name: "read".to_owned(),
+                    ..Scope::default()
+                },
+                Scope {
+                    name: "admin".to_owned(),
+                    implies: vec!["read".to_owned()],
+                    description: "Everything, \"billing\" too".to_owned(),
+                },
+            ],
+            admin_scope: "admin".to_owned(),
+            unscoped_keys: UnscopedKeys::FullAccess as i32,
+            levels: vec![KeyLevel::Partner as i32, KeyLevel::Project as i32],
+            max_cache: Some(prost_types::Duration {
+                seconds: 30,
+                nanos: 0,
+            }),
+            max_lifetime: Some(prost_types::Duration {
+                seconds: 90 * 86_400,
+                nanos: 0,
+            }),
+            revision: 0,
+            create_time: None,
+        }
+    }
+
+    #[test]
+    fn a_file_has_the_protos_names() {
+        assert_eq!(parse(FILE), Ok(realm()));
+    }
+
+    #[test]
+    fn what_was_got_can_be_put_again() {
+        let stored = Realm {
+            revision: 17,
+            create_time: Some(prost_types::Timestamp::default()),
+            ..realm()
+        };
+        let text = text(&stored).unwrap();
+        assert!(
+            !text.contains("revision") && !text.contains("create_time"),
+            "{text}"
+        );
+        assert!(text.contains("max_lifetime = \"90d\""), "{text}");
+        assert_eq!(parse(&text), Ok(realm()));
+    }
+
+    #[test]
+    fn enums_may_be_written_short() {
+        for word in ["full_access", "FULL_ACCESS", "full-access"] {
+            let realm = parse(&format!("unscoped_keys = \"{word}\"")).unwrap();
+            assert_eq!(realm.unscoped_keys(), UnscopedKeys::FullAccess);
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_named_by_its_place() {
+        for (file, said) in [
+            ("prefx = \"demo\"", "`prefx` is not known"),
+            ("adminScope = \"a\"", "`adminScope` is not known"),
+            ("[[scopes]]\nnam = \"a\"", "`scopes[0].nam` is not known"),
+            (
+                "max_cache = 30",
+                "`max_cache` is a span such as \"30s\" or \"1h\"",
+            ),
+            (
+                "max_cache = \"soon\"",
+                "`max_cache` is a span such as \"30s\" or \"1h\"",
+            ),
+            (
+                "levels = [\"galaxy\"]",
+                "`levels[0]` is one of KEY_LEVEL_UNSPECIFIED, KEY_LEVEL_PARTNER, KEY_LEVEL_PROJECT",
+            ),
+        ] {
+            assert_eq!(parse(file).unwrap_err(), said);
+        }
+        let said = parse("id = \"demo\"\n\nprefix =").unwrap_err();
+        assert!(said.starts_with("line 3: "), "{said}");
+        let said = parse("prefix = 3").unwrap_err();
+        assert!(said.contains("prefix") && said.contains("string"), "{said}");
+    }
+}

@@ -1,0 +1,86 @@
+//! What the server is started with. The comments of the fields are the help text.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::hashing::RootCost;
+
+/// Where the authority is kept.
+#[derive(Args, Clone, Debug)]
+pub struct StoreArgs {
+    /// The directory that holds the database, and the pepper if it is not elsewhere. On a local file system
+    #[arg(long, env = "CLAVIGER_DATA_DIR", value_name = "DIR", default_value = "./claviger-data")]
+    pub data_dir: PathBuf,
+
+    /// The file with the pepper, under which secrets are digested [default: pepper.toml in the data directory]
+    #[arg(long, env = "CLAVIGER_PEPPER_FILE", value_name = "FILE")]
+    pub pepper_file: Option<PathBuf>,
+
+    /// How much memory the Argon2 root of a new key takes, in KiB
+    #[arg(long, env = "CLAVIGER_ARGON2_MEMORY", value_name = "KIB", default_value_t = RootCost::default().memory_kib)]
+    pub argon2_memory: u32,
+
+    /// How many passes over that memory it takes
+    #[arg(long, env = "CLAVIGER_ARGON2_PASSES", value_name = "N", default_value_t = RootCost::default().passes)]
+    pub argon2_passes: u32,
+
+    /// Believe the machine's clock although it is behind the latest time that this authority has seen. Expired keys may
+    /// come back to life: only if that latest time was wrong
+    #[arg(long, env = "CLAVIGER_TRUST_CLOCK")]
+    pub trust_clock: bool,
+}
+
+impl StoreArgs {
+    /// The cost of a root.
+    pub fn root_cost(&self) -> RootCost {
+        RootCost {
+            memory_kib: self.argon2_memory,
+            passes: self.argon2_passes,
+        }
+    }
+
+    /// Where the pepper is.
+    pub fn pepper_path(&self) -> PathBuf {
+        self.pepper_file.clone().unwrap_or_else(|| self.data_dir.join("pepper.toml"))
+    }
+}
+
+/// How the authority is served.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a comment here would become the command's help")]
+    pub store: StoreArgs,
+
+    /// Make a new authority if there is none yet
+    #[arg(long, env = "CLAVIGER_INIT")]
+    pub init: bool,
+
+    /// Where to serve gRPC
+    #[arg(long, env = "CLAVIGER_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7700")]
+    pub listen: SocketAddr,
+
+    /// Where to serve /livez and /readyz over HTTP/1.1
+    #[arg(long, env = "CLAVIGER_HTTP_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7701")]
+    pub http_listen: SocketAddr,
+
+    /// How often to look for changes in the store when nobody made one here
+    #[arg(long, env = "CLAVIGER_POLL_INTERVAL", value_name = "TIME", default_value = "50ms", value_parser = humantime::parse_duration)]
+    pub poll_interval: Duration,
+
+    /// How long to go on serving after SIGTERM, while health already says NOT_SERVING, so that load balancers notice.
+    /// SIGINT (Ctrl-C) does not wait
+    #[arg(long, env = "CLAVIGER_DRAIN_DELAY", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    pub drain_delay: Duration,
+
+    /// How long calls that are then in flight get to finish
+    #[arg(long, env = "CLAVIGER_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
+    pub drain_timeout: Duration,
+
+    /// Do not describe the services to whoever asks (gRPC reflection)
+    #[arg(long, env = "CLAVIGER_NO_REFLECTION")]
+    pub no_reflection: bool,
+}

@@ -1,0 +1,199 @@
+//! The fields of requests, one by one: read into the domain's words, or noted as wrong.
+//!
+//! What is wrong is noted once and then reads as absent; whoever finishes the [`Violations`] refuses the request.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::domain::ids::ScopeName;
+use crate::domain::key::LevelKind;
+use crate::domain::time::Timestamp;
+use crate::domain::violation::Violations;
+use crate::pb::claviger::v1 as pb;
+
+const MAX_NAME: usize = 128;
+const MAX_REASON: usize = 256;
+const MAX_SCOPES_OF_A_KEY: usize = 64;
+const MAX_LABELS: usize = 16;
+const MAX_LABEL_NAME: usize = 64;
+const MAX_LABEL_VALUE: usize = 256;
+const MAX_CIDRS: usize = 32;
+
+/// A word, or none if the field is empty.
+pub(super) fn optional<T>(
+    bad: &mut Violations,
+    field: &str,
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, &'static str>,
+) -> Option<T> {
+    if text.is_empty() { None } else { bad.check(field, parse(text)) }
+}
+
+/// When to answer. There is one server, so both come to the same.
+pub(super) fn wait(bad: &mut Violations, wait: i32) {
+    if pb::Wait::try_from(wait).is_err() {
+        bad.add("wait", "is not a value of Wait");
+    }
+}
+
+/// A level, or none if it is not said.
+pub(super) fn level(bad: &mut Violations, field: &str, level: i32) -> Option<LevelKind> {
+    match pb::KeyLevel::try_from(level) {
+        Ok(pb::KeyLevel::Unspecified) => None,
+        Ok(pb::KeyLevel::Partner) => Some(LevelKind::Partner),
+        Ok(pb::KeyLevel::Project) => Some(LevelKind::Project),
+        Err(_) => {
+            bad.add(field, "is not a value of KeyLevel");
+            None
+        }
+    }
+}
+
+/// Text for people.
+fn text(bad: &mut Violations, field: &str, text: String, most: usize, rule: &str) -> String {
+    if text.chars().count() > most || text.chars().any(char::is_control) {
+        bad.add(field, rule);
+    }
+    text
+}
+
+/// A display name.
+pub(super) fn name(bad: &mut Violations, field: &str, name: String) -> String {
+    let rule = "must be at most 128 characters, none of them a control character";
+    text(bad, field, name, MAX_NAME, rule)
+}
+
+/// A reason or a description.
+pub(super) fn reason(bad: &mut Violations, field: &str, reason: String) -> String {
+    let rule = "must be at most 256 characters, none of them a control character";
+    text(bad, field, reason, MAX_REASON, rule)
+}
+
+/// The scopes of a key.
+pub(super) fn scopes(bad: &mut Violations, scopes: &[String]) -> Vec<ScopeName> {
+    if scopes.len() > MAX_SCOPES_OF_A_KEY {
+        bad.add("scopes", "must be 64 at the most");
+        return Vec::new();
+    }
+    scopes
+        .iter()
+        .enumerate()
+        .filter_map(|(i, scope)| bad.check(format!("scopes[{i}]"), ScopeName::parse(scope)))
+        .collect()
+}
+
+/// The labels of a key.
+pub(super) fn labels(bad: &mut Violations, labels: HashMap<String, String>) -> BTreeMap<String, String> {
+    if labels.len() > MAX_LABELS {
+        bad.add("labels", "must be 16 at the most");
+    }
+    let fits = |text: &str, most| text.chars().count() <= most && !text.chars().any(char::is_control);
+    if labels.keys().any(|name| name.is_empty() || !fits(name, MAX_LABEL_NAME)) {
+        bad.add("labels", "names must be 1 to 64 characters, none of them a control character");
+    }
+    if labels.values().any(|value| !fits(value, MAX_LABEL_VALUE)) {
+        bad.add("labels", "values must be at most 256 characters, none of them a control character");
+    }
+    labels.into_iter().collect()
+}
+
+/// Address ranges. One of v4-mapped v6 addresses becomes the v4 range that it stands for.
+pub(super) fn cidrs(bad: &mut Violations, cidrs: &[String]) -> Vec<IpNet> {
+    if cidrs.len() > MAX_CIDRS {
+        bad.add("allowed_cidrs", "must be 32 at the most");
+        return Vec::new();
+    }
+    cidrs
+        .iter()
+        .enumerate()
+        .filter_map(|(i, text)| bad.check(format!("allowed_cidrs[{i}]"), cidr(text)))
+        .collect()
+}
+
+fn cidr(text: &str) -> Result<IpNet, &'static str> {
+    let range: IpNet = text
+        .parse()
+        .map_err(|_| "must be a range such as 192.0.2.0/24 or 2001:db8::/32")?;
+    if range.addr() != range.network() {
+        return Err("has bits set beyond its prefix length");
+    }
+    Ok(match range {
+        IpNet::V6(v6) if is_mapped(v6.addr()) && v6.prefix_len() >= 96 => match v6.addr().to_canonical() {
+            IpAddr::V4(v4) => IpNet::V4(Ipv4Net::new_assert(v4, v6.prefix_len() - 96)),
+            IpAddr::V6(_) => range,
+        },
+        other => other,
+    })
+}
+
+fn is_mapped(address: Ipv6Addr) -> bool {
+    address.to_ipv4_mapped().is_some()
+}
+
+/// An instant, or none.
+pub(super) fn timestamp(
+    bad: &mut Violations,
+    field: &str,
+    time: Option<prost_types::Timestamp>,
+) -> Option<Timestamp> {
+    let time = time?;
+    let micros = u32::try_from(time.nanos)
+        .ok()
+        .filter(|nanos| *nanos < 1_000_000_000)
+        .and_then(|nanos| {
+            time.seconds
+                .checked_mul(1_000_000)?
+                .checked_add(i64::from(nanos / 1_000))
+        })
+        .filter(|micros| (0..=Timestamp::MAX.as_micros()).contains(micros));
+    if micros.is_none() {
+        bad.add(field, "must be a time from 1970 to 9999");
+    }
+    micros.map(Timestamp::from_micros)
+}
+
+/// A span; absent is zero.
+pub(super) fn span(bad: &mut Violations, field: &str, span: Option<prost_types::Duration>) -> Duration {
+    match span.map(Duration::try_from) {
+        None => Duration::ZERO,
+        Some(Ok(span)) => span,
+        Some(Err(_)) => {
+            bad.add(field, "must not be negative");
+            Duration::ZERO
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_read_if_it_is_one() {
+        assert_eq!(cidr("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(cidr("2001:db8::/32").unwrap().to_string(), "2001:db8::/32");
+        assert_eq!(cidr("::ffff:10.0.0.0/104").unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(cidr("::/0").unwrap().to_string(), "::/0");
+        for odd in ["", "10.0.0.0", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/8 ", "x/8", "010.0.0.0/8"] {
+            assert!(cidr(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn times_beyond_the_calendar_are_refused() {
+        let read = |seconds, nanos| {
+            let mut bad = Violations::default();
+            let time = timestamp(&mut bad, "t", Some(prost_types::Timestamp { seconds, nanos }));
+            bad.is_empty().then_some(time).flatten()
+        };
+        assert_eq!(read(1, 2_999), Some(Timestamp::from_micros(1_000_002)));
+        assert_eq!(read(253_402_300_799, 999_999_999), Some(Timestamp::MAX));
+        for (seconds, nanos) in [(-1, 0), (253_402_300_800, 0), (i64::MAX, 0), (0, -1), (0, 1_000_000_000)] {
+            assert_eq!(read(seconds, nanos), None);
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! `claviger.v1.KeyAdmin`.
+
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use super::{Admin, convert, fields, page};
+use crate::authority::{Caller, EventQuery, KeyQuery, NewKey, Refusal};
+use crate::domain::clock::Clock;
+use crate::domain::event::{EventKind, Revision};
+use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
+use crate::domain::key::KeyState;
+use crate::domain::time::Timestamp;
+use crate::domain::violation::Violations;
+use crate::pb::claviger::v1 as pb;
+
+/// The administration of keys and the audit trail.
+pub struct KeyAdminService {
+    admin: Admin,
+    clock: Clock,
+}
+
+impl KeyAdminService {
+    /// The clock tells in which state a key is shown.
+    pub fn new(admin: Admin, clock: Clock) -> Self {
+        Self { admin, clock }
+    }
+}
+
+#[tonic::async_trait]
+impl pb::key_admin_server::KeyAdmin for KeyAdminService {
+    async fn issue_key(
+        &self,
+        request: Request<pb::IssueKeyRequest>,
+    ) -> Result<Response<pb::IssueKeyResponse>, Status> {
+        let caller = self.admin.callers.caller(&request)?;
+        let new = new_key(request.into_inner(), self.clock.now())?;
+        let done = self
+            .admin
+            .run(|authority| async move { authority.issue_key(&caller, new).await })
+            .await?;
+        let effective_everywhere_time = convert::effective(&done);
+        let (key, plain) = done.value;
+        Ok(Response::new(pb::IssueKeyResponse {
+            key: Some(convert::key(key, self.clock.now())),
+            plain_key: plain.expose().to_owned(),
+            revision: done.revision.as_u64(),
+            effective_everywhere_time,
+            confirmed: true,
+        }))
+    }
+
+    async fn get_key(
+        &self,
+        request: Request<pb::GetKeyRequest>,
+    ) -> Result<Response<pb::GetKeyResponse>, Status> {
+        let caller = self.admin.callers.caller(&request)?;
+        let pb::GetKeyRequest { key_id } = request.into_inner();
+        let read = self.admin.authority.get_key(&caller, parse_key_id(&key_id)?).await?;
+        Ok(Response::new(pb::GetKeyResponse {
+            key: Some(convert::key(read.value, self.clock.now())),
+            revision: read.revision.as_u64(),
+        }))
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<pb::ListKeysRequest>,
+    ) -> Result<Response<pb::ListKeysResponse>, Status> {
+        let caller = self.admin.callers.caller(&request)?;
+        let mut asked = request.into_inner();
+        let page_token = std::mem::take(&mut asked.page_token);
+        let page_size = std::mem::take(&mut asked.page_size);
+        let filters = asked.encode_to_vec();
+        let query = self.key_query(&caller, asked, &filters, page_size, &page_token)?;
+        let read = self.admin.authority.list_keys(&caller, query).await?;
+        let now = self.clock.now();
+        Ok(Response::new(pb::ListKeysResponse {
+            keys: read.value.items.into_iter().map(|key| convert::key(key, now)).collect(),
+            next_page_token: self.admin.pages.token(&caller, "keys", &filters, read.value.next),
+            revision: read.revision.as_u64(),
+        }))
+    }
+
+    async fn get_key_scopes(
+        &self,
+        request: Request<pb::GetKeyScopesRequest>,
+    ) -> Result<Response<pb::GetKeyScopesResponse>, Status> {
+        let caller = self.admin.callers.caller(&request)?;
+        let pb::GetKeyScopesRequest { key_id } = request.into_inner();
+        let read = self.admin.authority.key_scopes(&caller, parse_key_id(&key_id)?).await?;
+        Ok(Response::new(pb::GetKeyScopesResponse {
+            granted: convert::words(&read.value.granted),
+            effective: convert::words(&read.value.effective),
+            full_access: read.value.full_access,
+            revision: read.revision.as_u64(),
+        }))
+    }
+
+    async fn disable_key(
+        &self,
+        request: Request<pb::DisableKeyRequest>,
+    ) -> Result<Response<pb::DisableKeyResponse>, Status> {
+        let caller = self.admin.callers.caller(&request)?;
+        let pb::DisableKeyRequest { key_id, wait } = request.into_inner();
+        let id = parse_change(&key_id, wait)?;
+        let done = self
+            .admin
+            .run(move |authority| async move { authority.disable_key(&caller, id).await })
+            .await?;
+        let effective_everywhere_time = convert::effective(&done);
+        Ok(Response::new(pb::DisableKeyResponse {
+            key: Some(convert::key(done.value, self.clock.now())),
+            revision: done.revision.as_u64(),
+            effective_everywhere_time,
+            confirmed: true,
+        }))
+    }
+
+    async fn enable_key(
+        &self,
+        request: Request<pb::EnableKeyRequest>,
+    ) -> Result<Response<pb::EnableKeyResponse>, Status> {
+        let caller = self.admin.callers.caller(&request)?;
+        let pb::EnableKeyRequest { key_id, wait } = request.into_inner();
+        let id = parse_change(&key_id, wait)?;
+        let done = self
+            .admin
+            .run(move |authority| async move { authority.enable_key(&caller, id).await })
+            .await?;
+        let effective_everywhere_time = convert::effective(&done);
+        Ok(Response::new(pb::EnableKeyResponse {
+            key: Some(convert::key(done.value, self.clock.now())),
+            revision: done.revision.as_u64(),
+            effective_everywhere_time,
+            confirmed: true,
+        }))
+    }
+
+    async fn revoke_key(
+        &self,
+        request: Request<pb::RevokeKeyRequest>,
+    ) -> Result<Response<pb::RevokeKeyResponse>, Status> {
+        let caller = self.admin.callers.caller(&request)?;
+        let pb::RevokeKeyRequest { key_id, reason, wait } = request.into_inner();
+        let mut bad = Violations::default();
+        fields::wait(&mut bad, wait);
+        let reason = fields::reason(&mut bad, "reason", reason);
+        let id = bad.check("key_id", KeyId::parse(&key_id));
+        let id = bad.finish(id).map_err(Refusal::Invalid)?;
+        let done = self
+            .admin
+            .run(move |authority| async move { authority.revoke_key(&caller, id, reason).await })
+            .await?;
+        let effective_everywhere_time = convert::effective(&done);
+        Ok(Response::new(pb::RevokeKeyResponse {
+            key: Some(convert::key(done.value, self.clock.now())),
+            revision: done.revision.as_u64(),
+            effective_everywhere_time,
+            confirmed: true,
+        }))
+    }
+
+    async fn delete_key(
+        &self,
+        request: Request<pb::DeleteKeyRequest>,
+    ) -> Result<Response<pb::DeleteKeyResponse>, Status> {
+        let caller = self.admin.callers.caller(&request)?;
+        let pb::DeleteKeyRequest { key_id, wait } = request.into_inner();
+        let id = parse_change(&key_id, wait)?;
+        let done = self
+            .admin
+            .run(move |authority| async move { authority.delete_key(&caller, id).await })
+            .await?;
+        let effective_everywhere_time = convert::effective(&done);
+        Ok(Response::new(pb::DeleteKeyResponse {
+            key: Some(convert::key(done.value, self.clock.now())),
+            revision: done.revision.as_u64(),
+            effective_everywhere_time,
+            confirmed: true,
+        }))
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<pb::ListEventsRequest>,
+    ) -> Result<Response<pb::ListEventsResponse>, Status> {
+        let caller = self.admin.callers.caller(&request)?;
+        let mut asked = request.into_inner();
+        let page_token = std::mem::take(&mut asked.page_token);
+        let page_size = std::mem::take(&mut asked.page_size);
+        let filters = asked.encode_to_vec();
+        let query = self.event_query(&caller, asked, &filters, page_size, &page_token)?;
+        let page = self.admin.authority.list_events(&caller, query).await?;
+        Ok(Response::new(pb::ListEventsResponse {
+            events: page.items.into_iter().map(convert::event).collect(),
+            next_page_token: self.admin.pages.token(&caller, "events", &filters, page.next),
+        }))
+    }
+}
+
+impl KeyAdminService {
+    fn key_query(
+        &self,
+        caller: &Caller,
+        asked: pb::ListKeysRequest,
+        filters: &[u8],
+        page_size: i32,
+        page_token: &str,
+    ) -> Result<KeyQuery, Refusal> {
+        let pb::ListKeysRequest {
+            realm,
+            partner,
+            project,
+            environment,
+            states,
+            page_size: _,
+            page_token: _,
+        } = asked;
+        let mut bad = Violations::default();
+        let limit = page::size(&mut bad, page_size);
+        let cursor = self.admin.pages.cursor(&mut bad, caller, "keys", filters, page_token);
+        let partner = fields::optional(&mut bad, "partner", &partner, PartnerId::parse);
+        let project = fields::optional(&mut bad, "project", &project, ProjectId::parse);
+        let environment = fields::optional(&mut bad, "environment", &environment, EnvironmentName::parse);
+        let states = states
+            .into_iter()
+            .enumerate()
+            .filter_map(|(i, state)| bad.check(format!("states[{i}]"), parse_state(state)))
+            .collect();
+        let before = fields::optional(&mut bad, "page_token", &cursor, KeyId::parse);
+        let realm = bad.check("realm", RealmId::parse(&realm));
+        bad.finish(realm.map(|realm| KeyQuery {
+            realm,
+            partner,
+            project,
+            environment,
+            states,
+            before,
+            limit,
+        }))
+        .map_err(Refusal::Invalid)
+    }
+
+    fn event_query(
+        &self,
+        caller: &Caller,
+        asked: pb::ListEventsRequest,
+        filters: &[u8],
+        page_size: i32,
+        page_token: &str,
+    ) -> Result<EventQuery, Refusal> {
+        let pb::ListEventsRequest {
+            realm,
+            partner,
+            key_id,
+            kind,
+            start_time,
+            end_time,
+            page_size: _,
+            page_token: _,
+        } = asked;
+        let mut bad = Violations::default();
+        let limit = page::size(&mut bad, page_size);
+        let cursor = self.admin.pages.cursor(&mut bad, caller, "events", filters, page_token);
+        let query = EventQuery {
+            realm: fields::optional(&mut bad, "realm", &realm, RealmId::parse),
+            partner: fields::optional(&mut bad, "partner", &partner, PartnerId::parse),
+            key: fields::optional(&mut bad, "key_id", &key_id, KeyId::parse),
+            kind: fields::optional(&mut bad, "kind", &kind, |kind| {
+                EventKind::parse(kind).ok_or("is not a kind of event, such as key.revoked")
+            }),
+            from: fields::timestamp(&mut bad, "start_time", start_time),
+            until: fields::timestamp(&mut bad, "end_time", end_time),
+            before: fields::optional(&mut bad, "page_token", &cursor, |cursor| {
+                cursor.parse::<u64>().map(Revision::from).map_err(|_| "does not lead on here")
+            }),
+            limit,
+        };
+        bad.finish(Some(query)).map_err(Refusal::Invalid)
+    }
+}
+
+fn parse_key_id(key_id: &str) -> Result<KeyId, Refusal> {
+    let mut bad = Violations::default();
+    let id = bad.check("key_id", KeyId::parse(key_id));
+    bad.finish(id).map_err(Refusal::Invalid)
+}
+
+fn parse_change(key_id: &str, wait: i32) -> Result<KeyId, Refusal> {
+    let mut bad = Violations::default();
+    fields::wait(&mut bad, wait);
+    let id = bad.check("key_id", KeyId::parse(key_id));
+    bad.finish(id).map_err(Refusal::Invalid)
+}
+
+fn parse_state(state: i32) -> Result<KeyState, &'static str> {
+    match pb::KeyState::try_from(state) {
+        Ok(pb::KeyState::Active) => Ok(KeyState::Active),
+        Ok(pb::KeyState::Disabled) => Ok(KeyState::Disabled),
+        Ok(pb::KeyState::Expired) => Ok(KeyState::Expired),
+        Ok(pb::KeyState::Revoked) => Ok(KeyState::Revoked),
+        Ok(pb::KeyState::Unspecified) | Err(_) => Err("is not a state that a key can be in"),
+    }
+}
+
+fn new_key(request: pb::IssueKeyRequest, now: Timestamp) -> Result<NewKey, Refusal> {
+    let pb::IssueKeyRequest {
+        realm,
+        partner,
+        project,
+        level,
+        environment,
+        name,
+        scopes,
+        full_access,
+        expire_time,
+        labels,
+        allowed_cidrs,
+        wait,
+    } = request;
+    let mut bad = Violations::default();
+    fields::wait(&mut bad, wait);
+    let realm = bad.check("realm", RealmId::parse(&realm));
+    let partner = fields::optional(&mut bad, "partner", &partner, PartnerId::parse);
+    let project = fields::optional(&mut bad, "project", &project, ProjectId::parse);
+    let level = fields::level(&mut bad, "level", level);
+    let environment = fields::optional(&mut bad, "environment", &environment, EnvironmentName::parse);
+    let name = fields::name(&mut bad, "name", name);
+    let scopes = fields::scopes(&mut bad, &scopes);
+    let expires_at = fields::timestamp(&mut bad, "expire_time", expire_time);
+    if expires_at.is_some_and(|end| end <= now) {
+        bad.add("expire_time", "must be in the future");
+    }
+    let labels = fields::labels(&mut bad, labels);
+    let allowed_cidrs = fields::cidrs(&mut bad, &allowed_cidrs);
+    bad.finish(realm.map(|realm| NewKey {
+        realm,
+        partner,
+        project,
+        level,
+        environment,
+        name,
+        scopes,
+        full_access,
+        expires_at,
+        labels,
+        allowed_cidrs,
+    }))
+    .map_err(Refusal::Invalid)
+}

@@ -1,0 +1,51 @@
+//! The gRPC services: each handler converts, calls, and converts back.
+
+mod callers;
+mod convert;
+mod fields;
+mod key_admin;
+mod key_verify;
+mod page;
+mod realm_admin;
+mod status;
+
+use std::sync::Arc;
+
+pub use callers::Callers;
+pub use key_admin::KeyAdminService;
+pub use key_verify::KeyVerifyService;
+pub use page::Pages;
+pub use realm_admin::RealmAdminService;
+
+use tonic::Status;
+
+use crate::authority::{Authority, Refusal};
+
+/// What the services of administration share.
+#[derive(Clone)]
+pub struct Admin {
+    /// The use cases.
+    pub authority: Arc<Authority>,
+    /// Who calls.
+    pub callers: Callers,
+    /// Page tokens.
+    pub pages: Pages,
+}
+
+impl Admin {
+    /// Runs a use case to its end, even if the caller goes away in the middle: a commit that nobody waits for must not be
+    /// given up half-way.
+    async fn run<T, F>(&self, work: impl FnOnce(Arc<Authority>) -> F) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Refusal>> + Send + 'static,
+    {
+        match tokio::spawn(work(Arc::clone(&self.authority))).await {
+            Ok(outcome) => outcome.map_err(Status::from),
+            Err(panic) => {
+                tracing::error!(%panic, "a use case failed");
+                Err(status::internal())
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Page tokens: where a list goes on, sealed so that they cannot be made up, and bound to who asked for what.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+use crate::authority::Caller;
+use crate::domain::violation::Violations;
+
+const SEAL_WIDTH: usize = 16;
+
+/// How many a page has if nothing is said.
+const DEFAULT_SIZE: u32 = 50;
+
+/// How many a page has at the most.
+const LARGEST_SIZE: u32 = 1_000;
+
+/// Makes and reads page tokens.
+#[derive(Clone)]
+pub struct Pages {
+    seal: Hmac<Sha256>,
+}
+
+impl Pages {
+    /// With the store's own key, so that a token outlives the process.
+    pub fn new(key: &[u8]) -> Self {
+        Self {
+            seal: Hmac::new_from_slice(key).expect("HMAC takes a key of any length"),
+        }
+    }
+
+    /// The token for the page that begins at `next`; empty if there is none. `list` names the question, `filters` is all
+    /// that was asked.
+    pub(super) fn token(&self, caller: &Caller, list: &str, filters: &[u8], next: Option<String>) -> String {
+        next.map_or_else(String::new, |next| {
+            let mut token = self.sealed(caller, list, filters, &next).to_vec();
+            token.extend(next.as_bytes());
+            URL_SAFE_NO_PAD.encode(token)
+        })
+    }
+
+    /// Where the token says that the list goes on; empty at its beginning.
+    pub(super) fn cursor(
+        &self,
+        bad: &mut Violations,
+        caller: &Caller,
+        list: &str,
+        filters: &[u8],
+        token: &str,
+    ) -> String {
+        if token.is_empty() {
+            return String::new();
+        }
+        let cursor = URL_SAFE_NO_PAD.decode(token).ok().and_then(|token| {
+            let (seal, cursor) = token.split_at_checked(SEAL_WIDTH)?;
+            let cursor = std::str::from_utf8(cursor).ok()?;
+            let sealed = self.sealed(caller, list, filters, cursor);
+            bool::from(sealed.ct_eq(seal)).then(|| cursor.to_owned())
+        });
+        bad.check(
+            "page_token",
+            cursor.ok_or("must be the next_page_token of an answer to the same caller with the same filters"),
+        )
+        .unwrap_or_default()
+    }
+
+    fn sealed(&self, caller: &Caller, list: &str, filters: &[u8], cursor: &str) -> [u8; SEAL_WIDTH] {
+        let mut mac = self.seal.clone();
+        for part in [caller.key.as_bytes().as_slice(), list.as_bytes(), filters, cursor.as_bytes()] {
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part);
+        }
+        let full: [u8; 32] = mac.finalize().into_bytes().into();
+        *full.first_chunk().expect("16 of 32 bytes")
+    }
+}
+
+/// How many to list.
+pub(super) fn size(bad: &mut Violations, asked: i32) -> u32 {
+    match u32::try_from(asked) {
+        Ok(0) => DEFAULT_SIZE,
+        Ok(asked) => asked.min(LARGEST_SIZE),
+        Err(_) => {
+            bad.add("page_size", "must not be negative");
+            DEFAULT_SIZE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::authority::Role;
+    use crate::domain::ids::KeyId;
+
+    fn caller(byte: u8) -> Caller {
+        Caller {
+            key: KeyId::from_bytes([byte; 16]),
+            role: Role::Operator,
+            peer: String::new(),
+        }
+    }
+
+    fn read(pages: &Pages, caller: &Caller, list: &str, filters: &[u8], token: &str) -> Option<String> {
+        let mut bad = Violations::default();
+        let cursor = pages.cursor(&mut bad, caller, list, filters, token);
+        bad.is_empty().then_some(cursor)
+    }
+
+    #[test]
+    fn a_token_leads_on_for_the_same_caller_and_question_only() {
+        let pages = Pages::new(&[1; 32]);
+        let token = pages.token(&caller(1), "keys", b"filters", Some("here".to_owned()));
+        assert_eq!(read(&pages, &caller(1), "keys", b"filters", &token).as_deref(), Some("here"));
+        assert_eq!(read(&pages, &caller(2), "keys", b"filters", &token), None);
+        assert_eq!(read(&pages, &caller(1), "events", b"filters", &token), None);
+        assert_eq!(read(&pages, &caller(1), "keys", b"others", &token), None);
+        assert_eq!(read(&Pages::new(&[2; 32]), &caller(1), "keys", b"filters", &token), None);
+        for odd in ["x", "AAAA", "!!!", &token[1..]] {
+            assert_eq!(read(&pages, &caller(1), "keys", b"filters", odd), None);
+        }
+    }
+
+    #[test]
+    fn the_first_page_needs_no_token_and_the_last_gives_none() {
+        let pages = Pages::new(&[1; 32]);
+        assert_eq!(read(&pages, &caller(1), "keys", b"", "").as_deref(), Some(""));
+        assert_eq!(pages.token(&caller(1), "keys", b"", None), "");
+    }
+
+    #[test]
+    fn page_sizes_have_a_default_and_a_cap() {
+        let mut bad = Violations::default();
+        assert_eq!(size(&mut bad, 0), 50);
+        assert_eq!(size(&mut bad, 7), 7);
+        assert_eq!(size(&mut bad, i32::MAX), 1_000);
+        assert!(bad.is_empty());
+        size(&mut bad, -1);
+        assert!(!bad.is_empty());
+    }
+}

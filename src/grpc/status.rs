@@ -1,0 +1,137 @@
+//! Refusals as gRPC errors: a code, a sentence, and details that programs can read.
+//!
+//! What is the server's own fault is logged here, once, and told in a fixed text.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
+
+use crate::authority::Refusal;
+use crate::domain::violation::Violation;
+use crate::store;
+
+/// The domain of every `google.rpc.ErrorInfo` that is sent.
+const DOMAIN: &str = "claviger";
+
+/// When to try again after the store did not answer.
+const RETRY_STORE: Duration = Duration::from_secs(1);
+
+/// When to try again what was not known yet, or not admitted.
+const RETRY_SOON: Duration = Duration::from_millis(100);
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::Invalid(violations) => invalid(violations),
+            Refusal::CallerGone => unauthenticated(&message),
+            Refusal::Forbidden(_) => error(Code::PermissionDenied, message, info("NOT_ALLOWED")),
+            Refusal::NotFound(_) => error(Code::NotFound, message, info("NOT_FOUND")),
+            Refusal::AlreadyExists(_) => error(Code::AlreadyExists, message, info("ALREADY_EXISTS")),
+            Refusal::Precondition { reason, .. } => error(Code::FailedPrecondition, message, info(reason)),
+            Refusal::Conflict(_) => error(Code::Aborted, message, info("CHANGED_MEANWHILE")),
+            Refusal::Busy(_) => error(Code::ResourceExhausted, message, retry("BUSY", RETRY_SOON)),
+            Refusal::Store(store::Error::Unavailable(cause)) => {
+                tracing::error!(error = %cause, "the store does not answer");
+                error(
+                    Code::Unavailable,
+                    "the store does not answer; try again",
+                    retry("STORE_UNAVAILABLE", RETRY_STORE),
+                )
+            }
+            Refusal::Store(store::Error::Corrupt(what)) => {
+                tracing::error!(what, "what is stored cannot be read");
+                internal()
+            }
+            Refusal::NotApplied(_) => {
+                tracing::error!(message, "a change has not come round");
+                error(Code::Unavailable, message, info("NOT_APPLIED"))
+            }
+        }
+    }
+}
+
+/// The request breaks rules; the details name each field.
+pub(super) fn invalid(violations: Vec<Violation>) -> Status {
+    let message = violations
+        .iter()
+        .map(|violation| format!("{} {}", violation.field, violation.description))
+        .collect::<Vec<_>>()
+        .join("; ");
+    let mut details = info("INVALID_FIELD");
+    details.set_bad_request(
+        violations
+            .into_iter()
+            .map(|violation| FieldViolation::new(violation.field, violation.description))
+            .collect::<Vec<_>>(),
+    );
+    error(Code::InvalidArgument, message, details)
+}
+
+/// The caller did not prove who it is.
+pub(super) fn unauthenticated(message: &str) -> Status {
+    error(Code::Unauthenticated, message, info("NOT_AUTHENTICATED"))
+}
+
+/// The caller may not do this.
+pub(super) fn forbidden(message: &str) -> Status {
+    error(Code::PermissionDenied, message, info("NOT_ALLOWED"))
+}
+
+/// Nothing is in memory yet.
+pub(super) fn starting() -> Status {
+    error(
+        Code::Unavailable,
+        "this server is starting and does not know the keys yet; try again",
+        retry("STARTING", RETRY_SOON),
+    )
+}
+
+/// The mirror does not know yet what the caller knows.
+pub(super) fn behind() -> Status {
+    error(
+        Code::Unavailable,
+        "this server does not know of min_revision yet; try again",
+        retry("BEHIND_MIN_REVISION", RETRY_SOON),
+    )
+}
+
+/// The pepper file lacks the version that this key was digested under.
+pub(super) fn pepper_missing() -> Status {
+    error(
+        Code::Unavailable,
+        "this server's pepper file lacks the version that this key needs; an operator must put it back",
+        retry("PEPPER_MISSING", RETRY_STORE),
+    )
+}
+
+/// Something is wrong here that is none of the caller's business.
+pub(super) fn internal() -> Status {
+    error(Code::Internal, "internal error", info("INTERNAL"))
+}
+
+/// An error as it stands inside a message.
+pub(super) fn as_message(status: &Status) -> tonic_types::Status {
+    use prost::Message;
+    tonic_types::Status::decode(status.details()).unwrap_or_else(|_| tonic_types::Status {
+        code: status.code().into(),
+        message: status.message().to_owned(),
+        details: Vec::new(),
+    })
+}
+
+fn error(code: Code, message: impl Into<String>, details: ErrorDetails) -> Status {
+    Status::with_error_details(code, message, details)
+}
+
+fn info(reason: &str) -> ErrorDetails {
+    ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new())
+}
+
+fn retry(reason: &str, after: Duration) -> ErrorDetails {
+    let mut details = info(reason);
+    details.set_retry_info(Some(after));
+    details
+}

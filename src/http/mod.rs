@@ -1,0 +1,25 @@
+//! What is served over HTTP/1.1: the probes.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::get;
+use tokio::sync::watch;
+
+use crate::server::Readiness;
+
+/// `/livez` answers for as long as the process does; `/readyz` only while requests should come here, and says why not.
+pub fn router(readiness: watch::Receiver<Readiness>) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .with_state(readiness)
+}
+
+async fn ready(State(readiness): State<watch::Receiver<Readiness>>) -> (StatusCode, String) {
+    let readiness = readiness.borrow();
+    match &*readiness {
+        Readiness::Ready => (StatusCode::OK, "ok\n".to_owned()),
+        not_ready => (StatusCode::SERVICE_UNAVAILABLE, format!("{not_ready}\n")),
+    }
+}

@@ -1,0 +1,357 @@
+//! The server: everything put together, from the first byte to the last call.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tonic::server::NamedService;
+use tonic::transport::server::{Router, TcpIncoming};
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::authority::Authority;
+use crate::config::ServeArgs;
+use crate::data_dir::DataDir;
+use crate::grpc::{Admin, Callers, KeyAdminService, KeyVerifyService, Pages, RealmAdminService};
+use crate::hashing::Roots;
+use crate::http;
+use crate::mirror::{Feed, Mirror};
+use crate::pb::DESCRIPTORS;
+use crate::pb::claviger::v1::key_admin_server::KeyAdminServer;
+use crate::pb::claviger::v1::key_verify_server::KeyVerifyServer;
+use crate::pb::claviger::v1::realm_admin_server::RealmAdminServer;
+use crate::store::Store;
+
+/// The largest message that the hot service takes, in bytes.
+const MAX_VERIFY_MESSAGE: usize = 64 * 1024;
+
+/// The largest message that the services of administration take, in bytes.
+const MAX_ADMIN_MESSAGE: usize = 1024 * 1024;
+
+/// How long the store gets to close.
+const CLOSING: Duration = Duration::from_secs(10);
+
+/// The names under which health is told.
+const HEALTH_NAMES: [&str; 4] = [
+    "",
+    KeyVerifyServer::<KeyVerifyService>::NAME,
+    KeyAdminServer::<KeyAdminService>::NAME,
+    RealmAdminServer::<RealmAdminService>::NAME,
+];
+
+/// Whether requests should come here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// The keys are not in memory yet.
+    Starting,
+    /// They should.
+    Ready,
+    /// The process is about to end.
+    Draining,
+    /// The store contradicts what it said before.
+    Distrusted(String),
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting => f.write_str("starting: the keys are not in memory yet"),
+            Self::Ready => f.write_str("ready"),
+            Self::Draining => f.write_str("draining: this process is about to end"),
+            Self::Distrusted(why) => f.write_str(why),
+        }
+    }
+}
+
+/// How a server is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Be seen to go first, and then stop.
+    Drain,
+    /// Stop as soon as the calls in flight are answered.
+    Now,
+}
+
+/// Why the server stopped, other than being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}. Is something else there? --{flag} names another address")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that names it.
+        flag: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The keys could not be loaded.
+    #[error("the keys could not be loaded: {0}")]
+    Load(#[from] crate::store::Error),
+    /// The transport failed.
+    #[error("serving failed: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// The reflection service could not be made.
+    #[error("the services cannot be described: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// A server that listens, and does not answer yet.
+pub struct Server {
+    grpc: TcpListener,
+    http: TcpListener,
+    router: Router,
+    health: HealthReporter,
+    readiness: watch::Sender<Readiness>,
+    feed: Feed,
+    mirror: Arc<Mirror>,
+    store: Store,
+    roots: Roots,
+    drain_delay: Duration,
+    drain_timeout: Duration,
+    /// Keeps the directory locked.
+    _data: DataDirLock,
+}
+
+/// What of the data directory must outlive the server.
+struct DataDirLock(#[expect(dead_code, reason = "held, not read")] DataDir);
+
+impl Server {
+    /// Puts everything together and listens. Health says NOT_SERVING until [`Server::run`] has loaded the keys.
+    pub async fn bind(args: &ServeArgs, data: DataDir) -> Result<Self, ServeError> {
+        let grpc = listen(args.listen, "listen").await?;
+        let http = listen(args.http_listen, "http-listen").await?;
+        let (store, clock, roots) = (data.store.clone(), data.clock.clone(), data.roots.clone());
+        let peppers = Arc::clone(&data.peppers);
+        let feed = Feed::new(store.clone(), clock.clone(), args.poll_interval);
+        let mirror = feed.mirror();
+        let callers = Callers::new(Arc::clone(&mirror), Arc::clone(&peppers), clock.clone());
+        let admin = Admin {
+            authority: Arc::new(Authority::new(
+                store.clone(),
+                Arc::clone(&mirror),
+                clock.clone(),
+                Arc::clone(&peppers),
+                roots.clone(),
+            )),
+            callers: callers.clone(),
+            pages: Pages::new(&data.head.seal),
+        };
+
+        let (health, health_service) = tonic_health::server::health_reporter();
+        tell_health(&health, ServingStatus::NotServing).await;
+        let (v1, v1alpha) = reflection(args.no_reflection)?;
+        let key_verify = KeyVerifyService::new(Arc::clone(&mirror), peppers, clock.clone(), callers);
+        let router = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(Duration::from_secs(30)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .max_concurrent_streams(1_024)
+            .add_service(health_service)
+            .add_optional_service(v1)
+            .add_optional_service(v1alpha)
+            .add_service(KeyVerifyServer::new(key_verify).max_decoding_message_size(MAX_VERIFY_MESSAGE))
+            .add_service(
+                KeyAdminServer::new(KeyAdminService::new(admin.clone(), clock))
+                    .max_decoding_message_size(MAX_ADMIN_MESSAGE),
+            )
+            .add_service(
+                RealmAdminServer::new(RealmAdminService::new(admin))
+                    .max_decoding_message_size(MAX_ADMIN_MESSAGE),
+            );
+        Ok(Self {
+            grpc,
+            http,
+            router,
+            health,
+            readiness: watch::Sender::new(Readiness::Starting),
+            feed,
+            mirror,
+            store,
+            roots,
+            drain_delay: args.drain_delay,
+            drain_timeout: args.drain_timeout,
+            _data: DataDirLock(data),
+        })
+    }
+
+    /// Where gRPC is served; tells the port if the system chose it.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc.local_addr().expect("a bound listener has an address")
+    }
+
+    /// Where HTTP is served.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http.local_addr().expect("a bound listener has an address")
+    }
+
+    /// Whether requests should come here, from now on.
+    pub fn readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
+    }
+
+    /// What requests are decided by.
+    pub fn mirror(&self) -> Arc<Mirror> {
+        Arc::clone(&self.mirror)
+    }
+
+    /// Where everything is kept.
+    pub fn store(&self) -> Store {
+        self.store.clone()
+    }
+
+    /// What makes the roots of new keys.
+    pub fn roots(&self) -> Roots {
+        self.roots.clone()
+    }
+
+    /// Loads the keys and serves until told to stop. A second word hurries a drain; a closed channel is [`Stop::Now`].
+    pub async fn run(self, mut stop: mpsc::Receiver<Stop>) -> Result<(), ServeError> {
+        let Self {
+            grpc,
+            http,
+            router,
+            mut health,
+            readiness,
+            mut feed,
+            mirror,
+            store,
+            drain_delay,
+            drain_timeout,
+            roots: _,
+            _data,
+        } = self;
+        let (stop_serving, serving_stops) = watch::channel(false);
+        let (stop_feed, feed_stops) = watch::channel(false);
+        let serving = tokio::spawn(router.serve_with_incoming_shutdown(
+            TcpIncoming::from(grpc).with_nodelay(Some(true)),
+            told(serving_stops.clone()),
+        ));
+        let probes = tokio::spawn(
+            axum::serve(http, http::router(readiness.subscribe()))
+                .with_graceful_shutdown(told(serving_stops))
+                .into_future(),
+        );
+
+        let loading = std::time::Instant::now();
+        feed.load().await?;
+        tracing::info!(
+            keys = mirror.index().len(),
+            revision = %mirror.index().revision(),
+            took = ?loading.elapsed(),
+            "the keys are in memory"
+        );
+        let feeding = tokio::spawn(feed.run(feed_stops));
+        readiness.send_replace(Readiness::Ready);
+        tell_health(&health, ServingStatus::Serving).await;
+        let watching = tokio::spawn(watch_trust(Arc::clone(&mirror), health.clone(), readiness.clone()));
+
+        let asked = stop.recv().await.unwrap_or(Stop::Now);
+        tracing::info!(?asked, "stopping");
+        watching.abort();
+        readiness.send_replace(Readiness::Draining);
+        tell_health(&health, ServingStatus::NotServing).await;
+        if asked == Stop::Drain {
+            tokio::select! {
+                () = tokio::time::sleep(drain_delay) => {}
+                _ = stop.recv() => {}
+            }
+        }
+        stop_serving.send_replace(true);
+        // An open Watch of health would keep the transport open for ever.
+        for name in HEALTH_NAMES {
+            health.clear_service_status(name).await;
+        }
+        let served = finish(serving, drain_timeout).await;
+        probes.abort();
+        stop_feed.send_replace(true);
+        let _ = feeding.await;
+        if tokio::time::timeout(CLOSING, store.close()).await.is_err() {
+            tracing::warn!("the store did not close in time; what was acknowledged is safe");
+        }
+        tracing::info!("stopped");
+        Ok(served?)
+    }
+}
+
+/// Waits for the calls in flight, but not for ever.
+async fn finish(
+    mut serving: JoinHandle<Result<(), tonic::transport::Error>>,
+    patience: Duration,
+) -> Result<(), tonic::transport::Error> {
+    match tokio::time::timeout(patience, &mut serving).await {
+        Ok(Ok(served)) => served,
+        Ok(Err(panic)) => {
+            tracing::error!(%panic, "the transport failed");
+            Ok(())
+        }
+        Err(_) => {
+            tracing::warn!(?patience, "calls were still in flight when the time was up");
+            serving.abort();
+            Ok(())
+        }
+    }
+}
+
+async fn told(mut stops: watch::Receiver<bool>) {
+    let _ = stops.wait_for(|stop| *stop).await;
+}
+
+async fn tell_health(health: &HealthReporter, status: ServingStatus) {
+    for name in HEALTH_NAMES {
+        health.set_service_status(name, status).await;
+    }
+}
+
+/// Takes the server out of service when its mirror and the store contradict each other.
+async fn watch_trust(mirror: Arc<Mirror>, health: HealthReporter, readiness: watch::Sender<Readiness>) {
+    let mut distrust = mirror.distrust();
+    while let Ok(reason) = distrust.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
+        readiness.send_replace(Readiness::Distrusted(reason.unwrap_or_default()));
+        tell_health(&health, ServingStatus::NotServing).await;
+        if distrust.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ServeError> {
+    if !address.ip().is_loopback() {
+        tracing::warn!(%address, "this listener is in plain text and open to other machines: keep it inside a private network");
+    }
+    TcpListener::bind(address).await.map_err(|source| ServeError::Listen {
+        address,
+        flag,
+        source,
+    })
+}
+
+fn reflection(
+    off: bool,
+) -> Result<
+    (
+        Option<tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>>,
+        Option<
+            tonic_reflection::server::v1alpha::ServerReflectionServer<
+                impl tonic_reflection::server::v1alpha::ServerReflection,
+            >,
+        >,
+    ),
+    ServeError,
+> {
+    let builder = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    // grpcurl and buf speak v1, Python's helper only v1alpha.
+    let on = !off;
+    Ok((
+        on.then(|| builder().build_v1()).transpose()?,
+        on.then(|| builder().build_v1alpha()).transpose()?,
+    ))
+}
