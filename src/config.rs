@@ -12,7 +12,12 @@ use crate::hashing::RootCost;
 #[derive(Args, Clone, Debug)]
 pub struct StoreArgs {
     /// The directory that holds the database, and the pepper if it is not elsewhere. On a local file system
-    #[arg(long, env = "CLAVIGER_DATA_DIR", value_name = "DIR", default_value = "./claviger-data")]
+    #[arg(
+        long,
+        env = "CLAVIGER_DATA_DIR",
+        value_name = "DIR",
+        default_value = "./claviger-data"
+    )]
     pub data_dir: PathBuf,
 
     /// The file with the pepper, under which secrets are digested [default: pepper.toml in the data directory]
@@ -44,7 +49,9 @@ impl StoreArgs {
 
     /// Where the pepper is.
     pub fn pepper_path(&self) -> PathBuf {
-        self.pepper_file.clone().unwrap_or_else(|| self.data_dir.join("pepper.toml"))
+        self.pepper_file
+            .clone()
+            .unwrap_or_else(|| self.data_dir.join("pepper.toml"))
     }
 }
 
@@ -52,7 +59,10 @@ impl StoreArgs {
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a comment here would become the command's help")]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
     pub store: StoreArgs,
 
     /// Make a new authority if there is none yet
@@ -60,11 +70,21 @@ pub struct ServeArgs {
     pub init: bool,
 
     /// Where to serve gRPC
-    #[arg(long, env = "CLAVIGER_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7700")]
+    #[arg(
+        long,
+        env = "CLAVIGER_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:7700"
+    )]
     pub listen: SocketAddr,
 
     /// Where to serve /livez and /readyz over HTTP/1.1
-    #[arg(long, env = "CLAVIGER_HTTP_LISTEN", value_name = "ADDR", default_value = "127.0.0.1:7701")]
+    #[arg(
+        long,
+        env = "CLAVIGER_HTTP_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:7701"
+    )]
     pub http_listen: SocketAddr,
 
     /// How often to look for changes in the store when nobody made one here

@@ -99,7 +99,11 @@ pub enum DataDirError {
 
 impl DataDir {
     /// Opens the directory, takes its lock, and checks that the pepper is the database's.
-    pub async fn open(args: &StoreArgs, clock: Clock, if_empty: IfEmpty<'_>) -> Result<Self, DataDirError> {
+    pub async fn open(
+        args: &StoreArgs,
+        clock: Clock,
+        if_empty: IfEmpty<'_>,
+    ) -> Result<Self, DataDirError> {
         let roots = Roots::new(args.root_cost()).map_err(DataDirError::RootCost)?;
         let dir = args.data_dir.as_path();
         let database = dir.join(DATABASE);
@@ -128,7 +132,9 @@ impl DataDir {
             .ok_or_else(|| DataDirError::Empty(dir.to_owned()))?;
         let path = args.pepper_path();
         for (version, canary) in &head.peppers {
-            if peppers.canary(*version).as_ref().map(<[u8; 32]>::as_slice) != Some(canary.as_slice()) {
+            if peppers.canary(*version).as_ref().map(<[u8; 32]>::as_slice)
+                != Some(canary.as_slice())
+            {
                 return Err(DataDirError::PepperWrong {
                     path,
                     version: *version,
@@ -176,7 +182,14 @@ impl DataDir {
         &self,
         hand_over: impl FnOnce(&PlainKey) -> io::Result<()>,
     ) -> Result<Founded, Refusal> {
-        recover(&self.store, &self.clock, &self.peppers, &self.roots, hand_over).await
+        recover(
+            &self.store,
+            &self.clock,
+            &self.peppers,
+            &self.roots,
+            hand_over,
+        )
+        .await
     }
 }
 
@@ -199,7 +212,12 @@ pub fn write_operator_key(path: &Path, key: &PlainKey) -> io::Result<()> {
 }
 
 /// Lets time begin where the store has seen it last.
-async fn set_clock(store: &Store, clock: &Clock, head: &Head, trust_clock: bool) -> Result<(), store::Error> {
+async fn set_clock(
+    store: &Store,
+    clock: &Clock,
+    head: &Head,
+    trust_clock: bool,
+) -> Result<(), store::Error> {
     if trust_clock {
         tracing::warn!("the machine's clock is believed, whatever the store has seen");
         return store.reset_time(clock.now()).await;

@@ -21,7 +21,10 @@ pub const BAD_CONFIGURATION: u8 = 78;
 #[derive(Args, Debug)]
 pub struct BootstrapArgs {
     #[command(flatten)]
-    #[expect(missing_docs, reason = "a comment here would become the command's help")]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
     pub store: StoreArgs,
 
     /// Make another operator key for an authority that has one, because that was lost. The server must be stopped
@@ -116,7 +119,9 @@ async fn try_serve(args: &ServeArgs) -> Result<(), LaunchError> {
 
 /// Shows the operator key, once, inside the commands to type next.
 fn welcome(out: &mut impl Write, server: &Server, key: &str) -> io::Result<()> {
-    let program = std::env::args().next().unwrap_or_else(|| "claviger".to_owned());
+    let program = std::env::args()
+        .next()
+        .unwrap_or_else(|| "claviger".to_owned());
     let address = server.grpc_address();
     let endpoint = if address.to_string() == "127.0.0.1:7700" {
         String::new()

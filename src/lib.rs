@@ -1,7 +1,7 @@
 //! claviger
 
-pub mod cli;
 pub mod authority;
+pub mod cli;
 pub mod config;
 pub mod data_dir;
 pub mod domain;

@@ -41,7 +41,10 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let CommandLine { connection, command } = CommandLine::parse();
+    let CommandLine {
+        connection,
+        command,
+    } = CommandLine::parse();
     let log = match &command {
         Command::Serve { log, .. } | Command::Bootstrap { log, .. } => Some(log),
         Command::Client(_) => None,

@@ -81,7 +81,9 @@ pub enum Stop {
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// An address cannot be listened on.
-    #[error("cannot listen on {address}: {source}. Is something else there? --{flag} names another address")]
+    #[error(
+        "cannot listen on {address}: {source}. Is something else there? --{flag} names another address"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -146,7 +148,8 @@ impl Server {
         let (health, health_service) = tonic_health::server::health_reporter();
         tell_health(&health, ServingStatus::NotServing).await;
         let (v1, v1alpha) = reflection(args.no_reflection)?;
-        let key_verify = KeyVerifyService::new(Arc::clone(&mirror), peppers, clock.clone(), callers);
+        let key_verify =
+            KeyVerifyService::new(Arc::clone(&mirror), peppers, clock.clone(), callers);
         let router = tonic::transport::Server::builder()
             .http2_keepalive_interval(Some(Duration::from_secs(30)))
             .http2_keepalive_timeout(Some(Duration::from_secs(10)))
@@ -154,7 +157,9 @@ impl Server {
             .add_service(health_service)
             .add_optional_service(v1)
             .add_optional_service(v1alpha)
-            .add_service(KeyVerifyServer::new(key_verify).max_decoding_message_size(MAX_VERIFY_MESSAGE))
+            .add_service(
+                KeyVerifyServer::new(key_verify).max_decoding_message_size(MAX_VERIFY_MESSAGE),
+            )
             .add_service(
                 KeyAdminServer::new(KeyAdminService::new(admin.clone(), clock))
                     .max_decoding_message_size(MAX_ADMIN_MESSAGE),
@@ -181,12 +186,16 @@ impl Server {
 
     /// Where gRPC is served; tells the port if the system chose it.
     pub fn grpc_address(&self) -> SocketAddr {
-        self.grpc.local_addr().expect("a bound listener has an address")
+        self.grpc
+            .local_addr()
+            .expect("a bound listener has an address")
     }
 
     /// Where HTTP is served.
     pub fn http_address(&self) -> SocketAddr {
-        self.http.local_addr().expect("a bound listener has an address")
+        self.http
+            .local_addr()
+            .expect("a bound listener has an address")
     }
 
     /// Whether requests should come here, from now on.
@@ -248,7 +257,11 @@ impl Server {
         let feeding = tokio::spawn(feed.run(feed_stops));
         readiness.send_replace(Readiness::Ready);
         tell_health(&health, ServingStatus::Serving).await;
-        let watching = tokio::spawn(watch_trust(Arc::clone(&mirror), health.clone(), readiness.clone()));
+        let watching = tokio::spawn(watch_trust(
+            Arc::clone(&mirror),
+            health.clone(),
+            readiness.clone(),
+        ));
 
         let asked = stop.recv().await.unwrap_or(Stop::Now);
         tracing::info!(?asked, "stopping");
@@ -308,9 +321,17 @@ async fn tell_health(health: &HealthReporter, status: ServingStatus) {
 }
 
 /// Takes the server out of service when its mirror and the store contradict each other.
-async fn watch_trust(mirror: Arc<Mirror>, health: HealthReporter, readiness: watch::Sender<Readiness>) {
+async fn watch_trust(
+    mirror: Arc<Mirror>,
+    health: HealthReporter,
+    readiness: watch::Sender<Readiness>,
+) {
     let mut distrust = mirror.distrust();
-    while let Ok(reason) = distrust.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
+    while let Ok(reason) = distrust
+        .wait_for(Option::is_some)
+        .await
+        .map(|reason| reason.clone())
+    {
         readiness.send_replace(Readiness::Distrusted(reason.unwrap_or_default()));
         tell_health(&health, ServingStatus::NotServing).await;
         if distrust.changed().await.is_err() {
@@ -323,18 +344,24 @@ async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, 
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "this listener is in plain text and open to other machines: keep it inside a private network");
     }
-    TcpListener::bind(address).await.map_err(|source| ServeError::Listen {
-        address,
-        flag,
-        source,
-    })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServeError::Listen {
+            address,
+            flag,
+            source,
+        })
 }
 
 fn reflection(
     off: bool,
 ) -> Result<
     (
-        Option<tonic_reflection::server::v1::ServerReflectionServer<impl tonic_reflection::server::v1::ServerReflection>>,
+        Option<
+            tonic_reflection::server::v1::ServerReflectionServer<
+                impl tonic_reflection::server::v1::ServerReflection,
+            >,
+        >,
         Option<
             tonic_reflection::server::v1alpha::ServerReflectionServer<
                 impl tonic_reflection::server::v1alpha::ServerReflection,

@@ -9,7 +9,12 @@ use tracing_subscriber::EnvFilter;
 #[derive(Args, Clone, Debug)]
 pub struct LogArgs {
     /// What to log: a level such as info or debug, or directives such as claviger=debug,h2=warn
-    #[arg(long, env = "CLAVIGER_LOG", value_name = "FILTER", default_value = "info")]
+    #[arg(
+        long,
+        env = "CLAVIGER_LOG",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
     pub log: String,
 
     /// The form of the log
@@ -33,8 +38,12 @@ pub enum LogFormat {
 /// # Errors
 /// A sentence, if the filter cannot be understood.
 pub fn start(args: &LogArgs) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&args.log)
-        .map_err(|error| format!("--log {}: {error}; try info, debug or claviger=debug", args.log))?;
+    let filter = EnvFilter::try_new(&args.log).map_err(|error| {
+        format!(
+            "--log {}: {error}; try info, debug or claviger=debug",
+            args.log
+        )
+    })?;
     let on_terminal = std::io::stderr().is_terminal();
     let human = match args.log_format {
         LogFormat::Auto => on_terminal,

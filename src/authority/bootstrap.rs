@@ -34,10 +34,15 @@ pub async fn found(
     roots: &Roots,
     hand_over: impl FnOnce(&PlainKey) -> io::Result<()>,
 ) -> Result<Option<Founded>, Refusal> {
-    let canary = peppers.canary(Peppers::FIRST).ok_or_else(|| Refusal::Precondition {
-        reason: "PEPPER_MISSING",
-        message: format!("a new authority begins with version {} of its pepper", Peppers::FIRST),
-    })?;
+    let canary = peppers
+        .canary(Peppers::FIRST)
+        .ok_or_else(|| Refusal::Precondition {
+            reason: "PEPPER_MISSING",
+            message: format!(
+                "a new authority begins with version {} of its pepper",
+                Peppers::FIRST
+            ),
+        })?;
     let genesis = Genesis {
         pepper: Peppers::FIRST,
         canary,
@@ -56,9 +61,15 @@ pub async fn found(
             suspended: false,
         })
         .await?;
-    make_operator(change, peppers, roots, EventKind::AuthorityCreated, hand_over)
-        .await
-        .map(Some)
+    make_operator(
+        change,
+        peppers,
+        roots,
+        EventKind::AuthorityCreated,
+        hand_over,
+    )
+    .await
+    .map(Some)
 }
 
 /// Makes another operator key.

@@ -56,7 +56,10 @@ impl Role {
 
     /// What the caller's key allows now, within the change.
     pub(super) async fn reread(change: &mut Change, caller: &Caller) -> Result<Self, Refusal> {
-        let key = change.find_key(caller.key).await?.ok_or(Refusal::CallerGone)?;
+        let key = change
+            .find_key(caller.key)
+            .await?
+            .ok_or(Refusal::CallerGone)?;
         let partner = change.find_partner(&key.realm, &key.partner).await?;
         let suspended = partner.is_none_or(|partner| partner.value.suspended);
         if !key.realm.is_built_in() || key.state(change.time()) != KeyState::Active || suspended {
@@ -68,7 +71,9 @@ impl Role {
     fn of(partner: &PartnerId, access: &Access) -> Option<Self> {
         let ladder = Ladder::new(&Realm::built_in().scopes, None);
         let held = ladder.effective_access(access);
-        Self::new(partner, |scope| ladder.rank(scope).is_some_and(|rank| held.contains(rank)))
+        Self::new(partner, |scope| {
+            ladder.rank(scope).is_some_and(|rank| held.contains(rank))
+        })
     }
 
     /// Whether it may administer this realm.
@@ -78,7 +83,10 @@ impl Role {
     pub fn may_manage(&self, wanted: &RealmId) -> Result<(), Refusal> {
         match self {
             Self::Operator => Ok(()),
-            Self::Realm { realm, manage: true } if realm == wanted => Ok(()),
+            Self::Realm {
+                realm,
+                manage: true,
+            } if realm == wanted => Ok(()),
             Self::Realm { .. } => Err(Refusal::Forbidden(format!(
                 "this takes an operator key, or a key that holds \"{}\" for the realm in question",
                 scopes::MANAGE
@@ -159,8 +167,16 @@ mod tests {
         assert!(!may_verify(&demo, |scope| scope == "verify", "other"));
         assert!(!may_verify(&demo, |scope| scope == "manage", "demo"));
         assert!(!may_verify(&demo, |scope| scope == "operator", "other"));
-        assert!(may_verify(&PartnerId::nobody(), |scope| scope == "operator", "other"));
-        assert!(!may_verify(&PartnerId::nobody(), |scope| scope == "verify", "other"));
+        assert!(may_verify(
+            &PartnerId::nobody(),
+            |scope| scope == "operator",
+            "other"
+        ));
+        assert!(!may_verify(
+            &PartnerId::nobody(),
+            |scope| scope == "verify",
+            "other"
+        ));
     }
 
     #[test]

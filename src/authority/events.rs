@@ -29,13 +29,35 @@ pub struct EventQuery {
 
 impl Authority {
     /// A page of the audit trail, newest first.
-    pub async fn list_events(&self, caller: &Caller, query: EventQuery) -> Result<Page<Event>, Refusal> {
+    pub async fn list_events(
+        &self,
+        caller: &Caller,
+        query: EventQuery,
+    ) -> Result<Page<Event>, Refusal> {
         match &query.realm {
             Some(realm) => caller.role.may_manage(realm)?,
             None => caller.role.may_operate()?,
         }
-        let EventQuery { realm, partner, key, kind, from, until, before, limit } = query;
-        let filter = EventFilter { realm, partner, key, kind, from, until, before, limit };
+        let EventQuery {
+            realm,
+            partner,
+            key,
+            kind,
+            from,
+            until,
+            before,
+            limit,
+        } = query;
+        let filter = EventFilter {
+            realm,
+            partner,
+            key,
+            kind,
+            from,
+            until,
+            before,
+            limit,
+        };
         let page = self.store.snapshot().await?.list_events(&filter).await?;
         Ok(Page {
             items: page.items,

@@ -76,7 +76,11 @@ pub struct KeyScopes {
 
 impl Authority {
     /// Makes a key. Its text is in the answer and nowhere else.
-    pub async fn issue_key(&self, caller: &Caller, new: NewKey) -> Result<Done<(Key, PlainKey)>, Refusal> {
+    pub async fn issue_key(
+        &self,
+        caller: &Caller,
+        new: NewKey,
+    ) -> Result<Done<(Key, PlainKey)>, Refusal> {
         // Before the slow hash: who may not issue shall not make work.
         caller.role.may_manage(&new.realm)?;
         let secret = Arc::new(SecretBytes::new(random()));
@@ -84,11 +88,20 @@ impl Authority {
 
         let (mut change, role) = self.begin(caller).await?;
         role.may_manage(&new.realm)?;
-        let (key, plain) = make_key(&mut change, &self.peppers, new, Some(caller.key), &secret).await?;
+        let (key, plain) =
+            make_key(&mut change, &self.peppers, new, Some(caller.key), &secret).await?;
         change.insert_key(&key).await?;
         change.insert_root(key.id, &key.secrets[0], &root).await?;
         let words = issue_words(&key);
-        self.finish(caller, change, EventKind::KeyIssued, subject(&key), words, (key, plain)).await
+        self.finish(
+            caller,
+            change,
+            EventKind::KeyIssued,
+            subject(&key),
+            words,
+            (key, plain),
+        )
+        .await
     }
 
     /// One key.
@@ -114,7 +127,10 @@ impl Authority {
         Ok(Read {
             value: KeyScopes {
                 granted: key.access.granted().cloned().collect(),
-                effective: ladder.names(ladder.effective_access(&key.access)).cloned().collect(),
+                effective: ladder
+                    .names(ladder.effective_access(&key.access))
+                    .cloned()
+                    .collect(),
                 full_access: key.access.is_full(),
             },
             revision,
@@ -122,15 +138,36 @@ impl Authority {
     }
 
     /// A page of a realm's keys, newest first.
-    pub async fn list_keys(&self, caller: &Caller, query: KeyQuery) -> Result<Read<Page<Key>>, Refusal> {
+    pub async fn list_keys(
+        &self,
+        caller: &Caller,
+        query: KeyQuery,
+    ) -> Result<Read<Page<Key>>, Refusal> {
         caller.role.may_manage(&query.realm)?;
         let mut snapshot = self.store.snapshot().await?;
         if snapshot.find_realm(&query.realm).await?.is_none() {
             return Err(Refusal::NotFound("the realm"));
         }
-        let KeyQuery { realm, partner, project, environment, states, before, limit } = query;
+        let KeyQuery {
+            realm,
+            partner,
+            project,
+            environment,
+            states,
+            before,
+            limit,
+        } = query;
         let now = self.clock.now();
-        let filter = KeyFilter { realm, partner, project, environment, states, now, before, limit };
+        let filter = KeyFilter {
+            realm,
+            partner,
+            project,
+            environment,
+            states,
+            now,
+            before,
+            limit,
+        };
         let page = snapshot.list_keys(&filter).await?;
         let revision = snapshot.revision().await?;
         Ok(Read {
@@ -152,7 +189,12 @@ impl Authority {
         self.switch_key(caller, id, false).await
     }
 
-    async fn switch_key(&self, caller: &Caller, id: KeyId, off: bool) -> Result<Done<Key>, Refusal> {
+    async fn switch_key(
+        &self,
+        caller: &Caller,
+        id: KeyId,
+        off: bool,
+    ) -> Result<Done<Key>, Refusal> {
         let (mut change, mut key) = self.begin_with_key(caller, id).await?;
         if key.revocation.is_some() {
             return Err(Refusal::Precondition {
@@ -165,12 +207,22 @@ impl Authority {
         }
         key.disabled = off;
         change.update_key(&key).await?;
-        let kind = if off { EventKind::KeyDisabled } else { EventKind::KeyEnabled };
-        self.finish(caller, change, kind, subject(&key), BTreeMap::new(), key).await
+        let kind = if off {
+            EventKind::KeyDisabled
+        } else {
+            EventKind::KeyEnabled
+        };
+        self.finish(caller, change, kind, subject(&key), BTreeMap::new(), key)
+            .await
     }
 
     /// Ends a key for ever.
-    pub async fn revoke_key(&self, caller: &Caller, id: KeyId, reason: String) -> Result<Done<Key>, Refusal> {
+    pub async fn revoke_key(
+        &self,
+        caller: &Caller,
+        id: KeyId,
+        reason: String,
+    ) -> Result<Done<Key>, Refusal> {
         let (mut change, mut key) = self.begin_with_key(caller, id).await?;
         if key.revocation.is_some() {
             return self.unchanged(change, key).await;
@@ -181,7 +233,15 @@ impl Authority {
             reason,
         });
         change.update_key(&key).await?;
-        self.finish(caller, change, EventKind::KeyRevoked, subject(&key), words, key).await
+        self.finish(
+            caller,
+            change,
+            EventKind::KeyRevoked,
+            subject(&key),
+            words,
+            key,
+        )
+        .await
     }
 
     /// Removes a key.
@@ -189,7 +249,15 @@ impl Authority {
         let (mut change, key) = self.begin_with_key(caller, id).await?;
         change.delete_key(id).await?;
         let words = detail([("name", key.name.clone()), ("hint", key.hint.clone())]);
-        self.finish(caller, change, EventKind::KeyDeleted, subject(&key), words, key).await
+        self.finish(
+            caller,
+            change,
+            EventKind::KeyDeleted,
+            subject(&key),
+            words,
+            key,
+        )
+        .await
     }
 
     /// Opens a change of a key that the caller may administer.
@@ -225,12 +293,14 @@ pub(super) async fn make_key(
     }
     let id = KeyId::new(now, &random());
     let plain = PlainKey::new(&realm.prefix, &terms.environment.tag, id, secret);
-    let digest = peppers
-        .digest(change.pepper(), id, secret)
-        .ok_or_else(|| Refusal::Precondition {
-            reason: "PEPPER_MISSING",
-            message: "the pepper file does not hold the version that is in use; put it back".to_owned(),
-        })?;
+    let digest =
+        peppers
+            .digest(change.pepper(), id, secret)
+            .ok_or_else(|| Refusal::Precondition {
+                reason: "PEPPER_MISSING",
+                message: "the pepper file does not hold the version that is in use; put it back"
+                    .to_owned(),
+            })?;
     let key = Key {
         id,
         realm: new.realm,
@@ -301,7 +371,10 @@ impl Terms {
             }
         }
         if new.full_access && !new.scopes.is_empty() {
-            bad.add("full_access", "includes every scope: leave out either this or the scopes");
+            bad.add(
+                "full_access",
+                "includes every scope: leave out either this or the scopes",
+            );
         }
         let access = if new.full_access {
             Access::Full
@@ -317,7 +390,10 @@ impl Terms {
                 Expiry::At(end)
             }
             (Some(end), Some(latest)) if end > latest => {
-                bad.add("expire_time", "is later than the realm's max_lifetime allows");
+                bad.add(
+                    "expire_time",
+                    "is later than the realm's max_lifetime allows",
+                );
                 Expiry::At(end)
             }
             (end, latest) => end.or(latest).into(),
@@ -346,7 +422,10 @@ fn check_level(realm: &Realm, new: &NewKey, bad: &mut Violations) {
                 let (field, what) = if realm.levels.len() == 1 {
                     ("project", "is required: the realm has project keys only")
                 } else {
-                    ("level", "is required where neither the project nor the realm decides it")
+                    (
+                        "level",
+                        "is required where neither the project nor the realm decides it",
+                    )
                 };
                 return bad.add(field, what);
             }
@@ -366,10 +445,17 @@ fn check_owner(realm: &Realm, new: &NewKey, bad: &mut Violations) {
         }
         return;
     }
-    let operator = new.full_access || new.scopes.iter().any(|scope| scope.as_str() == scopes::OPERATOR);
+    let operator = new.full_access
+        || new
+            .scopes
+            .iter()
+            .any(|scope| scope.as_str() == scopes::OPERATOR);
     match (&new.partner, operator) {
         (None, false) => bad.add("partner", "is required: the realm that the key serves"),
-        (Some(_), true) => bad.add("partner", "must be left out: an operator key serves every realm"),
+        (Some(_), true) => bad.add(
+            "partner",
+            "must be left out: an operator key serves every realm",
+        ),
         _ => {}
     }
 }
@@ -398,6 +484,13 @@ pub(super) fn issue_words(key: &Key) -> BTreeMap<String, String> {
             },
         ),
         ("scopes", scopes.join(" ")),
-        ("full_access", if key.access.is_full() { "true".to_owned() } else { String::new() }),
+        (
+            "full_access",
+            if key.access.is_full() {
+                "true".to_owned()
+            } else {
+                String::new()
+            },
+        ),
     ])
 }

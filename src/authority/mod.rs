@@ -98,7 +98,9 @@ pub enum Refusal {
     #[error(transparent)]
     Store(#[from] store::Error),
     /// The change was made and is durable, but is not yet in force here.
-    #[error("the change was made, at revision {0}, but this server cannot read it back yet; look before you repeat it")]
+    #[error(
+        "the change was made, at revision {0}, but this server cannot read it back yet; look before you repeat it"
+    )]
     NotApplied(Revision),
 }
 

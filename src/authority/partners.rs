@@ -1,6 +1,8 @@
 //! Partners: put, looked up, deleted.
 
-use super::{Authority, Caller, Done, Page, Read, Refusal, built_in, check_revision, detail, in_use};
+use super::{
+    Authority, Caller, Done, Page, Read, Refusal, built_in, check_revision, detail, in_use,
+};
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::{PartnerId, RealmId};
 use crate::domain::partner::Partner;
@@ -29,7 +31,8 @@ impl Authority {
             ("suspended", partner.suspended.to_string()),
         ]);
         let subject = subject(&partner.realm, &partner.id);
-        self.finish(caller, change, EventKind::PartnerPut, subject, words, put).await
+        self.finish(caller, change, EventKind::PartnerPut, subject, words, put)
+            .await
     }
 
     /// One partner.
@@ -80,20 +83,36 @@ impl Authority {
         check_revision(Some(found.revision), if_revision)?;
         let keys = change.count_keys(realm, Some(id), None).await?;
         if keys > 0 {
-            return Err(in_use(format!("the partner still has {keys} keys: delete them first")));
+            return Err(in_use(format!(
+                "the partner still has {keys} keys: delete them first"
+            )));
         }
         change.delete_partner(realm, id).await?;
         let words = detail([("display_name", found.value.display_name)]);
-        self.finish(caller, change, EventKind::PartnerDeleted, subject(realm, id), words, ()).await
+        self.finish(
+            caller,
+            change,
+            EventKind::PartnerDeleted,
+            subject(realm, id),
+            words,
+            (),
+        )
+        .await
     }
 
     /// Opens a change of the members of a realm, which must exist and not be the built-in one: its partners are the realms.
-    pub(super) async fn begin_in_realm(&self, caller: &Caller, realm: &RealmId) -> Result<Change, Refusal> {
+    pub(super) async fn begin_in_realm(
+        &self,
+        caller: &Caller,
+        realm: &RealmId,
+    ) -> Result<Change, Refusal> {
         caller.role.may_manage(realm)?;
         let (mut change, role) = self.begin(caller).await?;
         role.may_manage(realm)?;
         if realm.is_built_in() {
-            return Err(built_in("the partners of the realm \"claviger\" are the other realms: put those"));
+            return Err(built_in(
+                "the partners of the realm \"claviger\" are the other realms: put those",
+            ));
         }
         if change.find_realm(realm).await?.is_none() {
             return Err(Refusal::NotFound("the realm"));
@@ -107,7 +126,10 @@ pub(super) async fn get_partner(
     realm: &RealmId,
     id: &PartnerId,
 ) -> Result<PartnerRow, Refusal> {
-    change.find_partner(realm, id).await?.ok_or(Refusal::NotFound("the partner"))
+    change
+        .find_partner(realm, id)
+        .await?
+        .ok_or(Refusal::NotFound("the partner"))
 }
 
 fn subject(realm: &RealmId, id: &PartnerId) -> Subject {

@@ -18,7 +18,10 @@ impl Authority {
         let mut change = self.begin_in_realm(caller, &project.realm).await?;
         get_partner(&mut change, &project.realm, &project.partner).await?;
         let known = change.find_project(&project.realm, &project.id).await?;
-        let found = known.as_ref().filter(|(_, deleted)| !deleted).map(|(found, _)| found.clone());
+        let found = known
+            .as_ref()
+            .filter(|(_, deleted)| !deleted)
+            .map(|(found, _)| found.clone());
         check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
         if known.is_some_and(|(known, _)| known.value.partner != project.partner) {
             return Err(Refusal::Precondition {
@@ -35,7 +38,15 @@ impl Authority {
         change.put_project(&project).await?;
         let put = get_project(&mut change, &project.realm, &project.id).await?;
         let words = detail([("display_name", project.display_name.clone())]);
-        self.finish(caller, change, EventKind::ProjectPut, subject(&project), words, put).await
+        self.finish(
+            caller,
+            change,
+            EventKind::ProjectPut,
+            subject(&project),
+            words,
+            put,
+        )
+        .await
     }
 
     /// A page of a realm's or of one partner's projects.
@@ -70,15 +81,29 @@ impl Authority {
         check_revision(Some(found.revision), if_revision)?;
         let keys = change.count_keys(realm, None, Some(id)).await?;
         if keys > 0 {
-            return Err(in_use(format!("the project still has {keys} keys: delete them first")));
+            return Err(in_use(format!(
+                "the project still has {keys} keys: delete them first"
+            )));
         }
         change.delete_project(realm, id).await?;
         let words = detail([("display_name", found.value.display_name.clone())]);
-        self.finish(caller, change, EventKind::ProjectDeleted, subject(&found.value), words, ()).await
+        self.finish(
+            caller,
+            change,
+            EventKind::ProjectDeleted,
+            subject(&found.value),
+            words,
+            (),
+        )
+        .await
     }
 }
 
-async fn get_project(change: &mut Change, realm: &RealmId, id: &ProjectId) -> Result<ProjectRow, Refusal> {
+async fn get_project(
+    change: &mut Change,
+    realm: &RealmId,
+    id: &ProjectId,
+) -> Result<ProjectRow, Refusal> {
     change
         .find_project(realm, id)
         .await?

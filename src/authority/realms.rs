@@ -1,6 +1,8 @@
 //! Realms: put, looked up, deleted.
 
-use super::{Authority, Caller, Done, Page, Read, Refusal, Role, built_in, check_revision, detail, in_use};
+use super::{
+    Authority, Caller, Done, Page, Read, Refusal, Role, built_in, check_revision, detail, in_use,
+};
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::RealmId;
 use crate::domain::partner::Partner;
@@ -19,7 +21,9 @@ impl Authority {
         let (mut change, role) = self.begin(caller).await?;
         role.may_manage(&realm.id)?;
         if realm.id.is_built_in() {
-            return Err(built_in("the realm \"claviger\" is built in and cannot be changed"));
+            return Err(built_in(
+                "the realm \"claviger\" is built in and cannot be changed",
+            ));
         }
         let found = change.find_realm(&realm.id).await?;
         check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
@@ -58,11 +62,23 @@ impl Authority {
             .await?
             .ok_or(Refusal::NotFound("the realm"))?;
         let words = detail([("prefix", realm.prefix.to_string())]);
-        self.finish(caller, change, EventKind::RealmPut, subject(&realm.id), words, put).await
+        self.finish(
+            caller,
+            change,
+            EventKind::RealmPut,
+            subject(&realm.id),
+            words,
+            put,
+        )
+        .await
     }
 
     /// One realm.
-    pub async fn get_realm(&self, caller: &Caller, id: &RealmId) -> Result<Read<RealmRow>, Refusal> {
+    pub async fn get_realm(
+        &self,
+        caller: &Caller,
+        id: &RealmId,
+    ) -> Result<Read<RealmRow>, Refusal> {
         caller.role.may_manage(id)?;
         let mut snapshot = self.store.snapshot().await?;
         let value = snapshot
@@ -104,7 +120,9 @@ impl Authority {
         let (mut change, role) = self.begin(caller).await?;
         role.may_operate()?;
         if id.is_built_in() {
-            return Err(built_in("the realm \"claviger\" is built in and cannot be deleted"));
+            return Err(built_in(
+                "the realm \"claviger\" is built in and cannot be deleted",
+            ));
         }
         let found = change
             .find_realm(id)
@@ -121,9 +139,19 @@ impl Authority {
             )));
         }
         change.delete_realm(id).await?;
-        change.delete_partner(&RealmId::built_in(), &id.as_partner()).await?;
+        change
+            .delete_partner(&RealmId::built_in(), &id.as_partner())
+            .await?;
         let words = detail([("prefix", found.value.prefix.to_string())]);
-        self.finish(caller, change, EventKind::RealmDeleted, subject(id), words, ()).await
+        self.finish(
+            caller,
+            change,
+            EventKind::RealmDeleted,
+            subject(id),
+            words,
+            (),
+        )
+        .await
     }
 }
 
@@ -132,7 +160,9 @@ async fn check_frozen(change: &mut Change, before: &Realm, after: &Realm) -> Res
     if before.prefix != after.prefix {
         let keys = change.count_keys(&before.id, None, None).await?;
         if keys > 0 {
-            return Err(in_use(format!("the prefix is frozen while the realm has keys; it has {keys}")));
+            return Err(in_use(format!(
+                "the prefix is frozen while the realm has keys; it has {keys}"
+            )));
         }
     }
     for environment in &before.environments {

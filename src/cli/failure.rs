@@ -221,7 +221,12 @@ impl Failure {
 /// For people; what came from the server cannot reach the terminal's controls.
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "error: {}", plain(&self.message))?;
+        if self.is_usage() && !self.violations.is_empty() {
+            // The server's message is for those who see no more than it, and tells the same.
+            write!(formatter, "error: the server does not take this:")?;
+        } else {
+            write!(formatter, "error: {}", plain(&self.message))?;
+        }
         for Violation { field, description } in &self.violations {
             let field = plain(field);
             let description = plain(description);
@@ -335,7 +340,7 @@ mod tests {
         assert!(failure.is_usage());
         assert_eq!(
             failure.to_string(),
-            "error: 3 fields are wrong\n\
+            "error: the server does not take this:\n\
              \x20 --environment (realm.environments[0].tag): is taken\n\
              \x20 --expires-in or --expires-at (expire_time): lies in the past\n\
              \x20 novelty: is not known here"

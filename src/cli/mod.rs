@@ -1,8 +1,8 @@
 //! The command line of administrators and gateways: a client of the gRPC API, with no way in that others do not have.
 //!
 //! Each command parses its flags, makes one request (a few where it says so), and shows the answer: to people as a
-//! table or as lines of facts, with `--json` as the response message. [`connect`] knows how to reach the server,
-//! [`failure`] what to say when that does not work.
+//! table or as lines of facts, with `--json` as the response message. `connect` knows how to reach the server,
+//! `failure` what to say when that does not work.
 
 mod answer;
 mod connect;

@@ -77,7 +77,9 @@ impl ScopeSet {
     }
 
     fn ranks(self) -> impl Iterator<Item = Rank> {
-        (0..=u8::MAX).map(Rank).filter(move |rank| self.contains(*rank))
+        (0..=u8::MAX)
+            .map(Rank)
+            .filter(move |rank| self.contains(*rank))
     }
 }
 
@@ -107,7 +109,9 @@ impl Ladder {
             .filter_map(|scope| Some((scope.name.clone(), previous?.rank(scope.name.as_str())?)))
             .collect();
         let taken: ScopeSet = collect(kept.values().copied());
-        let mut free = (0..=u8::MAX).map(Rank).filter(|rank| !taken.contains(*rank));
+        let mut free = (0..=u8::MAX)
+            .map(Rank)
+            .filter(|rank| !taken.contains(*rank));
         let mut alphabetical: Vec<(ScopeName, Rank)> = scopes
             .iter()
             .filter_map(|scope| {
@@ -118,17 +122,25 @@ impl Ladder {
         alphabetical.sort();
         let ranks: HashMap<ScopeName, Rank> = alphabetical.iter().cloned().collect();
 
-        let by_name: HashMap<&str, &Scope> =
-            scopes.iter().map(|scope| (scope.name.as_str(), scope)).collect();
+        let by_name: HashMap<&str, &Scope> = scopes
+            .iter()
+            .map(|scope| (scope.name.as_str(), scope))
+            .collect();
         let mut implied = vec![ScopeSet::default(); MAX_SCOPES];
         for scope in scopes {
             let mut reached = ScopeSet::default();
             let mut open = vec![scope];
             while let Some(next) = open.pop() {
-                let Some(rank) = ranks.get(&next.name) else { continue };
+                let Some(rank) = ranks.get(&next.name) else {
+                    continue;
+                };
                 if !reached.contains(*rank) {
                     reached.insert(*rank);
-                    open.extend(next.implies.iter().filter_map(|name| by_name.get(name.as_str())));
+                    open.extend(
+                        next.implies
+                            .iter()
+                            .filter_map(|name| by_name.get(name.as_str())),
+                    );
                 }
             }
             implied[usize::from(ranks[&scope.name].0)] = reached;
@@ -195,24 +207,43 @@ mod tests {
     fn scope(name: &str, implies: &[&str]) -> Scope {
         Scope {
             name: ScopeName::parse(name).unwrap(),
-            implies: implies.iter().map(|name| ScopeName::parse(name).unwrap()).collect(),
+            implies: implies
+                .iter()
+                .map(|name| ScopeName::parse(name).unwrap())
+                .collect(),
             description: String::new(),
         }
     }
 
     fn held(ladder: &Ladder, granted: &[&str]) -> Vec<String> {
-        let access = Access::Scopes(granted.iter().map(|name| ScopeName::parse(name).unwrap()).collect());
-        ladder.names(ladder.effective_access(&access)).map(ToString::to_string).collect()
+        let access = Access::Scopes(
+            granted
+                .iter()
+                .map(|name| ScopeName::parse(name).unwrap())
+                .collect(),
+        );
+        ladder
+            .names(ladder.effective_access(&access))
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
     fn a_scope_holds_all_below_it() {
         let ladder = Ladder::new(
-            &[scope("admin", &["write"]), scope("write", &["read"]), scope("read", &[]), scope("billing", &[])],
+            &[
+                scope("admin", &["write"]),
+                scope("write", &["read"]),
+                scope("read", &[]),
+                scope("billing", &[]),
+            ],
             None,
         );
         assert_eq!(held(&ladder, &["admin"]), ["admin", "read", "write"]);
-        assert_eq!(held(&ladder, &["write", "billing"]), ["billing", "read", "write"]);
+        assert_eq!(
+            held(&ladder, &["write", "billing"]),
+            ["billing", "read", "write"]
+        );
         assert_eq!(held(&ladder, &[]), [""; 0]);
         assert_eq!(ladder.names(ladder.all()).count(), 4);
     }
@@ -220,16 +251,24 @@ mod tests {
     #[test]
     fn a_rank_outlives_a_change_of_the_ladder_and_is_not_given_twice() {
         let before = Ladder::new(&[scope("b", &[]), scope("d", &[])], None);
-        let after = Ladder::new(&[scope("a", &[]), scope("d", &[]), scope("e", &["d"])], Some(&before));
+        let after = Ladder::new(
+            &[scope("a", &[]), scope("d", &[]), scope("e", &["d"])],
+            Some(&before),
+        );
         assert_eq!(after.rank("d"), before.rank("d"));
-        let ranks: std::collections::HashSet<_> = ["a", "d", "e"].map(|name| after.rank(name).unwrap()).into();
+        let ranks: std::collections::HashSet<_> =
+            ["a", "d", "e"].map(|name| after.rank(name).unwrap()).into();
         assert_eq!(ranks.len(), 3);
         assert_eq!(held(&after, &["e"]), ["d", "e"]);
     }
 
     #[test]
     fn all_256_scopes_have_a_rank_and_can_be_replaced_by_others() {
-        let names = |letter: char| (0..256).map(|i| scope(&format!("{letter}{i}"), &[])).collect::<Vec<_>>();
+        let names = |letter: char| {
+            (0..256)
+                .map(|i| scope(&format!("{letter}{i}"), &[]))
+                .collect::<Vec<_>>()
+        };
         let first = Ladder::new(&names('a'), None);
         let second = Ladder::new(&names('b'), Some(&first));
         assert_eq!(second.names(second.all()).count(), 256);

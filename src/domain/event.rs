@@ -9,7 +9,9 @@ use super::ids::{KeyId, PartnerId, ProjectId, RealmId};
 use super::time::Timestamp;
 
 /// The number of a change: one sequence for the whole authority, in the order of the commits, without gaps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Revision(u64);
 

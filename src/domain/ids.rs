@@ -269,7 +269,12 @@ mod tests {
     fn a_key_id_is_read_in_its_canonical_form_only() {
         let text = "0192f0c1-2345-7abc-8def-0123456789ab";
         assert_eq!(KeyId::parse(text).unwrap().to_string(), text);
-        for other in ["", "0192f0c123457abc8def0123456789ab", "{0192f0c1-2345-7abc-8def-0123456789ab}", "x"] {
+        for other in [
+            "",
+            "0192f0c123457abc8def0123456789ab",
+            "{0192f0c1-2345-7abc-8def-0123456789ab}",
+            "x",
+        ] {
             assert!(KeyId::parse(other).is_err(), "{other}");
         }
     }
@@ -281,6 +286,9 @@ mod tests {
         assert!(early < late);
         assert_eq!(late.as_uuid().get_version_num(), 7);
         let latest = KeyId::new(Timestamp::from_micros(1_700_000_000_000_999), &[0xff; 10]);
-        assert!(late < latest && latest < KeyId::new(Timestamp::from_micros(1_700_000_000_001_000), &[0; 10]));
+        assert!(
+            late < latest
+                && latest < KeyId::new(Timestamp::from_micros(1_700_000_000_001_000), &[0; 10])
+        );
     }
 }

@@ -145,7 +145,10 @@ impl std::fmt::Debug for Digest {
 mod hex {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &[u8; 32],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!(
             "{:032x}{:032x}",
             u128::from_be_bytes(*bytes.first_chunk().expect("16 of 32 bytes")),
@@ -153,7 +156,9 @@ mod hex {
         ))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<[u8; 32], D::Error> {
         let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
         parse(&text).ok_or_else(|| D::Error::custom("expected 64 hexadecimal digits"))
     }
@@ -236,7 +241,10 @@ pub(crate) mod tests {
     #[test]
     fn a_key_survives_the_form_in_which_it_is_stored() {
         let mut key = sample();
-        for level in [Level::Partner, Level::Project(ProjectId::parse("mtKDhe1U").unwrap())] {
+        for level in [
+            Level::Partner,
+            Level::Project(ProjectId::parse("mtKDhe1U").unwrap()),
+        ] {
             for access in [key.access.clone(), Access::Full] {
                 key.level = level.clone();
                 key.access = access;
@@ -272,7 +280,10 @@ pub(crate) mod tests {
         assert_eq!(key.state(now), KeyState::Expired);
         key.disabled = true;
         assert_eq!(key.state(now), KeyState::Disabled);
-        key.revocation = Some(Revocation { at: now, reason: String::new() });
+        key.revocation = Some(Revocation {
+            at: now,
+            reason: String::new(),
+        });
         assert_eq!(key.state(now), KeyState::Revoked);
     }
 }

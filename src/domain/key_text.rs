@@ -105,7 +105,10 @@ pub fn screen(text: &str) -> Result<(), Malformed> {
         Err(Malformed::Empty)
     } else if text.len() > MAX_LENGTH {
         Err(Malformed::TooLong)
-    } else if text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
+    } else if text
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && byte != b',')
+    {
         Ok(())
     } else {
         Err(Malformed::Byte)
@@ -156,18 +159,26 @@ mod base62 {
     /// How many digits fit one limb: 62^10 < 2^64 < 62^11.
     const CHUNK: usize = 10;
 
-    pub(super) fn limbs<const BYTES: usize, const LIMBS: usize>(bytes: &[u8; BYTES]) -> [u64; LIMBS] {
+    pub(super) fn limbs<const BYTES: usize, const LIMBS: usize>(
+        bytes: &[u8; BYTES],
+    ) -> [u64; LIMBS] {
         const { assert!(BYTES == LIMBS * 8) };
         std::array::from_fn(|i| u64::from_be_bytes(std::array::from_fn(|j| bytes[i * 8 + j])))
     }
 
-    pub(super) fn bytes<const LIMBS: usize, const BYTES: usize>(limbs: [u64; LIMBS]) -> [u8; BYTES] {
+    pub(super) fn bytes<const LIMBS: usize, const BYTES: usize>(
+        limbs: [u64; LIMBS],
+    ) -> [u8; BYTES] {
         const { assert!(BYTES == LIMBS * 8) };
         std::array::from_fn(|i| limbs[i / 8].to_be_bytes()[i % 8])
     }
 
     /// Appends `number` in `width` digits, which must be enough for it.
-    pub(super) fn encode<const LIMBS: usize>(mut number: [u64; LIMBS], width: usize, to: &mut String) {
+    pub(super) fn encode<const LIMBS: usize>(
+        mut number: [u64; LIMBS],
+        width: usize,
+        to: &mut String,
+    ) {
         let mut digits = zeroize::Zeroizing::new([0; 64]);
         for digit in digits[..width].iter_mut().rev() {
             let mut remainder = 0_u128;
@@ -224,7 +235,12 @@ mod tests {
 
     fn sample() -> String {
         let secret = SecretBytes::new(std::array::from_fn(|i| i as u8));
-        let plain = PlainKey::new(&Prefix::parse("demo").unwrap(), &Tag::parse("live").unwrap(), id(), &secret);
+        let plain = PlainKey::new(
+            &Prefix::parse("demo").unwrap(),
+            &Tag::parse("live").unwrap(),
+            id(),
+            &secret,
+        );
         plain.expose().to_owned()
     }
 
@@ -237,13 +253,19 @@ mod tests {
     }
 
     fn problem(text: &str) -> Malformed {
-        parse(text).err().unwrap_or_else(|| panic!("{text} is well-formed"))
+        parse(text)
+            .err()
+            .unwrap_or_else(|| panic!("{text} is well-formed"))
     }
 
     #[test]
     fn the_vector_of_the_contract_holds() {
         let proto = include_str!("../../proto/claviger/v1/key_verify.proto");
-        assert!(proto.contains(&format!("`{}`", sample())), "the proto's comment should have {}", sample());
+        assert!(
+            proto.contains(&format!("`{}`", sample())),
+            "the proto's comment should have {}",
+            sample()
+        );
     }
 
     #[test]
@@ -284,13 +306,32 @@ mod tests {
         assert_eq!(problem(&good.replacen('2', "-", 1)), Malformed::Alphabet);
 
         let body = good.len() - BODY_WIDTH;
-        let with_id = format!("{}{}{}", &good[..body], "z".repeat(ID_WIDTH), &good[body + ID_WIDTH..]);
+        let with_id = format!(
+            "{}{}{}",
+            &good[..body],
+            "z".repeat(ID_WIDTH),
+            &good[body + ID_WIDTH..]
+        );
         assert_eq!(problem(&with_check(&with_id)), Malformed::IdTooLarge);
         let secret = body + ID_WIDTH;
-        let with_secret = format!("{}{}{}", &good[..secret], "z".repeat(SECRET_WIDTH), &good[secret + SECRET_WIDTH..]);
-        assert_eq!(problem(&with_check(&with_secret)), Malformed::SecretTooLarge);
-        assert_eq!(problem(&format!("{}zzzzzz", &good[..good.len() - 6])), Malformed::CheckTooLarge);
-        assert_eq!(problem(&format!("{}000000", &good[..good.len() - 6])), Malformed::Check);
+        let with_secret = format!(
+            "{}{}{}",
+            &good[..secret],
+            "z".repeat(SECRET_WIDTH),
+            &good[secret + SECRET_WIDTH..]
+        );
+        assert_eq!(
+            problem(&with_check(&with_secret)),
+            Malformed::SecretTooLarge
+        );
+        assert_eq!(
+            problem(&format!("{}zzzzzz", &good[..good.len() - 6])),
+            Malformed::CheckTooLarge
+        );
+        assert_eq!(
+            problem(&format!("{}000000", &good[..good.len() - 6])),
+            Malformed::Check
+        );
     }
 
     #[test]

@@ -80,13 +80,19 @@ impl Realm {
     /// Notes what breaks the rules that hold between the realm's parts.
     pub fn check(&self, bad: &mut Violations) {
         if self.environments.is_empty() {
-            bad.add("realm.environments", "at least one is needed, such as name \"production\" and tag \"live\"");
+            bad.add(
+                "realm.environments",
+                "at least one is needed, such as name \"production\" and tag \"live\"",
+            );
         }
         let mut names = HashSet::new();
         let mut tags = HashSet::new();
         for (i, environment) in self.environments.iter().enumerate() {
             if !names.insert(&environment.name) {
-                bad.add(format!("realm.environments[{i}].name"), "stands there twice");
+                bad.add(
+                    format!("realm.environments[{i}].name"),
+                    "stands there twice",
+                );
             }
             if !tags.insert(&environment.tag) {
                 bad.add(format!("realm.environments[{i}].tag"), "stands there twice");
@@ -111,12 +117,22 @@ impl Realm {
         }
         for (i, scope) in self.scopes.iter().enumerate() {
             if scope.implies.iter().any(|implied| !names.contains(implied)) {
-                bad.add(format!("realm.scopes[{i}].implies"), "names a scope that the realm does not have");
+                bad.add(
+                    format!("realm.scopes[{i}].implies"),
+                    "names a scope that the realm does not have",
+                );
             } else if self.comes_back(&scope.name) {
-                bad.add(format!("realm.scopes[{i}].implies"), "leads back to the scope itself");
+                bad.add(
+                    format!("realm.scopes[{i}].implies"),
+                    "leads back to the scope itself",
+                );
             }
         }
-        if self.admin_scope.as_ref().is_some_and(|admin| !names.contains(admin)) {
+        if self
+            .admin_scope
+            .as_ref()
+            .is_some_and(|admin| !names.contains(admin))
+        {
             bad.add("realm.admin_scope", "must be one of the realm's scopes");
         }
     }
@@ -145,7 +161,9 @@ impl Realm {
 
     /// The environment of this name.
     pub fn environment(&self, name: &str) -> Option<&Environment> {
-        self.environments.iter().find(|environment| environment.name.as_str() == name)
+        self.environments
+            .iter()
+            .find(|environment| environment.name.as_str() == name)
     }
 
     /// The environment of this name, or the only one if none is named.
@@ -156,7 +174,9 @@ impl Realm {
         match (name, self.environments.as_slice()) {
             ("", [only]) => Ok(only),
             ("", _) => Err("is required, as the realm has more than one"),
-            _ => self.environment(name).ok_or("is not an environment of the realm"),
+            _ => self
+                .environment(name)
+                .ok_or("is not an environment of the realm"),
         }
     }
 
@@ -176,8 +196,16 @@ impl Realm {
                 tag: Tag::parse("main").expect("a tag by the rule"),
             }],
             scopes: vec![
-                scope(scopes::OPERATOR, &[scopes::MANAGE, scopes::VERIFY], "everything, in every realm"),
-                scope(scopes::MANAGE, &[], "the keys, partners and projects of one realm, and its definition"),
+                scope(
+                    scopes::OPERATOR,
+                    &[scopes::MANAGE, scopes::VERIFY],
+                    "everything, in every realm",
+                ),
+                scope(
+                    scopes::MANAGE,
+                    &[],
+                    "the keys, partners and projects of one realm, and its definition",
+                ),
                 scope(scopes::VERIFY, &[], "to ask about the keys of one realm"),
             ],
             admin_scope: None,
@@ -210,7 +238,10 @@ mod tests {
         realm.check(&mut bad);
         match bad.finish(Some(())) {
             Ok(()) => Vec::new(),
-            Err(violations) => violations.into_iter().map(|violation| violation.field).collect(),
+            Err(violations) => violations
+                .into_iter()
+                .map(|violation| violation.field)
+                .collect(),
         }
     }
 
@@ -221,7 +252,10 @@ mod tests {
 
     #[test]
     fn what_does_not_hold_together_is_named() {
-        assert_eq!(problems(|realm| realm.environments.clear()), ["realm.environments"]);
+        assert_eq!(
+            problems(|realm| realm.environments.clear()),
+            ["realm.environments"]
+        );
         assert_eq!(
             problems(|realm| realm.environments.push(realm.environments[0].clone())),
             ["realm.environments[1].name", "realm.environments[1].tag"]
@@ -231,7 +265,8 @@ mod tests {
             ["realm.scopes[3].name"]
         );
         assert_eq!(
-            problems(|realm| realm.scopes[1].implies = BTreeSet::from([ScopeName::parse("ghost").unwrap()])),
+            problems(|realm| realm.scopes[1].implies =
+                BTreeSet::from([ScopeName::parse("ghost").unwrap()])),
             ["realm.scopes[1].implies"]
         );
         assert_eq!(
@@ -247,11 +282,15 @@ mod tests {
     #[test]
     fn a_ladder_that_leads_back_is_refused_at_each_of_its_steps() {
         assert_eq!(
-            problems(|realm| realm.scopes[2].implies = BTreeSet::from([realm.scopes[0].name.clone()])),
+            problems(
+                |realm| realm.scopes[2].implies = BTreeSet::from([realm.scopes[0].name.clone()])
+            ),
             ["realm.scopes[0].implies", "realm.scopes[2].implies"]
         );
         assert_eq!(
-            problems(|realm| realm.scopes[2].implies = BTreeSet::from([realm.scopes[2].name.clone()])),
+            problems(
+                |realm| realm.scopes[2].implies = BTreeSet::from([realm.scopes[2].name.clone()])
+            ),
             ["realm.scopes[0].implies", "realm.scopes[2].implies"][1..]
         );
     }

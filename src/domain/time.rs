@@ -33,7 +33,8 @@ impl Timestamp {
 
     /// How long it is from `earlier` to this; zero if that is not earlier.
     pub fn since(self, earlier: Self) -> Duration {
-        u64::try_from(self.0.saturating_sub(earlier.0)).map_or(Duration::ZERO, Duration::from_micros)
+        u64::try_from(self.0.saturating_sub(earlier.0))
+            .map_or(Duration::ZERO, Duration::from_micros)
     }
 }
 

@@ -23,7 +23,11 @@ impl Violations {
     }
 
     /// The value if it is right; otherwise notes why not.
-    pub fn check<T>(&mut self, field: impl Into<String>, value: Result<T, &'static str>) -> Option<T> {
+    pub fn check<T>(
+        &mut self,
+        field: impl Into<String>,
+        value: Result<T, &'static str>,
+    ) -> Option<T> {
         match value {
             Ok(value) => Some(value),
             Err(description) => {

@@ -52,7 +52,9 @@ impl Callers {
             role: proven
                 .role()
                 .ok_or_else(|| status::forbidden("the caller's key allows nothing here"))?,
-            peer: peer.map(|peer| peer.ip().to_canonical().to_string()).unwrap_or_default(),
+            peer: peer
+                .map(|peer| peer.ip().to_canonical().to_string())
+                .unwrap_or_default(),
         })
     }
 
@@ -78,18 +80,19 @@ impl Callers {
             any_scopes: ScopeSet::default(),
             client: peer.map(|peer| peer.ip()),
         };
-        let decision = decide(&question, view, &self.peppers, now).map_err(|undecided| match undecided {
-            Undecided::Corrupt => status::internal(),
-            Undecided::PepperMissing => status::pepper_missing(),
-        })?;
+        let decision =
+            decide(&question, view, &self.peppers, now).map_err(|undecided| match undecided {
+                Undecided::Corrupt => status::internal(),
+                Undecided::PepperMissing => status::pepper_missing(),
+            })?;
         match (decision.verdict, decision.proven) {
             (Verdict::Allowed, Some((key, _))) => Ok(Proven { key, realm }),
-            (Verdict::AddressDenied, _) => {
-                Err(status::forbidden("the caller's key may not be used from this address"))
-            }
-            (Verdict::PartnerSuspended, _) => {
-                Err(status::forbidden("the access of the realm that the caller's key serves is suspended"))
-            }
+            (Verdict::AddressDenied, _) => Err(status::forbidden(
+                "the caller's key may not be used from this address",
+            )),
+            (Verdict::PartnerSuspended, _) => Err(status::forbidden(
+                "the access of the realm that the caller's key serves is suspended",
+            )),
             (verdict, Some(_)) => Err(status::unauthenticated(match verdict {
                 Verdict::Revoked => "the caller's key is revoked",
                 Verdict::Disabled => "the caller's key is disabled",
@@ -105,7 +108,9 @@ impl Callers {
 impl Proven<'_> {
     fn holds(&self, scope: &str) -> bool {
         let ladder = &self.realm.ladder;
-        ladder.rank(scope).is_some_and(|rank| self.key.effective(ladder).contains(rank))
+        ladder
+            .rank(scope)
+            .is_some_and(|rank| self.key.effective(ladder).contains(rank))
     }
 
     fn role(&self) -> Option<Role> {
@@ -138,7 +143,9 @@ fn bearer(metadata: &MetadataMap) -> Result<&str, Status> {
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, key)| key)
-        .ok_or_else(|| status::unauthenticated("the metadata \"authorization\" must read \"Bearer KEY\""))
+        .ok_or_else(|| {
+            status::unauthenticated("the metadata \"authorization\" must read \"Bearer KEY\"")
+        })
 }
 
 /// An address as the end client's, or a sentence that says what it should be.
@@ -146,5 +153,7 @@ pub(super) fn client_ip(text: &str) -> Result<Option<IpAddr>, &'static str> {
     if text.is_empty() {
         return Ok(None);
     }
-    text.parse().map(Some).map_err(|_| "must be an IP address such as 192.0.2.7 or 2001:db8::7")
+    text.parse()
+        .map(Some)
+        .map_err(|_| "must be an IP address such as 192.0.2.7 or 2001:db8::7")
 }

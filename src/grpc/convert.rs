@@ -101,7 +101,10 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
         expire_time: expiry(expires_at),
         revoke_time,
         revoke_reason,
-        created_by: created_by.as_ref().map(KeyId::to_string).unwrap_or_default(),
+        created_by: created_by
+            .as_ref()
+            .map(KeyId::to_string)
+            .unwrap_or_default(),
         secrets: secrets.into_iter().map(secret).collect(),
     }
 }
@@ -124,7 +127,13 @@ pub(super) fn event(event: Event) -> pb::Event {
         time: at,
         actor: Actor { key: actor, peer },
         kind,
-        subject: Subject { realm, partner, project, key },
+        subject:
+            Subject {
+                realm,
+                partner,
+                project,
+                key,
+            },
         mut detail,
     } = event;
     if let Some(project) = project {
@@ -138,7 +147,10 @@ pub(super) fn event(event: Event) -> pb::Event {
         kind: kind.as_str().to_owned(),
         key_id: key.as_ref().map(KeyId::to_string).unwrap_or_default(),
         realm: realm.to_string(),
-        partner: partner.as_ref().map(PartnerId::to_string).unwrap_or_default(),
+        partner: partner
+            .as_ref()
+            .map(PartnerId::to_string)
+            .unwrap_or_default(),
         detail: detail.into_iter().collect(),
     }
 }
@@ -167,13 +179,22 @@ pub(super) fn realm(row: RealmRow) -> pb::Realm {
             .collect(),
         scopes: scopes
             .into_iter()
-            .map(|Scope { name, implies, description }| pb::Scope {
-                name: name.to_string(),
-                implies: words(&implies),
-                description,
-            })
+            .map(
+                |Scope {
+                     name,
+                     implies,
+                     description,
+                 }| pb::Scope {
+                    name: name.to_string(),
+                    implies: words(&implies),
+                    description,
+                },
+            )
             .collect(),
-        admin_scope: admin_scope.as_ref().map(ScopeName::to_string).unwrap_or_default(),
+        admin_scope: admin_scope
+            .as_ref()
+            .map(ScopeName::to_string)
+            .unwrap_or_default(),
         unscoped_keys: match unscoped_keys {
             UnscopedKeys::NoAccess => pb::UnscopedKeys::NoAccess,
             UnscopedKeys::FullAccess => pb::UnscopedKeys::FullAccess,

@@ -30,7 +30,11 @@ pub(super) fn optional<T>(
     text: &str,
     parse: impl Fn(&str) -> Result<T, &'static str>,
 ) -> Option<T> {
-    if text.is_empty() { None } else { bad.check(field, parse(text)) }
+    if text.is_empty() {
+        None
+    } else {
+        bad.check(field, parse(text))
+    }
 }
 
 /// When to answer. There is one server, so both come to the same.
@@ -87,16 +91,29 @@ pub(super) fn scopes(bad: &mut Violations, scopes: &[String]) -> Vec<ScopeName> 
 }
 
 /// The labels of a key.
-pub(super) fn labels(bad: &mut Violations, labels: HashMap<String, String>) -> BTreeMap<String, String> {
+pub(super) fn labels(
+    bad: &mut Violations,
+    labels: HashMap<String, String>,
+) -> BTreeMap<String, String> {
     if labels.len() > MAX_LABELS {
         bad.add("labels", "must be 16 at the most");
     }
-    let fits = |text: &str, most| text.chars().count() <= most && !text.chars().any(char::is_control);
-    if labels.keys().any(|name| name.is_empty() || !fits(name, MAX_LABEL_NAME)) {
-        bad.add("labels", "names must be 1 to 64 characters, none of them a control character");
+    let fits =
+        |text: &str, most| text.chars().count() <= most && !text.chars().any(char::is_control);
+    if labels
+        .keys()
+        .any(|name| name.is_empty() || !fits(name, MAX_LABEL_NAME))
+    {
+        bad.add(
+            "labels",
+            "names must be 1 to 64 characters, none of them a control character",
+        );
     }
     if labels.values().any(|value| !fits(value, MAX_LABEL_VALUE)) {
-        bad.add("labels", "values must be at most 256 characters, none of them a control character");
+        bad.add(
+            "labels",
+            "values must be at most 256 characters, none of them a control character",
+        );
     }
     labels.into_iter().collect()
 }
@@ -122,10 +139,12 @@ fn cidr(text: &str) -> Result<IpNet, &'static str> {
         return Err("has bits set beyond its prefix length");
     }
     Ok(match range {
-        IpNet::V6(v6) if is_mapped(v6.addr()) && v6.prefix_len() >= 96 => match v6.addr().to_canonical() {
-            IpAddr::V4(v4) => IpNet::V4(Ipv4Net::new_assert(v4, v6.prefix_len() - 96)),
-            IpAddr::V6(_) => range,
-        },
+        IpNet::V6(v6) if is_mapped(v6.addr()) && v6.prefix_len() >= 96 => {
+            match v6.addr().to_canonical() {
+                IpAddr::V4(v4) => IpNet::V4(Ipv4Net::new_assert(v4, v6.prefix_len() - 96)),
+                IpAddr::V6(_) => range,
+            }
+        }
         other => other,
     })
 }
@@ -157,7 +176,11 @@ pub(super) fn timestamp(
 }
 
 /// A span; absent is zero.
-pub(super) fn span(bad: &mut Violations, field: &str, span: Option<prost_types::Duration>) -> Duration {
+pub(super) fn span(
+    bad: &mut Violations,
+    field: &str,
+    span: Option<prost_types::Duration>,
+) -> Duration {
     match span.map(Duration::try_from) {
         None => Duration::ZERO,
         Some(Ok(span)) => span,
@@ -176,9 +199,20 @@ mod tests {
     fn a_range_is_read_if_it_is_one() {
         assert_eq!(cidr("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
         assert_eq!(cidr("2001:db8::/32").unwrap().to_string(), "2001:db8::/32");
-        assert_eq!(cidr("::ffff:10.0.0.0/104").unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(
+            cidr("::ffff:10.0.0.0/104").unwrap().to_string(),
+            "10.0.0.0/8"
+        );
         assert_eq!(cidr("::/0").unwrap().to_string(), "::/0");
-        for odd in ["", "10.0.0.0", "10.0.0.0/33", "10.0.0.1/8", "10.0.0.0/8 ", "x/8", "010.0.0.0/8"] {
+        for odd in [
+            "",
+            "10.0.0.0",
+            "10.0.0.0/33",
+            "10.0.0.1/8",
+            "10.0.0.0/8 ",
+            "x/8",
+            "010.0.0.0/8",
+        ] {
             assert!(cidr(odd).is_err(), "{odd}");
         }
     }
@@ -187,12 +221,22 @@ mod tests {
     fn times_beyond_the_calendar_are_refused() {
         let read = |seconds, nanos| {
             let mut bad = Violations::default();
-            let time = timestamp(&mut bad, "t", Some(prost_types::Timestamp { seconds, nanos }));
+            let time = timestamp(
+                &mut bad,
+                "t",
+                Some(prost_types::Timestamp { seconds, nanos }),
+            );
             bad.is_empty().then_some(time).flatten()
         };
         assert_eq!(read(1, 2_999), Some(Timestamp::from_micros(1_000_002)));
         assert_eq!(read(253_402_300_799, 999_999_999), Some(Timestamp::MAX));
-        for (seconds, nanos) in [(-1, 0), (253_402_300_800, 0), (i64::MAX, 0), (0, -1), (0, 1_000_000_000)] {
+        for (seconds, nanos) in [
+            (-1, 0),
+            (253_402_300_800, 0),
+            (i64::MAX, 0),
+            (0, -1),
+            (0, 1_000_000_000),
+        ] {
             assert_eq!(read(seconds, nanos), None);
         }
     }

@@ -55,7 +55,11 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
     ) -> Result<Response<pb::GetKeyResponse>, Status> {
         let caller = self.admin.callers.caller(&request)?;
         let pb::GetKeyRequest { key_id } = request.into_inner();
-        let read = self.admin.authority.get_key(&caller, parse_key_id(&key_id)?).await?;
+        let read = self
+            .admin
+            .authority
+            .get_key(&caller, parse_key_id(&key_id)?)
+            .await?;
         Ok(Response::new(pb::GetKeyResponse {
             key: Some(convert::key(read.value, self.clock.now())),
             revision: read.revision.as_u64(),
@@ -75,8 +79,16 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let read = self.admin.authority.list_keys(&caller, query).await?;
         let now = self.clock.now();
         Ok(Response::new(pb::ListKeysResponse {
-            keys: read.value.items.into_iter().map(|key| convert::key(key, now)).collect(),
-            next_page_token: self.admin.pages.token(&caller, "keys", &filters, read.value.next),
+            keys: read
+                .value
+                .items
+                .into_iter()
+                .map(|key| convert::key(key, now))
+                .collect(),
+            next_page_token: self
+                .admin
+                .pages
+                .token(&caller, "keys", &filters, read.value.next),
             revision: read.revision.as_u64(),
         }))
     }
@@ -87,7 +99,11 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
     ) -> Result<Response<pb::GetKeyScopesResponse>, Status> {
         let caller = self.admin.callers.caller(&request)?;
         let pb::GetKeyScopesRequest { key_id } = request.into_inner();
-        let read = self.admin.authority.key_scopes(&caller, parse_key_id(&key_id)?).await?;
+        let read = self
+            .admin
+            .authority
+            .key_scopes(&caller, parse_key_id(&key_id)?)
+            .await?;
         Ok(Response::new(pb::GetKeyScopesResponse {
             granted: convert::words(&read.value.granted),
             effective: convert::words(&read.value.effective),
@@ -141,7 +157,11 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::RevokeKeyRequest>,
     ) -> Result<Response<pb::RevokeKeyResponse>, Status> {
         let caller = self.admin.callers.caller(&request)?;
-        let pb::RevokeKeyRequest { key_id, reason, wait } = request.into_inner();
+        let pb::RevokeKeyRequest {
+            key_id,
+            reason,
+            wait,
+        } = request.into_inner();
         let mut bad = Violations::default();
         fields::wait(&mut bad, wait);
         let reason = fields::reason(&mut bad, "reason", reason);
@@ -193,7 +213,10 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let page = self.admin.authority.list_events(&caller, query).await?;
         Ok(Response::new(pb::ListEventsResponse {
             events: page.items.into_iter().map(convert::event).collect(),
-            next_page_token: self.admin.pages.token(&caller, "events", &filters, page.next),
+            next_page_token: self
+                .admin
+                .pages
+                .token(&caller, "events", &filters, page.next),
         }))
     }
 }
@@ -218,10 +241,18 @@ impl KeyAdminService {
         } = asked;
         let mut bad = Violations::default();
         let limit = page::size(&mut bad, page_size);
-        let cursor = self.admin.pages.cursor(&mut bad, caller, "keys", filters, page_token);
+        let cursor = self
+            .admin
+            .pages
+            .cursor(&mut bad, caller, "keys", filters, page_token);
         let partner = fields::optional(&mut bad, "partner", &partner, PartnerId::parse);
         let project = fields::optional(&mut bad, "project", &project, ProjectId::parse);
-        let environment = fields::optional(&mut bad, "environment", &environment, EnvironmentName::parse);
+        let environment = fields::optional(
+            &mut bad,
+            "environment",
+            &environment,
+            EnvironmentName::parse,
+        );
         let states = states
             .into_iter()
             .enumerate()
@@ -261,7 +292,10 @@ impl KeyAdminService {
         } = asked;
         let mut bad = Violations::default();
         let limit = page::size(&mut bad, page_size);
-        let cursor = self.admin.pages.cursor(&mut bad, caller, "events", filters, page_token);
+        let cursor = self
+            .admin
+            .pages
+            .cursor(&mut bad, caller, "events", filters, page_token);
         let query = EventQuery {
             realm: fields::optional(&mut bad, "realm", &realm, RealmId::parse),
             partner: fields::optional(&mut bad, "partner", &partner, PartnerId::parse),
@@ -272,7 +306,10 @@ impl KeyAdminService {
             from: fields::timestamp(&mut bad, "start_time", start_time),
             until: fields::timestamp(&mut bad, "end_time", end_time),
             before: fields::optional(&mut bad, "page_token", &cursor, |cursor| {
-                cursor.parse::<u64>().map(Revision::from).map_err(|_| "does not lead on here")
+                cursor
+                    .parse::<u64>()
+                    .map(Revision::from)
+                    .map_err(|_| "does not lead on here")
             }),
             limit,
         };
@@ -324,7 +361,12 @@ fn new_key(request: pb::IssueKeyRequest, now: Timestamp) -> Result<NewKey, Refus
     let partner = fields::optional(&mut bad, "partner", &partner, PartnerId::parse);
     let project = fields::optional(&mut bad, "project", &project, ProjectId::parse);
     let level = fields::level(&mut bad, "level", level);
-    let environment = fields::optional(&mut bad, "environment", &environment, EnvironmentName::parse);
+    let environment = fields::optional(
+        &mut bad,
+        "environment",
+        &environment,
+        EnvironmentName::parse,
+    );
     let name = fields::name(&mut bad, "name", name);
     let scopes = fields::scopes(&mut bad, &scopes);
     let expires_at = fields::timestamp(&mut bad, "expire_time", expire_time);

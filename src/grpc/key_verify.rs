@@ -66,16 +66,19 @@ impl KeyVerifyService {
             return Err(status::behind());
         }
         let question = question(view, request)?;
-        let decision = decide(&question, view, &self.peppers, now).map_err(|undecided| match undecided {
-            Undecided::Corrupt => {
-                tracing::error!("a key was presented of which what is stored cannot be read");
-                status::internal()
-            }
-            Undecided::PepperMissing => {
-                tracing::error!("a key was presented whose version of the pepper the pepper file lacks");
-                status::pepper_missing()
-            }
-        })?;
+        let decision =
+            decide(&question, view, &self.peppers, now).map_err(|undecided| match undecided {
+                Undecided::Corrupt => {
+                    tracing::error!("a key was presented of which what is stored cannot be read");
+                    status::internal()
+                }
+                Undecided::PepperMissing => {
+                    tracing::error!(
+                        "a key was presented whose version of the pepper the pepper file lacks"
+                    );
+                    status::pepper_missing()
+                }
+            })?;
         Ok(response(view, question.realm, &decision, now))
     }
 }
@@ -86,9 +89,11 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
         &self,
         request: Request<pb::VerifyRequest>,
     ) -> Result<Response<pb::VerifyResponse>, Status> {
-        let answer = self.with_caller(request.metadata(), request.remote_addr(), |view, caller, now| {
-            self.answer(view, caller, now, request.get_ref())
-        })?;
+        let answer = self.with_caller(
+            request.metadata(),
+            request.remote_addr(),
+            |view, caller, now| self.answer(view, caller, now, request.get_ref()),
+        )?;
         Ok(Response::new(answer))
     }
 
@@ -97,23 +102,27 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
         request: Request<pb::VerifyBatchRequest>,
     ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
         let pb::VerifyBatchRequest { requests } = request.get_ref();
-        let results = self.with_caller(request.metadata(), request.remote_addr(), |view, caller, now| {
-            if requests.len() > MAX_BATCH {
-                let mut bad = Violations::default();
-                bad.add("requests", "must be 100 at the most");
-                return bad.finish(None).map_err(status::invalid);
-            }
-            let result = |request| {
-                use pb::verify_batch_result::Result::{Error, Response};
-                pb::VerifyBatchResult {
-                    result: Some(match self.answer(view, caller, now, request) {
-                        Ok(answer) => Response(answer),
-                        Err(error) => Error(status::as_message(&error)),
-                    }),
+        let results = self.with_caller(
+            request.metadata(),
+            request.remote_addr(),
+            |view, caller, now| {
+                if requests.len() > MAX_BATCH {
+                    let mut bad = Violations::default();
+                    bad.add("requests", "must be 100 at the most");
+                    return bad.finish(None).map_err(status::invalid);
                 }
-            };
-            Ok(requests.iter().map(result).collect())
-        })?;
+                let result = |request| {
+                    use pb::verify_batch_result::Result::{Error, Response};
+                    pb::VerifyBatchResult {
+                        result: Some(match self.answer(view, caller, now, request) {
+                            Ok(answer) => Response(answer),
+                            Err(error) => Error(status::as_message(&error)),
+                        }),
+                    }
+                };
+                Ok(requests.iter().map(result).collect())
+            },
+        )?;
         Ok(Response::new(pb::VerifyBatchResponse { results }))
     }
 }
@@ -122,7 +131,10 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
 ///
 /// What comes from the gateway's configuration is checked. What the presenter of a key may have chosen, as its key, the
 /// project or the partner, is compared as it is, whatever it is: it can only lead to a denial.
-fn question<'q>(view: &'q View<'_>, request: &'q pb::VerifyRequest) -> Result<Question<'q>, Status> {
+fn question<'q>(
+    view: &'q View<'_>,
+    request: &'q pb::VerifyRequest,
+) -> Result<Question<'q>, Status> {
     let pb::VerifyRequest {
         key,
         realm,
@@ -135,10 +147,16 @@ fn question<'q>(view: &'q View<'_>, request: &'q pb::VerifyRequest) -> Result<Qu
         min_revision: _,
     } = request;
     let mut bad = Violations::default();
-    let Some(realm) = bad.check("realm", view.realm(realm).ok_or("is not a realm of this authority")) else {
+    let Some(realm) = bad.check(
+        "realm",
+        view.realm(realm).ok_or("is not a realm of this authority"),
+    ) else {
         return bad.finish(None).map_err(status::invalid);
     };
-    let environment = bad.check("environment", realm.definition.environment_or_only(environment));
+    let environment = bad.check(
+        "environment",
+        realm.definition.environment_or_only(environment),
+    );
     let scopes = scope_set(&mut bad, realm, "scopes", scopes);
     let any_scopes = scope_set(&mut bad, realm, "any_scopes", any_scopes);
     let client = bad.check("client_ip", client_ip(client)).flatten();
@@ -156,7 +174,10 @@ fn question<'q>(view: &'q View<'_>, request: &'q pb::VerifyRequest) -> Result<Qu
     .map_err(status::invalid)
 }
 
-fn target_of<'q>(bad: &mut Violations, target: Option<&'q pb::verify_request::Target>) -> Target<'q> {
+fn target_of<'q>(
+    bad: &mut Violations,
+    target: Option<&'q pb::verify_request::Target>,
+) -> Target<'q> {
     use pb::verify_request::Target as Asked;
     match target {
         None => Target::Partner,
@@ -174,7 +195,12 @@ fn target_of<'q>(bad: &mut Violations, target: Option<&'q pb::verify_request::Ta
     }
 }
 
-fn scope_set(bad: &mut Violations, realm: &MirroredRealm, field: &str, names: &[String]) -> ScopeSet {
+fn scope_set(
+    bad: &mut Violations,
+    realm: &MirroredRealm,
+    field: &str,
+    names: &[String],
+) -> ScopeSet {
     let mut set = ScopeSet::default();
     for (i, name) in names.iter().enumerate() {
         match realm.ladder.rank(name) {
@@ -232,13 +258,19 @@ fn verified_key(key: &KeyFacts, realm: &MirroredRealm) -> pb::VerifiedKey {
         id: id.to_string(),
         realm: realm_id.to_string(),
         partner: partner.id.to_string(),
-        project: project.as_ref().map(ToString::to_string).unwrap_or_default(),
+        project: project
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         level: convert::level(key.level()).into(),
         environment: environment.to_string(),
         name: name.to_string(),
         scopes: convert::words(realm.ladder.names(key.effective(&realm.ladder))),
         full_access: *full_access,
-        labels: labels.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+        labels: labels
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect(),
         expire_time: convert::expiry(*expires_at),
     }
 }

@@ -33,7 +33,13 @@ impl Pages {
 
     /// The token for the page that begins at `next`; empty if there is none. `list` names the question, `filters` is all
     /// that was asked.
-    pub(super) fn token(&self, caller: &Caller, list: &str, filters: &[u8], next: Option<String>) -> String {
+    pub(super) fn token(
+        &self,
+        caller: &Caller,
+        list: &str,
+        filters: &[u8],
+        next: Option<String>,
+    ) -> String {
         next.map_or_else(String::new, |next| {
             let mut token = self.sealed(caller, list, filters, &next).to_vec();
             token.extend(next.as_bytes());
@@ -61,14 +67,27 @@ impl Pages {
         });
         bad.check(
             "page_token",
-            cursor.ok_or("must be the next_page_token of an answer to the same caller with the same filters"),
+            cursor.ok_or(
+                "must be the next_page_token of an answer to the same caller with the same filters",
+            ),
         )
         .unwrap_or_default()
     }
 
-    fn sealed(&self, caller: &Caller, list: &str, filters: &[u8], cursor: &str) -> [u8; SEAL_WIDTH] {
+    fn sealed(
+        &self,
+        caller: &Caller,
+        list: &str,
+        filters: &[u8],
+        cursor: &str,
+    ) -> [u8; SEAL_WIDTH] {
         let mut mac = self.seal.clone();
-        for part in [caller.key.as_bytes().as_slice(), list.as_bytes(), filters, cursor.as_bytes()] {
+        for part in [
+            caller.key.as_bytes().as_slice(),
+            list.as_bytes(),
+            filters,
+            cursor.as_bytes(),
+        ] {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part);
         }
@@ -103,7 +122,13 @@ mod tests {
         }
     }
 
-    fn read(pages: &Pages, caller: &Caller, list: &str, filters: &[u8], token: &str) -> Option<String> {
+    fn read(
+        pages: &Pages,
+        caller: &Caller,
+        list: &str,
+        filters: &[u8],
+        token: &str,
+    ) -> Option<String> {
         let mut bad = Violations::default();
         let cursor = pages.cursor(&mut bad, caller, list, filters, token);
         bad.is_empty().then_some(cursor)
@@ -113,11 +138,23 @@ mod tests {
     fn a_token_leads_on_for_the_same_caller_and_question_only() {
         let pages = Pages::new(&[1; 32]);
         let token = pages.token(&caller(1), "keys", b"filters", Some("here".to_owned()));
-        assert_eq!(read(&pages, &caller(1), "keys", b"filters", &token).as_deref(), Some("here"));
+        assert_eq!(
+            read(&pages, &caller(1), "keys", b"filters", &token).as_deref(),
+            Some("here")
+        );
         assert_eq!(read(&pages, &caller(2), "keys", b"filters", &token), None);
         assert_eq!(read(&pages, &caller(1), "events", b"filters", &token), None);
         assert_eq!(read(&pages, &caller(1), "keys", b"others", &token), None);
-        assert_eq!(read(&Pages::new(&[2; 32]), &caller(1), "keys", b"filters", &token), None);
+        assert_eq!(
+            read(
+                &Pages::new(&[2; 32]),
+                &caller(1),
+                "keys",
+                b"filters",
+                &token
+            ),
+            None
+        );
         for odd in ["x", "AAAA", "!!!", &token[1..]] {
             assert_eq!(read(&pages, &caller(1), "keys", b"filters", odd), None);
         }
@@ -126,7 +163,10 @@ mod tests {
     #[test]
     fn the_first_page_needs_no_token_and_the_last_gives_none() {
         let pages = Pages::new(&[1; 32]);
-        assert_eq!(read(&pages, &caller(1), "keys", b"", "").as_deref(), Some(""));
+        assert_eq!(
+            read(&pages, &caller(1), "keys", b"", "").as_deref(),
+            Some("")
+        );
         assert_eq!(pages.token(&caller(1), "keys", b"", None), "");
     }
 

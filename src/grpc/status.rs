@@ -29,8 +29,12 @@ impl From<Refusal> for Status {
             Refusal::CallerGone => unauthenticated(&message),
             Refusal::Forbidden(_) => error(Code::PermissionDenied, message, info("NOT_ALLOWED")),
             Refusal::NotFound(_) => error(Code::NotFound, message, info("NOT_FOUND")),
-            Refusal::AlreadyExists(_) => error(Code::AlreadyExists, message, info("ALREADY_EXISTS")),
-            Refusal::Precondition { reason, .. } => error(Code::FailedPrecondition, message, info(reason)),
+            Refusal::AlreadyExists(_) => {
+                error(Code::AlreadyExists, message, info("ALREADY_EXISTS"))
+            }
+            Refusal::Precondition { reason, .. } => {
+                error(Code::FailedPrecondition, message, info(reason))
+            }
             Refusal::Conflict(_) => error(Code::Aborted, message, info("CHANGED_MEANWHILE")),
             Refusal::Busy(_) => error(Code::ResourceExhausted, message, retry("BUSY", RETRY_SOON)),
             Refusal::Store(store::Error::Unavailable(cause)) => {

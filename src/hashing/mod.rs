@@ -15,7 +15,10 @@ pub use root::{RootCost, Roots, RootsBusy};
 /// If the operating system has none to give: nothing that must be unguessable can be made then.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
-    #[expect(clippy::disallowed_methods, reason = "this is the one home of randomness")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one home of randomness"
+    )]
     getrandom::fill(&mut bytes).expect("the operating system's random generator");
     bytes
 }

@@ -186,18 +186,34 @@ mod tests {
         let made = Peppers::create(&path).unwrap();
         let read = Peppers::load(&path).unwrap().unwrap();
         assert_eq!(made.canary(1), read.canary(1));
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(Peppers::create(&path).is_err(), "a pepper is never overwritten");
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+        assert!(
+            Peppers::create(&path).is_err(),
+            "a pepper is never overwritten"
+        );
     }
 
     #[test]
     fn a_file_that_is_none_is_refused_without_being_repeated() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pepper.toml");
-        for text in ["", "canary-text", "[peppers]\n", "[peppers]\n1 = \"c0ffee\"\n", "[peppers]\nx = \"00\"\n"] {
+        for text in [
+            "",
+            "canary-text",
+            "[peppers]\n",
+            "[peppers]\n1 = \"c0ffee\"\n",
+            "[peppers]\nx = \"00\"\n",
+        ] {
             fs::write(&path, text).unwrap();
             let error = Peppers::load(&path).err().unwrap().to_string();
-            assert!(error.contains("[peppers]") && !error.contains("c0ffee") && !error.contains("canary-text"));
+            assert!(
+                error.contains("[peppers]")
+                    && !error.contains("c0ffee")
+                    && !error.contains("canary-text")
+            );
         }
     }
 
@@ -206,17 +222,31 @@ mod tests {
         let (peppers, secret) = (Peppers::for_test(1), SecretBytes::new([5; 32]));
         let digest = peppers.digest(1, id(), &secret).unwrap();
         assert_eq!(peppers.proves(&digest, id(), &secret), Some(true));
-        assert_eq!(peppers.proves(&digest, id(), &SecretBytes::new([6; 32])), Some(false));
-        assert_eq!(peppers.proves(&digest, KeyId::from_bytes([8; 16]), &secret), Some(false));
-        assert_eq!(Peppers::for_test(2).proves(&digest, id(), &secret), Some(false));
-        let later = Digest { pepper: 2, ..digest };
+        assert_eq!(
+            peppers.proves(&digest, id(), &SecretBytes::new([6; 32])),
+            Some(false)
+        );
+        assert_eq!(
+            peppers.proves(&digest, KeyId::from_bytes([8; 16]), &secret),
+            Some(false)
+        );
+        assert_eq!(
+            Peppers::for_test(2).proves(&digest, id(), &secret),
+            Some(false)
+        );
+        let later = Digest {
+            pepper: 2,
+            ..digest
+        };
         assert_eq!(peppers.proves(&later, id(), &secret), None);
     }
 
     #[test]
     fn the_digest_is_hmac_sha256_of_label_id_and_secret() {
         // Computed apart, with Python: hmac.new(bytes([1])*32, b"verify"+bytes([9])*16+bytes([5])*32, "sha256").
-        let digest = Peppers::for_test(1).digest(1, id(), &SecretBytes::new([5; 32])).unwrap();
+        let digest = Peppers::for_test(1)
+            .digest(1, id(), &SecretBytes::new([5; 32]))
+            .unwrap();
         assert_eq!(digest.mac[..4], HMAC_HEAD);
     }
 

@@ -100,12 +100,18 @@ mod tests {
 
     use super::*;
 
-    const LEAST: RootCost = RootCost { memory_kib: 8, passes: 1 };
+    const LEAST: RootCost = RootCost {
+        memory_kib: 8,
+        passes: 1,
+    };
 
     #[tokio::test]
     async fn a_root_proves_its_secret_and_no_other() {
         let roots = Roots::new(LEAST).unwrap();
-        let root = roots.make(Arc::new(SecretBytes::new([3; 32]))).await.unwrap();
+        let root = roots
+            .make(Arc::new(SecretBytes::new([3; 32])))
+            .await
+            .unwrap();
         let root = PasswordHash::new(&root).unwrap();
         assert!(Argon2::default().verify_password(&[3; 32], &root).is_ok());
         assert!(Argon2::default().verify_password(&[4; 32], &root).is_err());
@@ -115,13 +121,33 @@ mod tests {
     #[tokio::test]
     async fn a_full_pool_says_so_at_once() {
         let roots = Roots::new(LEAST).unwrap();
-        let _all = roots.admitted.try_acquire_many(roots.admitted.available_permits() as u32).unwrap();
-        assert!(roots.make(Arc::new(SecretBytes::new([3; 32]))).await.is_err());
+        let _all = roots
+            .admitted
+            .try_acquire_many(roots.admitted.available_permits() as u32)
+            .unwrap();
+        assert!(
+            roots
+                .make(Arc::new(SecretBytes::new([3; 32])))
+                .await
+                .is_err()
+        );
     }
 
     #[test]
     fn the_default_cost_is_what_owasp_recommends() {
-        assert_eq!(RootCost::default(), RootCost { memory_kib: 19_456, passes: 2 });
-        assert!(Roots::new(RootCost { memory_kib: 1, passes: 1 }).is_err());
+        assert_eq!(
+            RootCost::default(),
+            RootCost {
+                memory_kib: 19_456,
+                passes: 2
+            }
+        );
+        assert!(
+            Roots::new(RootCost {
+                memory_kib: 1,
+                passes: 1
+            })
+            .is_err()
+        );
     }
 }

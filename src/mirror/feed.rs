@@ -97,20 +97,31 @@ impl Feed {
         let sent = self.clock.now();
         let mut snapshot = self.store.snapshot().await?;
         let entries = snapshot.feed(self.last.0, TOO_MANY).await?;
-        let known = entries.first().is_some_and(|first| (first.revision, first.stamp) == self.last);
-        let Some(last) = entries.last().filter(|_| known && entries.len() < TOO_MANY as usize) else {
+        let known = entries
+            .first()
+            .is_some_and(|first| (first.revision, first.stamp) == self.last);
+        let Some(last) = entries
+            .last()
+            .filter(|_| known && entries.len() < TOO_MANY as usize)
+        else {
             drop(snapshot);
             return self.reload(known).await;
         };
         let last = (last.revision, last.stamp);
         if entries.len() > 1 {
-            let subjects = entries.into_iter().skip(1).map(|entry| entry.subject).collect();
+            let subjects = entries
+                .into_iter()
+                .skip(1)
+                .map(|entry| entry.subject)
+                .collect();
             apply(&mut snapshot, &self.mirror.index(), subjects).await?;
         }
         drop(snapshot);
         self.last = last;
         self.mirror.index().set_current(last.0, sent);
-        self.mirror.applied.send_if_modified(|applied| std::mem::replace(applied, last.0) != last.0);
+        self.mirror
+            .applied
+            .send_if_modified(|applied| std::mem::replace(applied, last.0) != last.0);
         Ok(())
     }
 
@@ -125,7 +136,10 @@ impl Feed {
                 self.last.0,
                 index.revision()
             );
-            tracing::error!(reason, "this server stays in service for what it denied, but is not ready");
+            tracing::error!(
+                reason,
+                "this server stays in service for what it denied, but is not ready"
+            );
             self.mirror.distrust.send_replace(Some(reason));
         }
         self.last = (index.revision(), stamp);
@@ -160,12 +174,22 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Index, i64), Error> {
 
 /// Brings the present state of every subject into the index. What changed twice is brought in once, and outer things before
 /// the inner ones that refer to them.
-async fn apply(snapshot: &mut Snapshot, index: &Index, subjects: Vec<Subject>) -> Result<(), Error> {
+async fn apply(
+    snapshot: &mut Snapshot,
+    index: &Index,
+    subjects: Vec<Subject>,
+) -> Result<(), Error> {
     let mut realms = HashSet::new();
     let mut partners = HashSet::new();
     let mut projects = HashSet::new();
     let mut keys = HashSet::new();
-    for Subject { realm, partner, project, key } in subjects {
+    for Subject {
+        realm,
+        partner,
+        project,
+        key,
+    } in subjects
+    {
         match (partner, project, key) {
             (_, _, Some(key)) => {
                 keys.insert(key);

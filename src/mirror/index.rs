@@ -179,7 +179,9 @@ impl KeyFacts {
         self.allowed_cidrs.is_empty()
             || client.is_some_and(|client| {
                 let client = client.to_canonical();
-                self.allowed_cidrs.iter().any(|range| range.contains(&client))
+                self.allowed_cidrs
+                    .iter()
+                    .any(|range| range.contains(&client))
             })
     }
 }
@@ -188,7 +190,9 @@ impl MirroredRealm {
     /// Whether there is such a project and it belongs to this partner.
     pub fn owns(&self, partner: &PartnerId, project: &str) -> bool {
         let projects = self.members.projects.pin();
-        projects.get(project).is_some_and(|owner| owner.id == *partner)
+        projects
+            .get(project)
+            .is_some_and(|owner| owner.id == *partner)
     }
 }
 
@@ -226,12 +230,12 @@ impl Index {
 
     // What follows is the feed's alone.
 
-    pub(super) fn set_current(&self, revision: Revision, as_of: Timestamp) {
+    pub(crate) fn set_current(&self, revision: Revision, as_of: Timestamp) {
         self.as_of.store(as_of.as_micros(), Ordering::Release);
         self.revision.store(revision.as_u64(), Ordering::Release);
     }
 
-    pub(super) fn put_realm(&self, definition: Realm) {
+    pub(crate) fn put_realm(&self, definition: Realm) {
         let mut realms = self.realms().as_ref().clone();
         let before = realms.by_id.get(&definition.id);
         let realm = MirroredRealm {
@@ -239,11 +243,13 @@ impl Index {
             members: before.map_or_else(Arc::default, |realm| Arc::clone(&realm.members)),
             definition,
         };
-        realms.by_id.insert(realm.definition.id.clone(), Arc::new(realm));
+        realms
+            .by_id
+            .insert(realm.definition.id.clone(), Arc::new(realm));
         self.set_realms(realms);
     }
 
-    pub(super) fn remove_realm(&self, id: &RealmId) {
+    pub(crate) fn remove_realm(&self, id: &RealmId) {
         let mut realms = self.realms().as_ref().clone();
         realms.by_id.remove(id);
         self.set_realms(realms);
@@ -254,12 +260,18 @@ impl Index {
     }
 
     fn set_realms(&self, mut realms: Realms) {
-        realms.prefixes = realms.by_id.values().map(|realm| realm.definition.prefix.clone()).collect();
+        realms.prefixes = realms
+            .by_id
+            .values()
+            .map(|realm| realm.definition.prefix.clone())
+            .collect();
         self.realms.store(Arc::new(realms));
     }
 
-    pub(super) fn put_partner(&self, partner: &Partner) {
-        let Some(realm) = self.realm(partner.realm.as_str()) else { return };
+    pub(crate) fn put_partner(&self, partner: &Partner) {
+        let Some(realm) = self.realm(partner.realm.as_str()) else {
+            return;
+        };
         let partners = realm.members.partners.pin();
         match partners.get(&partner.id) {
             Some(known) => known.suspended.store(partner.suspended, Ordering::Release),
@@ -273,28 +285,40 @@ impl Index {
         }
     }
 
-    pub(super) fn remove_partner(&self, realm: &RealmId, id: &PartnerId) {
-        let Some(realm) = self.realm(realm.as_str()) else { return };
-        realm.members.projects.pin().retain(|_, owner| owner.id != *id);
+    pub(crate) fn remove_partner(&self, realm: &RealmId, id: &PartnerId) {
+        let Some(realm) = self.realm(realm.as_str()) else {
+            return;
+        };
+        realm
+            .members
+            .projects
+            .pin()
+            .retain(|_, owner| owner.id != *id);
         realm.members.partners.pin().remove(id);
     }
 
-    pub(super) fn put_project(&self, project: &Project) {
-        let Some(realm) = self.realm(project.realm.as_str()) else { return };
+    pub(crate) fn put_project(&self, project: &Project) {
+        let Some(realm) = self.realm(project.realm.as_str()) else {
+            return;
+        };
         if let Some(owner) = realm.members.partners.pin().get(&project.partner) {
-            realm.members.projects.pin().insert(project.id.clone(), Arc::clone(owner));
+            realm
+                .members
+                .projects
+                .pin()
+                .insert(project.id.clone(), Arc::clone(owner));
         } else {
             tracing::error!(realm = %project.realm, project = %project.id, "a project belongs to no partner");
         }
     }
 
-    pub(super) fn remove_project(&self, realm: &RealmId, id: &ProjectId) {
+    pub(crate) fn remove_project(&self, realm: &RealmId, id: &ProjectId) {
         if let Some(realm) = self.realm(realm.as_str()) {
             realm.members.projects.pin().remove(id);
         }
     }
 
-    pub(super) fn put_key(&self, id: KeyId, key: Result<Key, store::Error>) {
+    pub(crate) fn put_key(&self, id: KeyId, key: Result<Key, store::Error>) {
         let entry = match key {
             Ok(key) => self.facts(key).map_or(Entry::Corrupt, Entry::Key),
             Err(error) => {
@@ -305,7 +329,7 @@ impl Index {
         self.keys.pin().insert(id, entry);
     }
 
-    pub(super) fn remove_key(&self, id: KeyId) {
+    pub(crate) fn remove_key(&self, id: KeyId) {
         self.keys.pin().remove(&id);
     }
 
@@ -327,7 +351,11 @@ impl Index {
             return None;
         };
         let granted = realm.ladder.granted(&key.access);
-        if key.access.granted().any(|scope| realm.ladder.rank(scope.as_str()).is_none()) {
+        if key
+            .access
+            .granted()
+            .any(|scope| realm.ladder.rank(scope.as_str()).is_none())
+        {
             tracing::error!(key_id = %key.id, "a key was granted a scope that its realm does not know; it gives nothing");
         }
         Some(KeyFacts {
@@ -342,7 +370,11 @@ impl Index {
             }),
             environment: environment.name.clone(),
             name: key.name.into(),
-            labels: key.labels.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            labels: key
+                .labels
+                .into_iter()
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
             allowed_cidrs: key.allowed_cidrs.into(),
             granted,
             full_access: matches!(key.access, Access::Full),
@@ -361,7 +393,7 @@ impl Index {
     }
 
     /// Keeps denied what `before` denied for ever. Returns how many keys had to be denied against the store's word.
-    pub(super) fn keep_revoked(&self, before: &Self) -> usize {
+    pub(crate) fn keep_revoked(&self, before: &Self) -> usize {
         let keys = self.keys.pin();
         let mut kept = 0;
         for (id, entry) in &before.keys.pin() {
@@ -390,7 +422,10 @@ impl Index {
                 );
             }
             for (project, owner) in &realm.members.projects.pin() {
-                all.insert(format!("project {id} {project}"), format!("of {}", owner.id));
+                all.insert(
+                    format!("project {id} {project}"),
+                    format!("of {}", owner.id),
+                );
             }
         }
         for (id, entry) in &self.keys.pin() {
@@ -426,7 +461,13 @@ impl Index {
         // Ranks are an accident of history, names are not.
         let granted: Vec<String> = self
             .realm(realm.as_str())
-            .map(|realm| realm.ladder.names(*granted).map(ToString::to_string).collect())
+            .map(|realm| {
+                realm
+                    .ladder
+                    .names(*granted)
+                    .map(ToString::to_string)
+                    .collect()
+            })
             .unwrap_or_default();
         let secrets: Vec<_> = secrets
             .iter()

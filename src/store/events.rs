@@ -64,7 +64,13 @@ impl Change {
             time,
             actor: Actor { key: actor, peer },
             kind,
-            subject: Subject { realm, partner, project, key },
+            subject:
+                Subject {
+                    realm,
+                    partner,
+                    project,
+                    key,
+                },
             detail,
         } = event;
         let detail = serde_json::to_string(detail).expect("a map of texts is JSON");
@@ -96,7 +102,14 @@ impl Change {
 impl Snapshot {
     /// The events from `first` on, that one included, in their order; at most `limit`.
     pub async fn feed(&mut self, first: Revision, limit: u32) -> Result<Vec<FeedEntry>, Error> {
-        type Row = (i64, i64, String, Option<String>, Option<String>, Option<Uuid>);
+        type Row = (
+            i64,
+            i64,
+            String,
+            Option<String>,
+            Option<String>,
+            Option<Uuid>,
+        );
         let rows: Vec<Row> = on!(self.session, conn => {
             sqlx::query_as(
                 "SELECT revision, stamp, realm, partner, project, key_id
@@ -121,7 +134,10 @@ impl Snapshot {
     }
 
     /// A page of the events that the filter lets through, newest first. One that cannot be read is left out and logged.
-    pub async fn list_events(&mut self, filter: &EventFilter) -> Result<Page<Event, Revision>, Error> {
+    pub async fn list_events(
+        &mut self,
+        filter: &EventFilter,
+    ) -> Result<Page<Event, Revision>, Error> {
         let rows: Vec<EventRow> = on!(self.session, conn => {
             let mut query = QueryBuilder::new(
                 "SELECT revision, time, actor, peer, kind, realm, partner, project, key_id, detail FROM events WHERE TRUE",
@@ -150,14 +166,19 @@ impl Snapshot {
             query.push(" ORDER BY revision DESC LIMIT ").push_bind(page_and_one(filter.limit));
             query.build_query_as().fetch_all(&mut *conn).await?
         });
-        Ok(Page::new(rows, filter.limit, |row| revision(row.0), |row| {
-            let number = row.0;
-            let event = read(row);
-            if event.is_none() {
-                tracing::error!(revision = number, "an event cannot be read");
-            }
-            event
-        }))
+        Ok(Page::new(
+            rows,
+            filter.limit,
+            |row| revision(row.0),
+            |row| {
+                let number = row.0;
+                let event = read(row);
+                if event.is_none() {
+                    tracing::error!(revision = number, "an event cannot be read");
+                }
+                event
+            },
+        ))
     }
 }
 

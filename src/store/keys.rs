@@ -84,11 +84,16 @@ impl Snapshot {
             query.push(" ORDER BY id DESC LIMIT ").push_bind(page_and_one(filter.limit));
             query.build_query_as().fetch_all(&mut *conn).await?
         });
-        Ok(Page::new(rows, filter.limit, |row| KeyId::from(row.0), |row| {
-            read(row)
-                .inspect_err(|error| tracing::error!(%error, "a key is left out of a list"))
-                .ok()
-        }))
+        Ok(Page::new(
+            rows,
+            filter.limit,
+            |row| KeyId::from(row.0),
+            |row| {
+                read(row)
+                    .inspect_err(|error| tracing::error!(%error, "a key is left out of a list"))
+                    .ok()
+            },
+        ))
     }
 
     /// Hands every key to `each`, in no order; for one that cannot be read, why.
@@ -143,7 +148,11 @@ impl Snapshot {
     }
 
     /// How many keys of the realm were granted this scope by name.
-    pub async fn count_keys_with(&mut self, realm: &RealmId, scope: &ScopeName) -> Result<u64, Error> {
+    pub async fn count_keys_with(
+        &mut self,
+        realm: &RealmId,
+        scope: &ScopeName,
+    ) -> Result<u64, Error> {
         // The column is a JSON list; scopes hold no quotes, and of LIKE's wildcards only the underscore.
         let pattern = format!("%\"{}\"%", scope.as_str().replace('_', "\\_"));
         let count: i64 = on!(self.session, conn => {
@@ -194,7 +203,12 @@ impl Change {
     }
 
     /// Stores the root of a key's secret.
-    pub async fn insert_root(&mut self, id: KeyId, secret: &Secret, root: &str) -> Result<(), Error> {
+    pub async fn insert_root(
+        &mut self,
+        id: KeyId,
+        secret: &Secret,
+        root: &str,
+    ) -> Result<(), Error> {
         on!(self.snapshot.session, conn => {
             sqlx::query("INSERT INTO roots (key_id, created_at, root) VALUES ($1, $2, $3)")
                 .bind(id.as_uuid())

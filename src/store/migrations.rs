@@ -5,12 +5,20 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// The steps of the embedded store.
 pub(super) fn sqlite() -> Migrator {
-    migrator(&[(1, "authority", include_str!("../../migrations/sqlite/0001_authority.sql"))])
+    migrator(&[(
+        1,
+        "authority",
+        include_str!("../../migrations/sqlite/0001_authority.sql"),
+    )])
 }
 
 /// The steps of the shared store.
 pub(super) fn postgres() -> Migrator {
-    migrator(&[(1, "authority", include_str!("../../migrations/postgres/0001_authority.sql"))])
+    migrator(&[(
+        1,
+        "authority",
+        include_str!("../../migrations/postgres/0001_authority.sql"),
+    )])
 }
 
 fn migrator(steps: &[(i64, &'static str, &'static str)]) -> Migrator {

@@ -96,7 +96,8 @@ impl Store {
         let session = match &self.engine {
             Engine::Sqlite { read, .. } => Session::Sqlite(read.begin_with("BEGIN").await?),
             Engine::Postgres(pool) => Session::Postgres(
-                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?,
+                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                    .await?,
             ),
         };
         Ok(Snapshot { session })
@@ -110,7 +111,9 @@ impl Store {
     async fn write(&self) -> Result<Snapshot, Error> {
         self.sessions.fetch_add(1, Ordering::Relaxed);
         let session = match &self.engine {
-            Engine::Sqlite { write, .. } => Session::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?),
+            Engine::Sqlite { write, .. } => {
+                Session::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?)
+            }
             Engine::Postgres(pool) => Session::Postgres(pool.begin().await?),
         };
         Ok(Snapshot { session })

@@ -14,7 +14,8 @@ impl Store {
     /// Connects to a PostgreSQL database and brings its schema up to date. Nothing serves from one yet; it is here so that
     /// every statement is checked for both engines.
     pub async fn connect_postgres(url: &str) -> Result<Self, OpenError> {
-        let refused = |error: sqlx::Error| OpenError(format!("the database cannot be reached: {error}"));
+        let refused =
+            |error: sqlx::Error| OpenError(format!("the database cannot be reached: {error}"));
         let options = PgConnectOptions::from_str(url)
             .map_err(refused)?
             // A writer that hangs must not hold the counter of revisions for ever.

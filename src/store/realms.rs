@@ -51,7 +51,8 @@ impl Snapshot {
                 .fetch_optional(&mut *conn)
                 .await?
         });
-        row.map(|id| RealmId::parse(&id).map_err(|_| corrupt("realm", &id))).transpose()
+        row.map(|id| RealmId::parse(&id).map_err(|_| corrupt("realm", &id)))
+            .transpose()
     }
 
     /// A page of the realms, in the order of their ids, after the one of this id.
@@ -69,7 +70,12 @@ impl Snapshot {
             .fetch_all(&mut *conn)
             .await?
         });
-        Ok(Page::new(rows, limit, |cells| cells.0.clone(), |cells| logged(read_realm(cells))))
+        Ok(Page::new(
+            rows,
+            limit,
+            |cells| cells.0.clone(),
+            |cells| logged(read_realm(cells)),
+        ))
     }
 
     /// The partner of this id.
@@ -110,7 +116,12 @@ impl Snapshot {
             .fetch_all(&mut *conn)
             .await?
         });
-        Ok(Page::new(rows, limit, |cells| cells.1.clone(), |cells| logged(read_partner(cells))))
+        Ok(Page::new(
+            rows,
+            limit,
+            |cells| cells.1.clone(),
+            |cells| logged(read_partner(cells)),
+        ))
     }
 
     /// Every partner of every realm.
@@ -120,7 +131,10 @@ impl Snapshot {
                 .fetch_all(&mut *conn)
                 .await?
         });
-        Ok(rows.into_iter().filter_map(|cells| logged(read_partner(cells))).collect())
+        Ok(rows
+            .into_iter()
+            .filter_map(|cells| logged(read_partner(cells)))
+            .collect())
     }
 
     /// The project of this id; also a deleted one, with `true`.
@@ -140,9 +154,14 @@ impl Snapshot {
             .fetch_optional(&mut *conn)
             .await?
         });
-        row.map(|(realm, id, partner, display_name, deleted, revision, created_at)| {
-            Ok((read_project((realm, id, partner, display_name, revision, created_at))?, deleted))
-        })
+        row.map(
+            |(realm, id, partner, display_name, deleted, revision, created_at)| {
+                Ok((
+                    read_project((realm, id, partner, display_name, revision, created_at))?,
+                    deleted,
+                ))
+            },
+        )
         .transpose()
     }
 
@@ -169,7 +188,12 @@ impl Snapshot {
                 .push_bind(page_and_one(limit));
             query.build_query_as().fetch_all(&mut *conn).await?
         });
-        Ok(Page::new(rows, limit, |cells| cells.1.clone(), |cells| logged(read_project(cells))))
+        Ok(Page::new(
+            rows,
+            limit,
+            |cells| cells.1.clone(),
+            |cells| logged(read_project(cells)),
+        ))
     }
 
     /// Every project of every realm.
@@ -181,7 +205,10 @@ impl Snapshot {
             .fetch_all(&mut *conn)
             .await?
         });
-        Ok(rows.into_iter().filter_map(|cells| logged(read_project(cells))).collect())
+        Ok(rows
+            .into_iter()
+            .filter_map(|cells| logged(read_project(cells)))
+            .collect())
     }
 
     /// Every realm.
@@ -191,7 +218,10 @@ impl Snapshot {
                 .fetch_all(&mut *conn)
                 .await?
         });
-        Ok(rows.into_iter().filter_map(|cells| logged(read_realm(cells))).collect())
+        Ok(rows
+            .into_iter()
+            .filter_map(|cells| logged(read_realm(cells)))
+            .collect())
     }
 }
 
@@ -353,5 +383,6 @@ fn corrupt(what: &str, id: &str) -> Error {
 }
 
 fn logged<T>(read: Result<T, Error>) -> Option<T> {
-    read.inspect_err(|error| tracing::error!(%error, "a row is left out")).ok()
+    read.inspect_err(|error| tracing::error!(%error, "a row is left out"))
+        .ok()
 }

@@ -20,7 +20,10 @@ impl Store {
     /// data directory's lock.
     pub async fn open_sqlite(file: &Path) -> Result<Self, OpenError> {
         let refused = |error: sqlx::Error| {
-            OpenError(format!("the database {} cannot be opened: {error}", file.display()))
+            OpenError(format!(
+                "the database {} cannot be opened: {error}",
+                file.display()
+            ))
         };
         let options = SqliteConnectOptions::new()
             .filename(file)
@@ -33,7 +36,10 @@ impl Store {
             .pragma("trusted_schema", "OFF")
             .pragma("secure_delete", "FAST")
             .pragma("journal_size_limit", "67108864");
-        let write = pool(1).connect_with(options.clone()).await.map_err(refused)?;
+        let write = pool(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(refused)?;
         assert_sound(&write).await?;
         migrations::sqlite()
             .run(&write)
@@ -63,7 +69,9 @@ async fn assert_sound(write: &SqlitePool) -> Result<(), OpenError> {
         .fetch_one(write)
         .await
         .map_err(read)?;
-    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    let mut parts = version
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or(0));
     let mut part = || parts.next().unwrap_or(0);
     if (part(), part(), part()) < OLDEST_SOUND_SQLITE {
         return Err(OpenError(format!(

@@ -1,1 +1,12 @@
-//! The tests of the running service.
+//! The tests of the running service: the real server, over real sockets, on a real store. Nothing here waits for a fixed
+//! time; what must come about is asked for until it has, or a deadline has passed.
+
+mod crash;
+mod fixtures;
+mod garbage;
+mod history;
+mod python;
+mod secrets;
+mod starting;
+mod stopping;
+mod writers;

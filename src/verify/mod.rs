@@ -126,7 +126,11 @@ fn proven<'k>(
             None => untold = true,
         }
     }
-    if untold { Err(Undecided::PepperMissing) } else { Ok(None) }
+    if untold {
+        Err(Undecided::PepperMissing)
+    } else {
+        Ok(None)
+    }
 }
 
 /// The wanted scopes that the key does not hold.
@@ -198,3 +202,6 @@ impl Decision<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,610 @@
+//! Pins the decision: every verdict, their order, the rules of target and environment, and the boundaries.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::domain::access::Access;
+use crate::domain::ids::{KeyId, PartnerId, Prefix, ProjectId, RealmId, ScopeName, Tag};
+use crate::domain::key::{Digest, Key, Level, Revocation, Secret};
+use crate::domain::key_text::{PlainKey, SecretBytes};
+use crate::domain::partner::{Partner, Project};
+use crate::domain::realm::{Environment, Realm, Scope};
+use crate::mirror::Index;
+
+const NOW: Timestamp = Timestamp::from_micros(1_900_000_000_000_000);
+const MILLISECOND: i64 = 1_000;
+
+fn realm_id(id: &str) -> RealmId {
+    RealmId::parse(id).unwrap()
+}
+
+fn partner_id(id: &str) -> PartnerId {
+    PartnerId::parse(id).unwrap()
+}
+
+fn environment(name: &str, tag: &str) -> Environment {
+    Environment {
+        name: EnvironmentName::parse(name).unwrap(),
+        tag: Tag::parse(tag).unwrap(),
+    }
+}
+
+fn realm(id: &str, prefix: &str) -> Realm {
+    let word = |name: &str| ScopeName::parse(name).unwrap();
+    let scope = |name: &str, implies: &[&str]| Scope {
+        name: word(name),
+        implies: implies.iter().map(|name| word(name)).collect(),
+        description: String::new(),
+    };
+    Realm {
+        id: realm_id(id),
+        prefix: Prefix::parse(prefix).unwrap(),
+        environments: vec![
+            environment("production", "live"),
+            environment("staging", "test"),
+        ],
+        scopes: vec![
+            scope("read", &[]),
+            scope("write", &["read"]),
+            scope("billing", &[]),
+        ],
+        ..Realm::built_in()
+    }
+}
+
+/// The realms `demo` and `other`; in `demo` the partners `acme`, with projects `one` and `two`, `umbrella` with `three`, and
+/// the suspended `gone`.
+struct World {
+    index: Index,
+    peppers: Peppers,
+}
+
+/// A question with everything named, for one row of a table to change.
+struct Asked {
+    text: String,
+    realm: &'static str,
+    environment: &'static str,
+    target: Target<'static>,
+    partner: &'static str,
+    scopes: &'static [&'static str],
+    any_scopes: &'static [&'static str],
+    client: Option<&'static str>,
+    now: Timestamp,
+}
+
+impl World {
+    fn new() -> Self {
+        let index = Index::default();
+        index.put_realm(realm("demo", "demo"));
+        index.put_realm(realm("other", "othr"));
+        for (id, suspended) in [("acme", false), ("umbrella", false), ("gone", true)] {
+            for realm in ["demo", "other"] {
+                index.put_partner(&Partner {
+                    realm: realm_id(realm),
+                    id: partner_id(id),
+                    display_name: String::new(),
+                    suspended,
+                });
+            }
+        }
+        for (id, partner) in [("one", "acme"), ("two", "acme"), ("three", "umbrella")] {
+            index.put_project(&Project {
+                realm: realm_id("demo"),
+                id: ProjectId::parse(id).unwrap(),
+                partner: partner_id(partner),
+                display_name: String::new(),
+            });
+        }
+        Self {
+            index,
+            peppers: Peppers::for_test(1),
+        }
+    }
+
+    /// Adds a key like this one, and tells its text.
+    fn add(&self, mut key: Key, secret: u8) -> String {
+        let secret = SecretBytes::new([secret; 32]);
+        key.secrets[0].digest = self.peppers.digest(1, key.id, &secret).unwrap();
+        let text = text_of(&key, &secret);
+        self.index.put_key(key.id, Ok(key));
+        text
+    }
+
+    fn ask<T>(
+        &self,
+        asked: &Asked,
+        read: impl FnOnce(&Decision<'_>, &View<'_>) -> T,
+    ) -> Result<T, Undecided> {
+        let view = self.index.view();
+        let realm = view.realm(asked.realm).unwrap();
+        let set = |names: &[&str]| {
+            let mut set = ScopeSet::default();
+            names
+                .iter()
+                .for_each(|name| set.insert(realm.ladder.rank(name).unwrap()));
+            set
+        };
+        let question = Question {
+            text: &asked.text,
+            realm,
+            environment: &realm
+                .definition
+                .environment(asked.environment)
+                .unwrap()
+                .name,
+            target: asked.target,
+            partner: asked.partner,
+            scopes: set(asked.scopes),
+            any_scopes: set(asked.any_scopes),
+            client: asked.client.map(|client| client.parse().unwrap()),
+        };
+        decide(&question, &view, &self.peppers, asked.now).map(|decision| read(&decision, &view))
+    }
+
+    fn verdict(&self, asked: &Asked) -> Verdict {
+        self.ask(asked, |decision, _| {
+            let proven = decision.verdict > Verdict::Unknown;
+            assert_eq!(
+                decision.proven.is_some(),
+                proven,
+                "a key is told exactly when it was proven"
+            );
+            decision.verdict
+        })
+        .unwrap()
+    }
+}
+
+fn text_of(key: &Key, secret: &SecretBytes) -> String {
+    let (prefix, tag) = match (key.realm.as_str(), key.environment.as_str()) {
+        ("demo", "production") => ("demo", "live"),
+        ("demo", _) => ("demo", "test"),
+        _ => ("othr", "live"),
+    };
+    let (prefix, tag) = (Prefix::parse(prefix).unwrap(), Tag::parse(tag).unwrap());
+    PlainKey::new(&prefix, &tag, key.id, secret)
+        .expose()
+        .to_owned()
+}
+
+/// A partner key of `acme` that holds `write`.
+fn partner_key() -> Key {
+    let mut key = crate::domain::key::tests::sample();
+    key.access = Access::Scopes(BTreeSet::from([ScopeName::parse("write").unwrap()]));
+    key
+}
+
+fn project_key(project: &str) -> Key {
+    Key {
+        level: Level::Project(ProjectId::parse(project).unwrap()),
+        ..partner_key()
+    }
+}
+
+fn ask(text: &str) -> Asked {
+    Asked {
+        text: text.to_owned(),
+        realm: "demo",
+        environment: "production",
+        target: Target::Partner,
+        partner: "",
+        scopes: &[],
+        any_scopes: &[],
+        client: None,
+        now: NOW,
+    }
+}
+
+#[test]
+fn the_first_reason_that_holds_is_the_verdict() {
+    let world = World::new();
+    // Everything is wrong with this key for this question; one after the other is put right, from the first on.
+    let mut key = Key {
+        partner: partner_id("gone"),
+        level: Level::Project(ProjectId::parse("one").unwrap()),
+        revocation: Some(Revocation {
+            at: NOW,
+            reason: String::new(),
+        }),
+        disabled: true,
+        expires_at: Expiry::At(NOW),
+        allowed_cidrs: vec!["192.0.2.0/24".parse().unwrap()],
+        ..partner_key()
+    };
+    let mut question = Asked {
+        environment: "staging",
+        partner: "umbrella",
+        scopes: &["billing"],
+        client: Some("198.51.100.1"),
+        ..ask("")
+    };
+    type Mend = fn(&mut Key, &mut Asked);
+    let steps: [(Verdict, Mend); 10] = [
+        (Verdict::Revoked, |key, _| key.revocation = None),
+        (Verdict::Disabled, |key, _| key.disabled = false),
+        (Verdict::Expired, |key, _| key.expires_at = Expiry::Never),
+        (Verdict::EnvironmentMismatch, |_, asked| {
+            asked.environment = "production"
+        }),
+        (Verdict::PartnerMismatch, |_, asked| asked.partner = "gone"),
+        (Verdict::PartnerSuspended, |key, asked| {
+            key.partner = partner_id("acme");
+            asked.partner = "acme";
+        }),
+        (Verdict::ProjectMismatch, |_, asked| {
+            asked.target = Target::Project("one")
+        }),
+        (Verdict::AddressDenied, |_, asked| {
+            asked.client = Some("192.0.2.1")
+        }),
+        (Verdict::ScopeMissing, |_, asked| asked.scopes = &["read"]),
+        (Verdict::Allowed, |_, _| ()),
+    ];
+    for (verdict, mend) in steps {
+        question.text = world.add(key.clone(), 1);
+        assert_eq!(world.verdict(&question), verdict);
+        mend(&mut key, &mut question);
+    }
+}
+
+#[test]
+fn what_cannot_be_a_key_is_malformed_before_anything_else() {
+    let world = World::new();
+    let right = world.add(partner_key(), 1);
+    let (head, check) = right.split_at(right.len() - 6);
+    let changed = format!("{}x{check}", &head[..head.len() - 1]);
+    for text in [
+        "",
+        &"a".repeat(513),
+        "née",
+        "a\0b",
+        "a b",
+        "a,b",
+        &format!(" {right}"),
+        &format!("{right}\n"),
+        &format!("{right},{right}"),
+        "demo_",
+        "demo_live_",
+        "othr_live_short",
+        &changed,
+        &right.to_uppercase().replacen("DEMO", "demo", 1),
+    ] {
+        assert_eq!(world.verdict(&ask(text)), Verdict::Malformed, "{text:?}");
+    }
+}
+
+#[test]
+fn what_is_nobodys_key_is_unknown() {
+    let world = World::new();
+    let right = world.add(partner_key(), 1);
+    let wrong_secret = text_of(&partner_key(), &SecretBytes::new([2; 32]));
+    let never = text_of(
+        &Key {
+            id: KeyId::from_bytes([9; 16]),
+            ..partner_key()
+        },
+        &SecretBytes::new([1; 32]),
+    );
+    // Right in every digit but for the tag of another environment, or the prefix of another realm.
+    let secret = SecretBytes::new([1; 32]);
+    let other_tag = text_of(
+        &Key {
+            environment: EnvironmentName::parse("staging").unwrap(),
+            ..partner_key()
+        },
+        &secret,
+    );
+    let other_realm = text_of(
+        &Key {
+            realm: realm_id("other"),
+            ..partner_key()
+        },
+        &secret,
+    );
+    for text in [
+        &wrong_secret,
+        &never,
+        &other_tag,
+        &other_realm,
+        "sk_live_something_of_somebody_elses",
+        "demo",
+        "Demo_live_x",
+        &"a".repeat(512),
+    ] {
+        assert_eq!(world.verdict(&ask(text)), Verdict::Unknown, "{text}");
+    }
+    let foreign = Asked {
+        realm: "other",
+        ..ask(&right)
+    };
+    assert_eq!(
+        world.verdict(&foreign),
+        Verdict::Unknown,
+        "a key of another realm"
+    );
+    assert_eq!(world.verdict(&ask(&right)), Verdict::Allowed);
+}
+
+#[test]
+fn a_key_lives_in_one_environment() {
+    let world = World::new();
+    let staging = Key {
+        environment: EnvironmentName::parse("staging").unwrap(),
+        ..partner_key()
+    };
+    let text = world.add(staging, 1);
+    assert_eq!(world.verdict(&ask(&text)), Verdict::EnvironmentMismatch);
+    assert_eq!(
+        world.verdict(&Asked {
+            environment: "staging",
+            ..ask(&text)
+        }),
+        Verdict::Allowed
+    );
+}
+
+#[test]
+fn a_target_is_reached_by_the_right_level_alone_and_absent_never_means_widest() {
+    use Verdict::{Allowed, ProjectMismatch};
+    let world = World::new();
+    let partner = world.add(partner_key(), 1);
+    let project = world.add(
+        Key {
+            id: KeyId::from_bytes([3; 16]),
+            ..project_key("one")
+        },
+        1,
+    );
+    for (target, of_partner, of_project) in [
+        (Target::Partner, Allowed, ProjectMismatch),
+        (Target::Any, Allowed, Allowed),
+        (Target::OwnProject, ProjectMismatch, Allowed),
+        (Target::Project("one"), Allowed, Allowed),
+        (Target::Project("two"), Allowed, ProjectMismatch),
+        (Target::Project("three"), ProjectMismatch, ProjectMismatch),
+        (Target::Project("none"), ProjectMismatch, ProjectMismatch),
+        (Target::Project(""), ProjectMismatch, ProjectMismatch),
+        (Target::Project("ONE"), ProjectMismatch, ProjectMismatch),
+        (Target::Project("../one"), ProjectMismatch, ProjectMismatch),
+    ] {
+        assert_eq!(
+            world.verdict(&Asked {
+                target,
+                ..ask(&partner)
+            }),
+            of_partner,
+            "partner key, {target:?}"
+        );
+        assert_eq!(
+            world.verdict(&Asked {
+                target,
+                ..ask(&project)
+            }),
+            of_project,
+            "project key, {target:?}"
+        );
+    }
+}
+
+#[test]
+fn a_named_partner_must_be_the_owner_byte_by_byte() {
+    let world = World::new();
+    let text = world.add(partner_key(), 1);
+    for (partner, verdict) in [
+        ("", Verdict::Allowed),
+        ("acme", Verdict::Allowed),
+        ("Acme", Verdict::PartnerMismatch),
+        ("acme ", Verdict::PartnerMismatch),
+        ("umbrella", Verdict::PartnerMismatch),
+        ("\0", Verdict::PartnerMismatch),
+    ] {
+        assert_eq!(
+            world.verdict(&Asked {
+                partner,
+                ..ask(&text)
+            }),
+            verdict,
+            "{partner:?}"
+        );
+    }
+}
+
+#[test]
+fn an_address_is_in_the_ranges_or_denied() {
+    let world = World::new();
+    let ranges = ["192.0.2.0/24", "2001:db8::/32"].map(|range| range.parse().unwrap());
+    let text = world.add(
+        Key {
+            allowed_cidrs: ranges.to_vec(),
+            ..partner_key()
+        },
+        1,
+    );
+    for (client, verdict) in [
+        (None, Verdict::AddressDenied),
+        (Some("192.0.2.0"), Verdict::Allowed),
+        (Some("192.0.2.255"), Verdict::Allowed),
+        (Some("192.0.3.0"), Verdict::AddressDenied),
+        (Some("::ffff:192.0.2.9"), Verdict::Allowed),
+        (Some("::ffff:192.0.3.9"), Verdict::AddressDenied),
+        (Some("2001:db8::1"), Verdict::Allowed),
+        (Some("2001:db9::1"), Verdict::AddressDenied),
+        (Some("::192.0.2.9"), Verdict::AddressDenied),
+    ] {
+        assert_eq!(
+            world.verdict(&Asked {
+                client,
+                ..ask(&text)
+            }),
+            verdict,
+            "{client:?}"
+        );
+    }
+    let anywhere = world.add(
+        Key {
+            id: KeyId::from_bytes([4; 16]),
+            ..partner_key()
+        },
+        1,
+    );
+    assert_eq!(
+        world.verdict(&ask(&anywhere)),
+        Verdict::Allowed,
+        "a key without ranges needs no address"
+    );
+}
+
+#[test]
+fn scopes_are_held_by_grant_by_implication_or_by_full_access() {
+    let world = World::new();
+    let holder = world.add(partner_key(), 1);
+    let full = world.add(
+        Key {
+            id: KeyId::from_bytes([5; 16]),
+            access: Access::Full,
+            ..partner_key()
+        },
+        1,
+    );
+    let none = Access::Scopes(BTreeSet::new());
+    let empty = world.add(
+        Key {
+            id: KeyId::from_bytes([6; 16]),
+            access: none,
+            ..partner_key()
+        },
+        1,
+    );
+    let missing = |text: &str, scopes, any_scopes| {
+        let asked = Asked {
+            scopes,
+            any_scopes,
+            ..ask(text)
+        };
+        world
+            .ask(&asked, |decision, view| {
+                let ladder = &view.realm("demo").unwrap().ladder;
+                let names: Vec<_> = ladder
+                    .names(decision.missing)
+                    .map(ToString::to_string)
+                    .collect();
+                assert_eq!(decision.verdict == Verdict::Allowed, names.is_empty());
+                names
+            })
+            .unwrap()
+    };
+    let nothing: [&str; 0] = [];
+    assert_eq!(missing(&holder, &["read", "write"], &[]), nothing);
+    assert_eq!(missing(&holder, &["read", "billing"], &[]), ["billing"]);
+    assert_eq!(missing(&holder, &[], &["billing", "read"]), nothing);
+    assert_eq!(missing(&holder, &[], &["billing"]), ["billing"]);
+    assert_eq!(missing(&holder, &["billing"], &["read"]), ["billing"]);
+    assert_eq!(
+        missing(&full, &["read", "write", "billing"], &["billing"]),
+        nothing
+    );
+    assert_eq!(missing(&empty, &[], &[]), nothing);
+    assert_eq!(
+        missing(&empty, &["read"], &["write", "billing"]),
+        ["billing", "read", "write"]
+    );
+}
+
+#[test]
+fn the_end_is_exact_for_the_key_and_for_each_of_its_secrets() {
+    let world = World::new();
+    let at = |offset| Timestamp::from_micros(NOW.as_micros() + offset);
+    let end = at(0);
+    let text = world.add(
+        Key {
+            expires_at: Expiry::At(end),
+            ..partner_key()
+        },
+        1,
+    );
+    for (offset, verdict) in [
+        (-MILLISECOND, Verdict::Allowed),
+        (-1, Verdict::Allowed),
+        (0, Verdict::Expired),
+        (MILLISECOND, Verdict::Expired),
+    ] {
+        assert_eq!(
+            world.verdict(&Asked {
+                now: at(offset),
+                ..ask(&text)
+            }),
+            verdict,
+            "{offset} µs"
+        );
+    }
+
+    // In a rotation's overlap the old secret has an end of its own.
+    let mut key = Key {
+        id: KeyId::from_bytes([7; 16]),
+        ..partner_key()
+    };
+    let (old, new) = (SecretBytes::new([1; 32]), SecretBytes::new([2; 32]));
+    let digest = |secret| world.peppers.digest(1, key.id, secret).unwrap();
+    let digests = [digest(&old), digest(&new)];
+    let secret = |digest, expires_at| Secret {
+        digest,
+        created_at: NOW,
+        expires_at,
+    };
+    key.secrets = vec![
+        secret(digests[0], Expiry::At(end)),
+        secret(digests[1], Expiry::Never),
+    ];
+    world.index.put_key(key.id, Ok(key.clone()));
+    for (offset, of_old) in [(-1, Verdict::Allowed), (0, Verdict::Expired)] {
+        assert_eq!(
+            world.verdict(&Asked {
+                now: at(offset),
+                ..ask(&text_of(&key, &old))
+            }),
+            of_old
+        );
+        assert_eq!(
+            world.verdict(&Asked {
+                now: at(offset),
+                ..ask(&text_of(&key, &new))
+            }),
+            Verdict::Allowed
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_decided_is_no_denial() {
+    let world = World::new();
+    let corrupt = Key {
+        id: KeyId::from_bytes([8; 16]),
+        ..partner_key()
+    };
+    let text = text_of(&corrupt, &SecretBytes::new([1; 32]));
+    world.index.put_key(
+        corrupt.id,
+        Err(crate::store::Error::Corrupt("a test".to_owned())),
+    );
+    assert_eq!(world.ask(&ask(&text), |_, _| ()), Err(Undecided::Corrupt));
+
+    let mut later = partner_key();
+    later.secrets[0].digest = Digest {
+        pepper: 2,
+        mac: [0; 32],
+    };
+    world.index.put_key(later.id, Ok(later.clone()));
+    let text = text_of(&later, &SecretBytes::new([1; 32]));
+    assert_eq!(
+        world.ask(&ask(&text), |_, _| ()),
+        Err(Undecided::PepperMissing)
+    );
+}
+
+#[test]
+fn a_key_of_a_realm_that_is_made_again_under_another_prefix_is_not_good_by_its_old_text() {
+    let world = World::new();
+    let text = world.add(partner_key(), 1);
+    world.index.put_realm(realm("demo", "renamed"));
+    assert_eq!(world.verdict(&ask(&text)), Verdict::Unknown);
+}

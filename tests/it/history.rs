@@ -1,0 +1,296 @@
+//! What outlives a restart, and what a store can do to a running server.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use claviger::domain::clock::Clock;
+use claviger::domain::time::Timestamp;
+use claviger::pb::claviger::v1 as pb;
+use claviger::server::Readiness;
+use pb::Verdict;
+use sqlx::SqlitePool;
+use sqlx::sqlite::SqliteConnectOptions;
+use tempfile::TempDir;
+use tonic::Code;
+
+use super::fixtures::{Service, eventually, issue_request};
+
+/// 2030-01-01T00:00:00Z.
+const NOW: Timestamp = Timestamp::from_micros(1_893_456_000_000_000);
+
+/// Another hand on the database.
+async fn meddle(dir: &TempDir, statements: &[&'static str]) {
+    let options = SqliteConnectOptions::new().filename(dir.path().join("data/claviger.db"));
+    let pool = SqlitePool::connect_with(options).await.unwrap();
+    for statement in statements {
+        let done = sqlx::query(*statement).execute(&pool).await.unwrap();
+        assert!(done.rows_affected() > 0, "{statement} did nothing");
+    }
+    pool.close().await;
+}
+
+fn in_a_minute() -> pb::IssueKeyRequest {
+    pb::IssueKeyRequest {
+        expire_time: Some(prost_types::Timestamp {
+            seconds: NOW.as_micros() / 1_000_000 + 60,
+            nanos: 0,
+        }),
+        ..issue_request()
+    }
+}
+
+#[tokio::test]
+async fn a_key_is_good_until_the_very_instant_of_its_end() {
+    let clock = Clock::manual(NOW);
+    let service = Service::start_with(
+        Arc::new(tempfile::tempdir().unwrap()),
+        clock.clone(),
+        "",
+        &[],
+    )
+    .await;
+    let mut api = service.api();
+    let mut realm = super::fixtures::demo_realm();
+    realm.max_cache = Some(prost_types::Duration {
+        seconds: 30,
+        nanos: 0,
+    });
+    api.make_demo().await;
+    api.put_realm(realm).await;
+    let key = api
+        .keys
+        .issue_key(in_a_minute())
+        .await
+        .unwrap()
+        .into_inner()
+        .plain_key;
+    let at = |micros| Timestamp::from_micros(NOW.as_micros() + micros);
+    for (offset, verdict, cache_for) in [
+        (1_000_000, Verdict::Allowed, (30, 0)),
+        (59_000_000, Verdict::Allowed, (1, 0)),
+        (59_999_000, Verdict::Allowed, (0, 1_000_000)),
+        (60_000_000, Verdict::Expired, (30, 0)),
+        (60_000_001, Verdict::Expired, (30, 0)),
+    ] {
+        clock.set(at(offset));
+        let answer = api.ask(&key).await;
+        let span = answer.cache_for.unwrap();
+        assert_eq!(
+            (answer.verdict(), (span.seconds, span.nanos)),
+            (verdict, cache_for),
+            "at {offset} µs"
+        );
+        assert!(
+            answer.key.is_some(),
+            "a proven key is named also when it has expired"
+        );
+    }
+    service.stop().await;
+}
+
+/// Seen red without `Clock::advance` at the start: the key is then good again.
+#[tokio::test]
+async fn an_expired_key_stays_expired_when_the_machines_clock_is_set_back() {
+    let clock = Clock::manual(NOW);
+    let service = Service::start_with(
+        Arc::new(tempfile::tempdir().unwrap()),
+        clock.clone(),
+        "",
+        &[],
+    )
+    .await;
+    let operator = service.operator.clone();
+    let mut api = service.api();
+    api.make_demo().await;
+    let key = api
+        .keys
+        .issue_key(in_a_minute())
+        .await
+        .unwrap()
+        .into_inner()
+        .plain_key;
+    clock.set(Timestamp::from_micros(NOW.as_micros() + 120_000_000));
+    assert_eq!(api.verdict(&key).await, Verdict::Expired);
+    // Any change writes the time down.
+    api.issue().await;
+    let dir = service.stop().await;
+
+    let service = Service::start_with(dir, Clock::manual(NOW), &operator, &[]).await;
+    assert_eq!(service.api().verdict(&key).await, Verdict::Expired);
+    let dir = service.stop().await;
+
+    let service = Service::start_with(dir, Clock::manual(NOW), &operator, &["--trust-clock"]).await;
+    assert_eq!(
+        service.api().verdict(&key).await,
+        Verdict::Allowed,
+        "unless an operator insists"
+    );
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_corrupt_row_hurts_one_key_and_nothing_else() {
+    let service = Service::start().await;
+    let operator = service.operator.clone();
+    let mut api = service.api();
+    api.make_demo().await;
+    let (bad, good) = (api.issue().await, api.issue().await);
+    let bad_id = bad.key.unwrap().id;
+    api.revoke(&good.key.unwrap().id).await.unwrap();
+    let good = api.issue().await;
+    let dir = service.stop().await;
+    // The oldest key of the realm loses its digest.
+    meddle(
+        &dir,
+        &[
+            "UPDATE keys SET facts = replace(facts, '\"mac\"', '\"mad\"')
+           WHERE id = (SELECT min(id) FROM keys WHERE realm = 'demo')",
+        ],
+    )
+    .await;
+
+    let service = Service::start_with(dir, Clock::system(), &operator, &[]).await;
+    let mut api = service.api();
+    assert_eq!(api.verdict(&good.plain_key).await, Verdict::Allowed);
+    let refused = api
+        .verify
+        .verify(super::fixtures::verify_request(&bad.plain_key))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::Internal, "internal error")
+    );
+    let refused = api
+        .keys
+        .get_key(pb::GetKeyRequest { key_id: bad_id })
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (refused.code(), refused.message()),
+        (Code::Internal, "internal error")
+    );
+    let listed = pb::ListKeysRequest {
+        realm: "demo".to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(
+        api.keys
+            .list_keys(listed)
+            .await
+            .unwrap()
+            .into_inner()
+            .keys
+            .len(),
+        2
+    );
+    assert_eq!(
+        api.issue().await.key.unwrap().partner,
+        "acme",
+        "the rest goes on"
+    );
+    service.stop().await;
+}
+
+/// Seen red with `keep_revoked` left out: the key is then good again.
+#[tokio::test]
+async fn a_revocation_once_seen_is_never_unseen_though_the_store_runs_backwards() {
+    let service = Service::start().await;
+    let mut api = service.api();
+    api.make_demo().await;
+    let issued = api.issue().await;
+    let id = issued.key.unwrap().id;
+    api.revoke(&id).await.unwrap();
+    assert_eq!(api.verdict(&issued.plain_key).await, Verdict::Revoked);
+
+    // As if the database had been restored from before the revocation, under the running server.
+    meddle(
+        &service.dir,
+        &[
+            "UPDATE keys SET facts = json_replace(facts, '$.revocation', json('null')) WHERE revoked_at IS NOT NULL",
+            "DELETE FROM events WHERE revision = (SELECT max(revision) FROM events)",
+            "UPDATE authority SET revision = revision - 1",
+        ],
+    )
+    .await;
+    let readiness = service.readiness.clone();
+    eventually("the server notices", async || {
+        matches!(&*readiness.borrow(), Readiness::Distrusted(why) if why.contains("rewritten"))
+            .then_some(())
+    })
+    .await;
+    assert_eq!(api.verdict(&issued.plain_key).await, Verdict::Revoked);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn verification_goes_on_from_memory_while_the_store_cannot_be_read() {
+    let service = Service::start().await;
+    let mut api = service.api();
+    api.make_demo().await;
+    let issued = api.issue().await;
+    meddle(&service.dir, &["UPDATE events SET realm = 'NOT A REALM' WHERE revision = (SELECT max(revision) FROM events)"]).await;
+    let before = api.ask(&issued.plain_key).await;
+    eventually("the feed fails", async || {
+        let answer = api.ask(&issued.plain_key).await;
+        assert_eq!(answer.verdict(), Verdict::Allowed);
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        let later = api.ask(&issued.plain_key).await;
+        (answer.as_of == later.as_of).then_some(())
+    })
+    .await;
+    let after = api.ask(&issued.plain_key).await;
+    assert_eq!(
+        (after.verdict(), after.revision),
+        (Verdict::Allowed, before.revision)
+    );
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_mutation_that_nobody_waits_for_any_more_still_runs_to_its_end() {
+    let service = Service::start().await;
+    let mut api = service.api();
+    api.make_demo().await;
+    let mut hasty = api.clone();
+    let abandoned =
+        tokio::time::timeout(Duration::from_micros(300), async { hasty.issue().await }).await;
+    // Whether the call got as far as the server or not, what it did must be whole.
+    let events = eventually("the history settles", async || {
+        let listed = api
+            .keys
+            .list_events(pb::ListEventsRequest::default())
+            .await
+            .unwrap()
+            .into_inner()
+            .events;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let again = api
+            .keys
+            .list_events(pb::ListEventsRequest::default())
+            .await
+            .unwrap()
+            .into_inner()
+            .events;
+        (listed.len() == again.len()).then_some(again)
+    })
+    .await;
+    let issued = events
+        .iter()
+        .filter(|event| event.kind == "key.issued")
+        .count();
+    let listed = pb::ListKeysRequest {
+        realm: "demo".to_owned(),
+        ..Default::default()
+    };
+    let keys = api
+        .keys
+        .list_keys(listed)
+        .await
+        .unwrap()
+        .into_inner()
+        .keys
+        .len();
+    assert_eq!(issued, keys, "abandoned: {}", abandoned.is_err());
+    service.stop().await;
+}

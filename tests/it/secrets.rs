@@ -1,0 +1,331 @@
+//! No secret is ever logged, printed, stored or echoed: recognisable ones are planted everywhere, every call is made and
+//! every way to fail is taken, at the most talkative level of the log, and then everything that was written is searched.
+//!
+//! Seen red with `?request` added to a log line of `Callers::caller`, and with the derived `Debug` of `IssueKeyResponse`.
+
+use std::fs;
+use std::path::Path;
+
+use claviger::pb::claviger::v1 as pb;
+use tonic::Status;
+
+use super::fixtures::{Api, Program, claviger, issue_request, verify_request};
+
+/// What must not be found anywhere, each with what it is.
+#[derive(Default)]
+struct Canaries(Vec<(String, String)>);
+
+impl Canaries {
+    fn plant(&mut self, what: &str, text: &str) -> String {
+        self.0.push((what.to_owned(), text.to_owned()));
+        text.to_owned()
+    }
+
+    /// A key, and the secret in it by itself.
+    fn plant_key(&mut self, what: &str, key: &str) {
+        self.plant(what, key);
+        let body = key.rsplit('_').next().unwrap();
+        self.plant(&format!("the secret of {what}"), &body[22..65]);
+    }
+
+    fn assert_absent(&self, place: &str, bytes: &[u8]) {
+        for (what, text) in &self.0 {
+            let found = bytes
+                .windows(text.len())
+                .any(|window| window == text.as_bytes());
+            assert!(!found, "{what} stands in {place}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_is_logged_printed_stored_or_echoed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut canaries = Canaries::default();
+    let mut program = Program::serve(dir.path(), &["--log", "trace", "--drain-delay", "0s"]);
+    let operator = program.operator();
+    canaries.plant_key("the operator key", &operator);
+    let mut api = program.api();
+    api.make_demo().await;
+
+    let mut errors = Vec::new();
+    use_every_call(&mut api, &program.address, &mut canaries, &mut errors).await;
+    send_keys_to_wrong_places(&mut api, &mut canaries, &mut errors).await;
+    let pepper = fs::read_to_string(dir.path().join("data/pepper.toml")).unwrap();
+    canaries.plant("the pepper", pepper.split('"').nth(1).unwrap());
+
+    // Refusals of the program itself, with a key in its environment.
+    for args in [["serve", "--data-dir"], ["bootstrap", "--data-dir"]] {
+        let output = claviger(&[
+            args[0],
+            args[1],
+            dir.path().join("data").to_str().unwrap(),
+            "--log",
+            "trace",
+        ])
+        .env("CLAVIGER_KEY", &operator)
+        .output()
+        .unwrap();
+        canaries.assert_absent("a refusal", &[output.stdout, output.stderr].concat());
+    }
+    for args in [
+        ["--help"].as_slice(),
+        &["serve", "--help"],
+        &["keys", "issue", "--help"],
+        &["keys", "get", "x"],
+    ] {
+        let output = claviger(args)
+            .env("CLAVIGER_KEY", &operator)
+            .env("CLAVIGER_ENDPOINT", &program.address)
+            .output()
+            .unwrap();
+        canaries.assert_absent(
+            "a help text or an error",
+            &[output.stdout, output.stderr].concat(),
+        );
+    }
+
+    for error in &errors {
+        let shown = format!("{error:?} {error}");
+        canaries.assert_absent("an error", &[shown.as_bytes(), error.details()].concat());
+    }
+    // Killed, so that the write-ahead log is left as it was.
+    program.kill();
+    let log = program.log.lock().unwrap().clone();
+    assert!(
+        log.len() > 100_000,
+        "the log is as talkative as can be: {} bytes",
+        log.len()
+    );
+    canaries.assert_absent("the log", &log);
+    let searched = search(&dir.path().join("data"), &canaries);
+    assert!(
+        searched.iter().any(|name| name == "claviger.db-wal"),
+        "{searched:?}"
+    );
+    println!(
+        "{} canaries in {} errors, {} bytes of log and the files {searched:?}: 0 hits",
+        canaries.0.len(),
+        errors.len(),
+        log.len()
+    );
+}
+
+/// Every file but the two that are there to hold a secret.
+fn search(dir: &Path, canaries: &Canaries) -> Vec<String> {
+    let mut searched = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if name != "operator.key" && name != "pepper.toml" {
+            canaries.assert_absent(&name, &fs::read(entry.path()).unwrap());
+            searched.push(name);
+        }
+    }
+    searched
+}
+
+async fn use_every_call(
+    api: &mut Api,
+    address: &str,
+    canaries: &mut Canaries,
+    errors: &mut Vec<Status>,
+) {
+    let mut keys = Vec::new();
+    for _ in 0..4 {
+        let issued = api.issue().await;
+        canaries.plant_key("an issued key", &issued.plain_key);
+        keys.push((issued.key.unwrap().id, issued.plain_key));
+    }
+    let key_id = |i: usize| keys[i].0.clone();
+    api.keys
+        .get_key(pb::GetKeyRequest { key_id: key_id(0) })
+        .await
+        .unwrap();
+    api.keys
+        .get_key_scopes(pb::GetKeyScopesRequest { key_id: key_id(0) })
+        .await
+        .unwrap();
+    let list = pb::ListKeysRequest {
+        realm: "demo".to_owned(),
+        page_size: 1,
+        ..Default::default()
+    };
+    api.keys.list_keys(list).await.unwrap();
+    api.keys
+        .disable_key(pb::DisableKeyRequest {
+            key_id: key_id(1),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    api.keys
+        .enable_key(pb::EnableKeyRequest {
+            key_id: key_id(1),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    api.revoke(&key_id(2)).await.unwrap();
+    api.delete(&key_id(3)).await.unwrap();
+    let enable = pb::EnableKeyRequest {
+        key_id: key_id(2),
+        ..Default::default()
+    };
+    errors.push(api.keys.enable_key(enable).await.unwrap_err());
+    for (_, key) in &keys {
+        api.ask(key).await;
+        // A wrong secret for each, which must not show up either.
+        let wrong = canaries.plant(
+            "a key with one character changed",
+            &format!("{}x", &key[..key.len() - 1]),
+        );
+        api.ask(&wrong).await;
+    }
+    let requests = keys.iter().map(|(_, key)| verify_request(key)).collect();
+    api.verify
+        .verify_batch(pb::VerifyBatchRequest { requests })
+        .await
+        .unwrap();
+    api.keys
+        .list_events(pb::ListEventsRequest::default())
+        .await
+        .unwrap();
+
+    // A caller that may not.
+    let mut partner = Api::new(address, &keys[0].1);
+    errors.push(
+        partner
+            .keys
+            .get_key(pb::GetKeyRequest { key_id: key_id(0) })
+            .await
+            .unwrap_err(),
+    );
+    errors.push(
+        partner
+            .verify
+            .verify(verify_request(&keys[1].1))
+            .await
+            .unwrap_err(),
+    );
+    errors.push(
+        api.realms
+            .list_realms(pb::ListRealmsRequest {
+                page_token: "x".to_owned(),
+                page_size: 0,
+            })
+            .await
+            .unwrap_err(),
+    );
+    for realm in ["demo", "claviger"] {
+        let delete = pb::DeleteRealmRequest {
+            realm_id: realm.to_owned(),
+            ..Default::default()
+        };
+        errors.push(api.realms.delete_realm(delete).await.unwrap_err());
+    }
+}
+
+/// People paste keys into the wrong fields.
+async fn send_keys_to_wrong_places(
+    api: &mut Api,
+    canaries: &mut Canaries,
+    errors: &mut Vec<Status>,
+) {
+    let issued = api.issue().await.plain_key;
+    canaries.plant_key("a key in the wrong place", &issued);
+    let key = || issued.clone();
+    errors.push(
+        api.keys
+            .get_key(pb::GetKeyRequest { key_id: key() })
+            .await
+            .unwrap_err(),
+    );
+    errors.push(api.revoke(&issued).await.unwrap_err());
+    let list = pb::ListKeysRequest {
+        realm: key(),
+        ..Default::default()
+    };
+    errors.push(api.keys.list_keys(list).await.unwrap_err());
+    let list = pb::ListEventsRequest {
+        kind: key(),
+        key_id: key(),
+        page_token: key(),
+        ..Default::default()
+    };
+    errors.push(api.keys.list_events(list).await.unwrap_err());
+    for request in [
+        pb::IssueKeyRequest {
+            realm: key(),
+            ..issue_request()
+        },
+        pb::IssueKeyRequest {
+            partner: key(),
+            ..issue_request()
+        },
+        pb::IssueKeyRequest {
+            level: 0,
+            project: key(),
+            ..issue_request()
+        },
+        pb::IssueKeyRequest {
+            environment: key(),
+            ..issue_request()
+        },
+        pb::IssueKeyRequest {
+            scopes: vec![key()],
+            ..issue_request()
+        },
+        pb::IssueKeyRequest {
+            allowed_cidrs: vec![key()],
+            ..issue_request()
+        },
+    ] {
+        errors.push(api.keys.issue_key(request).await.err().expect("a refusal"));
+    }
+    for request in [
+        pb::VerifyRequest {
+            realm: key(),
+            ..verify_request(&issued)
+        },
+        pb::VerifyRequest {
+            environment: key(),
+            ..verify_request(&issued)
+        },
+        pb::VerifyRequest {
+            scopes: vec![key()],
+            ..verify_request(&issued)
+        },
+        pb::VerifyRequest {
+            client_ip: key(),
+            ..verify_request(&issued)
+        },
+        pb::VerifyRequest {
+            min_revision: u64::MAX,
+            ..verify_request(&issued)
+        },
+    ] {
+        errors.push(api.verify.verify(request).await.unwrap_err());
+    }
+    let get = pb::GetPartnerRequest {
+        realm: "demo".to_owned(),
+        partner: key(),
+    };
+    errors.push(api.realms.get_partner(get).await.unwrap_err());
+    let delete = pb::DeleteProjectRequest {
+        realm: "demo".to_owned(),
+        project: key(),
+        ..Default::default()
+    };
+    errors.push(api.realms.delete_project(delete).await.unwrap_err());
+    let realm = pb::Realm {
+        prefix: key(),
+        admin_scope: key(),
+        ..super::fixtures::demo_realm()
+    };
+    let put = pb::PutRealmRequest {
+        realm: Some(realm),
+        ..Default::default()
+    };
+    errors.push(api.realms.put_realm(put).await.unwrap_err());
+}
