@@ -1,4 +1,17 @@
-//! claviger
+//! claviger, a key authority: it issues API keys, and answers on every request whether a key is good for it.
+//!
+//! The program in `main.rs` is thin; everything is here. Two walks through the house:
+//!
+//! **A Verify.** [`grpc`] proves the caller from the [`mirror`], reads the request into a [`verify::Question`], and
+//! [`verify::decide`] compares it with the facts that the mirror holds. No step waits, locks, or asks the store.
+//!
+//! **An Issue.** [`grpc`] reads the request into a [`authority::NewKey`] and runs the use case to its end, come what may.
+//! [`authority`] has [`hashing`] make the secret's root, opens a change of the [`store`] that takes the next revision,
+//! re-reads the caller, makes the key, and commits it together with its event. The feed of the [`mirror`] brings it in, and
+//! only then is it answered.
+//!
+//! The arrows point one way: wire types stop at [`grpc`] and [`cli`], sqlx stops at [`store`], argon2 stops at [`hashing`],
+//! and [`domain`] knows of nothing but itself.
 
 pub mod authority;
 pub mod cli;
@@ -15,7 +28,7 @@ pub mod store;
 pub mod telemetry;
 pub mod verify;
 
-/// What goes over the wire, as generated from `proto/`. It stops at [`grpc`] and [`cli`].
+/// What goes over the wire, as generated from `proto/`.
 #[allow(
     missing_docs,
     unreachable_pub,

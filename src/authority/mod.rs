@@ -1,8 +1,8 @@
 //! The use cases of administration: who may do what, and how it is done so that nothing is lost.
 //!
-//! Every change goes the same way. [`Authority::begin`] takes the counter of revisions and re-reads the caller, so that
+//! Every change goes the same way. `Authority::begin` takes the counter of revisions and re-reads the caller, so that
 //! one who was revoked a moment ago changes nothing any more; the use case reads what it depends on and writes;
-//! [`Authority::finish`] records the event, commits, and waits until the mirror knows.
+//! `Authority::finish` records the event, commits, and waits until the mirror knows.
 
 mod bootstrap;
 mod caller;

@@ -34,8 +34,8 @@ pub(super) fn span(span: Duration) -> prost_types::Duration {
 }
 
 /// When a change is in force everywhere.
-pub(super) fn effective<T>(done: &Done<T>) -> Option<PbTimestamp> {
-    Some(time(done.effective_at))
+pub(super) fn effective<T>(done: &Done<T>) -> PbTimestamp {
+    time(done.effective_at)
 }
 
 pub(super) fn level(level: LevelKind) -> pb::KeyLevel {
@@ -105,19 +105,19 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
             .as_ref()
             .map(KeyId::to_string)
             .unwrap_or_default(),
-        secrets: secrets.into_iter().map(secret).collect(),
+        secrets: secrets.iter().map(secret).collect(),
     }
 }
 
-fn secret(secret: Secret) -> pb::KeySecret {
+fn secret(secret: &Secret) -> pb::KeySecret {
     let Secret {
         digest: _,
         created_at,
         expires_at,
     } = secret;
     pb::KeySecret {
-        create_time: Some(time(created_at)),
-        expire_time: expiry(expires_at),
+        create_time: Some(time(*created_at)),
+        expire_time: expiry(*expires_at),
     }
 }
 

@@ -38,7 +38,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .admin
             .run(|authority| async move { authority.issue_key(&caller, new).await })
             .await?;
-        let effective_everywhere_time = convert::effective(&done);
+        let effective_everywhere_time = Some(convert::effective(&done));
         let (key, plain) = done.value;
         Ok(Response::new(pb::IssueKeyResponse {
             key: Some(convert::key(key, self.clock.now())),
@@ -123,7 +123,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .admin
             .run(move |authority| async move { authority.disable_key(&caller, id).await })
             .await?;
-        let effective_everywhere_time = convert::effective(&done);
+        let effective_everywhere_time = Some(convert::effective(&done));
         Ok(Response::new(pb::DisableKeyResponse {
             key: Some(convert::key(done.value, self.clock.now())),
             revision: done.revision.as_u64(),
@@ -143,7 +143,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .admin
             .run(move |authority| async move { authority.enable_key(&caller, id).await })
             .await?;
-        let effective_everywhere_time = convert::effective(&done);
+        let effective_everywhere_time = Some(convert::effective(&done));
         Ok(Response::new(pb::EnableKeyResponse {
             key: Some(convert::key(done.value, self.clock.now())),
             revision: done.revision.as_u64(),
@@ -171,7 +171,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .admin
             .run(move |authority| async move { authority.revoke_key(&caller, id, reason).await })
             .await?;
-        let effective_everywhere_time = convert::effective(&done);
+        let effective_everywhere_time = Some(convert::effective(&done));
         Ok(Response::new(pb::RevokeKeyResponse {
             key: Some(convert::key(done.value, self.clock.now())),
             revision: done.revision.as_u64(),
@@ -191,7 +191,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .admin
             .run(move |authority| async move { authority.delete_key(&caller, id).await })
             .await?;
-        let effective_everywhere_time = convert::effective(&done);
+        let effective_everywhere_time = Some(convert::effective(&done));
         Ok(Response::new(pb::DeleteKeyResponse {
             key: Some(convert::key(done.value, self.clock.now())),
             revision: done.revision.as_u64(),

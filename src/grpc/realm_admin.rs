@@ -45,7 +45,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
                     authority.put_realm(&caller, realm, if_revision).await
                 })
                 .await?;
-        let effective_everywhere_time = convert::effective(&done);
+        let effective_everywhere_time = Some(convert::effective(&done));
         Ok(Response::new(pb::PutRealmResponse {
             realm: Some(convert::realm(done.value)),
             revision: done.revision.as_u64(),
@@ -123,7 +123,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
                 .await?;
         Ok(Response::new(pb::DeleteRealmResponse {
             revision: done.revision.as_u64(),
-            effective_everywhere_time: convert::effective(&done),
+            effective_everywhere_time: Some(convert::effective(&done)),
             confirmed: true,
         }))
     }
@@ -145,7 +145,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
                 authority.put_partner(&caller, partner, if_revision).await
             })
             .await?;
-        let effective_everywhere_time = convert::effective(&done);
+        let effective_everywhere_time = Some(convert::effective(&done));
         Ok(Response::new(pb::PutPartnerResponse {
             partner: Some(convert::partner(done.value)),
             revision: done.revision.as_u64(),
@@ -232,7 +232,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             .await?;
         Ok(Response::new(pb::DeletePartnerResponse {
             revision: done.revision.as_u64(),
-            effective_everywhere_time: convert::effective(&done),
+            effective_everywhere_time: Some(convert::effective(&done)),
             confirmed: true,
         }))
     }
@@ -254,7 +254,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
                 authority.put_project(&caller, project, if_revision).await
             })
             .await?;
-        let effective_everywhere_time = convert::effective(&done);
+        let effective_everywhere_time = Some(convert::effective(&done));
         Ok(Response::new(pb::PutProjectResponse {
             project: Some(convert::project(done.value)),
             revision: done.revision.as_u64(),
@@ -325,7 +325,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             .await?;
         Ok(Response::new(pb::DeleteProjectResponse {
             revision: done.revision.as_u64(),
-            effective_everywhere_time: convert::effective(&done),
+            effective_everywhere_time: Some(convert::effective(&done)),
             confirmed: true,
         }))
     }

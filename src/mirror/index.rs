@@ -273,15 +273,14 @@ impl Index {
             return;
         };
         let partners = realm.members.partners.pin();
-        match partners.get(&partner.id) {
-            Some(known) => known.suspended.store(partner.suspended, Ordering::Release),
-            None => {
-                let new = MirroredPartner {
-                    id: partner.id.clone(),
-                    suspended: AtomicBool::new(partner.suspended),
-                };
-                partners.insert(partner.id.clone(), Arc::new(new));
-            }
+        if let Some(known) = partners.get(&partner.id) {
+            known.suspended.store(partner.suspended, Ordering::Release);
+        } else {
+            let new = MirroredPartner {
+                id: partner.id.clone(),
+                suspended: AtomicBool::new(partner.suspended),
+            };
+            partners.insert(partner.id.clone(), Arc::new(new));
         }
     }
 

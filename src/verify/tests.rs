@@ -119,9 +119,9 @@ impl World {
         let realm = view.realm(asked.realm).unwrap();
         let set = |names: &[&str]| {
             let mut set = ScopeSet::default();
-            names
-                .iter()
-                .for_each(|name| set.insert(realm.ladder.rank(name).unwrap()));
+            for name in names {
+                set.insert(realm.ladder.rank(name).unwrap());
+            }
             set
         };
         let question = Question {
@@ -195,6 +195,9 @@ fn ask(text: &str) -> Asked {
     }
 }
 
+/// Puts one thing right.
+type Mend = fn(&mut Key, &mut Asked);
+
 #[test]
 fn the_first_reason_that_holds_is_the_verdict() {
     let world = World::new();
@@ -218,13 +221,12 @@ fn the_first_reason_that_holds_is_the_verdict() {
         client: Some("198.51.100.1"),
         ..ask("")
     };
-    type Mend = fn(&mut Key, &mut Asked);
     let steps: [(Verdict, Mend); 10] = [
         (Verdict::Revoked, |key, _| key.revocation = None),
         (Verdict::Disabled, |key, _| key.disabled = false),
         (Verdict::Expired, |key, _| key.expires_at = Expiry::Never),
         (Verdict::EnvironmentMismatch, |_, asked| {
-            asked.environment = "production"
+            asked.environment = "production";
         }),
         (Verdict::PartnerMismatch, |_, asked| asked.partner = "gone"),
         (Verdict::PartnerSuspended, |key, asked| {
@@ -232,10 +234,10 @@ fn the_first_reason_that_holds_is_the_verdict() {
             asked.partner = "acme";
         }),
         (Verdict::ProjectMismatch, |_, asked| {
-            asked.target = Target::Project("one")
+            asked.target = Target::Project("one");
         }),
         (Verdict::AddressDenied, |_, asked| {
-            asked.client = Some("192.0.2.1")
+            asked.client = Some("192.0.2.1");
         }),
         (Verdict::ScopeMissing, |_, asked| asked.scopes = &["read"]),
         (Verdict::Allowed, |_, _| ()),

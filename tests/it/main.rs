@@ -9,4 +9,5 @@ mod python;
 mod secrets;
 mod starting;
 mod stopping;
+mod tour;
 mod writers;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use claviger::domain::ids::RealmId;
 use claviger::pb::claviger::v1::Verdict;
@@ -12,91 +13,87 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::fixtures::{Program, eventually, verify_request};
+use super::fixtures::{Api, Program, eventually, issue_request, verify_request};
 
 const SERVING: i32 = 1;
 const NOT_SERVING: i32 = 2;
+
+/// Calls without end, and what came of them.
+#[derive(Default)]
+struct Load {
+    answered: AtomicUsize,
+    issued: AtomicUsize,
+    failed: AtomicUsize,
+    /// Health has said that the server is going.
+    seen_going: AtomicBool,
+}
+
+impl Load {
+    /// One worker; some change things, which is where an answer could get lost.
+    async fn work(self: Arc<Self>, mut api: Api, key: String, changes: bool) {
+        loop {
+            let outcome = if changes {
+                let issued = api.keys.issue_key(issue_request()).await;
+                issued.map(|_| self.issued.fetch_add(1, Ordering::Relaxed))
+            } else {
+                let answer = api.verify.verify(verify_request(&key)).await;
+                answer.map(|answer| {
+                    assert_eq!(answer.into_inner().verdict(), Verdict::Allowed);
+                    0
+                })
+            };
+            let Err(status) = outcome else {
+                self.answered.fetch_add(1, Ordering::Relaxed);
+                continue;
+            };
+            // Only what came when the connection was gone may fail; tonic's client calls that one or the other. That no
+            // call was begun and not answered is counted by the test.
+            let gone = [Code::Unavailable, Code::Cancelled].contains(&status.code());
+            assert!(gone, "{status:?}");
+            assert!(
+                self.seen_going.load(Ordering::SeqCst),
+                "a call failed before health said so"
+            );
+            self.failed.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+    }
+}
 
 /// Seen red without `clear_service_status`: the open Watch then holds the process until the drain's time is up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_is_seen_first_loses_no_call_and_ends_well_though_health_is_watched() {
     let dir = tempfile::tempdir().unwrap();
-    let mut program = Program::serve(
-        dir.path(),
-        &["--drain-delay", "500ms", "--drain-timeout", "45s"],
-    );
+    let flags = ["--drain-delay", "500ms", "--drain-timeout", "50s"];
+    let mut program = Program::serve(dir.path(), &flags);
     let mut api = program.api();
     api.make_demo().await;
     let key = api.issue().await.plain_key;
 
-    let channel = Endpoint::from_shared(format!("http://{}", program.address))
-        .unwrap()
-        .connect()
-        .await
-        .unwrap();
-    let mut health = HealthClient::new(channel);
+    let channel = Endpoint::from_shared(format!("http://{}", program.address)).unwrap();
+    let mut health = HealthClient::new(channel.connect().await.unwrap());
     let request = HealthCheckRequest {
         service: "claviger.v1.KeyVerify".to_owned(),
     };
     let mut watch = health.watch(request.clone()).await.unwrap().into_inner();
     assert_eq!(watch.next().await.unwrap().unwrap().status, SERVING);
 
-    let [answered, issued, failed] = [(); 3].map(|()| Arc::new(AtomicUsize::new(0)));
-    let seen_going = Arc::new(AtomicBool::new(false));
-    let load: Vec<_> = (0..16)
-        .map(|i| {
-            let (mut api, key) = (api.clone(), key.clone());
-            let (answered, issued, failed) = (answered.clone(), issued.clone(), failed.clone());
-            let seen_going = seen_going.clone();
-            tokio::spawn(async move {
-                loop {
-                    // Some change things, which is where an answer could get lost.
-                    let outcome = if i % 4 == 0 {
-                        api.keys
-                            .issue_key(super::fixtures::issue_request())
-                            .await
-                            .map(|_| {
-                                issued.fetch_add(1, Ordering::Relaxed);
-                            })
-                    } else {
-                        api.verify.verify(verify_request(&key)).await.map(|answer| {
-                            assert_eq!(answer.into_inner().verdict(), Verdict::Allowed);
-                        })
-                    };
-                    match outcome {
-                        Ok(()) => answered.fetch_add(1, Ordering::Relaxed),
-                        Err(status) => {
-                            // Only what came when the connection was gone may fail; tonic's client calls that one or the
-                            // other. That no call was begun and not answered is counted below.
-                            assert!(
-                                [Code::Unavailable, Code::Cancelled].contains(&status.code()),
-                                "{status:?}"
-                            );
-                            assert!(
-                                seen_going.load(Ordering::SeqCst),
-                                "a call failed before health said so"
-                            );
-                            failed.fetch_add(1, Ordering::Relaxed);
-                            return;
-                        }
-                    };
-                }
-            })
-        })
+    let load = Arc::new(Load::default());
+    let workers: Vec<_> = (0..16)
+        .map(|i| tokio::spawn(Arc::clone(&load).work(api.clone(), key.clone(), i % 4 == 0)))
         .collect();
     eventually("the load is on", async || {
-        (answered.load(Ordering::Relaxed) > 200).then_some(())
+        (load.answered.load(Ordering::Relaxed) > 200).then_some(())
     })
     .await;
 
     program.signal("TERM");
+    let asked = Instant::now();
     assert_eq!(watch.next().await.unwrap().unwrap().status, NOT_SERVING);
-    seen_going.store(true, Ordering::SeqCst);
+    load.seen_going.store(true, Ordering::SeqCst);
     // It still serves: load balancers need time to notice.
-    assert_eq!(
-        health.check(request).await.unwrap().into_inner().status,
-        NOT_SERVING
-    );
+    let checked = health.check(request).await.unwrap().into_inner();
+    assert_eq!(checked.status, NOT_SERVING);
     assert_eq!(api.verdict(&key).await, Verdict::Allowed);
 
     let status = tokio::task::spawn_blocking(move || program.wait())
@@ -104,10 +101,14 @@ async fn sigterm_under_load_is_seen_first_loses_no_call_and_ends_well_though_hea
         .unwrap();
     assert!(status.success(), "{status}");
     assert!(
+        asked.elapsed() < Duration::from_secs(45),
+        "it ended only when the time was up"
+    );
+    assert!(
         !matches!(watch.next().await, Some(Ok(_))),
         "the watch ends with the server"
     );
-    for worker in load {
+    for worker in workers {
         worker.await.unwrap();
     }
     let store = Store::open_sqlite(&dir.path().join("data/claviger.db"))
@@ -121,15 +122,16 @@ async fn sigterm_under_load_is_seen_first_loses_no_call_and_ends_well_though_hea
         .count_keys(&demo, None, None)
         .await
         .unwrap();
+    let issued = load.issued.load(Ordering::Relaxed);
     assert_eq!(
         stored as usize,
-        1 + issued.load(Ordering::Relaxed),
+        1 + issued,
         "each key that was made was answered, and no other"
     );
     println!(
-        "{} calls answered; each of {} workers went on until the listener was closed",
-        answered.load(Ordering::Relaxed),
-        failed.load(Ordering::Relaxed)
+        "{} calls answered, {issued} of them new keys; each of {} workers went on until the connection was closed",
+        load.answered.load(Ordering::Relaxed),
+        load.failed.load(Ordering::Relaxed)
     );
 }
 
@@ -138,7 +140,7 @@ async fn a_second_signal_ends_the_waiting() {
     let dir = tempfile::tempdir().unwrap();
     let mut program = Program::serve(dir.path(), &["--drain-delay", "1h"]);
     program.signal("TERM");
-    let url = format!("{}", program.http);
+    let url = program.http.clone();
     eventually("readiness is withdrawn", async || {
         get(&url, "/readyz")
             .await

@@ -1,1 +1,189 @@
-//! The command line as a newcomer types it.
+//! The command line as a newcomer types it, from an empty directory to a revoked key.
+
+use std::io::Write;
+use std::process::{Output, Stdio};
+
+use serde_json::Value;
+
+use super::fixtures::{Program, claviger};
+
+/// A shell with the operator's key in its environment.
+struct Shell {
+    program: Program,
+    operator: String,
+}
+
+impl Shell {
+    fn run(&self, line: &str, input: &str) -> Output {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let mut child = claviger(&words)
+            .env("CLAVIGER_ENDPOINT", &self.program.address)
+            .env("CLAVIGER_KEY", &self.operator)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Commands that read nothing may be gone before all is written.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    /// What a command prints that ends with this exit code.
+    fn says(&self, line: &str, input: &str, code: i32) -> String {
+        let output = self.run(line, input);
+        let said = String::from_utf8(output.stdout).unwrap();
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{line}\n{said}\n{complaint}"
+        );
+        if code == 0 || code == 3 {
+            said
+        } else {
+            complaint
+        }
+    }
+
+    fn json(&self, line: &str, input: &str, code: i32) -> Value {
+        serde_json::from_str(&self.says(&format!("{line} --json"), input, code)).unwrap()
+    }
+}
+
+#[test]
+fn the_tour_leads_from_an_empty_directory_to_a_revoked_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::serve(dir.path(), &[]);
+    let operator = program.operator();
+    let shell = Shell { program, operator };
+
+    let put = "realm put demo --prefix demo --environment production=live --scope read --scope write=read";
+    shell.says(put, "", 0);
+    shell.says("partner put acme --realm demo --display-name Acme", "", 0);
+    shell.says("project put web --realm demo --partner acme", "", 0);
+    assert!(shell.says("realm list", "", 0).contains("production"));
+    assert!(
+        shell
+            .says("project list --realm demo", "", 0)
+            .contains("web")
+    );
+
+    let issued = shell.json(
+        "keys issue --realm demo --partner acme --level partner --name first --scope write --expires-in 90d",
+        "",
+        0,
+    );
+    let key = issued["plain_key"].as_str().unwrap();
+    let id = issued["key"]["id"].as_str().unwrap();
+    assert_eq!(issued["key"]["state"], "KEY_STATE_ACTIVE");
+    assert!(
+        issued["key"]["expire_time"]
+            .as_str()
+            .unwrap()
+            .ends_with('Z')
+    );
+    assert!(issued["revision"].is_u64());
+
+    let listed = shell.says("keys list --realm demo", "", 0);
+    assert!(
+        listed.contains(id) && listed.contains("first") && !listed.contains(key),
+        "{listed}"
+    );
+    assert!(
+        shell
+            .says(&format!("keys get {id}"), "", 0)
+            .contains("acme")
+    );
+    assert!(
+        shell
+            .says(&format!("keys scopes {id}"), "", 0)
+            .contains("read")
+    );
+
+    let question = "verify --realm demo --scope read";
+    assert!(shell.says(question, key, 0).starts_with("allowed"));
+    assert!(
+        shell
+            .says(question, &format!("{key}\n"), 0)
+            .starts_with("allowed")
+    );
+    assert!(
+        shell
+            .says(&format!("verify {key} --realm demo"), "", 0)
+            .starts_with("allowed")
+    );
+    let denied = shell.json(question, "demo_live_nonsense", 3);
+    assert_eq!(denied["verdict"], "VERDICT_MALFORMED");
+
+    shell.says(&format!("keys disable {id}"), "", 0);
+    assert_eq!(shell.json(question, key, 3)["verdict"], "VERDICT_DISABLED");
+    shell.says(&format!("keys enable {id}"), "", 0);
+    shell.says(&format!("keys revoke {id} --reason leaked"), "", 0);
+    assert_eq!(shell.json(question, key, 3)["verdict"], "VERDICT_REVOKED");
+    assert!(
+        shell
+            .says("events --realm demo", "", 0)
+            .contains("key.revoked")
+    );
+    shell.says(&format!("keys delete {id} --yes"), "", 0);
+    assert_eq!(shell.json(question, key, 3)["verdict"], "VERDICT_UNKNOWN");
+}
+
+#[test]
+fn a_realm_file_that_was_got_can_be_put_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::serve(dir.path(), &[]);
+    let operator = program.operator();
+    let shell = Shell { program, operator };
+    let put = "realm put demo --prefix demo --environment production=live --scope read --scope write=read \
+               --unscoped-keys full-access --max-cache 5s --admin-scope write";
+    let first = shell.json(put, "", 0)["realm"].clone();
+    let file = shell.says("realm get demo --toml", "", 0);
+    assert!(
+        file.contains("prefix = \"demo\"") && !file.contains("revision"),
+        "{file}"
+    );
+    let again = shell.json("realm put --file -", &file, 0);
+    assert_eq!(
+        again["realm"], first,
+        "nothing changed, not even the revision"
+    );
+    let edited = file.replace("max_cache = \"5s\"", "max_cache = \"7s\"");
+    assert_eq!(
+        shell.json("realm put --file -", &edited, 0)["realm"]["max_cache"],
+        "7s"
+    );
+    let complaint = shell.says(
+        "realm put --file -",
+        &format!("{file}\nno_such_field = 1\n"),
+        2,
+    );
+    assert!(complaint.contains("no_such_field"), "{complaint}");
+}
+
+#[test]
+fn exit_codes_tell_failure_wrong_use_denial_and_indecision_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::serve(dir.path(), &[]);
+    let operator = program.operator();
+    let mut shell = Shell { program, operator };
+    shell.says("realm get nothing", "", 1);
+    let complaint = shell.says(
+        "realm put Demo --prefix demo --environment production=live",
+        "",
+        2,
+    );
+    assert!(complaint.contains("must match"), "{complaint}");
+    shell.says("verify --realm nothing", "x", 2);
+    shell.says("verify --realm claviger", "x", 3);
+    shell.says("verify --no-such-flag", "x", 2);
+
+    shell.operator = "claviger_main_wrong".to_owned();
+    shell.says("realm list", "", 1);
+    shell.says("verify --realm claviger", "x", 4);
+    shell.program.kill();
+    let complaint = shell.says("realm list", "", 1);
+    assert!(complaint.contains("claviger serve"), "{complaint}");
+    shell.says("verify --realm claviger", "x", 4);
+}

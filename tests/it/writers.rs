@@ -96,7 +96,7 @@ async fn write(api: &mut super::fixtures::Api, step: usize) -> Vec<u64> {
             );
         }
         3 => revisions.push(
-            api.put_partner(&format!("partner-{step}"), step % 2 == 0)
+            api.put_partner(&format!("partner-{step}"), step.is_multiple_of(2))
                 .await
                 .revision,
         ),
@@ -119,7 +119,7 @@ async fn write(api: &mut super::fixtures::Api, step: usize) -> Vec<u64> {
                     .into_inner()
                     .revision,
             );
-            if step % 2 == 0 {
+            if step.is_multiple_of(2) {
                 let delete = pb::DeleteProjectRequest {
                     realm: "demo".to_owned(),
                     project: format!("project-{step}"),
