@@ -132,9 +132,13 @@ pub(super) fn cidrs(bad: &mut Violations, cidrs: &[String]) -> Vec<IpNet> {
 }
 
 fn cidr(text: &str) -> Result<IpNet, &'static str> {
-    let range: IpNet = text
-        .parse()
-        .map_err(|_| "must be a range such as 192.0.2.0/24 or 2001:db8::/32")?;
+    let not_one = "must be a range such as 192.0.2.0/24 or 2001:db8::/32";
+    let (address, length) = text.split_once('/').ok_or(not_one)?;
+    // The standard library takes no leading zeros, which some read as octal.
+    let address: IpAddr = address.parse().map_err(|_| not_one)?;
+    let is_number = !length.is_empty() && length.bytes().all(|digit| digit.is_ascii_digit());
+    let length = length.parse().ok().filter(|_| is_number).ok_or(not_one)?;
+    let range = IpNet::new(address, length).map_err(|_| not_one)?;
     if range.addr() != range.network() {
         return Err("has bits set beyond its prefix length");
     }
@@ -212,6 +216,8 @@ mod tests {
             "10.0.0.0/8 ",
             "x/8",
             "010.0.0.0/8",
+            "10.0.0.0/+8",
+            "10.0.0.0/",
         ] {
             assert!(cidr(odd).is_err(), "{odd}");
         }

@@ -187,3 +187,35 @@ fn exit_codes_tell_failure_wrong_use_denial_and_indecision_apart() {
     assert!(complaint.contains("claviger serve"), "{complaint}");
     shell.says("verify --realm claviger", "x", 4);
 }
+
+#[test]
+fn the_readmes_tour_is_true_as_it_stands() {
+    let readme = include_str!("../../README.md");
+    let (_, tour) = readme.split_once("<!-- The tour").expect("the tour's mark");
+    let (_, tour) = tour.split_once("```sh\n").expect("the tour's beginning");
+    let (tour, _) = tour.split_once("```").expect("the tour's end");
+
+    let dir = tempfile::tempdir().unwrap();
+    let program = Program::serve(dir.path(), &[]);
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_claviger"));
+    let path = format!(
+        "{}:{}",
+        binary.parent().unwrap().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-c", tour])
+        .current_dir(dir.path())
+        .env("PATH", path)
+        .env("CLAVIGER_ENDPOINT", &program.address)
+        .env("CLAVIGER_KEY", program.operator())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let complaints = String::from_utf8(output.stderr).unwrap();
+    assert!(complaints.is_empty(), "{complaints}");
+    let allowed = said.find("\nallowed\n").expect("the key is allowed");
+    let denied = said.find("\ndenied: VERDICT_REVOKED").expect("the key is denied");
+    assert!(allowed < denied, "{said}");
+    assert!(said.contains("the tour is over"), "{said}");
+}
