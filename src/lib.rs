@@ -23,6 +23,7 @@ pub mod hashing;
 pub mod http;
 pub mod launch;
 pub mod mirror;
+pub mod readiness;
 pub mod server;
 pub mod store;
 pub mod telemetry;

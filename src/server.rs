@@ -1,11 +1,12 @@
 //! The server: everything put together, from the first byte to the last call.
 
-use std::fmt;
 use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message;
+use prost_types::FileDescriptorSet;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -25,6 +26,7 @@ use crate::pb::DESCRIPTORS;
 use crate::pb::claviger::v1::key_admin_server::KeyAdminServer;
 use crate::pb::claviger::v1::key_verify_server::KeyVerifyServer;
 use crate::pb::claviger::v1::realm_admin_server::RealmAdminServer;
+use crate::readiness::Readiness;
 use crate::store::Store;
 
 /// The largest message that the hot service takes, in bytes.
@@ -43,30 +45,6 @@ const HEALTH_NAMES: [&str; 4] = [
     KeyAdminServer::<KeyAdminService>::NAME,
     RealmAdminServer::<RealmAdminService>::NAME,
 ];
-
-/// Whether requests should come here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Readiness {
-    /// The keys are not in memory yet.
-    Starting,
-    /// They should.
-    Ready,
-    /// The process is about to end.
-    Draining,
-    /// The store contradicts what it said before.
-    Distrusted(String),
-}
-
-impl fmt::Display for Readiness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Starting => f.write_str("starting: the keys are not in memory yet"),
-            Self::Ready => f.write_str("ready"),
-            Self::Draining => f.write_str("draining: this process is about to end"),
-            Self::Distrusted(why) => f.write_str(why),
-        }
-    }
-}
 
 /// How a server is told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -374,6 +352,7 @@ fn reflection(
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .register_file_descriptor_set(error_details())
     };
     // grpcurl and buf speak v1, Python's helper only v1alpha.
     let on = !off;
@@ -381,4 +360,14 @@ fn reflection(
         on.then(|| builder().build_v1()).transpose()?,
         on.then(|| builder().build_v1alpha()).transpose()?,
     ))
+}
+
+/// The messages in the details of errors, so that a client can show them. `google.rpc.Status` itself is in [`DESCRIPTORS`].
+fn error_details() -> FileDescriptorSet {
+    let mut files = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        .expect("the descriptors that tonic-types comes with");
+    files
+        .file
+        .retain(|file| file.name().ends_with("error_details.proto"));
+    files
 }

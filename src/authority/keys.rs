@@ -9,7 +9,7 @@ use super::{Authority, Caller, Done, Page, Read, Refusal, Role, detail};
 use crate::domain::access::{Access, Ladder};
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId, ScopeName};
-use crate::domain::key::{Key, KeyState, Level, LevelKind, Revocation, Secret};
+use crate::domain::key::{Key, Level, LevelKind, Revocation, Secret};
 use crate::domain::key_text::{PlainKey, SecretBytes};
 use crate::domain::realm::{Environment, Realm, scopes};
 use crate::domain::time::{Expiry, Timestamp};
@@ -42,25 +42,6 @@ pub struct NewKey {
     pub labels: BTreeMap<String, String>,
     /// Where it may be used from.
     pub allowed_cidrs: Vec<IpNet>,
-}
-
-/// Which keys to list, and from where on.
-#[derive(Debug)]
-pub struct KeyQuery {
-    /// Of this realm.
-    pub realm: RealmId,
-    /// Of this partner.
-    pub partner: Option<PartnerId>,
-    /// Of this project.
-    pub project: Option<ProjectId>,
-    /// Of this environment.
-    pub environment: Option<EnvironmentName>,
-    /// In one of these states; empty is any.
-    pub states: Vec<KeyState>,
-    /// Where the page before ended.
-    pub before: Option<KeyId>,
-    /// How many at the most.
-    pub limit: u32,
 }
 
 /// What a key may do, by the realm's ladder of today.
@@ -141,33 +122,13 @@ impl Authority {
     pub async fn list_keys(
         &self,
         caller: &Caller,
-        query: KeyQuery,
+        filter: KeyFilter,
     ) -> Result<Read<Page<Key>>, Refusal> {
-        caller.role.may_manage(&query.realm)?;
+        caller.role.may_manage(&filter.realm)?;
         let mut snapshot = self.store.snapshot().await?;
-        if snapshot.find_realm(&query.realm).await?.is_none() {
+        if snapshot.find_realm(&filter.realm).await?.is_none() {
             return Err(Refusal::NotFound("the realm"));
         }
-        let KeyQuery {
-            realm,
-            partner,
-            project,
-            environment,
-            states,
-            before,
-            limit,
-        } = query;
-        let now = self.clock.now();
-        let filter = KeyFilter {
-            realm,
-            partner,
-            project,
-            environment,
-            states,
-            now,
-            before,
-            limit,
-        };
         let page = snapshot.list_keys(&filter).await?;
         let revision = snapshot.revision().await?;
         Ok(Read {

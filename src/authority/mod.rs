@@ -18,8 +18,7 @@ use std::time::Duration;
 
 pub use bootstrap::{Founded, found, recover};
 pub use caller::{Caller, Role, may_verify};
-pub use events::EventQuery;
-pub use keys::{KeyQuery, KeyScopes, NewKey};
+pub use keys::{KeyScopes, NewKey};
 
 use crate::domain::clock::Clock;
 use crate::domain::event::{Event, EventKind, Revision, Subject};

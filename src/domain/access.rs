@@ -5,7 +5,17 @@ use std::collections::{BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::ids::ScopeName;
-use super::realm::Scope;
+
+/// A word that says what a key may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// The word.
+    pub name: ScopeName,
+    /// Who holds this holds these too, and what they imply.
+    pub implies: BTreeSet<ScopeName>,
+    /// For people.
+    pub description: String,
+}
 
 /// What a key was granted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::access::{Access, MAX_SCOPES};
+use super::access::{Access, MAX_SCOPES, Scope};
 use super::ids::{EnvironmentName, Prefix, RealmId, ScopeName, Tag};
 use super::key::LevelKind;
 use super::violation::Violations;
@@ -43,17 +43,6 @@ pub struct Environment {
     pub name: EnvironmentName,
     /// What stands for it in a key's text.
     pub tag: Tag,
-}
-
-/// A word that says what a key may do.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Scope {
-    /// The word.
-    pub name: ScopeName,
-    /// Who holds this holds these too, and what they imply.
-    pub implies: BTreeSet<ScopeName>,
-    /// For people.
-    pub description: String,
 }
 
 /// What a key gets that is issued without scopes.

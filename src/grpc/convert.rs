@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use prost_types::Timestamp as PbTimestamp;
 
-use crate::authority::Done;
+use crate::domain::access::Scope;
 use crate::domain::event::{Actor, Event, Subject};
 use crate::domain::ids::{KeyId, PartnerId, ProjectId, ScopeName};
 use crate::domain::key::{Key, KeyState, LevelKind, Secret};
 use crate::domain::partner::{Partner, Project};
-use crate::domain::realm::{Environment, Realm, Scope, UnscopedKeys};
+use crate::domain::realm::{Environment, Realm, UnscopedKeys};
 use crate::domain::time::{Expiry, Timestamp};
 use crate::pb::claviger::v1 as pb;
 use crate::store::{PartnerRow, ProjectRow, RealmRow};
@@ -31,11 +31,6 @@ pub(super) fn span(span: Duration) -> prost_types::Duration {
         seconds: i64::try_from(span.as_secs()).unwrap_or(i64::MAX),
         nanos: span.subsec_nanos() as i32,
     }
-}
-
-/// When a change is in force everywhere.
-pub(super) fn effective<T>(done: &Done<T>) -> PbTimestamp {
-    time(done.effective_at)
 }
 
 pub(super) fn level(level: LevelKind) -> pb::KeyLevel {

@@ -4,7 +4,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, convert, fields, page};
-use crate::authority::{Caller, EventQuery, KeyQuery, NewKey, Refusal};
+use crate::authority::{Caller, NewKey, Refusal};
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventKind, Revision};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
@@ -12,6 +12,7 @@ use crate::domain::key::KeyState;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
+use crate::store::{EventFilter, KeyFilter};
 
 /// The administration of keys and the audit trail.
 pub struct KeyAdminService {
@@ -38,7 +39,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .admin
             .run(|authority| async move { authority.issue_key(&caller, new).await })
             .await?;
-        let effective_everywhere_time = Some(convert::effective(&done));
+        let effective_everywhere_time = Some(convert::time(done.effective_at));
         let (key, plain) = done.value;
         Ok(Response::new(pb::IssueKeyResponse {
             key: Some(convert::key(key, self.clock.now())),
@@ -123,13 +124,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .admin
             .run(move |authority| async move { authority.disable_key(&caller, id).await })
             .await?;
-        let effective_everywhere_time = Some(convert::effective(&done));
-        Ok(Response::new(pb::DisableKeyResponse {
-            key: Some(convert::key(done.value, self.clock.now())),
-            revision: done.revision.as_u64(),
-            effective_everywhere_time,
-            confirmed: true,
-        }))
+        changed!(DisableKeyResponse, done, key: |key| convert::key(key, self.clock.now()))
     }
 
     async fn enable_key(
@@ -143,13 +138,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .admin
             .run(move |authority| async move { authority.enable_key(&caller, id).await })
             .await?;
-        let effective_everywhere_time = Some(convert::effective(&done));
-        Ok(Response::new(pb::EnableKeyResponse {
-            key: Some(convert::key(done.value, self.clock.now())),
-            revision: done.revision.as_u64(),
-            effective_everywhere_time,
-            confirmed: true,
-        }))
+        changed!(EnableKeyResponse, done, key: |key| convert::key(key, self.clock.now()))
     }
 
     async fn revoke_key(
@@ -171,13 +160,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .admin
             .run(move |authority| async move { authority.revoke_key(&caller, id, reason).await })
             .await?;
-        let effective_everywhere_time = Some(convert::effective(&done));
-        Ok(Response::new(pb::RevokeKeyResponse {
-            key: Some(convert::key(done.value, self.clock.now())),
-            revision: done.revision.as_u64(),
-            effective_everywhere_time,
-            confirmed: true,
-        }))
+        changed!(RevokeKeyResponse, done, key: |key| convert::key(key, self.clock.now()))
     }
 
     async fn delete_key(
@@ -191,13 +174,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .admin
             .run(move |authority| async move { authority.delete_key(&caller, id).await })
             .await?;
-        let effective_everywhere_time = Some(convert::effective(&done));
-        Ok(Response::new(pb::DeleteKeyResponse {
-            key: Some(convert::key(done.value, self.clock.now())),
-            revision: done.revision.as_u64(),
-            effective_everywhere_time,
-            confirmed: true,
-        }))
+        changed!(DeleteKeyResponse, done, key: |key| convert::key(key, self.clock.now()))
     }
 
     async fn list_events(
@@ -229,7 +206,7 @@ impl KeyAdminService {
         filters: &[u8],
         page_size: i32,
         page_token: &str,
-    ) -> Result<KeyQuery, Refusal> {
+    ) -> Result<KeyFilter, Refusal> {
         let pb::ListKeysRequest {
             realm,
             partner,
@@ -260,12 +237,13 @@ impl KeyAdminService {
             .collect();
         let before = fields::optional(&mut bad, "page_token", &cursor, KeyId::parse);
         let realm = bad.check("realm", RealmId::parse(&realm));
-        bad.finish(realm.map(|realm| KeyQuery {
+        bad.finish(realm.map(|realm| KeyFilter {
             realm,
             partner,
             project,
             environment,
             states,
+            now: self.clock.now(),
             before,
             limit,
         }))
@@ -279,7 +257,7 @@ impl KeyAdminService {
         filters: &[u8],
         page_size: i32,
         page_token: &str,
-    ) -> Result<EventQuery, Refusal> {
+    ) -> Result<EventFilter, Refusal> {
         let pb::ListEventsRequest {
             realm,
             partner,
@@ -296,7 +274,7 @@ impl KeyAdminService {
             .admin
             .pages
             .cursor(&mut bad, caller, "events", filters, page_token);
-        let query = EventQuery {
+        let query = EventFilter {
             realm: fields::optional(&mut bad, "realm", &realm, RealmId::parse),
             partner: fields::optional(&mut bad, "partner", &partner, PartnerId::parse),
             key: fields::optional(&mut bad, "key_id", &key_id, KeyId::parse),

@@ -1,5 +1,19 @@
 //! The gRPC services: each handler converts, calls, and converts back.
 
+/// The answer to a change: its message, with what came of it and since when that holds. There is one server, so what is in
+/// force here is in force everywhere.
+macro_rules! changed {
+    ($message:ident, $done:expr $(, $field:ident: $convert:expr)?) => {{
+        let done = $done;
+        Ok(tonic::Response::new(pb::$message {
+            revision: done.revision.as_u64(),
+            effective_everywhere_time: Some(convert::time(done.effective_at)),
+            confirmed: true,
+            $($field: Some($convert(done.value)),)?
+        }))
+    }};
+}
+
 mod callers;
 mod convert;
 mod fields;
@@ -7,6 +21,7 @@ mod key_admin;
 mod key_verify;
 mod page;
 mod realm_admin;
+mod realm_fields;
 mod status;
 
 use std::sync::Arc;

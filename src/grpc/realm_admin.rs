@@ -1,16 +1,12 @@
 //! `claviger.v1.RealmAdmin`.
 
-use std::collections::BTreeSet;
-
 use prost::Message;
 use tonic::{Request, Response, Status};
 
+use super::realm_fields::{parse_in_realm, parse_partner, parse_project, parse_realm, parse_wait};
 use super::{Admin, convert, fields, page};
 use crate::authority::Refusal;
-use crate::domain::ids::{EnvironmentName, PartnerId, Prefix, ProjectId, RealmId, ScopeName, Tag};
-use crate::domain::key::LevelKind;
-use crate::domain::partner::{Partner, Project};
-use crate::domain::realm::{Environment, Realm, Scope, UnscopedKeys};
+use crate::domain::ids::{PartnerId, ProjectId, RealmId};
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
 
@@ -45,13 +41,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
                     authority.put_realm(&caller, realm, if_revision).await
                 })
                 .await?;
-        let effective_everywhere_time = Some(convert::effective(&done));
-        Ok(Response::new(pb::PutRealmResponse {
-            realm: Some(convert::realm(done.value)),
-            revision: done.revision.as_u64(),
-            effective_everywhere_time,
-            confirmed: true,
-        }))
+        changed!(PutRealmResponse, done, realm: convert::realm)
     }
 
     async fn get_realm(
@@ -121,11 +111,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
                     authority.delete_realm(&caller, &id, if_revision).await
                 })
                 .await?;
-        Ok(Response::new(pb::DeleteRealmResponse {
-            revision: done.revision.as_u64(),
-            effective_everywhere_time: Some(convert::effective(&done)),
-            confirmed: true,
-        }))
+        changed!(DeleteRealmResponse, done)
     }
 
     async fn put_partner(
@@ -145,13 +131,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
                 authority.put_partner(&caller, partner, if_revision).await
             })
             .await?;
-        let effective_everywhere_time = Some(convert::effective(&done));
-        Ok(Response::new(pb::PutPartnerResponse {
-            partner: Some(convert::partner(done.value)),
-            revision: done.revision.as_u64(),
-            effective_everywhere_time,
-            confirmed: true,
-        }))
+        changed!(PutPartnerResponse, done, partner: convert::partner)
     }
 
     async fn get_partner(
@@ -230,11 +210,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
                     .await
             })
             .await?;
-        Ok(Response::new(pb::DeletePartnerResponse {
-            revision: done.revision.as_u64(),
-            effective_everywhere_time: Some(convert::effective(&done)),
-            confirmed: true,
-        }))
+        changed!(DeletePartnerResponse, done)
     }
 
     async fn put_project(
@@ -254,13 +230,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
                 authority.put_project(&caller, project, if_revision).await
             })
             .await?;
-        let effective_everywhere_time = Some(convert::effective(&done));
-        Ok(Response::new(pb::PutProjectResponse {
-            project: Some(convert::project(done.value)),
-            revision: done.revision.as_u64(),
-            effective_everywhere_time,
-            confirmed: true,
-        }))
+        changed!(PutProjectResponse, done, project: convert::project)
     }
 
     async fn list_projects(
@@ -323,217 +293,6 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
                     .await
             })
             .await?;
-        Ok(Response::new(pb::DeleteProjectResponse {
-            revision: done.revision.as_u64(),
-            effective_everywhere_time: Some(convert::effective(&done)),
-            confirmed: true,
-        }))
+        changed!(DeleteProjectResponse, done)
     }
-}
-
-fn parse_wait(wait: i32) -> Result<(), Refusal> {
-    let mut bad = Violations::default();
-    fields::wait(&mut bad, wait);
-    bad.finish(Some(())).map_err(Refusal::Invalid)
-}
-
-fn parse_in_realm<T>(
-    realm: &str,
-    field: &str,
-    id: &str,
-    parse: impl Fn(&str) -> Result<T, &'static str>,
-) -> Result<(RealmId, T), Refusal> {
-    let mut bad = Violations::default();
-    let realm = bad.check("realm", RealmId::parse(realm));
-    let id = bad.check(field, parse(id));
-    bad.finish(realm.zip(id)).map_err(Refusal::Invalid)
-}
-
-fn parse_realm(realm: Option<pb::Realm>, wait: i32) -> Result<Realm, Refusal> {
-    let mut bad = Violations::default();
-    fields::wait(&mut bad, wait);
-    let Some(realm) = bad.check("realm", realm.ok_or("is required")) else {
-        return bad.finish(None).map_err(Refusal::Invalid);
-    };
-    let pb::Realm {
-        id,
-        prefix,
-        environments,
-        scopes,
-        admin_scope,
-        unscoped_keys,
-        levels,
-        max_cache,
-        max_lifetime,
-        revision: _,
-        create_time: _,
-    } = realm;
-    let id = bad.check("realm.id", RealmId::parse(&id));
-    let prefix = bad.check("realm.prefix", Prefix::parse(&prefix));
-    let environments = parse_environments(&mut bad, environments);
-    let scopes = parse_scopes(&mut bad, scopes);
-    let admin_scope = fields::optional(
-        &mut bad,
-        "realm.admin_scope",
-        &admin_scope,
-        ScopeName::parse,
-    );
-    let unscoped_keys = bad.check("realm.unscoped_keys", parse_unscoped(unscoped_keys));
-    let levels = parse_levels(&mut bad, levels);
-    let max_cache = fields::span(&mut bad, "realm.max_cache", max_cache);
-    let max_lifetime = fields::span(&mut bad, "realm.max_lifetime", max_lifetime);
-    let realm = id
-        .zip(prefix)
-        .zip(unscoped_keys)
-        .map(|((id, prefix), unscoped_keys)| Realm {
-            id,
-            prefix,
-            environments,
-            scopes,
-            admin_scope,
-            unscoped_keys,
-            levels,
-            max_cache,
-            max_lifetime: Some(max_lifetime).filter(|span| !span.is_zero()),
-        });
-    // Only of a whole realm can it be said whether it holds together.
-    if let Some(realm) = realm.as_ref().filter(|_| bad.is_empty()) {
-        realm.check(&mut bad);
-    }
-    bad.finish(realm).map_err(Refusal::Invalid)
-}
-
-fn parse_environments(
-    bad: &mut Violations,
-    environments: Vec<pb::Environment>,
-) -> Vec<Environment> {
-    environments
-        .into_iter()
-        .enumerate()
-        .filter_map(|(i, pb::Environment { name, tag })| {
-            let name = bad.check(
-                format!("realm.environments[{i}].name"),
-                EnvironmentName::parse(&name),
-            );
-            let tag = bad.check(format!("realm.environments[{i}].tag"), Tag::parse(&tag));
-            name.zip(tag).map(|(name, tag)| Environment { name, tag })
-        })
-        .collect()
-}
-
-fn parse_scopes(bad: &mut Violations, scopes: Vec<pb::Scope>) -> Vec<Scope> {
-    scopes
-        .into_iter()
-        .enumerate()
-        .filter_map(
-            |(
-                i,
-                pb::Scope {
-                    name,
-                    implies,
-                    description,
-                },
-            )| {
-                let name = bad.check(format!("realm.scopes[{i}].name"), ScopeName::parse(&name));
-                let implies = implies
-                    .iter()
-                    .enumerate()
-                    .filter_map(|(j, word)| {
-                        bad.check(
-                            format!("realm.scopes[{i}].implies[{j}]"),
-                            ScopeName::parse(word),
-                        )
-                    })
-                    .collect();
-                let description =
-                    fields::reason(bad, &format!("realm.scopes[{i}].description"), description);
-                name.map(|name| Scope {
-                    name,
-                    implies,
-                    description,
-                })
-            },
-        )
-        .collect()
-}
-
-fn parse_unscoped(unscoped: i32) -> Result<UnscopedKeys, &'static str> {
-    match pb::UnscopedKeys::try_from(unscoped) {
-        Ok(pb::UnscopedKeys::Unspecified | pb::UnscopedKeys::NoAccess) => {
-            Ok(UnscopedKeys::NoAccess)
-        }
-        Ok(pb::UnscopedKeys::FullAccess) => Ok(UnscopedKeys::FullAccess),
-        Err(_) => Err("is not a value of UnscopedKeys"),
-    }
-}
-
-fn parse_levels(bad: &mut Violations, levels: Vec<i32>) -> BTreeSet<LevelKind> {
-    let levels: BTreeSet<_> = levels
-        .into_iter()
-        .enumerate()
-        .filter_map(|(i, level)| fields::level(bad, &format!("realm.levels[{i}]"), level))
-        .collect();
-    if levels.is_empty() {
-        BTreeSet::from([LevelKind::Partner, LevelKind::Project])
-    } else {
-        levels
-    }
-}
-
-fn parse_partner(partner: Option<pb::Partner>, wait: i32) -> Result<Partner, Refusal> {
-    let mut bad = Violations::default();
-    fields::wait(&mut bad, wait);
-    let Some(partner) = bad.check("partner", partner.ok_or("is required")) else {
-        return bad.finish(None).map_err(Refusal::Invalid);
-    };
-    let pb::Partner {
-        realm,
-        id,
-        display_name,
-        suspended,
-        revision: _,
-        create_time: _,
-    } = partner;
-    let realm = bad.check("partner.realm", RealmId::parse(&realm));
-    let id = bad.check("partner.id", PartnerId::parse(&id));
-    let display_name = fields::name(&mut bad, "partner.display_name", display_name);
-    bad.finish(realm.zip(id).map(|(realm, id)| Partner {
-        realm,
-        id,
-        display_name,
-        suspended,
-    }))
-    .map_err(Refusal::Invalid)
-}
-
-fn parse_project(project: Option<pb::Project>, wait: i32) -> Result<Project, Refusal> {
-    let mut bad = Violations::default();
-    fields::wait(&mut bad, wait);
-    let Some(project) = bad.check("project", project.ok_or("is required")) else {
-        return bad.finish(None).map_err(Refusal::Invalid);
-    };
-    let pb::Project {
-        realm,
-        id,
-        partner,
-        display_name,
-        revision: _,
-        create_time: _,
-    } = project;
-    let realm = bad.check("project.realm", RealmId::parse(&realm));
-    let id = bad.check("project.id", ProjectId::parse(&id));
-    let partner = bad.check("project.partner", PartnerId::parse(&partner));
-    let display_name = fields::name(&mut bad, "project.display_name", display_name);
-    bad.finish(
-        realm
-            .zip(id)
-            .zip(partner)
-            .map(|((realm, id), partner)| Project {
-                realm,
-                id,
-                partner,
-                display_name,
-            }),
-    )
-    .map_err(Refusal::Invalid)
 }

@@ -61,7 +61,7 @@ impl From<Refusal> for Status {
 pub(super) fn invalid(violations: Vec<Violation>) -> Status {
     let message = violations
         .iter()
-        .map(|violation| format!("{} {}", violation.field, violation.description))
+        .map(|violation| format!("{}: {}", violation.field, violation.description))
         .collect::<Vec<_>>()
         .join("; ");
     let mut details = info("INVALID_FIELD");

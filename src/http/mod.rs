@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::sync::watch;
 
-use crate::server::Readiness;
+use crate::readiness::Readiness;
 
 /// `/livez` answers for as long as the process does; `/readyz` only while requests should come here, and says why not.
 pub fn router(readiness: watch::Receiver<Readiness>) -> Router {

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::domain::access::Access;
+use crate::domain::access::{Access, Scope};
 use crate::domain::ids::{KeyId, PartnerId, Prefix, ProjectId, RealmId, ScopeName, Tag};
 use crate::domain::key::{Digest, Key, Level, Revocation, Secret};
 use crate::domain::key_text::{PlainKey, SecretBytes};
 use crate::domain::partner::{Partner, Project};
-use crate::domain::realm::{Environment, Realm, Scope};
+use crate::domain::realm::{Environment, Realm};
 use crate::mirror::Index;
 
 const NOW: Timestamp = Timestamp::from_micros(1_900_000_000_000_000);

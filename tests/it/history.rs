@@ -6,7 +6,7 @@ use std::time::Duration;
 use claviger::domain::clock::Clock;
 use claviger::domain::time::Timestamp;
 use claviger::pb::claviger::v1 as pb;
-use claviger::server::Readiness;
+use claviger::readiness::Readiness;
 use pb::Verdict;
 use sqlx::SqlitePool;
 use sqlx::sqlite::SqliteConnectOptions;

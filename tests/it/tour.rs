@@ -215,7 +215,9 @@ fn the_readmes_tour_is_true_as_it_stands() {
     let complaints = String::from_utf8(output.stderr).unwrap();
     assert!(complaints.is_empty(), "{complaints}");
     let allowed = said.find("\nallowed\n").expect("the key is allowed");
-    let denied = said.find("\ndenied: VERDICT_REVOKED").expect("the key is denied");
+    let denied = said
+        .find("\ndenied: VERDICT_REVOKED")
+        .expect("the key is denied");
     assert!(allowed < denied, "{said}");
     assert!(said.contains("the tour is over"), "{said}");
 }
