@@ -88,7 +88,7 @@ pub struct ServeArgs {
     pub http_listen: SocketAddr,
 
     /// How often to look for changes in the store when nobody made one here
-    #[arg(long, env = "CLAVIGER_POLL_INTERVAL", value_name = "TIME", default_value = "50ms", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "CLAVIGER_POLL_INTERVAL", value_name = "TIME", default_value = "50ms", value_parser = interval)]
     pub poll_interval: Duration,
 
     /// How long to go on serving after SIGTERM, while health already says NOT_SERVING, so that load balancers notice.
@@ -103,4 +103,13 @@ pub struct ServeArgs {
     /// Do not describe the services to whoever asks (gRPC reflection)
     #[arg(long, env = "CLAVIGER_NO_REFLECTION")]
     pub no_reflection: bool,
+}
+
+/// A span that is not zero: to look without a pause would keep a core busy.
+fn interval(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(Duration::ZERO) => Err("must not be zero".to_owned()),
+        Ok(interval) => Ok(interval),
+        Err(error) => Err(error.to_string()),
+    }
 }

@@ -10,7 +10,7 @@ use crate::authority::{Founded, Refusal, found, recover};
 use crate::config::StoreArgs;
 use crate::domain::clock::Clock;
 use crate::domain::key_text::PlainKey;
-use crate::hashing::{PepperFileError, Peppers, Roots};
+use crate::hashing::{PepperFileError, Peppers, Roots, sync_folder_of};
 use crate::store::{self, Head, OpenError, Store};
 
 const DATABASE: &str = "claviger.db";
@@ -107,7 +107,10 @@ impl DataDir {
         let roots = Roots::new(args.root_cost()).map_err(DataDirError::RootCost)?;
         let dir = args.data_dir.as_path();
         let database = dir.join(DATABASE);
-        if matches!(if_empty, IfEmpty::Refuse) && !database.exists() {
+        let is_there = database
+            .try_exists()
+            .map_err(|source| io_error(dir, source))?;
+        if matches!(if_empty, IfEmpty::Refuse) && !is_there {
             return Err(DataDirError::Empty(dir.to_owned()));
         }
         DirBuilder::new()
@@ -208,7 +211,7 @@ pub fn write_operator_key(path: &Path, key: &PlainKey) -> io::Result<()> {
     let mut file = private().create_new(true).open(path)?;
     writeln!(file, "{}", key.expose())?;
     file.sync_all()?;
-    File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    sync_folder_of(path)
 }
 
 /// Lets time begin where the store has seen it last.
@@ -226,8 +229,8 @@ async fn set_clock(
     if behind > std::time::Duration::from_secs(1) {
         tracing::warn!(
             ?behind,
-            "the machine's clock is behind the latest time that this authority has seen, which goes on counting until the \
-             clock has caught up; set the clock, or start once with --trust-clock if that latest time was wrong"
+            "the machine's clock is behind the latest time that this authority has seen; until it has caught up, time stands \
+             still here. Set the clock, or start once with --trust-clock if that latest time was wrong"
         );
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! The commands that run where the authority is kept: `serve` and `bootstrap`.
 
 use std::io::{self, IsTerminal, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -12,7 +13,7 @@ use crate::config::{ServeArgs, StoreArgs};
 use crate::data_dir::{DataDir, DataDirError, IfEmpty, operator_key_path, write_operator_key};
 use crate::domain::clock::Clock;
 use crate::domain::key_text::PlainKey;
-use crate::server::{ServeError, Server, Stop};
+use crate::server::{Listeners, ServeError, Server, Stop};
 
 /// The exit code for a configuration that cannot work (`EX_CONFIG` of sysexits.h).
 pub const BAD_CONFIGURATION: u8 = 78;
@@ -86,16 +87,13 @@ async fn try_serve(args: &ServeArgs) -> Result<(), LaunchError> {
     let stop = signals().map_err(LaunchError::Signals)?;
     let on_terminal = io::stdout().is_terminal();
     let left_at = operator_key_path(&args.store);
-    let mut shown = None;
     let mut hand_over = |key: &PlainKey| {
         if on_terminal {
-            shown = Some(zeroize::Zeroizing::new(key.expose().to_owned()));
-            Ok(())
-        } else {
-            write_operator_key(&left_at, key)?;
-            tracing::info!(file = %left_at.display(), "the first operator key was made and left in a file");
-            Ok(())
+            return welcome(&mut io::stdout(), args.listen, key);
         }
+        write_operator_key(&left_at, key)?;
+        tracing::info!(file = %left_at.display(), "the first operator key was made and left in a file");
+        Ok(())
     };
     let if_empty = if args.init {
         IfEmpty::Found(&mut hand_over)
@@ -103,26 +101,23 @@ async fn try_serve(args: &ServeArgs) -> Result<(), LaunchError> {
         IfEmpty::Refuse
     };
     let data = DataDir::open(&args.store, Clock::system(), if_empty).await?;
-    let server = Server::bind(args, data).await?;
+    let listeners = Listeners::bind(args).await?;
     tracing::info!(
-        grpc = %server.grpc_address(),
-        http = %server.http_address(),
+        grpc = %listeners.grpc_address(),
+        http = %listeners.http_address(),
         data_dir = %args.store.data_dir.display(),
         "listening"
     );
-    if let Some(key) = shown {
-        let _ = welcome(&mut io::stdout(), &server, &key);
-    }
-    server.run(stop).await?;
+    Server::new(args, data, listeners).await?.run(stop).await?;
     Ok(())
 }
 
 /// Shows the operator key, once, inside the commands to type next.
-fn welcome(out: &mut impl Write, server: &Server, key: &str) -> io::Result<()> {
+fn welcome(out: &mut impl Write, address: SocketAddr, key: &PlainKey) -> io::Result<()> {
     let program = std::env::args()
         .next()
         .unwrap_or_else(|| "claviger".to_owned());
-    let address = server.grpc_address();
+    let key = key.expose();
     let endpoint = if address.to_string() == "127.0.0.1:7700" {
         String::new()
     } else {

@@ -9,7 +9,7 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 use tonic::server::NamedService;
 use tonic::transport::server::{Router, TcpIncoming};
 use tonic_health::ServingStatus;
@@ -18,6 +18,7 @@ use tonic_health::server::HealthReporter;
 use crate::authority::Authority;
 use crate::config::ServeArgs;
 use crate::data_dir::DataDir;
+use crate::domain::clock::Clock;
 use crate::grpc::{Admin, Callers, KeyAdminService, KeyVerifyService, Pages, RealmAdminService};
 use crate::hashing::Roots;
 use crate::http;
@@ -34,6 +35,9 @@ const MAX_VERIFY_MESSAGE: usize = 64 * 1024;
 
 /// The largest message that the services of administration take, in bytes.
 const MAX_ADMIN_MESSAGE: usize = 1024 * 1024;
+
+/// How often the time is written down while nothing else is.
+const TIME_MARK_EVERY: Duration = Duration::from_mins(1);
 
 /// How long the store gets to close.
 const CLOSING: Duration = Duration::from_secs(10);
@@ -76,22 +80,56 @@ pub enum ServeError {
     /// The transport failed.
     #[error("serving failed: {0}")]
     Transport(#[from] tonic::transport::Error),
+    /// A part of the server ended that never should.
+    #[error("the {0} has failed; the log says why")]
+    Failed(&'static str),
     /// The reflection service could not be made.
     #[error("the services cannot be described: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// A server that listens, and does not answer yet.
-pub struct Server {
+/// The addresses that are listened on.
+pub struct Listeners {
     grpc: TcpListener,
     http: TcpListener,
+}
+
+impl Listeners {
+    /// Takes the addresses.
+    pub async fn bind(args: &ServeArgs) -> Result<Self, ServeError> {
+        Ok(Self {
+            grpc: listen(args.listen, "listen").await?,
+            http: listen(args.http_listen, "http-listen").await?,
+        })
+    }
+
+    /// Where gRPC is served; tells the port if the system chose it.
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.grpc
+            .local_addr()
+            .expect("a bound listener has an address")
+    }
+
+    /// Where HTTP is served.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http
+            .local_addr()
+            .expect("a bound listener has an address")
+    }
+}
+
+/// A server that does not answer yet.
+pub struct Server {
+    listeners: Listeners,
     router: Router,
     health: HealthReporter,
     readiness: watch::Sender<Readiness>,
     feed: Feed,
     mirror: Arc<Mirror>,
     store: Store,
+    clock: Clock,
     roots: Roots,
+    changes: TaskTracker,
     drain_delay: Duration,
     drain_timeout: Duration,
     /// Keeps the directory locked.
@@ -102,16 +140,20 @@ pub struct Server {
 struct DataDirLock(#[expect(dead_code, reason = "held, not read")] DataDir);
 
 impl Server {
-    /// Puts everything together and listens. Health says NOT_SERVING until [`Server::run`] has loaded the keys.
-    pub async fn bind(args: &ServeArgs, data: DataDir) -> Result<Self, ServeError> {
-        let grpc = listen(args.listen, "listen").await?;
-        let http = listen(args.http_listen, "http-listen").await?;
+    /// Puts everything together. Health says NOT_SERVING until [`Server::run`] has loaded the keys.
+    pub async fn new(
+        args: &ServeArgs,
+        data: DataDir,
+        listeners: Listeners,
+    ) -> Result<Self, ServeError> {
         let (store, clock, roots) = (data.store.clone(), data.clock.clone(), data.roots.clone());
         let peppers = Arc::clone(&data.peppers);
         let feed = Feed::new(store.clone(), clock.clone(), args.poll_interval);
         let mirror = feed.mirror();
         let callers = Callers::new(Arc::clone(&mirror), Arc::clone(&peppers), clock.clone());
+        let changes = TaskTracker::new();
         let admin = Admin {
+            changes: changes.clone(),
             authority: Arc::new(Authority::new(
                 store.clone(),
                 Arc::clone(&mirror),
@@ -139,7 +181,7 @@ impl Server {
                 KeyVerifyServer::new(key_verify).max_decoding_message_size(MAX_VERIFY_MESSAGE),
             )
             .add_service(
-                KeyAdminServer::new(KeyAdminService::new(admin.clone(), clock))
+                KeyAdminServer::new(KeyAdminService::new(admin.clone(), clock.clone()))
                     .max_decoding_message_size(MAX_ADMIN_MESSAGE),
             )
             .add_service(
@@ -147,33 +189,20 @@ impl Server {
                     .max_decoding_message_size(MAX_ADMIN_MESSAGE),
             );
         Ok(Self {
-            grpc,
-            http,
+            listeners,
             router,
             health,
             readiness: watch::Sender::new(Readiness::Starting),
             feed,
             mirror,
             store,
+            clock,
             roots,
+            changes,
             drain_delay: args.drain_delay,
             drain_timeout: args.drain_timeout,
             _data: DataDirLock(data),
         })
-    }
-
-    /// Where gRPC is served; tells the port if the system chose it.
-    pub fn grpc_address(&self) -> SocketAddr {
-        self.grpc
-            .local_addr()
-            .expect("a bound listener has an address")
-    }
-
-    /// Where HTTP is served.
-    pub fn http_address(&self) -> SocketAddr {
-        self.http
-            .local_addr()
-            .expect("a bound listener has an address")
     }
 
     /// Whether requests should come here, from now on.
@@ -199,22 +228,23 @@ impl Server {
     /// Loads the keys and serves until told to stop. A second word hurries a drain; a closed channel is [`Stop::Now`].
     pub async fn run(self, mut stop: mpsc::Receiver<Stop>) -> Result<(), ServeError> {
         let Self {
-            grpc,
-            http,
+            listeners: Listeners { grpc, http },
             router,
             mut health,
             readiness,
             mut feed,
             mirror,
             store,
+            clock,
+            roots: _,
+            changes,
             drain_delay,
             drain_timeout,
-            roots: _,
             _data,
         } = self;
         let (stop_serving, serving_stops) = watch::channel(false);
         let (stop_feed, feed_stops) = watch::channel(false);
-        let serving = tokio::spawn(router.serve_with_incoming_shutdown(
+        let mut serving = tokio::spawn(router.serve_with_incoming_shutdown(
             TcpIncoming::from(grpc).with_nodelay(Some(true)),
             told(serving_stops.clone()),
         ));
@@ -225,14 +255,20 @@ impl Server {
         );
 
         let loading = std::time::Instant::now();
-        feed.load().await?;
+        tokio::select! {
+            loaded = feed.load() => loaded?,
+            _ = stop.recv() => {
+                tracing::info!("stopped while starting");
+                return Ok(());
+            }
+        }
         tracing::info!(
             keys = mirror.index().len(),
             revision = %mirror.index().revision(),
             took = ?loading.elapsed(),
             "the keys are in memory"
         );
-        let feeding = tokio::spawn(feed.run(feed_stops));
+        let mut feeding = tokio::spawn(feed.run(feed_stops));
         readiness.send_replace(Readiness::Ready);
         tell_health(&health, ServingStatus::Serving).await;
         let watching = tokio::spawn(watch_trust(
@@ -240,10 +276,19 @@ impl Server {
             health.clone(),
             readiness.clone(),
         ));
+        let marking = tokio::spawn(mark_time(store.clone(), clock));
 
-        let asked = stop.recv().await.unwrap_or(Stop::Now);
+        let asked = tokio::select! {
+            asked = stop.recv() => asked.unwrap_or(Stop::Now),
+            // Neither ends by itself unless it failed, and without either this is no server.
+            ended = &mut serving => return Err(ended.map_or(ServeError::Failed("transport"), |ended| {
+                ended.map_or_else(ServeError::Transport, |()| ServeError::Failed("transport"))
+            })),
+            _ = &mut feeding => return Err(ServeError::Failed("feed")),
+        };
         tracing::info!(?asked, "stopping");
         watching.abort();
+        marking.abort();
         readiness.send_replace(Readiness::Draining);
         tell_health(&health, ServingStatus::NotServing).await;
         if asked == Stop::Drain {
@@ -257,7 +302,21 @@ impl Server {
         for name in HEALTH_NAMES {
             health.clear_service_status(name).await;
         }
-        let served = finish(serving, drain_timeout).await;
+        // A change goes on though its client has gone: wait for those, too.
+        let finished = async {
+            let served = (&mut serving).await;
+            changes.close();
+            changes.wait().await;
+            served
+        };
+        tokio::select! {
+            _ = finished => {}
+            () = tokio::time::sleep(drain_timeout) => {
+                tracing::warn!(?drain_timeout, "calls were still in flight when the time was up");
+            }
+            _ = stop.recv() => tracing::warn!("told again: calls in flight are given up"),
+        }
+        serving.abort();
         probes.abort();
         stop_feed.send_replace(true);
         let _ = feeding.await;
@@ -265,25 +324,16 @@ impl Server {
             tracing::warn!("the store did not close in time; what was acknowledged is safe");
         }
         tracing::info!("stopped");
-        Ok(served?)
+        Ok(())
     }
 }
 
-/// Waits for the calls in flight, but not for ever.
-async fn finish(
-    mut serving: JoinHandle<Result<(), tonic::transport::Error>>,
-    patience: Duration,
-) -> Result<(), tonic::transport::Error> {
-    match tokio::time::timeout(patience, &mut serving).await {
-        Ok(Ok(served)) => served,
-        Ok(Err(panic)) => {
-            tracing::error!(%panic, "the transport failed");
-            Ok(())
-        }
-        Err(_) => {
-            tracing::warn!(?patience, "calls were still in flight when the time was up");
-            serving.abort();
-            Ok(())
+/// Writes the time down now and then, so that a start does not begin long before the last stop.
+async fn mark_time(store: Store, clock: Clock) {
+    loop {
+        tokio::time::sleep(TIME_MARK_EVERY).await;
+        if let Err(error) = store.mark_time(clock.now()).await {
+            tracing::warn!(%error, "the time could not be written down");
         }
     }
 }

@@ -34,6 +34,7 @@ CREATE TABLE events (
     detail         TEXT   NOT NULL
 );
 CREATE INDEX events_by_key ON events (key_id, revision) WHERE key_id IS NOT NULL;
+CREATE INDEX events_by_realm ON events (realm, revision);
 CREATE INDEX events_by_partner ON events (realm, partner, revision);
 
 CREATE TABLE realms (
@@ -83,6 +84,7 @@ CREATE TABLE keys (
     revoked_at     BIGINT GENERATED ALWAYS AS ((facts::jsonb -> 'revocation' ->> 'at')::bigint) STORED
 );
 CREATE INDEX keys_by_partner ON keys (realm, partner, id);
+CREATE INDEX keys_by_project ON keys (realm, project, id);
 CREATE INDEX keys_by_realm ON keys (realm, id);
 
 -- The slow hash of each secret: what a lost pepper's digests are made again from. Nothing else reads it.

@@ -4,7 +4,7 @@ use super::Refusal;
 use crate::domain::access::{Access, Ladder};
 use crate::domain::event::Actor;
 use crate::domain::ids::{KeyId, PartnerId, RealmId};
-use crate::domain::key::KeyState;
+use crate::domain::key::{Key, KeyState};
 use crate::domain::realm::{Realm, scopes};
 use crate::store::Change;
 
@@ -54,8 +54,11 @@ impl Role {
         })
     }
 
-    /// What the caller's key allows now, within the change.
-    pub(super) async fn reread(change: &mut Change, caller: &Caller) -> Result<Self, Refusal> {
+    /// What the caller's key allows now, within the change, and the key.
+    pub(super) async fn reread(
+        change: &mut Change,
+        caller: &Caller,
+    ) -> Result<(Self, Key), Refusal> {
         let key = change
             .find_key(caller.key)
             .await?
@@ -65,7 +68,8 @@ impl Role {
         if !key.realm.is_built_in() || key.state(change.time()) != KeyState::Active || suspended {
             return Err(Refusal::CallerGone);
         }
-        Self::of(&key.partner, &key.access).ok_or(Refusal::CallerGone)
+        let role = Self::of(&key.partner, &key.access).ok_or(Refusal::CallerGone)?;
+        Ok((role, key))
     }
 
     fn of(partner: &PartnerId, access: &Access) -> Option<Self> {

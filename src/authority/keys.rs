@@ -15,7 +15,7 @@ use crate::domain::realm::{Environment, Realm, scopes};
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::violation::Violations;
 use crate::hashing::{Peppers, random};
-use crate::store::{Change, KeyFilter, Snapshot};
+use crate::store::{Change, Error, KeyFilter, Snapshot};
 
 /// What is asked for in a new key.
 #[derive(Debug)]
@@ -67,8 +67,9 @@ impl Authority {
         let secret = Arc::new(SecretBytes::new(random()));
         let root = self.roots.make(Arc::clone(&secret)).await?;
 
-        let (mut change, role) = self.begin(caller).await?;
+        let (mut change, role, callers) = self.begin_with_callers_key(caller).await?;
         role.may_manage(&new.realm)?;
+        check_within(&callers, &new)?;
         let (key, plain) =
             make_key(&mut change, &self.peppers, new, Some(caller.key), &secret).await?;
         change.insert_key(&key).await?;
@@ -205,20 +206,44 @@ impl Authority {
         .await
     }
 
-    /// Removes a key.
-    pub async fn delete_key(&self, caller: &Caller, id: KeyId) -> Result<Done<Key>, Refusal> {
-        let (mut change, key) = self.begin_with_key(caller, id).await?;
+    /// Removes a key. An operator can also remove one that cannot be read; the answer is then without the key.
+    pub async fn delete_key(
+        &self,
+        caller: &Caller,
+        id: KeyId,
+    ) -> Result<Done<Option<Key>>, Refusal> {
+        caller.role.may_manage_something()?;
+        let (mut change, role) = self.begin(caller).await?;
+        let (key, subject, words) = match visible(&mut change, &role, id).await {
+            Ok(key) => {
+                let words = detail([("name", key.name.clone()), ("hint", key.hint.clone())]);
+                (Some(key.clone()), subject(&key), words)
+            }
+            Err(Refusal::Store(Error::Corrupt(_))) if role == Role::Operator => {
+                let realm = change
+                    .find_realm_of_key(id)
+                    .await?
+                    .unwrap_or_else(RealmId::built_in);
+                let subject = Subject {
+                    realm,
+                    partner: None,
+                    project: None,
+                    key: Some(id),
+                };
+                (
+                    None,
+                    subject,
+                    detail([(
+                        "reason",
+                        "what was stored of it could not be read".to_owned(),
+                    )]),
+                )
+            }
+            Err(refusal) => return Err(refusal),
+        };
         change.delete_key(id).await?;
-        let words = detail([("name", key.name.clone()), ("hint", key.hint.clone())]);
-        self.finish(
-            caller,
-            change,
-            EventKind::KeyDeleted,
-            subject(&key),
-            words,
-            key,
-        )
-        .await
+        self.finish(caller, change, EventKind::KeyDeleted, subject, words, key)
+            .await
     }
 
     /// Opens a change of a key that the caller may administer.
@@ -295,6 +320,33 @@ async fn visible(snapshot: &mut Snapshot, role: &Role, id: KeyId) -> Result<Key,
         .await?
         .filter(|key| role.may_manage(&key.realm).is_ok())
         .ok_or(Refusal::NotFound("the key"))
+}
+
+/// Nobody makes another caller that may more than they do themselves: not for longer, and not from elsewhere. (Scopes need
+/// no rule: only an operator makes callers, and an operator holds them all.)
+fn check_within(callers: &Key, new: &NewKey) -> Result<(), Refusal> {
+    if !new.realm.is_built_in() {
+        return Ok(());
+    }
+    let mut bad = Violations::default();
+    if let Expiry::At(end) = callers.expires_at
+        && new.expires_at.is_none_or(|wanted| wanted > end)
+    {
+        bad.add(
+            "expire_time",
+            "must not be later than that of the caller's own key",
+        );
+    }
+    let within = |range: &IpNet| callers.allowed_cidrs.iter().any(|own| own.contains(range));
+    if !callers.allowed_cidrs.is_empty()
+        && (new.allowed_cidrs.is_empty() || !new.allowed_cidrs.iter().all(within))
+    {
+        bad.add(
+            "allowed_cidrs",
+            "must lie within those of the caller's own key",
+        );
+    }
+    bad.finish(Some(())).map_err(Refusal::Invalid)
 }
 
 /// The partner that shall own the new key.
@@ -446,6 +498,18 @@ pub(super) fn issue_words(key: &Key) -> BTreeMap<String, String> {
         ),
         ("scopes", scopes.join(" ")),
         (
+            "expire_time",
+            Option::from(key.expires_at).map_or_else(String::new, rfc3339),
+        ),
+        (
+            "allowed_cidrs",
+            key.allowed_cidrs
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(" "),
+        ),
+        (
             "full_access",
             if key.access.is_full() {
                 "true".to_owned()
@@ -454,4 +518,11 @@ pub(super) fn issue_words(key: &Key) -> BTreeMap<String, String> {
             },
         ),
     ])
+}
+
+/// An instant as people read it in the audit trail.
+fn rfc3339(time: Timestamp) -> String {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(0);
+    let since = std::time::Duration::from_micros(micros);
+    humantime::format_rfc3339_micros(std::time::UNIX_EPOCH + since).to_string()
 }

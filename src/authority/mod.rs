@@ -22,6 +22,7 @@ pub use keys::{KeyScopes, NewKey};
 
 use crate::domain::clock::Clock;
 use crate::domain::event::{Event, EventKind, Revision, Subject};
+use crate::domain::key::Key;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violation;
 use crate::hashing::{Peppers, Roots, RootsBusy};
@@ -96,6 +97,9 @@ pub enum Refusal {
     /// The store does not answer, or cannot be understood.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// This server does not know yet of what it should answer about.
+    #[error("this server cannot read the store's last changes; try again")]
+    Behind,
     /// The change was made and is durable, but is not yet in force here.
     #[error(
         "the change was made, at revision {0}, but this server cannot read it back yet; look before you repeat it"
@@ -123,9 +127,18 @@ impl Authority {
 
     /// Opens a change for a caller, whose key is read anew within it.
     async fn begin(&self, caller: &Caller) -> Result<(Change, Role), Refusal> {
-        let mut change = self.store.change(self.clock.now()).await?;
-        let role = Role::reread(&mut change, caller).await?;
+        let (change, role, _) = self.begin_with_callers_key(caller).await?;
         Ok((change, role))
+    }
+
+    /// The same, with that key.
+    async fn begin_with_callers_key(
+        &self,
+        caller: &Caller,
+    ) -> Result<(Change, Role, Key), Refusal> {
+        let mut change = self.store.change(self.clock.now()).await?;
+        let (role, key) = Role::reread(&mut change, caller).await?;
+        Ok((change, role, key))
     }
 
     /// Records, commits, and waits until the mirror knows.
@@ -171,7 +184,7 @@ impl Authority {
         self.mirror
             .wait_for(revision, PATIENCE)
             .await
-            .map_err(|_| Refusal::NotApplied(revision))?;
+            .map_err(|_| Refusal::Behind)?;
         Ok(self.done(value, revision))
     }
 

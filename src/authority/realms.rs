@@ -6,7 +6,7 @@ use super::{
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::RealmId;
 use crate::domain::partner::Partner;
-use crate::domain::realm::Realm;
+use crate::domain::realm::{Environment, Realm};
 use crate::store::{Change, RealmRow};
 
 impl Authority {
@@ -61,7 +61,8 @@ impl Authority {
             .find_realm(&realm.id)
             .await?
             .ok_or(Refusal::NotFound("the realm"))?;
-        let words = detail([("prefix", realm.prefix.to_string())]);
+        let definition = serde_json::to_string(&realm).expect("a realm is JSON");
+        let words = detail([("definition", definition)]);
         self.finish(
             caller,
             change,
@@ -165,27 +166,36 @@ async fn check_frozen(change: &mut Change, before: &Realm, after: &Realm) -> Res
             )));
         }
     }
-    for environment in &before.environments {
-        let kept = after.environment(environment.name.as_str());
-        if kept != Some(environment) {
-            let keys = change.count_keys_in(&before.id, &environment.name).await?;
-            if keys > 0 {
-                return Err(in_use(format!(
-                    "the environment \"{}\" and its tag are frozen while it has keys; it has {keys}",
-                    environment.name
-                )));
-            }
+    let lost = |kept: Option<&Environment>, environment| kept != Some(environment);
+    let environments: Vec<_> = before
+        .environments
+        .iter()
+        .filter(|environment| lost(after.environment(environment.name.as_str()), environment))
+        .collect();
+    if !environments.is_empty() {
+        let used = change.environments_in_use(&before.id).await?;
+        if let Some(kept) = environments
+            .iter()
+            .find(|lost| used.contains(lost.name.as_str()))
+        {
+            return Err(in_use(format!(
+                "the environment \"{}\" and its tag are frozen while it has keys",
+                kept.name
+            )));
         }
     }
-    for scope in &before.scopes {
-        if !after.scopes.iter().any(|kept| kept.name == scope.name) {
-            let keys = change.count_keys_with(&before.id, &scope.name).await?;
-            if keys > 0 {
-                return Err(in_use(format!(
-                    "the scope \"{}\" cannot go while keys hold it, revoked ones too; {keys} do",
-                    scope.name
-                )));
-            }
+    let scopes: Vec<_> = before
+        .scopes
+        .iter()
+        .filter(|scope| !after.scopes.iter().any(|kept| kept.name == scope.name))
+        .collect();
+    if !scopes.is_empty() {
+        let used = change.scopes_in_use(&before.id).await?;
+        if let Some(kept) = scopes.iter().find(|lost| used.contains(lost.name.as_str())) {
+            return Err(in_use(format!(
+                "the scope \"{}\" cannot go while keys hold it, revoked ones too",
+                kept.name
+            )));
         }
     }
     Ok(())

@@ -86,6 +86,11 @@ impl ScopeSet {
         (0..WORDS).any(|word| self.0[word] & other.0[word] != 0)
     }
 
+    /// Whether the scope at this place is among them, in a set that [`reach`] made.
+    pub fn contains_place(&self, place: usize) -> bool {
+        u8::try_from(place).is_ok_and(|place| self.contains(Rank(place)))
+    }
+
     fn ranks(self) -> impl Iterator<Item = Rank> {
         (0..=u8::MAX)
             .map(Rank)
@@ -111,55 +116,45 @@ pub struct Ladder {
 impl Ladder {
     /// Builds the ladder of `scopes`. Those that `previous` had keep their rank, so that the sets made by it stay right.
     ///
-    /// Relies on what [`Realm`](super::realm::Realm) has checked: at most [`MAX_SCOPES`], every implied one listed, no
-    /// circle.
+    /// Of more than [`MAX_SCOPES`], which [`Realm::check`](super::realm::Realm::check) does not let through, the rest is
+    /// left out.
     pub fn new(scopes: &[Scope], previous: Option<&Self>) -> Self {
         let kept: HashMap<ScopeName, Rank> = scopes
             .iter()
             .filter_map(|scope| Some((scope.name.clone(), previous?.rank(scope.name.as_str())?)))
             .collect();
-        let taken: ScopeSet = collect(kept.values().copied());
-        let mut free = (0..=u8::MAX)
-            .map(Rank)
-            .filter(|rank| !taken.contains(*rank));
-        let mut alphabetical: Vec<(ScopeName, Rank)> = scopes
+        // A rank that was just freed is given out last: who still holds the ladder of before must not take the one scope
+        // for the other.
+        let before = previous.map_or_else(ScopeSet::default, |previous| previous.all);
+        let kept_ranks = collect(kept.values().copied());
+        let all_ranks = || (0..=u8::MAX).map(Rank);
+        let fresh = all_ranks().filter(|rank| !before.contains(*rank));
+        let freed =
+            all_ranks().filter(|rank| before.contains(*rank) && !kept_ranks.contains(*rank));
+        let mut free = fresh.chain(freed);
+        let ranked: Vec<Rank> = scopes
             .iter()
-            .filter_map(|scope| {
-                let rank = kept.get(&scope.name).copied().or_else(|| free.next())?;
-                Some((scope.name.clone(), rank))
-            })
+            .map_while(|scope| kept.get(&scope.name).copied().or_else(|| free.next()))
             .collect();
-        alphabetical.sort();
-        let ranks: HashMap<ScopeName, Rank> = alphabetical.iter().cloned().collect();
 
-        let by_name: HashMap<&str, &Scope> = scopes
-            .iter()
-            .map(|scope| (scope.name.as_str(), scope))
-            .collect();
         let mut implied = vec![ScopeSet::default(); MAX_SCOPES];
-        for scope in scopes {
-            let mut reached = ScopeSet::default();
-            let mut open = vec![scope];
-            while let Some(next) = open.pop() {
-                let Some(rank) = ranks.get(&next.name) else {
-                    continue;
-                };
-                if !reached.contains(*rank) {
-                    reached.insert(*rank);
-                    open.extend(
-                        next.implies
-                            .iter()
-                            .filter_map(|name| by_name.get(name.as_str())),
-                    );
-                }
-            }
-            implied[usize::from(ranks[&scope.name].0)] = reached;
+        for ((rank, below), i) in ranked.iter().zip(reach(scopes)).zip(0..) {
+            let mut all = collect(
+                below
+                    .ranks()
+                    .filter_map(|Rank(j)| ranked.get(usize::from(j)).copied()),
+            );
+            all.insert(ranked[i]);
+            implied[usize::from(rank.0)] = all;
         }
+        let names = scopes.iter().map(|scope| scope.name.clone());
+        let mut alphabetical: Vec<_> = names.zip(ranked.iter().copied()).collect();
+        alphabetical.sort();
         Self {
-            all: collect(ranks.values().copied()),
-            ranks,
+            ranks: alphabetical.iter().cloned().collect(),
             alphabetical,
             implied,
+            all: collect(ranked.into_iter()),
         }
     }
 
@@ -201,6 +196,37 @@ impl Ladder {
             .filter(move |(_, rank)| set.contains(*rank))
             .map(|(name, _)| name)
     }
+}
+
+/// By the place of each scope in the list: the places of all that it implies, over any number of steps (Warshall's
+/// algorithm). A scope that implies itself is in a circle. Of more than [`MAX_SCOPES`] the rest is left out.
+pub fn reach(scopes: &[Scope]) -> Vec<ScopeSet> {
+    let place: HashMap<&ScopeName, Rank> = scopes
+        .iter()
+        .map(|scope| &scope.name)
+        .zip((0..=u8::MAX).map(Rank))
+        .collect();
+    let mut reach: Vec<ScopeSet> = scopes
+        .iter()
+        .take(MAX_SCOPES)
+        .map(|scope| {
+            collect(
+                scope
+                    .implies
+                    .iter()
+                    .filter_map(|name| place.get(name).copied()),
+            )
+        })
+        .collect();
+    for (over, middle) in (0..reach.len()).zip((0..=u8::MAX).map(Rank)) {
+        let beyond = reach[over];
+        for below in &mut reach {
+            if below.contains(middle) {
+                *below = below.union(beyond);
+            }
+        }
+    }
+    reach
 }
 
 fn collect(ranks: impl Iterator<Item = Rank>) -> ScopeSet {
@@ -270,6 +296,13 @@ mod tests {
             ["a", "d", "e"].map(|name| after.rank(name).unwrap()).into();
         assert_eq!(ranks.len(), 3);
         assert_eq!(held(&after, &["e"]), ["d", "e"]);
+    }
+
+    #[test]
+    fn a_freed_rank_is_not_given_out_while_there_is_another() {
+        let before = Ladder::new(&[scope("a", &[])], None);
+        let after = Ladder::new(&[scope("b", &[])], Some(&before));
+        assert_ne!(after.rank("b"), before.rank("a"));
     }
 
     #[test]

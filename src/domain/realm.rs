@@ -5,13 +5,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::access::{Access, MAX_SCOPES, Scope};
+use super::access::{Access, MAX_SCOPES, Scope, reach};
 use super::ids::{EnvironmentName, Prefix, RealmId, ScopeName, Tag};
 use super::key::LevelKind;
 use super::violation::Violations;
 
 /// The longest time for which a realm may let gateways reuse an answer.
 pub const MAX_CACHE_LIMIT: Duration = Duration::from_hours(24);
+
+/// The most environments that a realm may have.
+const MAX_ENVIRONMENTS: usize = 64;
 
 /// One protected API: what its keys look like and what they can be granted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +77,9 @@ impl Realm {
                 "at least one is needed, such as name \"production\" and tag \"live\"",
             );
         }
+        if self.environments.len() > MAX_ENVIRONMENTS {
+            bad.add("realm.environments", "must be 64 at the most");
+        }
         let mut names = HashSet::new();
         let mut tags = HashSet::new();
         for (i, environment) in self.environments.iter().enumerate() {
@@ -104,17 +110,13 @@ impl Realm {
                 bad.add(format!("realm.scopes[{i}].name"), "stands there twice");
             }
         }
+        let reach = reach(&self.scopes);
         for (i, scope) in self.scopes.iter().enumerate() {
+            let field = || format!("realm.scopes[{i}].implies");
             if scope.implies.iter().any(|implied| !names.contains(implied)) {
-                bad.add(
-                    format!("realm.scopes[{i}].implies"),
-                    "names a scope that the realm does not have",
-                );
-            } else if self.comes_back(&scope.name) {
-                bad.add(
-                    format!("realm.scopes[{i}].implies"),
-                    "leads back to the scope itself",
-                );
+                bad.add(field(), "names a scope that the realm does not have");
+            } else if reach[i].contains_place(i) {
+                bad.add(field(), "leads back to the scope itself");
             }
         }
         if self
@@ -124,28 +126,6 @@ impl Realm {
         {
             bad.add("realm.admin_scope", "must be one of the realm's scopes");
         }
-    }
-
-    /// Whether `start` is implied by what it implies.
-    fn comes_back(&self, start: &ScopeName) -> bool {
-        let below = |name: &ScopeName| {
-            self.scopes
-                .iter()
-                .find(|scope| scope.name == *name)
-                .map(|scope| scope.implies.iter().cloned().collect::<Vec<_>>())
-                .unwrap_or_default()
-        };
-        let mut seen = HashSet::new();
-        let mut open = below(start);
-        while let Some(name) = open.pop() {
-            if name == *start {
-                return true;
-            }
-            if seen.insert(name.clone()) {
-                open.extend(below(&name));
-            }
-        }
-        false
     }
 
     /// The environment of this name.

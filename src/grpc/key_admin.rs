@@ -174,7 +174,13 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .admin
             .run(move |authority| async move { authority.delete_key(&caller, id).await })
             .await?;
-        changed!(DeleteKeyResponse, done, key: |key| convert::key(key, self.clock.now()))
+        let now = self.clock.now();
+        Ok(Response::new(pb::DeleteKeyResponse {
+            key: done.value.map(|key| convert::key(key, now)),
+            revision: done.revision.as_u64(),
+            effective_everywhere_time: Some(convert::time(done.effective_at)),
+            confirmed: true,
+        }))
     }
 
     async fn list_events(

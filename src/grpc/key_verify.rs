@@ -109,7 +109,7 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
                 if requests.len() > MAX_BATCH {
                     let mut bad = Violations::default();
                     bad.add("requests", "must be 100 at the most");
-                    return bad.finish(None).map_err(status::invalid);
+                    return bad.finish(None).map_err(|bad| status::invalid(&bad));
                 }
                 let result = |request| {
                     use pb::verify_batch_result::Result::{Error, Response};
@@ -151,7 +151,7 @@ fn question<'q>(
         "realm",
         view.realm(realm).ok_or("is not a realm of this authority"),
     ) else {
-        return bad.finish(None).map_err(status::invalid);
+        return bad.finish(None).map_err(|bad| status::invalid(&bad));
     };
     let environment = bad.check(
         "environment",
@@ -171,7 +171,7 @@ fn question<'q>(
         any_scopes,
         client,
     }))
-    .map_err(status::invalid)
+    .map_err(|bad| status::invalid(&bad))
 }
 
 fn target_of<'q>(

@@ -32,6 +32,7 @@ pub use key_verify::KeyVerifyService;
 pub use page::Pages;
 pub use realm_admin::RealmAdminService;
 
+use tokio_util::task::TaskTracker;
 use tonic::Status;
 
 use crate::authority::{Authority, Refusal};
@@ -45,6 +46,8 @@ pub struct Admin {
     pub callers: Callers,
     /// Page tokens.
     pub pages: Pages,
+    /// The changes that are under way.
+    pub changes: TaskTracker,
 }
 
 impl Admin {
@@ -55,7 +58,8 @@ impl Admin {
         T: Send + 'static,
         F: Future<Output = Result<T, Refusal>> + Send + 'static,
     {
-        match tokio::spawn(work(Arc::clone(&self.authority))).await {
+        let work = work(Arc::clone(&self.authority));
+        match self.changes.spawn(work).await {
             Ok(outcome) => outcome.map_err(Status::from),
             Err(panic) => {
                 tracing::error!(%panic, "a use case failed");

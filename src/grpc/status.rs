@@ -15,6 +15,9 @@ use crate::store;
 /// The domain of every `google.rpc.ErrorInfo` that is sent.
 const DOMAIN: &str = "claviger";
 
+/// How many violations are told at the most.
+const MOST_VIOLATIONS: usize = 16;
+
 /// When to try again after the store did not answer.
 const RETRY_STORE: Duration = Duration::from_secs(1);
 
@@ -25,7 +28,7 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let message = refusal.to_string();
         match refusal {
-            Refusal::Invalid(violations) => invalid(violations),
+            Refusal::Invalid(violations) => invalid(&violations),
             Refusal::CallerGone => unauthenticated(&message),
             Refusal::Forbidden(_) => error(Code::PermissionDenied, message, info("NOT_ALLOWED")),
             Refusal::NotFound(_) => error(Code::NotFound, message, info("NOT_FOUND")),
@@ -45,30 +48,48 @@ impl From<Refusal> for Status {
                     retry("STORE_UNAVAILABLE", RETRY_STORE),
                 )
             }
+            Refusal::Store(store::Error::CommitUnknown(cause)) => {
+                tracing::error!(error = %cause, "the store failed in the middle of a commit");
+                // A code that nobody repeats by itself: the change may have been made.
+                error(
+                    Code::Unknown,
+                    "the store failed while the change was committed, so it may or may not have been made; look before you repeat it",
+                    info("COMMIT_UNKNOWN"),
+                )
+            }
             Refusal::Store(store::Error::Corrupt(what)) => {
                 tracing::error!(what, "what is stored cannot be read");
                 internal()
             }
             Refusal::NotApplied(_) => {
                 tracing::error!(message, "a change has not come round");
-                error(Code::Unavailable, message, info("NOT_APPLIED"))
+                error(Code::Unknown, message, info("NOT_APPLIED"))
             }
+            Refusal::Behind => error(
+                Code::Unavailable,
+                message,
+                retry("STORE_UNAVAILABLE", RETRY_STORE),
+            ),
         }
     }
 }
 
 /// The request breaks rules; the details name each field.
-pub(super) fn invalid(violations: Vec<Violation>) -> Status {
-    let message = violations
-        .iter()
+pub(super) fn invalid(violations: &[Violation]) -> Status {
+    // An error travels in headers, of which clients take a few kilobytes.
+    let more = violations.len().saturating_sub(MOST_VIOLATIONS);
+    let shown = || violations.iter().take(MOST_VIOLATIONS);
+    let mut message = shown()
         .map(|violation| format!("{}: {}", violation.field, violation.description))
         .collect::<Vec<_>>()
         .join("; ");
+    if more > 0 {
+        message.push_str(&format!("; and {more} more"));
+    }
     let mut details = info("INVALID_FIELD");
     details.set_bad_request(
-        violations
-            .into_iter()
-            .map(|violation| FieldViolation::new(violation.field, violation.description))
+        shown()
+            .map(|violation| FieldViolation::new(&violation.field, &violation.description))
             .collect::<Vec<_>>(),
     );
     error(Code::InvalidArgument, message, details)
@@ -138,4 +159,36 @@ fn retry(reason: &str, after: Duration) -> ErrorDetails {
     let mut details = info(reason);
     details.set_retry_info(Some(after));
     details
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_fits_into_headers_however_much_is_wrong() {
+        let violations: Vec<_> = (0..1_000)
+            .map(|i| Violation {
+                field: format!("realm.scopes[{i}].name"),
+                description: "must match [a-z][a-z0-9:._-]{0,63}".to_owned(),
+            })
+            .collect();
+        let status = invalid(&violations);
+        assert!(
+            status.message().ends_with("and 984 more"),
+            "{}",
+            status.message()
+        );
+        // What gRPC's C core takes at the most, in all headers together, is 8 KiB; details are sent as base64.
+        assert!(status.message().len() + status.details().len() * 4 / 3 < 6 * 1024);
+        assert_eq!(
+            status
+                .get_error_details()
+                .bad_request()
+                .unwrap()
+                .field_violations
+                .len(),
+            16
+        );
+    }
 }

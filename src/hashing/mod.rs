@@ -6,7 +6,7 @@
 mod pepper;
 mod root;
 
-pub use pepper::{PepperFileError, Peppers};
+pub use pepper::{PepperFileError, Peppers, sync_folder_of};
 pub use root::{RootCost, Roots, RootsBusy};
 
 /// Bytes from the operating system's random generator.

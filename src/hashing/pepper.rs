@@ -94,17 +94,24 @@ impl Peppers {
             Self::FIRST,
             *digits
         ));
+        // Written aside and then linked, so that the file is there whole or not at all, and never instead of another.
+        let aside = path.with_extension(format!("{}.new", std::process::id()));
         let write = || {
             let mut file = OpenOptions::new()
                 .write(true)
                 .create_new(true)
                 .mode(0o600)
-                .open(path)?;
+                .open(&aside)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+            fs::hard_link(&aside, path)?;
+            fs::remove_file(&aside)?;
+            sync_folder_of(path)
         };
-        write().map_err(|source| io_error(path, "made", source))?;
+        write().map_err(|source| {
+            let _ = fs::remove_file(&aside);
+            io_error(path, "made", source)
+        })?;
         Ok(Self {
             versions: BTreeMap::from([(Self::FIRST, keyed(&*key))]),
         })
@@ -143,6 +150,14 @@ impl Peppers {
         mac.update(b"canary");
         Some(mac.finalize().into_bytes().into())
     }
+}
+
+/// Makes the name of a new file durable.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn keyed(key: &[u8]) -> Hmac<Sha256> {

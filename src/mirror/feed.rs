@@ -5,20 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::Mirror;
 use super::index::Index;
 use crate::domain::clock::Clock;
-use crate::domain::event::{Revision, Subject};
+use crate::domain::event::{EventKind, Revision, Subject};
 use crate::domain::ids::RealmId;
 use crate::store::{Error, Snapshot, Store};
 
 /// From so many changes on, everything is loaded anew.
 const TOO_MANY: u32 = 10_000;
-
-/// How often the time is written down while nothing else is.
-const TIME_MARK_EVERY: Duration = Duration::from_mins(1);
 
 /// Follows the store and brings every change into the mirror, in order.
 pub struct Feed {
@@ -60,7 +56,6 @@ impl Feed {
     /// Follows the store until told to stop. A store that does not answer is asked again; the mirror stays as it is.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut answers = true;
-        let mut next_mark = Instant::now() + TIME_MARK_EVERY;
         while !*stop.borrow_and_update() {
             match self.poll().await {
                 Ok(()) if answers => {}
@@ -76,12 +71,6 @@ impl Feed {
                     answers = false;
                 }
             }
-            if Instant::now() >= next_mark {
-                next_mark = Instant::now() + TIME_MARK_EVERY;
-                if let Err(error) = self.store.mark_time(self.clock.now()).await {
-                    tracing::warn!(%error, "the time could not be written down");
-                }
-            }
             tokio::select! {
                 () = tokio::time::sleep(self.interval) => {}
                 // After a failure a poke does not shorten the wait: there is nothing to be had.
@@ -95,26 +84,33 @@ impl Feed {
     /// the history is another one, and everything is loaded anew.
     async fn poll(&mut self) -> Result<(), Error> {
         let sent = self.clock.now();
-        let mut snapshot = self.store.snapshot().await?;
-        let entries = snapshot.feed(self.last.0, TOO_MANY).await?;
+        // Time that was once seen here does not come again.
+        self.clock.advance(sent);
+        let mut snapshot = self.store.feed_snapshot().await?;
+        let mut entries = snapshot.feed(self.last.0, TOO_MANY).await?.into_iter();
         let known = entries
-            .first()
+            .next()
             .is_some_and(|first| (first.revision, first.stamp) == self.last);
-        let Some(last) = entries
-            .last()
-            .filter(|_| known && entries.len() < TOO_MANY as usize)
-        else {
+        if !known {
             drop(snapshot);
             return self.reload(known).await;
-        };
-        let last = (last.revision, last.stamp);
-        if entries.len() > 1 {
-            let subjects = entries
-                .into_iter()
-                .skip(1)
-                .map(|entry| entry.subject)
-                .collect();
-            apply(&mut snapshot, &self.mirror.index(), subjects).await?;
+        }
+        let mut last = self.last;
+        let mut changes = Vec::new();
+        for entry in entries {
+            last = (entry.revision, entry.stamp);
+            changes.push(entry.change);
+        }
+        if !changes.is_empty() {
+            let changes: Option<Vec<_>> = changes.into_iter().collect();
+            match changes.filter(|changes| changes.len() + 1 < TOO_MANY as usize) {
+                Some(changes) => apply(&mut snapshot, &self.mirror.index(), changes).await?,
+                // Too many, or one that cannot be read.
+                None => {
+                    drop(snapshot);
+                    return self.reload(known).await;
+                }
+            }
         }
         drop(snapshot);
         self.last = last;
@@ -152,7 +148,7 @@ impl Feed {
 /// Everything, as of one snapshot, with the stamp of its last change.
 async fn load(store: &Store, clock: &Clock) -> Result<(Index, i64), Error> {
     let sent = clock.now();
-    let mut snapshot = store.snapshot().await?;
+    let mut snapshot = store.feed_snapshot().await?;
     let head = snapshot
         .head()
         .await?
@@ -172,24 +168,29 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Index, i64), Error> {
     Ok((index, head.stamp))
 }
 
-/// Brings the present state of every subject into the index. What changed twice is brought in once, and outer things before
-/// the inner ones that refer to them.
+/// Brings the present state of everything that changed into the index: first what is gone, then the outer things, and then
+/// the inner ones that refer to them. What was deleted and made again under the same name is another thing, which inherits
+/// nothing.
 async fn apply(
     snapshot: &mut Snapshot,
     index: &Index,
-    subjects: Vec<Subject>,
+    changes: Vec<(EventKind, Subject)>,
 ) -> Result<(), Error> {
     let mut realms = HashSet::new();
     let mut partners = HashSet::new();
     let mut projects = HashSet::new();
     let mut keys = HashSet::new();
-    for Subject {
-        realm,
-        partner,
-        project,
-        key,
-    } in subjects
-    {
+    let mut gone = Vec::new();
+    for (kind, subject) in changes {
+        if matches!(kind, EventKind::RealmDeleted | EventKind::PartnerDeleted) {
+            gone.push(subject.clone());
+        }
+        let Subject {
+            realm,
+            partner,
+            project,
+            key,
+        } = subject;
         match (partner, project, key) {
             (_, _, Some(key)) => {
                 keys.insert(key);
@@ -207,31 +208,189 @@ async fn apply(
             }
         }
     }
+
+    // All is read before anything is written, so that what belongs together changes together.
+    let mut realm_rows = Vec::new();
     for id in realms {
-        match snapshot.find_realm(&id).await? {
+        realm_rows.push((snapshot.find_realm(&id).await?, id));
+    }
+    let mut partner_rows = Vec::new();
+    for (realm, id) in partners {
+        partner_rows.push((snapshot.find_partner(&realm, &id).await?, realm, id));
+    }
+    let mut project_rows = Vec::new();
+    for (realm, id) in projects {
+        project_rows.push((snapshot.find_project(&realm, &id).await?, realm, id));
+    }
+    let mut key_rows = Vec::new();
+    for id in keys {
+        match snapshot.find_key(id).await {
+            Ok(None) => index.remove_key(id),
+            Ok(Some(key)) => key_rows.push((id, Ok(key))),
+            Err(corrupt @ Error::Corrupt(_)) => key_rows.push((id, Err(corrupt))),
+            Err(unavailable) => return Err(unavailable),
+        }
+    }
+
+    for Subject { realm, partner, .. } in gone {
+        match partner {
+            Some(partner) => index.remove_partner(&realm, &partner),
+            None => index.remove_realm(&realm),
+        }
+    }
+    for (row, id) in realm_rows {
+        match row {
             Some(realm) => index.put_realm(realm.value),
             None => index.remove_realm(&id),
         }
     }
-    for (realm, id) in partners {
-        match snapshot.find_partner(&realm, &id).await? {
+    for (row, realm, id) in partner_rows {
+        match row {
             Some(partner) => index.put_partner(&partner.value),
             None => index.remove_partner(&realm, &id),
         }
     }
-    for (realm, id) in projects {
-        match snapshot.find_project(&realm, &id).await? {
+    for (row, realm, id) in project_rows {
+        match row {
             Some((project, false)) => index.put_project(&project.value),
             _ => index.remove_project(&realm, &id),
         }
     }
-    for id in keys {
-        match snapshot.find_key(id).await {
-            Ok(Some(key)) => index.put_key(id, Ok(key)),
-            Ok(None) => index.remove_key(id),
-            Err(corrupt @ Error::Corrupt(_)) => index.put_key(id, Err(corrupt)),
-            Err(unavailable) => return Err(unavailable),
-        }
+    for (id, key) in key_rows {
+        index.put_key(id, key);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::domain::event::{Actor, Event};
+    use crate::domain::ids::{PartnerId, ProjectId};
+    use crate::domain::partner::{Partner, Project};
+    use crate::domain::realm::Realm;
+    use crate::domain::time::Timestamp;
+    use crate::store::{Change, Genesis};
+
+    /// A store with a history of its own making, and a feed of it.
+    struct World {
+        store: Store,
+        feed: Feed,
+        _dir: tempfile::TempDir,
+    }
+
+    impl World {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open_sqlite(&dir.path().join("claviger.db"))
+                .await
+                .unwrap();
+            let genesis = Genesis {
+                pepper: 1,
+                canary: [0; 32],
+                seal: [0; 32],
+                time: Timestamp::from_micros(1),
+            };
+            let mut change = store.found(&genesis).await.unwrap().unwrap();
+            change.put_realm(&Realm::built_in()).await.unwrap();
+            commit(change, EventKind::RealmPut, None, None).await;
+            let mut feed = feed(&store);
+            feed.load().await.unwrap();
+            Self {
+                store,
+                feed,
+                _dir: dir,
+            }
+        }
+
+        async fn change(&self) -> Change {
+            self.store.change(Timestamp::from_micros(2)).await.unwrap()
+        }
+
+        async fn put_partner(&self) {
+            let mut change = self.change().await;
+            let partner = Partner {
+                realm: RealmId::built_in(),
+                id: partner(),
+                display_name: String::new(),
+                suspended: false,
+            };
+            change.put_partner(&partner).await.unwrap();
+            commit(change, EventKind::PartnerPut, Some(partner.id), None).await;
+        }
+
+        async fn assert_faithful(&self) {
+            let mut fresh = feed(&self.store);
+            fresh.load().await.unwrap();
+            let (followed, loaded) = (self.feed.mirror(), fresh.mirror());
+            assert_eq!(followed.index().describe(), loaded.index().describe());
+        }
+    }
+
+    fn feed(store: &Store) -> Feed {
+        let clock = Clock::manual(Timestamp::from_micros(3));
+        Feed::new(store.clone(), clock, Duration::from_secs(1))
+    }
+
+    fn partner() -> PartnerId {
+        PartnerId::parse("acme").unwrap()
+    }
+
+    async fn commit(
+        change: Change,
+        kind: EventKind,
+        partner: Option<PartnerId>,
+        project: Option<ProjectId>,
+    ) {
+        let event = Event {
+            revision: change.revision(),
+            time: change.time(),
+            actor: Actor::command_line(),
+            kind,
+            subject: Subject {
+                realm: RealmId::built_in(),
+                partner,
+                project,
+                key: None,
+            },
+            detail: BTreeMap::new(),
+        };
+        change.commit(&event).await.unwrap();
+    }
+
+    /// Seen red with `gone` left empty in `apply`: the project is then still the new partner's.
+    #[tokio::test]
+    async fn a_partner_that_is_deleted_and_made_again_within_one_poll_inherits_nothing() {
+        let mut world = World::new().await;
+        world.put_partner().await;
+        let project = Project {
+            realm: RealmId::built_in(),
+            id: ProjectId::parse("web").unwrap(),
+            partner: partner(),
+            display_name: String::new(),
+        };
+        let mut change = world.change().await;
+        change.put_project(&project).await.unwrap();
+        commit(
+            change,
+            EventKind::ProjectPut,
+            Some(partner()),
+            Some(project.id),
+        )
+        .await;
+        world.feed.poll().await.unwrap();
+        world.assert_faithful().await;
+
+        let mut change = world.change().await;
+        change
+            .delete_partner(&RealmId::built_in(), &partner())
+            .await
+            .unwrap();
+        commit(change, EventKind::PartnerDeleted, Some(partner()), None).await;
+        world.put_partner().await;
+        world.feed.poll().await.unwrap();
+        world.assert_faithful().await;
+    }
 }

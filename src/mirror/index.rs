@@ -325,7 +325,19 @@ impl Index {
                 Entry::Corrupt
             }
         };
-        self.keys.pin().insert(id, entry);
+        let keys = self.keys.pin();
+        let was_revoked = matches!(keys.get(&id), Some(Entry::Key(before)) if before.revoked);
+        keys.insert(
+            id,
+            match entry {
+                // Denied for ever is for ever, whatever a store says that runs backwards.
+                Entry::Key(key) => Entry::Key(KeyFacts {
+                    revoked: key.revoked || was_revoked,
+                    ..key
+                }),
+                corrupt => corrupt,
+            },
+        );
     }
 
     pub(crate) fn remove_key(&self, id: KeyId) {

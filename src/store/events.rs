@@ -39,8 +39,8 @@ pub struct FeedEntry {
     pub revision: Revision,
     /// Its random mark.
     pub stamp: i64,
-    /// What changed.
-    pub subject: Subject,
+    /// What was done to what; none if that cannot be read.
+    pub change: Option<(EventKind, Subject)>,
 }
 
 type EventRow = (
@@ -106,13 +106,14 @@ impl Snapshot {
             i64,
             i64,
             String,
+            String,
             Option<String>,
             Option<String>,
             Option<Uuid>,
         );
         let rows: Vec<Row> = on!(self.session, conn => {
             sqlx::query_as(
-                "SELECT revision, stamp, realm, partner, project, key_id
+                "SELECT revision, stamp, kind, realm, partner, project, key_id
                  FROM events WHERE revision >= $1 ORDER BY revision LIMIT $2",
             )
             .bind(stored(first))
@@ -120,17 +121,21 @@ impl Snapshot {
             .fetch_all(&mut *conn)
             .await?
         });
-        rows.into_iter()
-            .map(|(number, stamp, realm, partner, project, key)| {
-                let subject = subject(&realm, partner.as_deref(), project.as_deref(), key)
-                    .ok_or_else(|| Error::Corrupt(format!("event {number}")))?;
-                Ok(FeedEntry {
+        Ok(rows
+            .into_iter()
+            .map(
+                |(number, stamp, kind, realm, partner, project, key)| FeedEntry {
                     revision: revision(number),
                     stamp,
-                    subject,
-                })
-            })
-            .collect()
+                    change: EventKind::parse(&kind).zip(subject(
+                        &realm,
+                        partner.as_deref(),
+                        project.as_deref(),
+                        key,
+                    )),
+                },
+            )
+            .collect())
     }
 
     /// A page of the events that the filter lets through, newest first. One that cannot be read is left out and logged.

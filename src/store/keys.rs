@@ -1,11 +1,13 @@
 //! The table of keys, and the roots of their secrets.
 
+use std::collections::HashSet;
+
 use futures_util::TryStreamExt;
 use sqlx::QueryBuilder;
 use uuid::Uuid;
 
 use super::{Change, Error, Page, Snapshot, on, page_and_one};
-use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId, ScopeName};
+use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Secret};
 use crate::domain::time::Timestamp;
 
@@ -110,7 +112,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// How many keys a realm has, or one partner or one project of it; and whether that is of any environment or scope.
+    /// How many keys a realm has, or one partner or one project of it.
     pub async fn count_keys(
         &mut self,
         realm: &RealmId,
@@ -131,38 +133,45 @@ impl Snapshot {
         Ok(count as u64)
     }
 
-    /// How many keys of the realm live in this environment.
-    pub async fn count_keys_in(
-        &mut self,
-        realm: &RealmId,
-        environment: &EnvironmentName,
-    ) -> Result<u64, Error> {
-        let count: i64 = on!(self.session, conn => {
-            sqlx::query_scalar("SELECT count(*) FROM keys WHERE realm = $1 AND environment = $2")
+    /// The environments that keys of the realm live in.
+    pub async fn environments_in_use(&mut self, realm: &RealmId) -> Result<HashSet<String>, Error> {
+        let used: Vec<Option<String>> = on!(self.session, conn => {
+            sqlx::query_scalar("SELECT DISTINCT environment FROM keys WHERE realm = $1")
                 .bind(realm.as_str())
-                .bind(environment.as_str())
-                .fetch_one(&mut *conn)
+                .fetch_all(&mut *conn)
                 .await?
         });
-        Ok(count as u64)
+        Ok(used.into_iter().flatten().collect())
     }
 
-    /// How many keys of the realm were granted this scope by name.
-    pub async fn count_keys_with(
-        &mut self,
-        realm: &RealmId,
-        scope: &ScopeName,
-    ) -> Result<u64, Error> {
-        // The column is a JSON list; scopes hold no quotes, and of LIKE's wildcards only the underscore.
-        let pattern = format!("%\"{}\"%", scope.as_str().replace('_', "\\_"));
-        let count: i64 = on!(self.session, conn => {
-            sqlx::query_scalar("SELECT count(*) FROM keys WHERE realm = $1 AND scopes LIKE $2 ESCAPE '\\'")
+    /// The scopes that keys of the realm were granted by name.
+    pub async fn scopes_in_use(&mut self, realm: &RealmId) -> Result<HashSet<String>, Error> {
+        // Each a JSON list; there are few different ones.
+        let lists: Vec<Option<String>> = on!(self.session, conn => {
+            sqlx::query_scalar("SELECT DISTINCT scopes FROM keys WHERE realm = $1")
                 .bind(realm.as_str())
-                .bind(pattern)
-                .fetch_one(&mut *conn)
+                .fetch_all(&mut *conn)
                 .await?
         });
-        Ok(count as u64)
+        Ok(lists
+            .into_iter()
+            .flatten()
+            .filter_map(|list| serde_json::from_str::<Vec<String>>(&list).ok())
+            .flatten()
+            .collect())
+    }
+
+    /// The realm of a key, also of one of which nothing else can be read.
+    pub async fn find_realm_of_key(&mut self, id: KeyId) -> Result<Option<RealmId>, Error> {
+        let realm: Option<Option<String>> = on!(self.session, conn => {
+            sqlx::query_scalar("SELECT realm FROM keys WHERE id = $1")
+                .bind(id.as_uuid())
+                .fetch_optional(&mut *conn)
+                .await?
+        });
+        Ok(realm
+            .flatten()
+            .and_then(|realm| RealmId::parse(&realm).ok()))
     }
 }
 

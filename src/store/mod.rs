@@ -36,8 +36,12 @@ pub struct Store {
 /// One of the two databases.
 #[derive(Clone)]
 enum Engine {
-    /// The embedded one: one connection writes, several read.
-    Sqlite { read: SqlitePool, write: SqlitePool },
+    /// The embedded one: one connection writes, several read, and one of those is the feed's own.
+    Sqlite {
+        read: SqlitePool,
+        feed: SqlitePool,
+        write: SqlitePool,
+    },
     /// A shared one.
     Postgres(PgPool),
 }
@@ -68,10 +72,12 @@ use on;
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be reached, or it failed. Nothing was changed, unless this is the answer to a commit: then it is open
-    /// whether the change was made.
+    /// It cannot be reached, or it failed. Nothing was changed.
     #[error("the store does not answer: {0}")]
     Unavailable(#[from] sqlx::Error),
+    /// It failed while a change was committed: it is open whether the change was made.
+    #[error("the store failed in the middle of a commit: {0}")]
+    CommitUnknown(sqlx::Error),
     /// What is stored cannot be understood.
     #[error("what is stored of {0} cannot be read")]
     Corrupt(String),
@@ -92,14 +98,30 @@ impl Store {
 
     /// Begins to read one consistent state.
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        match &self.engine {
+            Engine::Sqlite { read, .. } => self.read_sqlite(read).await,
+            Engine::Postgres(pool) => self.read_postgres(pool).await,
+        }
+    }
+
+    /// Begins to read one consistent state for the feed, which must not queue behind others.
+    pub async fn feed_snapshot(&self) -> Result<Snapshot, Error> {
+        match &self.engine {
+            Engine::Sqlite { feed, .. } => self.read_sqlite(feed).await,
+            Engine::Postgres(pool) => self.read_postgres(pool).await,
+        }
+    }
+
+    async fn read_sqlite(&self, pool: &SqlitePool) -> Result<Snapshot, Error> {
         self.sessions.fetch_add(1, Ordering::Relaxed);
-        let session = match &self.engine {
-            Engine::Sqlite { read, .. } => Session::Sqlite(read.begin_with("BEGIN").await?),
-            Engine::Postgres(pool) => Session::Postgres(
-                pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                    .await?,
-            ),
-        };
+        let session = Session::Sqlite(pool.begin_with("BEGIN").await?);
+        Ok(Snapshot { session })
+    }
+
+    async fn read_postgres(&self, pool: &PgPool) -> Result<Snapshot, Error> {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+        let session = Session::Postgres(pool.begin_with(begin).await?);
         Ok(Snapshot { session })
     }
 
@@ -127,8 +149,9 @@ impl Store {
     /// Waits for what is under way and closes the store.
     pub async fn close(&self) {
         match &self.engine {
-            Engine::Sqlite { read, write } => {
+            Engine::Sqlite { read, feed, write } => {
                 read.close().await;
+                feed.close().await;
                 write.close().await;
             }
             Engine::Postgres(pool) => pool.close().await,
@@ -176,9 +199,6 @@ impl Change {
     }
 
     /// Records the change and makes it durable.
-    ///
-    /// # Errors
-    /// It is then open whether the change was made: the connection may have broken after the commit.
     pub async fn commit(mut self, event: &Event) -> Result<Revision, Error> {
         self.append(event).await?;
         self.snapshot.commit().await?;
@@ -189,10 +209,10 @@ impl Change {
 impl Snapshot {
     async fn commit(self) -> Result<(), Error> {
         match self.session {
-            Session::Sqlite(transaction) => transaction.commit().await?,
-            Session::Postgres(transaction) => transaction.commit().await?,
+            Session::Sqlite(transaction) => transaction.commit().await,
+            Session::Postgres(transaction) => transaction.commit().await,
         }
-        Ok(())
+        .map_err(Error::CommitUnknown)
     }
 }
 

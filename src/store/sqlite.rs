@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{Sqlite, SqlitePool};
+use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool};
 
 use super::{Engine, OpenError, Store, migrations};
 
@@ -45,11 +45,14 @@ impl Store {
             .run(&write)
             .await
             .map_err(|error| OpenError(migration_failed(&error)))?;
+        let options = options.create_if_missing(false).read_only(true);
         let read = pool(4)
-            .connect_with(options.create_if_missing(false).read_only(true))
+            .connect_with(options.clone())
             .await
             .map_err(refused)?;
-        Ok(Self::new(Engine::Sqlite { read, write }))
+        // Lists, however long, must not keep a revocation from coming round.
+        let feed = pool(1).connect_with(options).await.map_err(refused)?;
+        Ok(Self::new(Engine::Sqlite { read, feed, write }))
     }
 }
 
@@ -59,6 +62,14 @@ fn pool(connections: u32) -> PoolOptions<Sqlite> {
         .max_lifetime(None)
         .idle_timeout(None)
         .test_before_acquire(false)
+        // On some errors, a full disk among them, SQLite ends the transaction by itself; the connection's own count of
+        // transactions is wrong from then on, and nothing could be begun on it any more.
+        .after_release(|connection: &mut SqliteConnection, _| {
+            Box::pin(async move {
+                connection.ping().await?;
+                Ok(!connection.is_in_transaction())
+            })
+        })
         .acquire_timeout(Duration::from_secs(10))
 }
 
@@ -110,6 +121,7 @@ pub(super) fn migration_failed(error: &sqlx::migrate::MigrateError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::time::Timestamp;
 
     #[tokio::test]
     async fn a_writer_that_could_lose_a_commit_is_refused() {
@@ -151,5 +163,49 @@ mod tests {
         store.close().await;
         let refusal = Store::open_sqlite(&file).await.err().unwrap().to_string();
         assert!(refusal.contains("newer claviger"), "{refusal}");
+    }
+
+    /// Seen red without `after_release`: the writer's connection then refuses every change until a restart.
+    #[tokio::test]
+    async fn a_disk_that_was_full_for_a_while_leaves_a_store_that_can_be_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open_sqlite(&dir.path().join("claviger.db"))
+            .await
+            .unwrap();
+        let genesis = super::super::Genesis {
+            pepper: 1,
+            canary: [0; 32],
+            seal: [0; 32],
+            time: Timestamp::from_micros(1),
+        };
+        drop(store.found(&genesis).await.unwrap());
+        let Engine::Sqlite { write, .. } = &store.engine else {
+            unreachable!("the embedded store")
+        };
+        sqlx::query("CREATE TABLE filler (bytes BLOB)")
+            .execute(write)
+            .await
+            .unwrap();
+        let pages: i64 = sqlx::query_scalar("PRAGMA page_count")
+            .fetch_one(write)
+            .await
+            .unwrap();
+        // A pragma takes no parameter.
+        let full = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {}", pages + 2));
+        sqlx::query(full).execute(write).await.unwrap();
+        let mut filling = write.begin_with("BEGIN IMMEDIATE").await.unwrap();
+        let error = sqlx::query("INSERT INTO filler VALUES (zeroblob(1000000))")
+            .execute(&mut *filling)
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("full"), "{error}");
+        drop(filling);
+        // The next writer gets a connection that works, whether it is that one or a new one.
+        let change = store.found(&genesis).await;
+        assert!(
+            change.is_ok_and(|change| change.is_some()),
+            "nothing can be written any more"
+        );
+        store.close().await;
     }
 }
