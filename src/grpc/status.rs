@@ -3,6 +3,7 @@
 //! What is the server's own fault is logged here, once, and told in a fixed text.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -84,7 +85,7 @@ pub(super) fn invalid(violations: &[Violation]) -> Status {
         .collect::<Vec<_>>()
         .join("; ");
     if more > 0 {
-        message.push_str(&format!("; and {more} more"));
+        let _ = write!(message, "; and {more} more");
     }
     let mut details = info("INVALID_FIELD");
     details.set_bad_request(

@@ -11,7 +11,7 @@ use super::index::Index;
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventKind, Revision, Subject};
 use crate::domain::ids::RealmId;
-use crate::store::{Error, Snapshot, Store};
+use crate::store::{Error, FeedEntry, Snapshot, Store};
 
 /// From so many changes on, everything is loaded anew.
 const TOO_MANY: u32 = 10_000;
@@ -87,37 +87,26 @@ impl Feed {
         // Time that was once seen here does not come again.
         self.clock.advance(sent);
         let mut snapshot = self.store.feed_snapshot().await?;
-        let mut entries = snapshot.feed(self.last.0, TOO_MANY).await?.into_iter();
-        let known = entries
-            .next()
-            .is_some_and(|first| (first.revision, first.stamp) == self.last);
-        if !known {
+        let entries = snapshot.feed(self.last.0, TOO_MANY).await?;
+        let known = |first: &FeedEntry| (first.revision, first.stamp) == self.last;
+        let Some((_, new)) = entries.split_first().filter(|(first, _)| known(first)) else {
             drop(snapshot);
-            return self.reload(known).await;
+            return self.reload(false).await;
+        };
+        if let Some(last) = new.last() {
+            let readable: Option<Vec<_>> = new.iter().map(|entry| entry.change.clone()).collect();
+            let Some(changes) = readable.filter(|_| entries.len() < TOO_MANY as usize) else {
+                drop(snapshot);
+                return self.reload(true).await;
+            };
+            apply(&mut snapshot, &self.mirror.index(), changes).await?;
+            self.last = (last.revision, last.stamp);
         }
-        let mut last = self.last;
-        let mut changes = Vec::new();
-        for entry in entries {
-            last = (entry.revision, entry.stamp);
-            changes.push(entry.change);
-        }
-        if !changes.is_empty() {
-            let changes: Option<Vec<_>> = changes.into_iter().collect();
-            match changes.filter(|changes| changes.len() + 1 < TOO_MANY as usize) {
-                Some(changes) => apply(&mut snapshot, &self.mirror.index(), changes).await?,
-                // Too many, or one that cannot be read.
-                None => {
-                    drop(snapshot);
-                    return self.reload(known).await;
-                }
-            }
-        }
-        drop(snapshot);
-        self.last = last;
-        self.mirror.index().set_current(last.0, sent);
-        self.mirror
-            .applied
-            .send_if_modified(|applied| std::mem::replace(applied, last.0) != last.0);
+        self.mirror.index().set_current(self.last.0, sent);
+        self.mirror.applied.send_if_modified(|applied| {
+            let before = std::mem::replace(applied, self.last.0);
+            before != self.last.0
+        });
         Ok(())
     }
 

@@ -335,7 +335,7 @@ impl Index {
                     revoked: key.revoked || was_revoked,
                     ..key
                 }),
-                corrupt => corrupt,
+                Entry::Corrupt => Entry::Corrupt,
             },
         );
     }

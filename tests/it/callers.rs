@@ -1,14 +1,16 @@
 //! Callers: what they may not make of themselves.
 
+use claviger::domain::clock::Clock;
 use claviger::pb::claviger::v1 as pb;
 use tonic::Code;
 
 use super::fixtures::Service;
 
 fn in_hours(hours: i64) -> prost_types::Timestamp {
-    let mut time = prost_types::Timestamp::from(std::time::SystemTime::now());
-    time.seconds += hours * 3_600;
-    time
+    prost_types::Timestamp {
+        seconds: Clock::system().now().as_micros() / 1_000_000 + hours * 3_600,
+        nanos: 0,
+    }
 }
 
 fn operator(hours: Option<i64>, cidrs: &[&str]) -> pb::IssueKeyRequest {
