@@ -611,4 +611,43 @@ fn a_key_of_a_realm_that_is_made_again_under_another_prefix_is_not_good_by_its_o
     let text = world.add(partner_key(), 1);
     world.index.put_realm(realm("demo", "renamed"));
     assert_eq!(world.verdict(&ask(&text)), Verdict::Unknown);
+    // Nor in a realm that takes the prefix over.
+    world.index.put_realm(realm("other", "demo"));
+    let asked = Asked {
+        realm: "other",
+        ..ask(&text)
+    };
+    assert_eq!(world.verdict(&asked), Verdict::Unknown);
+}
+
+#[test]
+fn a_secret_whose_pepper_is_missing_does_not_stand_in_the_way_of_another() {
+    let world = World::new();
+    let mut key = partner_key();
+    let (old, new) = (SecretBytes::new([1; 32]), SecretBytes::new([2; 32]));
+    let secret = |digest, end| Secret {
+        digest,
+        created_at: NOW,
+        expires_at: Expiry::At(Timestamp::from_micros(NOW.as_micros() + end)),
+    };
+    let untold = Digest {
+        pepper: 2,
+        mac: [0; 32],
+    };
+    key.expires_at = Expiry::At(Timestamp::from_micros(NOW.as_micros() + 2));
+    key.secrets = vec![
+        secret(untold, 3),
+        secret(world.peppers.digest(1, key.id, &new).unwrap(), 1),
+    ];
+    world.index.put_key(key.id, Ok(key.clone()));
+    let until = world.ask(&ask(&text_of(&key, &new)), |decision, _| {
+        (decision.verdict, decision.expires_at())
+    });
+    let end = Expiry::At(Timestamp::from_micros(NOW.as_micros() + 1));
+    assert_eq!(until, Ok((Verdict::Allowed, end)), "the earlier end counts");
+    assert_eq!(
+        world.ask(&ask(&text_of(&key, &old)), |_, _| ()),
+        Err(Undecided::PepperMissing),
+        "which of them it was cannot be told"
+    );
 }

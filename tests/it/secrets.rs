@@ -1,11 +1,16 @@
 //! No secret is ever logged, printed, stored or echoed: recognisable ones are planted everywhere, every call is made and
 //! every way to fail is taken, at the most talkative level of the log, and then everything that was written is searched.
 //!
-//! Seen red with `?request` added to a log line of `Callers::caller`, and with the derived `Debug` of `IssueKeyResponse`.
+//! Seen red with the metadata of a call logged, with a new key's text traced, with an error that repeats what was sent, and
+//! with the text, or the secret's bytes in hexadecimals, stored beside the key.
 
 use std::fs;
 use std::path::Path;
 
+use base64::Engine;
+use base64::prelude::{
+    BASE64_STANDARD_NO_PAD as STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD,
+};
 use claviger::pb::claviger::v1 as pb;
 use tonic::Status;
 
@@ -13,11 +18,11 @@ use super::fixtures::{Api, Program, claviger, issue_request, verify_request};
 
 /// What must not be found anywhere, each with what it is.
 #[derive(Default)]
-struct Canaries(Vec<(String, String)>);
+struct Canaries(Vec<(String, Vec<u8>)>);
 
 impl Canaries {
     fn plant(&mut self, what: &str, text: &str) -> String {
-        self.0.push((what.to_owned(), text.to_owned()));
+        self.0.push((what.to_owned(), text.as_bytes().to_vec()));
         text.to_owned()
     }
 
@@ -26,13 +31,37 @@ impl Canaries {
         self.plant(what, key);
         let body = key.rsplit('_').next().unwrap();
         self.plant(&format!("the secret of {what}"), &body[22..65]);
+        let text = claviger::domain::key_text::parse(key).unwrap();
+        self.plant_bytes(&format!("the secret of {what}"), text.secret.expose());
+    }
+
+    /// The bytes of a secret, in every form that a careless line could give them.
+    fn plant_bytes(&mut self, what: &str, bytes: &[u8]) {
+        let list = |between| {
+            bytes
+                .iter()
+                .map(u8::to_string)
+                .collect::<Vec<_>>()
+                .join(between)
+        };
+        let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = digits.concat();
+        for (form, text) in [
+            ("in capital hexadecimals", hex.to_uppercase()),
+            ("in hexadecimals", hex),
+            ("as a list", list(", ")),
+            ("as a list of JSON", list(",")),
+            ("in base64", STANDARD_NO_PAD.encode(bytes)),
+            ("in base64 for URLs", URL_SAFE_NO_PAD.encode(bytes)),
+        ] {
+            self.0.push((format!("{what} {form}"), text.into_bytes()));
+        }
+        self.0.push((format!("{what} as it is"), bytes.to_vec()));
     }
 
     fn assert_absent(&self, place: &str, bytes: &[u8]) {
         for (what, text) in &self.0 {
-            let found = bytes
-                .windows(text.len())
-                .any(|window| window == text.as_bytes());
+            let found = bytes.windows(text.len()).any(|window| window == text);
             assert!(!found, "{what} stands in {place}");
         }
     }
@@ -52,7 +81,11 @@ async fn no_secret_is_logged_printed_stored_or_echoed() {
     use_every_call(&mut api, &program.address, &mut canaries, &mut errors).await;
     send_keys_to_wrong_places(&mut api, &mut canaries, &mut errors).await;
     let pepper = fs::read_to_string(dir.path().join("data/pepper.toml")).unwrap();
-    canaries.plant("the pepper", pepper.split('"').nth(1).unwrap());
+    let digits = pepper.split('"').nth(1).unwrap();
+    let bytes: Vec<u8> = (0..32)
+        .map(|i| u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).unwrap())
+        .collect();
+    canaries.plant_bytes("the pepper", &bytes);
 
     // Refusals of the program itself, with a key in its environment.
     for args in [["serve", "--data-dir"], ["bootstrap", "--data-dir"]] {
@@ -328,4 +361,23 @@ async fn send_keys_to_wrong_places(
         ..Default::default()
     };
     errors.push(api.realms.put_realm(put).await.unwrap_err());
+}
+
+/// Does not compile once one of these types can be printed: the function is then ambiguous.
+#[test]
+fn what_carries_a_secret_cannot_be_printed() {
+    trait Printable<Marker> {
+        fn cannot_be() {}
+    }
+    struct ByDebug;
+    impl<T: ?Sized> Printable<()> for T {}
+    impl<T: ?Sized + std::fmt::Debug> Printable<ByDebug> for T {}
+
+    <pb::IssueKeyResponse as Printable<_>>::cannot_be();
+    <pb::VerifyRequest as Printable<_>>::cannot_be();
+    <pb::VerifyBatchRequest as Printable<_>>::cannot_be();
+    <claviger::domain::key_text::PlainKey as Printable<_>>::cannot_be();
+    <claviger::domain::key_text::SecretBytes as Printable<_>>::cannot_be();
+    <claviger::domain::key_text::KeyText<'_> as Printable<_>>::cannot_be();
+    <claviger::hashing::Peppers as Printable<_>>::cannot_be();
 }

@@ -7,7 +7,7 @@ use std::process::Output;
 
 use claviger::pb::claviger::v1::Verdict;
 
-use super::fixtures::{Api, Program, claviger};
+use super::fixtures::{Api, Program, claviger, outcome};
 
 const BAD_CONFIGURATION: i32 = 78;
 
@@ -26,7 +26,7 @@ fn run(dir: &Path, args: &[&str]) -> Output {
     if args[0] == "serve" {
         line.extend(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
     }
-    claviger(&line).output().unwrap()
+    outcome(&mut claviger(&line))
 }
 
 fn refused(dir: &Path, args: &[&str], code: i32) -> String {
@@ -180,7 +180,7 @@ fn a_bad_configuration_is_named() {
         "--listen",
         &address,
     ];
-    let output = claviger(&line).output().unwrap();
+    let output = outcome(&mut claviger(&line));
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(

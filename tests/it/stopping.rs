@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use claviger::domain::ids::RealmId;
 use claviger::pb::claviger::v1::Verdict;
@@ -60,11 +59,12 @@ impl Load {
     }
 }
 
-/// Seen red without `clear_service_status`: the open Watch then holds the process until the drain's time is up.
+/// Seen red without `clear_service_status`: the open Watch then holds the process until the drain's time is up, which here is
+/// longer than the test waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_is_seen_first_loses_no_call_and_ends_well_though_health_is_watched() {
     let dir = tempfile::tempdir().unwrap();
-    let flags = ["--drain-delay", "500ms", "--drain-timeout", "50s"];
+    let flags = ["--drain-delay", "500ms", "--drain-timeout", "1h"];
     let mut program = Program::serve(dir.path(), &flags);
     let mut api = program.api();
     api.make_demo().await;
@@ -88,7 +88,6 @@ async fn sigterm_under_load_is_seen_first_loses_no_call_and_ends_well_though_hea
     .await;
 
     program.signal("TERM");
-    let asked = Instant::now();
     assert_eq!(watch.next().await.unwrap().unwrap().status, NOT_SERVING);
     load.seen_going.store(true, Ordering::SeqCst);
     // It still serves: load balancers need time to notice.
@@ -100,10 +99,6 @@ async fn sigterm_under_load_is_seen_first_loses_no_call_and_ends_well_though_hea
         .await
         .unwrap();
     assert!(status.success(), "{status}");
-    assert!(
-        asked.elapsed() < Duration::from_secs(45),
-        "it ended only when the time was up"
-    );
     assert!(
         !matches!(watch.next().await, Some(Ok(_))),
         "the watch ends with the server"
