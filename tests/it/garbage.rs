@@ -2,8 +2,9 @@
 
 use claviger::pb::claviger::v1 as pb;
 use pb::Verdict;
+use pb::verify_batch_result::Result as Outcome;
 
-use super::fixtures::{Api, Service, from_env, verify_request};
+use super::fixtures::{Service, from_env, verify_request};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -38,17 +39,44 @@ async fn no_wrong_key_of_any_kind_reaches_the_slow_hash_or_the_store() {
     .await;
 
     let (roots, sessions) = (service.roots.made(), service.store.sessions());
-    for i in 0..count {
-        let random = noise(i as u64, 40 + i % 60);
-        ask(&mut api, &random, &[Verdict::Unknown]).await;
-        ask(&mut api, &format!("demo_{random}"), &[Verdict::Malformed]).await;
-        // A key that never was, in the right form.
-        let forged = format!("demo_live_0{}{}", noise(!(i as u64), 21), secret(i as u64));
-        ask(&mut api, &with_check(&forged), &[Verdict::Unknown]).await;
-        // The right id, and another secret.
-        let id = &right["demo_live_".len()..][..22];
-        let wrong = format!("demo_live_{id}{}", secret(i as u64));
-        ask(&mut api, &with_check(&wrong), &[Verdict::Unknown]).await;
+    let id = &right["demo_live_".len()..][..22];
+    let wrong: Vec<(String, Verdict)> = (0..count as u64)
+        .flat_map(|i| {
+            let random = noise(i, 40 + i as usize % 60);
+            [
+                (format!("demo_{random}"), Verdict::Malformed),
+                (random, Verdict::Unknown),
+                // A key that never was, in the right form.
+                (forged(&noise(!i, 21), i), Verdict::Unknown),
+                // The right id, and another secret.
+                (
+                    with_check(&format!("demo_live_{id}{}", secret(i))),
+                    Verdict::Unknown,
+                ),
+            ]
+        })
+        .collect();
+    // The first hundreds one by one, and then all of them in batches, which are decided the same way and sooner.
+    for (key, expected) in wrong.iter().take(400) {
+        assert_eq!(api.verdict(key).await, *expected, "{key}");
+    }
+    for batch in wrong.chunks(100) {
+        let requests = batch.iter().map(|(key, _)| verify_request(key)).collect();
+        let request = pb::VerifyBatchRequest { requests };
+        let answers = api
+            .verify
+            .verify_batch(request)
+            .await
+            .unwrap()
+            .into_inner()
+            .results;
+        assert_eq!(answers.len(), batch.len());
+        for (answer, (key, expected)) in answers.into_iter().zip(batch) {
+            let Some(Outcome::Response(answer)) = answer.result else {
+                panic!("{key} is an error");
+            };
+            assert_eq!((answer.verdict(), answer.key), (*expected, None), "{key}");
+        }
     }
     assert_eq!(api.verdict(&right).await, Verdict::Allowed);
     assert_eq!(service.roots.made() - roots, 0, "slow hashes");
@@ -64,19 +92,9 @@ async fn no_wrong_key_of_any_kind_reaches_the_slow_hash_or_the_store() {
     service.stop().await;
 }
 
-async fn ask(api: &mut Api, key: &str, expected: &[Verdict]) {
-    let answer = api
-        .verify
-        .verify(verify_request(key))
-        .await
-        .unwrap()
-        .into_inner();
-    assert!(
-        expected.contains(&answer.verdict()),
-        "{key}: {:?}",
-        answer.verdict()
-    );
-    assert!(answer.key.is_none());
+/// A key that never was, with an id below 2^128.
+fn forged(id: &str, seed: u64) -> String {
+    with_check(&format!("demo_live_0{id}{}", secret(seed)))
 }
 
 /// A secret below 2^256, so that its form is right.
