@@ -4,7 +4,7 @@ use claviger::pb::claviger::v1 as pb;
 use pb::Verdict;
 use pb::verify_batch_result::Result as Outcome;
 
-use super::fixtures::{Service, from_env, verify_request};
+use super::fixtures::{Service, from_env, settled, verify_request};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
@@ -29,16 +29,8 @@ async fn no_wrong_key_of_any_kind_reaches_the_slow_hash_or_the_store() {
         service.store.sessions() > sessions,
         "the counter of accesses to the store counts"
     );
-    // Poking the feed has one more access under way; wait for it before counting.
-    let mut settled = service.store.sessions();
-    super::fixtures::eventually("the feed rests", async || {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        let now = service.store.sessions();
-        (std::mem::replace(&mut settled, now) == now).then_some(())
-    })
-    .await;
-
-    let (roots, sessions) = (service.roots.made(), service.store.sessions());
+    let sessions = settled(&service).await;
+    let roots = service.roots.made();
     let id = &right["demo_live_".len()..][..22];
     let wrong: Vec<(String, Verdict)> = (0..count as u64)
         .flat_map(|i| {

@@ -13,7 +13,7 @@ use sqlx::sqlite::SqliteConnectOptions;
 use tempfile::TempDir;
 use tonic::Code;
 
-use super::fixtures::{Service, eventually, issue_request};
+use super::fixtures::{Service, eventually, issue_request, settled};
 
 /// 2030-01-01T00:00:00Z.
 const NOW: Timestamp = Timestamp::from_micros(1_893_456_000_000_000);
@@ -159,7 +159,7 @@ async fn an_expired_key_stays_expired_when_the_clock_is_set_back_under_a_running
     service.stop().await;
 }
 
-/// Seen red with an unreadable event as an error of `Snapshot::feed`: nothing then comes round any more.
+/// Seen red with an unreadable event as an error of the poll: nothing then comes round any more.
 #[tokio::test]
 async fn an_event_that_cannot_be_read_does_not_stop_the_feed() {
     let service = Service::start().await;
@@ -315,14 +315,7 @@ async fn a_mutation_that_nobody_waits_for_any_more_still_runs_to_its_end() {
     api.make_demo().await;
     let issued = api.issue().await;
     let id = issued.key.unwrap().id;
-    // Poking the feed has one more access under way.
-    let mut settled = service.store.sessions();
-    eventually("the feed rests", async || {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let now = service.store.sessions();
-        (std::mem::replace(&mut settled, now) == now).then_some(())
-    })
-    .await;
+    settled(&service).await;
 
     // The test holds the one writer, so that the call is stopped in its middle for as long as it takes.
     let writer = service.store.change(NOW).await.unwrap();
