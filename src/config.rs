@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::FalseyValueParser;
 
 use crate::hashing::RootCost;
 
@@ -34,7 +35,7 @@ pub struct StoreArgs {
 
     /// Believe the machine's clock although it is behind the latest time that this authority has seen. Expired keys may
     /// come back to life: only if that latest time was wrong
-    #[arg(long, env = "CLAVIGER_TRUST_CLOCK")]
+    #[arg(long, env = "CLAVIGER_TRUST_CLOCK", value_parser = FalseyValueParser::new())]
     pub trust_clock: bool,
 }
 
@@ -66,7 +67,7 @@ pub struct ServeArgs {
     pub store: StoreArgs,
 
     /// Make a new authority if there is none yet
-    #[arg(long, env = "CLAVIGER_INIT")]
+    #[arg(long, env = "CLAVIGER_INIT", value_parser = FalseyValueParser::new())]
     pub init: bool,
 
     /// Where to serve gRPC
@@ -74,7 +75,8 @@ pub struct ServeArgs {
         long,
         env = "CLAVIGER_LISTEN",
         value_name = "ADDR",
-        default_value = "127.0.0.1:7700"
+        default_value = "127.0.0.1:7700",
+        value_parser = address
     )]
     pub listen: SocketAddr,
 
@@ -83,7 +85,8 @@ pub struct ServeArgs {
         long,
         env = "CLAVIGER_HTTP_LISTEN",
         value_name = "ADDR",
-        default_value = "127.0.0.1:7701"
+        default_value = "127.0.0.1:7701",
+        value_parser = address
     )]
     pub http_listen: SocketAddr,
 
@@ -101,8 +104,14 @@ pub struct ServeArgs {
     pub drain_timeout: Duration,
 
     /// Do not describe the services to whoever asks (gRPC reflection)
-    #[arg(long, env = "CLAVIGER_NO_REFLECTION")]
+    #[arg(long, env = "CLAVIGER_NO_REFLECTION", value_parser = FalseyValueParser::new())]
     pub no_reflection: bool,
+}
+
+/// An address to listen on.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse()
+        .map_err(|_| "must be IP:PORT, such as 127.0.0.1:7700 or [::1]:7700".to_owned())
 }
 
 /// A span that is not zero: to look without a pause would keep a core busy.

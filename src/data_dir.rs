@@ -97,20 +97,21 @@ pub enum DataDirError {
     Refused(#[from] Refusal),
 }
 
-impl DataDir {
-    /// Opens the directory, takes its lock, and checks that the pepper is the database's.
-    pub async fn open(
-        args: &StoreArgs,
-        clock: Clock,
-        if_empty: IfEmpty<'_>,
-    ) -> Result<Self, DataDirError> {
-        let roots = Roots::new(args.root_cost()).map_err(DataDirError::RootCost)?;
+/// A data directory that nobody else can use, not opened yet.
+pub struct LockedDir<'a> {
+    args: &'a StoreArgs,
+    lock: File,
+}
+
+impl<'a> LockedDir<'a> {
+    /// Takes the directory's lock. With `make` the directory is made if it is not there; otherwise it must have a database.
+    pub fn take(args: &'a StoreArgs, make: bool) -> Result<Self, DataDirError> {
         let dir = args.data_dir.as_path();
-        let database = dir.join(DATABASE);
-        let is_there = database
+        let is_there = dir
+            .join(DATABASE)
             .try_exists()
             .map_err(|source| io_error(dir, source))?;
-        if matches!(if_empty, IfEmpty::Refuse) && !is_there {
+        if !make && !is_there {
             return Err(DataDirError::Empty(dir.to_owned()));
         }
         DirBuilder::new()
@@ -119,6 +120,15 @@ impl DataDir {
             .create(dir)
             .map_err(|source| io_error(dir, source))?;
         let lock = lock(dir)?;
+        Ok(Self { args, lock })
+    }
+
+    /// Opens the database, and checks that the pepper is its own.
+    pub async fn open(self, clock: Clock, if_empty: IfEmpty<'_>) -> Result<DataDir, DataDirError> {
+        let Self { args, lock } = self;
+        let roots = Roots::new(args.root_cost()).map_err(DataDirError::RootCost)?;
+        let dir = args.data_dir.as_path();
+        let database = dir.join(DATABASE);
         // SQLite gives its other files the mode of this one.
         let _ = private()
             .create(true)
@@ -126,7 +136,7 @@ impl DataDir {
             .open(&database)
             .map_err(|source| io_error(&database, source))?;
         let store = Store::open_sqlite(&database).await?;
-        let peppers = Self::peppers(args, &store, &clock, &roots, if_empty).await?;
+        let peppers = DataDir::peppers(args, &store, &clock, &roots, if_empty).await?;
         let head = store
             .snapshot()
             .await?
@@ -145,7 +155,7 @@ impl DataDir {
             }
         }
         set_clock(&store, &clock, &head, args.trust_clock).await?;
-        Ok(Self {
+        Ok(DataDir {
             store,
             peppers: Arc::new(peppers),
             clock,
@@ -153,6 +163,18 @@ impl DataDir {
             roots,
             _lock: lock,
         })
+    }
+}
+
+impl DataDir {
+    /// Takes the directory and opens it.
+    pub async fn open(
+        args: &StoreArgs,
+        clock: Clock,
+        if_empty: IfEmpty<'_>,
+    ) -> Result<Self, DataDirError> {
+        let make = matches!(if_empty, IfEmpty::Found(_));
+        LockedDir::take(args, make)?.open(clock, if_empty).await
     }
 
     /// Reads the pepper; for an authority that is still to be made, makes both.

@@ -10,7 +10,9 @@ use tokio::sync::mpsc;
 
 use crate::authority::Refusal;
 use crate::config::{ServeArgs, StoreArgs};
-use crate::data_dir::{DataDir, DataDirError, IfEmpty, operator_key_path, write_operator_key};
+use crate::data_dir::{
+    DataDir, DataDirError, IfEmpty, LockedDir, operator_key_path, write_operator_key,
+};
 use crate::domain::clock::Clock;
 use crate::domain::key_text::PlainKey;
 use crate::server::{Listeners, ServeError, Server, Stop};
@@ -54,9 +56,12 @@ enum LaunchError {
 impl LaunchError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::DataDir(DataDirError::Store(_) | DataDirError::Refused(_)) => 1,
+            Self::DataDir(DataDirError::Store(_) | DataDirError::Refused(_))
+            | Self::Serve(_)
+            | Self::Refused(_)
+            | Self::AlreadyFounded
+            | Self::Signals(_) => 1,
             Self::DataDir(_) => BAD_CONFIGURATION,
-            _ => 1,
         }
     }
 }
@@ -85,11 +90,15 @@ fn exit(outcome: Result<(), LaunchError>) -> ExitCode {
 async fn try_serve(args: &ServeArgs) -> Result<(), LaunchError> {
     // From here on a signal waits to be read, whatever happens in between.
     let stop = signals().map_err(LaunchError::Signals)?;
+    // A second process hears that the directory is taken, and a port that is taken is known before anything is made.
+    let dir = LockedDir::take(&args.store, args.init)?;
+    let listeners = Listeners::bind(args).await?;
+    let address = listeners.grpc_address();
     let on_terminal = io::stdout().is_terminal();
     let left_at = operator_key_path(&args.store);
     let mut hand_over = |key: &PlainKey| {
         if on_terminal {
-            return welcome(&mut io::stdout(), args.listen, key);
+            return welcome(&mut io::stdout(), address, key);
         }
         write_operator_key(&left_at, key)?;
         tracing::info!(file = %left_at.display(), "the first operator key was made and left in a file");
@@ -100,10 +109,9 @@ async fn try_serve(args: &ServeArgs) -> Result<(), LaunchError> {
     } else {
         IfEmpty::Refuse
     };
-    let data = DataDir::open(&args.store, Clock::system(), if_empty).await?;
-    let listeners = Listeners::bind(args).await?;
+    let data = dir.open(Clock::system(), if_empty).await?;
     tracing::info!(
-        grpc = %listeners.grpc_address(),
+        grpc = %address,
         http = %listeners.http_address(),
         data_dir = %args.store.data_dir.display(),
         "listening"

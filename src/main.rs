@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use claviger::cli::{self, ClientCommand, Connection};
 use claviger::config::ServeArgs;
@@ -41,10 +43,14 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let matches = CommandLine::command().get_matches();
     let CommandLine {
         connection,
         command,
-    } = CommandLine::parse();
+    } = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if matches!(command, Command::Serve { .. } | Command::Bootstrap { .. }) {
+        refuse_client_flags(&matches);
+    }
     let log = match &command {
         Command::Serve { log, .. } | Command::Bootstrap { log, .. } => Some(log),
         Command::Client(_) => None,
@@ -57,5 +63,21 @@ async fn main() -> ExitCode {
         Command::Serve { serve, .. } => launch::serve(&serve).await,
         Command::Bootstrap { bootstrap, .. } => launch::bootstrap(&bootstrap).await,
         Command::Client(command) => cli::run(connection, command).await,
+    }
+}
+
+/// The flags of the client commands may stand anywhere on the line, so clap takes them here too; to ignore them would be to
+/// mislead.
+fn refuse_client_flags(matches: &ArgMatches) {
+    let (_, of_command) = matches.subcommand().expect("a command is required");
+    let flags = Connection::augment_args(clap::Command::new("client"));
+    for flag in flags.get_arguments() {
+        if of_command.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine) {
+            let name = flag.get_long().unwrap_or_default();
+            let message = format!("--{name} is for the commands that ask a running server\n");
+            CommandLine::command()
+                .error(ErrorKind::ArgumentConflict, message)
+                .exit();
+        }
     }
 }

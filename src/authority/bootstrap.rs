@@ -97,7 +97,10 @@ async fn make_operator(
         project: None,
         level: None,
         environment: None,
-        name: "operator, made on the command line".to_owned(),
+        name: match kind {
+            EventKind::AuthorityCreated => "first operator".to_owned(),
+            _ => "recovered operator".to_owned(),
+        },
         scopes: vec![ScopeName::parse(scopes::OPERATOR).expect("a scope by the rule")],
         full_access: false,
         expires_at: None,

@@ -187,4 +187,9 @@ fn a_bad_configuration_is_named() {
         said.contains("cannot listen") && said.contains("--listen"),
         "{said}"
     );
+    assert!(!data.join("pepper.toml").exists(), "nothing was made");
+
+    let said = refused(dir.path(), &["serve", "--json"], 2);
+    assert!(said.contains("--json"), "{said}");
+    refused(dir.path(), &["serve", "--init", "--poll-interval", "0s"], 2);
 }
