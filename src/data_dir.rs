@@ -29,8 +29,8 @@ pub struct DataDir {
     pub head: Head,
     /// Makes roots.
     pub roots: Roots,
-    /// Held for as long as the directory is in use.
-    _lock: File,
+    /// Locks the directory for as long as it is open.
+    pub lock: File,
 }
 
 /// What to do if there is no authority yet.
@@ -161,7 +161,7 @@ impl<'a> LockedDir<'a> {
             clock,
             head,
             roots,
-            _lock: lock,
+            lock,
         })
     }
 }

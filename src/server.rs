@@ -1,5 +1,6 @@
 //! The server: everything put together, from the first byte to the last call.
 
+use std::fs::File;
 use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -132,12 +133,9 @@ pub struct Server {
     changes: TaskTracker,
     drain_delay: Duration,
     drain_timeout: Duration,
-    /// Keeps the directory locked.
-    _data: DataDirLock,
+    /// Keeps the directory to this process.
+    lock: File,
 }
-
-/// What of the data directory must outlive the server.
-struct DataDirLock(#[expect(dead_code, reason = "held, not read")] DataDir);
 
 impl Server {
     /// Puts everything together. Health says NOT_SERVING until [`Server::run`] has loaded the keys.
@@ -146,8 +144,14 @@ impl Server {
         data: DataDir,
         listeners: Listeners,
     ) -> Result<Self, ServeError> {
-        let (store, clock, roots) = (data.store.clone(), data.clock.clone(), data.roots.clone());
-        let peppers = Arc::clone(&data.peppers);
+        let DataDir {
+            store,
+            peppers,
+            clock,
+            head,
+            roots,
+            lock,
+        } = data;
         let feed = Feed::new(store.clone(), clock.clone(), args.poll_interval);
         let mirror = feed.mirror();
         let callers = Callers::new(Arc::clone(&mirror), Arc::clone(&peppers), clock.clone());
@@ -162,7 +166,7 @@ impl Server {
                 roots.clone(),
             )),
             callers: callers.clone(),
-            pages: Pages::new(&data.head.seal),
+            pages: Pages::new(&head.seal),
         };
 
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -201,7 +205,7 @@ impl Server {
             changes,
             drain_delay: args.drain_delay,
             drain_timeout: args.drain_timeout,
-            _data: DataDirLock(data),
+            lock,
         })
     }
 
@@ -240,7 +244,7 @@ impl Server {
             changes,
             drain_delay,
             drain_timeout,
-            _data,
+            lock,
         } = self;
         let (stop_serving, serving_stops) = watch::channel(false);
         let (stop_feed, feed_stops) = watch::channel(false);
@@ -294,7 +298,7 @@ impl Server {
         if asked == Stop::Drain {
             tokio::select! {
                 () = tokio::time::sleep(drain_delay) => {}
-                _ = stop.recv() => {}
+                Some(_) = stop.recv() => {}
             }
         }
         stop_serving.send_replace(true);
@@ -314,7 +318,7 @@ impl Server {
             () = tokio::time::sleep(drain_timeout) => {
                 tracing::warn!(?drain_timeout, "calls were still in flight when the time was up");
             }
-            _ = stop.recv() => tracing::warn!("told again: calls in flight are given up"),
+            Some(_) = stop.recv() => tracing::warn!("told again: calls in flight are given up"),
         }
         serving.abort();
         probes.abort();
@@ -323,6 +327,7 @@ impl Server {
         if tokio::time::timeout(CLOSING, store.close()).await.is_err() {
             tracing::warn!("the store did not close in time; what was acknowledged is safe");
         }
+        drop(lock);
         tracing::info!("stopped");
         Ok(())
     }
