@@ -10,6 +10,7 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 use tonic::server::NamedService;
 use tonic::transport::server::{Router, TcpIncoming};
@@ -306,21 +307,7 @@ impl Server {
         for name in HEALTH_NAMES {
             health.clear_service_status(name).await;
         }
-        // A change goes on though its client has gone: wait for those, too.
-        let finished = async {
-            let served = (&mut serving).await;
-            changes.close();
-            changes.wait().await;
-            served
-        };
-        tokio::select! {
-            _ = finished => {}
-            () = tokio::time::sleep(drain_timeout) => {
-                tracing::warn!(?drain_timeout, "calls were still in flight when the time was up");
-            }
-            Some(_) = stop.recv() => tracing::warn!("told again: calls in flight are given up"),
-        }
-        serving.abort();
+        finish(&mut serving, &changes, drain_timeout, &mut stop).await;
         probes.abort();
         stop_feed.send_replace(true);
         let _ = feeding.await;
@@ -331,6 +318,28 @@ impl Server {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Waits for the calls in flight, and for the changes that go on though their callers have gone; but not for ever.
+async fn finish(
+    serving: &mut JoinHandle<Result<(), tonic::transport::Error>>,
+    changes: &TaskTracker,
+    patience: Duration,
+    stop: &mut mpsc::Receiver<Stop>,
+) {
+    let finished = async {
+        let _ = (&mut *serving).await;
+        changes.close();
+        changes.wait().await;
+    };
+    tokio::select! {
+        () = finished => {}
+        () = tokio::time::sleep(patience) => {
+            tracing::warn!(?patience, "calls were still in flight when the time was up");
+        }
+        Some(_) = stop.recv() => tracing::warn!("told again: calls in flight are given up"),
+    }
+    serving.abort();
 }
 
 /// Writes the time down now and then, so that a start does not begin long before the last stop.

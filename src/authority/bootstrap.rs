@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::Refusal;
-use super::keys::{NewKey, issue_words, make_key, subject};
+use super::issue::{NewKey, issue_words, make_key};
+use super::keys::subject;
 use crate::domain::clock::Clock;
 use crate::domain::event::{Actor, Event, EventKind};
 use crate::domain::ids::{KeyId, PartnerId, RealmId, ScopeName};

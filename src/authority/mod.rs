@@ -7,6 +7,7 @@
 mod bootstrap;
 mod caller;
 mod events;
+mod issue;
 mod keys;
 mod partners;
 mod projects;
@@ -18,7 +19,8 @@ use std::time::Duration;
 
 pub use bootstrap::{Founded, found, recover};
 pub use caller::{Caller, Role, may_verify};
-pub use keys::{KeyScopes, NewKey};
+pub use issue::NewKey;
+pub use keys::KeyScopes;
 
 use crate::domain::clock::Clock;
 use crate::domain::event::{Event, EventKind, Revision, Subject};
