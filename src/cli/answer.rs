@@ -136,7 +136,7 @@ fn settled(revision: u64, everywhere: Option<&Timestamp>, confirmed: bool) -> St
         Some(time) => format!(
             "in force on every server from {} on, revision {revision}",
             output::time(&Timestamp {
-                seconds: time.seconds + i64::from(time.nanos > 0),
+                seconds: time.seconds.saturating_add(i64::from(time.nanos > 0)),
                 nanos: 0,
             })
         ),

@@ -1,10 +1,11 @@
 //! How the server is reached, and with whose key.
 
+use std::borrow::Cow;
 use std::env;
 use std::error::Error as _;
-use std::ffi::OsString;
-use std::fs;
-use std::path::PathBuf;
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -25,19 +26,24 @@ use super::key_text::KeyText;
 /// A page of a thousand keys with all the labels that they may have is larger than what tonic takes by default.
 const LARGEST_ANSWER: usize = 64 << 20;
 
+const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7700";
+const DEFAULT_TIMEOUT: &str = "10s";
+
 /// How to reach the server.
 #[derive(Clone, Debug, Args)]
 pub struct Connection {
+    // These are flags of `claviger serve` as well. So that no variable of a client stops a server, those with one take
+    // any text at all here, and `connect` judges it; an empty one is as good as none.
     /// Where the server answers gRPC: `http://HOST:PORT`, `https://HOST:PORT`, or `HOST:PORT` for http.
     #[arg(
         long,
         global = true,
         env = "CLAVIGER_ENDPOINT",
         value_name = "URL",
-        default_value = "http://127.0.0.1:7700",
+        default_value = DEFAULT_ENDPOINT,
         help_heading = "Connection"
     )]
-    endpoint: String,
+    endpoint: OsString,
     /// The file with the PEM certificates to trust with https.
     #[arg(
         long,
@@ -46,7 +52,7 @@ pub struct Connection {
         value_name = "FILE",
         help_heading = "Connection"
     )]
-    ca_file: Option<PathBuf>,
+    ca_file: Option<OsString>,
     // Its id is not `key`: a command that has an argument of that id would get, or give, the key of the wrong one.
     /// The caller's own key. Better leave it in the environment variable `CLAVIGER_KEY` or in a --key-file: what stands on
     /// a command line is seen by every user of the machine in the list of processes, and stays in the shell's history.
@@ -70,11 +76,10 @@ pub struct Connection {
         global = true,
         env = "CLAVIGER_TIMEOUT",
         value_name = "SPAN",
-        default_value = "10s",
-        value_parser = timeout,
+        default_value = DEFAULT_TIMEOUT,
         help_heading = "Connection"
     )]
-    timeout: Duration,
+    timeout: OsString,
     /// Print the response message as JSON, and errors too: the proto's names, times as RFC 3339.
     #[arg(long, global = true, help_heading = "Connection")]
     pub(super) json: bool,
@@ -87,13 +92,15 @@ impl Connection {
         let (key, source) = self.key()?;
         let authorization = authorization(&key, &source)?;
         let endpoint = self.endpoint()?;
+        let timeout = timeout(&text_or(&self.timeout, DEFAULT_TIMEOUT))
+            .map_err(|why| Failure::usage(format!("--timeout or CLAVIGER_TIMEOUT: {why}")))?;
         let link = Link {
             endpoint: endpoint.uri().to_string().trim_end_matches('/').to_owned(),
             key_source: source.name(),
-            timeout: self.timeout,
+            timeout,
         };
 
-        let channel = tokio::time::timeout(self.timeout, endpoint.connect())
+        let channel = tokio::time::timeout(timeout, endpoint.connect())
             .await
             .map_err(|_| Failure::timeout(&link, false))?
             .map_err(|error| Failure::unreachable(&link, &error))?;
@@ -102,7 +109,7 @@ impl Connection {
                 channel,
                 Caller {
                     authorization,
-                    timeout: self.timeout,
+                    timeout,
                 },
             ),
             link,
@@ -110,10 +117,10 @@ impl Connection {
     }
 
     fn endpoint(&self) -> Result<Endpoint, Failure> {
-        let url = url(&self.endpoint).ok_or_else(|| {
+        let text = text_or(&self.endpoint, DEFAULT_ENDPOINT);
+        let url = url(&text).ok_or_else(|| {
             Failure::usage(format!(
-                "`{}` is no endpoint: it looks like `http://HOST:PORT` or `HOST:PORT`",
-                self.endpoint
+                "`{text}` is no endpoint: it looks like `http://HOST:PORT` or `HOST:PORT`"
             ))
         })?;
         let is_https = url.scheme_str() == Some("https");
@@ -122,7 +129,8 @@ impl Connection {
             return Ok(endpoint);
         }
         let mut tls = ClientTlsConfig::new().with_enabled_roots();
-        if let Some(path) = &self.ca_file {
+        let ca_file = self.ca_file.as_ref().filter(|path| !path.is_empty());
+        if let Some(path) = ca_file.map(Path::new) {
             let pem = fs::read(path).map_err(|error| {
                 Failure::usage(format!("cannot read {}: {error}", path.display()))
             })?;
@@ -200,14 +208,12 @@ impl KeySource {
 }
 
 fn read_key(path: &PathBuf) -> Result<KeyText, Failure> {
-    fs::read(path)
-        .map(|bytes| KeyText::from_stream(&bytes))
-        .map_err(|error| {
-            Failure::usage(format!(
-                "cannot read the key from {}: {error}",
-                path.display()
-            ))
-        })
+    File::open(path).and_then(KeyText::read).map_err(|error| {
+        Failure::usage(format!(
+            "cannot read the key from {}: {error}",
+            path.display()
+        ))
+    })
 }
 
 fn authorization(key: &KeyText, source: &KeySource) -> Result<MetadataValue<Ascii>, Failure> {
@@ -221,6 +227,14 @@ fn authorization(key: &KeyText, source: &KeySource) -> Result<MetadataValue<Asci
         })?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+fn text_or<'a>(text: &'a OsStr, default: &'a str) -> Cow<'a, str> {
+    if text.is_empty() {
+        Cow::Borrowed(default)
+    } else {
+        text.to_string_lossy()
+    }
 }
 
 fn url(text: &str) -> Option<Uri> {
@@ -322,6 +336,8 @@ impl Interceptor for Caller {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
     use super::*;
 
     #[test]
@@ -342,6 +358,49 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        connection: Connection,
+    }
+
+    /// A flag's text is parsed as a variable's is, and needs no change of the test's own environment.
+    fn connection(flag: &str, text: OsString) -> Connection {
+        let line = ["claviger", "--key", "k", flag].map(OsString::from);
+        let line = <Line as clap::Parser>::try_parse_from(line.into_iter().chain([text]));
+        line.expect("any text will do").connection
+    }
+
+    #[tokio::test]
+    async fn what_no_command_but_a_clients_needs_is_judged_by_those_alone() {
+        let no_text = OsString::from_vec(vec![b'h', 0xff]);
+        for flag in ["--endpoint", "--timeout"] {
+            for text in [OsString::from("not one"), no_text.clone()] {
+                let failure = connection(flag, text).connect().await.err().unwrap();
+                assert!(failure.is_usage(), "{failure}");
+            }
+        }
+        let absent = Connection {
+            endpoint: OsString::from("https://localhost:1"),
+            ..connection("--ca-file", OsString::from("/absent/ca.pem"))
+        };
+        let failure = absent.connect().await.err().unwrap();
+        assert!(failure.is_usage(), "{failure}");
+    }
+
+    #[test]
+    fn an_empty_variable_is_as_good_as_none() {
+        let empty = connection("--endpoint", OsString::new());
+        let endpoint = empty.endpoint().unwrap();
+        assert_eq!(endpoint.uri(), "http://127.0.0.1:7700/");
+        assert_eq!(text_or(OsStr::new(""), DEFAULT_TIMEOUT), "10s");
+        let empty = Connection {
+            endpoint: OsString::from("https://localhost:1"),
+            ..connection("--ca-file", OsString::new())
+        };
+        assert!(empty.endpoint().is_ok());
     }
 
     #[test]

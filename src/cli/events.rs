@@ -27,10 +27,11 @@ pub struct Events {
     #[arg(long, default_value_t, hide_default_value = true)]
     kind: String,
     /// Only from this time on, or from that long ago on, such as 24h.
-    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past)]
+    // As with the page's token: what is printed for the next page is added to the line that got this one.
+    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "since")]
     since: Option<Timestamp>,
     /// Only before this time, or before that long ago.
-    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past)]
+    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "until")]
     until: Option<Timestamp>,
     #[command(flatten)]
     page: PageFlags,

@@ -6,7 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tonic::{Code, Status};
+use tonic::{Code, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
 use super::connect::Link;
@@ -82,7 +82,7 @@ impl Failure {
 
     /// The call was answered with an error, or broke.
     pub(super) fn refused(link: &Link, status: &Status, is_change: bool) -> Self {
-        if matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) {
+        if is_timeout(status) {
             return Self::timeout(link, is_change);
         }
         // Only an error that was made on this side, out of a broken connection, has a cause.
@@ -248,6 +248,21 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     })
 }
 
+/// Whether time ran out: on this side, or on the server's, which tells it by the same words. Other cancellations are
+/// those of a connection that is taken away, as a server does that stops.
+fn is_timeout(status: &Status) -> bool {
+    match status.code() {
+        Code::DeadlineExceeded => true,
+        Code::Cancelled => {
+            status.message() == TimeoutExpired(()).to_string()
+                || status
+                    .source()
+                    .is_some_and(|cause| causes(cause).any(<dyn Error>::is::<TimeoutExpired>))
+        }
+        _ => false,
+    }
+}
+
 fn at_least_a_second(delay: Duration) -> Duration {
     Duration::from_secs(delay.as_secs().max(1))
 }
@@ -265,7 +280,7 @@ fn name(code: Code) -> String {
 }
 
 /// The flags that fill the requests' fields.
-const FLAGS: [(&str, &str); 31] = [
+const FLAGS: [(&str, &str); 33] = [
     ("admin_scope", "--admin-scope"),
     ("allowed_cidrs", "--allow-cidr"),
     ("any_scopes", "--any-scope"),
@@ -289,7 +304,9 @@ const FLAGS: [(&str, &str); 31] = [
     ("own_project", "--own-project"),
     ("page_size", "--page-size"),
     ("page_token", "--page-token"),
+    ("partner", "--partner"),
     ("prefix", "--prefix"),
+    ("project", "--project"),
     ("realm", "--realm"),
     ("reason", "--reason"),
     ("scopes", "--scope"),
@@ -416,6 +433,32 @@ mod tests {
         let status = Status::deadline_exceeded("");
         let failure = Failure::refused(&link(), &status, true);
         assert!(failure.to_string().contains("may have been made or not"));
+    }
+
+    #[test]
+    fn only_time_that_ran_out_is_a_timeout() {
+        let by_message = Status::cancelled("Timeout expired");
+        let by_cause = Status::from_error(Box::new(TimeoutExpired(())));
+        assert_eq!(by_cause.code(), Code::Cancelled);
+        for status in [Status::deadline_exceeded(""), by_message, by_cause] {
+            assert!(
+                refused(&status).to_string().contains("within 10s"),
+                "{status}"
+            );
+        }
+        let said = refused(&Status::cancelled("the server stops")).to_string();
+        assert_eq!(said, "error: the server stops");
+    }
+
+    #[test]
+    fn a_cancellation_with_a_cause_is_a_broken_connection() {
+        let mut status = Status::cancelled("operation was canceled");
+        status.set_source(std::sync::Arc::new(io::Error::other("reset")));
+        assert_eq!(
+            Failure::refused(&link(), &status, true).to_string(),
+            "error: the connection to http://127.0.0.1:7700 broke: reset\n\
+             hint: the change may have been made or not: look before you repeat it"
+        );
     }
 
     #[test]

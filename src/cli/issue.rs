@@ -1,5 +1,6 @@
 //! A new key, and what becomes of its text, which is shown this once.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::mem;
@@ -45,7 +46,12 @@ pub struct Issue {
     #[arg(long, default_value_t, hide_default_value = true)]
     environment: String,
     /// What people call it.
-    #[arg(long, default_value_t, hide_default_value = true)]
+    #[arg(
+        long,
+        default_value_t,
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     name: String,
     /// A scope to grant; can be repeated. Without any, it is what the realm says of unscoped keys.
     #[arg(long)]
@@ -60,7 +66,7 @@ pub struct Issue {
     #[arg(long, value_name = "TIME", value_parser = flags::time, conflicts_with = "expires_in")]
     expires_at: Option<Timestamp>,
     /// A word to attach; can be repeated.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = flags::pair)]
+    #[arg(long, value_name = "NAME=VALUE", value_parser = flags::pair, allow_hyphen_values = true)]
     label: Vec<(String, String)>,
     /// An address range that it may be used from; can be repeated [default: from anywhere].
     #[arg(long, value_name = "CIDR")]
@@ -76,6 +82,11 @@ impl Issue {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let wait = self.wait;
         let path = self.output_file.clone();
+        if path.as_deref() == Some(Path::new("-")) {
+            return Err(Failure::usage(
+                "--output-file names a file; without it the key is shown on standard output",
+            ));
+        }
         let request = IssueKeyRequest {
             wait: wait.on_wire(),
             ..self.request()?
@@ -85,15 +96,20 @@ impl Issue {
         let file = path.map(KeyFile::create).transpose()?;
         let mut answer = client.change(client.keys().issue_key(request)).await?;
 
+        if answer.plain_key.is_empty() {
+            return Err(lost(&answer, "read", &"the answer does not have it"));
+        }
         let Some(file) = file else {
-            let text = output.render(&answer, shown);
-            return output::print(&text).map_err(|error| lost(&answer, "shown", &error));
+            return output
+                .render(&answer, shown)
+                .and_then(|text| output::print(&text))
+                .map_err(|error| lost(&answer, "shown", &error));
         };
         let name = file.path.display().to_string();
         let plain_key = mem::take(&mut answer.plain_key);
         file.keep(&plain_key)
             .map_err(|error| lost(&answer, "written to the file", &error))?;
-        output.show(&answer, |answer| {
+        output.show_change(&answer, |answer| {
             let said = format!("Its text is in {}, and nowhere else.", output::plain(&name));
             format!("{}\n\n{said}", told(answer))
         })
@@ -138,7 +154,7 @@ fn told(answer: &IssueKeyResponse) -> String {
     format!("issued a key: {}\n\n{facts}", answer.settled())
 }
 
-fn lost(answer: &IssueKeyResponse, done: &str, error: &io::Error) -> Failure {
+fn lost(answer: &IssueKeyResponse, done: &str, error: &dyn fmt::Display) -> Failure {
     let id = answer.key.as_ref().map_or("", |key| &key.id);
     Failure::failed(format!(
         "the key was issued, but its text could not be {done} and is lost: {error}"
@@ -239,6 +255,24 @@ mod tests {
         let refusal = KeyFile::create(path.clone()).err().unwrap();
         assert!(refusal.to_string().contains("not overwritten"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "text\n");
+    }
+
+    #[test]
+    fn a_lost_key_is_named_by_its_id() {
+        let answer = IssueKeyResponse {
+            key: Some(Key {
+                id: "0192f0c1".to_owned(),
+                ..Key::default()
+            }),
+            ..IssueKeyResponse::default()
+        };
+        let failure = lost(&answer, "read", &"the answer does not have it");
+        assert!(!failure.is_usage());
+        assert_eq!(
+            failure.to_string(),
+            "error: the key was issued, but its text could not be read and is lost: the answer does not have it\n\
+             hint: take it back with `claviger keys delete 0192f0c1`, and issue another"
+        );
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! The text of a key, on its way from whoever holds it to the server.
 
 use std::fmt;
+use std::io::{self, Read};
+
+/// The authority takes no key beyond 512 bytes; of a longer one the rest makes no difference.
+const LONGEST_READ: u64 = 4096;
 
 /// A key's text. It can be sent, not shown.
 ///
@@ -14,9 +18,16 @@ impl KeyText {
         &self.0
     }
 
+    /// Reads it from a file or a pipe, which may have no end.
+    pub(super) fn read(stream: impl Read) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        stream.take(LONGEST_READ).read_to_end(&mut bytes)?;
+        Ok(Self::from_stream(&bytes))
+    }
+
     /// What stands in a file or comes through a pipe: tools end it with one newline, which is not the key's. Nothing
     /// else is trimmed: to the authority a blank is part of a key, and makes it a wrong one.
-    pub(super) fn from_stream(bytes: &[u8]) -> Self {
+    fn from_stream(bytes: &[u8]) -> Self {
         // What is not text cannot be a key, and the character that stands for it keeps it from becoming one.
         let text = String::from_utf8_lossy(bytes);
         let text = text
@@ -62,6 +73,12 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_do_not_turn_into_a_key() {
         assert_eq!(KeyText::from_stream(b"k\xff").reveal(), "k\u{fffd}");
+    }
+
+    #[test]
+    fn a_stream_without_an_end_is_read_in_part() {
+        let key = KeyText::read(io::repeat(b'k')).unwrap();
+        assert_eq!(key.reveal().len(), 4096);
     }
 
     #[test]

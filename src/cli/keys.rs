@@ -85,7 +85,13 @@ pub struct Revoke {
     #[command(flatten)]
     key: KeyId,
     /// Why, for the audit trail.
-    #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value_t,
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     reason: String,
     #[command(flatten)]
     wait: WaitFlag,
@@ -241,7 +247,7 @@ impl Delete {
 
 impl KeyId {
     fn changed<C: Change>(&self, output: &Output, done: &str, answer: &C) -> Result<(), Failure> {
-        output.show(answer, |answer| {
+        output.show_change(answer, |answer| {
             format!(
                 "{done} key {}: {}",
                 output::plain(&self.id),
@@ -289,12 +295,26 @@ pub(super) fn granted(scopes: &[String], full_access: bool) -> String {
 }
 
 fn state(key: &Key) -> String {
-    output::word(key.state().as_str_name(), "KEY_STATE_")
+    KeyState::try_from(key.state).map_or_else(
+        // A newer server may know more of them; none of those must look like one that is known here.
+        |_| format!("{} (not known here)", key.state),
+        |state| output::word(state.as_str_name(), "KEY_STATE_"),
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_state_that_is_not_known_is_told_by_its_number() {
+        let key = |state| Key {
+            state,
+            ..Key::default()
+        };
+        assert_eq!(state(&key(KeyState::Revoked as i32)), "revoked");
+        assert_eq!(state(&key(99)), "99 (not known here)");
+    }
 
     #[test]
     fn a_key_is_told_by_its_facts() {

@@ -151,6 +151,18 @@ mod tests {
     }
 
     #[test]
+    fn free_text_may_begin_with_a_hyphen() {
+        for line in [
+            "claviger keys revoke id --reason -leaked",
+            "claviger keys issue --realm demo --name -ci --label -a=b",
+            "claviger partner put acme --realm demo --display-name -acme-",
+            "claviger project put web --realm demo --partner acme --display-name -web-",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
     fn flags_that_exclude_each_other_are_refused() {
         for line in [
             "claviger realm put",

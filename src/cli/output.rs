@@ -13,7 +13,7 @@ use comfy_table::{Table, presets};
 use prost_types::Timestamp;
 use serde::Serialize;
 
-use super::answer::Answer;
+use super::answer::{Answer, Change};
 use super::failure::Failure;
 use super::reflect::Described;
 
@@ -38,16 +38,16 @@ impl Output {
         self.json
     }
 
-    /// The text of an answer, by `people` or as JSON.
+    /// The text of an answer, by `people` or as JSON, which has none for a time beyond the year 9999.
     pub(super) fn render<A: Answer>(
         &self,
         answer: &A,
         people: impl FnOnce(&A) -> String,
-    ) -> String {
+    ) -> io::Result<String> {
         if self.json {
-            self.json_text(&Described::whole(A::NAME, answer))
+            Ok(self.json_text(&Described::whole(A::NAME, answer))?)
         } else {
-            people(answer)
+            Ok(people(answer))
         }
     }
 
@@ -57,52 +57,49 @@ impl Output {
         answer: &A,
         people: impl FnOnce(&A) -> String,
     ) -> Result<(), Failure> {
-        Self::print(&self.render(answer, people))
+        self.render(answer, people)
+            .and_then(|text| print_to_any(&text))
+            .map_err(|error| cannot_show(&error))
+    }
+
+    /// Shows the answer to a change, which was made even if that does not work.
+    pub(super) fn show_change<C: Change>(
+        &self,
+        answer: &C,
+        people: impl FnOnce(&C) -> String,
+    ) -> Result<(), Failure> {
+        self.render(answer, people)
+            .and_then(|text| print_to_any(&text))
+            .map_err(|error| made_but_not_shown(answer, &error))
     }
 
     /// Prints a text that is meant for a file, exactly; a terminal gets it without what it would obey.
     pub(super) fn print_file(&self, text: &str) -> Result<(), Failure> {
         if !self.terminal {
-            return Self::print(text.trim_end());
+            return print_to_any(text.trim_end()).map_err(|error| cannot_show(&error));
         }
         let lines: Vec<_> = text.trim_end().lines().map(plain).collect();
-        Self::print(&lines.join("\n"))
+        print_to_any(&lines.join("\n")).map_err(|error| cannot_show(&error))
     }
 
     /// Says what went wrong.
     pub(super) fn complain(&self, failure: &Failure) {
-        if self.json {
-            tell(&self.json_text(&failure.json()));
-        } else {
-            tell(&failure.to_string());
-        }
-    }
-
-    fn print(text: &str) -> Result<(), Failure> {
-        match print(text) {
-            // Who reads has seen enough, as `head` does.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            outcome => {
-                outcome.map_err(|error| Failure::failed(format!("cannot show the answer: {error}")))
-            }
+        match self.json_text(&failure.json()) {
+            Ok(text) if self.json => tell(&text),
+            _ => tell(&failure.to_string()),
         }
     }
 
     /// One document: over several lines on a terminal, on one line for programs. The names are in alphabetical order, so
     /// that the same answer is the same text.
-    fn json_text(&self, document: &impl Serialize) -> String {
-        let text = serde_json::to_value(document).map(|value| {
-            if self.terminal {
-                format!("{value:#}")
-            } else {
-                value.to_string()
-            }
-        });
-        // Only a message with a time beyond the year 9999 cannot be shown; the answer as such is still worth telling.
-        let text = text.unwrap_or_else(|error| {
-            serde_json::json!({ "unreadable": error.to_string() }).to_string()
-        });
-        escape(&text, |unsafe_char, out| {
+    fn json_text(&self, document: &impl Serialize) -> serde_json::Result<String> {
+        let value = serde_json::to_value(document)?;
+        let text = if self.terminal {
+            format!("{value:#}")
+        } else {
+            value.to_string()
+        };
+        let text = escape(&text, |unsafe_char, out| {
             if unsafe_char == '\n' {
                 out.push('\n');
             } else {
@@ -111,9 +108,28 @@ impl Output {
                     let _ = write!(out, "\\u{unit:04x}");
                 }
             }
-        })
-        .into_owned()
+        });
+        Ok(text.into_owned())
     }
+}
+
+/// Writes to standard output for any reader, also one that goes away when it has seen enough, as `head` does.
+fn print_to_any(text: &str) -> io::Result<()> {
+    match print(text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn cannot_show(error: &io::Error) -> Failure {
+    Failure::failed(format!("cannot show the answer: {error}"))
+}
+
+fn made_but_not_shown(answer: &impl Change, error: &io::Error) -> Failure {
+    Failure::failed(format!(
+        "the change was made, but the answer to it cannot be shown: {error}"
+    ))
+    .hint(format!("do not repeat it: it is {}", answer.settled()))
 }
 
 /// Writes to standard output; unlike with `println!`, a reader that has gone away is an error and no panic.
@@ -128,9 +144,19 @@ pub(super) fn tell(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// Whether somebody can be asked.
+fn is_attended() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks on the terminal for what it must not show; `None` if nobody sits there.
+pub(super) fn ask_hidden(question: &str) -> Option<io::Result<String>> {
+    is_attended().then(|| rpassword::prompt_password(format!("{question} ")))
+}
+
 /// Asks for a line on the terminal; `None` if nobody sits there.
-pub(super) fn ask(question: &str) -> Option<String> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+fn ask(question: &str) -> Option<String> {
+    if !is_attended() {
         return None;
     }
     {
@@ -151,9 +177,13 @@ pub(super) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
     }
     match ask(&format!("{} [y/N]", plain(question))) {
         None => Ok(()),
-        Some(line) if matches!(line.trim(), "y" | "Y" | "yes") => Ok(()),
+        Some(line) if is_yes(&line) => Ok(()),
         Some(_) => Err(Failure::failed("nothing was changed")),
     }
+}
+
+fn is_yes(line: &str) -> bool {
+    matches!(line.trim().to_lowercase().as_str(), "y" | "yes")
 }
 
 /// The text with all that a terminal would obey spelled out: control characters, and those that turn the direction of
@@ -352,6 +382,48 @@ mod tests {
     }
 
     #[test]
+    fn only_a_yes_in_any_case_is_one() {
+        for line in ["y\n", "Y", " Yes \r\n", "YES"] {
+            assert!(is_yes(line), "{line}");
+        }
+        for line in ["", "\n", "n", "yess", "yes please"] {
+            assert!(!is_yes(line), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_json_is_a_failure_and_no_answer() {
+        let answer = ListKeysResponse {
+            keys: vec![Key {
+                create_time: Some(Timestamp {
+                    seconds: i64::MAX,
+                    nanos: 0,
+                }),
+                ..Key::default()
+            }],
+            ..ListKeysResponse::default()
+        };
+        let output = Output {
+            json: true,
+            terminal: false,
+        };
+        let failure = output.show(&answer, |_| String::new()).unwrap_err();
+        assert!(!failure.is_usage());
+    }
+
+    #[test]
+    fn a_change_whose_answer_cannot_be_shown_was_made() {
+        let answer = crate::pb::claviger::v1::DeleteKeyResponse {
+            revision: 7,
+            ..Default::default()
+        };
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let said = made_but_not_shown(&answer, &full).to_string();
+        assert!(said.contains("the change was made"), "{said}");
+        assert!(said.contains("revision 7"), "{said}");
+    }
+
+    #[test]
     fn json_has_the_protos_names_every_field_and_one_order() {
         let answer = ListKeysResponse {
             keys: vec![Key {
@@ -377,7 +449,9 @@ mod tests {
             terminal: false,
         };
         assert_eq!(
-            output.render(&answer, |_| unreachable!("this is not for people")),
+            output
+                .render(&answer, |_| unreachable!("this is not for people"))
+                .unwrap(),
             concat!(
                 r#"{"keys":[{"allowed_cidrs":[],"create_time":"2027-01-15T08:00:00.005Z","created_by":"","#,
                 r#""environment":"","full_access":false,"hint":"","id":"0192f0c1-2345-7abc-8def-0123456789ab","#,

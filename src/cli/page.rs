@@ -16,7 +16,14 @@ pub(super) struct PageFlags {
     #[arg(long)]
     all: bool,
     /// The page that starts where the one before ended, as that one told.
-    #[arg(long, value_name = "TOKEN", conflicts_with = "all")]
+    // The line that got a page is taken up again for the next one, with the printed flags added to it.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        conflicts_with = "all",
+        allow_hyphen_values = true,
+        overrides_with = "page_token"
+    )]
     page_token: Option<String>,
 }
 
@@ -40,6 +47,7 @@ impl PageFlags {
         row: impl Fn(&P::Item) -> Vec<String>,
         fetch: impl AsyncFnMut(i32, String) -> Result<P, Failure>,
     ) -> Result<(), Failure> {
+        let is_first = self.page_token.is_none();
         let page = self.fetch(fetch).await?;
         output.show(&page, |page| {
             if page.items().is_empty() {
@@ -49,11 +57,7 @@ impl PageFlags {
             }
         })?;
         if !page.next().is_empty() && !output.is_json() {
-            output::tell(&format!(
-                "There are more: add `{}--page-token {}` for the next page, or `--all`.",
-                listing.repeat,
-                output::plain(page.next())
-            ));
+            output::tell(&more(&listing.repeat, page.next(), is_first));
         }
         Ok(())
     }
@@ -75,6 +79,15 @@ impl PageFlags {
         }
         Ok(page)
     }
+}
+
+/// How to get the next page. A line that has a token already takes no `--all`.
+fn more(repeat: &str, token: &str, is_first: bool) -> String {
+    format!(
+        "There are more: add `{repeat}--page-token={}` for the next page{}.",
+        output::plain(token),
+        if is_first { ", or `--all`" } else { "" }
+    )
 }
 
 #[cfg(test)]
@@ -112,6 +125,28 @@ mod tests {
 
     fn revisions(page: &ListEventsResponse) -> Vec<u64> {
         page.events.iter().map(|event| event.revision).collect()
+    }
+
+    #[test]
+    fn the_next_page_is_got_by_adding_what_is_printed() {
+        let since = "--since 2027-01-15T08:00:00Z ";
+        assert_eq!(
+            more(since, "-t", true),
+            "There are more: add `--since 2027-01-15T08:00:00Z --page-token=-t` for the next page, or `--all`."
+        );
+        assert_eq!(
+            more("", "-t", false),
+            "There are more: add `--page-token=-t` for the next page."
+        );
+        let lines = [
+            "claviger events --since 24h --since 2027-01-15T08:00:00Z --page-token=-t",
+            "claviger events --until 24h --page-token=-t --until 2027-01-15T08:00:00Z --page-token=-u",
+            "claviger realm list --page-token -t",
+        ];
+        for line in lines {
+            let parsed = crate::cli::tests::command().try_get_matches_from(line.split(' '));
+            assert!(parsed.is_ok(), "{line}");
+        }
     }
 
     #[tokio::test]

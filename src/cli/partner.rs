@@ -34,7 +34,7 @@ pub struct Put {
     #[command(flatten)]
     name: Name,
     /// What people call it.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     display_name: Option<String>,
     /// Refuse if the partner's revision is another than this; 0: if it exists.
     #[arg(long, value_name = "N")]
@@ -70,10 +70,15 @@ pub struct Access {
 }
 
 /// Delete a partner and its projects; it must not have keys.
+///
+/// At a terminal it asks first.
 #[derive(Debug, Args)]
 pub struct Delete {
     #[command(flatten)]
     name: Name,
+    /// Do not ask.
+    #[arg(long, short)]
+    yes: bool,
     /// Refuse if the partner's revision is another than this.
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
@@ -183,6 +188,10 @@ impl Access {
 
 impl Delete {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        output::confirm(
+            self.yes,
+            &format!("Delete partner {} with its projects?", self.name.id),
+        )?;
         let client = connection.connect().await?;
         let request = DeletePartnerRequest {
             realm: self.name.realm,
@@ -193,7 +202,7 @@ impl Delete {
         let answer = client
             .change(client.realms().delete_partner(request))
             .await?;
-        output.show(&answer, |answer| {
+        output.show_change(&answer, |answer| {
             let id = output::plain(&self.name.id);
             format!("deleted partner {id}: {}", answer.settled())
         })
@@ -231,7 +240,7 @@ async fn put(
         wait: wait.on_wire(),
     };
     let answer = client.change(client.realms().put_partner(request)).await?;
-    output.show(&answer, |answer| {
+    output.show_change(&answer, |answer| {
         let id = answer.partner.as_ref().map_or("", |partner| &partner.id);
         format!("{done} partner {}: {}", output::plain(id), answer.settled())
     })

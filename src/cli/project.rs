@@ -33,7 +33,13 @@ pub struct Put {
     #[arg(long)]
     partner: String,
     /// What people call it.
-    #[arg(long, value_name = "TEXT", default_value_t, hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value_t,
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
     display_name: String,
     /// Refuse if the project's revision is another than this; 0: if it exists.
     #[arg(long, value_name = "N")]
@@ -96,7 +102,7 @@ impl Put {
             wait: self.wait.on_wire(),
         };
         let answer = client.change(client.realms().put_project(request)).await?;
-        output.show(&answer, |answer| {
+        output.show_change(&answer, |answer| {
             let id = answer.project.as_ref().map_or("", |project| &project.id);
             format!("put project {}: {}", output::plain(id), answer.settled())
         })
@@ -145,7 +151,7 @@ impl Delete {
         let answer = client
             .change(client.realms().delete_project(request))
             .await?;
-        output.show(&answer, |answer| {
+        output.show_change(&answer, |answer| {
             format!(
                 "deleted project {}: {}",
                 output::plain(&self.id),

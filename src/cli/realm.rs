@@ -149,7 +149,7 @@ impl Put {
         };
         let client = connection.connect().await?;
         let answer = client.change(client.realms().put_realm(request)).await?;
-        output.show(&answer, |answer| {
+        output.show_change(&answer, |answer| {
             let id = answer.realm.as_ref().map_or("", |realm| &realm.id);
             format!("put realm {}: {}", output::plain(id), answer.settled())
         })
@@ -245,7 +245,7 @@ impl Delete {
             wait: self.wait.on_wire(),
         };
         let answer = client.change(client.realms().delete_realm(request)).await?;
-        output.show(&answer, |answer| {
+        output.show_change(&answer, |answer| {
             format!(
                 "deleted realm {}: {}",
                 output::plain(&self.id),

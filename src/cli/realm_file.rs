@@ -23,6 +23,16 @@ pub(super) fn parse(text: &str) -> Result<Realm, String> {
             .map_or(1, |before| before.matches('\n').count() + 1);
         format!("line {line}: {}", error.message())
     })?;
+    // Put, they would be passed over in silence, and `revision` looks as if it guarded against other changes.
+    if table.contains_key("revision") {
+        return Err(
+            "`revision` is the server's to tell; to put only on top of it, use --if-revision"
+                .to_owned(),
+        );
+    }
+    if table.contains_key("create_time") {
+        return Err("`create_time` is the server's to tell, and cannot be put".to_owned());
+    }
     let realm = reflect::descriptor("Realm");
     let mut value = Value::Table(table);
     as_on_wire(&mut value, &Kind::Message(realm.clone()), "")?;
@@ -224,6 +234,14 @@ description = "Everything, \"billing\" too"
     fn a_mistake_is_named_by_its_place() {
         for (file, said) in [
             ("prefx = \"demo\"", "`prefx` is not known"),
+            (
+                "revision = 3",
+                "`revision` is the server's to tell; to put only on top of it, use --if-revision",
+            ),
+            (
+                "create_time = \"2027-01-15T08:00:00Z\"",
+                "`create_time` is the server's to tell, and cannot be put",
+            ),
             ("adminScope = \"a\"", "`adminScope` is not known"),
             ("[[scopes]]\nnam = \"a\"", "`scopes[0].nam` is not known"),
             (

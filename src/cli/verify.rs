@@ -1,6 +1,7 @@
 //! The question of a gateway, asked by hand or by a script.
 
-use std::io::{self, Read as _};
+use std::fs;
+use std::io;
 
 use clap::Args;
 
@@ -18,9 +19,6 @@ pub(super) const UNDECIDED: u8 = 4;
 const DENIED: u8 = 3;
 const ALLOWED: u8 = 0;
 
-/// The authority takes no key beyond 512 bytes; of a longer one the rest makes no difference.
-const LONGEST_KEY_READ: u64 = 4096;
-
 /// Ask whether a key is good for something.
 ///
 /// Without --project, --own-project or --any-target the question is for what is partner-wide, which only a partner key
@@ -29,7 +27,8 @@ const LONGEST_KEY_READ: u64 = 4096;
 #[command(after_help = "\
 Exit codes:
   0  allowed
-  2  the question was wrong, by this program's judgement or the server's (INVALID_ARGUMENT)
+  2  the question was wrong, by this program's judgement or the server's (INVALID_ARGUMENT), or
+     the caller's own key is missing or cannot be read
   3  denied
   4  could not decide: the server cannot be reached, does not answer in time, or answers with
      another error, about the caller's own key too; never read it as a denial
@@ -85,11 +84,10 @@ struct TargetFlags {
 impl Verify {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
         let key = match self.tested_key {
-            Some(key) if key.reveal() != "-" => key,
-            _ => read_key().map_err(|error| {
-                Failure::failed(format!("cannot read the key from standard input: {error}"))
-            })?,
+            Some(key) if key.reveal() != "-" => not_a_file(key)?,
+            _ => read_key()?,
         };
+        let names_target = self.target.names_one();
         let request = VerifyRequest {
             key: key.reveal().to_owned(),
             realm: self.realm,
@@ -103,7 +101,7 @@ impl Verify {
         };
         let client = connection.connect().await?;
         let answer = client.ask(client.verify().verify(request)).await?;
-        output.show(&answer, shown)?;
+        output.show(&answer, |answer| shown(answer, names_target))?;
         // A verdict that this program does not know is a denial.
         Ok(if answer.verdict == Verdict::Allowed as i32 {
             ALLOWED
@@ -114,6 +112,10 @@ impl Verify {
 }
 
 impl TargetFlags {
+    fn names_one(&self) -> bool {
+        self.project.is_some() || self.own_project || self.any_target
+    }
+
     fn on_wire(self) -> Option<Target> {
         match self {
             Self {
@@ -131,19 +133,38 @@ impl TargetFlags {
     }
 }
 
-fn read_key() -> io::Result<KeyText> {
-    if let Some(line) = output::ask("The key to test:") {
-        return Ok(KeyText::from_stream(line.as_bytes()));
+/// A file's name is an easy slip, and would be denied as if the key in the file were wrong.
+fn not_a_file(key: KeyText) -> Result<KeyText, Failure> {
+    // Other than a regular file, it can be the pipe that a shell makes of `<(…)`.
+    if fs::metadata(key.reveal()).is_ok_and(|file| !file.is_dir()) {
+        return Err(Failure::usage(
+            "that is a file; to test the key in it: claviger verify … < FILE",
+        ));
     }
-    let mut bytes = Vec::new();
-    io::stdin()
-        .lock()
-        .take(LONGEST_KEY_READ)
-        .read_to_end(&mut bytes)?;
-    Ok(KeyText::from_stream(&bytes))
+    Ok(key)
 }
 
-fn shown(answer: &VerifyResponse) -> String {
+fn read_key() -> Result<KeyText, Failure> {
+    if let Some(typed) = output::ask_hidden("The key to test:") {
+        return typed_key(typed);
+    }
+    KeyText::read(io::stdin().lock()).map_err(|error| {
+        Failure::failed(format!("cannot read the key from standard input: {error}"))
+    })
+}
+
+/// Who types nothing, or ends the input instead, has asked no question; a denial would read as an answer to one.
+fn typed_key(typed: io::Result<String>) -> Result<KeyText, Failure> {
+    match typed {
+        Ok(text) if !text.is_empty() => Ok(KeyText::from(text)),
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(Failure::failed(
+            format!("cannot read the key from the terminal: {error}"),
+        )),
+        _ => Err(Failure::usage("no key was typed")),
+    }
+}
+
+fn shown(answer: &VerifyResponse, names_target: bool) -> String {
     let key = answer.key.as_ref();
     let fact = |fact: fn(&VerifiedKey) -> String| key.map(fact).unwrap_or_default();
     let facts = output::facts([
@@ -171,10 +192,10 @@ fn shown(answer: &VerifyResponse) -> String {
         ("as of", output::time_if_any(answer.as_of.as_ref())),
         ("cache for", output::span_if_any(answer.cache_for.as_ref())),
     ]);
-    format!("{}\n\n{facts}", verdict(answer.verdict))
+    format!("{}\n\n{facts}", verdict(answer.verdict, names_target))
 }
 
-fn verdict(number: i32) -> String {
+fn verdict(number: i32, names_target: bool) -> String {
     let Ok(verdict) = Verdict::try_from(number) else {
         return format!("denied: verdict {number}, which this program does not know");
     };
@@ -189,6 +210,10 @@ fn verdict(number: i32) -> String {
         Verdict::EnvironmentMismatch => "the key is of another environment",
         Verdict::PartnerMismatch => "the key is another partner's than the request names",
         Verdict::PartnerSuspended => "the key is right, but its partner is suspended",
+        Verdict::ProjectMismatch if !names_target => {
+            "the key does not reach the target (no target was named, so partner-wide was asked: see --project, \
+             --own-project, --any-target)"
+        }
         Verdict::ProjectMismatch => "the key does not reach the target",
         Verdict::AddressDenied => "the client's address is not in the key's ranges, or not told",
         Verdict::ScopeMissing => "the key lacks a scope",
@@ -202,18 +227,48 @@ mod tests {
 
     #[test]
     fn the_first_line_is_the_verdict() {
-        assert_eq!(verdict(Verdict::Allowed as i32), "allowed");
+        assert_eq!(verdict(Verdict::Allowed as i32, true), "allowed");
         assert_eq!(
-            verdict(Verdict::Expired as i32),
+            verdict(Verdict::Expired as i32, true),
             "denied: VERDICT_EXPIRED — the key's or the secret's end has come"
         );
     }
 
     #[test]
+    fn a_mismatch_without_a_target_says_what_was_asked() {
+        let number = Verdict::ProjectMismatch as i32;
+        assert!(verdict(number, false).contains("no target was named"));
+        assert!(!verdict(number, true).contains("no target was named"));
+    }
+
+    #[test]
+    fn the_name_of_a_file_is_not_taken_for_a_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("demo.key");
+        let key = KeyText::from(path.to_str().unwrap().to_owned());
+        assert!(not_a_file(key.clone()).is_ok());
+
+        fs::write(&path, "demo_live_text").unwrap();
+        let failure = not_a_file(key).unwrap_err();
+        assert!(failure.is_usage());
+        assert!(failure.to_string().contains("that is a file"), "{failure}");
+    }
+
+    #[test]
+    fn typing_nothing_asks_nothing() {
+        let end = io::Error::from(io::ErrorKind::UnexpectedEof);
+        assert!(typed_key(Err(end)).unwrap_err().is_usage());
+        assert!(typed_key(Ok(String::new())).unwrap_err().is_usage());
+        let broken = io::Error::other("broken");
+        assert!(!typed_key(Err(broken)).unwrap_err().is_usage());
+        assert_eq!(typed_key(Ok("k".to_owned())).unwrap().reveal(), "k");
+    }
+
+    #[test]
     fn a_verdict_that_is_not_known_is_a_denial() {
-        assert!(verdict(0).starts_with("denied: "));
+        assert!(verdict(0, true).starts_with("denied: "));
         assert_eq!(
-            verdict(99),
+            verdict(99, true),
             "denied: verdict 99, which this program does not know"
         );
     }
@@ -236,7 +291,7 @@ mod tests {
             cache_for: None,
         };
         assert_eq!(
-            shown(&answer),
+            shown(&answer, true),
             "denied: VERDICT_SCOPE_MISSING — the key lacks a scope\n\n\
              missing scopes  write\n\
              key id          id\n\
