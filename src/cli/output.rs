@@ -12,6 +12,7 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use prost_types::Timestamp;
 use serde::Serialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::answer::{Answer, Change};
 use super::failure::Failure;
@@ -151,7 +152,12 @@ fn is_attended() -> bool {
 
 /// Asks on the terminal for what it must not show; `None` if nobody sits there.
 pub(super) fn ask_hidden(question: &str) -> Option<io::Result<String>> {
-    is_attended().then(|| rpassword::prompt_password(format!("{question} ")))
+    is_attended().then(|| {
+        // With this the signal of Ctrl-C does not end the process, which would leave the terminal without its echo: the
+        // prompt puts the echo back and fails. What follows a prompt is short enough to be waited for.
+        let _caught = signal(SignalKind::interrupt())?;
+        rpassword::prompt_password(format!("{question} "))
+    })
 }
 
 /// Asks for a line on the terminal; `None` if nobody sits there.
