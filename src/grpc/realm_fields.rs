@@ -149,16 +149,20 @@ fn parse_unscoped(unscoped: i32) -> Result<UnscopedKeys, &'static str> {
 }
 
 fn parse_levels(bad: &mut Violations, levels: Vec<i32>) -> BTreeSet<LevelKind> {
-    let levels: BTreeSet<_> = levels
-        .into_iter()
-        .enumerate()
-        .filter_map(|(i, level)| fields::level(bad, &format!("realm.levels[{i}]"), level))
-        .collect();
     if levels.is_empty() {
-        BTreeSet::from([LevelKind::Partner, LevelKind::Project])
-    } else {
-        levels
+        return BTreeSet::from([LevelKind::Partner, LevelKind::Project]);
     }
+    let mut named = BTreeSet::new();
+    for (i, level) in levels.into_iter().enumerate() {
+        let field = format!("realm.levels[{i}]");
+        if level == i32::from(pb::KeyLevel::Unspecified) {
+            // To leave it out would make a list of nothing else mean both.
+            bad.add(field, "must be a level");
+        } else {
+            named.extend(fields::level(bad, &field, level));
+        }
+    }
+    named
 }
 
 pub(super) fn parse_partner(partner: Option<pb::Partner>, wait: i32) -> Result<Partner, Refusal> {
@@ -217,4 +221,22 @@ pub(super) fn parse_project(project: Option<pb::Project>, wait: i32) -> Result<P
             }),
     )
     .map_err(Refusal::Invalid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_levels_are_both_and_an_unspecified_one_is_none() {
+        let mut bad = Violations::default();
+        assert_eq!(parse_levels(&mut bad, Vec::new()).len(), 2);
+        assert_eq!(
+            parse_levels(&mut bad, vec![2]),
+            BTreeSet::from([LevelKind::Project])
+        );
+        assert!(bad.is_empty());
+        assert!(parse_levels(&mut bad, vec![0]).is_empty());
+        assert!(!bad.is_empty());
+    }
 }

@@ -327,17 +327,16 @@ impl Index {
         };
         let keys = self.keys.pin();
         let was_revoked = matches!(keys.get(&id), Some(Entry::Key(before)) if before.revoked);
-        keys.insert(
-            id,
-            match entry {
-                // Denied for ever is for ever, whatever a store says that runs backwards.
-                Entry::Key(key) => Entry::Key(KeyFacts {
-                    revoked: key.revoked || was_revoked,
-                    ..key
-                }),
-                Entry::Corrupt => Entry::Corrupt,
-            },
-        );
+        // Denied for ever is for ever, whatever a store says that runs backwards, or can no longer say.
+        let entry = match entry {
+            Entry::Corrupt if was_revoked => return,
+            Entry::Corrupt => Entry::Corrupt,
+            Entry::Key(key) => Entry::Key(KeyFacts {
+                revoked: key.revoked || was_revoked,
+                ..key
+            }),
+        };
+        keys.insert(id, entry);
     }
 
     pub(crate) fn remove_key(&self, id: KeyId) {

@@ -651,3 +651,24 @@ fn a_secret_whose_pepper_is_missing_does_not_stand_in_the_way_of_another() {
         "which of them it was cannot be told"
     );
 }
+
+/// Seen red with `was_revoked` always false in `Index::put_key`: the key is then good again, or cannot be decided.
+#[test]
+fn a_revoked_key_stays_so_whatever_is_said_of_it_later() {
+    let world = World::new();
+    let mut key = partner_key();
+    key.revocation = Some(Revocation {
+        at: NOW,
+        reason: String::new(),
+    });
+    let text = world.add(key.clone(), 1);
+    assert_eq!(world.verdict(&ask(&text)), Verdict::Revoked);
+
+    key.revocation = None;
+    assert_eq!(world.add(key.clone(), 1), text);
+    assert_eq!(world.verdict(&ask(&text)), Verdict::Revoked);
+
+    let corrupt = crate::store::Error::Corrupt("a test".to_owned());
+    world.index.put_key(key.id, Err(corrupt));
+    assert_eq!(world.verdict(&ask(&text)), Verdict::Revoked);
+}
