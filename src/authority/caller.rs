@@ -1,14 +1,19 @@
 //! Who calls, and what that allows.
 
-use super::Refusal;
-use crate::domain::access::{Access, Ladder};
-use crate::domain::event::Actor;
-use crate::domain::ids::{KeyId, PartnerId, RealmId};
-use crate::domain::key::{Key, KeyState};
-use crate::domain::realm::{Realm, scopes};
-use crate::store::Change;
+use std::net::IpAddr;
 
-/// Somebody who proved a key of the built-in realm.
+use super::Refusal;
+use crate::domain::access::Ladder;
+use crate::domain::event::Actor;
+use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
+use crate::domain::key::{Key, KeyState, admits};
+use crate::domain::realm::{Realm, scopes};
+use crate::store::{Change, KeyFilter};
+
+/// What is said to somebody whose key is good, but for nothing here.
+pub const ALLOWS_NOTHING: &str = "the caller's key allows nothing here: it takes one of the built-in realm, or one that holds its own realm's admin_scope";
+
+/// Somebody who proved a key.
 #[derive(Clone, Debug)]
 pub struct Caller {
     /// The proven key.
@@ -16,35 +21,67 @@ pub struct Caller {
     /// What it allowed when it was proven.
     pub role: Role,
     /// The network address that the call comes from.
-    pub peer: String,
+    pub peer: Option<IpAddr>,
 }
 
-/// What a key of the built-in realm allows.
+/// What a key allows its holder to administer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Everything, in every realm.
     Operator,
-    /// Something in one realm.
+    /// Something in one realm, by a key of the built-in one.
     Realm {
         /// The realm that the key serves.
         realm: RealmId,
         /// Whether that is its administration.
         manage: bool,
     },
+    /// The keys beside its own, by a partner's key that holds its realm's `admin_scope`.
+    Delegate(Delegate),
+}
+
+/// The keys that a partner's own key may administer: those of the same owner in the same environment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delegate {
+    /// Their realm.
+    pub realm: RealmId,
+    /// Their owner.
+    pub partner: PartnerId,
+    /// The project that they are bound to; for a partner key any, or none.
+    pub project: Option<ProjectId>,
+    /// The environment that they live in.
+    pub environment: EnvironmentName,
 }
 
 impl Caller {
     pub(super) fn actor(&self) -> Actor {
         Actor {
             key: Some(self.key),
-            peer: self.peer.clone(),
+            peer: self.peer.map(|peer| peer.to_string()).unwrap_or_default(),
         }
     }
 }
 
 impl Role {
-    /// The role of a key with this owner, which holds the scopes for which `holds` is true.
-    pub fn new(partner: &PartnerId, holds: impl Fn(&str) -> bool) -> Option<Self> {
+    /// The role of a key of this realm that is so bound and holds the scopes for which `holds` is true.
+    pub fn new(
+        realm: &Realm,
+        partner: &PartnerId,
+        project: Option<&ProjectId>,
+        environment: &EnvironmentName,
+        holds: impl Fn(&str) -> bool,
+    ) -> Option<Self> {
+        if !realm.id.is_built_in() {
+            let admin = realm.admin_scope.as_ref()?;
+            return holds(admin.as_str()).then(|| {
+                Self::Delegate(Delegate {
+                    realm: realm.id.clone(),
+                    partner: partner.clone(),
+                    project: project.cloned(),
+                    environment: environment.clone(),
+                })
+            });
+        }
         if partner.is_nobody() {
             return holds(scopes::OPERATOR).then_some(Self::Operator);
         }
@@ -54,30 +91,16 @@ impl Role {
         })
     }
 
-    /// What the caller's key allows now, within the change, and the key.
-    pub(super) async fn reread(
-        change: &mut Change,
-        caller: &Caller,
-    ) -> Result<(Self, Key), Refusal> {
-        let key = change
-            .find_key(caller.key)
-            .await?
-            .ok_or(Refusal::CallerGone)?;
-        let partner = change.find_partner(&key.realm, &key.partner).await?;
-        let suspended = partner.is_none_or(|partner| partner.value.suspended);
-        if !key.realm.is_built_in() || key.state(change.time()) != KeyState::Active || suspended {
-            return Err(Refusal::CallerGone);
-        }
-        let role = Self::of(&key.partner, &key.access).ok_or(Refusal::CallerGone)?;
-        Ok((role, key))
-    }
-
-    fn of(partner: &PartnerId, access: &Access) -> Option<Self> {
-        let ladder = Ladder::new(&Realm::built_in().scopes, None);
-        let held = ladder.effective_access(access);
-        Self::new(partner, |scope| {
-            ladder.rank(scope).is_some_and(|rank| held.contains(rank))
-        })
+    fn of(key: &Key, realm: &Realm) -> Option<Self> {
+        let ladder = Ladder::new(&realm.scopes, None);
+        let held = ladder.effective_access(&key.access);
+        Self::new(
+            realm,
+            &key.partner,
+            key.level.project(),
+            &key.environment,
+            |scope| ladder.rank(scope).is_some_and(|rank| held.contains(rank)),
+        )
     }
 
     /// Whether it may administer this realm.
@@ -91,18 +114,28 @@ impl Role {
                 realm,
                 manage: true,
             } if realm == wanted => Ok(()),
-            Self::Realm { .. } => Err(Refusal::Forbidden(format!(
+            Self::Realm { .. } | Self::Delegate(_) => Err(Refusal::Forbidden(format!(
                 "this takes an operator key, or a key that holds \"{}\" for the realm in question",
                 scopes::MANAGE
             ))),
         }
     }
 
-    /// Whether it may administer anything, of which what it may not know of stays hidden.
+    /// Whether it may read something of some realm, of which what it may not know of stays hidden.
     pub fn may_manage_something(&self) -> Result<(), Refusal> {
         match self {
             Self::Operator => Ok(()),
-            Self::Realm { realm, .. } => self.may_manage(realm),
+            Self::Realm { realm, .. } | Self::Delegate(Delegate { realm, .. }) => {
+                self.may_manage(realm)
+            }
+        }
+    }
+
+    /// Whether it may administer any keys, of which those it does not reach stay hidden.
+    pub fn may_administer_keys(&self) -> Result<(), Refusal> {
+        match self {
+            Self::Delegate(_) => Ok(()),
+            Self::Operator | Self::Realm { .. } => self.may_manage_something(),
         }
     }
 
@@ -110,8 +143,133 @@ impl Role {
     pub fn may_operate(&self) -> Result<(), Refusal> {
         match self {
             Self::Operator => Ok(()),
-            Self::Realm { .. } => Err(Refusal::Forbidden("this takes an operator key".to_owned())),
+            Self::Realm { .. } | Self::Delegate(_) => {
+                Err(Refusal::Forbidden("this takes an operator key".to_owned()))
+            }
         }
+    }
+
+    /// Whether it may administer keys that are bound like this one: look at them, and take from them. What it may give is
+    /// bounded further, by [`super::giving::check`].
+    pub fn reaches(&self, key: &Key) -> bool {
+        match self {
+            Self::Delegate(delegate) => delegate.reaches(
+                &key.realm,
+                Some(&key.partner),
+                key.level.project(),
+                Some(&key.environment),
+            ),
+            Self::Operator | Self::Realm { .. } => self.may_manage(&key.realm).is_ok(),
+        }
+    }
+
+    /// Whether it reaches a key that is still to be made. An environment that is not named is looked at when it is known.
+    ///
+    /// # Errors
+    /// The same whether or not there are such a realm, partner and project.
+    pub fn may_issue(
+        &self,
+        realm: &RealmId,
+        partner: Option<&PartnerId>,
+        project: Option<&ProjectId>,
+        environment: Option<&EnvironmentName>,
+    ) -> Result<(), Refusal> {
+        match self {
+            Self::Delegate(delegate) if delegate.reaches(realm, partner, project, environment) => {
+                Ok(())
+            }
+            Self::Delegate(delegate) => Err(delegate.beyond()),
+            Self::Operator | Self::Realm { .. } => self.may_manage(realm),
+        }
+    }
+
+    /// The filter, narrowed to what the role may see.
+    ///
+    /// # Errors
+    /// If it asks for what lies beyond, whether or not there is such a thing.
+    pub fn narrow(&self, mut filter: KeyFilter) -> Result<KeyFilter, Refusal> {
+        let Self::Delegate(delegate) = self else {
+            self.may_manage(&filter.realm)?;
+            return Ok(filter);
+        };
+        filter.partner.get_or_insert(delegate.partner.clone());
+        filter
+            .environment
+            .get_or_insert(delegate.environment.clone());
+        if filter.project.is_none() {
+            filter.project.clone_from(&delegate.project);
+        }
+        if delegate.reaches(
+            &filter.realm,
+            filter.partner.as_ref(),
+            filter.project.as_ref(),
+            filter.environment.as_ref(),
+        ) {
+            Ok(filter)
+        } else {
+            Err(delegate.beyond())
+        }
+    }
+}
+
+impl Delegate {
+    fn reaches(
+        &self,
+        realm: &RealmId,
+        partner: Option<&PartnerId>,
+        project: Option<&ProjectId>,
+        environment: Option<&EnvironmentName>,
+    ) -> bool {
+        *realm == self.realm
+            && partner == Some(&self.partner)
+            && (self.project.is_none() || project == self.project.as_ref())
+            && environment.is_none_or(|environment| *environment == self.environment)
+    }
+
+    fn beyond(&self) -> Refusal {
+        let whose = if self.project.is_some() {
+            "project"
+        } else {
+            "partner"
+        };
+        Refusal::Forbidden(format!(
+            "the caller's key may administer keys of its own {whose} and environment only, and must name them so"
+        ))
+    }
+}
+
+/// A caller as a change finds it: its key, read anew, and what that allows.
+pub(super) struct Standing {
+    /// What it may administer.
+    pub(super) role: Role,
+    /// Its key.
+    pub(super) key: Key,
+}
+
+impl Standing {
+    /// Reads the caller's key anew, within the change.
+    pub(super) async fn reread(change: &mut Change, caller: &Caller) -> Result<Self, Refusal> {
+        let key = change
+            .find_key(caller.key)
+            .await?
+            .ok_or(Refusal::CallerGone)?;
+        let partner = change.find_partner(&key.realm, &key.partner).await?;
+        let suspended = partner.is_none_or(|partner| partner.value.suspended);
+        if key.state(change.time()) != KeyState::Active
+            || suspended
+            || !admits(&key.allowed_cidrs, caller.peer)
+        {
+            return Err(Refusal::CallerGone);
+        }
+        let realm = if key.realm.is_built_in() {
+            Realm::built_in()
+        } else {
+            let realm = change.find_realm(&key.realm).await?;
+            realm.ok_or(Refusal::CallerGone)?.value
+        };
+        let role =
+            Role::of(&key, &realm).ok_or_else(|| Refusal::Forbidden(ALLOWS_NOTHING.to_owned()))?;
+        Ok(Self { role, key })
     }
 }
 
@@ -130,7 +288,9 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::domain::access::Access;
     use crate::domain::ids::ScopeName;
+    use crate::domain::key::tests::sample;
 
     fn role(partner: &str, granted: &[&str]) -> Option<Role> {
         let partner = match partner {
@@ -138,7 +298,13 @@ mod tests {
             partner => PartnerId::parse(partner).unwrap(),
         };
         let granted = granted.iter().map(|scope| ScopeName::parse(scope).unwrap());
-        Role::of(&partner, &Access::Scopes(granted.collect::<BTreeSet<_>>()))
+        let key = Key {
+            realm: RealmId::built_in(),
+            partner,
+            access: Access::Scopes(granted.collect::<BTreeSet<_>>()),
+            ..sample()
+        };
+        Role::of(&key, &Realm::built_in())
     }
 
     fn realm(id: &str) -> RealmId {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::keys::subject;
-use super::{Authority, Caller, Done, Refusal, detail};
+use super::{Authority, Caller, Done, Refusal, Role, Standing, detail, giving};
 use crate::domain::access::Access;
 use crate::domain::event::EventKind;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId, ScopeName};
@@ -45,6 +45,18 @@ pub struct NewKey {
     pub allowed_cidrs: Vec<IpNet>,
 }
 
+impl NewKey {
+    /// Whether it would be a key that the role reaches, as far as that can be told before the realm is looked up.
+    fn check_reach(&self, role: &Role) -> Result<(), Refusal> {
+        role.may_issue(
+            &self.realm,
+            self.partner.as_ref(),
+            self.project.as_ref(),
+            self.environment.as_ref(),
+        )
+    }
+}
+
 impl Authority {
     /// Makes a key. Its text is in the answer and nowhere else.
     pub async fn issue_key(
@@ -53,15 +65,14 @@ impl Authority {
         new: NewKey,
     ) -> Result<Done<(Key, PlainKey)>, Refusal> {
         // Before the slow hash: who may not issue shall not make work.
-        caller.role.may_manage(&new.realm)?;
+        new.check_reach(&caller.role)?;
         let secret = Arc::new(SecretBytes::new(random()));
         let root = self.roots.make(Arc::clone(&secret)).await?;
 
-        let (mut change, role, callers) = self.begin_with_callers_key(caller).await?;
-        role.may_manage(&new.realm)?;
-        check_within(&callers, &new)?;
-        let (key, plain) =
-            make_key(&mut change, &self.peppers, new, Some(caller.key), &secret).await?;
+        let (mut change, standing) = self.begin(caller).await?;
+        new.check_reach(&standing.role)?;
+        let by = Some(&standing);
+        let (key, plain) = make_key(&mut change, &self.peppers, new, by, &secret).await?;
         change.insert_key(&key).await?;
         change.insert_root(key.id, &key.secrets[0], &root).await?;
         let words = issue_words(&key);
@@ -77,12 +88,13 @@ impl Authority {
     }
 }
 
-/// Builds the key that is asked for, if everything about it is right.
+/// Builds the key that is asked for, if everything about it is right and `by` may give it. On the command line of the server
+/// nobody asks.
 pub(super) async fn make_key(
     change: &mut Change,
     peppers: &Peppers,
     new: NewKey,
-    created_by: Option<KeyId>,
+    by: Option<&Standing>,
     secret: &SecretBytes,
 ) -> Result<(Key, PlainKey), Refusal> {
     let now = change.time();
@@ -121,7 +133,7 @@ pub(super) async fn make_key(
         labels: new.labels,
         allowed_cidrs: new.allowed_cidrs,
         created_at: now,
-        created_by,
+        created_by: by.map(|standing| standing.key.id),
         created_revision: change.revision(),
         expires_at: terms.expires_at,
         disabled: false,
@@ -132,34 +144,10 @@ pub(super) async fn make_key(
             expires_at: Expiry::Never,
         }],
     };
+    if let Some(standing) = by {
+        giving::check(standing, &realm, &key)?;
+    }
     Ok((key, plain))
-}
-
-/// Nobody makes another caller that may more than they do themselves: not for longer, and not from elsewhere. (Scopes need
-/// no rule: only an operator makes callers, and an operator holds them all.)
-fn check_within(callers: &Key, new: &NewKey) -> Result<(), Refusal> {
-    if !new.realm.is_built_in() {
-        return Ok(());
-    }
-    let mut bad = Violations::default();
-    if let Expiry::At(end) = callers.expires_at
-        && new.expires_at.is_none_or(|wanted| wanted > end)
-    {
-        bad.add(
-            "expire_time",
-            "must not be later than that of the caller's own key",
-        );
-    }
-    let within = |range: &IpNet| callers.allowed_cidrs.iter().any(|own| own.contains(range));
-    if !callers.allowed_cidrs.is_empty()
-        && (new.allowed_cidrs.is_empty() || !new.allowed_cidrs.iter().all(within))
-    {
-        bad.add(
-            "allowed_cidrs",
-            "must lie within those of the caller's own key",
-        );
-    }
-    bad.finish(Some(())).map_err(Refusal::Invalid)
 }
 
 /// The partner that shall own the new key.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Authority, Caller, Done, Page, Read, Refusal, Role, detail};
+use super::{Authority, Caller, Done, Page, Read, Refusal, Role, Standing, detail, giving};
 use crate::domain::access::Ladder;
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::{KeyId, RealmId, ScopeName};
@@ -23,7 +23,7 @@ pub struct KeyScopes {
 impl Authority {
     /// One key.
     pub async fn get_key(&self, caller: &Caller, id: KeyId) -> Result<Read<Key>, Refusal> {
-        caller.role.may_manage_something()?;
+        caller.role.may_administer_keys()?;
         let mut snapshot = self.store.snapshot().await?;
         let value = visible(&mut snapshot, &caller.role, id).await?;
         let revision = snapshot.revision().await?;
@@ -32,7 +32,7 @@ impl Authority {
 
     /// What a key may do.
     pub async fn key_scopes(&self, caller: &Caller, id: KeyId) -> Result<Read<KeyScopes>, Refusal> {
-        caller.role.may_manage_something()?;
+        caller.role.may_administer_keys()?;
         let mut snapshot = self.store.snapshot().await?;
         let key = visible(&mut snapshot, &caller.role, id).await?;
         let scopes = match snapshot.find_realm(&key.realm).await? {
@@ -60,7 +60,7 @@ impl Authority {
         caller: &Caller,
         filter: KeyFilter,
     ) -> Result<Read<Page<Key>>, Refusal> {
-        caller.role.may_manage(&filter.realm)?;
+        let filter = caller.role.narrow(filter)?;
         let mut snapshot = self.store.snapshot().await?;
         if snapshot.find_realm(&filter.realm).await?.is_none() {
             return Err(Refusal::NotFound("the realm"));
@@ -92,7 +92,7 @@ impl Authority {
         id: KeyId,
         off: bool,
     ) -> Result<Done<Key>, Refusal> {
-        let (mut change, mut key) = self.begin_with_key(caller, id).await?;
+        let (mut change, standing, mut key) = self.begin_with_key(caller, id).await?;
         if key.revocation.is_some() {
             return Err(Refusal::Precondition {
                 reason: "KEY_REVOKED",
@@ -103,6 +103,11 @@ impl Authority {
             return self.unchanged(change, key).await;
         }
         key.disabled = off;
+        if !off {
+            let realm = change.find_realm(&key.realm).await?;
+            let realm = realm.ok_or(Refusal::NotFound("the realm"))?.value;
+            giving::check(&standing, &realm, &key)?;
+        }
         change.update_key(&key).await?;
         let kind = if off {
             EventKind::KeyDisabled
@@ -120,7 +125,7 @@ impl Authority {
         id: KeyId,
         reason: String,
     ) -> Result<Done<Key>, Refusal> {
-        let (mut change, mut key) = self.begin_with_key(caller, id).await?;
+        let (mut change, _, mut key) = self.begin_with_key(caller, id).await?;
         if key.revocation.is_some() {
             return self.unchanged(change, key).await;
         }
@@ -147,8 +152,8 @@ impl Authority {
         caller: &Caller,
         id: KeyId,
     ) -> Result<Done<Option<Key>>, Refusal> {
-        caller.role.may_manage_something()?;
-        let (mut change, role) = self.begin(caller).await?;
+        caller.role.may_administer_keys()?;
+        let (mut change, Standing { role, .. }) = self.begin(caller).await?;
         let (key, subject, words) = match visible(&mut change, &role, id).await {
             Ok(key) => {
                 let words = detail([("name", key.name.clone()), ("hint", key.hint.clone())]);
@@ -182,11 +187,15 @@ impl Authority {
     }
 
     /// Opens a change of a key that the caller may administer.
-    async fn begin_with_key(&self, caller: &Caller, id: KeyId) -> Result<(Change, Key), Refusal> {
-        caller.role.may_manage_something()?;
-        let (mut change, role) = self.begin(caller).await?;
-        let key = visible(&mut change, &role, id).await?;
-        Ok((change, key))
+    async fn begin_with_key(
+        &self,
+        caller: &Caller,
+        id: KeyId,
+    ) -> Result<(Change, Standing, Key), Refusal> {
+        caller.role.may_administer_keys()?;
+        let (mut change, standing) = self.begin(caller).await?;
+        let key = visible(&mut change, &standing.role, id).await?;
+        Ok((change, standing, key))
     }
 }
 
@@ -195,7 +204,7 @@ async fn visible(snapshot: &mut Snapshot, role: &Role, id: KeyId) -> Result<Key,
     snapshot
         .find_key(id)
         .await?
-        .filter(|key| role.may_manage(&key.realm).is_ok())
+        .filter(|key| role.reaches(key))
         .ok_or(Refusal::NotFound("the key"))
 }
 

@@ -7,6 +7,7 @@
 mod bootstrap;
 mod caller;
 mod events;
+mod giving;
 mod issue;
 mod keys;
 mod partners;
@@ -18,13 +19,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use bootstrap::{Founded, found, recover};
-pub use caller::{Caller, Role, may_verify};
+use caller::Standing;
+pub use caller::{ALLOWS_NOTHING, Caller, Delegate, Role, may_verify};
 pub use issue::NewKey;
 pub use keys::KeyScopes;
 
 use crate::domain::clock::Clock;
 use crate::domain::event::{Event, EventKind, Revision, Subject};
-use crate::domain::key::Key;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violation;
 use crate::hashing::{Peppers, Roots, RootsBusy};
@@ -75,6 +76,9 @@ pub enum Refusal {
     /// The caller may not do this.
     #[error("{0}")]
     Forbidden(String),
+    /// The caller may do this, but not give so much. Names each field that goes beyond what it holds itself.
+    #[error("this would give more than the caller's own key holds")]
+    Exceeds(Vec<Violation>),
     /// There is no such thing, or the caller may not know of it. Says which thing, not its name: a key's text may have
     /// been pasted there.
     #[error("{0} does not exist")]
@@ -128,19 +132,10 @@ impl Authority {
     }
 
     /// Opens a change for a caller, whose key is read anew within it.
-    async fn begin(&self, caller: &Caller) -> Result<(Change, Role), Refusal> {
-        let (change, role, _) = self.begin_with_callers_key(caller).await?;
-        Ok((change, role))
-    }
-
-    /// The same, with that key.
-    async fn begin_with_callers_key(
-        &self,
-        caller: &Caller,
-    ) -> Result<(Change, Role, Key), Refusal> {
+    async fn begin(&self, caller: &Caller) -> Result<(Change, Standing), Refusal> {
         let mut change = self.store.change(self.clock.now()).await?;
-        let (role, key) = Role::reread(&mut change, caller).await?;
-        Ok((change, role, key))
+        let standing = Standing::reread(&mut change, caller).await?;
+        Ok((change, standing))
     }
 
     /// Records, commits, and waits until the mirror knows.

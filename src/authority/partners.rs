@@ -1,7 +1,8 @@
 //! Partners: put, looked up, deleted.
 
 use super::{
-    Authority, Caller, Done, Page, Read, Refusal, built_in, check_revision, detail, in_use,
+    Authority, Caller, Done, Page, Read, Refusal, Standing, built_in, check_revision, detail,
+    in_use,
 };
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::{PartnerId, RealmId};
@@ -107,7 +108,7 @@ impl Authority {
         realm: &RealmId,
     ) -> Result<Change, Refusal> {
         caller.role.may_manage(realm)?;
-        let (mut change, role) = self.begin(caller).await?;
+        let (mut change, Standing { role, .. }) = self.begin(caller).await?;
         role.may_manage(realm)?;
         if realm.is_built_in() {
             return Err(built_in(

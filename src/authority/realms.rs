@@ -1,7 +1,8 @@
 //! Realms: put, looked up, deleted.
 
 use super::{
-    Authority, Caller, Done, Page, Read, Refusal, Role, built_in, check_revision, detail, in_use,
+    Authority, Caller, Delegate, Done, Page, Read, Refusal, Role, Standing, built_in,
+    check_revision, detail, in_use,
 };
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::RealmId;
@@ -18,7 +19,7 @@ impl Authority {
         if_revision: Option<u64>,
     ) -> Result<Done<RealmRow>, Refusal> {
         caller.role.may_manage(&realm.id)?;
-        let (mut change, role) = self.begin(caller).await?;
+        let (mut change, Standing { role, .. }) = self.begin(caller).await?;
         role.may_manage(&realm.id)?;
         if realm.id.is_built_in() {
             return Err(built_in(
@@ -101,7 +102,7 @@ impl Authority {
         let mut snapshot = self.store.snapshot().await?;
         let value = match &caller.role {
             Role::Operator => snapshot.list_realms(after, limit).await?,
-            Role::Realm { realm, .. } => Page {
+            Role::Realm { realm, .. } | Role::Delegate(Delegate { realm, .. }) => Page {
                 items: snapshot.find_realm(realm).await?.into_iter().collect(),
                 next: None,
             },
@@ -118,7 +119,7 @@ impl Authority {
         if_revision: Option<u64>,
     ) -> Result<Done<()>, Refusal> {
         caller.role.may_operate()?;
-        let (mut change, role) = self.begin(caller).await?;
+        let (mut change, Standing { role, .. }) = self.begin(caller).await?;
         role.may_operate()?;
         if id.is_built_in() {
             return Err(built_in(

@@ -106,6 +106,11 @@ impl Failure {
                 "it may be mistyped, expired, disabled or revoked, or belong to another authority; the caller's key comes \
                  from CLAVIGER_KEY or --key-file",
             ),
+            Code::PermissionDenied if details.bad_request().is_some() => Self::new(
+                Code::PermissionDenied,
+                format!("the key from {key} holds less than this would give:"),
+            )
+            .hint("ask for less, or use a key that holds it: an operator's, or one of the realm's managers'"),
             Code::PermissionDenied => Self::new(
                 Code::PermissionDenied,
                 format!("the key from {key} may not do this: {message}"),

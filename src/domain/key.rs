@@ -1,6 +1,7 @@
 //! A key: an identity with an owner, a reach, a life, and one or two secrets.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -199,6 +200,15 @@ impl Key {
             KeyState::Active
         }
     }
+}
+
+/// Whether a key with these address ranges may be used from this address; from an unknown one only if it has no ranges.
+pub fn admits(ranges: &[IpNet], client: Option<IpAddr>) -> bool {
+    ranges.is_empty()
+        || client.is_some_and(|client| {
+            let client = client.to_canonical();
+            ranges.iter().any(|range| range.contains(&client))
+        })
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Who calls: the key of the built-in realm that a call carries.
+//! Who calls: the key that a call carries.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,15 +7,22 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
 use super::status;
-use crate::authority::{Caller, Role, may_verify};
+use crate::authority::{ALLOWS_NOTHING, Caller, Role, may_verify};
 use crate::domain::access::ScopeSet;
 use crate::domain::clock::Clock;
 use crate::domain::ids::RealmId;
+use crate::domain::key_text;
+use crate::domain::realm::Environment;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::Verdict;
 use crate::hashing::Peppers;
 use crate::mirror::{KeyFacts, Mirror, MirroredRealm, View};
 use crate::verify::{Question, Target, Undecided, decide};
+
+const NOT_A_KEY: &str =
+    "the caller's key, in the metadata \"authorization: Bearer KEY\", is not one of this authority";
+
+const NOT_A_GATEWAYS_KEY: &str = "the caller's key, in the metadata \"authorization: Bearer KEY\", is not one of this authority's own realm";
 
 /// Proves callers, from the mirror.
 #[derive(Clone)]
@@ -25,7 +32,7 @@ pub struct Callers {
     clock: Clock,
 }
 
-/// A key of the built-in realm that was just proven, with that realm.
+/// A key that was just proven, with its realm.
 pub(super) struct Proven<'v> {
     key: &'v KeyFacts,
     realm: &'v MirroredRealm,
@@ -41,24 +48,33 @@ impl Callers {
         }
     }
 
-    /// Who makes this call.
+    /// Who makes this call of administration, with a key of whichever realm.
     pub(super) fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let peer = request.remote_addr();
         let index = self.mirror.index();
         let view = index.view();
-        let proven = self.prove(&view, request.metadata(), peer, self.clock.now())?;
+        if !view.is_loaded() {
+            return Err(status::starting());
+        }
+        let text = bearer(request.metadata())?;
+        let (realm, environment) = key_text::parse(text)
+            .ok()
+            .and_then(|text| {
+                let realm = view.realm_of_prefix(text.prefix)?;
+                Some((realm, realm.definition.environment_of_tag(text.tag)?))
+            })
+            .ok_or_else(|| status::unauthenticated(NOT_A_KEY))?;
+        let proven = self.prove_in(&view, realm, environment, text, peer, self.clock.now())?;
         Ok(Caller {
             key: proven.key.id,
             role: proven
                 .role()
-                .ok_or_else(|| status::forbidden("the caller's key allows nothing here"))?,
-            peer: peer
-                .map(|peer| peer.ip().to_canonical().to_string())
-                .unwrap_or_default(),
+                .ok_or_else(|| status::forbidden(ALLOWS_NOTHING))?,
+            peer: peer.map(|peer| peer.ip().to_canonical()),
         })
     }
 
-    /// The key with which this call is made.
+    /// The key of the built-in realm with which this question is asked.
     pub(super) fn prove<'v>(
         &self,
         view: &'v View<'_>,
@@ -70,10 +86,23 @@ impl Callers {
             return Err(status::starting());
         }
         let realm = view.realm(RealmId::BUILT_IN).ok_or_else(status::internal)?;
+        let environment = &realm.definition.environments[0];
+        self.prove_in(view, realm, environment, bearer(metadata)?, peer, now)
+    }
+
+    fn prove_in<'v>(
+        &self,
+        view: &'v View<'_>,
+        realm: &'v MirroredRealm,
+        environment: &Environment,
+        text: &str,
+        peer: Option<SocketAddr>,
+        now: Timestamp,
+    ) -> Result<Proven<'v>, Status> {
         let question = Question {
-            text: bearer(metadata)?,
+            text,
             realm,
-            environment: &realm.definition.environments[0].name,
+            environment: &environment.name,
             target: Target::Any,
             partner: "",
             scopes: ScopeSet::default(),
@@ -91,7 +120,7 @@ impl Callers {
                 "the caller's key may not be used from this address",
             )),
             (Verdict::PartnerSuspended, _) => Err(status::forbidden(
-                "the access of the realm that the caller's key serves is suspended",
+                "the partner that the caller's key belongs to is suspended",
             )),
             (verdict, Some(_)) => Err(status::unauthenticated(match verdict {
                 Verdict::Revoked => "the caller's key is revoked",
@@ -99,7 +128,11 @@ impl Callers {
                 _ => "the caller's key has expired",
             })),
             (_, None) => Err(status::unauthenticated(
-                "the caller's key, in the metadata \"authorization: Bearer KEY\", is not one of this authority's own realm",
+                if realm.definition.id.is_built_in() {
+                    NOT_A_GATEWAYS_KEY
+                } else {
+                    NOT_A_KEY
+                },
             )),
         }
     }
@@ -114,7 +147,13 @@ impl Proven<'_> {
     }
 
     fn role(&self) -> Option<Role> {
-        Role::new(&self.key.partner.id, |scope| self.holds(scope))
+        Role::new(
+            &self.realm.definition,
+            &self.key.partner.id,
+            self.key.project.as_ref(),
+            &self.key.environment,
+            |scope| self.holds(scope),
+        )
     }
 
     /// Whether the caller may ask about keys of this realm.

@@ -118,7 +118,7 @@ mod tests {
         Caller {
             key: KeyId::from_bytes([byte; 16]),
             role: Role::Operator,
-            peer: String::new(),
+            peer: None,
         }
     }
 

@@ -30,6 +30,12 @@ impl From<Refusal> for Status {
         let message = refusal.to_string();
         match refusal {
             Refusal::Invalid(violations) => invalid(&violations),
+            Refusal::Exceeds(violations) => violated(
+                Code::PermissionDenied,
+                &format!("{message}: "),
+                "EXCEEDS_CALLER",
+                &violations,
+            ),
             Refusal::CallerGone => unauthenticated(&message),
             Refusal::Forbidden(_) => error(Code::PermissionDenied, message, info("NOT_ALLOWED")),
             Refusal::NotFound(_) => error(Code::NotFound, message, info("NOT_FOUND")),
@@ -75,25 +81,30 @@ impl From<Refusal> for Status {
     }
 }
 
-/// The request breaks rules; the details name each field.
+/// The request breaks rules.
 pub(super) fn invalid(violations: &[Violation]) -> Status {
+    violated(Code::InvalidArgument, "", "INVALID_FIELD", violations)
+}
+
+/// The message and the details name each field that is to blame.
+fn violated(code: Code, heading: &str, reason: &str, violations: &[Violation]) -> Status {
     // An error travels in headers, of which clients take a few kilobytes.
     let more = violations.len().saturating_sub(MOST_VIOLATIONS);
     let shown = || violations.iter().take(MOST_VIOLATIONS);
-    let mut message = shown()
+    let sentences: Vec<_> = shown()
         .map(|violation| format!("{}: {}", violation.field, violation.description))
-        .collect::<Vec<_>>()
-        .join("; ");
+        .collect();
+    let mut message = format!("{heading}{}", sentences.join("; "));
     if more > 0 {
         let _ = write!(message, "; and {more} more");
     }
-    let mut details = info("INVALID_FIELD");
+    let mut details = info(reason);
     details.set_bad_request(
         shown()
             .map(|violation| FieldViolation::new(&violation.field, &violation.description))
             .collect::<Vec<_>>(),
     );
-    error(Code::InvalidArgument, message, details)
+    error(code, message, details)
 }
 
 /// The caller did not prove who it is.

@@ -13,7 +13,7 @@ use papaya::{HashMapRef, LocalGuard};
 use crate::domain::access::{Access, Ladder, ScopeSet};
 use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, Prefix, ProjectId, RealmId};
-use crate::domain::key::{Digest, Key, LevelKind};
+use crate::domain::key::{Digest, Key, LevelKind, admits};
 use crate::domain::partner::{Partner, Project};
 use crate::domain::realm::Realm;
 use crate::domain::time::{Expiry, Timestamp};
@@ -145,6 +145,15 @@ impl View<'_> {
         self.realms.by_id.get(id).map(AsRef::as_ref)
     }
 
+    /// The realm whose keys begin so.
+    pub fn realm_of_prefix(&self, prefix: &str) -> Option<&MirroredRealm> {
+        self.realms
+            .by_id
+            .values()
+            .find(|realm| realm.definition.prefix.as_str() == prefix)
+            .map(AsRef::as_ref)
+    }
+
     /// Whether the keys of some realm begin so.
     pub fn knows_prefix(&self, prefix: &str) -> bool {
         self.realms.prefixes.contains(prefix)
@@ -176,13 +185,7 @@ impl KeyFacts {
 
     /// Whether it may be used from this address; from none only if it may be used from anywhere.
     pub fn admits(&self, client: Option<IpAddr>) -> bool {
-        self.allowed_cidrs.is_empty()
-            || client.is_some_and(|client| {
-                let client = client.to_canonical();
-                self.allowed_cidrs
-                    .iter()
-                    .any(|range| range.contains(&client))
-            })
+        admits(&self.allowed_cidrs, client)
     }
 }
 

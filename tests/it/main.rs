@@ -3,11 +3,13 @@
 
 mod callers;
 mod crash;
+mod delegation;
 mod fixtures;
 mod garbage;
 mod history;
 mod python;
 mod secrets;
+mod sequences;
 mod starting;
 mod stopping;
 mod tour;

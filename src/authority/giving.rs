@@ -1,0 +1,101 @@
+//! What a caller may give: the one rule for every change after which a key can do something that it could not before.
+
+use ipnet::IpNet;
+
+use super::Refusal;
+use super::caller::{Role, Standing};
+use crate::domain::access::{Access, Ladder};
+use crate::domain::key::Key;
+use crate::domain::realm::Realm;
+use crate::domain::time::Expiry;
+use crate::domain::violation::Violations;
+
+/// Refuses to give `key`, as it would be after the change, anything that the caller's own key does not hold, in any
+/// dimension. `realm` is the key's.
+///
+/// A caller of the built-in realm stands outside the realms that it administers: it holds nothing there that could be
+/// compared, and is bound by its [`Role`] alone. Among keys of its own kind it is bound like everybody else, so that no
+/// caller makes another that lasts longer or reaches further.
+pub(super) fn check(standing: &Standing, realm: &Realm, key: &Key) -> Result<(), Refusal> {
+    // Named one by one, so that a new field does not compile until somebody has thought about what it can give.
+    let Key {
+        access,
+        allowed_cidrs,
+        expires_at,
+        // What it is bound to: the role's reach.
+        realm: _,
+        partner: _,
+        level: _,
+        environment: _,
+        // Switched on is what every key is that is given; switching off takes.
+        disabled: _,
+        revocation: _,
+        // Words for people.
+        name: _,
+        hint: _,
+        labels: _,
+        // Set by the authority itself.
+        id: _,
+        created_at: _,
+        created_by: _,
+        created_revision: _,
+        secrets: _,
+    } = key;
+    if !standing.role.reaches(key) {
+        return Err(Refusal::Forbidden(
+            "the caller's key does not reach so far".to_owned(),
+        ));
+    }
+    let own = &standing.key;
+    if own.realm != key.realm {
+        return Ok(());
+    }
+    let mut bad = Violations::default();
+    // An operator holds everything by its word alone, whatever scopes there will be.
+    if standing.role != Role::Operator {
+        check_access(&own.access, realm, access, &mut bad);
+    }
+    if let Expiry::At(end) = own.expires_at
+        && !expires_at.is_over(end)
+    {
+        bad.add(
+            "expire_time",
+            "must not be later than that of the caller's own key, and must be named if the realm sets none so early",
+        );
+    }
+    let within = |range: &IpNet| own.allowed_cidrs.iter().any(|own| own.contains(range));
+    if !own.allowed_cidrs.is_empty()
+        && (allowed_cidrs.is_empty() || !allowed_cidrs.iter().all(within))
+    {
+        bad.add(
+            "allowed_cidrs",
+            "must lie within those of the caller's own key",
+        );
+    }
+    bad.finish(Some(())).map_err(Refusal::Exceeds)
+}
+
+/// Everything includes the scopes that the realm will get, so only everything holds it.
+fn check_access(own: &Access, realm: &Realm, given: &Access, bad: &mut Violations) {
+    if own.is_full() {
+        return;
+    }
+    if given.is_full() {
+        bad.add(
+            "full_access",
+            "is more than the caller's own key holds; without scopes, this realm grants it by itself",
+        );
+        return;
+    }
+    let ladder = Ladder::new(&realm.scopes, None);
+    let beyond = ladder
+        .effective_access(given)
+        .without(ladder.effective_access(own));
+    // One that the realm does not know gives nothing today, but would if the realm came to know it.
+    let unknown = given.granted().any(|scope| {
+        ladder.rank(scope.as_str()).is_none() && !own.granted().any(|own| own == scope)
+    });
+    if !beyond.is_empty() || unknown {
+        bad.add("scopes", "must be held by the caller's own key");
+    }
+}

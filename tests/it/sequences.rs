@@ -1,0 +1,392 @@
+//! Random sequences of calls by delegates, and by the keys that come of them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use claviger::domain::access::ScopeSet;
+use claviger::domain::clock::Clock;
+use claviger::domain::time::Timestamp;
+use claviger::domain::verdict::Verdict;
+use claviger::hashing::Peppers;
+use claviger::pb::claviger::v1 as pb;
+use claviger::verify::{Question, Target, decide};
+use pb::KeyLevel;
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use proptest::test_runner::{Config, TestRunner};
+use tonic::{Code, Status};
+
+use super::delegation::{HOUR, words, world};
+use super::fixtures::{Api, Service, from_env};
+
+/// A key as a random sequence asks for it.
+#[derive(Clone, Debug)]
+struct Wish {
+    partner: &'static str,
+    project: Option<&'static str>,
+    environment: &'static str,
+    scopes: Option<Vec<&'static str>>,
+    /// In hours from now on.
+    end: Option<i64>,
+    ranges: Vec<&'static str>,
+}
+
+/// What is done next, and by which of the keys that there are.
+#[derive(Clone, Debug)]
+struct Step {
+    by: usize,
+    action: Action,
+}
+
+/// What is done, and to which of the keys.
+#[derive(Clone, Debug)]
+enum Action {
+    Issue(Wish),
+    Disable(usize),
+    Enable(usize),
+    Revoke(usize),
+    Delete(usize),
+}
+
+const SCOPES: [&str; 5] = ["read", "write", "billing", "keys", "owner"];
+const RANGES: [&str; 4] = ["0.0.0.0/0", "127.0.0.0/8", "127.0.0.1/32", "10.0.0.0/8"];
+const CLIENTS: [&str; 4] = ["127.0.0.1", "127.9.9.9", "10.1.1.1", "192.0.2.1"];
+const ENDS: [i64; 3] = [1, 24, 1_000];
+
+/// Wishes are near each other, so that many can be granted and many just not.
+fn wish() -> impl Strategy<Value = Wish> {
+    let owner = prop_oneof![
+        6 => Just(("acme", None)),
+        4 => Just(("acme", Some("one"))),
+        1 => Just(("acme", Some("two"))),
+        1 => Just(("umbrella", None)),
+        1 => Just(("umbrella", Some("three"))),
+        1 => Just(("acme", Some("three"))),
+    ];
+    let scopes = prop_oneof![
+        5 => subsequence(&SCOPES[..], 0..=SCOPES.len()).prop_map(|mut scopes| {
+            // Most shall be able to go on.
+            if !scopes.contains(&"keys") && scopes.len() != 1 {
+                scopes.push("keys");
+            }
+            Some(scopes)
+        }),
+        1 => Just(None),
+    ];
+    let end = proptest::option::weighted(0.6, select(&ENDS[..]));
+    let ranges = prop_oneof![
+        Just(Vec::new()),
+        subsequence(&RANGES[..], 1..=2),
+        Just(vec!["127.0.0.0/8"]),
+    ];
+    let environment = prop_oneof![5 => Just("production"), 1 => Just("staging")];
+    (owner, environment, scopes, end, ranges).prop_map(
+        |((partner, project), environment, scopes, end, ranges)| Wish {
+            partner,
+            project,
+            environment,
+            scopes,
+            end,
+            ranges,
+        },
+    )
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let one = || 0..64_usize;
+    let action = prop_oneof![
+        6 => wish().prop_map(Action::Issue),
+        2 => one().prop_map(Action::Disable),
+        2 => one().prop_map(Action::Enable),
+        1 => one().prop_map(Action::Revoke),
+        1 => one().prop_map(Action::Delete),
+    ];
+    (one(), action).prop_map(|(by, action)| Step { by, action })
+}
+
+/// A question to which keys could have different answers.
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    partner: &'static str,
+    project: Option<&'static str>,
+    environment: &'static str,
+    scope: &'static str,
+    client: &'static str,
+    hours: i64,
+}
+
+impl Asked {
+    /// Every question about the owner, the project and the environment that the key was made for: what a key of another
+    /// owner is good for, this one's is not, so that to compare the two there is to compare in these dimensions too.
+    fn around(wish: &Wish) -> impl Iterator<Item = Self> {
+        let Wish {
+            partner,
+            project,
+            environment,
+            ..
+        } = *wish;
+        let projects = match project {
+            None => vec![None, Some("one")],
+            bound => vec![bound],
+        };
+        let scopes = ["", "read", "write", "billing", "keys", "owner"];
+        projects.into_iter().flat_map(move |project| {
+            scopes.into_iter().flat_map(move |scope| {
+                CLIENTS.into_iter().flat_map(move |client| {
+                    [0, 2, 100, 10_000].into_iter().map(move |hours| Self {
+                        partner,
+                        project,
+                        environment,
+                        scope,
+                        client,
+                        hours,
+                    })
+                })
+            })
+        })
+    }
+}
+
+/// What the world of the sequences consists of.
+struct Court {
+    service: Service,
+    root: Api,
+    peppers: Peppers,
+    now: i64,
+    granted: AtomicUsize,
+    refused: AtomicUsize,
+}
+
+/// A key that a sequence has in hand.
+#[derive(Clone)]
+struct Held {
+    id: String,
+    text: String,
+    /// Whether it may do everything, also what nobody can ask for yet.
+    is_full: bool,
+    is_off: bool,
+    wish: Wish,
+}
+
+impl Held {
+    fn new(issued: pb::IssueKeyResponse, wish: Wish) -> Self {
+        let key = issued.key.unwrap();
+        Self {
+            id: key.id,
+            text: issued.plain_key,
+            is_full: key.full_access,
+            is_off: false,
+            wish,
+        }
+    }
+}
+
+impl Court {
+    fn request(&self, wish: &Wish) -> pb::IssueKeyRequest {
+        let seconds = |hours: i64| prost_types::Timestamp {
+            seconds: self.now + hours * HOUR,
+            nanos: 0,
+        };
+        pb::IssueKeyRequest {
+            realm: "demo".to_owned(),
+            partner: wish.partner.to_owned(),
+            project: wish.project.unwrap_or_default().to_owned(),
+            level: match wish.project {
+                None => KeyLevel::Partner.into(),
+                Some(_) => KeyLevel::Project.into(),
+            },
+            environment: wish.environment.to_owned(),
+            scopes: words(wish.scopes.as_deref().unwrap_or_default()),
+            full_access: wish.scopes.is_none(),
+            expire_time: wish.end.map(seconds),
+            allowed_cidrs: words(&wish.ranges),
+            ..Default::default()
+        }
+    }
+
+    /// Whether the key is good for this question, decided by the service's own mirror, at any time.
+    fn is_good(&self, text: &str, question: &Asked) -> bool {
+        let index = self.service.mirror.index();
+        let view = index.view();
+        let realm = view.realm("demo").unwrap();
+        let mut scopes = ScopeSet::default();
+        if let Some(rank) = realm.ladder.rank(question.scope) {
+            scopes.insert(rank);
+        }
+        let then = (self.now + 60 + question.hours * HOUR) * 1_000_000;
+        let question = Question {
+            text,
+            realm,
+            environment: &realm
+                .definition
+                .environment(question.environment)
+                .unwrap()
+                .name,
+            target: question.project.map_or(Target::Partner, Target::Project),
+            partner: question.partner,
+            scopes,
+            any_scopes: ScopeSet::default(),
+            client: Some(question.client.parse().unwrap()),
+        };
+        let decision = decide(
+            &question,
+            &view,
+            &self.peppers,
+            Timestamp::from_micros(then),
+        );
+        decision.unwrap().verdict == Verdict::Allowed
+    }
+
+    /// After `by` gave `key` what it can do now.
+    fn judge(&self, by: &Held, key: &Held) -> Result<(), TestCaseError> {
+        // Not all of them each time: there are many keys, and the next begins elsewhere.
+        let turn = self.granted.load(Ordering::Relaxed) % 5;
+        for question in Asked::around(&key.wish).skip(turn).step_by(5) {
+            prop_assert!(
+                !self.is_good(&key.text, &question) || self.is_good(&by.text, &question),
+                "{:?} gave {:?} what it is not good for itself: {question:?}",
+                by.wish,
+                key.wish
+            );
+        }
+        prop_assert!(
+            !key.is_full || by.is_full,
+            "{:?} gave {:?} everything",
+            by.wish,
+            key.wish
+        );
+        Ok(())
+    }
+
+    fn count<T>(&self, outcome: &Result<T, Status>) -> Result<(), TestCaseError> {
+        let counter = match outcome {
+            Ok(_) => &self.granted,
+            Err(_) => &self.refused,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if let Err(refusal) = outcome {
+            let expected = [
+                Code::PermissionDenied,
+                Code::NotFound,
+                Code::Unauthenticated,
+                Code::FailedPrecondition,
+            ];
+            prop_assert!(expected.contains(&refusal.code()), "{refusal:?}");
+        }
+        Ok(())
+    }
+
+    /// One sequence of calls, by the first key and by those that come of it.
+    async fn run(&self, first: Wish, steps: Vec<Step>) -> Result<(), TestCaseError> {
+        let request = self.request(&first);
+        let Ok(issued) = self.root.clone().keys.issue_key(request).await else {
+            // The project is another partner's: nobody can make that.
+            return Ok(());
+        };
+        let mut held = vec![Held::new(issued.into_inner(), first)];
+        for Step { by, action } in steps {
+            let by = held[by % held.len()].clone();
+            let mut api = self.root.with_key(&by.text);
+            let (key, answer) = match action {
+                Action::Issue(wish) => {
+                    let answer = api.keys.issue_key(self.request(&wish)).await;
+                    self.count(&answer)?;
+                    if let Ok(issued) = answer {
+                        let key = Held::new(issued.into_inner(), wish);
+                        self.judge(&by, &key)?;
+                        held.push(key);
+                    }
+                    continue;
+                }
+                Action::Disable(key) => {
+                    let key = key % held.len();
+                    let request = pb::DisableKeyRequest {
+                        key_id: held[key].id.clone(),
+                        ..Default::default()
+                    };
+                    let answer = api.keys.disable_key(request).await.map(drop);
+                    held[key].is_off |= answer.is_ok();
+                    (key, answer)
+                }
+                Action::Enable(key) => {
+                    let key = key % held.len();
+                    let request = pb::EnableKeyRequest {
+                        key_id: held[key].id.clone(),
+                        ..Default::default()
+                    };
+                    let answer = api.keys.enable_key(request).await.map(drop);
+                    if answer.is_ok() && std::mem::take(&mut held[key].is_off) {
+                        self.judge(&by, &held[key])?;
+                    }
+                    (key, answer)
+                }
+                Action::Revoke(key) => {
+                    let key = key % held.len();
+                    (key, api.revoke(&held[key].id).await.map(drop))
+                }
+                Action::Delete(key) => {
+                    let key = key % held.len();
+                    (key, api.delete(&held[key].id).await.map(drop))
+                }
+            };
+            self.count(&answer)?;
+            if answer.is_ok() {
+                let (by, key) = (&by.wish, &held[key].wish);
+                prop_assert!(
+                    by.partner == key.partner
+                        && by.environment == key.environment
+                        && (by.project.is_none() || by.project == key.project),
+                    "{by:?} touched {key:?}"
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whatever a caller does, no key that it made or switched on can do what the caller could not. Asked of the decision itself,
+/// with the facts that the service decides by, so that it holds no rule of its own about what may be given.
+///
+/// Seen red with each dimension left out in turn: scopes, full access, expiry and address ranges in `giving::check`; realm and
+/// partner, project and environment in `Delegate::reaches`; and the check left out where a key is switched on.
+#[test]
+fn no_key_can_do_what_its_maker_could_not() {
+    let sequences = from_env("CLAVIGER_TEST_SEQUENCES", 10_000);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let court = runtime.block_on(async {
+        let (service, root) = world().await;
+        let pepper = service.dir.path().join("data/pepper.toml");
+        Court {
+            peppers: Peppers::load(&pepper).unwrap().unwrap(),
+            service,
+            root,
+            now: Clock::system().now().as_micros() / 1_000_000,
+            granted: AtomicUsize::new(0),
+            refused: AtomicUsize::new(0),
+        }
+    });
+    let mut runner = TestRunner::new(Config {
+        cases: u32::try_from(sequences).unwrap(),
+        failure_persistence: None,
+        ..Config::default()
+    });
+    let plan = (wish(), proptest::collection::vec(step(), 1..6));
+    let outcome = runner.run(&plan, |(first, steps)| {
+        runtime.block_on(court.run(first, steps))
+    });
+    let (granted, refused) = (
+        court.granted.load(Ordering::Relaxed),
+        court.refused.load(Ordering::Relaxed),
+    );
+    println!("{sequences} sequences: {granted} calls did something, {refused} were refused");
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+    assert!(
+        granted > sequences / 2 && refused > sequences / 2,
+        "the sequences ask too much or too little"
+    );
+}
