@@ -6,7 +6,7 @@ use super::Refusal;
 use super::caller::{Role, Standing};
 use crate::domain::access::{Access, Ladder};
 use crate::domain::key::Key;
-use crate::domain::realm::Realm;
+use crate::domain::realm::{Realm, UnscopedKeys};
 use crate::domain::time::Expiry;
 use crate::domain::violation::Violations;
 
@@ -81,10 +81,13 @@ fn check_access(own: &Access, realm: &Realm, given: &Access, bad: &mut Violation
         return;
     }
     if given.is_full() {
-        bad.add(
-            "full_access",
-            "is more than the caller's own key holds; without scopes, this realm grants it by itself",
-        );
+        let sentence = match realm.unscoped_keys {
+            UnscopedKeys::NoAccess => "is more than the caller's own key holds",
+            UnscopedKeys::FullAccess => {
+                "is more than the caller's own key holds, and in this realm what a key without scopes gets: name some"
+            }
+        };
+        bad.add("full_access", sentence);
         return;
     }
     let ladder = Ladder::new(&realm.scopes, None);

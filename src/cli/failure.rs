@@ -108,7 +108,7 @@ impl Failure {
             ),
             Code::PermissionDenied if details.bad_request().is_some() => Self::new(
                 Code::PermissionDenied,
-                format!("the key from {key} holds less than this would give:"),
+                format!("the key from {key} holds less than this would give"),
             )
             .hint("ask for less, or use a key that holds it: an operator's, or one of the realm's managers'"),
             Code::PermissionDenied => Self::new(
@@ -231,6 +231,9 @@ impl fmt::Display for Failure {
             write!(formatter, "error: the server does not take this:")?;
         } else {
             write!(formatter, "error: {}", plain(&self.message))?;
+            if !self.violations.is_empty() {
+                formatter.write_str(":")?;
+            }
         }
         for Violation { field, description } in &self.violations {
             let field = plain(field);

@@ -1286,7 +1286,7 @@ def a_manager_does_not_reach_beyond_its_realm(world: World):
 
 
 @check
-def a_partners_own_key_calls_nothing(world: World):
+def a_partners_key_without_an_admin_scope_calls_nothing(world: World):
     for fields in ({"full_access": True}, {"scopes": ["admin"]}, {"project": "beta", "full_access": True}):
         issued = world.issue(**fields)
         caller = world.operator.with_key(issued.text)
@@ -1297,6 +1297,58 @@ def a_partners_own_key_calls_nothing(world: World):
         caller.refused("PutRealm", *refused, realm=world.realm_message())
         caller.refused("GetKey", *refused, Code.NOT_FOUND, key_id=issued.id)
         caller.refused("ListKeys", *refused, Code.NOT_FOUND, realm=world.realm)
+
+
+@check
+def a_partners_key_with_the_admin_scope_governs_the_keys_beside_it(world: World):
+    realm = world.new_realm_message() | {"admin_scope": "admin"}
+    world.operator.call("PutRealm", realm=realm)
+    for partner in ("acme", "umbrella"):
+        world.operator.call("PutPartner", partner={"realm": realm["id"], "id": partner})
+    world.operator.call("PutProject", project={"realm": realm["id"], "id": "beta", "partner": "acme"})
+
+    def request(**fields) -> dict:
+        return world.key_request(**({"realm": realm["id"], "scopes": ["read"]} | fields))
+
+    mine = world.operator.call("IssueKey", **request(scopes=["admin"]))
+    foreign = world.operator.call("IssueKey", **request(partner="umbrella"))
+    staging = world.operator.call("IssueKey", **request(environment="staging"))
+    owner = world.operator.with_key(mine.plain_key)
+
+    issued = owner.call("IssueKey", **request())
+    same(issued.key.created_by, mine.key.id, "its maker")
+    answer = world.verify(issued.plain_key, realm=realm["id"], scopes=["read"])
+    same(world.verdict(answer), "VERDICT_ALLOWED", "a key that a partner issued")
+    listed = {key.id for key in owner.every_page("ListKeys", "keys", realm=realm["id"])}
+    same(listed, {mine.key.id, issued.key.id}, "what a partner's key sees")
+    owner.call("DisableKey", key_id=issued.key.id)
+    owner.call("EnableKey", key_id=issued.key.id)
+    owner.call("RevokeKey", key_id=issued.key.id, reason="by its partner")
+    answer = world.verify(issued.plain_key, realm=realm["id"])
+    same(world.verdict(answer), "VERDICT_REVOKED", "a key that a partner revoked")
+
+    for what, fields in (
+        ("everything", {"scopes": [], "full_access": True}),
+        ("another partner's", {"partner": "umbrella"}),
+        ("one for staging", {"environment": "staging"}),
+        ("an operator's", {"realm": "claviger", "partner": "", "scopes": ["operator"]}),
+    ):
+        with case(f"a partner's key may not issue {what}"):
+            owner.refused("IssueKey", Code.PERMISSION_DENIED, **request(**fields))
+    for other in (foreign, staging):
+        owner.refused("GetKey", Code.NOT_FOUND, key_id=other.key.id)
+        owner.refused("RevokeKey", Code.NOT_FOUND, key_id=other.key.id)
+    owner.refused("PutRealm", Code.PERMISSION_DENIED, realm=realm)
+    owner.refused("ListEvents", Code.PERMISSION_DENIED, realm=realm["id"])
+
+    # A project's key is held to its project, and keeps its rights no longer than it lives.
+    bound = world.operator.call("IssueKey", **request(scopes=["admin"], project="beta"))
+    project = world.operator.with_key(bound.plain_key)
+    project.call("IssueKey", **request(project="beta"))
+    project.refused("IssueKey", Code.PERMISSION_DENIED, **request())
+    project.refused("RevokeKey", Code.NOT_FOUND, key_id=mine.key.id)
+    owner.call("RevokeKey", key_id=bound.key.id)
+    project.refused("IssueKey", Code.UNAUTHENTICATED, **request(project="beta"))
 
 
 # ---- bad input -------------------------------------------------------------------------------------------------------
