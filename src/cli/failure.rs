@@ -231,7 +231,7 @@ impl fmt::Display for Failure {
             write!(formatter, "error: the server does not take this:")?;
         } else {
             write!(formatter, "error: {}", plain(&self.message))?;
-            if !self.violations.is_empty() {
+            if self.code == Code::PermissionDenied && !self.violations.is_empty() {
                 formatter.write_str(":")?;
             }
         }
