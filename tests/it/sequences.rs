@@ -91,12 +91,22 @@ fn wish() -> impl Strategy<Value = Wish> {
     )
 }
 
+/// One of so many keys, half of the time the last: the lesser ones come last.
+fn late(i: usize, keys: usize) -> usize {
+    (i % (2 * keys)).min(keys - 1)
+}
+
+/// One of so many keys, half of the time the first: the greater ones come first.
+fn early(i: usize, keys: usize) -> usize {
+    (i % (2 * keys)).saturating_sub(keys)
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let one = || 0..64_usize;
     let action = prop_oneof![
         6 => wish().prop_map(Action::Issue),
-        2 => one().prop_map(Action::Disable),
-        2 => one().prop_map(Action::Enable),
+        3 => one().prop_map(Action::Disable),
+        3 => one().prop_map(Action::Enable),
         1 => one().prop_map(Action::Revoke),
         1 => one().prop_map(Action::Delete),
     ];
@@ -284,7 +294,7 @@ impl Court {
         };
         let mut held = vec![Held::new(issued.into_inner(), first)];
         for Step { by, action } in steps {
-            let by = held[by % held.len()].clone();
+            let by = held[late(by, held.len())].clone();
             let mut api = self.root.with_key(&by.text);
             let (key, answer) = match action {
                 Action::Issue(wish) => {
@@ -298,7 +308,7 @@ impl Court {
                     continue;
                 }
                 Action::Disable(key) => {
-                    let key = key % held.len();
+                    let key = early(key, held.len());
                     let request = pb::DisableKeyRequest {
                         key_id: held[key].id.clone(),
                         ..Default::default()
@@ -308,7 +318,7 @@ impl Court {
                     (key, answer)
                 }
                 Action::Enable(key) => {
-                    let key = key % held.len();
+                    let key = early(key, held.len());
                     let request = pb::EnableKeyRequest {
                         key_id: held[key].id.clone(),
                         ..Default::default()
@@ -320,11 +330,11 @@ impl Court {
                     (key, answer)
                 }
                 Action::Revoke(key) => {
-                    let key = key % held.len();
+                    let key = early(key, held.len());
                     (key, api.revoke(&held[key].id).await.map(drop))
                 }
                 Action::Delete(key) => {
-                    let key = key % held.len();
+                    let key = early(key, held.len());
                     (key, api.delete(&held[key].id).await.map(drop))
                 }
             };
