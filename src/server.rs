@@ -157,18 +157,19 @@ impl Server {
         let mirror = feed.mirror();
         let callers = Callers::new(Arc::clone(&mirror), Arc::clone(&peppers), clock.clone());
         let changes = TaskTracker::new();
-        let admin = Admin {
-            changes: changes.clone(),
-            authority: Arc::new(Authority::new(
-                store.clone(),
-                Arc::clone(&mirror),
-                clock.clone(),
-                Arc::clone(&peppers),
-                roots.clone(),
-            )),
-            callers: callers.clone(),
-            pages: Pages::new(&head.seal),
-        };
+        let authority = Authority::new(
+            store.clone(),
+            Arc::clone(&mirror),
+            clock.clone(),
+            Arc::clone(&peppers),
+            roots.clone(),
+        );
+        let admin = Admin::new(
+            Arc::new(authority),
+            callers.clone(),
+            Pages::new(&head.seal),
+            changes.clone(),
+        );
 
         let (health, health_service) = tonic_health::server::health_reporter();
         tell_health(&health, ServingStatus::NotServing).await;

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::Refusal;
-use super::issue::{NewKey, issue_words, make_key};
+use super::issue::{Draft, NewKey, issue_words};
 use super::keys::subject;
 use crate::domain::clock::Clock;
 use crate::domain::event::{Actor, Event, EventKind};
@@ -111,7 +111,9 @@ async fn make_operator(
     let secret = Arc::new(SecretBytes::new(random()));
     // Here the slow hash may run within the change: nobody else is there to wait for it.
     let root = roots.make(Arc::clone(&secret)).await?;
-    let (key, plain) = make_key(&mut change, peppers, new, None, &secret).await?;
+    let now = change.time();
+    let draft = Draft::of(&new, None, &mut change, now).await?;
+    let (key, plain) = draft.seal(&change, peppers, &secret)?;
     change.insert_key(&key).await?;
     change.insert_root(key.id, &key.secrets[0], &root).await?;
     hand_over(&plain).map_err(|error| Refusal::Precondition {

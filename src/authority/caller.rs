@@ -8,7 +8,8 @@ use crate::domain::event::Actor;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, admits};
 use crate::domain::realm::{Realm, scopes};
-use crate::store::{Change, KeyFilter};
+use crate::domain::time::Timestamp;
+use crate::store::{KeyFilter, Snapshot};
 
 /// What is said to somebody whose key is good, but for nothing here.
 pub const ALLOWS_NOTHING: &str = "the caller's key allows nothing here: it takes one of the built-in realm, or one that holds its own realm's admin_scope";
@@ -247,15 +248,19 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    /// Reads the caller's key anew, within the change.
-    pub(super) async fn reread(change: &mut Change, caller: &Caller) -> Result<Self, Refusal> {
-        let key = change
+    /// Reads the caller's key anew: within a change for good, before one to see whether it is worth beginning.
+    pub(super) async fn reread(
+        snapshot: &mut Snapshot,
+        caller: &Caller,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        let key = snapshot
             .find_key(caller.key)
             .await?
             .ok_or(Refusal::CallerGone)?;
-        let partner = change.find_partner(&key.realm, &key.partner).await?;
+        let partner = snapshot.find_partner(&key.realm, &key.partner).await?;
         let suspended = partner.is_none_or(|partner| partner.value.suspended);
-        if key.state(change.time()) != KeyState::Active
+        if key.state(now) != KeyState::Active
             || suspended
             || !admits(&key.allowed_cidrs, caller.peer)
         {
@@ -264,7 +269,7 @@ impl Standing {
         let realm = if key.realm.is_built_in() {
             Realm::built_in()
         } else {
-            let realm = change.find_realm(&key.realm).await?;
+            let realm = snapshot.find_realm(&key.realm).await?;
             realm.ok_or(Refusal::CallerGone)?.value
         };
         let role =

@@ -29,6 +29,7 @@ pub(super) fn check(standing: &Standing, realm: &Realm, key: &Key) -> Result<(),
         environment: _,
         // Switched on is what every key is that is given; switching off takes.
         disabled: _,
+        withheld: _,
         revocation: _,
         // Words for people.
         name: _,

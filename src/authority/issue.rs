@@ -8,15 +8,20 @@ use ipnet::IpNet;
 use super::keys::subject;
 use super::{Authority, Caller, Done, Refusal, Role, Standing, detail, giving};
 use crate::domain::access::Access;
-use crate::domain::event::EventKind;
-use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId, ScopeName};
+use crate::domain::event::{EventKind, Revision};
+use crate::domain::ids::{
+    EnvironmentName, KeyId, PartnerId, Prefix, ProjectId, RealmId, ScopeName, Tag,
+};
 use crate::domain::key::{Key, Level, LevelKind, Secret};
 use crate::domain::key_text::{PlainKey, SecretBytes};
 use crate::domain::realm::{Environment, Realm, scopes};
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::violation::Violations;
 use crate::hashing::{Peppers, random};
-use crate::store::Change;
+use crate::store::{Change, Snapshot};
+
+/// How many keys a partner may have for its own keys to make another.
+const MOST_KEYS_BY_DELEGATES: u64 = 1_000;
 
 /// What is asked for in a new key.
 #[derive(Debug)]
@@ -64,15 +69,20 @@ impl Authority {
         caller: &Caller,
         new: NewKey,
     ) -> Result<Done<(Key, PlainKey)>, Refusal> {
-        // Before the slow hash: who may not issue shall not make work.
+        // Asked twice: before the slow hash, so that what is refused makes no work, and within the change, where it counts.
         new.check_reach(&caller.role)?;
+        let now = self.clock.now();
+        let mut snapshot = self.store.snapshot().await?;
+        let standing = Standing::reread(&mut snapshot, caller, now).await?;
+        Draft::of(&new, Some(&standing), &mut snapshot, now).await?;
+        drop(snapshot);
         let secret = Arc::new(SecretBytes::new(random()));
         let root = self.roots.make(Arc::clone(&secret)).await?;
 
         let (mut change, standing) = self.begin(caller).await?;
-        new.check_reach(&standing.role)?;
-        let by = Some(&standing);
-        let (key, plain) = make_key(&mut change, &self.peppers, new, by, &secret).await?;
+        let now = change.time();
+        let draft = Draft::of(&new, Some(&standing), &mut change, now).await?;
+        let (key, plain) = draft.seal(&change, &self.peppers, &secret)?;
         change.insert_key(&key).await?;
         change.insert_root(key.id, &key.secrets[0], &root).await?;
         let words = issue_words(&key);
@@ -88,72 +98,127 @@ impl Authority {
     }
 }
 
-/// Builds the key that is asked for, if everything about it is right and `by` may give it. On the command line of the server
-/// nobody asks.
-pub(super) async fn make_key(
-    change: &mut Change,
-    peppers: &Peppers,
-    new: NewKey,
-    by: Option<&Standing>,
-    secret: &SecretBytes,
-) -> Result<(Key, PlainKey), Refusal> {
-    let now = change.time();
-    let realm = change
-        .find_realm(&new.realm)
-        .await?
-        .ok_or(Refusal::NotFound("the realm"))?
-        .value;
-    let terms = Terms::settle(&realm, &new, now)?;
-    let partner = owner(change, &new).await?;
-    if let Some(project) = &new.project {
-        let found = change.find_project(&new.realm, project).await?;
-        if !found.is_some_and(|(found, deleted)| !deleted && found.value.partner == partner) {
-            return Err(Refusal::NotFound("the project, as one of this partner,"));
+/// A key that may be made, and has no secret yet.
+pub(super) struct Draft {
+    key: Key,
+    prefix: Prefix,
+    tag: Tag,
+}
+
+impl Draft {
+    /// The key that is asked for, if everything about it is right and `by` may give it. On the command line of the server
+    /// nobody asks.
+    pub(super) async fn of(
+        new: &NewKey,
+        by: Option<&Standing>,
+        snapshot: &mut Snapshot,
+        now: Timestamp,
+    ) -> Result<Self, Refusal> {
+        if let Some(standing) = by {
+            new.check_reach(&standing.role)?;
         }
+        let realm = snapshot
+            .find_realm(&new.realm)
+            .await?
+            .ok_or(Refusal::NotFound("the realm"))?
+            .value;
+        let terms = Terms::settle(&realm, new, now)?;
+        let partner = owner(snapshot, new).await?;
+        if let Some(project) = &new.project {
+            let found = snapshot.find_project(&new.realm, project).await?;
+            if !found.is_some_and(|(found, deleted)| !deleted && found.value.partner == partner) {
+                return Err(Refusal::NotFound("the project, as one of this partner,"));
+            }
+        }
+        let key = Key {
+            id: KeyId::new(now, &random()),
+            realm: new.realm.clone(),
+            partner,
+            level: new.project.clone().into(),
+            environment: terms.environment.name,
+            name: new.name.clone(),
+            hint: String::new(),
+            access: terms.access,
+            labels: new.labels.clone(),
+            allowed_cidrs: new.allowed_cidrs.clone(),
+            created_at: now,
+            created_by: by.map(|standing| standing.key.id),
+            created_revision: Revision::default(),
+            expires_at: terms.expires_at,
+            disabled: false,
+            withheld: false,
+            revocation: None,
+            secrets: Vec::new(),
+        };
+        if let Some(standing) = by {
+            giving::check(standing, &realm, &key)?;
+            check_room(standing, snapshot, &key).await?;
+        }
+        Ok(Self {
+            key,
+            prefix: realm.prefix,
+            tag: terms.environment.tag,
+        })
     }
-    let id = KeyId::new(now, &random());
-    let plain = PlainKey::new(&realm.prefix, &terms.environment.tag, id, secret);
-    let digest =
-        peppers
-            .digest(change.pepper(), id, secret)
+
+    /// The key with its secret, as part of this change.
+    pub(super) fn seal(
+        self,
+        change: &Change,
+        peppers: &Peppers,
+        secret: &SecretBytes,
+    ) -> Result<(Key, PlainKey), Refusal> {
+        let Self { key, prefix, tag } = self;
+        let plain = PlainKey::new(&prefix, &tag, key.id, secret);
+        let digest = peppers
+            .digest(change.pepper(), key.id, secret)
             .ok_or_else(|| Refusal::Precondition {
                 reason: "PEPPER_MISSING",
                 message: "the pepper file does not hold the version that is in use; put it back"
                     .to_owned(),
             })?;
-    let key = Key {
-        id,
-        realm: new.realm,
-        partner,
-        level: new.project.into(),
-        environment: terms.environment.name,
-        name: new.name,
-        hint: plain.hint(),
-        access: terms.access,
-        labels: new.labels,
-        allowed_cidrs: new.allowed_cidrs,
-        created_at: now,
-        created_by: by.map(|standing| standing.key.id),
-        created_revision: change.revision(),
-        expires_at: terms.expires_at,
-        disabled: false,
-        revocation: None,
-        secrets: vec![Secret {
-            digest,
-            created_at: now,
-            expires_at: Expiry::Never,
-        }],
-    };
-    if let Some(standing) = by {
-        giving::check(standing, &realm, &key)?;
+        let key = Key {
+            hint: plain.hint(),
+            created_revision: change.revision(),
+            secrets: vec![Secret {
+                digest,
+                created_at: key.created_at,
+                expires_at: Expiry::Never,
+            }],
+            ..key
+        };
+        Ok((key, plain))
     }
-    Ok((key, plain))
+}
+
+/// Bounds what a partner can fill the authority's memory with by keys of its own.
+async fn check_room(
+    standing: &Standing,
+    snapshot: &mut Snapshot,
+    key: &Key,
+) -> Result<(), Refusal> {
+    if !matches!(standing.role, Role::Delegate(_)) {
+        return Ok(());
+    }
+    let keys = snapshot
+        .count_keys(&key.realm, Some(&key.partner), None)
+        .await?;
+    if keys < MOST_KEYS_BY_DELEGATES {
+        return Ok(());
+    }
+    Err(Refusal::Precondition {
+        reason: "TOO_MANY_KEYS",
+        message: format!(
+            "the partner has {keys} keys, and by its own keys it makes no more than {MOST_KEYS_BY_DELEGATES}: delete some \
+             that are of no use any more, or ask those who run the API"
+        ),
+    })
 }
 
 /// The partner that shall own the new key.
-async fn owner(change: &mut Change, new: &NewKey) -> Result<PartnerId, Refusal> {
+async fn owner(snapshot: &mut Snapshot, new: &NewKey) -> Result<PartnerId, Refusal> {
     let partner = new.partner.clone().unwrap_or_else(PartnerId::nobody);
-    if change.find_partner(&new.realm, &partner).await?.is_some() {
+    if snapshot.find_partner(&new.realm, &partner).await?.is_some() {
         return Ok(partner);
     }
     Err(Refusal::NotFound(if new.realm.is_built_in() {

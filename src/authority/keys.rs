@@ -99,15 +99,23 @@ impl Authority {
                 message: "the key is revoked, which is for ever: issue a new one".to_owned(),
             });
         }
-        if key.disabled == off {
+        let is_above = !matches!(standing.role, Role::Delegate(_));
+        let withheld = off && (is_above || key.withheld);
+        if (key.disabled, key.withheld) == (off, withheld) {
             return self.unchanged(change, key).await;
         }
-        key.disabled = off;
         if !off {
+            if key.withheld && !is_above {
+                return Err(Refusal::Forbidden(
+                    "the key was switched off by those who run the API, and only they switch it on again".to_owned(),
+                ));
+            }
             let realm = change.find_realm(&key.realm).await?;
             let realm = realm.ok_or(Refusal::NotFound("the realm"))?.value;
             giving::check(&standing, &realm, &key)?;
         }
+        key.disabled = off;
+        key.withheld = withheld;
         change.update_key(&key).await?;
         let kind = if off {
             EventKind::KeyDisabled
@@ -201,11 +209,23 @@ impl Authority {
 
 /// The key of this id; one that the role may not administer does not exist for it.
 async fn visible(snapshot: &mut Snapshot, role: &Role, id: KeyId) -> Result<Key, Refusal> {
-    snapshot
-        .find_key(id)
-        .await?
-        .filter(|key| role.reaches(key))
+    let key = match snapshot.find_key(id).await {
+        // Whose it is cannot be read, so to those who do not reach everything it is nobody's they know.
+        Err(Error::Corrupt(_)) if !reaches_unread(snapshot, role, id).await? => None,
+        found => found?,
+    };
+    key.filter(|key| role.reaches(key))
         .ok_or(Refusal::NotFound("the key"))
+}
+
+/// Whether a key that cannot be read is one that the role reaches, as far as its realm tells.
+async fn reaches_unread(snapshot: &mut Snapshot, role: &Role, id: KeyId) -> Result<bool, Error> {
+    let realm = snapshot.find_realm_of_key(id).await?;
+    Ok(match role {
+        Role::Operator => true,
+        Role::Realm { .. } => realm.is_some_and(|realm| role.may_manage(&realm).is_ok()),
+        Role::Delegate(_) => false,
+    })
 }
 
 /// What a change of this key is about.

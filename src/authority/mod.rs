@@ -134,7 +134,8 @@ impl Authority {
     /// Opens a change for a caller, whose key is read anew within it.
     async fn begin(&self, caller: &Caller) -> Result<(Change, Standing), Refusal> {
         let mut change = self.store.change(self.clock.now()).await?;
-        let standing = Standing::reread(&mut change, caller).await?;
+        let now = change.time();
+        let standing = Standing::reread(&mut change, caller, now).await?;
         Ok((change, standing))
     }
 

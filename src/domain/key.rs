@@ -47,6 +47,9 @@ pub struct Key {
     pub expires_at: Expiry,
     /// Whether it is switched off.
     pub disabled: bool,
+    /// Whether it was switched off by somebody above its partner, so that its partner cannot switch it on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub withheld: bool,
     /// Its end, if it was ended.
     pub revocation: Option<Revocation>,
     /// The oldest first.
@@ -236,6 +239,7 @@ pub(crate) mod tests {
             created_revision: Revision::from(1),
             expires_at: Expiry::Never,
             disabled: false,
+            withheld: false,
             revocation: None,
             secrets: vec![Secret {
                 digest: Digest {

@@ -72,6 +72,7 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
         created_revision: _,
         expires_at,
         disabled: _,
+        withheld: _,
         revocation,
         secrets,
     } = key;

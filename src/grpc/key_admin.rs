@@ -37,7 +37,9 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let new = new_key(request.into_inner(), self.clock.now())?;
         let done = self
             .admin
-            .run(|authority| async move { authority.issue_key(&caller, new).await })
+            .run(caller, |authority, caller| async move {
+                authority.issue_key(&caller, new).await
+            })
             .await?;
         let effective_everywhere_time = Some(convert::time(done.effective_at));
         let (key, plain) = done.value;
@@ -79,17 +81,11 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let query = self.key_query(&caller, asked, &filters, page_size, &page_token)?;
         let read = self.admin.authority.list_keys(&caller, query).await?;
         let now = self.clock.now();
+        let key = |key| convert::key(key, now);
+        let (keys, next) = page::fitting(read.value, key, |key| key.id.clone());
         Ok(Response::new(pb::ListKeysResponse {
-            keys: read
-                .value
-                .items
-                .into_iter()
-                .map(|key| convert::key(key, now))
-                .collect(),
-            next_page_token: self
-                .admin
-                .pages
-                .token(&caller, "keys", &filters, read.value.next),
+            keys,
+            next_page_token: self.admin.pages.token(&caller, "keys", &filters, next),
             revision: read.revision.as_u64(),
         }))
     }
@@ -122,7 +118,9 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let id = parse_change(&key_id, wait)?;
         let done = self
             .admin
-            .run(move |authority| async move { authority.disable_key(&caller, id).await })
+            .run(caller, move |authority, caller| async move {
+                authority.disable_key(&caller, id).await
+            })
             .await?;
         changed!(DisableKeyResponse, done, key: |key| convert::key(key, self.clock.now()))
     }
@@ -136,7 +134,9 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let id = parse_change(&key_id, wait)?;
         let done = self
             .admin
-            .run(move |authority| async move { authority.enable_key(&caller, id).await })
+            .run(caller, move |authority, caller| async move {
+                authority.enable_key(&caller, id).await
+            })
             .await?;
         changed!(EnableKeyResponse, done, key: |key| convert::key(key, self.clock.now()))
     }
@@ -158,7 +158,9 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let id = bad.finish(id).map_err(Refusal::Invalid)?;
         let done = self
             .admin
-            .run(move |authority| async move { authority.revoke_key(&caller, id, reason).await })
+            .run(caller, move |authority, caller| async move {
+                authority.revoke_key(&caller, id, reason).await
+            })
             .await?;
         changed!(RevokeKeyResponse, done, key: |key| convert::key(key, self.clock.now()))
     }
@@ -172,7 +174,9 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let id = parse_change(&key_id, wait)?;
         let done = self
             .admin
-            .run(move |authority| async move { authority.delete_key(&caller, id).await })
+            .run(caller, move |authority, caller| async move {
+                authority.delete_key(&caller, id).await
+            })
             .await?;
         let now = self.clock.now();
         Ok(Response::new(pb::DeleteKeyResponse {
@@ -194,12 +198,11 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let filters = asked.encode_to_vec();
         let query = self.event_query(&caller, asked, &filters, page_size, &page_token)?;
         let page = self.admin.authority.list_events(&caller, query).await?;
+        let (events, next) =
+            page::fitting(page, convert::event, |event| event.revision.to_string());
         Ok(Response::new(pb::ListEventsResponse {
-            events: page.items.into_iter().map(convert::event).collect(),
-            next_page_token: self
-                .admin
-                .pages
-                .token(&caller, "events", &filters, page.next),
+            events,
+            next_page_token: self.admin.pages.token(&caller, "events", &filters, next),
         }))
     }
 }

@@ -23,6 +23,7 @@ mod page;
 mod realm_admin;
 mod realm_fields;
 mod status;
+mod turns;
 
 use std::sync::Arc;
 
@@ -34,31 +35,59 @@ pub use realm_admin::RealmAdminService;
 
 use tokio_util::task::TaskTracker;
 use tonic::Status;
+use turns::Turns;
 
-use crate::authority::{Authority, Refusal};
+use crate::authority::{Authority, Caller, Refusal};
 
 /// What the services of administration share.
 #[derive(Clone)]
 pub struct Admin {
     /// The use cases.
-    pub authority: Arc<Authority>,
+    authority: Arc<Authority>,
     /// Who calls.
-    pub callers: Callers,
+    callers: Callers,
     /// Page tokens.
-    pub pages: Pages,
+    pages: Pages,
     /// The changes that are under way.
-    pub changes: TaskTracker,
+    changes: TaskTracker,
+    turns: Turns,
 }
 
 impl Admin {
+    /// Changes are counted by the tracker while they are under way.
+    pub fn new(
+        authority: Arc<Authority>,
+        callers: Callers,
+        pages: Pages,
+        changes: TaskTracker,
+    ) -> Self {
+        Self {
+            authority,
+            callers,
+            pages,
+            changes,
+            turns: Turns::default(),
+        }
+    }
+
     /// Runs a use case to its end, even if the caller goes away in the middle: a commit that nobody waits for must not be
     /// given up half-way.
-    async fn run<T, F>(&self, work: impl FnOnce(Arc<Authority>) -> F) -> Result<T, Status>
+    async fn run<T, F>(
+        &self,
+        caller: Caller,
+        work: impl FnOnce(Arc<Authority>, Caller) -> F,
+    ) -> Result<T, Status>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Refusal>> + Send + 'static,
     {
-        let work = work(Arc::clone(&self.authority));
+        let turn = self.turns.take(&caller.role)?;
+        let work = work(Arc::clone(&self.authority), caller);
+        let work = async move {
+            let outcome = work.await;
+            drop(turn);
+            outcome
+        };
         match self.changes.spawn(work).await {
             Ok(outcome) => outcome.map_err(Status::from),
             Err(panic) => {

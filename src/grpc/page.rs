@@ -3,10 +3,11 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hmac::{Hmac, KeyInit, Mac};
+use prost::Message;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use crate::authority::Caller;
+use crate::authority::{Caller, Page};
 use crate::domain::violation::Violations;
 
 const SEAL_WIDTH: usize = 16;
@@ -16,6 +17,9 @@ const DEFAULT_SIZE: u32 = 50;
 
 /// How many a page has at the most.
 const LARGEST_SIZE: u32 = 1_000;
+
+/// How large a page may be: gRPC's clients take 4 MiB if nobody tells them otherwise.
+const MOST_BYTES: usize = 3 * 1024 * 1024;
 
 /// Makes and reads page tokens.
 #[derive(Clone)]
@@ -96,6 +100,29 @@ impl Pages {
     }
 }
 
+/// As many messages of a page as fit into an answer that every client takes, at least one; and where the next page begins.
+pub(super) fn fitting<T, M: Message>(
+    page: Page<T>,
+    message: impl Fn(T) -> M,
+    cursor: impl Fn(&M) -> String,
+) -> (Vec<M>, Option<String>) {
+    let Page { items, next } = page;
+    let mut messages: Vec<M> = Vec::with_capacity(items.len());
+    let mut bytes = 0;
+    for item in items {
+        let message = message(item);
+        bytes += message.encoded_len();
+        if bytes > MOST_BYTES
+            && let Some(last) = messages.last()
+        {
+            let next = cursor(last);
+            return (messages, Some(next));
+        }
+        messages.push(message);
+    }
+    (messages, next)
+}
+
 /// How many to list.
 pub(super) fn size(bad: &mut Violations, asked: i32) -> u32 {
     match u32::try_from(asked) {
@@ -120,6 +147,29 @@ mod tests {
             role: Role::Operator,
             peer: None,
         }
+    }
+
+    #[test]
+    fn a_page_ends_before_it_is_too_large_and_leads_on_from_there() {
+        let page = |sizes: &[usize]| Page {
+            items: sizes.to_vec(),
+            next: Some("beyond".to_owned()),
+        };
+        let cut = |sizes: &[usize]| {
+            let (texts, next) = fitting(
+                page(sizes),
+                |size| "x".repeat(size),
+                |text| text.len().to_string(),
+            );
+            (texts.len(), next.unwrap())
+        };
+        assert_eq!(cut(&[10, 20]), (2, "beyond".to_owned()));
+        assert_eq!(
+            cut(&[1_000_000, 2_000_000, 500_000]),
+            (2, "2000000".to_owned())
+        );
+        assert_eq!(cut(&[4_000_000, 1]), (1, "4000000".to_owned()));
+        assert_eq!(cut(&[4_000_000]), (1, "beyond".to_owned()));
     }
 
     fn read(

@@ -35,12 +35,12 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             wait,
         } = request.into_inner();
         let realm = parse_realm(realm, wait)?;
-        let done =
-            self.admin
-                .run(move |authority| async move {
-                    authority.put_realm(&caller, realm, if_revision).await
-                })
-                .await?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority.put_realm(&caller, realm, if_revision).await
+            })
+            .await?;
         changed!(PutRealmResponse, done, realm: convert::realm)
     }
 
@@ -81,12 +81,10 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             .authority
             .list_realms(&caller, &after, limit)
             .await?;
+        let (realms, next) = page::fitting(read.value, convert::realm, |realm| realm.id.clone());
         Ok(Response::new(pb::ListRealmsResponse {
-            realms: read.value.items.into_iter().map(convert::realm).collect(),
-            next_page_token: self
-                .admin
-                .pages
-                .token(&caller, "realms", &[], read.value.next),
+            realms,
+            next_page_token: self.admin.pages.token(&caller, "realms", &[], next),
             revision: read.revision.as_u64(),
         }))
     }
@@ -105,12 +103,12 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         fields::wait(&mut bad, wait);
         let id = bad.check("realm_id", RealmId::parse(&realm_id));
         let id = bad.finish(id).map_err(Refusal::Invalid)?;
-        let done =
-            self.admin
-                .run(move |authority| async move {
-                    authority.delete_realm(&caller, &id, if_revision).await
-                })
-                .await?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority.delete_realm(&caller, &id, if_revision).await
+            })
+            .await?;
         changed!(DeleteRealmResponse, done)
     }
 
@@ -127,7 +125,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let partner = parse_partner(partner, wait)?;
         let done = self
             .admin
-            .run(move |authority| async move {
+            .run(caller, move |authority, caller| async move {
                 authority.put_partner(&caller, partner, if_revision).await
             })
             .await?;
@@ -204,7 +202,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let (realm, partner) = parse_in_realm(&realm, "partner", &partner, PartnerId::parse)?;
         let done = self
             .admin
-            .run(move |authority| async move {
+            .run(caller, move |authority, caller| async move {
                 authority
                     .delete_partner(&caller, &realm, &partner, if_revision)
                     .await
@@ -226,7 +224,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let project = parse_project(project, wait)?;
         let done = self
             .admin
-            .run(move |authority| async move {
+            .run(caller, move |authority, caller| async move {
                 authority.put_project(&caller, project, if_revision).await
             })
             .await?;
@@ -287,7 +285,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let (realm, project) = parse_in_realm(&realm, "project", &project, ProjectId::parse)?;
         let done = self
             .admin
-            .run(move |authority| async move {
+            .run(caller, move |authority, caller| async move {
                 authority
                     .delete_project(&caller, &realm, &project, if_revision)
                     .await

@@ -117,6 +117,15 @@ pub(super) fn forbidden(message: &str) -> Status {
     error(Code::PermissionDenied, message, info("NOT_ALLOWED"))
 }
 
+/// The caller's partner has as many changes under way as it may have by keys of its own.
+pub(super) fn too_many_changes() -> Status {
+    error(
+        Code::ResourceExhausted,
+        "the caller's partner has too many changes under way; try again",
+        retry("TOO_MANY_CHANGES", RETRY_SOON),
+    )
+}
+
 /// Nothing is in memory yet.
 pub(super) fn starting() -> Status {
     error(

@@ -1,12 +1,13 @@
 //! Roots: Argon2id hashes (RFC 9106) of secrets, made in a bounded pool of their own.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use argon2::password_hash::PasswordHasher;
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
 use tokio::sync::Semaphore;
 
+use super::random;
 use crate::domain::key_text::SecretBytes;
 
 /// How much one root costs.
@@ -36,6 +37,9 @@ pub struct Roots {
     admitted: Arc<Semaphore>,
     /// One permit for each core.
     running: Arc<Semaphore>,
+    /// The memory that each core works in, kept from root to root: an allocator that gets 19 MiB back keeps them too, and
+    /// for every thread that ever had some.
+    memory: Arc<Mutex<Vec<Vec<Block>>>>,
     made: Arc<AtomicU64>,
 }
 
@@ -60,6 +64,7 @@ impl Roots {
             argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
             admitted: Arc::new(Semaphore::new(cores * (1 + Self::WAITING_PER_CORE))),
             running: Arc::new(Semaphore::new(cores)),
+            memory: Arc::default(),
             made: Arc::default(),
         })
     }
@@ -74,17 +79,44 @@ impl Roots {
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
-        let argon2 = self.argon2.clone();
+        let roots = self.clone();
         self.made.fetch_add(1, Ordering::Relaxed);
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
-            argon2
-                .hash_password(secret.expose())
-                .expect("Argon2 hashes 32 bytes with parameters it has accepted")
-                .to_string()
+            let mut memory = roots.memory().pop().unwrap_or_default();
+            let root = roots
+                .hash(&secret, &mut memory)
+                .expect("Argon2 hashes 32 bytes with parameters it has accepted");
+            roots.memory().push(memory);
+            root
         })
         .await
         .map_err(|_| RootsBusy)
+    }
+
+    fn hash(
+        &self,
+        secret: &SecretBytes,
+        memory: &mut Vec<Block>,
+    ) -> argon2::password_hash::Result<String> {
+        let params = self.argon2.params();
+        memory.resize(params.block_count(), Block::new());
+        let salt = Salt::new(&random::<16>())?;
+        let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
+        self.argon2
+            .hash_password_into_with_memory(secret.expose(), &salt, &mut output, memory)?;
+        let root = PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(params)?,
+            salt: Some(salt),
+            hash: Some(Output::new(&output)?),
+        };
+        Ok(root.to_string())
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, Vec<Vec<Block>>> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many were made since the start.
@@ -116,6 +148,23 @@ mod tests {
         assert!(Argon2::default().verify_password(&[3; 32], &root).is_ok());
         assert!(Argon2::default().verify_password(&[4; 32], &root).is_err());
         assert_eq!(roots.made(), 1);
+    }
+
+    #[tokio::test]
+    async fn memory_is_kept_for_each_core_and_no_more() {
+        let roots = Roots::new(LEAST).unwrap();
+        let making = (0..64).map(|byte| {
+            let (roots, secret) = (roots.clone(), Arc::new(SecretBytes::new([byte; 32])));
+            tokio::spawn(async move { roots.make(secret).await.unwrap() })
+        });
+        let mut made = std::collections::HashSet::new();
+        for root in making.collect::<Vec<_>>() {
+            made.insert(root.await.unwrap());
+        }
+        assert_eq!(made.len(), 64, "each has a salt of its own");
+        let cores = std::thread::available_parallelism().unwrap().get();
+        let kept = roots.memory();
+        assert!(kept.len() <= cores && kept.iter().all(|memory| memory.len() == 8));
     }
 
     #[tokio::test]

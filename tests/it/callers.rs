@@ -8,6 +8,7 @@ use claviger::domain::event::{Actor, Event, EventKind, Subject};
 use claviger::domain::ids::KeyId;
 use claviger::domain::key::Revocation;
 use claviger::pb::claviger::v1 as pb;
+use claviger::store::Change;
 use tonic::Code;
 
 use super::fixtures::{Service, demo_realm, eventually, issue_request, settled};
@@ -30,7 +31,7 @@ fn operator(hours: Option<i64>, cidrs: &[&str]) -> pb::IssueKeyRequest {
 }
 
 #[tokio::test]
-async fn an_operator_makes_no_caller_that_lasts_longer_or_reaches_further() {
+async fn an_operator_makes_no_key_of_the_authority_that_lasts_longer_or_reaches_further() {
     let service = Service::start().await;
     let mut root = service.api();
     let bounded = operator(Some(2), &["127.0.0.0/8", "::1/128"]);
@@ -63,25 +64,42 @@ async fn an_operator_makes_no_caller_that_lasts_longer_or_reaches_further() {
     }
     let within = operator(Some(1), &["127.0.0.1/32"]);
     assert!(bounded.keys.issue_key(within).await.is_ok());
-    // Keys of other realms are not callers, and not bounded by the operator's own.
+    // Keys of other realms are not bounded by the operator's own, even if they may administer there.
     root.make_demo().await;
     bounded.issue().await;
     service.stop().await;
 }
 
-/// Seen red without the second look at the caller's key in `Standing::reread`: the call then issues a key.
+/// What becomes of a caller while its call waits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Meanwhile {
+    Revoked,
+    Disabled,
+    Deleted,
+    /// Its partner is.
+    Suspended,
+    /// Its realm names no admin scope any more.
+    NotDelegated,
+}
+
+/// Seen red without the second look at the caller's key in `Standing::reread`: the call then issues a key. And with each of
+/// the things that it looks at left out.
 #[tokio::test]
-async fn a_call_in_flight_changes_nothing_once_its_caller_is_revoked() {
+async fn a_call_in_flight_changes_nothing_once_its_caller_is_no_longer_good() {
+    use Meanwhile::{Deleted, Disabled, NotDelegated, Revoked, Suspended};
     let delegate = pb::IssueKeyRequest {
         scopes: vec!["admin".to_owned()],
         ..issue_request()
     };
-    for caller in [operator(None, &[]), delegate] {
-        revoke_in_flight(caller).await;
+    for meanwhile in [Revoked, Disabled, Deleted] {
+        overtake(operator(None, &[]), meanwhile).await;
+    }
+    for meanwhile in [Revoked, Disabled, Deleted, Suspended, NotDelegated] {
+        overtake(delegate.clone(), meanwhile).await;
     }
 }
 
-async fn revoke_in_flight(caller: pb::IssueKeyRequest) {
+async fn overtake(caller: pb::IssueKeyRequest, meanwhile: Meanwhile) {
     // The feed waits to be poked, so that the next access to the store is the call's.
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let service = Service::start_with(dir, Clock::system(), "", &["--poll-interval", "1h"]).await;
@@ -96,37 +114,32 @@ async fn revoke_in_flight(caller: pb::IssueKeyRequest) {
     let mut caller = service.api_as(&other.plain_key);
     caller.issue().await;
 
-    // The revocation is under way and holds the one writer, so that the call, which was let in, waits behind it.
+    // What becomes of it is under way and holds the one writer, so that the call, which was let in, waits behind it.
     let id = KeyId::parse(&other.key.unwrap().id).unwrap();
-    let mut revocation = service.store.change(Clock::system().now()).await.unwrap();
-    let mut key = revocation.find_key(id).await.unwrap().unwrap();
-    key.revocation = Some(Revocation {
-        at: revocation.time(),
-        reason: String::new(),
-    });
-    revocation.update_key(&key).await.unwrap();
+    let mut change = service.store.change(Clock::system().now()).await.unwrap();
+    let (kind, subject) = befall(&mut change, id, meanwhile).await;
     let before = settled(&service).await;
     let call = tokio::spawn(async move { caller.keys.issue_key(issue_request()).await });
+    // The second is the change; the first looked whether there would be one.
     eventually("the call waits for the writer", async || {
-        (service.store.sessions() > before).then_some(())
+        (service.store.sessions() > before + 1).then_some(())
     })
     .await;
     let event = Event {
-        revision: revocation.revision(),
-        time: revocation.time(),
+        revision: change.revision(),
+        time: change.time(),
         actor: Actor::command_line(),
-        kind: EventKind::KeyRevoked,
-        subject: Subject {
-            realm: key.realm.clone(),
-            partner: Some(key.partner.clone()),
-            project: None,
-            key: Some(id),
-        },
+        kind,
+        subject,
         detail: BTreeMap::new(),
     };
-    revocation.commit(&event).await.unwrap();
+    change.commit(&event).await.unwrap();
     let refused = call.await.unwrap().err().expect("a refusal");
-    assert_eq!(refused.code(), Code::Unauthenticated);
+    let expected = match meanwhile {
+        Meanwhile::NotDelegated => Code::PermissionDenied,
+        _ => Code::Unauthenticated,
+    };
+    assert_eq!(refused.code(), expected, "{meanwhile:?}");
 
     let listed = pb::ListKeysRequest {
         realm: "demo".to_owned(),
@@ -134,10 +147,53 @@ async fn revoke_in_flight(caller: pb::IssueKeyRequest) {
     };
     let keys = root.keys.list_keys(listed).await.unwrap().into_inner().keys;
     let by_the_caller = keys.iter().filter(|key| key.created_by == id.to_string());
-    assert_eq!(
-        by_the_caller.count(),
-        1,
-        "only the key from before the revocation"
-    );
+    assert_eq!(by_the_caller.count(), 1, "only the key from before");
     service.stop().await;
+}
+
+/// Writes it into the change, and says what is to be recorded.
+async fn befall(change: &mut Change, id: KeyId, meanwhile: Meanwhile) -> (EventKind, Subject) {
+    let mut key = change.find_key(id).await.unwrap().unwrap();
+    let mut subject = Subject {
+        realm: key.realm.clone(),
+        partner: Some(key.partner.clone()),
+        project: None,
+        key: Some(id),
+    };
+    let kind = match meanwhile {
+        Meanwhile::Revoked => {
+            key.revocation = Some(Revocation {
+                at: change.time(),
+                reason: String::new(),
+            });
+            change.update_key(&key).await.unwrap();
+            EventKind::KeyRevoked
+        }
+        Meanwhile::Disabled => {
+            key.disabled = true;
+            change.update_key(&key).await.unwrap();
+            EventKind::KeyDisabled
+        }
+        Meanwhile::Deleted => {
+            change.delete_key(id).await.unwrap();
+            EventKind::KeyDeleted
+        }
+        Meanwhile::Suspended => {
+            let found = change.find_partner(&key.realm, &key.partner).await.unwrap();
+            let mut partner = found.unwrap().value;
+            partner.suspended = true;
+            change.put_partner(&partner).await.unwrap();
+            subject.key = None;
+            EventKind::PartnerPut
+        }
+        Meanwhile::NotDelegated => {
+            let mut realm = change.find_realm(&key.realm).await.unwrap().unwrap().value;
+            realm.admin_scope = None;
+            change.put_realm(&realm).await.unwrap();
+            subject.key = None;
+            subject.partner = None;
+            EventKind::RealmPut
+        }
+    };
+    (kind, subject)
 }

@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use super::fixtures::{Api, Service, demo_realm, verify_request};
+use super::history::meddle;
 
 pub(crate) const HOUR: i64 = 3_600;
 
@@ -113,7 +114,7 @@ async fn outcome(service: &Service, holder: Change, asked: Change) -> Result<(),
 /// field that goes too far.
 #[tokio::test]
 async fn nobody_gives_more_than_they_hold() {
-    let incidents: [(&str, Change, Change, &str); 9] = [
+    let incidents: [(&str, Change, Change, &str); 11] = [
         (
             "a scope that it does not hold",
             plain,
@@ -149,6 +150,21 @@ async fn nobody_gives_more_than_they_hold() {
             ending,
             plain,
             "expire_time",
+        ),
+        (
+            "an end that is later by a microsecond",
+            ending,
+            |key| {
+                ending(key);
+                key.expire_time.as_mut().unwrap().nanos = 1_000;
+            },
+            "expire_time",
+        ),
+        (
+            "a range of the other family",
+            at_home,
+            |key| key.allowed_cidrs = words(&["::/0"]),
+            "allowed_cidrs",
         ),
         (
             "a later end",
@@ -411,6 +427,108 @@ async fn keys_are_all_that_is_delegated() {
     let question = verify_request(&service.operator);
     let refused = partner.verify.verify(question).await.unwrap_err();
     assert_eq!(reason(&refused).0, Code::Unauthenticated);
+    service.stop().await;
+}
+
+/// Whoever runs the API must be able to stop a key although its partner holds another.
+#[tokio::test]
+async fn what_an_operator_switched_off_its_partner_does_not_switch_on() {
+    let (service, mut root) = world().await;
+    let (key, _) = issue(&mut root, wanted(plain)).await;
+    let (_, sibling) = issue(&mut root, wanted(plain)).await;
+    let mut sibling = service.api_as(&sibling);
+    let disable = || pb::DisableKeyRequest {
+        key_id: key.clone(),
+        ..Default::default()
+    };
+    let enable = || pb::EnableKeyRequest {
+        key_id: key.clone(),
+        ..Default::default()
+    };
+    sibling.keys.disable_key(disable()).await.unwrap();
+    sibling.keys.enable_key(enable()).await.unwrap();
+    // Also if the partner had switched it off before, or does so again.
+    sibling.keys.disable_key(disable()).await.unwrap();
+    root.keys.disable_key(disable()).await.unwrap();
+    sibling.keys.disable_key(disable()).await.unwrap();
+    let refused = sibling.keys.enable_key(enable()).await.unwrap_err();
+    assert_eq!(reason(&refused).1, "NOT_ALLOWED");
+    root.keys.enable_key(enable()).await.unwrap();
+    sibling.keys.disable_key(disable()).await.unwrap();
+    sibling.keys.enable_key(enable()).await.unwrap();
+    service.stop().await;
+}
+
+/// Seen red with the look before the hash left out.
+#[tokio::test]
+async fn what_is_refused_makes_no_work() {
+    let (service, _) = world().await;
+    let before = service.roots.made();
+    let refusals: [(&str, Change); 6] = [
+        ("a scope beyond its own", |key| {
+            key.scopes = words(&["billing"]);
+        }),
+        ("a scope that is not there", |key| {
+            key.scopes = words(&["ghost"]);
+        }),
+        ("no environment", |key| key.environment.clear()),
+        ("another partner", |key| key.partner = "umbrella".to_owned()),
+        ("another partner's project", |key| {
+            of_project(key);
+            key.project = "three".to_owned();
+        }),
+        ("a level that does not fit", |key| {
+            of_project(key);
+            key.level = KeyLevel::Partner.into();
+        }),
+    ];
+    let callers = refusals.len() as u64;
+    for (what, asked) in refusals {
+        assert!(outcome(&service, plain, asked).await.is_err(), "{what}");
+    }
+    assert_eq!(
+        service.roots.made() - before,
+        callers,
+        "only the callers' own keys have roots"
+    );
+    service.stop().await;
+}
+
+/// A key that cannot be read belongs to nobody that a partner knows; those who run the API hear that something is wrong.
+#[tokio::test]
+async fn a_row_that_cannot_be_read_does_not_exist_for_a_partner() {
+    let (service, mut root) = world().await;
+    let (foreign, _) = issue(&mut root, wanted(|key| key.partner = "umbrella".to_owned())).await;
+    let (_, partner) = issue(&mut root, wanted(plain)).await;
+    let spoil =
+        "UPDATE keys SET facts = replace(facts, '\"mac\"', '\"mad\"') WHERE partner = 'umbrella'";
+    meddle(&service.dir, &[spoil]).await;
+    for refusal in refusals(&mut service.api_as(&partner), &foreign).await {
+        assert_eq!(reason(&refusal.expect("a refusal")).0, Code::NotFound);
+    }
+    let get = pb::GetKeyRequest { key_id: foreign };
+    let told = root.keys.get_key(get).await.unwrap_err();
+    assert_eq!(reason(&told).0, Code::Internal);
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_partner_fills_the_authority_only_so_far() {
+    let (service, mut root) = world().await;
+    let (_, partner) = issue(&mut root, wanted(plain)).await;
+    let mut partner = service.api_as(&partner);
+    for _ in 1..1_000 {
+        issue(&mut root, wanted(plain)).await;
+    }
+    let refused = partner.keys.issue_key(wanted(plain)).await.err();
+    assert_eq!(
+        reason(&refused.expect("a refusal")).1,
+        "TOO_MANY_KEYS".to_owned()
+    );
+    // Room can be made.
+    let some = list(&mut partner, |_| ()).await.unwrap();
+    partner.delete(&some[0]).await.unwrap();
+    issue(&mut partner, wanted(plain)).await;
     service.stop().await;
 }
 

@@ -19,7 +19,7 @@ use super::fixtures::{Service, eventually, issue_request, settled};
 const NOW: Timestamp = Timestamp::from_micros(1_893_456_000_000_000);
 
 /// Another hand on the database.
-async fn meddle(dir: &TempDir, statements: &[&'static str]) {
+pub(crate) async fn meddle(dir: &TempDir, statements: &[&'static str]) {
     let options = SqliteConnectOptions::new().filename(dir.path().join("data/claviger.db"));
     let pool = SqlitePool::connect_with(options).await.unwrap();
     for statement in statements {

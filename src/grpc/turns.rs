@@ -1,0 +1,99 @@
+//! Turns: how many changes a partner may have under way by keys of its own.
+//!
+//! Changes are made one after the other, and a new key takes a slow hash. Partners share both with those who run the API,
+//! who must be able to revoke a key while its holder does its worst.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tonic::Status;
+
+use super::status;
+use crate::authority::{Delegate, Role};
+use crate::domain::ids::{PartnerId, RealmId};
+
+/// Enough for whoever has a few keys to change, and little beside what others wait for.
+const AT_ONCE: usize = 4;
+
+type Partner = (RealmId, PartnerId);
+
+/// Who has how many changes under way.
+#[derive(Clone, Default)]
+pub(super) struct Turns(Arc<Mutex<HashMap<Partner, usize>>>);
+
+/// The right to one change, given back when it is dropped.
+pub(super) struct Turn {
+    turns: Turns,
+    partner: Option<Partner>,
+}
+
+impl Turns {
+    /// Takes a turn. Only delegates can be refused one.
+    pub(super) fn take(&self, role: &Role) -> Result<Turn, Status> {
+        let partner = match role {
+            Role::Delegate(Delegate { realm, partner, .. }) => {
+                let partner = (realm.clone(), partner.clone());
+                let mut taken = self.lock();
+                let taken = taken.entry(partner.clone()).or_default();
+                if *taken >= AT_ONCE {
+                    return Err(status::too_many_changes());
+                }
+                *taken += 1;
+                Some(partner)
+            }
+            Role::Operator | Role::Realm { .. } => None,
+        };
+        Ok(Turn {
+            turns: self.clone(),
+            partner,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Partner, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(partner) = self.partner.take() else {
+            return;
+        };
+        let mut taken = self.turns.lock();
+        if let Some(count) = taken.get_mut(&partner) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&partner);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::EnvironmentName;
+
+    fn delegate(partner: &str) -> Role {
+        Role::Delegate(Delegate {
+            realm: RealmId::parse("demo").unwrap(),
+            partner: PartnerId::parse(partner).unwrap(),
+            project: None,
+            environment: EnvironmentName::parse("production").unwrap(),
+        })
+    }
+
+    #[test]
+    fn a_partner_has_so_many_turns_and_gets_them_back() {
+        let turns = Turns::default();
+        let held: Vec<_> = (0..AT_ONCE)
+            .map(|_| turns.take(&delegate("acme")).ok().unwrap())
+            .collect();
+        assert!(turns.take(&delegate("acme")).is_err());
+        assert!(turns.take(&delegate("umbrella")).is_ok());
+        assert!(turns.take(&Role::Operator).is_ok());
+        drop(held);
+        assert!(turns.take(&delegate("acme")).is_ok());
+        assert!(turns.lock().is_empty(), "who has none is forgotten");
+    }
+}
