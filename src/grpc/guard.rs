@@ -1,0 +1,360 @@
+//! The guard round the services: what holds for every call, whatever it asks.
+//!
+//! A call has a place or is turned away, is answered in its time, though its handler panics or its body never comes, and each
+//! error says why in an `ErrorInfo`. Health and reflection pass untouched, as their standards have them: a server that is
+//! full is not dead.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
+use hyper::{HeaderMap, Method, Request, Response};
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::service::Routes;
+use tonic::transport::server::TcpConnectInfo;
+use tonic::{Code, Status};
+
+use super::status;
+use crate::transport::Peer;
+
+/// How many bytes of a body are not counted: what every call has, as a Verify; the bound on calls bounds them.
+const UNCOUNTED: usize = 4 * 1024;
+
+/// The services behind their guard.
+#[derive(Clone)]
+pub struct Guard<S = Routes> {
+    services: S,
+    calls: Arc<AtomicUsize>,
+    max_calls: usize,
+    call_timeout: Duration,
+    stop: CancellationToken,
+}
+
+/// The services as a connection's peer may call them.
+pub struct Guarded<S = Routes> {
+    guard: Guard<S>,
+    peer: Arc<Peer>,
+}
+
+impl<S> Guard<S> {
+    /// Guards services that work on so many calls at once, for so long at the most each. Streams of reflection end at the
+    /// stop.
+    pub fn new(
+        services: S,
+        max_calls: usize,
+        call_timeout: Duration,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            services,
+            calls: Arc::default(),
+            max_calls,
+            call_timeout,
+            stop,
+        }
+    }
+
+    /// The services as this peer may call them.
+    pub fn towards(&self, peer: Peer) -> Guarded<S>
+    where
+        S: Clone,
+    {
+        Guarded {
+            guard: self.clone(),
+            peer: Arc::new(peer),
+        }
+    }
+}
+
+impl<S> Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+{
+    fn answer<B>(&self, mut request: Request<B>) -> Call<S::Future>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<tonic::codegen::StdError>,
+    {
+        let guard = &self.guard;
+        request.extensions_mut().insert(TcpConnectInfo {
+            local_addr: self.peer.local,
+            remote_addr: Some(self.peer.remote),
+        });
+        let path = request.uri().path();
+        if path.starts_with("/grpc.health.v1.Health/") {
+            return Call::Untouched(self.forward(request, None));
+        }
+        if path.starts_with("/grpc.reflection.") {
+            let stop = guard.stop.clone().cancelled_owned();
+            return Call::Untouched(self.forward(request, Some(Box::pin(stop))));
+        }
+        // The one form in which gRPC names a method. What else stands there is not part of the name, and is not overlooked.
+        if request.method() != Method::POST || request.uri().query().is_some() {
+            return Call::Refused(Some(status::no_such_method()));
+        }
+        let Some(place) = Place::take(&guard.calls, guard.max_calls) else {
+            return Call::Refused(Some(status::too_many_calls()));
+        };
+        Call::Admitted(Admitted {
+            limit: Limit::of(request.headers(), guard.call_timeout),
+            timer: None,
+            handler: self.forward(request, None),
+            _place: place,
+        })
+    }
+
+    fn forward<B>(&self, request: Request<B>, until: Option<Until>) -> S::Future
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<tonic::codegen::StdError>,
+    {
+        let request = request.map(|body| {
+            Body::new(Metered {
+                body,
+                peer: Arc::clone(&self.peer),
+                came: 0,
+                until,
+            })
+        });
+        // It is always ready: what limits calls stands here.
+        self.guard.services.clone().call(request)
+    }
+}
+
+impl<S> hyper::service::Service<Request<Incoming>> for Guarded<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone,
+    S::Future: Unpin,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Call<S::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.answer(request)
+    }
+}
+
+/// A call under way.
+pub enum Call<F> {
+    /// Of health or reflection.
+    Untouched(F),
+    /// Turned away.
+    Refused(Option<Status>),
+    /// Worked on.
+    Admitted(Admitted<F>),
+}
+
+impl<F> Future for Call<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
+{
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            Self::Untouched(handler) => Pin::new(handler).poll(cx),
+            Self::Refused(status) => {
+                let status = status.take().expect("polled once");
+                Poll::Ready(Ok(status.into_http()))
+            }
+            Self::Admitted(call) => call.poll(cx).map(Ok),
+        }
+    }
+}
+
+/// A call that is worked on. It has its place until it is answered; that its answer is read is the transport's concern.
+pub struct Admitted<F> {
+    handler: F,
+    limit: Limit,
+    /// Made when the handler has to wait, which Verify seldom has.
+    timer: Option<Pin<Box<Sleep>>>,
+    _place: Place,
+}
+
+impl<F> Admitted<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
+{
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Response<Body>> {
+        // A handler that panicked is dropped and never polled again.
+        match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut self.handler).poll(cx))) {
+            Ok(Poll::Ready(Ok(answer))) => return Poll::Ready(explained(answer)),
+            Ok(Poll::Pending) => {}
+            Err(_) => {
+                // What it said went to standard error; it may hold anything.
+                tracing::error!("a handler panicked");
+                return Poll::Ready(status::internal().into_http());
+            }
+        }
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep(self.limit.time)));
+        timer.as_mut().poll(cx).map(|()| {
+            let over = if self.limit.is_callers {
+                status::deadline_exceeded()
+            } else {
+                status::call_too_long()
+            };
+            over.into_http()
+        })
+    }
+}
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limit {
+    time: Duration,
+    is_callers: bool,
+}
+
+impl Limit {
+    /// The shorter of the caller's time, if there is one that can be read, and ours.
+    fn of(headers: &HeaderMap, ours: Duration) -> Self {
+        match headers
+            .get("grpc-timeout")
+            .and_then(|text| grpc_timeout(text.as_bytes()))
+        {
+            Some(time) if time < ours => Self {
+                time,
+                is_callers: true,
+            },
+            _ => Self {
+                time: ours,
+                is_callers: false,
+            },
+        }
+    }
+}
+
+/// `TimeoutValue TimeoutUnit` of gRPC's protocol over HTTP/2: at most eight digits and a letter.
+fn grpc_timeout(text: &[u8]) -> Option<Duration> {
+    let (unit, digits) = text.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let value = digits
+        .iter()
+        .fold(0, |value, digit| value * 10 + u64::from(digit - b'0'));
+    Some(match unit {
+        b'H' => Duration::from_secs(value * 3600),
+        b'M' => Duration::from_secs(value * 60),
+        b'S' => Duration::from_secs(value),
+        b'm' => Duration::from_millis(value),
+        b'u' => Duration::from_micros(value),
+        b'n' => Duration::from_nanos(value),
+        _ => return None,
+    })
+}
+
+/// One of the places for calls; given back when dropped.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(calls: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        // Counted before it is looked at, and given back by `drop` if that was one too many.
+        let place = Self(Arc::clone(calls));
+        (place.0.fetch_add(1, Ordering::Relaxed) < max).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer, of which an error has its `ErrorInfo`: our own have it already, tonic's have not.
+fn explained(mut answer: Response<Body>) -> Response<Body> {
+    let headers = answer.headers();
+    let Some(code) = headers.get(Status::GRPC_STATUS) else {
+        return answer;
+    };
+    let code = Code::from_bytes(code.as_bytes());
+    if code == Code::Ok || headers.contains_key(Status::GRPC_STATUS_DETAILS) {
+        return answer;
+    }
+    let told = answer.extensions_mut().remove::<Status>();
+    let message = told.as_ref().map(Status::message).unwrap_or_default();
+    let status = status::of_tonic(code, message);
+    // What else tonic said, as the encodings that it takes, stays.
+    status
+        .add_header(answer.headers_mut())
+        .expect("a fixed reason fits into a header");
+    answer
+}
+
+type Until = Pin<Box<WaitForCancellationFutureOwned>>;
+
+/// The body of a request: counted as it comes, and ended early if there is something that ends it.
+struct Metered<B> {
+    body: B,
+    peer: Arc<Peer>,
+    came: usize,
+    until: Option<Until>,
+}
+
+impl<B> Metered<B> {
+    /// How many of the bytes that came are counted.
+    fn counted(&self) -> usize {
+        self.came.saturating_sub(UNCOUNTED)
+    }
+}
+
+impl<B> HttpBody for Metered<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<tonic::codegen::StdError>,
+{
+    type Data = Bytes;
+    type Error = tonic::codegen::StdError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(until) = &mut self.until
+            && until.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(None);
+        }
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.peer.allowance.body(data.len());
+            let before = self.counted();
+            self.came += data.len();
+            let more = self.counted() - before;
+            if more > 0 && !self.peer.bodies.keep(more) {
+                return Poll::Ready(Some(Err(status::too_many_bodies().into())));
+            }
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B> Drop for Metered<B> {
+    fn drop(&mut self) {
+        let counted = self.counted();
+        if counted > 0 {
+            self.peer.bodies.give_back(counted);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Who holds how much: connections and unfinished bodies, of each address and of all together.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::limits::{BODIES_OF_ALL, BODIES_OF_AN_ADDRESS};
+
+/// The connections of one listener, and what is kept for them.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    max_connections: usize,
+    max_of_an_address: usize,
+    open: Mutex<Open>,
+    /// Bytes of the unfinished bodies of all.
+    bodies: Arc<AtomicUsize>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    connections: usize,
+    of_address: HashMap<IpAddr, Holder>,
+}
+
+#[derive(Debug, Default)]
+struct Holder {
+    connections: usize,
+    bodies: Arc<AtomicUsize>,
+}
+
+/// Why a connection is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Full {
+    /// There are as many as there may be.
+    #[error("there are as many as --max-connections allows")]
+    Listener,
+    /// This address has as many as one may have.
+    #[error("an address has as many as --max-connections-per-address allows")]
+    Address,
+}
+
+impl Ledger {
+    /// A ledger for so many connections, and so many from one address.
+    pub(super) fn new(max_connections: usize, max_of_an_address: usize) -> Arc<Self> {
+        Arc::new(Self {
+            max_connections,
+            max_of_an_address,
+            open: Mutex::default(),
+            bodies: Arc::default(),
+        })
+    }
+
+    /// Takes a connection in.
+    pub(super) fn seat(self: &Arc<Self>, address: IpAddr) -> Result<Seat, Full> {
+        let address = holder_of(address);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.connections >= self.max_connections {
+            return Err(Full::Listener);
+        }
+        let holder = open.of_address.entry(address).or_default();
+        if holder.connections >= self.max_of_an_address {
+            return Err(Full::Address);
+        }
+        holder.connections += 1;
+        let bodies = Bodies {
+            of_address: Arc::clone(&holder.bodies),
+            of_all: Arc::clone(&self.bodies),
+        };
+        open.connections += 1;
+        Ok(Seat {
+            ledger: Arc::clone(self),
+            address,
+            bodies,
+        })
+    }
+}
+
+/// A connection's place, given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    ledger: Arc<Ledger>,
+    address: IpAddr,
+    bodies: Bodies,
+}
+
+impl Seat {
+    /// What the address may keep here of bodies.
+    pub(super) fn bodies(&self) -> Bodies {
+        self.bodies.clone()
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut open = self
+            .ledger
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        open.connections -= 1;
+        if let Entry::Occupied(mut holder) = open.of_address.entry(self.address) {
+            holder.get_mut().connections -= 1;
+            if holder.get().connections == 0 {
+                holder.remove();
+            }
+        }
+    }
+}
+
+/// What an address, and all together, keep here of bodies that are not complete.
+#[derive(Clone, Debug, Default)]
+pub struct Bodies {
+    of_address: Arc<AtomicUsize>,
+    of_all: Arc<AtomicUsize>,
+}
+
+impl Bodies {
+    /// Notes that bytes came. `false` if they are too many; they are noted all the same, until they are given back.
+    pub fn keep(&self, bytes: usize) -> bool {
+        let of_address = self.of_address.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let of_all = self.of_all.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        of_address <= BODIES_OF_AN_ADDRESS && of_all <= BODIES_OF_ALL
+    }
+
+    /// Notes that bytes are kept no longer.
+    pub fn give_back(&self, bytes: usize) {
+        self.of_address.fetch_sub(bytes, Ordering::Relaxed);
+        self.of_all.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Whose connection this is: an IPv4 address, or an IPv6 network of 64 bits, which is what one customer gets at the least.
+fn holder_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0))
+        }
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_address_has_its_share_and_gets_it_back() {
+        let ledger = Ledger::new(3, 2);
+        let seats = [(); 2].map(|()| ledger.seat(address("192.0.2.1")).unwrap());
+        assert_eq!(
+            ledger.seat(address("192.0.2.1")).unwrap_err(),
+            Full::Address
+        );
+        // The same machine, as a listener for both families calls it.
+        assert_eq!(
+            ledger.seat(address("::ffff:192.0.2.1")).unwrap_err(),
+            Full::Address
+        );
+        let other = ledger.seat(address("192.0.2.2")).unwrap();
+        assert_eq!(
+            ledger.seat(address("192.0.2.3")).unwrap_err(),
+            Full::Listener
+        );
+        drop(seats);
+        drop(ledger.seat(address("192.0.2.1")).unwrap());
+        drop(other);
+        assert!(
+            ledger.open.lock().unwrap().of_address.is_empty(),
+            "who has gone is forgotten"
+        );
+    }
+
+    #[test]
+    fn an_ipv6_network_of_64_bits_is_one_address() {
+        let ledger = Ledger::new(9, 1);
+        let _seat = ledger.seat(address("2001:db8:0:1::1")).unwrap();
+        assert_eq!(
+            ledger.seat(address("2001:db8:0:1:ffff::2")).unwrap_err(),
+            Full::Address
+        );
+        assert!(ledger.seat(address("2001:db8:0:2::1")).is_ok());
+    }
+
+    #[test]
+    fn one_address_cannot_keep_what_all_may() {
+        let ledger = Ledger::new(9, 9);
+        let one = ledger.seat(address("192.0.2.1")).unwrap().bodies();
+        assert!(one.keep(BODIES_OF_AN_ADDRESS));
+        assert!(!one.keep(1));
+        let other = ledger.seat(address("192.0.2.2")).unwrap().bodies();
+        assert!(other.keep(BODIES_OF_AN_ADDRESS));
+        one.give_back(2);
+        assert!(one.keep(1));
+    }
+}
