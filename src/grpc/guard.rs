@@ -26,7 +26,7 @@ use super::status;
 use crate::transport::Peer;
 
 /// How many bytes of a body are not counted: what every call has, as a Verify; the bound on calls bounds them.
-const UNCOUNTED: usize = 4 * 1024;
+const UNCOUNTED: usize = 1024;
 
 /// The services behind their guard.
 #[derive(Clone)]

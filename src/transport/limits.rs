@@ -19,6 +19,10 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(1);
 /// would spin, as the connection that could not be taken is still there.
 pub(super) const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
 
+/// How much the system keeps for a connection in each direction; it takes twice as much to administer it. Without a word from
+/// us it lets one grow to megabytes when its peer does not read.
+pub(super) const SYSTEM_BUFFER: usize = 256 * 1024;
+
 /// How often it is logged that connections are refused.
 pub(super) const LOG_EVERY: Duration = Duration::from_mins(1);
 
@@ -34,10 +38,10 @@ pub(super) const BYTES_OF_A_CALL: i64 = 2 * MAX_HEADERS as i64;
 
 /// How many bytes of bodies that are not complete yet one address may keep here. A body is kept from its first byte, before
 /// anybody knows whether its sender may call at all.
-pub(super) const BODIES_OF_AN_ADDRESS: usize = 8 * 1024 * 1024;
+pub(super) const BODIES_OF_AN_ADDRESS: usize = 4 * 1024 * 1024;
 
 /// How many bytes of such bodies all addresses together may keep here.
-pub(super) const BODIES_OF_ALL: usize = 32 * 1024 * 1024;
+pub(super) const BODIES_OF_ALL: usize = 16 * 1024 * 1024;
 
 /// The largest headers of a request, in bytes as HTTP/2 counts them. gRPC's C core takes 8 KiB too; a key and a trace's
 /// baggage fit several times.

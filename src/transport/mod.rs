@@ -111,7 +111,10 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     let keepalive = TcpKeepalive::new()
         .with_time(limits::TCP_KEEPALIVE)
         .with_interval(limits::TCP_KEEPALIVE / 4);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    let socket = SockRef::from(stream);
+    socket.set_send_buffer_size(limits::SYSTEM_BUFFER)?;
+    socket.set_recv_buffer_size(limits::SYSTEM_BUFFER)?;
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// A tenth more or less, so that connections that were opened together do not all come back together.
