@@ -189,11 +189,8 @@ where
         match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut self.handler).poll(cx))) {
             Ok(Poll::Ready(Ok(answer))) => return Poll::Ready(explained(answer)),
             Ok(Poll::Pending) => {}
-            Err(_) => {
-                // What it said went to standard error; it may hold anything.
-                tracing::error!("a handler panicked");
-                return Poll::Ready(status::internal().into_http());
-            }
+            // It was logged where it happened.
+            Err(_) => return Poll::Ready(status::internal().into_http()),
         }
         let timer = self
             .timer
@@ -355,6 +352,155 @@ impl<B> Drop for Metered<B> {
         let counted = self.counted();
         if counted > 0 {
             self.peer.bodies.give_back(counted);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic_types::StatusExt;
+
+    use super::*;
+    use crate::transport::{Allowance, Bodies};
+
+    type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    /// Services that all do the same.
+    #[derive(Clone)]
+    struct Does(fn(Request<Body>) -> Answer);
+
+    impl Service<Request<Body>> for Does {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Answer;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Body>) -> Answer {
+            (self.0)(request)
+        }
+    }
+
+    fn guarded(does: fn(Request<Body>) -> Answer, max_calls: usize) -> Guarded<Does> {
+        let guard = Guard::new(
+            Does(does),
+            max_calls,
+            Duration::from_millis(50),
+            CancellationToken::new(),
+        );
+        guard.towards(Peer {
+            remote: ([192, 0, 2, 1], 7).into(),
+            local: None,
+            bodies: Bodies::default(),
+            allowance: Arc::new(Allowance::default()),
+        })
+    }
+
+    fn request(path: &str) -> Request<Body> {
+        Request::post(path).body(Body::empty()).unwrap()
+    }
+
+    async fn status_of(call: Call<Answer>) -> Status {
+        let answer = call.await.unwrap();
+        Status::from_header_map(answer.headers()).expect("an error")
+    }
+
+    fn reason(status: &Status) -> String {
+        status.get_details_error_info().unwrap().reason
+    }
+
+    /// Seen red without `catch_unwind`.
+    #[tokio::test]
+    async fn a_panic_is_an_internal_error_and_says_nothing() {
+        let services = guarded(|_| Box::pin(async { panic!("a secret") }), 1);
+        for _ in 0..3 {
+            let status = status_of(services.answer(request("/x"))).await;
+            assert_eq!(
+                (status.code(), status.message()),
+                (Code::Internal, "internal error")
+            );
+            assert_eq!(reason(&status), "INTERNAL");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_ends_in_its_own_time_or_in_ours_whichever_is_shorter() {
+        let services = guarded(|_| Box::pin(std::future::pending()), 9);
+        for (timeout, expected) in [
+            ("10m", "DEADLINE_EXCEEDED"),
+            ("0n", "DEADLINE_EXCEEDED"),
+            ("9H", "CALL_TOO_LONG"),
+            ("soon", "CALL_TOO_LONG"),
+        ] {
+            let mut request = request("/x");
+            let timeout = timeout.parse().unwrap();
+            request.headers_mut().insert("grpc-timeout", timeout);
+            let status = status_of(services.answer(request)).await;
+            assert_eq!(status.code(), Code::DeadlineExceeded);
+            assert_eq!(reason(&status), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_place_is_given_back_however_a_call_ends_and_health_needs_none() {
+        let services = guarded(|_| Box::pin(std::future::pending()), 1);
+        for _ in 0..3 {
+            let held = services.answer(request("/x"));
+            let refused = status_of(services.answer(request("/x"))).await;
+            assert_eq!(refused.code(), Code::ResourceExhausted);
+            assert!(refused.get_details_retry_info().is_some());
+            assert!(matches!(
+                services.answer(request("/grpc.health.v1.Health/Check")),
+                Call::Untouched(_)
+            ));
+            drop(held);
+            let overdue = status_of(services.answer(request("/x"))).await;
+            assert_eq!(overdue.code(), Code::DeadlineExceeded);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_tonic_answers_gets_a_reason_and_keeps_the_rest() {
+        let services = guarded(
+            |_| {
+                let mut answer: Response<Body> = Status::unimplemented("not gzip").into_http();
+                let takes = "identity".parse().unwrap();
+                answer.headers_mut().insert("grpc-accept-encoding", takes);
+                Box::pin(async { Ok(answer) })
+            },
+            1,
+        );
+        let answer = services.answer(request("/x")).await.unwrap();
+        assert_eq!(answer.headers()["grpc-accept-encoding"], "identity");
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::Unimplemented, "not gzip")
+        );
+        assert_eq!(reason(&status), "UNIMPLEMENTED");
+    }
+
+    #[test]
+    fn a_timeout_is_read_as_grpc_writes_it() {
+        for (text, expected) in [
+            ("1H", Some(Duration::from_hours(1))),
+            ("2M", Some(Duration::from_mins(2))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("4m", Some(Duration::from_millis(4))),
+            ("5u", Some(Duration::from_micros(5))),
+            ("99999999n", Some(Duration::from_nanos(99_999_999))),
+            ("99999999H", Some(Duration::from_hours(99_999_999))),
+            ("", None),
+            ("S", None),
+            ("1", None),
+            ("1s", None),
+            ("-1S", None),
+            ("1.5S", None),
+            ("123456789n", None),
+        ] {
+            assert_eq!(grpc_timeout(text.as_bytes()), expected, "{text:?}");
         }
     }
 }

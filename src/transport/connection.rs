@@ -96,8 +96,7 @@ impl Accepted {
         let begun = calls.clone();
         let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             begun.allowance.call();
-            let call = begun.tasks.track_future(router.call(request));
-            async move { call.await }
+            begun.tasks.track_future(router.call(request))
         });
         let socket = Socket::new(self.stream, first, Arc::clone(&calls.allowance));
         let connection =
