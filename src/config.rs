@@ -119,7 +119,7 @@ pub struct ServeArgs {
 #[derive(Args, Clone, Copy, Debug)]
 pub struct TransportArgs {
     /// How many connections to take at once, on each of the two addresses. More are closed as they come. Each takes a file
-    /// descriptor
+    /// descriptor; where the system gives fewer, fewer are taken
     #[arg(
         long,
         env = "CLAVIGER_MAX_CONNECTIONS",

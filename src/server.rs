@@ -201,7 +201,7 @@ impl Server {
             services.add_service(v1alpha.max_decoding_message_size(MAX_OPEN_MESSAGE));
         }
         let stop_serving = CancellationToken::new();
-        let transport = args.transport;
+        let transport = transport::within_descriptors(args.transport);
         let guard = Guard::new(
             services.routes().prepare(),
             transport.max_calls,

@@ -3,6 +3,7 @@
 //! What calls are answered with is none of its business: [`Accepted::http2`] and [`Accepted::http1`] are given a service.
 
 mod connection;
+mod descriptors;
 mod ledger;
 mod limits;
 mod socket;
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use connection::{Accepted, Peer};
+pub use descriptors::within_descriptors;
 pub use ledger::Bodies;
 pub use socket::Allowance;
 

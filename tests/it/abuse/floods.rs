@@ -81,7 +81,7 @@ fn closed(seen: &Seen, most: u32) -> String {
     format!("closed {word} after {resets} resets, {sent} of {most} portions sent")
 }
 
-/// Closed by h2: each stream above the limit is one that the server has to reset.
+/// Each stream above the limit is one that the server has to reset. Seen red with any number of provoked resets allowed.
 pub(super) async fn streams(target: Target) -> String {
     let seen = flood(&target, 10_000, |i| {
         frame(HEADERS, END_HEADERS, stream(i), &call(VERIFY, &[]))
@@ -90,7 +90,8 @@ pub(super) async fn streams(target: Target) -> String {
     closed(&seen, 10_000)
 }
 
-/// CVE-2023-44487: each stream is opened and given up.
+/// CVE-2023-44487: each stream is opened and given up. Seen red with any number of unseen resets allowed: the calls of this
+/// one connection then take every place, and the good client is turned away.
 pub(super) async fn rapid_reset(target: Target) -> String {
     let seen = flood(&target, 50_000, |i| {
         let cancel = 8_u32.to_be_bytes();
@@ -104,7 +105,8 @@ pub(super) async fn rapid_reset(target: Target) -> String {
     closed(&seen, 50_000)
 }
 
-/// CVE-2025-8671: each stream is opened and then abused, so that the server has to give it up.
+/// CVE-2025-8671: each stream is opened and then abused, so that the server has to give it up. Seen red with any number of
+/// provoked resets allowed.
 pub(super) async fn made_you_reset(target: Target) -> String {
     let seen = flood(&target, 50_000, |i| {
         [
@@ -119,7 +121,7 @@ pub(super) async fn made_you_reset(target: Target) -> String {
     closed(&seen, 50_000)
 }
 
-/// Headers that never end.
+/// Headers that never end. A limit of h2 that cannot be switched off, so never seen red.
 pub(super) async fn continuation(target: Target) -> String {
     let seen = flood(&target, 10_000, |i| {
         if i == 0 {
@@ -131,8 +133,8 @@ pub(super) async fn continuation(target: Target) -> String {
     closed(&seen, 10_000)
 }
 
-/// Calls with headers that are just too large, and then some. h2 answers each with 431; what all of them came to is more
-/// than the calls account for.
+/// Calls with headers that are far too large. h2 answers each with 431; what all of them came to is more than the calls
+/// account for. Seen red with the allowance off.
 pub(super) async fn huge_headers(target: Target) -> String {
     let large = "x".repeat(16_000);
     let seen = flood(&target, 10_000, |i| {
@@ -160,7 +162,7 @@ pub(super) async fn pings(target: Target) -> String {
     closed(&seen, 10_000)
 }
 
-/// Data frames that bring no data.
+/// Data frames that bring no data. A limit of h2 that cannot be switched off, so never seen red.
 pub(super) async fn empty_data(target: Target) -> String {
     let seen = flood(&target, 10_000, |i| {
         if i == 0 {

@@ -44,14 +44,15 @@ pub(super) async fn silence(target: Target) -> String {
     for _ in 0..CONNECTIONS {
         silent.push(Raw::connect(&target.address, ABUSER).await.unwrap());
     }
+    silent.push(Raw::connect(&target.http, ABUSER).await.unwrap());
     let mut longest = Duration::ZERO;
     for raw in &mut silent {
         longest = longest.max(closed(raw, Duration::from_secs(10)).await);
     }
-    format!("{CONNECTIONS} connections closed after {longest:.1?}")
+    format!("{} connections closed after {longest:.1?}", silent.len())
 }
 
-/// Seen red with a timeout for each byte instead of for all of them.
+/// Seen red without the timeout for the first bytes.
 pub(super) async fn slow_preface(target: Target) -> String {
     let mut slow = Raw::connect(&target.address, ABUSER).await.unwrap();
     for (sent, byte) in PREFACE.iter().enumerate() {
@@ -63,7 +64,8 @@ pub(super) async fn slow_preface(target: Target) -> String {
     panic!("it was let finish");
 }
 
-/// Whoever begins with another frame than SETTINGS is gone at once, whoever stops before it in time.
+/// Whoever begins with another frame than SETTINGS is gone at once, whoever stops before it in time. Seen red when hyper is
+/// asked as soon as the preface is there.
 pub(super) async fn no_settings(target: Target) -> String {
     let mut pinging = Raw::connect(&target.address, ABUSER).await.unwrap();
     let hello = [PREFACE, &frame(PING, 0, 0, &[0; 8])].concat();

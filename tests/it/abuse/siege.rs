@@ -26,6 +26,7 @@ pub(super) struct Siege {
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) address: String,
+    pub(super) http: String,
     pub(super) operator: String,
 }
 
@@ -65,6 +66,7 @@ impl Siege {
         let began = Instant::now();
         let outcome = abuse(Target {
             address: self.program.address.clone(),
+            http: self.program.http.clone(),
             operator: self.program.operator(),
         })
         .await;
