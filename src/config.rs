@@ -134,11 +134,12 @@ pub struct TransportArgs {
         long,
         env = "CLAVIGER_MAX_CONNECTIONS_PER_ADDRESS",
         value_name = "N",
-        default_value_t = 64
+        default_value_t = 256
     )]
     pub max_connections_per_address: usize,
 
-    /// How many calls to work on at once. More are told to come back (RESOURCE_EXHAUSTED); health is always answered
+    /// How many calls to work on at once, half of them at the most from one address. More are told to come back
+    /// (RESOURCE_EXHAUSTED); health is always answered
     #[arg(
         long,
         env = "CLAVIGER_MAX_CALLS",

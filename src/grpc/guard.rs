@@ -8,7 +8,6 @@ use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -32,7 +31,6 @@ const UNCOUNTED: usize = 1024;
 #[derive(Clone)]
 pub struct Guard<S = Routes> {
     services: S,
-    calls: Arc<AtomicUsize>,
     max_calls: usize,
     call_timeout: Duration,
     stop: CancellationToken,
@@ -55,7 +53,6 @@ impl<S> Guard<S> {
     ) -> Self {
         Self {
             services,
-            calls: Arc::default(),
             max_calls,
             call_timeout,
             stop,
@@ -100,7 +97,7 @@ where
         if request.method() != Method::POST || request.uri().query().is_some() {
             return Call::Refused(Some(status::no_such_method()));
         }
-        let Some(place) = Place::take(&guard.calls, guard.max_calls) else {
+        let Some(place) = Place::take(&self.peer, guard.max_calls) else {
             return Call::Refused(Some(status::too_many_calls()));
         };
         Call::Admitted(Admitted {
@@ -253,19 +250,19 @@ fn grpc_timeout(text: &[u8]) -> Option<Duration> {
 }
 
 /// One of the places for calls; given back when dropped.
-struct Place(Arc<AtomicUsize>);
+struct Place(Arc<Peer>);
 
 impl Place {
-    fn take(calls: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
-        // Counted before it is looked at, and given back by `drop` if that was one too many.
-        let place = Self(Arc::clone(calls));
-        (place.0.fetch_add(1, Ordering::Relaxed) < max).then_some(place)
+    fn take(peer: &Arc<Peer>, max: usize) -> Option<Self> {
+        // One too many is given back by `drop`.
+        let place = Self(Arc::clone(peer));
+        place.0.share.begin_call(max).then_some(place)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.share.end_call();
     }
 }
 
@@ -331,7 +328,7 @@ where
             let before = self.counted();
             self.came += data.len();
             let more = self.counted() - before;
-            if more > 0 && !self.peer.bodies.keep(more) {
+            if more > 0 && !self.peer.share.keep(more) {
                 return Poll::Ready(Some(Err(status::too_many_bodies().into())));
             }
         }
@@ -351,7 +348,7 @@ impl<B> Drop for Metered<B> {
     fn drop(&mut self) {
         let counted = self.counted();
         if counted > 0 {
-            self.peer.bodies.give_back(counted);
+            self.peer.share.give_back(counted);
         }
     }
 }
@@ -361,7 +358,7 @@ mod tests {
     use tonic_types::StatusExt;
 
     use super::*;
-    use crate::transport::{Allowance, Bodies};
+    use crate::transport::{Allowance, Share};
 
     type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
@@ -393,7 +390,7 @@ mod tests {
         guard.towards(Peer {
             remote: ([192, 0, 2, 1], 7).into(),
             local: None,
-            bodies: Bodies::default(),
+            share: Share::default(),
             allowance: Arc::new(Allowance::default()),
         })
     }

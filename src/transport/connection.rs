@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::ledger::{Bodies, Seat};
+use super::ledger::{Seat, Share};
 use super::limits::{self, FAREWELL, FIRST_BYTES};
 use super::socket::{Allowance, Socket};
 
@@ -47,8 +47,8 @@ pub struct Peer {
     pub remote: SocketAddr,
     /// The address that it called.
     pub local: Option<SocketAddr>,
-    /// What it may keep here of bodies.
-    pub bodies: Bodies,
+    /// What it may hold of calls and bodies.
+    pub share: Share,
     /// What it may send.
     pub allowance: Arc<Allowance>,
 }
@@ -70,7 +70,7 @@ impl Accepted {
         let service = service(Peer {
             remote: self.remote,
             local: self.stream.local_addr().ok(),
-            bodies: self.seat.bodies(),
+            share: self.seat.share(),
             allowance: Arc::clone(&calls.allowance),
         });
         let socket = Socket::new(self.stream, first, Arc::clone(&calls.allowance));

@@ -1,4 +1,4 @@
-//! Who holds how much: connections and unfinished bodies, of each address and of all together.
+//! Who holds how much: connections, calls and unfinished bodies, of each address and of all together.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -14,8 +14,7 @@ pub(super) struct Ledger {
     max_connections: usize,
     max_of_an_address: usize,
     open: Mutex<Open>,
-    /// Bytes of the unfinished bodies of all.
-    bodies: Arc<AtomicUsize>,
+    all: Arc<Held>,
 }
 
 #[derive(Debug, Default)]
@@ -27,7 +26,15 @@ struct Open {
 #[derive(Debug, Default)]
 struct Holder {
     connections: usize,
-    bodies: Arc<AtomicUsize>,
+    held: Arc<Held>,
+}
+
+/// What is held through connections.
+#[derive(Debug, Default)]
+struct Held {
+    calls: AtomicUsize,
+    /// In bytes.
+    bodies: AtomicUsize,
 }
 
 /// Why a connection is not taken.
@@ -48,7 +55,7 @@ impl Ledger {
             max_connections,
             max_of_an_address,
             open: Mutex::default(),
-            bodies: Arc::default(),
+            all: Arc::default(),
         })
     }
 
@@ -64,15 +71,15 @@ impl Ledger {
             return Err(Full::Address);
         }
         holder.connections += 1;
-        let bodies = Bodies {
-            of_address: Arc::clone(&holder.bodies),
-            of_all: Arc::clone(&self.bodies),
+        let share = Share {
+            address: Arc::clone(&holder.held),
+            all: Arc::clone(&self.all),
         };
         open.connections += 1;
         Ok(Seat {
             ledger: Arc::clone(self),
             address,
-            bodies,
+            share,
         })
     }
 }
@@ -82,13 +89,13 @@ impl Ledger {
 pub(super) struct Seat {
     ledger: Arc<Ledger>,
     address: IpAddr,
-    bodies: Bodies,
+    share: Share,
 }
 
 impl Seat {
-    /// What the address may keep here of bodies.
-    pub(super) fn bodies(&self) -> Bodies {
-        self.bodies.clone()
+    /// What the address may hold.
+    pub(super) fn share(&self) -> Share {
+        self.share.clone()
     }
 }
 
@@ -109,25 +116,39 @@ impl Drop for Seat {
     }
 }
 
-/// What an address, and all together, keep here of bodies that are not complete.
+/// What an address, and all together, hold of calls and of bodies that are not complete.
 #[derive(Clone, Debug, Default)]
-pub struct Bodies {
-    of_address: Arc<AtomicUsize>,
-    of_all: Arc<AtomicUsize>,
+pub struct Share {
+    address: Arc<Held>,
+    all: Arc<Held>,
 }
 
-impl Bodies {
+impl Share {
+    /// Notes that a call begins. `false` if there are more than `max`, or the address has more than half of that: nobody
+    /// alone can take the places of all others. It is noted all the same, until it ends.
+    pub fn begin_call(&self, max: usize) -> bool {
+        let of_address = self.address.calls.fetch_add(1, Ordering::Relaxed);
+        let of_all = self.all.calls.fetch_add(1, Ordering::Relaxed);
+        of_address < max.div_ceil(2) && of_all < max
+    }
+
+    /// Notes that a call ended.
+    pub fn end_call(&self) {
+        self.address.calls.fetch_sub(1, Ordering::Relaxed);
+        self.all.calls.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Notes that bytes came. `false` if they are too many; they are noted all the same, until they are given back.
     pub fn keep(&self, bytes: usize) -> bool {
-        let of_address = self.of_address.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        let of_all = self.of_all.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let of_address = self.address.bodies.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let of_all = self.all.bodies.fetch_add(bytes, Ordering::Relaxed) + bytes;
         of_address <= BODIES_OF_AN_ADDRESS && of_all <= BODIES_OF_ALL
     }
 
     /// Notes that bytes are kept no longer.
     pub fn give_back(&self, bytes: usize) {
-        self.of_address.fetch_sub(bytes, Ordering::Relaxed);
-        self.of_all.fetch_sub(bytes, Ordering::Relaxed);
+        self.address.bodies.fetch_sub(bytes, Ordering::Relaxed);
+        self.all.bodies.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -189,14 +210,26 @@ mod tests {
     }
 
     #[test]
-    fn one_address_cannot_keep_what_all_may() {
+    fn one_address_cannot_hold_what_all_may() {
         let ledger = Ledger::new(9, 9);
-        let one = ledger.seat(address("192.0.2.1")).unwrap().bodies();
+        let one = ledger.seat(address("192.0.2.1")).unwrap().share();
         assert!(one.keep(BODIES_OF_AN_ADDRESS));
         assert!(!one.keep(1));
-        let other = ledger.seat(address("192.0.2.2")).unwrap().bodies();
+        let other = ledger.seat(address("192.0.2.2")).unwrap().share();
         assert!(other.keep(BODIES_OF_AN_ADDRESS));
         one.give_back(2);
         assert!(one.keep(1));
+
+        assert!(one.begin_call(4) && one.begin_call(4));
+        assert!(!one.begin_call(4));
+        assert!(other.begin_call(4));
+        assert!(
+            !other.begin_call(4),
+            "those who were refused are noted until they end"
+        );
+        for share in [&one, &one, &other] {
+            share.end_call();
+        }
+        assert!(other.begin_call(4));
     }
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use connection::{Accepted, Peer};
 pub use descriptors::within_descriptors;
-pub use ledger::Bodies;
+pub use ledger::Share;
 pub use socket::Allowance;
 
 use crate::config::TransportArgs;

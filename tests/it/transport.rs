@@ -14,7 +14,7 @@ use tonic_types::StatusExt;
 use crate::fixtures::frames::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Raw, SETTINGS, call, frame, message,
 };
-use crate::fixtures::{DEADLINE, Program, eventually, verify_request};
+use crate::fixtures::{Program, eventually, verify_request};
 
 const VERIFY: &str = "/claviger.v1.KeyVerify/Verify";
 const ISSUE: &str = "/claviger.v1.KeyAdmin/IssueKey";
@@ -31,7 +31,12 @@ struct Client(SendRequest<Bytes>);
 
 impl Client {
     async fn connect(address: &str) -> Self {
-        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        Self::connect_from(address, 1).await
+    }
+
+    /// From 127.0.0.x.
+    async fn connect_from(address: &str, from: u8) -> Self {
+        let Raw(stream) = Raw::connect(address, from).await.unwrap();
         let (client, connection) = h2::client::handshake(stream).await.unwrap();
         tokio::spawn(connection);
         Self(client)
@@ -96,6 +101,7 @@ fn reason(status: &Status) -> String {
     info.reason.clone()
 }
 
+/// Seen red without the timer: it is never answered.
 #[tokio::test]
 async fn a_call_whose_body_never_comes_ends_with_deadline_exceeded() {
     let dir = tempfile::tempdir().unwrap();
@@ -112,12 +118,13 @@ async fn a_call_whose_body_never_comes_ends_with_deadline_exceeded() {
     }
 }
 
-/// Seen red without the guard: tonic then takes any number of calls.
+/// Seen red without the bound.
 #[tokio::test]
 async fn a_full_server_says_when_to_come_back_and_health_is_answered_all_the_same() {
     let dir = tempfile::tempdir().unwrap();
-    let program = Program::serve(dir.path(), &["--max-calls", "2"]);
+    let program = Program::serve(dir.path(), &["--max-calls", "4"]);
     let mut client = Client::connect(&program.address).await;
+    // Half of the places are for one address.
     let held = [
         client.begin(VERIFY, &[]).await.unwrap(),
         client.begin(VERIFY, &[]).await.unwrap(),
@@ -128,6 +135,9 @@ async fn a_full_server_says_when_to_come_back_and_health_is_answered_all_the_sam
     let retry = refused.get_details_retry_info().unwrap();
     assert!(retry.retry_delay.unwrap() > Duration::ZERO);
     assert_eq!(client.call(HEALTH, &[], NOTHING).await.code(), Code::Ok);
+    let mut other = Client::connect_from(&program.address, 2).await;
+    let admitted = other.call(VERIFY, &[], NOTHING).await;
+    assert_eq!(admitted.code(), Code::Unauthenticated, "{admitted:?}");
 
     drop(held);
     eventually("the places are free again", async || {
@@ -160,6 +170,7 @@ async fn too_many_unfinished_bodies_are_refused() {
     assert!(first.get_details_retry_info().is_some());
 }
 
+/// Seen red without the guard's look at what tonic answers.
 #[tokio::test]
 async fn every_error_says_why_also_those_that_no_handler_made() {
     let dir = tempfile::tempdir().unwrap();
@@ -322,6 +333,7 @@ async fn keeps(raw: &mut Raw) -> bool {
         && answer == *b"HTTP/1.1 200"
 }
 
+/// Seen red without the cap by address.
 #[tokio::test]
 async fn connections_are_capped_in_all_and_by_address_and_the_log_stays_short() {
     let dir = tempfile::tempdir().unwrap();
@@ -352,7 +364,8 @@ async fn connections_are_capped_in_all_and_by_address_and_the_log_stays_short() 
     assert_eq!(log.matches("connections are refused").count(), 1, "{log}");
 }
 
-/// Seen red as tonic's own loop has it: each of them holds the process until the drain's time is up.
+/// Seen red with each of the three mechanisms off: a silent connection then takes the five seconds that its first bytes may
+/// take, a deaf one and an open stream the thirty of a call.
 #[tokio::test]
 async fn whoever_is_silent_or_only_listens_does_not_hold_up_a_stop() {
     let dir = tempfile::tempdir().unwrap();
@@ -377,7 +390,12 @@ async fn whoever_is_silent_or_only_listens_does_not_hold_up_a_stop() {
     program.signal("TERM");
     let stopped = tokio::task::spawn_blocking(move || program.wait());
     assert!(stopped.await.unwrap().success());
-    assert!(began.elapsed() < DEADLINE / 4, "{:?}", began.elapsed());
+    // A second is what a deaf one gets.
+    assert!(
+        began.elapsed() < Duration::from_secs(4),
+        "{:?}",
+        began.elapsed()
+    );
     assert!(answers.data().await.is_none(), "the stream ended well");
     let trailers = answers.trailers().await.unwrap().unwrap();
     assert_eq!(Status::from_header_map(&trailers).unwrap().code(), Code::Ok);
@@ -394,7 +412,7 @@ async fn probes_speak_http_1_0_and_1_1_and_are_limited_too() {
         let _ = raw.0.read_to_end(&mut answer).await;
         String::from_utf8(answer).unwrap()
     };
-    let answer = ask("GET /readyz HTTP/1.0\r\n\r\n".to_owned()).await;
+    let answer = ask("GET /livez HTTP/1.0\r\n\r\n".to_owned()).await;
     assert!(
         answer.starts_with("HTTP/1.0 200 OK") && answer.ends_with("ok\n"),
         "{answer}"
@@ -436,15 +454,15 @@ async fn without_file_descriptors_it_waits_and_goes_on() {
     .await;
 }
 
-/// Seen red without the reserve, by the refused connections alone: the store had opened its files before.
+/// Seen red without the reserve, by the number of descriptors; the store had most of its files open before.
 #[tokio::test]
 async fn a_crowd_leaves_descriptors_for_the_store() {
     let dir = tempfile::tempdir().unwrap();
     let program = Program::serve_with_descriptors(dir.path(), 160);
     let mut api = program.api();
+    api.make_demo().await;
     let crowd = crowd(&program).await;
     assert!(program.descriptors() < 100, "{}", program.descriptors());
-    api.make_demo().await;
     let key = api.issue().await.plain_key;
     assert_eq!(api.verdict(&key).await, Verdict::Allowed);
     drop(crowd);

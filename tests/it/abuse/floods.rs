@@ -117,7 +117,7 @@ pub(super) async fn made_you_reset(target: Target) -> String {
         .concat()
     })
     .await;
-    assert_eq!(seen.resets, 100, "{seen:?}");
+    assert!(seen.resets <= 100, "{seen:?}");
     closed(&seen, 50_000)
 }
 

@@ -15,7 +15,7 @@ use crate::fixtures::frames::{
 
 const ABUSER: u8 = 2;
 /// What one address may have by default, and how many calls a connection may have in flight.
-const CONNECTIONS: usize = 64;
+const CONNECTIONS: usize = 256;
 const STREAMS: u32 = 100;
 
 /// How long it takes until the server closes a connection.
@@ -118,13 +118,13 @@ impl Sender {
     }
 }
 
-/// Calls that announce a body and never finish it, as many as one address may have, each with 8 KiB of it. Seen red without
+/// Calls that announce a body and never finish it, more than one address has places for, each with 8 KiB of it. Seen red without
 /// the bound on unfinished bodies (by memory), and without a longest time for calls (none is ever answered).
 pub(super) async fn bodies(target: Target) -> String {
     let mut senders = Vec::new();
     let part = [&[0, 0, 15, 0, 0], [7; 8 * 1024 - 5].as_slice()].concat();
     let head = call("/claviger.v1.KeyAdmin/IssueKey", &[]);
-    for _ in 0..CONNECTIONS {
+    for _ in 0..64 {
         let mut sender = Sender {
             raw: taken(&target).await,
             window: 65_535,
