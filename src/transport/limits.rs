@@ -33,6 +33,9 @@ pub(super) const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 /// honest client come to a few kilobytes in the life of a connection; a flood of frames that belong to no call ends here.
 pub(super) const BYTES_BESIDE_CALLS: i64 = 1024 * 1024;
 
+/// How many bytes are read from a connection before others have their turn: of the smallest frames these are some thousand.
+pub(super) const TURN: usize = 16 * 1024;
+
 /// How many of the bytes that a connection sends each call accounts for, beside its body: twice its largest headers.
 pub(super) const BYTES_OF_A_CALL: i64 = 2 * MAX_HEADERS as i64;
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use super::limits::{BYTES_BESIDE_CALLS, BYTES_OF_A_CALL, STALLED};
+use super::limits::{BYTES_BESIDE_CALLS, BYTES_OF_A_CALL, STALLED, TURN};
 
 /// How many more bytes a connection may send. Calls add to it what they need, so that it runs out only for whoever sends
 /// frames that belong to no call.
@@ -52,6 +52,8 @@ pub(super) struct Socket {
     /// What was read before hyper was asked, and how much of it hyper has read.
     first: Vec<u8>,
     read: usize,
+    /// How much was read since others last had their turn.
+    turn: usize,
     allowance: Arc<Allowance>,
     /// Runs while the peer takes nothing.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -64,6 +66,7 @@ impl Socket {
             stream,
             first,
             read: 0,
+            turn: 0,
             allowance,
             stalled: None,
         }
@@ -98,10 +101,20 @@ impl AsyncRead for Socket {
             self.read += count;
             return Poll::Ready(Ok(()));
         }
+        if self.turn >= TURN {
+            self.turn = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        if self.allowance.take(buf.filled().len() - before) {
-            Poll::Ready(Ok(()))
+        let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buf)? else {
+            self.turn = 0;
+            return Poll::Pending;
+        };
+        let came = buf.filled().len() - before;
+        self.turn += came;
+        if self.allowance.take(came) {
+            Poll::Ready(Ok(read))
         } else {
             Poll::Ready(Err(io::Error::other(
                 "it sent too much that belongs to no call",
