@@ -17,14 +17,26 @@ async fn no_abuser_takes_the_server_from_those_who_use_it() {
     siege.under("many connections", hoards::connections).await;
     siege.under("bodies that never come", hoards::bodies).await;
     siege.under("answers not read", hoards::unread).await;
-    siege.under("10,000 streams", floods::streams).await;
-    siege.under("rapid reset", floods::rapid_reset).await;
-    siege.under("MadeYouReset", floods::made_you_reset).await;
-    siege.under("CONTINUATION", floods::continuation).await;
-    siege.under("huge headers", floods::huge_headers).await;
-    siege.under("SETTINGS", floods::settings).await;
-    siege.under("PING", floods::pings).await;
-    siege.under("empty DATA", floods::empty_data).await;
-    siege.under("WINDOW_UPDATE", floods::window_updates).await;
+    siege
+        .under_repeated("10,000 streams", floods::streams)
+        .await;
+    siege
+        .under_repeated("rapid reset", floods::rapid_reset)
+        .await;
+    siege
+        .under_repeated("MadeYouReset", floods::made_you_reset)
+        .await;
+    siege
+        .under_repeated("CONTINUATION", floods::continuation)
+        .await;
+    siege
+        .under_repeated("huge headers", floods::huge_headers)
+        .await;
+    siege.under_repeated("SETTINGS", floods::settings).await;
+    siege.under_repeated("PING", floods::pings).await;
+    siege.under_repeated("empty DATA", floods::empty_data).await;
+    siege
+        .under_repeated("WINDOW_UPDATE", floods::window_updates)
+        .await;
     siege.end();
 }

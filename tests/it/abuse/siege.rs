@@ -56,7 +56,22 @@ impl Siege {
     }
 
     /// Lets an abuser loose, while the good client asks. The abuser says, or panics, what became of it.
-    pub(super) async fn under<F>(&mut self, name: &str, abuse: impl FnOnce(Target) -> F)
+    pub(super) async fn under<F>(&mut self, name: &str, abuse: impl Fn(Target) -> F)
+    where
+        F: Future<Output = String>,
+    {
+        self.suffer(name, Duration::ZERO, abuse).await;
+    }
+
+    /// The same with an abuser that comes back as soon as it is closed, for a while.
+    pub(super) async fn under_repeated<F>(&mut self, name: &str, abuse: impl Fn(Target) -> F)
+    where
+        F: Future<Output = String>,
+    {
+        self.suffer(name, Duration::from_secs(2), abuse).await;
+    }
+
+    async fn suffer<F>(&mut self, name: &str, at_least: Duration, abuse: impl Fn(Target) -> F)
     where
         F: Future<Output = String>,
     {
@@ -64,18 +79,23 @@ impl Siege {
         let asking = tokio::spawn(self.good.clone().asks_until(Arc::clone(&over)));
         let before = self.program.peak_memory();
         let began = Instant::now();
-        let outcome = abuse(Target {
+        let target = Target {
             address: self.program.address.clone(),
             http: self.program.http.clone(),
             operator: self.program.operator(),
-        })
-        .await;
+        };
+        let mut outcome = abuse(target.clone()).await;
+        let mut times = 1;
+        while began.elapsed() < at_least {
+            outcome = abuse(target.clone()).await;
+            times += 1;
+        }
         let took = began.elapsed();
         over.store(true, Ordering::Relaxed);
         let answers = asking.await.unwrap();
         let grown = self.program.peak_memory() - before;
         println!(
-            "{name}: {outcome}, in {took:.1?}; + {grown} KiB; {} good calls, p99 x {:.1}",
+            "{name}: {outcome}, {times} x in {took:.1?}; + {grown} KiB; {} good calls, p99 x {:.1}",
             answers.0.len(),
             answers.p99().as_secs_f64() / self.calm.as_secs_f64(),
         );
