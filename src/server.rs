@@ -267,6 +267,8 @@ impl Server {
             lock,
         } = self;
         let (stop_feed, feed_stops) = watch::channel(false);
+        // However this ends, nobody is served after it.
+        let _served_until_here = stop_serving.clone().drop_guard();
         let mut serving = tokio::spawn(transport::accept(
             grpc,
             transport,

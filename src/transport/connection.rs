@@ -35,9 +35,7 @@ pub struct Accepted {
     pub(super) stream: TcpStream,
     pub(super) seat: Seat,
     pub(super) remote: SocketAddr,
-    pub(super) age: Duration,
-    pub(super) call_timeout: Duration,
-    pub(super) stop: CancellationToken,
+    pub(super) life: Life,
 }
 
 /// The other end of a connection, as those who answer its calls see it.
@@ -66,7 +64,7 @@ impl Accepted {
         let Some(first) = self.first_bytes(http2_begins).await else {
             return;
         };
-        let calls = Calls::default();
+        let calls = self.life.calls.clone();
         let service = service(Peer {
             remote: self.remote,
             local: self.stream.local_addr().ok(),
@@ -74,15 +72,9 @@ impl Accepted {
             allowance: Arc::clone(&calls.allowance),
         });
         let socket = Socket::new(self.stream, first, Arc::clone(&calls.allowance));
-        let connection = limits::http2(calls.clone(), TokioTimer::new())
-            .serve_connection(TokioIo::new(socket), service);
-        let life = Life {
-            age: self.age,
-            call_timeout: self.call_timeout,
-            stop: self.stop,
-            calls,
-        };
-        life.of(connection).await;
+        let connection =
+            limits::http2(calls, TokioTimer::new()).serve_connection(TokioIo::new(socket), service);
+        self.life.of(connection).await;
         drop(self.seat);
     }
 
@@ -91,23 +83,16 @@ impl Accepted {
         let Some(first) = self.first_bytes(|_| Some(true)).await else {
             return;
         };
-        let calls = Calls::default();
-        let router = TowerToHyperService::new(router);
-        let begun = calls.clone();
-        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-            begun.allowance.call();
-            begun.tasks.track_future(router.call(request))
-        });
+        let calls = self.life.calls.clone();
         let socket = Socket::new(self.stream, first, Arc::clone(&calls.allowance));
+        let router = TowerToHyperService::new(router);
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            calls.allowance.call();
+            calls.tasks.track_future(router.call(request))
+        });
         let connection =
             limits::http1(TokioTimer::new()).serve_connection(TokioIo::new(socket), service);
-        let life = Life {
-            age: self.age,
-            call_timeout: self.call_timeout,
-            stop: self.stop,
-            calls,
-        };
-        life.of(connection).await;
+        self.life.of(connection).await;
         drop(self.seat);
     }
 
@@ -132,7 +117,7 @@ impl Accepted {
         };
         tokio::select! {
             read = timeout(FIRST_BYTES, reading) => read.ok()?,
-            () = self.stop.cancelled() => None,
+            () = self.life.stop.cancelled() => None,
         }
     }
 }
@@ -150,7 +135,7 @@ fn http2_begins(first: &[u8]) -> Option<bool> {
 
 /// The calls of a connection: counted, and each adds to what the connection may send.
 #[derive(Clone, Default)]
-struct Calls {
+pub(super) struct Calls {
     tasks: TaskTracker,
     allowance: Arc<Allowance>,
 }
@@ -167,11 +152,13 @@ where
 }
 
 /// How long a connection lives.
-struct Life {
-    age: Duration,
-    call_timeout: Duration,
-    stop: CancellationToken,
-    calls: Calls,
+pub(super) struct Life {
+    /// Until it is told to go.
+    pub(super) age: Duration,
+    /// How long its calls then have.
+    pub(super) call_timeout: Duration,
+    pub(super) stop: CancellationToken,
+    pub(super) calls: Calls,
 }
 
 impl Life {

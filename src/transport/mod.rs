@@ -22,6 +22,7 @@ pub use ledger::Share;
 pub use socket::Allowance;
 
 use crate::config::TransportArgs;
+use connection::{Calls, Life};
 use ledger::Ledger;
 
 /// Takes connections and has them served until told to stop, and is done when the last of them has gone. Dropped, it cuts
@@ -69,9 +70,12 @@ pub async fn accept<F>(
             stream,
             seat,
             remote,
-            age: jittered(args.connection_age),
-            call_timeout: args.call_timeout,
-            stop: stop.clone(),
+            life: Life {
+                age: jittered(args.connection_age),
+                call_timeout: args.call_timeout,
+                stop: stop.clone(),
+                calls: Calls::default(),
+            },
         }));
     }
     // Nobody new is let wait at the door.
