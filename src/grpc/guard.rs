@@ -1,8 +1,8 @@
 //! The guard round the services: what holds for every call, whatever it asks.
 //!
 //! A call has a place or is turned away, is answered in its time, though its handler panics or its body never comes, and each
-//! error says why in an `ErrorInfo`. Health and reflection pass untouched, as their standards have them: a server that is
-//! full is not dead.
+//! error says why in an `ErrorInfo`. The answers of health and reflection are as their standards have them, and they have
+//! places of their own: a server that is full is not dead.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -86,12 +86,18 @@ where
             remote_addr: Some(self.peer.remote),
         });
         let path = request.uri().path();
-        if path.starts_with("/grpc.health.v1.Health/") {
-            return Call::Untouched(self.forward(request, None));
-        }
-        if path.starts_with("/grpc.reflection.") {
-            let stop = guard.stop.clone().cancelled_owned();
-            return Call::Untouched(self.forward(request, Some(Box::pin(stop))));
+        let is_reflection = path.starts_with("/grpc.reflection.");
+        if is_reflection || path.starts_with("/grpc.health.v1.Health/") {
+            let is_look = path == "/grpc.health.v1.Health/Check";
+            let Some(place) = OpenPlace::take(&self.peer, is_look) else {
+                return Call::Refused(Some(status::too_many_calls()));
+            };
+            let stop = guard.stop.clone();
+            let until = is_reflection.then(|| Box::pin(stop.cancelled_owned()));
+            return Call::Open {
+                handler: self.forward(request, until),
+                place: Some(place),
+            };
         }
         // The one form in which gRPC names a method. What else stands there is not part of the name, and is not overlooked.
         if request.method() != Method::POST || request.uri().query().is_some() {
@@ -143,7 +149,12 @@ where
 /// A call under way.
 pub enum Call<F> {
     /// Of health or reflection.
-    Untouched(F),
+    Open {
+        /// What answers it.
+        handler: F,
+        /// Its place, which it has until its answer is complete.
+        place: Option<OpenPlace>,
+    },
     /// Turned away.
     Refused(Option<Status>),
     /// Worked on.
@@ -158,7 +169,15 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
-            Self::Untouched(handler) => Pin::new(handler).poll(cx),
+            Self::Open { handler, place } => Pin::new(handler).poll(cx).map_ok(|answer| {
+                let place = place.take();
+                answer.map(|body| {
+                    Body::new(Held {
+                        body,
+                        _place: place,
+                    })
+                })
+            }),
             Self::Refused(status) => {
                 let status = status.take().expect("polled once");
                 Poll::Ready(Ok(status.into_http()))
@@ -263,6 +282,48 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.0.share.end_call();
+    }
+}
+
+/// A place among the calls of health and reflection; given back when dropped.
+pub struct OpenPlace(Arc<Peer>);
+
+impl OpenPlace {
+    fn take(peer: &Arc<Peer>, is_look: bool) -> Option<Self> {
+        let place = Self(Arc::clone(peer));
+        place.0.share.begin_open_call(is_look).then_some(place)
+    }
+}
+
+impl Drop for OpenPlace {
+    fn drop(&mut self) {
+        self.0.share.end_open_call();
+    }
+}
+
+/// The body of an answer that may go on for long, with the place that it takes.
+struct Held {
+    body: Body,
+    _place: Option<OpenPlace>,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -450,7 +511,7 @@ mod tests {
             assert!(refused.get_details_retry_info().is_some());
             assert!(matches!(
                 services.answer(request("/grpc.health.v1.Health/Check")),
-                Call::Untouched(_)
+                Call::Open { .. }
             ));
             drop(held);
             let overdue = status_of(services.answer(request("/x"))).await;

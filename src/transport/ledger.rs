@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::limits::{BODIES_OF_ALL, BODIES_OF_AN_ADDRESS};
+use super::limits::{
+    BODIES_OF_ALL, BODIES_OF_AN_ADDRESS, OPEN_CALLS_OF_ALL, OPEN_CALLS_OF_AN_ADDRESS,
+};
 
 /// The connections of one listener, and what is kept for them.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ struct Holder {
 #[derive(Debug, Default)]
 struct Held {
     calls: AtomicUsize,
+    /// Of health and reflection.
+    open_calls: AtomicUsize,
     /// In bytes.
     bodies: AtomicUsize,
 }
@@ -138,6 +142,20 @@ impl Share {
         self.all.calls.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// Notes that a call of health or reflection begins. `false` if the address has too many open, or all have and the call
+    /// is not one that must be answered. It is noted all the same, until it ends.
+    pub fn begin_open_call(&self, must_be_answered: bool) -> bool {
+        let of_address = self.address.open_calls.fetch_add(1, Ordering::Relaxed);
+        let of_all = self.all.open_calls.fetch_add(1, Ordering::Relaxed);
+        of_address < OPEN_CALLS_OF_AN_ADDRESS && (must_be_answered || of_all < OPEN_CALLS_OF_ALL)
+    }
+
+    /// Notes that such a call ended.
+    pub fn end_open_call(&self) {
+        self.address.open_calls.fetch_sub(1, Ordering::Relaxed);
+        self.all.open_calls.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// Notes that bytes came. `false` if they are too many; they are noted all the same, until they are given back.
     pub fn keep(&self, bytes: usize) -> bool {
         let of_address = self.address.bodies.fetch_add(bytes, Ordering::Relaxed) + bytes;
@@ -207,6 +225,24 @@ mod tests {
             Full::Address
         );
         assert!(ledger.seat(address("2001:db8:0:2::1")).is_ok());
+    }
+
+    #[test]
+    fn a_look_at_health_is_answered_though_others_watch_all_there_is_to_watch() {
+        let ledger = Ledger::new(99, 99);
+        let shares: Vec<_> = (0..8)
+            .map(|i| ledger.seat([192, 0, 2, i].into()).unwrap().share())
+            .collect();
+        for share in &shares {
+            for _ in 0..OPEN_CALLS_OF_AN_ADDRESS {
+                assert!(share.begin_open_call(false));
+            }
+            assert!(!share.begin_open_call(true), "one address takes its own");
+            share.end_open_call();
+        }
+        let probe = ledger.seat([192, 0, 2, 9].into()).unwrap().share();
+        assert!(!probe.begin_open_call(false));
+        assert!(probe.begin_open_call(true));
     }
 
     #[test]

@@ -39,6 +39,13 @@ pub(super) const TURN: usize = 16 * 1024;
 /// How many of the bytes that a connection sends each call accounts for, beside its body: twice its largest headers.
 pub(super) const BYTES_OF_A_CALL: i64 = 2 * MAX_HEADERS as i64;
 
+/// How many calls of health and reflection one address may have open: a watch of health for each of its connections.
+/// Anybody may open them, they need never end, and each keeps some kilobytes.
+pub(super) const OPEN_CALLS_OF_AN_ADDRESS: usize = 256;
+
+/// How many of them all addresses together may have open, unless it is a single look at health, which is always answered.
+pub(super) const OPEN_CALLS_OF_ALL: usize = 2048;
+
 /// How many bytes of bodies that are not complete yet one address may keep here. A body is kept from its first byte, before
 /// anybody knows whether its sender may call at all.
 pub(super) const BODIES_OF_AN_ADDRESS: usize = 4 * 1024 * 1024;

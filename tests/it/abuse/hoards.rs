@@ -100,6 +100,37 @@ pub(super) async fn connections(target: Target) -> String {
     format!("{} of 500 were taken", kept.len())
 }
 
+/// Streams that never end and need no key: watches of health, as many as the connections of an address have room for. Seen
+/// red without the bound on them, by memory.
+pub(super) async fn watches(target: Target) -> String {
+    let mut watching = Vec::new();
+    let head = call("/grpc.health.v1.Health/Watch", &[]);
+    let (mut open, mut refused) = (0, 0);
+    for _ in 0..CONNECTIONS {
+        let mut raw = taken(&target).await;
+        for i in 0..STREAMS {
+            let stream = 2 * i + 1;
+            let frames = [
+                frame(HEADERS, END_HEADERS, stream, &head),
+                frame(DATA, END_STREAM, stream, &[0; 5]),
+            ];
+            raw.send(&frames.concat()).await.unwrap();
+        }
+        let mut told = 0;
+        while told < STREAMS {
+            let frame = raw.next().await.expect("the connection is kept");
+            if frame.kind == HEADERS {
+                told += 1;
+                let is_end = frame.flags & END_STREAM != 0;
+                *(if is_end { &mut refused } else { &mut open }) += 1;
+            }
+        }
+        watching.push(raw);
+    }
+    assert!(open <= 256, "{open} are open");
+    format!("{open} are open, {refused} were refused")
+}
+
 /// A connection on which bodies are sent, no faster than HTTP/2 allows.
 struct Sender {
     raw: Raw,

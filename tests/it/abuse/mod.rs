@@ -15,6 +15,7 @@ async fn no_abuser_takes_the_server_from_those_who_use_it() {
     siege.under("a slow preface", hoards::slow_preface).await;
     siege.under("no SETTINGS", hoards::no_settings).await;
     siege.under("many connections", hoards::connections).await;
+    siege.under("watches of health", hoards::watches).await;
     siege.under("bodies that never come", hoards::bodies).await;
     siege.under("answers not read", hoards::unread).await;
     siege
