@@ -106,6 +106,55 @@ pub struct ServeArgs {
     /// Do not describe the services to whoever asks (gRPC reflection)
     #[arg(long, env = "CLAVIGER_NO_REFLECTION", value_parser = FalseyValueParser::new())]
     pub no_reflection: bool,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
+    pub transport: TransportArgs,
+}
+
+/// How much clients may hold, and for how long.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct TransportArgs {
+    /// How many connections to take at once, on each of the two addresses. More are closed as they come. Each takes a file
+    /// descriptor; where the system gives fewer, fewer are taken
+    #[arg(
+        long,
+        env = "CLAVIGER_MAX_CONNECTIONS",
+        value_name = "N",
+        default_value_t = 4096
+    )]
+    pub max_connections: usize,
+
+    /// How many of them from one address, an IPv6 network of 64 bits being one. Raise it where many clients come through
+    /// one proxy
+    #[arg(
+        long,
+        env = "CLAVIGER_MAX_CONNECTIONS_PER_ADDRESS",
+        value_name = "N",
+        default_value_t = 256
+    )]
+    pub max_connections_per_address: usize,
+
+    /// How many calls to work on at once, half of them at the most from one address. More are told to come back
+    /// (RESOURCE_EXHAUSTED); health is always answered
+    #[arg(
+        long,
+        env = "CLAVIGER_MAX_CALLS",
+        value_name = "N",
+        default_value_t = 8192
+    )]
+    pub max_calls: usize,
+
+    /// How long a call may take, its request included, if it does not ask for less (grpc-timeout)
+    #[arg(long, env = "CLAVIGER_CALL_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = interval)]
+    pub call_timeout: Duration,
+
+    /// For how long to keep a connection, a tenth more or less, so that clients spread anew. Calls in flight are finished
+    #[arg(long, env = "CLAVIGER_CONNECTION_AGE", value_name = "TIME", default_value = "5m", value_parser = interval)]
+    pub connection_age: Duration,
 }
 
 /// An address to listen on.
@@ -114,7 +163,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "must be IP:PORT, such as 127.0.0.1:7700 or [::1]:7700".to_owned())
 }
 
-/// A span that is not zero: to look without a pause would keep a core busy.
+/// A span that is not zero: to look without a pause would keep a core busy, and in no time nothing can be done.
 fn interval(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("must not be zero".to_owned()),

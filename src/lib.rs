@@ -27,6 +27,7 @@ pub mod readiness;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod transport;
 pub mod verify;
 
 /// What goes over the wire, as generated from `proto/`.

@@ -1,7 +1,6 @@
 //! The server: everything put together, from the first byte to the last call.
 
 use std::fs::File;
-use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,17 +10,20 @@ use prost_types::FileDescriptorSet;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::server::NamedService;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::service::Routes;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::authority::Authority;
-use crate::config::ServeArgs;
+use crate::config::{ServeArgs, TransportArgs};
 use crate::data_dir::DataDir;
 use crate::domain::clock::Clock;
-use crate::grpc::{Admin, Callers, KeyAdminService, KeyVerifyService, Pages, RealmAdminService};
+use crate::grpc::{
+    Admin, Callers, Guard, KeyAdminService, KeyVerifyService, Pages, RealmAdminService,
+};
 use crate::hashing::Roots;
 use crate::http;
 use crate::mirror::{Feed, Mirror};
@@ -31,6 +33,10 @@ use crate::pb::claviger::v1::key_verify_server::KeyVerifyServer;
 use crate::pb::claviger::v1::realm_admin_server::RealmAdminServer;
 use crate::readiness::Readiness;
 use crate::store::Store;
+use crate::transport;
+
+/// The largest message that health and reflection take, in bytes: the name of a service or a symbol. Anybody may send one.
+const MAX_OPEN_MESSAGE: usize = 4 * 1024;
 
 /// The largest message that the hot service takes, in bytes.
 const MAX_VERIFY_MESSAGE: usize = 64 * 1024;
@@ -79,9 +85,6 @@ pub enum ServeError {
     /// The keys could not be loaded.
     #[error("the keys could not be loaded: {0}")]
     Load(#[from] crate::store::Error),
-    /// The transport failed.
-    #[error("serving failed: {0}")]
-    Transport(#[from] tonic::transport::Error),
     /// A part of the server ended that never should.
     #[error("the {0} has failed; the log says why")]
     Failed(&'static str),
@@ -123,7 +126,9 @@ impl Listeners {
 /// A server that does not answer yet.
 pub struct Server {
     listeners: Listeners,
-    router: Router,
+    guard: Guard,
+    transport: TransportArgs,
+    stop_serving: CancellationToken,
     health: HealthReporter,
     readiness: watch::Sender<Readiness>,
     feed: Feed,
@@ -176,13 +181,9 @@ impl Server {
         let (v1, v1alpha) = reflection(args.no_reflection)?;
         let key_verify =
             KeyVerifyService::new(Arc::clone(&mirror), peppers, clock.clone(), callers);
-        let router = tonic::transport::Server::builder()
-            .http2_keepalive_interval(Some(Duration::from_secs(30)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-            .max_concurrent_streams(1_024)
-            .add_service(health_service)
-            .add_optional_service(v1)
-            .add_optional_service(v1alpha)
+        let mut services = Routes::builder();
+        services
+            .add_service(health_service.max_decoding_message_size(MAX_OPEN_MESSAGE))
             .add_service(
                 KeyVerifyServer::new(key_verify).max_decoding_message_size(MAX_VERIFY_MESSAGE),
             )
@@ -194,9 +195,25 @@ impl Server {
                 RealmAdminServer::new(RealmAdminService::new(admin))
                     .max_decoding_message_size(MAX_ADMIN_MESSAGE),
             );
+        if let Some(v1) = v1 {
+            services.add_service(v1.max_decoding_message_size(MAX_OPEN_MESSAGE));
+        }
+        if let Some(v1alpha) = v1alpha {
+            services.add_service(v1alpha.max_decoding_message_size(MAX_OPEN_MESSAGE));
+        }
+        let stop_serving = CancellationToken::new();
+        let transport = transport::within_descriptors(args.transport);
+        let guard = Guard::new(
+            services.routes().prepare(),
+            transport.max_calls,
+            transport.call_timeout,
+            stop_serving.clone(),
+        );
         Ok(Self {
             listeners,
-            router,
+            guard,
+            transport,
+            stop_serving,
             health,
             readiness: watch::Sender::new(Readiness::Starting),
             feed,
@@ -235,7 +252,9 @@ impl Server {
     pub async fn run(self, mut stop: mpsc::Receiver<Stop>) -> Result<(), ServeError> {
         let Self {
             listeners: Listeners { grpc, http },
-            router,
+            guard,
+            transport,
+            stop_serving,
             mut health,
             readiness,
             mut feed,
@@ -248,17 +267,25 @@ impl Server {
             drain_timeout,
             lock,
         } = self;
-        let (stop_serving, serving_stops) = watch::channel(false);
         let (stop_feed, feed_stops) = watch::channel(false);
-        let mut serving = tokio::spawn(router.serve_with_incoming_shutdown(
-            TcpIncoming::from(grpc).with_nodelay(Some(true)),
-            told(serving_stops.clone()),
+        // However this ends, nobody is served after it.
+        let _served_until_here = stop_serving.clone().drop_guard();
+        let mut serving = tokio::spawn(transport::accept(
+            grpc,
+            transport,
+            stop_serving.clone(),
+            move |accepted| {
+                let guard = guard.clone();
+                accepted.http2(move |peer| guard.towards(peer))
+            },
         ));
-        let probes = tokio::spawn(
-            axum::serve(http, http::router(readiness.subscribe()))
-                .with_graceful_shutdown(told(serving_stops))
-                .into_future(),
-        );
+        let router = http::router(readiness.subscribe());
+        let probes = tokio::spawn(transport::accept(
+            http,
+            transport,
+            stop_serving.clone(),
+            move |accepted| accepted.http1(router.clone()),
+        ));
 
         let loading = std::time::Instant::now();
         tokio::select! {
@@ -287,9 +314,7 @@ impl Server {
         let asked = tokio::select! {
             asked = stop.recv() => asked.unwrap_or(Stop::Now),
             // Neither ends by itself unless it failed, and without either this is no server.
-            ended = &mut serving => return Err(ended.map_or(ServeError::Failed("transport"), |ended| {
-                ended.map_or_else(ServeError::Transport, |()| ServeError::Failed("transport"))
-            })),
+            _ = &mut serving => return Err(ServeError::Failed("transport")),
             _ = &mut feeding => return Err(ServeError::Failed("feed")),
         };
         tracing::info!(?asked, "stopping");
@@ -303,7 +328,7 @@ impl Server {
                 Some(_) = stop.recv() => {}
             }
         }
-        stop_serving.send_replace(true);
+        stop_serving.cancel();
         // An open Watch of health would keep the transport open for ever.
         for name in HEALTH_NAMES {
             health.clear_service_status(name).await;
@@ -323,7 +348,7 @@ impl Server {
 
 /// Waits for the calls in flight, and for the changes that go on though their callers have gone; but not for ever.
 async fn finish(
-    serving: &mut JoinHandle<Result<(), tonic::transport::Error>>,
+    serving: &mut JoinHandle<()>,
     changes: &TaskTracker,
     patience: Duration,
     stop: &mut mpsc::Receiver<Stop>,
@@ -351,10 +376,6 @@ async fn mark_time(store: Store, clock: Clock) {
             tracing::warn!(%error, "the time could not be written down");
         }
     }
-}
-
-async fn told(mut stops: watch::Receiver<bool>) {
-    let _ = stops.wait_for(|stop| *stop).await;
 }
 
 async fn tell_health(health: &HealthReporter, status: ServingStatus) {

@@ -59,5 +59,16 @@ pub fn start(args: &LogArgs) -> Result<(), String> {
     } else {
         logs.json().flatten_event(true).init();
     }
+    log_panics();
     Ok(())
+}
+
+/// A panic is logged like everything else, and only here. What was put together for it is left out, as it may hold
+/// anything; what stands in the source may be said.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let said = panic.payload().downcast_ref::<&'static str>();
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(place, said, "a panic, which is a bug in claviger");
+    }));
 }

@@ -17,6 +17,7 @@ macro_rules! changed {
 mod callers;
 mod convert;
 mod fields;
+mod guard;
 mod key_admin;
 mod key_verify;
 mod page;
@@ -28,6 +29,7 @@ mod turns;
 use std::sync::Arc;
 
 pub use callers::Callers;
+pub use guard::Guard;
 pub use key_admin::KeyAdminService;
 pub use key_verify::KeyVerifyService;
 pub use page::Pages;

@@ -158,6 +158,68 @@ pub(super) fn internal() -> Status {
     error(Code::Internal, "internal error", info("INTERNAL"))
 }
 
+/// As many calls are worked on as may be.
+pub(super) fn too_many_calls() -> Status {
+    error(
+        Code::ResourceExhausted,
+        "this server works on as many calls as it takes at once; try again",
+        retry("TOO_MANY_CALLS", RETRY_SOON),
+    )
+}
+
+/// The caller's address has too many bytes of unfinished requests here, or all have.
+pub(super) fn too_many_bodies() -> Status {
+    error(
+        Code::ResourceExhausted,
+        "too many requests are being sent here that are not complete; try again",
+        retry("TOO_MANY_BODIES", RETRY_SOON),
+    )
+}
+
+/// The time is over that the caller gave the call.
+pub(super) fn deadline_exceeded() -> Status {
+    error(
+        Code::DeadlineExceeded,
+        "the call's deadline is over; a change that it began may still be made",
+        info("DEADLINE_EXCEEDED"),
+    )
+}
+
+/// The time is over that the server gives a call.
+pub(super) fn call_too_long() -> Status {
+    error(
+        Code::DeadlineExceeded,
+        "the call took longer than this server lets one take; a change that it began may still be made",
+        info("CALL_TOO_LONG"),
+    )
+}
+
+/// There is no such method.
+pub(super) fn no_such_method() -> Status {
+    error(
+        Code::Unimplemented,
+        "there is no such method",
+        info("NO_SUCH_METHOD"),
+    )
+}
+
+/// What tonic itself answered, with a reason for programs, and the code by which gRPC's other servers tell it.
+pub(super) fn of_tonic(code: Code, message: &str) -> Status {
+    match code {
+        // Malformed protobuf, no message, a message cut short: tonic calls "internal" what only a client can do wrong. What
+        // is our own fault says so with details.
+        Code::Internal => error(
+            Code::InvalidArgument,
+            format!("the request cannot be read: {message}"),
+            info("MALFORMED_REQUEST"),
+        ),
+        Code::OutOfRange => error(Code::ResourceExhausted, message, info("MESSAGE_TOO_LARGE")),
+        Code::Unimplemented if message.is_empty() => no_such_method(),
+        Code::Unimplemented => error(code, message, info("UNIMPLEMENTED")),
+        other => error(other, message, info("TRANSPORT")),
+    }
+}
+
 /// An error as it stands inside a message.
 pub(super) fn as_message(status: &Status) -> tonic_types::Status {
     use prost::Message;

@@ -1,16 +1,19 @@
 //! The tests of the running service: the real server, over real sockets, on a real store. Nothing here waits for a fixed
 //! time; what must come about is asked for until it has, or a deadline has passed.
 
+mod abuse;
 mod callers;
 mod crash;
 mod delegation;
 mod fixtures;
 mod garbage;
 mod history;
+mod paths;
 mod python;
 mod secrets;
 mod sequences;
 mod starting;
 mod stopping;
 mod tour;
+mod transport;
 mod writers;
