@@ -1,6 +1,5 @@
 //! The server: everything put together, from the first byte to the last call.
 
-use std::fs::File;
 use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use prost_types::FileDescriptorSet;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::server::NamedService;
 use tonic::transport::server::{Router, TcpIncoming};
 use tonic_health::ServingStatus;
@@ -19,10 +18,10 @@ use tonic_health::server::HealthReporter;
 
 use crate::authority::Authority;
 use crate::config::ServeArgs;
-use crate::data_dir::DataDir;
 use crate::domain::clock::Clock;
 use crate::grpc::{Admin, Callers, KeyAdminService, KeyVerifyService, Pages, RealmAdminService};
 use crate::hashing::Roots;
+use crate::home::{Home, Lock};
 use crate::http;
 use crate::mirror::{Feed, Mirror};
 use crate::pb::DESCRIPTORS;
@@ -85,6 +84,12 @@ pub enum ServeError {
     /// A part of the server ended that never should.
     #[error("the {0} has failed; the log says why")]
     Failed(&'static str),
+    /// Another process serves this database now.
+    #[error(
+        "another claviger took the database over while this one could not reach it; replicas are not supported yet, so this \
+         one ends"
+    )]
+    Usurped,
     /// The reflection service could not be made.
     #[error("the services cannot be described: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -134,25 +139,25 @@ pub struct Server {
     changes: TaskTracker,
     drain_delay: Duration,
     drain_timeout: Duration,
-    /// Keeps the directory to this process.
-    lock: File,
+    /// Keeps every other process away.
+    lock: Lock,
 }
 
 impl Server {
     /// Puts everything together. Health says NOT_SERVING until [`Server::run`] has loaded the keys.
     pub async fn new(
         args: &ServeArgs,
-        data: DataDir,
+        home: Home,
         listeners: Listeners,
     ) -> Result<Self, ServeError> {
-        let DataDir {
+        let Home {
             store,
             peppers,
             clock,
             head,
             roots,
             lock,
-        } = data;
+        } = home;
         let feed = Feed::new(store.clone(), clock.clone(), args.poll_interval);
         let mirror = feed.mirror();
         let callers = Callers::new(Arc::clone(&mirror), Arc::clone(&peppers), clock.clone());
@@ -259,9 +264,11 @@ impl Server {
                 .into_future(),
         );
 
+        let mut locked = AbortOnDropHandle::new(tokio::spawn(lock.keep()));
         let loading = std::time::Instant::now();
         tokio::select! {
             loaded = feed.load() => loaded?,
+            _ = &mut locked => return Err(ServeError::Usurped),
             _ = stop.recv() => {
                 tracing::info!("stopped while starting");
                 return Ok(());
@@ -290,6 +297,7 @@ impl Server {
                 ended.map_or_else(ServeError::Transport, |()| ServeError::Failed("transport"))
             })),
             _ = &mut feeding => return Err(ServeError::Failed("feed")),
+            _ = &mut locked => return Err(ServeError::Usurped),
         };
         tracing::info!(?asked, "stopping");
         watching.abort();
@@ -314,7 +322,8 @@ impl Server {
         if tokio::time::timeout(CLOSING, store.close()).await.is_err() {
             tracing::warn!("the store did not close in time; what was acknowledged is safe");
         }
-        drop(lock);
+        locked.abort();
+        let _ = locked.await;
         tracing::info!("stopped");
         Ok(())
     }

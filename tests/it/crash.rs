@@ -7,11 +7,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use claviger::pb::claviger::v1 as pb;
-use claviger::store::Store;
 use pb::Verdict;
 use tonic::Code;
 
-use super::fixtures::{Api, Program, from_env};
+use super::fixtures::{Api, Engine, Place, Program, from_env};
 
 const WRITERS: usize = 8;
 
@@ -36,9 +35,9 @@ enum Known {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_by_a_kill_at_any_moment() {
     let cycles = from_env("CLAVIGER_TEST_KILLS", 200);
-    let dir = tempfile::tempdir().unwrap();
+    let place = Place::on(Engine::Sqlite);
     let mut journal: HashMap<String, Journal> = HashMap::new();
-    let mut program = Program::serve(dir.path(), &["--log", "error,claviger=info"]);
+    let mut program = Program::serve(&place, &["--log", "error,claviger=info"]);
     program.api().make_demo().await;
     for cycle in 0..cycles {
         let api = program.api();
@@ -56,7 +55,7 @@ async fn nothing_acknowledged_is_lost_by_a_kill_at_any_moment() {
                 journal.insert(id, entry);
             }
         }
-        program = Program::serve(dir.path(), &["--log", "error,claviger=info"]);
+        program = Program::serve(&place, &["--log", "error,claviger=info"]);
         let mut api = program.api();
         for id in &touched {
             check(&mut api, id, &journal[id]).await;
@@ -71,9 +70,7 @@ async fn nothing_acknowledged_is_lost_by_a_kill_at_any_moment() {
         deleted += usize::from(entry.deleted == Known::Yes);
     }
     program.kill();
-    let store = Store::open_sqlite(&dir.path().join("data/claviger.db"))
-        .await
-        .unwrap();
+    let store = place.open().await.store;
     let (events, first, last) = store.snapshot().await.unwrap().history().await.unwrap();
     assert_eq!(
         (first.as_u64(), last.as_u64()),
