@@ -348,7 +348,10 @@ on_both_engines! {
         assert_eq!(snapshot.find_realm_of_key(bad.id).await.unwrap(), Some(realm_id("demo")));
         assert_eq!(snapshot.list_keys(&all_keys()).await.unwrap().items.len(), 1);
         let mut read = BTreeMap::new();
-        snapshot.each_key(|id, key| drop(read.insert(id, key.is_ok()))).await.unwrap();
+        snapshot
+            .each_key(|id, key| read.extend([(id, key.is_ok())]))
+            .await
+            .unwrap();
         assert_eq!(read, BTreeMap::from([(bad.id, false), (good.id, true)]));
         assert!(matches!(snapshot.find_realm(&realm_id("other")).await, Err(Error::Corrupt(_))));
         assert_eq!(snapshot.all_realms().await.unwrap().len(), 1);
