@@ -22,8 +22,8 @@ pub struct PlaceArgs {
     )]
     pub data_dir: PathBuf,
 
-    /// A PostgreSQL database instead, 14 or later: postgres://USER@HOST/DATABASE. Its password is better left to PGPASSWORD or
-    /// ~/.pgpass. Off this machine the connection is encrypted and the server's certificate verified
+    /// A PostgreSQL database instead, 14 or later, such as `postgres://USER@HOST/DATABASE`. Its password is better left to
+    /// PGPASSWORD or ~/.pgpass. Off this machine the connection is encrypted and the server's certificate verified
     #[arg(
         long,
         env = "CLAVIGER_DATABASE_URL",

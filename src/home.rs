@@ -38,7 +38,7 @@ pub enum Lock {
     /// The lock of a data directory, for as long as the file is open.
     Directory(File),
     /// The lock of a shared database.
-    Database(DatabaseLock),
+    Database(Box<DatabaseLock>),
 }
 
 /// What to do if there is no authority yet.
@@ -165,7 +165,7 @@ impl<'a> Claim<'a> {
                 if !make && !lock.has_store().await? {
                     return Err(HomeError::Empty(Place::Database));
                 }
-                Lock::Database(lock)
+                Lock::Database(Box::new(lock))
             }
         };
         Ok(Self { args, lock })

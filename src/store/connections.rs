@@ -126,7 +126,7 @@ impl PgTransaction {
     /// Notes how a statement ended.
     pub(super) fn ended<T>(
         &mut self,
-        statement: Statement,
+        statement: &Statement,
         outcome: Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
         self.whole = statement.was_whole && outcome.is_ok();
@@ -147,7 +147,7 @@ impl PgTransaction {
                 Ok(())
             })
             .await;
-        self.ended(statement, outcome)?;
+        self.ended(&statement, outcome)?;
         let connection = self.connection.take().expect("not given back yet");
         self.connections.lock_idle().push(connection);
         Ok(())

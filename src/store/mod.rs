@@ -75,7 +75,7 @@ macro_rules! on {
             $crate::store::Session::Postgres(transaction) => {
                 let ($conn, statement) = transaction.begin_statement();
                 let outcome = statement.within($statement).await;
-                transaction.ended(statement, outcome)
+                transaction.ended(&statement, outcome)
             }
         }
     };
@@ -119,7 +119,7 @@ macro_rules! for_each_row {
                     }
                 };
                 drop(rows);
-                transaction.ended(statement, outcome)
+                transaction.ended(&statement, outcome)
             }
         }
     };

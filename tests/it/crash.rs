@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use claviger::domain::clock::Clock;
@@ -13,6 +14,7 @@ use claviger::mirror::Feed;
 use claviger::pb::claviger::v1 as pb;
 use claviger::store::Store;
 use pb::Verdict;
+use tokio::task::JoinHandle;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -158,19 +160,31 @@ fn moment(cycle: usize) -> Duration {
     Duration::from_micros(1_000 + (cycle as u64 * 79_193) % 250_000)
 }
 
-/// Clients that change things until they are hindered.
-struct Writers(Vec<tokio::task::JoinHandle<Journal>>);
+/// Clients that change things until they are hindered, or told to stop.
+struct Writers {
+    writing: Vec<JoinHandle<Journal>>,
+    stop: Arc<AtomicBool>,
+}
 
 impl Writers {
     fn start(api: &Api, cycle: usize) -> Self {
-        let write = |writer| tokio::spawn(write(api.clone(), cycle * WRITERS + writer));
-        Self((0..WRITERS).map(write).collect())
+        let stop = Arc::new(AtomicBool::new(false));
+        let write = |writer| {
+            let seed = cycle * WRITERS + writer;
+            tokio::spawn(write(api.clone(), seed, Arc::clone(&stop)))
+        };
+        Self {
+            writing: (0..WRITERS).map(write).collect(),
+            stop,
+        }
     }
 
-    /// Waits until all are hindered, and notes what they know; answers with the keys that they touched.
+    /// Waits until all have stopped, and notes what they know; answers with the keys that they touched.
     async fn finish(self, journal: &mut Journal) -> Vec<String> {
+        // A server that is away for a moment only may hinder nobody.
+        self.stop.store(true, Ordering::Relaxed);
         let mut touched = Vec::new();
-        for writer in self.0 {
+        for writer in self.writing {
             let Journal {
                 keys,
                 issued_perhaps,
@@ -183,10 +197,13 @@ impl Writers {
     }
 }
 
-/// Issues, revokes and deletes until it is not answered; answers with what it knows.
-async fn write(mut api: Api, seed: usize) -> Journal {
+/// Issues, revokes and deletes until it is not answered or told to stop; answers with what it knows.
+async fn write(mut api: Api, seed: usize, stop: Arc<AtomicBool>) -> Journal {
     let mut journal = Journal::default();
     for step in seed.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
         let issued = match api.keys.issue_key(issue_request()).await {
             Ok(issued) => issued.into_inner(),
             Err(status) => {

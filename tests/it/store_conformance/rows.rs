@@ -36,10 +36,10 @@ on_both_engines! {
             change.put_project(&project("web", "acme")).await.unwrap();
         }).await;
         let mut changed = partner("acme");
-        changed.display_name = ODD.to_owned();
+        ODD.clone_into(&mut changed.display_name);
         changed.suspended = true;
         let mut renamed = project("web", "acme");
-        renamed.display_name = ODD.to_owned();
+        ODD.clone_into(&mut renamed.display_name);
         let second = world.put(async |change| {
             change.put_partner(&changed).await.unwrap();
             change.put_project(&renamed).await.unwrap();
@@ -112,7 +112,7 @@ on_both_engines! {
     async fn a_key_is_found_again_with_every_odd_character_and_big_number(engine: Engine) {
         let world = World::new(engine).await;
         let mut odd = key(1);
-        odd.name = ODD.to_owned();
+        ODD.clone_into(&mut odd.name);
         odd.labels = (0..32).map(|i| (format!("{ODD}{i}"), format!(r#"{{"a": [[["{i}"]]], "b": null}}"#))).collect();
         odd.allowed_cidrs = vec!["2001:db8::/32".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
         odd.created_at = at(i64::MIN);
