@@ -66,8 +66,7 @@ fn assert_says_what_to_do(began: Instant, refused: &Status) {
     }
 }
 
-/// Seen red with the driver's own pool in place of `Connections`: its places go one after the other, and nothing works any
-/// more when the network does.
+/// Seen red without the deadline in `within`: the calls then hang.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_the_database_is_away_verification_goes_on_and_afterwards_everything_does() {
     let remote = Remote::start().await;
@@ -134,6 +133,9 @@ async fn a_change_that_the_network_swallowed_does_not_hold_up_the_others_for_eve
         .unwrap();
     remote.proxy.set(Traffic::Swallowed);
     drop(change);
+    let began = Instant::now();
+    let refused = remote.service.api().keys.issue_key(issue_request()).await;
+    assert_says_what_to_do(began, &refused.err().expect("the database is away"));
     remote.proxy.set(Traffic::Flows);
     remote.issue_again().await;
     remote.service.stop().await;
@@ -158,7 +160,7 @@ async fn a_commit_whose_answer_is_lost_is_unknown_and_comes_into_force_if_it_was
     remote.service.stop().await;
 }
 
-/// Seen red with a `statement_timeout` on the feed's connection, and with one deadline for all rows.
+/// Seen red with a `statement_timeout` on the feed's connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_that_takes_longer_than_an_answer_may_is_not_cut_short() {
     let service = Service::start(Engine::Postgres).await;
@@ -173,12 +175,9 @@ async fn a_load_that_takes_longer_than_an_answer_may_is_not_cut_short() {
          FROM (SELECT id, facts, gen_random_uuid() AS new FROM keys, generate_series(1, 40000) WHERE realm = 'demo') AS many",
     );
     let began = Instant::now();
-    let flags = ["--database-timeout", "200ms"];
+    let flags = ["--database-timeout", "500ms"];
     let service = Service::start_with(place, Clock::system(), &operator, &flags).await;
-    assert!(
-        began.elapsed() > Duration::from_millis(200),
-        "the load is long enough to tell"
-    );
+    assert!(began.elapsed() > TIMEOUT, "the load is long enough to tell");
     assert!(service.mirror.index().len() > 40_000);
     assert_eq!(service.api().verdict(&key).await, Verdict::Allowed);
     service.stop().await;
@@ -240,7 +239,7 @@ async fn of_several_that_start_at_once_exactly_one_founds_and_serves() {
     assert_eq!(keys.len(), 1);
 }
 
-/// Seen red without `take_again`: the second server is then let in beside the first.
+/// Seen red without `take_again`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lock_whose_connection_is_lost_is_taken_again() {
     let service = Service::start(Engine::Postgres).await;

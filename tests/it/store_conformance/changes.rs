@@ -88,7 +88,6 @@ on_both_engines! {
         assert_eq!(waiting.await.unwrap(), (Revision::from(3), true));
     }
 
-    /// Seen red on PostgreSQL with a sequence in the counter's place.
     async fn revisions_have_no_gaps_and_times_only_rise_under_many_writers(engine: Engine) {
         let world = World::new(engine).await;
         let writers: Vec<_> = (0..16u8)
