@@ -1,5 +1,6 @@
 //! What only a shared database can do to a server: be away, be slow, be somebody else's.
 
+use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -183,7 +184,7 @@ async fn a_load_that_takes_longer_than_an_answer_may_is_not_cut_short() {
     service.stop().await;
 }
 
-/// Seen red without the lock: two of them serve.
+/// Seen red without the lock: they then get into each other's way while they make the schema or the pepper.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_several_that_start_at_once_exactly_one_founds_and_serves() {
     let place = Place::on(Engine::Postgres);
@@ -197,14 +198,18 @@ async fn of_several_that_start_at_once_exactly_one_founds_and_serves() {
             let mut command = claviger(&line);
             command.stdin(std::process::Stdio::null());
             command.stdout(std::process::Stdio::null());
-            command.stderr(std::process::Stdio::null());
+            command.stderr(std::process::Stdio::piped());
             command.spawn().unwrap()
         })
         .collect();
     eventually("all but one are refused", async || {
         starters.retain_mut(|starter| match starter.try_wait().unwrap() {
             Some(status) => {
-                assert_eq!(status.code(), Some(BAD_CONFIGURATION));
+                let mut said = String::new();
+                let mut stderr = starter.stderr.take().unwrap();
+                stderr.read_to_string(&mut said).unwrap();
+                assert_eq!(status.code(), Some(BAD_CONFIGURATION), "{said}");
+                assert!(said.contains("another claviger process"), "{said}");
                 false
             }
             None => true,
