@@ -35,14 +35,14 @@ impl Store {
     /// Opens the first change of all; `None` if the store has a history already.
     pub async fn found(&self, genesis: &Genesis) -> Result<Option<Change>, Error> {
         let mut write = self.write().await?;
-        let made: Option<i64> = on!(write.session, conn => sqlx::query_scalar(
-                "INSERT INTO authority (one, revision, clock, pepper, seal) VALUES (1, 0, $1, $2, $3)
+        let made: Option<i64> = on!(write.session, |conn| sqlx::query_scalar(
+            "INSERT INTO authority (one, revision, clock, pepper, seal) VALUES (1, 0, $1, $2, $3)
                  ON CONFLICT (one) DO NOTHING RETURNING one",
-            )
-            .bind(genesis.time.as_micros())
-            .bind(i64::from(genesis.pepper))
-            .bind(genesis.seal.to_vec())
-            .fetch_optional(&mut *conn))?;
+        )
+        .bind(genesis.time.as_micros())
+        .bind(i64::from(genesis.pepper))
+        .bind(genesis.seal.to_vec())
+        .fetch_optional(&mut *conn))?;
         if made.is_none() {
             return Ok(None);
         }
@@ -79,16 +79,18 @@ impl Store {
 impl Snapshot {
     /// The authority's row and the last change; `None` if no change was ever made.
     pub async fn head(&mut self) -> Result<Option<Head>, Error> {
-        let row: Option<(i64, i64, i64, Vec<u8>)> = on!(self.session, conn => sqlx::query_as(
-                "SELECT a.revision, e.stamp, a.clock, a.seal
+        let row: Option<(i64, i64, i64, Vec<u8>)> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT a.revision, e.stamp, a.clock, a.seal
                  FROM authority AS a JOIN events AS e ON e.revision = a.revision",
-            )
-            .fetch_optional(&mut *conn))?;
+        )
+        .fetch_optional(&mut *conn))?;
         let Some((last, stamp, clock, seal)) = row else {
             return Ok(None);
         };
-        let peppers: Vec<(i64, Vec<u8>)> = on!(self.session, conn =>
-            sqlx::query_as("SELECT version, canary FROM peppers").fetch_all(&mut *conn))?;
+        let peppers: Vec<(i64, Vec<u8>)> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT version, canary FROM peppers"
+        )
+        .fetch_all(&mut *conn))?;
         Ok(Some(Head {
             revision: revision(last),
             stamp,
@@ -103,8 +105,10 @@ impl Snapshot {
 
     /// The number of the last change.
     pub async fn revision(&mut self) -> Result<Revision, Error> {
-        let last: i64 = on!(self.session, conn =>
-            sqlx::query_scalar("SELECT revision FROM authority").fetch_one(&mut *conn))?;
+        let last: i64 = on!(self.session, |conn| sqlx::query_scalar(
+            "SELECT revision FROM authority"
+        )
+        .fetch_one(&mut *conn))?;
         Ok(revision(last))
     }
 
@@ -115,21 +119,26 @@ impl Snapshot {
         &mut self,
         now: Timestamp,
     ) -> Result<(Revision, Timestamp, u32), Error> {
-        let (next, time, pepper): (i64, i64, i64) = on!(self.session, conn => sqlx::query_as(
+        let (next, time, pepper): (i64, i64, i64) = on!(self.session, |conn| {
+            sqlx::query_as(
                 "UPDATE authority
                  SET revision = revision + 1, clock = CASE WHEN clock < $1 THEN $1 ELSE clock + 1 END
                  RETURNING revision, clock, pepper",
             )
             .bind(now.as_micros())
-            .fetch_one(&mut *conn))?;
+            .fetch_one(&mut *conn)
+        })?;
         Ok((revision(next), Timestamp::from_micros(time), pepper as u32))
     }
 
     /// How many events there are, and the first and the last revision among them: without gaps, the one follows from the
     /// others.
     pub async fn history(&mut self) -> Result<(u64, Revision, Revision), Error> {
-        let (count, first, last): (i64, Option<i64>, Option<i64>) = on!(self.session, conn =>
-            sqlx::query_as("SELECT count(*), min(revision), max(revision) FROM events").fetch_one(&mut *conn))?;
+        let (count, first, last): (i64, Option<i64>, Option<i64>) =
+            on!(self.session, |conn| sqlx::query_as(
+                "SELECT count(*), min(revision), max(revision) FROM events"
+            )
+            .fetch_one(&mut *conn))?;
         Ok((
             count as u64,
             revision(first.unwrap_or(0)),

@@ -107,13 +107,13 @@ impl Snapshot {
             Option<String>,
             Option<Uuid>,
         );
-        let rows: Vec<Row> = on!(self.session, conn => sqlx::query_as(
-                "SELECT revision, stamp, kind, realm, partner, project, key_id
+        let rows: Vec<Row> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT revision, stamp, kind, realm, partner, project, key_id
                  FROM events WHERE revision >= $1 ORDER BY revision LIMIT $2",
-            )
-            .bind(stored(first))
-            .bind(i64::from(limit))
-            .fetch_all(&mut *conn))?;
+        )
+        .bind(stored(first))
+        .bind(i64::from(limit))
+        .fetch_all(&mut *conn))?;
         Ok(rows
             .into_iter()
             .map(
@@ -136,33 +136,35 @@ impl Snapshot {
         &mut self,
         filter: &EventFilter,
     ) -> Result<Page<Event, Revision>, Error> {
-        let rows: Vec<EventRow> = on!(self.session, conn => async {
-                    let mut query = QueryBuilder::new(
-                        "SELECT revision, time, actor, peer, kind, realm, partner, project, key_id, detail FROM events WHERE TRUE",
-                    );
-                    if let Some(realm) = &filter.realm {
-                        query.push(" AND realm = ").push_bind(realm.as_str());
-                    }
-                    if let Some(partner) = &filter.partner {
-                        query.push(" AND partner = ").push_bind(partner.as_str());
-                    }
-                    if let Some(key) = filter.key {
-                        query.push(" AND key_id = ").push_bind(key.as_uuid());
-                    }
-                    if let Some(kind) = filter.kind {
-                        query.push(" AND kind = ").push_bind(kind.as_str());
-                    }
-                    if let Some(from) = filter.from {
-                        query.push(" AND time >= ").push_bind(from.as_micros());
-                    }
-                    if let Some(until) = filter.until {
-                        query.push(" AND time < ").push_bind(until.as_micros());
-                    }
-                    if let Some(before) = filter.before {
-                        query.push(" AND revision < ").push_bind(stored(before));
-                    }
-                    query.push(" ORDER BY revision DESC LIMIT ").push_bind(page_and_one(filter.limit));
-                    query.build_query_as().fetch_all(&mut *conn).await
+        let rows: Vec<EventRow> = on!(self.session, |conn| async {
+            let mut query = QueryBuilder::new(
+                "SELECT revision, time, actor, peer, kind, realm, partner, project, key_id, detail FROM events WHERE TRUE",
+            );
+            if let Some(realm) = &filter.realm {
+                query.push(" AND realm = ").push_bind(realm.as_str());
+            }
+            if let Some(partner) = &filter.partner {
+                query.push(" AND partner = ").push_bind(partner.as_str());
+            }
+            if let Some(key) = filter.key {
+                query.push(" AND key_id = ").push_bind(key.as_uuid());
+            }
+            if let Some(kind) = filter.kind {
+                query.push(" AND kind = ").push_bind(kind.as_str());
+            }
+            if let Some(from) = filter.from {
+                query.push(" AND time >= ").push_bind(from.as_micros());
+            }
+            if let Some(until) = filter.until {
+                query.push(" AND time < ").push_bind(until.as_micros());
+            }
+            if let Some(before) = filter.before {
+                query.push(" AND revision < ").push_bind(stored(before));
+            }
+            query
+                .push(" ORDER BY revision DESC LIMIT ")
+                .push_bind(page_and_one(filter.limit));
+            query.build_query_as().fetch_all(&mut *conn).await
         })?;
         Ok(Page::new(
             rows,

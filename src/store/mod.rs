@@ -66,7 +66,7 @@ enum Session {
 /// Waits for a statement on the connection of either engine; on the shared one, not for longer than it may take. The compiler
 /// checks the statement once for each.
 macro_rules! on {
-    ($session:expr, $conn:ident => $statement:expr) => {
+    ($session:expr, |$conn:ident| $statement:expr) => {
         match &mut $session {
             $crate::store::Session::Sqlite(transaction) => {
                 let $conn = &mut **transaction;
@@ -85,14 +85,16 @@ use on;
 /// The same for a statement that answers with nothing.
 macro_rules! execute {
     ($session:expr, $statement:expr) => {
-        on!($session, conn => async { $statement.execute(&mut *conn).await.map(drop) })
+        on!($session, |conn| async {
+            $statement.execute(&mut *conn).await.map(drop)
+        })
     };
 }
 use execute;
 
 /// The same for a stream of rows, of which each has the time that a statement may take.
 macro_rules! for_each_row {
-    ($session:expr, $conn:ident => $rows:expr, $row:ident => $each:expr) => {
+    ($session:expr, |$conn:ident| $rows:expr, |$row:ident| $each:expr) => {
         match &mut $session {
             $crate::store::Session::Sqlite(transaction) => {
                 let $conn = &mut **transaction;

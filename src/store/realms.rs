@@ -34,17 +34,21 @@ type ProjectCells = (String, String, String, String, i64, i64);
 impl Snapshot {
     /// The realm of this id.
     pub async fn find_realm(&mut self, id: &RealmId) -> Result<Option<RealmRow>, Error> {
-        let row: Option<RealmCells> = on!(self.session, conn => sqlx::query_as("SELECT id, definition, revision, created_at FROM realms WHERE id = $1")
-                .bind(id.as_str())
-                .fetch_optional(&mut *conn))?;
+        let row: Option<RealmCells> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT id, definition, revision, created_at FROM realms WHERE id = $1"
+        )
+        .bind(id.as_str())
+        .fetch_optional(&mut *conn))?;
         row.map(read_realm).transpose()
     }
 
     /// The id of the realm whose keys begin so.
     pub async fn find_prefix(&mut self, prefix: &str) -> Result<Option<RealmId>, Error> {
-        let row: Option<String> = on!(self.session, conn => sqlx::query_scalar("SELECT id FROM realms WHERE prefix = $1")
-                .bind(prefix)
-                .fetch_optional(&mut *conn))?;
+        let row: Option<String> = on!(self.session, |conn| sqlx::query_scalar(
+            "SELECT id FROM realms WHERE prefix = $1"
+        )
+        .bind(prefix)
+        .fetch_optional(&mut *conn))?;
         row.map(|id| RealmId::parse(&id).map_err(|_| corrupt("realm", &id)))
             .transpose()
     }
@@ -55,12 +59,14 @@ impl Snapshot {
         after: &str,
         limit: u32,
     ) -> Result<Page<RealmRow, String>, Error> {
-        let rows: Vec<RealmCells> = on!(self.session, conn => sqlx::query_as(
+        let rows: Vec<RealmCells> = on!(self.session, |conn| {
+            sqlx::query_as(
                 "SELECT id, definition, revision, created_at FROM realms WHERE id > $1 ORDER BY id LIMIT $2",
             )
             .bind(after)
             .bind(page_and_one(limit))
-            .fetch_all(&mut *conn))?;
+            .fetch_all(&mut *conn)
+        })?;
         Ok(Page::new(
             rows,
             limit,
@@ -75,13 +81,13 @@ impl Snapshot {
         realm: &RealmId,
         id: &PartnerId,
     ) -> Result<Option<PartnerRow>, Error> {
-        let row: Option<PartnerCells> = on!(self.session, conn => sqlx::query_as(
-                "SELECT realm, id, display_name, suspended, revision, created_at
+        let row: Option<PartnerCells> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT realm, id, display_name, suspended, revision, created_at
                  FROM partners WHERE realm = $1 AND id = $2",
-            )
-            .bind(realm.as_str())
-            .bind(id.as_str())
-            .fetch_optional(&mut *conn))?;
+        )
+        .bind(realm.as_str())
+        .bind(id.as_str())
+        .fetch_optional(&mut *conn))?;
         row.map(read_partner).transpose()
     }
 
@@ -92,7 +98,9 @@ impl Snapshot {
         after: &str,
         limit: u32,
     ) -> Result<Page<PartnerRow, String>, Error> {
-        let rows: Vec<PartnerCells> = on!(self.session, conn => // The operators' partner has the empty id and is nobody's business.
+        let rows: Vec<PartnerCells> = on!(
+            self.session,
+            |conn| // The operators' partner has the empty id and is nobody's business.
             sqlx::query_as(
                 "SELECT realm, id, display_name, suspended, revision, created_at
                  FROM partners WHERE realm = $1 AND id > $2 ORDER BY id LIMIT $3",
@@ -100,7 +108,8 @@ impl Snapshot {
             .bind(realm.as_str())
             .bind(after)
             .bind(page_and_one(limit))
-            .fetch_all(&mut *conn))?;
+            .fetch_all(&mut *conn)
+        )?;
         Ok(Page::new(
             rows,
             limit,
@@ -111,8 +120,10 @@ impl Snapshot {
 
     /// Every partner of every realm.
     pub async fn all_partners(&mut self) -> Result<Vec<PartnerRow>, Error> {
-        let rows: Vec<PartnerCells> = on!(self.session, conn => sqlx::query_as("SELECT realm, id, display_name, suspended, revision, created_at FROM partners")
-                .fetch_all(&mut *conn))?;
+        let rows: Vec<PartnerCells> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT realm, id, display_name, suspended, revision, created_at FROM partners"
+        )
+        .fetch_all(&mut *conn))?;
         Ok(rows
             .into_iter()
             .filter_map(|cells| logged(read_partner(cells)))
@@ -126,13 +137,13 @@ impl Snapshot {
         id: &ProjectId,
     ) -> Result<Option<(ProjectRow, bool)>, Error> {
         type Row = (String, String, String, String, bool, i64, i64);
-        let row: Option<Row> = on!(self.session, conn => sqlx::query_as(
-                "SELECT realm, id, partner, display_name, deleted, revision, created_at
+        let row: Option<Row> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT realm, id, partner, display_name, deleted, revision, created_at
                  FROM projects WHERE realm = $1 AND id = $2",
-            )
-            .bind(realm.as_str())
-            .bind(id.as_str())
-            .fetch_optional(&mut *conn))?;
+        )
+        .bind(realm.as_str())
+        .bind(id.as_str())
+        .fetch_optional(&mut *conn))?;
         row.map(
             |(realm, id, partner, display_name, deleted, revision, created_at)| {
                 Ok((
@@ -152,20 +163,20 @@ impl Snapshot {
         after: &str,
         limit: u32,
     ) -> Result<Page<ProjectRow, String>, Error> {
-        let rows: Vec<ProjectCells> = on!(self.session, conn => async {
-                    let mut query = QueryBuilder::new(
-                        "SELECT realm, id, partner, display_name, revision, created_at FROM projects WHERE NOT deleted AND realm = ",
-                    );
-                    query.push_bind(realm.as_str());
-                    if let Some(partner) = partner {
-                        query.push(" AND partner = ").push_bind(partner.as_str());
-                    }
-                    query
-                        .push(" AND id > ")
-                        .push_bind(after)
-                        .push(" ORDER BY id LIMIT ")
-                        .push_bind(page_and_one(limit));
-                    query.build_query_as().fetch_all(&mut *conn).await
+        let rows: Vec<ProjectCells> = on!(self.session, |conn| async {
+            let mut query = QueryBuilder::new(
+                "SELECT realm, id, partner, display_name, revision, created_at FROM projects WHERE NOT deleted AND realm = ",
+            );
+            query.push_bind(realm.as_str());
+            if let Some(partner) = partner {
+                query.push(" AND partner = ").push_bind(partner.as_str());
+            }
+            query
+                .push(" AND id > ")
+                .push_bind(after)
+                .push(" ORDER BY id LIMIT ")
+                .push_bind(page_and_one(limit));
+            query.build_query_as().fetch_all(&mut *conn).await
         })?;
         Ok(Page::new(
             rows,
@@ -177,10 +188,12 @@ impl Snapshot {
 
     /// Every project of every realm.
     pub async fn all_projects(&mut self) -> Result<Vec<ProjectRow>, Error> {
-        let rows: Vec<ProjectCells> = on!(self.session, conn => sqlx::query_as(
+        let rows: Vec<ProjectCells> = on!(self.session, |conn| {
+            sqlx::query_as(
                 "SELECT realm, id, partner, display_name, revision, created_at FROM projects WHERE NOT deleted",
             )
-            .fetch_all(&mut *conn))?;
+            .fetch_all(&mut *conn)
+        })?;
         Ok(rows
             .into_iter()
             .filter_map(|cells| logged(read_project(cells)))
@@ -189,8 +202,10 @@ impl Snapshot {
 
     /// Every realm.
     pub async fn all_realms(&mut self) -> Result<Vec<RealmRow>, Error> {
-        let rows: Vec<RealmCells> = on!(self.session, conn => sqlx::query_as("SELECT id, definition, revision, created_at FROM realms")
-                .fetch_all(&mut *conn))?;
+        let rows: Vec<RealmCells> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT id, definition, revision, created_at FROM realms"
+        )
+        .fetch_all(&mut *conn))?;
         Ok(rows
             .into_iter()
             .filter_map(|cells| logged(read_realm(cells)))
