@@ -8,10 +8,11 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 
 use crate::hashing::RootCost;
+use crate::store::DatabaseUrl;
 
-/// Where the authority is kept.
+/// Where the database is.
 #[derive(Args, Clone, Debug)]
-pub struct StoreArgs {
+pub struct PlaceArgs {
     /// The directory that holds the database, and the pepper if it is not elsewhere. On a local file system
     #[arg(
         long,
@@ -21,7 +22,33 @@ pub struct StoreArgs {
     )]
     pub data_dir: PathBuf,
 
-    /// The file with the pepper, under which secrets are digested [default: pepper.toml in the data directory]
+    /// A PostgreSQL database instead, 14 or later, such as `postgres://USER@HOST/DATABASE`. Its password is better left to
+    /// PGPASSWORD or ~/.pgpass. Off this machine the connection is encrypted and the server's certificate verified
+    #[arg(
+        long,
+        env = "CLAVIGER_DATABASE_URL",
+        value_name = "URL",
+        hide_env_values = true
+    )]
+    pub database_url: Option<DatabaseUrl>,
+
+    /// How long the PostgreSQL database may take over any one answer before it counts as not answering
+    #[arg(long, env = "CLAVIGER_DATABASE_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = interval)]
+    pub database_timeout: Duration,
+}
+
+/// Where the authority is kept.
+#[derive(Args, Clone, Debug)]
+pub struct StoreArgs {
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
+    pub place: PlaceArgs,
+
+    /// The file with the pepper, under which secrets are digested [default: pepper.toml in the data directory; with
+    /// --database-url there is none]
     #[arg(long, env = "CLAVIGER_PEPPER_FILE", value_name = "FILE")]
     pub pepper_file: Option<PathBuf>,
 
@@ -48,11 +75,16 @@ impl StoreArgs {
         }
     }
 
-    /// Where the pepper is.
-    pub fn pepper_path(&self) -> PathBuf {
-        self.pepper_file
-            .clone()
-            .unwrap_or_else(|| self.data_dir.join("pepper.toml"))
+    /// Where the pepper is; nowhere if the database is a shared one and nobody said.
+    pub fn pepper_path(&self) -> Option<PathBuf> {
+        self.pepper_file.clone().or_else(|| {
+            let PlaceArgs {
+                data_dir,
+                database_url,
+                database_timeout: _,
+            } = &self.place;
+            database_url.is_none().then(|| data_dir.join("pepper.toml"))
+        })
     }
 }
 

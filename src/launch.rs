@@ -1,4 +1,4 @@
-//! The commands that run where the authority is kept: `serve` and `bootstrap`.
+//! The commands that run where the authority is kept: `serve`, `bootstrap` and `migrate`.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -9,13 +9,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::authority::Refusal;
-use crate::config::{ServeArgs, StoreArgs};
-use crate::data_dir::{
-    DataDir, DataDirError, IfEmpty, LockedDir, operator_key_path, write_operator_key,
-};
+use crate::config::{PlaceArgs, ServeArgs, StoreArgs};
 use crate::domain::clock::Clock;
 use crate::domain::key_text::PlainKey;
+use crate::home::{Claim, Home, HomeError, IfEmpty, operator_key_path, write_operator_key};
 use crate::server::{Listeners, ServeError, Server, Stop};
+use crate::store::{OpenError, Schema};
 
 /// The exit code for a configuration that cannot work (`EX_CONFIG` of sysexits.h).
 pub const BAD_CONFIGURATION: u8 = 78;
@@ -35,17 +34,28 @@ pub struct BootstrapArgs {
     pub recover: bool,
 }
 
+/// `claviger migrate`.
+#[derive(Args, Debug)]
+pub struct MigrateArgs {
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
+    pub place: PlaceArgs,
+}
+
 /// Why a command could not be done.
 #[derive(Debug, thiserror::Error)]
 enum LaunchError {
     #[error(transparent)]
-    DataDir(#[from] DataDirError),
+    Home(#[from] HomeError),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error("{0}")]
     Refused(#[from] Refusal),
     #[error(
-        "there is an authority in the data directory already, and its first operator key is not shown again; if it is lost, \
+        "there is an authority already, and its first operator key is not shown again; if it is lost, \
          `claviger bootstrap --recover` makes another"
     )]
     AlreadyFounded,
@@ -56,12 +66,16 @@ enum LaunchError {
 impl LaunchError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::DataDir(DataDirError::Store(_) | DataDirError::Refused(_))
+            Self::Home(
+                HomeError::Store(_)
+                | HomeError::Refused(_)
+                | HomeError::Open(OpenError::Unreachable(_)),
+            )
             | Self::Serve(_)
             | Self::Refused(_)
             | Self::AlreadyFounded
             | Self::Signals(_) => 1,
-            Self::DataDir(_) => BAD_CONFIGURATION,
+            Self::Home(_) => BAD_CONFIGURATION,
         }
     }
 }
@@ -74,6 +88,11 @@ pub async fn serve(args: &ServeArgs) -> ExitCode {
 /// Makes an operator key and prints it, alone, on standard output.
 pub async fn bootstrap(args: &BootstrapArgs) -> ExitCode {
     exit(try_bootstrap(args).await)
+}
+
+/// Brings the schema up to date and says what it did.
+pub async fn migrate(args: &MigrateArgs) -> ExitCode {
+    exit(try_migrate(args).await)
 }
 
 fn exit(outcome: Result<(), LaunchError>) -> ExitCode {
@@ -90,12 +109,12 @@ fn exit(outcome: Result<(), LaunchError>) -> ExitCode {
 async fn try_serve(args: &ServeArgs) -> Result<(), LaunchError> {
     // From here on a signal waits to be read, whatever happens in between.
     let stop = signals().map_err(LaunchError::Signals)?;
-    // A second process hears that the directory is taken, and a port that is taken is known before anything is made.
-    let dir = LockedDir::take(&args.store, args.init)?;
+    // A second process hears that the place is taken, and a port that is taken is known before anything is made.
+    let claim = Claim::take(&args.store.place, args.init).await?;
     let listeners = Listeners::bind(args).await?;
     let address = listeners.grpc_address();
     let on_terminal = io::stdout().is_terminal();
-    let left_at = operator_key_path(&args.store);
+    let left_at = operator_key_path(&args.store.place);
     let mut hand_over = |key: &PlainKey| {
         if on_terminal {
             return welcome(&mut io::stdout(), address, key);
@@ -109,14 +128,10 @@ async fn try_serve(args: &ServeArgs) -> Result<(), LaunchError> {
     } else {
         IfEmpty::Refuse
     };
-    let data = dir.open(Clock::system(), if_empty).await?;
-    tracing::info!(
-        grpc = %address,
-        http = %listeners.http_address(),
-        data_dir = %args.store.data_dir.display(),
-        "listening"
-    );
-    Server::new(args, data, listeners).await?.run(stop).await?;
+    let place = claim.place();
+    let home = claim.open(&args.store, Clock::system(), if_empty).await?;
+    tracing::info!(grpc = %address, http = %listeners.http_address(), %place, "listening");
+    Server::new(args, home, listeners).await?.run(stop).await?;
     Ok(())
 }
 
@@ -148,9 +163,9 @@ async fn try_bootstrap(args: &BootstrapArgs) -> Result<(), LaunchError> {
         out.flush()
     };
     if args.recover {
-        let data = DataDir::open(&args.store, Clock::system(), IfEmpty::Refuse).await?;
-        data.recover(print).await?;
-        data.store.close().await;
+        let home = Home::open(&args.store, Clock::system(), IfEmpty::Refuse).await?;
+        home.recover(print).await?;
+        home.store.close().await;
         return Ok(());
     }
     let mut is_new = false;
@@ -158,13 +173,26 @@ async fn try_bootstrap(args: &BootstrapArgs) -> Result<(), LaunchError> {
         is_new = true;
         print(key)
     };
-    let data = DataDir::open(&args.store, Clock::system(), IfEmpty::Found(&mut hand_over)).await?;
-    data.store.close().await;
+    let home = Home::open(&args.store, Clock::system(), IfEmpty::Found(&mut hand_over)).await?;
+    home.store.close().await;
     if is_new {
         Ok(())
     } else {
         Err(LaunchError::AlreadyFounded)
     }
+}
+
+async fn try_migrate(args: &MigrateArgs) -> Result<(), LaunchError> {
+    // A directory without a database may be an unmounted volume; a database at a URL is the one that was meant.
+    let make = args.place.database_url.is_some();
+    let Schema { found, now } = Claim::take(&args.place, make).await?.migrate().await?;
+    let said = if found == now {
+        format!("The schema is up to date: it was at step {now} already.")
+    } else {
+        format!("The schema was brought from step {found} to step {now}.")
+    };
+    let _ = writeln!(io::stdout(), "{said}");
+    Ok(())
 }
 
 /// Turns signals into words to the server.

@@ -16,10 +16,10 @@
 pub mod authority;
 pub mod cli;
 pub mod config;
-pub mod data_dir;
 pub mod domain;
 pub mod grpc;
 pub mod hashing;
+pub mod home;
 pub mod http;
 pub mod launch;
 pub mod mirror;

@@ -8,7 +8,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 
 use claviger::cli::{self, ClientCommand, Connection};
 use claviger::config::ServeArgs;
-use claviger::launch::{self, BootstrapArgs};
+use claviger::launch::{self, BootstrapArgs, MigrateArgs};
 use claviger::telemetry::{self, LogArgs};
 
 /// A key authority: issues API keys, and answers on every request whether a key is good for it.
@@ -37,6 +37,13 @@ enum Command {
         #[command(flatten)]
         log: LogArgs,
     },
+    /// Bring the database's schema up to date, without serving.
+    Migrate {
+        #[command(flatten)]
+        migrate: MigrateArgs,
+        #[command(flatten)]
+        log: LogArgs,
+    },
     #[command(flatten)]
     Client(ClientCommand),
 }
@@ -48,13 +55,15 @@ async fn main() -> ExitCode {
         connection,
         command,
     } = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    if matches!(command, Command::Serve { .. } | Command::Bootstrap { .. }) {
-        refuse_client_flags(&matches);
-    }
     let log = match &command {
-        Command::Serve { log, .. } | Command::Bootstrap { log, .. } => Some(log),
+        Command::Serve { log, .. }
+        | Command::Bootstrap { log, .. }
+        | Command::Migrate { log, .. } => Some(log),
         Command::Client(_) => None,
     };
+    if log.is_some() {
+        refuse_client_flags(&matches);
+    }
     if let Some(Err(problem)) = log.map(telemetry::start) {
         eprintln!("error: {problem}");
         return ExitCode::from(launch::BAD_CONFIGURATION);
@@ -62,6 +71,7 @@ async fn main() -> ExitCode {
     match command {
         Command::Serve { serve, .. } => launch::serve(&serve).await,
         Command::Bootstrap { bootstrap, .. } => launch::bootstrap(&bootstrap).await,
+        Command::Migrate { migrate, .. } => launch::migrate(&migrate).await,
         Command::Client(command) => cli::run(connection, command).await,
     }
 }

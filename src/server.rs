@@ -1,6 +1,5 @@
 //! The server: everything put together, from the first byte to the last call.
 
-use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic_health::ServingStatus;
@@ -19,12 +18,12 @@ use tonic_health::server::HealthReporter;
 
 use crate::authority::Authority;
 use crate::config::{ServeArgs, TransportArgs};
-use crate::data_dir::DataDir;
 use crate::domain::clock::Clock;
 use crate::grpc::{
     Admin, Callers, Guard, KeyAdminService, KeyVerifyService, Pages, RealmAdminService,
 };
 use crate::hashing::Roots;
+use crate::home::{Home, Lock};
 use crate::http;
 use crate::mirror::{Feed, Mirror};
 use crate::pb::DESCRIPTORS;
@@ -88,6 +87,12 @@ pub enum ServeError {
     /// A part of the server ended that never should.
     #[error("the {0} has failed; the log says why")]
     Failed(&'static str),
+    /// Another process serves this database now.
+    #[error(
+        "another claviger took the database over while this one could not reach it; replicas are not supported yet, so this \
+         one ends"
+    )]
+    Usurped,
     /// The reflection service could not be made.
     #[error("the services cannot be described: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -139,25 +144,25 @@ pub struct Server {
     changes: TaskTracker,
     drain_delay: Duration,
     drain_timeout: Duration,
-    /// Keeps the directory to this process.
-    lock: File,
+    /// Keeps every other process away.
+    lock: Lock,
 }
 
 impl Server {
     /// Puts everything together. Health says NOT_SERVING until [`Server::run`] has loaded the keys.
     pub async fn new(
         args: &ServeArgs,
-        data: DataDir,
+        home: Home,
         listeners: Listeners,
     ) -> Result<Self, ServeError> {
-        let DataDir {
+        let Home {
             store,
             peppers,
             clock,
             head,
             roots,
             lock,
-        } = data;
+        } = home;
         let feed = Feed::new(store.clone(), clock.clone(), args.poll_interval);
         let mirror = feed.mirror();
         let callers = Callers::new(Arc::clone(&mirror), Arc::clone(&peppers), clock.clone());
@@ -287,9 +292,11 @@ impl Server {
             move |accepted| accepted.http1(router.clone()),
         ));
 
+        let mut locked = AbortOnDropHandle::new(tokio::spawn(lock.keep()));
         let loading = std::time::Instant::now();
         tokio::select! {
             loaded = feed.load() => loaded?,
+            _ = &mut locked => return Err(ServeError::Usurped),
             _ = stop.recv() => {
                 tracing::info!("stopped while starting");
                 return Ok(());
@@ -316,6 +323,7 @@ impl Server {
             // Neither ends by itself unless it failed, and without either this is no server.
             _ = &mut serving => return Err(ServeError::Failed("transport")),
             _ = &mut feeding => return Err(ServeError::Failed("feed")),
+            _ = &mut locked => return Err(ServeError::Usurped),
         };
         tracing::info!(?asked, "stopping");
         watching.abort();
@@ -340,7 +348,8 @@ impl Server {
         if tokio::time::timeout(CLOSING, store.close()).await.is_err() {
             tracing::warn!("the store did not close in time; what was acknowledged is safe");
         }
-        drop(lock);
+        locked.abort();
+        let _ = locked.await;
         tracing::info!("stopped");
         Ok(())
     }

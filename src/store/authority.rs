@@ -1,6 +1,6 @@
 //! The authority's own row: the counter of revisions, the latest time, the pepper in use.
 
-use super::{Change, Error, Snapshot, Store, on, revision};
+use super::{Change, Error, Snapshot, Store, execute, on, revision};
 use crate::domain::event::Revision;
 use crate::domain::time::Timestamp;
 
@@ -35,53 +35,45 @@ impl Store {
     /// Opens the first change of all; `None` if the store has a history already.
     pub async fn found(&self, genesis: &Genesis) -> Result<Option<Change>, Error> {
         let mut write = self.write().await?;
-        let is_new = on!(write.session, conn => {
-            sqlx::query(
-                "INSERT INTO authority (one, revision, clock, pepper, seal) VALUES (1, 0, $1, $2, $3)
-                 ON CONFLICT (one) DO NOTHING",
-            )
-            .bind(genesis.time.as_micros())
-            .bind(i64::from(genesis.pepper))
-            .bind(genesis.seal.to_vec())
-            .execute(&mut *conn)
-            .await?
-            .rows_affected()
-                > 0
-        });
-        if !is_new {
+        let made: Option<i64> = on!(write.session, |conn| {
+            sqlx::query_scalar(
+            "INSERT INTO authority (one, revision, clock, pepper, seal) VALUES (1, 0, $1, $2, $3)
+                 ON CONFLICT (one) DO NOTHING RETURNING one",
+        )
+        .bind(genesis.time.as_micros())
+        .bind(i64::from(genesis.pepper))
+        .bind(genesis.seal.to_vec())
+        .fetch_optional(&mut *conn)
+        })?;
+        if made.is_none() {
             return Ok(None);
         }
-        on!(write.session, conn => {
+        execute!(
+            write.session,
             sqlx::query("INSERT INTO peppers (version, canary) VALUES ($1, $2)")
                 .bind(i64::from(genesis.pepper))
                 .bind(genesis.canary.to_vec())
-                .execute(&mut *conn)
-                .await?;
-        });
+        )?;
         Ok(Some(Change::open(write, genesis.time).await?))
     }
 
     /// Notes that it is at least `now`, so that a later start does not begin before it. Not a change.
     pub async fn mark_time(&self, now: Timestamp) -> Result<(), Error> {
         let mut write = self.write().await?;
-        on!(write.session, conn => {
-            sqlx::query("UPDATE authority SET clock = $1 WHERE clock < $1")
-                .bind(now.as_micros())
-                .execute(&mut *conn)
-                .await?;
-        });
+        execute!(
+            write.session,
+            sqlx::query("UPDATE authority SET clock = $1 WHERE clock < $1").bind(now.as_micros())
+        )?;
         write.commit().await
     }
 
     /// Believes the machine's clock over the latest time that was ever seen.
     pub async fn reset_time(&self, now: Timestamp) -> Result<(), Error> {
         let mut write = self.write().await?;
-        on!(write.session, conn => {
-            sqlx::query("UPDATE authority SET clock = $1")
-                .bind(now.as_micros())
-                .execute(&mut *conn)
-                .await?;
-        });
+        execute!(
+            write.session,
+            sqlx::query("UPDATE authority SET clock = $1").bind(now.as_micros())
+        )?;
         write.commit().await
     }
 }
@@ -89,40 +81,37 @@ impl Store {
 impl Snapshot {
     /// The authority's row and the last change; `None` if no change was ever made.
     pub async fn head(&mut self) -> Result<Option<Head>, Error> {
-        on!(self.session, conn => {
-            let row: Option<(i64, i64, i64, Vec<u8>)> = sqlx::query_as(
-                "SELECT a.revision, e.stamp, a.clock, a.seal
+        let row: Option<(i64, i64, i64, Vec<u8>)> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT a.revision, e.stamp, a.clock, a.seal
                  FROM authority AS a JOIN events AS e ON e.revision = a.revision",
-            )
-            .fetch_optional(&mut *conn)
-            .await?;
-            let Some((last, stamp, clock, seal)) = row else {
-                return Ok(None);
-            };
-            let peppers: Vec<(i64, Vec<u8>)> = sqlx::query_as("SELECT version, canary FROM peppers")
-                .fetch_all(&mut *conn)
-                .await?;
-            Ok(Some(Head {
-                revision: revision(last),
-                stamp,
-                clock: Timestamp::from_micros(clock),
-                seal,
-                peppers: peppers
-                    .into_iter()
-                    .map(|(version, canary)| (version as u32, canary))
-                    .collect(),
-            }))
-        })
+        )
+        .fetch_optional(&mut *conn))?;
+        let Some((last, stamp, clock, seal)) = row else {
+            return Ok(None);
+        };
+        let peppers: Vec<(i64, Vec<u8>)> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT version, canary FROM peppers"
+        )
+        .fetch_all(&mut *conn))?;
+        Ok(Some(Head {
+            revision: revision(last),
+            stamp,
+            clock: Timestamp::from_micros(clock),
+            seal,
+            peppers: peppers
+                .into_iter()
+                .map(|(version, canary)| (version as u32, canary))
+                .collect(),
+        }))
     }
 
     /// The number of the last change.
     pub async fn revision(&mut self) -> Result<Revision, Error> {
-        on!(self.session, conn => {
-            let last: i64 = sqlx::query_scalar("SELECT revision FROM authority")
-                .fetch_one(&mut *conn)
-                .await?;
-            Ok(revision(last))
-        })
+        let last: i64 = on!(self.session, |conn| sqlx::query_scalar(
+            "SELECT revision FROM authority"
+        )
+        .fetch_one(&mut *conn))?;
+        Ok(revision(last))
     }
 
     /// Takes the next revision, and with it the right to change anything until the transaction ends. Answers with the
@@ -132,28 +121,30 @@ impl Snapshot {
         &mut self,
         now: Timestamp,
     ) -> Result<(Revision, Timestamp, u32), Error> {
-        on!(self.session, conn => {
-            let (next, time, pepper): (i64, i64, i64) = sqlx::query_as(
+        let (next, time, pepper): (i64, i64, i64) = on!(self.session, |conn| {
+            sqlx::query_as(
                 "UPDATE authority
                  SET revision = revision + 1, clock = CASE WHEN clock < $1 THEN $1 ELSE clock + 1 END
                  RETURNING revision, clock, pepper",
             )
             .bind(now.as_micros())
             .fetch_one(&mut *conn)
-            .await?;
-            Ok((revision(next), Timestamp::from_micros(time), pepper as u32))
-        })
+        })?;
+        Ok((revision(next), Timestamp::from_micros(time), pepper as u32))
     }
 
     /// How many events there are, and the first and the last revision among them: without gaps, the one follows from the
     /// others.
     pub async fn history(&mut self) -> Result<(u64, Revision, Revision), Error> {
-        on!(self.session, conn => {
-            let (count, first, last): (i64, Option<i64>, Option<i64>) =
-                sqlx::query_as("SELECT count(*), min(revision), max(revision) FROM events")
-                    .fetch_one(&mut *conn)
-                    .await?;
-            Ok((count as u64, revision(first.unwrap_or(0)), revision(last.unwrap_or(0))))
-        })
+        let (count, first, last): (i64, Option<i64>, Option<i64>) =
+            on!(self.session, |conn| sqlx::query_as(
+                "SELECT count(*), min(revision), max(revision) FROM events"
+            )
+            .fetch_one(&mut *conn))?;
+        Ok((
+            count as u64,
+            revision(first.unwrap_or(0)),
+            revision(last.unwrap_or(0)),
+        ))
     }
 }

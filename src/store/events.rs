@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::QueryBuilder;
 use uuid::Uuid;
 
-use super::{Change, Error, Page, Snapshot, on, page_and_one, revision, stored};
+use super::{Change, Error, Page, Snapshot, execute, on, page_and_one, revision, stored};
 use crate::domain::event::{Actor, Event, EventKind, Revision, Subject};
 use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::time::Timestamp;
@@ -75,8 +75,7 @@ impl Change {
         } = event;
         let detail = serde_json::to_string(detail).expect("a map of texts is JSON");
         let stamp = i64::from_be_bytes(random());
-        on!(self.snapshot.session, conn => {
-            sqlx::query(
+        execute!(self.snapshot.session, sqlx::query(
                 "INSERT INTO events
                      (revision, stamp, time, actor, peer, kind, realm, partner, project, key_id, detail)
                  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
@@ -91,10 +90,7 @@ impl Change {
             .bind(partner.as_ref().map(PartnerId::as_str))
             .bind(project.as_ref().map(ProjectId::as_str))
             .bind(key.map(KeyId::as_uuid))
-            .bind(detail)
-            .execute(&mut *conn)
-            .await?;
-        });
+            .bind(detail))?;
         Ok(())
     }
 }
@@ -111,16 +107,13 @@ impl Snapshot {
             Option<String>,
             Option<Uuid>,
         );
-        let rows: Vec<Row> = on!(self.session, conn => {
-            sqlx::query_as(
-                "SELECT revision, stamp, kind, realm, partner, project, key_id
+        let rows: Vec<Row> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT revision, stamp, kind, realm, partner, project, key_id
                  FROM events WHERE revision >= $1 ORDER BY revision LIMIT $2",
-            )
-            .bind(stored(first))
-            .bind(i64::from(limit))
-            .fetch_all(&mut *conn)
-            .await?
-        });
+        )
+        .bind(stored(first))
+        .bind(i64::from(limit))
+        .fetch_all(&mut *conn))?;
         Ok(rows
             .into_iter()
             .map(
@@ -143,7 +136,7 @@ impl Snapshot {
         &mut self,
         filter: &EventFilter,
     ) -> Result<Page<Event, Revision>, Error> {
-        let rows: Vec<EventRow> = on!(self.session, conn => {
+        let rows: Vec<EventRow> = on!(self.session, |conn| async {
             let mut query = QueryBuilder::new(
                 "SELECT revision, time, actor, peer, kind, realm, partner, project, key_id, detail FROM events WHERE TRUE",
             );
@@ -168,9 +161,11 @@ impl Snapshot {
             if let Some(before) = filter.before {
                 query.push(" AND revision < ").push_bind(stored(before));
             }
-            query.push(" ORDER BY revision DESC LIMIT ").push_bind(page_and_one(filter.limit));
-            query.build_query_as().fetch_all(&mut *conn).await?
-        });
+            query
+                .push(" ORDER BY revision DESC LIMIT ")
+                .push_bind(page_and_one(filter.limit));
+            query.build_query_as().fetch_all(&mut *conn).await
+        })?;
         Ok(Page::new(
             rows,
             filter.limit,

@@ -2,11 +2,10 @@
 
 use std::collections::HashSet;
 
-use futures_util::TryStreamExt;
 use sqlx::QueryBuilder;
 use uuid::Uuid;
 
-use super::{Change, Error, Page, Snapshot, on, page_and_one};
+use super::{Change, Error, Page, Snapshot, execute, for_each_row, on, page_and_one};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Secret};
 use crate::domain::time::Timestamp;
@@ -37,18 +36,17 @@ type KeyRow = (Uuid, String);
 impl Snapshot {
     /// The key of this id.
     pub async fn find_key(&mut self, id: KeyId) -> Result<Option<Key>, Error> {
-        let row: Option<KeyRow> = on!(self.session, conn => {
-            sqlx::query_as("SELECT id, facts FROM keys WHERE id = $1")
-                .bind(id.as_uuid())
-                .fetch_optional(&mut *conn)
-                .await?
-        });
+        let row: Option<KeyRow> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT id, facts FROM keys WHERE id = $1"
+        )
+        .bind(id.as_uuid())
+        .fetch_optional(&mut *conn))?;
         row.map(read).transpose()
     }
 
     /// A page of the keys that the filter lets through, newest first. One that cannot be read is left out and logged.
     pub async fn list_keys(&mut self, filter: &KeyFilter) -> Result<Page<Key, KeyId>, Error> {
-        let rows: Vec<KeyRow> = on!(self.session, conn => {
+        let rows: Vec<KeyRow> = on!(self.session, |conn| async {
             let mut query = QueryBuilder::new("SELECT id, facts FROM keys WHERE realm = ");
             query.push_bind(filter.realm.as_str());
             if let Some(partner) = &filter.partner {
@@ -58,17 +56,19 @@ impl Snapshot {
                 query.push(" AND project = ").push_bind(project.as_str());
             }
             if let Some(environment) = &filter.environment {
-                query.push(" AND environment = ").push_bind(environment.as_str());
+                query
+                    .push(" AND environment = ")
+                    .push_bind(environment.as_str());
             }
             if !filter.states.is_empty() {
                 // The same order as `Key::state`.
                 query
-                    .push(
-                        " AND CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN disabled THEN 'disabled'
-                          WHEN expires_at <= ",
-                    )
-                    .push_bind(filter.now.as_micros())
-                    .push(" THEN 'expired' ELSE 'active' END IN (");
+                            .push(
+                                " AND CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN disabled THEN 'disabled'
+                                  WHEN expires_at <= ",
+                            )
+                            .push_bind(filter.now.as_micros())
+                            .push(" THEN 'expired' ELSE 'active' END IN (");
                 let mut states = query.separated(", ");
                 for state in &filter.states {
                     states.push(match state {
@@ -83,9 +83,11 @@ impl Snapshot {
             if let Some(before) = filter.before {
                 query.push(" AND id < ").push_bind(before.as_uuid());
             }
-            query.push(" ORDER BY id DESC LIMIT ").push_bind(page_and_one(filter.limit));
-            query.build_query_as().fetch_all(&mut *conn).await?
-        });
+            query
+                .push(" ORDER BY id DESC LIMIT ")
+                .push_bind(page_and_one(filter.limit));
+            query.build_query_as().fetch_all(&mut *conn).await
+        })?;
         Ok(Page::new(
             rows,
             filter.limit,
@@ -103,12 +105,11 @@ impl Snapshot {
         &mut self,
         mut each: impl FnMut(KeyId, Result<Key, Error>) + Send,
     ) -> Result<(), Error> {
-        on!(self.session, conn => {
-            let mut rows = sqlx::query_as::<_, KeyRow>("SELECT id, facts FROM keys").fetch(&mut *conn);
-            while let Some(row) = rows.try_next().await? {
-                each(KeyId::from(row.0), read(row));
-            }
-        });
+        for_each_row!(
+            self.session,
+            |conn| sqlx::query_as::<_, KeyRow>("SELECT id, facts FROM keys").fetch(&mut *conn),
+            |row| each(KeyId::from(row.0), read(row))
+        )?;
         Ok(())
     }
 
@@ -119,7 +120,7 @@ impl Snapshot {
         partner: Option<&PartnerId>,
         project: Option<&ProjectId>,
     ) -> Result<u64, Error> {
-        let count: i64 = on!(self.session, conn => {
+        let count: i64 = on!(self.session, |conn| async {
             let mut query = QueryBuilder::new("SELECT count(*) FROM keys WHERE realm = ");
             query.push_bind(realm.as_str());
             if let Some(partner) = partner {
@@ -128,31 +129,29 @@ impl Snapshot {
             if let Some(project) = project {
                 query.push(" AND project = ").push_bind(project.as_str());
             }
-            query.build_query_scalar().fetch_one(&mut *conn).await?
-        });
+            query.build_query_scalar().fetch_one(&mut *conn).await
+        })?;
         Ok(count as u64)
     }
 
     /// The environments that keys of the realm live in.
     pub async fn environments_in_use(&mut self, realm: &RealmId) -> Result<HashSet<String>, Error> {
-        let used: Vec<Option<String>> = on!(self.session, conn => {
-            sqlx::query_scalar("SELECT DISTINCT environment FROM keys WHERE realm = $1")
-                .bind(realm.as_str())
-                .fetch_all(&mut *conn)
-                .await?
-        });
+        let used: Vec<Option<String>> = on!(self.session, |conn| sqlx::query_scalar(
+            "SELECT DISTINCT environment FROM keys WHERE realm = $1"
+        )
+        .bind(realm.as_str())
+        .fetch_all(&mut *conn))?;
         Ok(used.into_iter().flatten().collect())
     }
 
     /// The scopes that keys of the realm were granted by name.
     pub async fn scopes_in_use(&mut self, realm: &RealmId) -> Result<HashSet<String>, Error> {
         // Each a JSON list; there are few different ones.
-        let lists: Vec<Option<String>> = on!(self.session, conn => {
-            sqlx::query_scalar("SELECT DISTINCT scopes FROM keys WHERE realm = $1")
-                .bind(realm.as_str())
-                .fetch_all(&mut *conn)
-                .await?
-        });
+        let lists: Vec<Option<String>> = on!(self.session, |conn| sqlx::query_scalar(
+            "SELECT DISTINCT scopes FROM keys WHERE realm = $1"
+        )
+        .bind(realm.as_str())
+        .fetch_all(&mut *conn))?;
         Ok(lists
             .into_iter()
             .flatten()
@@ -163,12 +162,11 @@ impl Snapshot {
 
     /// The realm of a key, also of one of which nothing else can be read.
     pub async fn find_realm_of_key(&mut self, id: KeyId) -> Result<Option<RealmId>, Error> {
-        let realm: Option<Option<String>> = on!(self.session, conn => {
-            sqlx::query_scalar("SELECT realm FROM keys WHERE id = $1")
-                .bind(id.as_uuid())
-                .fetch_optional(&mut *conn)
-                .await?
-        });
+        let realm: Option<Option<String>> = on!(self.session, |conn| sqlx::query_scalar(
+            "SELECT realm FROM keys WHERE id = $1"
+        )
+        .bind(id.as_uuid())
+        .fetch_optional(&mut *conn))?;
         Ok(realm
             .flatten()
             .and_then(|realm| RealmId::parse(&realm).ok()))
@@ -178,36 +176,32 @@ impl Snapshot {
 impl Change {
     /// Stores a new key.
     pub async fn insert_key(&mut self, key: &Key) -> Result<(), Error> {
-        on!(self.snapshot.session, conn => {
+        execute!(
+            self.snapshot.session,
             sqlx::query("INSERT INTO keys (id, facts) VALUES ($1, $2)")
                 .bind(key.id.as_uuid())
                 .bind(written(key))
-                .execute(&mut *conn)
-                .await?;
-        });
+        )?;
         Ok(())
     }
 
     /// Stores what has become of a key.
     pub async fn update_key(&mut self, key: &Key) -> Result<(), Error> {
-        on!(self.snapshot.session, conn => {
+        execute!(
+            self.snapshot.session,
             sqlx::query("UPDATE keys SET facts = $2 WHERE id = $1")
                 .bind(key.id.as_uuid())
                 .bind(written(key))
-                .execute(&mut *conn)
-                .await?;
-        });
+        )?;
         Ok(())
     }
 
     /// Removes a key with all its roots.
     pub async fn delete_key(&mut self, id: KeyId) -> Result<(), Error> {
-        on!(self.snapshot.session, conn => {
-            sqlx::query("DELETE FROM keys WHERE id = $1")
-                .bind(id.as_uuid())
-                .execute(&mut *conn)
-                .await?;
-        });
+        execute!(
+            self.snapshot.session,
+            sqlx::query("DELETE FROM keys WHERE id = $1").bind(id.as_uuid())
+        )?;
         Ok(())
     }
 
@@ -218,14 +212,13 @@ impl Change {
         secret: &Secret,
         root: &str,
     ) -> Result<(), Error> {
-        on!(self.snapshot.session, conn => {
+        execute!(
+            self.snapshot.session,
             sqlx::query("INSERT INTO roots (key_id, created_at, root) VALUES ($1, $2, $3)")
                 .bind(id.as_uuid())
                 .bind(secret.created_at.as_micros())
                 .bind(root)
-                .execute(&mut *conn)
-                .await?;
-        });
+        )?;
         Ok(())
     }
 }

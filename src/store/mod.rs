@@ -5,6 +5,8 @@
 //! rows and drivers do not leave this module.
 
 mod authority;
+mod connections;
+mod database_lock;
 mod events;
 mod keys;
 mod migrations;
@@ -16,58 +18,115 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
+use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use authority::{Genesis, Head};
+pub use database_lock::{DatabaseLock, Usurped};
 pub use events::{EventFilter, FeedEntry};
 pub use keys::KeyFilter;
+pub use migrations::Schema;
+pub use postgres::DatabaseUrl;
 pub use realms::{PartnerRow, ProjectRow, RealmRow};
 
 use crate::domain::event::{Event, Revision};
 use crate::domain::time::Timestamp;
+use connections::{Connections, PgTransaction};
 
 /// Where everything is kept.
 #[derive(Clone)]
 pub struct Store {
     engine: Engine,
+    schema: Schema,
     sessions: Arc<AtomicU64>,
 }
 
-/// One of the two databases.
+/// One of the two databases. In either, one connection writes, several read, and the feed has one of its own.
 #[derive(Clone)]
 enum Engine {
-    /// The embedded one: one connection writes, several read, and one of those is the feed's own.
+    /// The embedded one.
     Sqlite {
         read: SqlitePool,
         feed: SqlitePool,
         write: SqlitePool,
     },
     /// A shared one.
-    Postgres(PgPool),
+    Postgres {
+        read: Arc<Connections>,
+        feed: Arc<Connections>,
+        write: Arc<Connections>,
+    },
 }
 
 /// A transaction of either engine.
 enum Session {
     Sqlite(Transaction<'static, Sqlite>),
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(PgTransaction),
 }
 
-/// Runs the body on the connection of either engine. The compiler checks the body once for each.
+/// Waits for a statement on the connection of either engine; on the shared one, not for longer than it may take. The compiler
+/// checks the statement once for each.
 macro_rules! on {
-    ($session:expr, $conn:ident => $body:expr) => {
+    ($session:expr, |$conn:ident| $statement:expr) => {
         match &mut $session {
             $crate::store::Session::Sqlite(transaction) => {
                 let $conn = &mut **transaction;
-                $body
+                $statement.await
             }
             $crate::store::Session::Postgres(transaction) => {
-                let $conn = &mut **transaction;
-                $body
+                let ($conn, statement) = transaction.begin_statement();
+                let outcome = statement.within($statement).await;
+                transaction.ended(&statement, outcome)
             }
         }
     };
 }
 use on;
+
+/// The same for a statement that answers with nothing.
+macro_rules! execute {
+    ($session:expr, $statement:expr) => {
+        on!($session, |conn| async {
+            $statement.execute(&mut *conn).await.map(drop)
+        })
+    };
+}
+use execute;
+
+/// The same for a stream of rows, of which each has the time that a statement may take.
+macro_rules! for_each_row {
+    ($session:expr, |$conn:ident| $rows:expr, |$row:ident| $each:expr) => {
+        match &mut $session {
+            $crate::store::Session::Sqlite(transaction) => {
+                let $conn = &mut **transaction;
+                let mut rows = $rows;
+                loop {
+                    match futures_util::TryStreamExt::try_next(&mut rows).await {
+                        Ok(Some($row)) => $each,
+                        Ok(None) => break Ok(()),
+                        Err(error) => break Err(error),
+                    }
+                }
+            }
+            $crate::store::Session::Postgres(transaction) => {
+                let ($conn, statement) = transaction.begin_statement();
+                let mut rows = $rows;
+                let outcome = loop {
+                    match statement
+                        .within(futures_util::TryStreamExt::try_next(&mut rows))
+                        .await
+                    {
+                        Ok(Some($row)) => $each,
+                        Ok(None) => break Ok(()),
+                        Err(error) => break Err(error),
+                    }
+                };
+                drop(rows);
+                transaction.ended(&statement, outcome)
+            }
+        }
+    };
+}
+use for_each_row;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -85,22 +144,40 @@ pub enum Error {
 
 /// Why a store could not be opened. The text says what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct OpenError(String);
+pub enum OpenError {
+    /// It cannot be used as it is.
+    #[error("{0}")]
+    Unfit(String),
+    /// It does not answer; later it may.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Another process has it.
+    #[error(
+        "another claviger process uses this database, which has one at a time: replicas are not supported yet. Stop it first, \
+         or name another --database-url"
+    )]
+    InUse,
+}
 
 impl Store {
-    fn new(engine: Engine) -> Self {
+    fn new(engine: Engine, schema: Schema) -> Self {
         Self {
             engine,
+            schema,
             sessions: Arc::default(),
         }
+    }
+
+    /// What opening did to the schema.
+    pub fn schema(&self) -> Schema {
+        self.schema
     }
 
     /// Begins to read one consistent state.
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
         match &self.engine {
             Engine::Sqlite { read, .. } => self.read_sqlite(read).await,
-            Engine::Postgres(pool) => self.read_postgres(pool).await,
+            Engine::Postgres { read, .. } => self.read_postgres(read).await,
         }
     }
 
@@ -108,7 +185,7 @@ impl Store {
     pub async fn feed_snapshot(&self) -> Result<Snapshot, Error> {
         match &self.engine {
             Engine::Sqlite { feed, .. } => self.read_sqlite(feed).await,
-            Engine::Postgres(pool) => self.read_postgres(pool).await,
+            Engine::Postgres { feed, .. } => self.read_postgres(feed).await,
         }
     }
 
@@ -118,10 +195,10 @@ impl Store {
         Ok(Snapshot { session })
     }
 
-    async fn read_postgres(&self, pool: &PgPool) -> Result<Snapshot, Error> {
+    async fn read_postgres(&self, connections: &Arc<Connections>) -> Result<Snapshot, Error> {
         self.sessions.fetch_add(1, Ordering::Relaxed);
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        let session = Session::Postgres(pool.begin_with(begin).await?);
+        let session = Session::Postgres(connections.begin(begin).await?);
         Ok(Snapshot { session })
     }
 
@@ -136,7 +213,11 @@ impl Store {
             Engine::Sqlite { write, .. } => {
                 Session::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?)
             }
-            Engine::Postgres(pool) => Session::Postgres(pool.begin().await?),
+            // READ COMMITTED: once it has the counter's row, it reads what the change before it wrote.
+            Engine::Postgres { write, .. } => {
+                let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+                Session::Postgres(write.begin(begin).await?)
+            }
         };
         Ok(Snapshot { session })
     }
@@ -154,7 +235,11 @@ impl Store {
                 feed.close().await;
                 write.close().await;
             }
-            Engine::Postgres(pool) => pool.close().await,
+            Engine::Postgres { read, feed, write } => {
+                read.close().await;
+                feed.close().await;
+                write.close().await;
+            }
         }
     }
 }

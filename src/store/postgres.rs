@@ -1,37 +1,243 @@
-//! Opening the shared store.
+//! Opening the shared store: a PostgreSQL database, reached so that nobody in between can read or answer.
 
+use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::Postgres;
-use sqlx::pool::PoolOptions;
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-use super::sqlite::migration_failed;
-use super::{Engine, OpenError, Store, migrations};
+use super::connections::{Connections, within};
+use super::{DatabaseLock, Engine, OpenError, Store, migrations};
+
+/// How many connections read at the most.
+const READERS: u32 = 4;
+
+/// The parameters that a URL may have, apart from `options[…]`.
+const PARAMETERS: [&str; 18] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
+/// Where a PostgreSQL database is. It may hold a password, and is therefore never shown.
+#[derive(Clone)]
+pub struct DatabaseUrl(String);
+
+impl From<String> for DatabaseUrl {
+    fn from(url: String) -> Self {
+        Self(url)
+    }
+}
+
+impl fmt::Debug for DatabaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatabaseUrl(..)")
+    }
+}
+
+impl DatabaseUrl {
+    /// How to connect. What is wrong is told without a word of the URL.
+    pub(super) fn options(&self) -> Result<PgConnectOptions, OpenError> {
+        let Self(url) = self;
+        let names: Vec<&str> = match url.split_once('?') {
+            Some((_, query)) => query
+                .split('&')
+                .map(|pair| pair.split('=').next().unwrap_or(pair))
+                .collect(),
+            None => Vec::new(),
+        };
+        let known = |name: &&str| PARAMETERS.contains(name) || name.starts_with("options[");
+        // The driver would log a parameter that it does not know, with its value.
+        if !names.iter().all(known) {
+            return Err(OpenError::Unfit(format!(
+                "the --database-url has a parameter that is not known. After the question mark there may be {}",
+                PARAMETERS.join(", ")
+            )));
+        }
+        let has_scheme = ["postgres://", "postgresql://"]
+            .iter()
+            .any(|scheme| url.starts_with(scheme));
+        let options = PgConnectOptions::from_str(url).ok().filter(|_| has_scheme);
+        let options = options.ok_or_else(|| {
+            OpenError::Unfit(
+                "the --database-url cannot be read. It looks like postgres://USER@HOST:5432/DATABASE, and what is special in a \
+                 URL must be written as %XX in a name or a password; a password may also stand in the variable PGPASSWORD or \
+                 in ~/.pgpass"
+                    .to_owned(),
+            )
+        })?;
+        let mode_is_named = names
+            .iter()
+            .any(|name| matches!(*name, "sslmode" | "ssl-mode"))
+            || std::env::var_os("PGSSLMODE").is_some();
+        secured(options, mode_is_named)
+    }
+}
+
+/// Whoever can answer in the database's place decides which keys are good. So the way to another machine is encrypted and
+/// the database proves who it is. `require` does not do that: it takes any certificate.
+fn secured(options: PgConnectOptions, mode_is_named: bool) -> Result<PgConnectOptions, OpenError> {
+    let host = options.get_host();
+    let bare = host.trim_matches(['[', ']']);
+    let is_here = options.get_socket().is_some()
+        || host.starts_with('/')
+        || host == "localhost"
+        || bare.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    match options.get_ssl_mode() {
+        _ if is_here => Ok(options),
+        PgSslMode::VerifyCa | PgSslMode::VerifyFull => Ok(options),
+        _ if !mode_is_named => Ok(options.ssl_mode(PgSslMode::VerifyFull)),
+        _ => Err(OpenError::Unfit(
+            "the database is on another machine, and its sslmode lets others read along or answer in its place. Leave \
+             sslmode out, or say sslmode=verify-full (with sslrootcert=FILE if its authority is not one of this system's)"
+                .to_owned(),
+        )),
+    }
+}
+
+/// What the database itself is to do for us: nothing may hold a lock for ever, neither a statement or a transaction that
+/// hangs nor a client whose machine is gone.
+pub(super) fn watched(options: PgConnectOptions, deadline: Duration) -> PgConnectOptions {
+    let deadline = deadline.as_millis().to_string();
+    options.application_name("claviger").options([
+        ("idle_in_transaction_session_timeout", deadline.as_str()),
+        ("tcp_keepalives_idle", "5"),
+        ("tcp_keepalives_interval", "5"),
+        ("tcp_keepalives_count", "3"),
+        ("tcp_user_timeout", "20s"),
+    ])
+}
 
 impl Store {
-    /// Connects to a PostgreSQL database and brings its schema up to date. Nothing serves from one yet; it is here so that
-    /// every statement is checked for both engines.
-    pub async fn connect_postgres(url: &str) -> Result<Self, OpenError> {
-        let refused =
-            |error: sqlx::Error| OpenError(format!("the database cannot be reached: {error}"));
-        let options = PgConnectOptions::from_str(url)
-            .map_err(refused)?
-            // A writer that hangs must not hold the counter of revisions for ever.
-            .options([
-                ("statement_timeout", "10s"),
-                ("idle_in_transaction_session_timeout", "10s"),
-            ]);
-        let pool = PoolOptions::<Postgres>::new()
-            .acquire_timeout(Duration::from_secs(10))
-            .connect_with(options)
-            .await
-            .map_err(refused)?;
-        migrations::postgres()
-            .run(&pool)
-            .await
-            .map_err(|error| OpenError(migration_failed(&error)))?;
-        Ok(Self::new(Engine::Postgres(pool)))
+    /// Brings the schema up to date, on the connection that holds the lock, and opens the store.
+    pub async fn open_postgres(lock: &mut DatabaseLock) -> Result<Self, OpenError> {
+        let schema = migrations::run(&migrations::postgres(), lock.connection()).await?;
+        let deadline = lock.deadline();
+        assert_sound(lock).await?;
+        let options = lock.options();
+        let timed = |options: PgConnectOptions| {
+            options.options([("statement_timeout", deadline.as_millis())])
+        };
+        let engine = Engine::Postgres {
+            read: Connections::new(timed(options.clone()), deadline, READERS),
+            write: Connections::new(timed(options.clone()), deadline, 1),
+            // Lists, however long, must not keep a revocation from coming round. Loading everything is one statement, which
+            // may take its time; each row of it has its deadline here.
+            feed: Connections::new(options, deadline, 1),
+        };
+        Ok(Self::new(engine, schema))
+    }
+}
+
+/// Refuses a database that would not keep what it acknowledges.
+async fn assert_sound(lock: &mut DatabaseLock) -> Result<(), OpenError> {
+    let deadline = lock.deadline();
+    let settings: Vec<(String, String)> = within(
+        deadline,
+        sqlx::query_as(
+            "SELECT name, setting FROM pg_settings
+             WHERE name IN ('fsync', 'full_page_writes', 'synchronous_commit') AND setting = 'off'",
+        )
+        .fetch_all(lock.connection()),
+    )
+    .await
+    .map_err(|error| unreachable(&error))?;
+    match settings.first() {
+        None => Ok(()),
+        Some((name, setting)) => Err(OpenError::Unfit(format!(
+            "the database runs with {name}={setting}, so that an acknowledged change could be lost; turn it on"
+        ))),
+    }
+}
+
+/// The driver's errors repeat neither the URL nor a password.
+pub(super) fn unreachable(error: &sqlx::Error) -> OpenError {
+    OpenError::Unreachable(format!("the database cannot be reached: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode(url: &str) -> Result<PgSslMode, String> {
+        DatabaseUrl::from(url.to_owned())
+            .options()
+            .map(|options| options.get_ssl_mode())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Seen red with `secured` left out: the driver's own default then falls back to plain text.
+    #[test]
+    fn the_way_to_another_machine_is_encrypted_and_the_other_end_proves_who_it_is() {
+        for elsewhere in [
+            "db.example.com",
+            "10.0.0.7",
+            "[2001:db8::1]",
+            "localhost.example.com",
+        ] {
+            let url = format!("postgres://claviger:hunter2@{elsewhere}/claviger");
+            assert!(matches!(mode(&url), Ok(PgSslMode::VerifyFull)), "{url}");
+            for right in ["verify-ca", "verify-full"] {
+                assert!(mode(&format!("{url}?sslmode={right}")).is_ok(), "{right}");
+            }
+            for wrong in ["disable", "allow", "prefer", "require"] {
+                let refusal = mode(&format!("{url}?sslmode={wrong}")).unwrap_err();
+                assert!(refusal.contains("verify-full"), "{refusal}");
+                assert!(!refusal.contains("hunter2"), "{refusal}");
+            }
+        }
+        for here in [
+            "postgres://claviger@localhost/claviger",
+            "postgres://claviger@127.0.0.1:5433/claviger",
+            "postgres://claviger@[::1]/claviger",
+            "postgres:///claviger?host=/run/postgresql",
+            "postgres://%2Frun%2Fpostgresql/claviger",
+        ] {
+            assert!(mode(here).is_ok(), "{here}");
+            assert!(
+                mode(&format!(
+                    "{here}{}sslmode=disable",
+                    if here.contains('?') { '&' } else { '?' }
+                ))
+                .is_ok()
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_url_is_told_without_a_word_of_it() {
+        for url in [
+            "hunter2",
+            "mysql://claviger:hunter2@localhost/claviger",
+            "postgres://claviger:hunter2/x@localhost/claviger",
+            "postgres://claviger:hunter2@localhost:port/claviger",
+            "postgres://claviger@localhost/claviger?pasword=hunter2",
+            "postgres://claviger@localhost/claviger?sslmode=hunter2",
+            "postgres://claviger:hu?hunter2=x@localhost/claviger",
+        ] {
+            let refusal = mode(url).unwrap_err();
+            assert!(
+                refusal.contains("--database-url") && !refusal.contains("hunter2"),
+                "{refusal}"
+            );
+            let url = DatabaseUrl::from(url.to_owned());
+            assert!(!format!("{url:?}").contains("hunter2"));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use sqlx::QueryBuilder;
 
-use super::{Change, Error, Page, Snapshot, on, page_and_one, revision, stored};
+use super::{Change, Error, Page, Snapshot, execute, on, page_and_one, revision, stored};
 use crate::domain::event::Revision;
 use crate::domain::ids::{PartnerId, ProjectId, RealmId};
 use crate::domain::partner::{Partner, Project};
@@ -34,23 +34,21 @@ type ProjectCells = (String, String, String, String, i64, i64);
 impl Snapshot {
     /// The realm of this id.
     pub async fn find_realm(&mut self, id: &RealmId) -> Result<Option<RealmRow>, Error> {
-        let row: Option<RealmCells> = on!(self.session, conn => {
-            sqlx::query_as("SELECT id, definition, revision, created_at FROM realms WHERE id = $1")
-                .bind(id.as_str())
-                .fetch_optional(&mut *conn)
-                .await?
-        });
+        let row: Option<RealmCells> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT id, definition, revision, created_at FROM realms WHERE id = $1"
+        )
+        .bind(id.as_str())
+        .fetch_optional(&mut *conn))?;
         row.map(read_realm).transpose()
     }
 
     /// The id of the realm whose keys begin so.
     pub async fn find_prefix(&mut self, prefix: &str) -> Result<Option<RealmId>, Error> {
-        let row: Option<String> = on!(self.session, conn => {
-            sqlx::query_scalar("SELECT id FROM realms WHERE prefix = $1")
-                .bind(prefix)
-                .fetch_optional(&mut *conn)
-                .await?
-        });
+        let row: Option<String> = on!(self.session, |conn| sqlx::query_scalar(
+            "SELECT id FROM realms WHERE prefix = $1"
+        )
+        .bind(prefix)
+        .fetch_optional(&mut *conn))?;
         row.map(|id| RealmId::parse(&id).map_err(|_| corrupt("realm", &id)))
             .transpose()
     }
@@ -61,15 +59,14 @@ impl Snapshot {
         after: &str,
         limit: u32,
     ) -> Result<Page<RealmRow, String>, Error> {
-        let rows: Vec<RealmCells> = on!(self.session, conn => {
+        let rows: Vec<RealmCells> = on!(self.session, |conn| {
             sqlx::query_as(
                 "SELECT id, definition, revision, created_at FROM realms WHERE id > $1 ORDER BY id LIMIT $2",
             )
             .bind(after)
             .bind(page_and_one(limit))
             .fetch_all(&mut *conn)
-            .await?
-        });
+        })?;
         Ok(Page::new(
             rows,
             limit,
@@ -84,16 +81,13 @@ impl Snapshot {
         realm: &RealmId,
         id: &PartnerId,
     ) -> Result<Option<PartnerRow>, Error> {
-        let row: Option<PartnerCells> = on!(self.session, conn => {
-            sqlx::query_as(
-                "SELECT realm, id, display_name, suspended, revision, created_at
+        let row: Option<PartnerCells> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT realm, id, display_name, suspended, revision, created_at
                  FROM partners WHERE realm = $1 AND id = $2",
-            )
-            .bind(realm.as_str())
-            .bind(id.as_str())
-            .fetch_optional(&mut *conn)
-            .await?
-        });
+        )
+        .bind(realm.as_str())
+        .bind(id.as_str())
+        .fetch_optional(&mut *conn))?;
         row.map(read_partner).transpose()
     }
 
@@ -104,8 +98,9 @@ impl Snapshot {
         after: &str,
         limit: u32,
     ) -> Result<Page<PartnerRow, String>, Error> {
-        let rows: Vec<PartnerCells> = on!(self.session, conn => {
-            // The operators' partner has the empty id and is nobody's business.
+        let rows: Vec<PartnerCells> = on!(
+            self.session,
+            |conn| // The operators' partner has the empty id and is nobody's business.
             sqlx::query_as(
                 "SELECT realm, id, display_name, suspended, revision, created_at
                  FROM partners WHERE realm = $1 AND id > $2 ORDER BY id LIMIT $3",
@@ -114,8 +109,7 @@ impl Snapshot {
             .bind(after)
             .bind(page_and_one(limit))
             .fetch_all(&mut *conn)
-            .await?
-        });
+        )?;
         Ok(Page::new(
             rows,
             limit,
@@ -126,11 +120,10 @@ impl Snapshot {
 
     /// Every partner of every realm.
     pub async fn all_partners(&mut self) -> Result<Vec<PartnerRow>, Error> {
-        let rows: Vec<PartnerCells> = on!(self.session, conn => {
-            sqlx::query_as("SELECT realm, id, display_name, suspended, revision, created_at FROM partners")
-                .fetch_all(&mut *conn)
-                .await?
-        });
+        let rows: Vec<PartnerCells> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT realm, id, display_name, suspended, revision, created_at FROM partners"
+        )
+        .fetch_all(&mut *conn))?;
         Ok(rows
             .into_iter()
             .filter_map(|cells| logged(read_partner(cells)))
@@ -144,16 +137,13 @@ impl Snapshot {
         id: &ProjectId,
     ) -> Result<Option<(ProjectRow, bool)>, Error> {
         type Row = (String, String, String, String, bool, i64, i64);
-        let row: Option<Row> = on!(self.session, conn => {
-            sqlx::query_as(
-                "SELECT realm, id, partner, display_name, deleted, revision, created_at
+        let row: Option<Row> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT realm, id, partner, display_name, deleted, revision, created_at
                  FROM projects WHERE realm = $1 AND id = $2",
-            )
-            .bind(realm.as_str())
-            .bind(id.as_str())
-            .fetch_optional(&mut *conn)
-            .await?
-        });
+        )
+        .bind(realm.as_str())
+        .bind(id.as_str())
+        .fetch_optional(&mut *conn))?;
         row.map(
             |(realm, id, partner, display_name, deleted, revision, created_at)| {
                 Ok((
@@ -173,7 +163,7 @@ impl Snapshot {
         after: &str,
         limit: u32,
     ) -> Result<Page<ProjectRow, String>, Error> {
-        let rows: Vec<ProjectCells> = on!(self.session, conn => {
+        let rows: Vec<ProjectCells> = on!(self.session, |conn| async {
             let mut query = QueryBuilder::new(
                 "SELECT realm, id, partner, display_name, revision, created_at FROM projects WHERE NOT deleted AND realm = ",
             );
@@ -186,8 +176,8 @@ impl Snapshot {
                 .push_bind(after)
                 .push(" ORDER BY id LIMIT ")
                 .push_bind(page_and_one(limit));
-            query.build_query_as().fetch_all(&mut *conn).await?
-        });
+            query.build_query_as().fetch_all(&mut *conn).await
+        })?;
         Ok(Page::new(
             rows,
             limit,
@@ -198,13 +188,12 @@ impl Snapshot {
 
     /// Every project of every realm.
     pub async fn all_projects(&mut self) -> Result<Vec<ProjectRow>, Error> {
-        let rows: Vec<ProjectCells> = on!(self.session, conn => {
+        let rows: Vec<ProjectCells> = on!(self.session, |conn| {
             sqlx::query_as(
                 "SELECT realm, id, partner, display_name, revision, created_at FROM projects WHERE NOT deleted",
             )
             .fetch_all(&mut *conn)
-            .await?
-        });
+        })?;
         Ok(rows
             .into_iter()
             .filter_map(|cells| logged(read_project(cells)))
@@ -213,11 +202,10 @@ impl Snapshot {
 
     /// Every realm.
     pub async fn all_realms(&mut self) -> Result<Vec<RealmRow>, Error> {
-        let rows: Vec<RealmCells> = on!(self.session, conn => {
-            sqlx::query_as("SELECT id, definition, revision, created_at FROM realms")
-                .fetch_all(&mut *conn)
-                .await?
-        });
+        let rows: Vec<RealmCells> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT id, definition, revision, created_at FROM realms"
+        )
+        .fetch_all(&mut *conn))?;
         Ok(rows
             .into_iter()
             .filter_map(|cells| logged(read_realm(cells)))
@@ -230,36 +218,31 @@ impl Change {
     pub async fn put_realm(&mut self, realm: &Realm) -> Result<(), Error> {
         let definition = serde_json::to_string(realm).expect("a realm is JSON");
         let (revision, time) = (stored(self.revision), self.time.as_micros());
-        on!(self.snapshot.session, conn => {
-            sqlx::query(
+        execute!(self.snapshot.session, sqlx::query(
                 "INSERT INTO realms (id, definition, revision, created_at) VALUES ($1, $2, $3, $4)
                  ON CONFLICT (id) DO UPDATE SET definition = excluded.definition, revision = excluded.revision",
             )
             .bind(realm.id.as_str())
             .bind(definition)
             .bind(revision)
-            .bind(time)
-            .execute(&mut *conn)
-            .await?;
-        });
+            .bind(time))?;
         Ok(())
     }
 
     /// Deletes a realm with its partners and projects.
     pub async fn delete_realm(&mut self, id: &RealmId) -> Result<(), Error> {
-        on!(self.snapshot.session, conn => {
-            sqlx::query("DELETE FROM realms WHERE id = $1")
-                .bind(id.as_str())
-                .execute(&mut *conn)
-                .await?;
-        });
+        execute!(
+            self.snapshot.session,
+            sqlx::query("DELETE FROM realms WHERE id = $1").bind(id.as_str())
+        )?;
         Ok(())
     }
 
     /// Stores a partner at this change's revision; one that is there keeps its first date.
     pub async fn put_partner(&mut self, partner: &Partner) -> Result<(), Error> {
         let (revision, time) = (stored(self.revision), self.time.as_micros());
-        on!(self.snapshot.session, conn => {
+        execute!(
+            self.snapshot.session,
             sqlx::query(
                 "INSERT INTO partners (realm, id, display_name, suspended, revision, created_at)
                  VALUES ($1, $2, $3, $4, $5, $6)
@@ -272,34 +255,31 @@ impl Change {
             .bind(partner.suspended)
             .bind(revision)
             .bind(time)
-            .execute(&mut *conn)
-            .await?;
-        });
+        )?;
         Ok(())
     }
 
     /// Deletes a partner. Its projects become deleted ones, which keep their ids.
     pub async fn delete_partner(&mut self, realm: &RealmId, id: &PartnerId) -> Result<(), Error> {
-        on!(self.snapshot.session, conn => {
+        execute!(
+            self.snapshot.session,
             sqlx::query("UPDATE projects SET deleted = TRUE WHERE realm = $1 AND partner = $2")
                 .bind(realm.as_str())
                 .bind(id.as_str())
-                .execute(&mut *conn)
-                .await?;
+        )?;
+        execute!(
+            self.snapshot.session,
             sqlx::query("DELETE FROM partners WHERE realm = $1 AND id = $2")
                 .bind(realm.as_str())
                 .bind(id.as_str())
-                .execute(&mut *conn)
-                .await?;
-        });
+        )?;
         Ok(())
     }
 
     /// Stores a project at this change's revision; one that is there, deleted or not, keeps its first date.
     pub async fn put_project(&mut self, project: &Project) -> Result<(), Error> {
         let (revision, time) = (stored(self.revision), self.time.as_micros());
-        on!(self.snapshot.session, conn => {
-            sqlx::query(
+        execute!(self.snapshot.session, sqlx::query(
                 "INSERT INTO projects (realm, id, partner, display_name, deleted, revision, created_at)
                  VALUES ($1, $2, $3, $4, FALSE, $5, $6)
                  ON CONFLICT (realm, id) DO UPDATE SET display_name = excluded.display_name, deleted = FALSE,
@@ -310,22 +290,18 @@ impl Change {
             .bind(project.partner.as_str())
             .bind(&project.display_name)
             .bind(revision)
-            .bind(time)
-            .execute(&mut *conn)
-            .await?;
-        });
+            .bind(time))?;
         Ok(())
     }
 
     /// Marks a project as deleted.
     pub async fn delete_project(&mut self, realm: &RealmId, id: &ProjectId) -> Result<(), Error> {
-        on!(self.snapshot.session, conn => {
+        execute!(
+            self.snapshot.session,
             sqlx::query("UPDATE projects SET deleted = TRUE WHERE realm = $1 AND id = $2")
                 .bind(realm.as_str())
                 .bind(id.as_str())
-                .execute(&mut *conn)
-                .await?;
-        });
+        )?;
         Ok(())
     }
 }

@@ -20,7 +20,7 @@ impl Store {
     /// data directory's lock.
     pub async fn open_sqlite(file: &Path) -> Result<Self, OpenError> {
         let refused = |error: sqlx::Error| {
-            OpenError(format!(
+            OpenError::Unfit(format!(
                 "the database {} cannot be opened: {error}",
                 file.display()
             ))
@@ -41,10 +41,9 @@ impl Store {
             .await
             .map_err(refused)?;
         assert_sound(&write).await?;
-        migrations::sqlite()
-            .run(&write)
-            .await
-            .map_err(|error| OpenError(migration_failed(&error)))?;
+        let mut connection = write.acquire().await.map_err(refused)?;
+        let schema = migrations::run(&migrations::sqlite(), &mut *connection).await?;
+        drop(connection);
         let options = options.create_if_missing(false).read_only(true);
         let read = pool(4)
             .connect_with(options.clone())
@@ -52,7 +51,7 @@ impl Store {
             .map_err(refused)?;
         // Lists, however long, must not keep a revocation from coming round.
         let feed = pool(1).connect_with(options).await.map_err(refused)?;
-        Ok(Self::new(Engine::Sqlite { read, feed, write }))
+        Ok(Self::new(Engine::Sqlite { read, feed, write }, schema))
     }
 }
 
@@ -75,7 +74,8 @@ fn pool(connections: u32) -> PoolOptions<Sqlite> {
 
 /// Refuses a writer that would not keep what it acknowledges.
 async fn assert_sound(write: &SqlitePool) -> Result<(), OpenError> {
-    let read = |error: sqlx::Error| OpenError(format!("the database does not answer: {error}"));
+    let read =
+        |error: sqlx::Error| OpenError::Unfit(format!("the database does not answer: {error}"));
     let version: String = sqlx::query_scalar("SELECT sqlite_version()")
         .fetch_one(write)
         .await
@@ -85,7 +85,7 @@ async fn assert_sound(write: &SqlitePool) -> Result<(), OpenError> {
         .map(|part| part.parse::<u32>().unwrap_or(0));
     let mut part = || parts.next().unwrap_or(0);
     if (part(), part(), part()) < OLDEST_SOUND_SQLITE {
-        return Err(OpenError(format!(
+        return Err(OpenError::Unfit(format!(
             "this program was built with SQLite {version}, which can corrupt its write-ahead log; build it with the \
              bundled SQLite"
         )));
@@ -99,23 +99,12 @@ async fn assert_sound(write: &SqlitePool) -> Result<(), OpenError> {
         .await
         .map_err(read)?;
     if synchronous != SYNCHRONOUS_FULL || journal != "wal" {
-        return Err(OpenError(format!(
+        return Err(OpenError::Unfit(format!(
             "the database writes with synchronous={synchronous} and journal_mode={journal} instead of 2 (FULL) and wal, so \
              that an acknowledged change could be lost; is its directory on a local file system?"
         )));
     }
     Ok(())
-}
-
-pub(super) fn migration_failed(error: &sqlx::migrate::MigrateError) -> String {
-    use sqlx::migrate::MigrateError;
-    match error {
-        MigrateError::VersionMissing(version) => format!(
-            "the database was written by a newer claviger (its schema has step {version}, which this program does not \
-             know); start that newer program"
-        ),
-        other => format!("the database's schema cannot be brought up to date: {other}"),
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Callers: what they may not make of themselves.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use claviger::domain::clock::Clock;
 use claviger::domain::event::{Actor, Event, EventKind, Subject};
@@ -11,7 +10,9 @@ use claviger::pb::claviger::v1 as pb;
 use claviger::store::Change;
 use tonic::Code;
 
-use super::fixtures::{Service, demo_realm, eventually, issue_request, settled};
+use super::fixtures::{
+    Engine, Place, Service, demo_realm, eventually, issue_request, on_both_engines, settled,
+};
 
 fn in_hours(hours: i64) -> prost_types::Timestamp {
     prost_types::Timestamp {
@@ -30,46 +31,6 @@ fn operator(hours: Option<i64>, cidrs: &[&str]) -> pb::IssueKeyRequest {
     }
 }
 
-#[tokio::test]
-async fn an_operator_makes_no_key_of_the_authority_that_lasts_longer_or_reaches_further() {
-    let service = Service::start().await;
-    let mut root = service.api();
-    let bounded = operator(Some(2), &["127.0.0.0/8", "::1/128"]);
-    let bounded = root
-        .keys
-        .issue_key(bounded)
-        .await
-        .unwrap()
-        .into_inner()
-        .plain_key;
-    let mut bounded = service.api_as(&bounded);
-    for (request, field) in [
-        (operator(None, &["127.0.0.1/32"]), "expire_time"),
-        (operator(Some(3), &["127.0.0.1/32"]), "expire_time"),
-        (operator(Some(1), &[]), "allowed_cidrs"),
-        (
-            operator(Some(1), &["127.0.0.1/32", "10.0.0.0/8"]),
-            "allowed_cidrs",
-        ),
-        (operator(Some(1), &["0.0.0.0/0"]), "allowed_cidrs"),
-    ] {
-        let refused = bounded
-            .keys
-            .issue_key(request)
-            .await
-            .err()
-            .expect("a refusal");
-        assert_eq!(refused.code(), Code::PermissionDenied);
-        assert!(refused.message().contains(field), "{}", refused.message());
-    }
-    let within = operator(Some(1), &["127.0.0.1/32"]);
-    assert!(bounded.keys.issue_key(within).await.is_ok());
-    // Keys of other realms are not bounded by the operator's own, even if they may administer there.
-    root.make_demo().await;
-    bounded.issue().await;
-    service.stop().await;
-}
-
 /// What becomes of a caller while its call waits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Meanwhile {
@@ -82,27 +43,10 @@ enum Meanwhile {
     NotDelegated,
 }
 
-/// Seen red without the second look at the caller's key in `Standing::reread`: the call then issues a key. And with each of
-/// the things that it looks at left out.
-#[tokio::test]
-async fn a_call_in_flight_changes_nothing_once_its_caller_is_no_longer_good() {
-    use Meanwhile::{Deleted, Disabled, NotDelegated, Revoked, Suspended};
-    let delegate = pb::IssueKeyRequest {
-        scopes: vec!["admin".to_owned()],
-        ..issue_request()
-    };
-    for meanwhile in [Revoked, Disabled, Deleted] {
-        overtake(operator(None, &[]), meanwhile).await;
-    }
-    for meanwhile in [Revoked, Disabled, Deleted, Suspended, NotDelegated] {
-        overtake(delegate.clone(), meanwhile).await;
-    }
-}
-
-async fn overtake(caller: pb::IssueKeyRequest, meanwhile: Meanwhile) {
+async fn overtake(engine: Engine, caller: pb::IssueKeyRequest, meanwhile: Meanwhile) {
     // The feed waits to be poked, so that the next access to the store is the call's.
-    let dir = Arc::new(tempfile::tempdir().unwrap());
-    let service = Service::start_with(dir, Clock::system(), "", &["--poll-interval", "1h"]).await;
+    let place = Place::on(engine);
+    let service = Service::start_with(place, Clock::system(), "", &["--poll-interval", "1h"]).await;
     let mut root = service.api();
     root.make_demo().await;
     root.put_realm(pb::Realm {
@@ -196,4 +140,61 @@ async fn befall(change: &mut Change, id: KeyId, meanwhile: Meanwhile) -> (EventK
         }
     };
     (kind, subject)
+}
+
+on_both_engines! {
+    async fn an_operator_makes_no_key_of_the_authority_that_lasts_longer_or_reaches_further(engine: Engine) {
+        let service = Service::start(engine).await;
+        let mut root = service.api();
+        let bounded = operator(Some(2), &["127.0.0.0/8", "::1/128"]);
+        let bounded = root
+            .keys
+            .issue_key(bounded)
+            .await
+            .unwrap()
+            .into_inner()
+            .plain_key;
+        let mut bounded = service.api_as(&bounded);
+        for (request, field) in [
+            (operator(None, &["127.0.0.1/32"]), "expire_time"),
+            (operator(Some(3), &["127.0.0.1/32"]), "expire_time"),
+            (operator(Some(1), &[]), "allowed_cidrs"),
+            (
+                operator(Some(1), &["127.0.0.1/32", "10.0.0.0/8"]),
+                "allowed_cidrs",
+            ),
+            (operator(Some(1), &["0.0.0.0/0"]), "allowed_cidrs"),
+        ] {
+            let refused = bounded
+                .keys
+                .issue_key(request)
+                .await
+                .err()
+                .expect("a refusal");
+            assert_eq!(refused.code(), Code::PermissionDenied);
+            assert!(refused.message().contains(field), "{}", refused.message());
+        }
+        let within = operator(Some(1), &["127.0.0.1/32"]);
+        assert!(bounded.keys.issue_key(within).await.is_ok());
+        // Keys of other realms are not bounded by the operator's own, even if they may administer there.
+        root.make_demo().await;
+        bounded.issue().await;
+        service.stop().await;
+    }
+
+    /// Seen red without the second look at the caller's key in `Standing::reread`: the call then issues a key. And with each of
+    /// the things that it looks at left out.
+    async fn a_call_in_flight_changes_nothing_once_its_caller_is_no_longer_good(engine: Engine) {
+        use Meanwhile::{Deleted, Disabled, NotDelegated, Revoked, Suspended};
+        let delegate = pb::IssueKeyRequest {
+            scopes: vec!["admin".to_owned()],
+            ..issue_request()
+        };
+        for meanwhile in [Revoked, Disabled, Deleted] {
+            overtake(engine, operator(None, &[]), meanwhile).await;
+        }
+        for meanwhile in [Revoked, Disabled, Deleted, Suspended, NotDelegated] {
+            overtake(engine, delegate.clone(), meanwhile).await;
+        }
+    }
 }

@@ -4,102 +4,215 @@
 //! that the answer does not wait for, the first cycles already lose keys.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use claviger::domain::clock::Clock;
+use claviger::domain::ids::RealmId;
+use claviger::mirror::Feed;
 use claviger::pb::claviger::v1 as pb;
 use claviger::store::Store;
 use pb::Verdict;
-use tonic::Code;
+use tokio::task::JoinHandle;
+use tonic::{Code, Status};
+use tonic_types::StatusExt;
 
-use super::fixtures::{Api, Program, from_env};
+use super::fixtures::{
+    Api, Cluster, Engine, Place, Program, Service, eventually, from_env, issue_request,
+    on_both_engines,
+};
 
 const WRITERS: usize = 8;
 
+/// What the clients know.
+#[derive(Debug, Default)]
+struct Journal {
+    keys: HashMap<String, Known>,
+    /// Keys that were asked for, and it is open whether they were made.
+    issued_perhaps: usize,
+}
+
 /// What the clients know of a key: what was acknowledged, and what was asked for without an answer.
 #[derive(Clone, Debug, Default)]
-struct Journal {
+struct Known {
     text: String,
-    revoked: Known,
-    deleted: Known,
+    revoked: Done,
+    deleted: Done,
     revision: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-enum Known {
+enum Done {
     #[default]
     No,
     /// Asked for, and the answer never came: either is right.
-    Open,
+    Perhaps,
     Yes,
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_acknowledged_is_lost_by_a_kill_at_any_moment() {
-    let cycles = from_env("CLAVIGER_TEST_KILLS", 200);
-    let dir = tempfile::tempdir().unwrap();
-    let mut journal: HashMap<String, Journal> = HashMap::new();
-    let mut program = Program::serve(dir.path(), &["--log", "error,claviger=info"]);
-    program.api().make_demo().await;
-    for cycle in 0..cycles {
-        let api = program.api();
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|writer| tokio::spawn(write(api.clone(), cycle * WRITERS + writer)))
-            .collect();
-        // Some cycles die while the first keys are made, others in full swing.
-        let moment = Duration::from_micros(1_000 + (cycle as u64 * 79_193) % 250_000);
-        tokio::time::sleep(moment).await;
-        program.kill();
-        let mut touched = Vec::new();
-        for writer in writers {
-            for (id, entry) in writer.await.unwrap() {
-                touched.push(id.clone());
-                journal.insert(id, entry);
-            }
-        }
-        program = Program::serve(dir.path(), &["--log", "error,claviger=info"]);
-        let mut api = program.api();
-        for id in &touched {
-            check(&mut api, id, &journal[id]).await;
+impl Done {
+    fn after<T>(answer: &Result<T, Status>) -> Self {
+        match answer {
+            Ok(_) => Self::Yes,
+            Err(status) if was_not_made(status) => Self::No,
+            Err(_) => Self::Perhaps,
         }
     }
-    // Once more all of them, after every crash.
-    let mut api = program.api();
-    let (mut revoked, mut deleted) = (0, 0);
-    for (id, entry) in &journal {
-        check(&mut api, id, entry).await;
-        revoked += usize::from(entry.revoked == Known::Yes);
-        deleted += usize::from(entry.deleted == Known::Yes);
-    }
-    program.kill();
-    let store = Store::open_sqlite(&dir.path().join("data/claviger.db"))
-        .await
-        .unwrap();
-    let (events, first, last) = store.snapshot().await.unwrap().history().await.unwrap();
-    assert_eq!(
-        (first.as_u64(), last.as_u64()),
-        (1, events),
-        "revisions have gaps"
-    );
-    println!(
-        "{cycles} kills: {} keys issued, {revoked} revoked and {deleted} deleted with an answer; {events} events; 0 lost",
-        journal.len()
-    );
-    assert!(
-        journal.len() > cycles && revoked > cycles / 4 && deleted > cycles / 4,
-        "too little was written"
-    );
 }
 
-/// Issues, revokes and deletes until the server is gone; answers with what it knows.
-async fn write(mut api: Api, seed: usize) -> Vec<(String, Journal)> {
-    let mut known = Vec::new();
-    for step in seed.. {
-        let Ok(issued) = api.keys.issue_key(super::fixtures::issue_request()).await else {
-            break;
+/// Whether the server itself says that nothing was changed.
+fn was_not_made(status: &Status) -> bool {
+    let reason = status.get_details_error_info().map(|info| info.reason);
+    status.code() == Code::Unavailable && reason.as_deref() == Some("STORE_UNAVAILABLE")
+}
+
+on_both_engines! {
+    async fn nothing_acknowledged_is_lost_by_a_kill_at_any_moment(engine: Engine) {
+        let cycles = match engine {
+            Engine::Sqlite => from_env("CLAVIGER_TEST_KILLS", 200),
+            Engine::Postgres => from_env("CLAVIGER_TEST_KILLS_ON_POSTGRES", 100),
         };
-        let issued = issued.into_inner();
+        let place = Place::on(engine);
+        let flags = ["--log", "error,claviger=info"];
+        let mut journal = Journal::default();
+        let mut program = Program::serve(&place, &flags);
+        program.api().make_demo().await;
+        for cycle in 0..cycles {
+            let writers = Writers::start(&program.api(), cycle);
+            tokio::time::sleep(moment(cycle)).await;
+            program.kill();
+            let touched = writers.finish(&mut journal).await;
+            program = Program::serve(&place, &flags);
+            check_each(&mut program.api(), &touched, &journal).await;
+        }
+        let all: Vec<_> = journal.keys.keys().cloned().collect();
+        check_each(&mut program.api(), &all, &journal).await;
+        program.kill();
+        let opened = place.open().await;
+        check_history(&opened.store, &journal, cycles, "kills of the server").await;
+    }
+}
+
+/// The server goes on, and must find its way back by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_the_database_crashes_at_any_moment() {
+    let cycles = from_env("CLAVIGER_TEST_DATABASE_CRASHES", 100);
+    let cluster = Arc::new(Cluster::start());
+    let place = Place::in_cluster(&cluster);
+    let service = Service::start_with(place, Clock::system(), "", &[]).await;
+    let mut api = service.api();
+    api.make_demo().await;
+    let first = api.issue().await.plain_key;
+    let mut journal = Journal::default();
+    for cycle in 0..cycles {
+        let writers = Writers::start(&api, cycle);
+        tokio::time::sleep(moment(cycle)).await;
+        cluster.crash();
+        assert_eq!(
+            api.verdict(&first).await,
+            Verdict::Allowed,
+            "it verifies from memory"
+        );
+        cluster.start_server();
+        // A change that was committed, and not yet read back, is answered now.
+        let touched = writers.finish(&mut journal).await;
+        let issued = eventually("keys are issued again", async || {
+            let issued = service.api().keys.issue_key(issue_request()).await;
+            match issued {
+                Ok(issued) => Some(issued.into_inner()),
+                Err(status) => {
+                    journal.issued_perhaps += usize::from(!was_not_made(&status));
+                    None
+                }
+            }
+        })
+        .await;
+        let known = Known {
+            text: issued.plain_key,
+            revision: issued.revision,
+            ..Default::default()
+        };
+        journal.keys.insert(issued.key.unwrap().id, known);
+        check_each(&mut api, &touched, &journal).await;
+    }
+    let all: Vec<_> = journal.keys.keys().cloned().collect();
+    check_each(&mut api, &all, &journal).await;
+    // The one from before the first crash.
+    journal.issued_perhaps += 1;
+    check_history(&service.store, &journal, cycles, "crashes of the database").await;
+    let mut fresh = Feed::new(
+        service.store.clone(),
+        Clock::system(),
+        Duration::from_secs(1),
+    );
+    fresh.load().await.unwrap();
+    assert_eq!(
+        service.mirror.index().describe(),
+        fresh.mirror().index().describe(),
+        "the mirror is what the store says"
+    );
+    service.stop().await;
+}
+
+/// Some cycles end while the first keys are made, others in full swing.
+fn moment(cycle: usize) -> Duration {
+    Duration::from_micros(1_000 + (cycle as u64 * 79_193) % 250_000)
+}
+
+/// Clients that change things until they are hindered, or told to stop.
+struct Writers {
+    writing: Vec<JoinHandle<Journal>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Writers {
+    fn start(api: &Api, cycle: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let write = |writer| {
+            let seed = cycle * WRITERS + writer;
+            tokio::spawn(write(api.clone(), seed, Arc::clone(&stop)))
+        };
+        Self {
+            writing: (0..WRITERS).map(write).collect(),
+            stop,
+        }
+    }
+
+    /// Waits until all have stopped, and notes what they know; answers with the keys that they touched.
+    async fn finish(self, journal: &mut Journal) -> Vec<String> {
+        // A server that is away for a moment only may hinder nobody.
+        self.stop.store(true, Ordering::Relaxed);
+        let mut touched = Vec::new();
+        for writer in self.writing {
+            let Journal {
+                keys,
+                issued_perhaps,
+            } = writer.await.unwrap();
+            touched.extend(keys.keys().cloned());
+            journal.keys.extend(keys);
+            journal.issued_perhaps += issued_perhaps;
+        }
+        touched
+    }
+}
+
+/// Issues, revokes and deletes until it is not answered or told to stop; answers with what it knows.
+async fn write(mut api: Api, seed: usize, stop: Arc<AtomicBool>) -> Journal {
+    let mut journal = Journal::default();
+    for step in seed.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let issued = match api.keys.issue_key(issue_request()).await {
+            Ok(issued) => issued.into_inner(),
+            Err(status) => {
+                journal.issued_perhaps = usize::from(!was_not_made(&status));
+                break;
+            }
+        };
         let id = issued.key.unwrap().id;
-        let mut entry = Journal {
+        let mut known = Known {
             text: issued.plain_key,
             revision: issued.revision,
             ..Default::default()
@@ -107,52 +220,86 @@ async fn write(mut api: Api, seed: usize) -> Vec<(String, Journal)> {
         let answered = match step % 3 {
             0 => true,
             1 => {
-                entry.revoked = Known::Open;
                 let answer = api.revoke(&id).await;
-                if let Ok(revoked) = &answer {
-                    entry.revoked = Known::Yes;
-                    entry.revision = revoked.revision;
-                }
-                answer.is_ok()
+                known.revoked = Done::after(&answer);
+                known.revision = answer.map_or(known.revision, |revoked| revoked.revision);
+                known.revoked == Done::Yes
             }
             _ => {
-                entry.deleted = Known::Open;
                 let answer = api.delete(&id).await;
-                if let Ok(deleted) = &answer {
-                    entry.deleted = Known::Yes;
-                    entry.revision = deleted.revision;
-                }
-                answer.is_ok()
+                known.deleted = Done::after(&answer);
+                known.revision = answer.map_or(known.revision, |deleted| deleted.revision);
+                known.deleted == Done::Yes
             }
         };
-        known.push((id, entry));
+        journal.keys.insert(id, known);
         if !answered {
             break;
         }
     }
-    known
+    journal
+}
+
+/// The revisions have no gaps, and there is not a key too many.
+async fn check_history(store: &Store, journal: &Journal, cycles: usize, of_what: &str) {
+    let mut snapshot = store.snapshot().await.unwrap();
+    let (events, first, last) = snapshot.history().await.unwrap();
+    assert_eq!(
+        (first.as_u64(), last.as_u64()),
+        (1, events),
+        "revisions have gaps"
+    );
+    let demo = RealmId::parse("demo").unwrap();
+    let stored = snapshot.count_keys(&demo, None, None).await.unwrap() as usize;
+    let count =
+        |what: fn(&Known) -> bool| journal.keys.values().filter(|known| what(known)).count();
+    let revoked = count(|known| known.revoked == Done::Yes);
+    let deleted = count(|known| known.deleted == Done::Yes);
+    let kept = journal.keys.len() - deleted;
+    let perhaps_deleted = count(|known| known.deleted == Done::Perhaps);
+    assert!(
+        (kept - perhaps_deleted..=kept + journal.issued_perhaps).contains(&stored),
+        "{stored} keys, where {kept} were made and kept, {perhaps_deleted} of them perhaps deleted, and {} perhaps made",
+        journal.issued_perhaps
+    );
+    println!(
+        "{cycles} {of_what}: {} keys issued, {revoked} revoked and {deleted} deleted with an answer, {} perhaps issued; \
+         {events} events; 0 lost, 0 doubled",
+        journal.keys.len(),
+        journal.issued_perhaps
+    );
+    assert!(
+        journal.keys.len() > cycles && revoked > cycles / 4 && deleted > cycles / 4,
+        "too little was written"
+    );
+}
+
+async fn check_each(api: &mut Api, ids: &[String], journal: &Journal) {
+    for id in ids {
+        check(api, id, &journal.keys[id]).await;
+    }
 }
 
 /// Holds the server to what it acknowledged.
-async fn check(api: &mut Api, id: &str, entry: &Journal) {
-    let answer = api.ask(&entry.text).await;
+async fn check(api: &mut Api, id: &str, known: &Known) {
+    let answer = api.ask(&known.text).await;
     assert!(
-        answer.revision >= entry.revision,
-        "the history became shorter: {entry:?}"
+        answer.revision >= known.revision,
+        "the history became shorter: {known:?}"
     );
-    let allowed: &[Verdict] = match (entry.revoked, entry.deleted) {
-        (_, Known::Yes) => &[Verdict::Unknown],
-        (_, Known::Open) => &[Verdict::Unknown, Verdict::Allowed],
-        (Known::Yes, _) => &[Verdict::Revoked],
-        (Known::Open, _) => &[Verdict::Revoked, Verdict::Allowed],
-        (Known::No, Known::No) => &[Verdict::Allowed],
+    let allowed: &[Verdict] = match (known.revoked, known.deleted) {
+        (_, Done::Yes) => &[Verdict::Unknown],
+        (_, Done::Perhaps) => &[Verdict::Unknown, Verdict::Allowed],
+        (Done::Yes, _) => &[Verdict::Revoked],
+        (Done::Perhaps, _) => &[Verdict::Revoked, Verdict::Allowed],
+        (Done::No, Done::No) => &[Verdict::Allowed],
     };
     assert!(
         allowed.contains(&answer.verdict()),
         "{id}: {:?}, {:?} {:?}",
         answer.verdict(),
-        entry.revoked,
-        entry.deleted
+        known.revoked,
+        known.deleted
     );
     let found = api
         .keys
@@ -160,9 +307,9 @@ async fn check(api: &mut Api, id: &str, entry: &Journal) {
             key_id: id.to_owned(),
         })
         .await;
-    match (found, entry.deleted) {
-        (Ok(_), Known::No | Known::Open) => {}
-        (Err(status), Known::Yes | Known::Open) if status.code() == Code::NotFound => {}
+    match (found, known.deleted) {
+        (Ok(_), Done::No | Done::Perhaps) => {}
+        (Err(status), Done::Yes | Done::Perhaps) if status.code() == Code::NotFound => {}
         (other, _) => panic!("{id}: {other:?}"),
     }
 }

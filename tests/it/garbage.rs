@@ -4,84 +4,85 @@ use claviger::pb::claviger::v1 as pb;
 use pb::Verdict;
 use pb::verify_batch_result::Result as Outcome;
 
-use super::fixtures::{Service, from_env, settled, verify_request};
+use super::fixtures::{Engine, Place, Service, from_env, on_both_engines, settled, verify_request};
 
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_wrong_key_of_any_kind_reaches_the_slow_hash_or_the_store() {
-    let count = from_env("CLAVIGER_TEST_WRONG_KEYS", 10_000);
-    // The feed looks at the store by itself; here it waits to be poked, so that every other access is counted.
-    let dir = std::sync::Arc::new(tempfile::tempdir().unwrap());
-    let clock = claviger::domain::clock::Clock::system();
-    let service = Service::start_with(dir, clock, "", &["--poll-interval", "1h"]).await;
-    let mut api = service.api();
-    api.make_demo().await;
+on_both_engines! {
+    async fn no_wrong_key_of_any_kind_reaches_the_slow_hash_or_the_store(engine: Engine) {
+        let count = from_env("CLAVIGER_TEST_WRONG_KEYS", 10_000);
+        // The feed looks at the store by itself; here it waits to be poked, so that every other access is counted.
+        let place = Place::on(engine);
+        let clock = claviger::domain::clock::Clock::system();
+        let service = Service::start_with(place, clock, "", &["--poll-interval", "1h"]).await;
+        let mut api = service.api();
+        api.make_demo().await;
 
-    let (roots, sessions) = (service.roots.made(), service.store.sessions());
-    let right = api.issue().await.plain_key;
-    assert_eq!(
-        service.roots.made(),
-        roots + 1,
-        "the counter of slow hashes counts"
-    );
-    assert!(
-        service.store.sessions() > sessions,
-        "the counter of accesses to the store counts"
-    );
-    let sessions = settled(&service).await;
-    let roots = service.roots.made();
-    let id = &right["demo_live_".len()..][..22];
-    let wrong: Vec<(String, Verdict)> = (0..count as u64)
-        .flat_map(|i| {
-            let random = noise(i, 40 + i as usize % 60);
-            [
-                (format!("demo_{random}"), Verdict::Malformed),
-                (random, Verdict::Unknown),
-                // A key that never was, in the right form.
-                (forged(&noise(!i, 21), i), Verdict::Unknown),
-                // The right id, and another secret.
-                (
-                    with_check(&format!("demo_live_{id}{}", secret(i))),
-                    Verdict::Unknown,
-                ),
-            ]
-        })
-        .collect();
-    // The first hundreds one by one, and then all of them in batches, which are decided the same way and sooner.
-    for (key, expected) in wrong.iter().take(400) {
-        assert_eq!(api.verdict(key).await, *expected, "{key}");
-    }
-    for batch in wrong.chunks(100) {
-        let requests = batch.iter().map(|(key, _)| verify_request(key)).collect();
-        let request = pb::VerifyBatchRequest { requests };
-        let answers = api
-            .verify
-            .verify_batch(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .results;
-        assert_eq!(answers.len(), batch.len());
-        for (answer, (key, expected)) in answers.into_iter().zip(batch) {
-            let Some(Outcome::Response(answer)) = answer.result else {
-                panic!("{key} is an error");
-            };
-            assert_eq!((answer.verdict(), answer.key), (*expected, None), "{key}");
+        let (roots, sessions) = (service.roots.made(), service.store.sessions());
+        let right = api.issue().await.plain_key;
+        assert_eq!(
+            service.roots.made(),
+            roots + 1,
+            "the counter of slow hashes counts"
+        );
+        assert!(
+            service.store.sessions() > sessions,
+            "the counter of accesses to the store counts"
+        );
+        let sessions = settled(&service).await;
+        let roots = service.roots.made();
+        let id = &right["demo_live_".len()..][..22];
+        let wrong: Vec<(String, Verdict)> = (0..count as u64)
+            .flat_map(|i| {
+                let random = noise(i, 40 + i as usize % 60);
+                [
+                    (format!("demo_{random}"), Verdict::Malformed),
+                    (random, Verdict::Unknown),
+                    // A key that never was, in the right form.
+                    (forged(&noise(!i, 21), i), Verdict::Unknown),
+                    // The right id, and another secret.
+                    (
+                        with_check(&format!("demo_live_{id}{}", secret(i))),
+                        Verdict::Unknown,
+                    ),
+                ]
+            })
+            .collect();
+        // The first hundreds one by one, and then all of them in batches, which are decided the same way and sooner.
+        for (key, expected) in wrong.iter().take(400) {
+            assert_eq!(api.verdict(key).await, *expected, "{key}");
         }
+        for batch in wrong.chunks(100) {
+            let requests = batch.iter().map(|(key, _)| verify_request(key)).collect();
+            let request = pb::VerifyBatchRequest { requests };
+            let answers = api
+                .verify
+                .verify_batch(request)
+                .await
+                .unwrap()
+                .into_inner()
+                .results;
+            assert_eq!(answers.len(), batch.len());
+            for (answer, (key, expected)) in answers.into_iter().zip(batch) {
+                let Some(Outcome::Response(answer)) = answer.result else {
+                    panic!("{key} is an error");
+                };
+                assert_eq!((answer.verdict(), answer.key), (*expected, None), "{key}");
+            }
+        }
+        assert_eq!(api.verdict(&right).await, Verdict::Allowed);
+        assert_eq!(service.roots.made() - roots, 0, "slow hashes");
+        assert_eq!(
+            service.store.sessions() - sessions,
+            0,
+            "accesses to the store"
+        );
+        println!(
+            "{} wrong keys of 4 kinds: 0 Argon2 runs, 0 accesses to the store",
+            4 * count
+        );
+        service.stop().await;
     }
-    assert_eq!(api.verdict(&right).await, Verdict::Allowed);
-    assert_eq!(service.roots.made() - roots, 0, "slow hashes");
-    assert_eq!(
-        service.store.sessions() - sessions,
-        0,
-        "accesses to the store"
-    );
-    println!(
-        "{} wrong keys of 4 kinds: 0 Argon2 runs, 0 accesses to the store",
-        4 * count
-    );
-    service.stop().await;
 }
 
 /// A key that never was, with an id below 2^128.

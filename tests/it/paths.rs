@@ -3,7 +3,7 @@
 use crate::fixtures::frames::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, Raw, call, frame, message,
 };
-use crate::fixtures::{Program, verify_request};
+use crate::fixtures::{Engine, Place, Program, verify_request};
 
 const VERIFY: &str = "/claviger.v1.KeyVerify/Verify";
 
@@ -34,8 +34,8 @@ async fn is_answered(address: &str, path: &str, bearer: &str, question: &[u8]) -
 /// not among them: the `http` crate cuts it off before anybody here could see it.
 #[tokio::test]
 async fn an_odd_path_reaches_no_handler() {
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::serve(dir.path(), &[]);
+    let place = Place::on(Engine::Sqlite);
+    let program = Program::serve(&place, &[]);
     let mut api = program.api();
     api.make_demo().await;
     let question = message(&verify_request(&api.issue().await.plain_key));

@@ -3,28 +3,29 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::fixtures::Program;
+use super::fixtures::{Engine, Place, Program, on_both_engines};
 
-#[test]
-fn a_python_client_that_knows_the_schema_by_reflection_alone_does_everything() {
-    let python = python();
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::serve(dir.path(), &[]);
-    let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/client.py");
-    let output = Command::new(&python)
-        .arg("-B")
-        .arg(&client)
-        .env("CLAVIGER_ENDPOINT", &program.address)
-        .env("CLAVIGER_KEY", program.operator())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && said.contains("checks passed"),
-        "{said}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    println!("{}", said.lines().last().unwrap_or_default());
+on_both_engines! {
+    async fn a_python_client_that_knows_the_schema_by_reflection_alone_does_everything(engine: Engine) {
+        let python = python();
+        let place = Place::on(engine);
+        let program = Program::serve(&place, &[]);
+        let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/client.py");
+        let output = Command::new(&python)
+            .arg("-B")
+            .arg(&client)
+            .env("CLAVIGER_ENDPOINT", &program.address)
+            .env("CLAVIGER_KEY", program.operator())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && said.contains("checks passed"),
+            "{said}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        println!("{}", said.lines().last().unwrap_or_default());
+    }
 }
 
 /// The interpreter that `tests/run` prepares.

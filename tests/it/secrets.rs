@@ -7,14 +7,17 @@
 use std::fs;
 use std::path::Path;
 
-use base64::Engine;
+use base64::Engine as _;
 use base64::prelude::{
     BASE64_STANDARD_NO_PAD as STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD,
 };
 use claviger::pb::claviger::v1 as pb;
 use tonic::Status;
 
-use super::fixtures::{Api, Program, claviger, issue_request, verify_request};
+use super::fixtures::{
+    Api, DATABASE_PASSWORD, Engine, Place, Program, claviger, issue_request, on_both_engines,
+    verify_request,
+};
 
 /// What must not be found anywhere, each with what it is.
 #[derive(Default)]
@@ -67,81 +70,93 @@ impl Canaries {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_secret_is_logged_printed_stored_or_echoed() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut canaries = Canaries::default();
-    let mut program = Program::serve(dir.path(), &["--log", "trace", "--drain-delay", "0s"]);
-    let operator = program.operator();
-    canaries.plant_key("the operator key", &operator);
-    let mut api = program.api();
-    api.make_demo().await;
+on_both_engines! {
+    async fn no_secret_is_logged_printed_stored_or_echoed(engine: Engine) {
+        let place = Place::on(engine);
+        let mut canaries = Canaries::default();
+        let mut program = Program::serve(&place, &["--log", "trace", "--drain-delay", "0s"]);
+        let operator = program.operator();
+        canaries.plant_key("the operator key", &operator);
+        let mut api = program.api();
+        api.make_demo().await;
 
-    let mut errors = Vec::new();
-    use_every_call(&mut api, &program.address, &mut canaries, &mut errors).await;
-    send_keys_to_wrong_places(&mut api, &mut canaries, &mut errors).await;
-    let pepper = fs::read_to_string(dir.path().join("data/pepper.toml")).unwrap();
-    let digits = pepper.split('"').nth(1).unwrap();
-    let bytes: Vec<u8> = (0..32)
-        .map(|i| u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).unwrap())
-        .collect();
-    canaries.plant_bytes("the pepper", &bytes);
+        let mut errors = Vec::new();
+        use_every_call(&mut api, &program.address, &mut canaries, &mut errors).await;
+        send_keys_to_wrong_places(&mut api, &mut canaries, &mut errors).await;
+        let pepper = fs::read_to_string(place.pepper()).unwrap();
+        let digits = pepper.split('"').nth(1).unwrap();
+        let bytes: Vec<u8> = (0..32)
+            .map(|i| u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).unwrap())
+            .collect();
+        canaries.plant_bytes("the pepper", &bytes);
+        canaries.plant("the password of the database", DATABASE_PASSWORD);
 
-    // Refusals of the program itself, with a key in its environment.
-    for args in [["serve", "--data-dir"], ["bootstrap", "--data-dir"]] {
-        let output = claviger(&[
-            args[0],
-            args[1],
-            dir.path().join("data").to_str().unwrap(),
-            "--log",
-            "trace",
-        ])
-        .env("CLAVIGER_KEY", &operator)
-        .output()
-        .unwrap();
-        canaries.assert_absent("a refusal", &[output.stdout, output.stderr].concat());
-    }
-    for args in [
-        ["--help"].as_slice(),
-        &["serve", "--help"],
-        &["keys", "issue", "--help"],
-        &["keys", "get", "x"],
-    ] {
-        let output = claviger(args)
-            .env("CLAVIGER_KEY", &operator)
-            .env("CLAVIGER_ENDPOINT", &program.address)
-            .output()
-            .unwrap();
-        canaries.assert_absent(
-            "a help text or an error",
-            &[output.stdout, output.stderr].concat(),
+        // Refusals of the program itself, with a key in its environment.
+        for command in ["serve", "bootstrap"] {
+            let flags = place.flags();
+            let mut line = vec![command, "--log", "trace"];
+            line.extend(flags.iter().map(String::as_str));
+            let output = claviger(&line)
+                .env("CLAVIGER_KEY", &operator)
+                .output()
+                .unwrap();
+            assert!(!output.status.success());
+            canaries.assert_absent("a refusal", &[output.stdout, output.stderr].concat());
+        }
+        for args in [
+            ["--help"].as_slice(),
+            &["serve", "--help"],
+            &["keys", "issue", "--help"],
+            &["keys", "get", "x"],
+        ] {
+            let output = claviger(args)
+                .env("CLAVIGER_KEY", &operator)
+                .env("CLAVIGER_ENDPOINT", &program.address)
+                .env("CLAVIGER_DATABASE_URL", format!("postgres://claviger:{DATABASE_PASSWORD}@localhost/claviger"))
+                .output()
+                .unwrap();
+            canaries.assert_absent(
+                "a help text or an error",
+                &[output.stdout, output.stderr].concat(),
+            );
+        }
+
+        for error in &errors {
+            let shown = format!("{error:?} {error}");
+            canaries.assert_absent("an error", &[shown.as_bytes(), error.details()].concat());
+        }
+        // Killed, so that the write-ahead log is left as it was.
+        program.kill();
+        let log = program.log.lock().unwrap().clone();
+        assert!(
+            log.len() > 100_000,
+            "the log is as talkative as can be: {} bytes",
+            log.len()
+        );
+        canaries.assert_absent("the log", &log);
+        let mut searched = search(&place.data(), &canaries);
+        match engine {
+            Engine::Sqlite => assert!(
+                searched.iter().any(|name| name == "claviger.db-wal"),
+                "{searched:?}"
+            ),
+            Engine::Postgres => {
+                let dump = place.database().dump();
+                assert!(dump.contains("first operator"), "the dump holds the keys");
+                canaries.assert_absent("the dump", dump.as_bytes());
+                let log = place.database().cluster.log();
+                assert!(!log.is_empty());
+                canaries.assert_absent("the database's log", &log);
+                searched.extend(["dump".to_owned(), "log".to_owned()]);
+            }
+        }
+        println!(
+            "{} canaries in {} errors, {} bytes of log and the files {searched:?}: 0 hits",
+            canaries.0.len(),
+            errors.len(),
+            log.len()
         );
     }
-
-    for error in &errors {
-        let shown = format!("{error:?} {error}");
-        canaries.assert_absent("an error", &[shown.as_bytes(), error.details()].concat());
-    }
-    // Killed, so that the write-ahead log is left as it was.
-    program.kill();
-    let log = program.log.lock().unwrap().clone();
-    assert!(
-        log.len() > 100_000,
-        "the log is as talkative as can be: {} bytes",
-        log.len()
-    );
-    canaries.assert_absent("the log", &log);
-    let searched = search(&dir.path().join("data"), &canaries);
-    assert!(
-        searched.iter().any(|name| name == "claviger.db-wal"),
-        "{searched:?}"
-    );
-    println!(
-        "{} canaries in {} errors, {} bytes of log and the files {searched:?}: 0 hits",
-        canaries.0.len(),
-        errors.len(),
-        log.len()
-    );
 }
 
 /// Every file but the two that are there to hold a secret.

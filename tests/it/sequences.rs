@@ -16,7 +16,7 @@ use proptest::test_runner::{Config, TestRunner};
 use tonic::{Code, Status};
 
 use super::delegation::{HOUR, words, world};
-use super::fixtures::{Api, Service, from_env};
+use super::fixtures::{Api, Engine, Service, from_env};
 
 /// A key as a random sequence asks for it.
 #[derive(Clone, Debug)]
@@ -358,17 +358,15 @@ impl Court {
 ///
 /// Seen red with each dimension left out in turn: scopes, full access, expiry and address ranges in `giving::check`; realm and
 /// partner, project and environment in `Delegate::reaches`; and the check left out where a key is switched on.
-#[test]
-fn no_key_can_do_what_its_maker_could_not() {
-    let sequences = from_env("CLAVIGER_TEST_SEQUENCES", 10_000);
+fn no_key_can_do_what_its_maker_could_not(engine: Engine, sequences: usize) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
     let court = runtime.block_on(async {
-        let (service, root) = world().await;
-        let pepper = service.dir.path().join("data/pepper.toml");
+        let (service, root) = world(engine).await;
+        let pepper = service.place.pepper();
         Court {
             peppers: Peppers::load(&pepper).unwrap().unwrap(),
             service,
@@ -399,4 +397,20 @@ fn no_key_can_do_what_its_maker_could_not() {
         granted > sequences / 2 && refused > sequences / 2,
         "the sequences ask too much or too little"
     );
+}
+
+mod sqlite {
+    #[test]
+    fn no_key_can_do_what_its_maker_could_not() {
+        let sequences = super::from_env("CLAVIGER_TEST_SEQUENCES", 10_000);
+        super::no_key_can_do_what_its_maker_could_not(super::Engine::Sqlite, sequences);
+    }
+}
+
+mod postgres {
+    #[test]
+    fn no_key_can_do_what_its_maker_could_not() {
+        let sequences = super::from_env("CLAVIGER_TEST_SEQUENCES", 10_000) / 10;
+        super::no_key_can_do_what_its_maker_could_not(super::Engine::Postgres, sequences);
+    }
 }

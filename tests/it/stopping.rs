@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use claviger::domain::ids::RealmId;
 use claviger::pb::claviger::v1::Verdict;
-use claviger::store::Store;
 use tokio_stream::StreamExt;
 use tonic::transport::Endpoint;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::fixtures::{Api, Program, eventually, issue_request, verify_request};
+use super::fixtures::{Api, Engine, Place, Program, eventually, issue_request, verify_request};
 
 const SERVING: i32 = 1;
 const NOT_SERVING: i32 = 2;
@@ -63,9 +62,9 @@ impl Load {
 /// longer than the test waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_is_seen_first_loses_no_call_and_ends_well_though_health_is_watched() {
-    let dir = tempfile::tempdir().unwrap();
+    let place = Place::on(Engine::Sqlite);
     let flags = ["--drain-delay", "500ms", "--drain-timeout", "1h"];
-    let mut program = Program::serve(dir.path(), &flags);
+    let mut program = Program::serve(&place, &flags);
     let mut api = program.api();
     api.make_demo().await;
     let key = api.issue().await.plain_key;
@@ -106,9 +105,7 @@ async fn sigterm_under_load_is_seen_first_loses_no_call_and_ends_well_though_hea
     for worker in workers {
         worker.await.unwrap();
     }
-    let store = Store::open_sqlite(&dir.path().join("data/claviger.db"))
-        .await
-        .unwrap();
+    let store = place.open().await.store;
     let demo = RealmId::parse("demo").unwrap();
     let stored = store
         .snapshot()
@@ -132,8 +129,8 @@ async fn sigterm_under_load_is_seen_first_loses_no_call_and_ends_well_though_hea
 
 #[tokio::test]
 async fn a_second_signal_ends_the_waiting() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut program = Program::serve(dir.path(), &["--drain-delay", "1h"]);
+    let place = Place::on(Engine::Sqlite);
+    let mut program = Program::serve(&place, &["--drain-delay", "1h"]);
     program.signal("TERM");
     let url = program.http.clone();
     eventually("readiness is withdrawn", async || {

@@ -5,7 +5,7 @@ use std::process::{Output, Stdio};
 
 use serde_json::Value;
 
-use super::fixtures::{Program, claviger};
+use super::fixtures::{Engine, Place, Program, claviger};
 
 /// A shell with the operator's key in its environment.
 struct Shell {
@@ -53,8 +53,8 @@ impl Shell {
 
 #[test]
 fn the_tour_leads_from_an_empty_directory_to_a_revoked_key() {
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::serve(dir.path(), &[]);
+    let place = Place::on(Engine::Sqlite);
+    let program = Program::serve(&place, &[]);
     let operator = program.operator();
     let shell = Shell { program, operator };
 
@@ -132,8 +132,8 @@ fn the_tour_leads_from_an_empty_directory_to_a_revoked_key() {
 
 #[test]
 fn a_realm_file_that_was_got_can_be_put_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::serve(dir.path(), &[]);
+    let place = Place::on(Engine::Sqlite);
+    let program = Program::serve(&place, &[]);
     let operator = program.operator();
     let shell = Shell { program, operator };
     let put = "realm put demo --prefix demo --environment production=live --scope read --scope write=read \
@@ -164,8 +164,8 @@ fn a_realm_file_that_was_got_can_be_put_again() {
 
 #[test]
 fn exit_codes_tell_failure_wrong_use_denial_and_indecision_apart() {
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::serve(dir.path(), &[]);
+    let place = Place::on(Engine::Sqlite);
+    let program = Program::serve(&place, &[]);
     let operator = program.operator();
     let mut shell = Shell { program, operator };
     shell.says("realm get nothing", "", 1);
@@ -195,8 +195,8 @@ fn the_readmes_tour_is_true_as_it_stands() {
     let (_, tour) = tour.split_once("```sh\n").expect("the tour's beginning");
     let (tour, _) = tour.split_once("```").expect("the tour's end");
 
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::serve(dir.path(), &[]);
+    let place = Place::on(Engine::Sqlite);
+    let program = Program::serve(&place, &[]);
     let binary = std::path::Path::new(env!("CARGO_BIN_EXE_claviger"));
     let path = format!(
         "{}:{}",
@@ -205,7 +205,7 @@ fn the_readmes_tour_is_true_as_it_stands() {
     );
     let output = std::process::Command::new("bash")
         .args(["-c", tour])
-        .current_dir(dir.path())
+        .current_dir(place.data())
         .env("PATH", path)
         .env("CLAVIGER_ENDPOINT", &program.address)
         .env("CLAVIGER_KEY", program.operator())

@@ -14,7 +14,7 @@ use tonic_types::StatusExt;
 use crate::fixtures::frames::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Raw, SETTINGS, call, frame, message,
 };
-use crate::fixtures::{Program, eventually, verify_request};
+use crate::fixtures::{Engine, Place, Program, eventually, verify_request};
 
 const VERIFY: &str = "/claviger.v1.KeyVerify/Verify";
 const ISSUE: &str = "/claviger.v1.KeyAdmin/IssueKey";
@@ -104,8 +104,8 @@ fn reason(status: &Status) -> String {
 /// Seen red without the timer: it is never answered.
 #[tokio::test]
 async fn a_call_whose_body_never_comes_ends_with_deadline_exceeded() {
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::serve(dir.path(), &["--call-timeout", "500ms"]);
+    let place = Place::on(Engine::Sqlite);
+    let program = Program::serve(&place, &["--call-timeout", "500ms"]);
     let mut client = Client::connect(&program.address).await;
     for (timeout, expected) in [("100m", "DEADLINE_EXCEEDED"), ("1H", "CALL_TOO_LONG")] {
         let (answer, _body) = client
@@ -121,8 +121,8 @@ async fn a_call_whose_body_never_comes_ends_with_deadline_exceeded() {
 /// Seen red without the bound.
 #[tokio::test]
 async fn a_full_server_says_when_to_come_back_and_health_is_answered_all_the_same() {
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::serve(dir.path(), &["--max-calls", "4"]);
+    let place = Place::on(Engine::Sqlite);
+    let program = Program::serve(&place, &["--max-calls", "4"]);
     let mut client = Client::connect(&program.address).await;
     // Half of the places are for one address.
     let held = [
@@ -150,8 +150,8 @@ async fn a_full_server_says_when_to_come_back_and_health_is_answered_all_the_sam
 /// Five bodies of which all but the last byte has come are more than one address may keep here.
 #[tokio::test]
 async fn too_many_unfinished_bodies_are_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::serve(dir.path(), &[]);
+    let place = Place::on(Engine::Sqlite);
+    let program = Program::serve(&place, &[]);
     let mut client = Client::connect(&program.address).await;
     let mut most = vec![0, 0, 16, 0, 0];
     most.resize(5 + 1024 * 1024 - 1, 0);
@@ -173,8 +173,8 @@ async fn too_many_unfinished_bodies_are_refused() {
 /// Seen red without the guard's look at what tonic answers.
 #[tokio::test]
 async fn every_error_says_why_also_those_that_no_handler_made() {
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::serve(dir.path(), &[]);
+    let place = Place::on(Engine::Sqlite);
+    let program = Program::serve(&place, &[]);
     let mut client = Client::connect(&program.address).await;
     let too_large = [&[0, 0, 1, 0, 1], [0; 1024].as_slice()].concat();
     let gzip = [("grpc-encoding", "gzip")];
@@ -261,8 +261,8 @@ async fn every_error_says_why_also_those_that_no_handler_made() {
 
 #[tokio::test]
 async fn a_connection_that_is_old_enough_is_told_to_go_and_its_calls_are_finished() {
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::serve(dir.path(), &["--connection-age", "300ms"]);
+    let place = Place::on(Engine::Sqlite);
+    let program = Program::serve(&place, &["--connection-age", "300ms"]);
     let mut client = Client::connect(&program.address).await;
     let (answer, mut body) = client.begin(VERIFY, &[]).await.unwrap();
     eventually("no call can be begun any more", async || {
@@ -285,9 +285,9 @@ async fn a_connection_that_is_old_enough_is_told_to_go_and_its_calls_are_finishe
 /// red without the bound after GOAWAY.
 #[tokio::test]
 async fn neither_an_open_stream_nor_unread_answers_hold_a_connection_beyond_its_age() {
-    let dir = tempfile::tempdir().unwrap();
+    let place = Place::on(Engine::Sqlite);
     let flags = ["--connection-age", "300ms", "--call-timeout", "500ms"];
-    let program = Program::serve(dir.path(), &flags);
+    let program = Program::serve(&place, &flags);
     let mut api = program.api();
     api.make_demo().await;
     let question = message(&verify_request(&api.issue().await.plain_key));
@@ -336,14 +336,14 @@ async fn keeps(raw: &mut Raw) -> bool {
 /// Seen red without the cap by address.
 #[tokio::test]
 async fn connections_are_capped_in_all_and_by_address_and_the_log_stays_short() {
-    let dir = tempfile::tempdir().unwrap();
+    let place = Place::on(Engine::Sqlite);
     let flags = [
         "--max-connections",
         "3",
         "--max-connections-per-address",
         "2",
     ];
-    let program = Program::serve(dir.path(), &flags);
+    let program = Program::serve(&place, &flags);
     let mut kept = Vec::new();
     for (from, expected) in [(2, true), (2, true), (2, false), (3, true), (4, false)] {
         let mut raw = Raw::connect(&program.http, from).await.unwrap();
@@ -368,9 +368,9 @@ async fn connections_are_capped_in_all_and_by_address_and_the_log_stays_short() 
 /// take, a deaf one and an open stream the thirty of a call.
 #[tokio::test]
 async fn whoever_is_silent_or_only_listens_does_not_hold_up_a_stop() {
-    let dir = tempfile::tempdir().unwrap();
+    let place = Place::on(Engine::Sqlite);
     let flags = ["--drain-delay", "0s", "--drain-timeout", "1h"];
-    let mut program = Program::serve(dir.path(), &flags);
+    let mut program = Program::serve(&place, &flags);
     let _silent = Raw::connect(&program.address, 1).await.unwrap();
     let _silent_probe = Raw::connect(&program.http, 1).await.unwrap();
     let mut idle_probe = Raw::connect(&program.http, 1).await.unwrap();
@@ -403,8 +403,8 @@ async fn whoever_is_silent_or_only_listens_does_not_hold_up_a_stop() {
 
 #[tokio::test]
 async fn probes_speak_http_1_0_and_1_1_and_are_limited_too() {
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::serve(dir.path(), &[]);
+    let place = Place::on(Engine::Sqlite);
+    let program = Program::serve(&place, &[]);
     let ask = async |request: String| {
         let mut raw = Raw::connect(&program.http, 1).await.unwrap();
         raw.0.write_all(request.as_bytes()).await.unwrap();
@@ -432,8 +432,8 @@ async fn probes_speak_http_1_0_and_1_1_and_are_limited_too() {
 /// Seen red without the pause: the loop then takes a whole core for as long as there is no descriptor.
 #[tokio::test]
 async fn without_file_descriptors_it_waits_and_goes_on() {
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::serve(dir.path(), &[]);
+    let place = Place::on(Engine::Sqlite);
+    let program = Program::serve(&place, &[]);
     let mut api = program.api();
     api.make_demo().await;
     let key = api.issue().await.plain_key;
@@ -457,8 +457,8 @@ async fn without_file_descriptors_it_waits_and_goes_on() {
 /// Seen red without the reserve, by the number of descriptors; the store had most of its files open before.
 #[tokio::test]
 async fn a_crowd_leaves_descriptors_for_the_store() {
-    let dir = tempfile::tempdir().unwrap();
-    let program = Program::serve_with_descriptors(dir.path(), 160);
+    let place = Place::on(Engine::Sqlite);
+    let program = Program::serve_with_descriptors(&place, 160);
     let mut api = program.api();
     api.make_demo().await;
     let crowd = crowd(&program).await;

@@ -7,64 +7,65 @@ use claviger::domain::clock::Clock;
 use claviger::mirror::Feed;
 use claviger::pb::claviger::v1 as pb;
 
-use super::fixtures::{Service, issue_request};
+use super::fixtures::{Engine, Service, issue_request, on_both_engines};
 
-/// Seen red with `Feed::apply` leaving out deletions: the mirror then keeps what the fresh load does not have.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn after_200_concurrent_writers_the_history_is_whole_and_the_mirror_equals_a_fresh_load() {
-    let service = Service::start().await;
-    service.api().make_demo().await;
-    let writers: Vec<_> = (0..200)
-        .map(|writer| {
-            let mut api = service.api();
-            tokio::spawn(async move {
-                let mut revisions = Vec::new();
-                for step in 0..5 {
-                    revisions.extend(write(&mut api, writer * 5 + step).await);
-                }
-                revisions
+on_both_engines! {
+    /// Seen red with `Feed::apply` leaving out deletions: the mirror then keeps what the fresh load does not have.
+    async fn after_200_concurrent_writers_the_history_is_whole_and_the_mirror_equals_a_fresh_load(engine: Engine) {
+        let service = Service::start(engine).await;
+        service.api().make_demo().await;
+        let writers: Vec<_> = (0..200)
+            .map(|writer| {
+                let mut api = service.api();
+                tokio::spawn(async move {
+                    let mut revisions = Vec::new();
+                    for step in 0..5 {
+                        revisions.extend(write(&mut api, writer * 5 + step).await);
+                    }
+                    revisions
+                })
             })
-        })
-        .collect();
-    let mut revisions = Vec::new();
-    for writer in writers {
-        revisions.extend(writer.await.unwrap());
+            .collect();
+        let mut revisions = Vec::new();
+        for writer in writers {
+            revisions.extend(writer.await.unwrap());
+        }
+        let distinct: HashSet<_> = revisions.iter().collect();
+        assert_eq!(
+            distinct.len(),
+            revisions.len(),
+            "two changes had the same revision"
+        );
+
+        let (events, first, last) = service
+            .store
+            .snapshot()
+            .await
+            .unwrap()
+            .history()
+            .await
+            .unwrap();
+        assert_eq!(
+            (first.as_u64(), last.as_u64()),
+            (1, events),
+            "the history has gaps"
+        );
+        assert!(events as usize >= revisions.len());
+
+        let mut fresh = Feed::new(
+            service.store.clone(),
+            Clock::system(),
+            Duration::from_secs(1),
+        );
+        fresh.load().await.unwrap();
+        let (live, loaded) = (
+            service.mirror.index().describe(),
+            fresh.mirror().index().describe(),
+        );
+        assert!(live.len() > 300, "{} facts are too few", live.len());
+        assert_eq!(live, loaded);
+        service.stop().await;
     }
-    let distinct: HashSet<_> = revisions.iter().collect();
-    assert_eq!(
-        distinct.len(),
-        revisions.len(),
-        "two changes had the same revision"
-    );
-
-    let (events, first, last) = service
-        .store
-        .snapshot()
-        .await
-        .unwrap()
-        .history()
-        .await
-        .unwrap();
-    assert_eq!(
-        (first.as_u64(), last.as_u64()),
-        (1, events),
-        "the history has gaps"
-    );
-    assert!(events as usize >= revisions.len());
-
-    let mut fresh = Feed::new(
-        service.store.clone(),
-        Clock::system(),
-        Duration::from_secs(1),
-    );
-    fresh.load().await.unwrap();
-    let (live, loaded) = (
-        service.mirror.index().describe(),
-        fresh.mirror().index().describe(),
-    );
-    assert!(live.len() > 300, "{} facts are too few", live.len());
-    assert_eq!(live, loaded);
-    service.stop().await;
 }
 
 /// One of each kind of change, in turn; answers with the revisions of what really changed.

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use claviger::pb::claviger::v1::Verdict;
-use tempfile::TempDir;
 
-use crate::fixtures::{Api, Program};
+use crate::fixtures::{Api, Engine, Place, Program};
 
 /// What the whole siege may cost in memory, in KiB.
 const MOST_GROWTH: u64 = 64 * 1024;
@@ -19,7 +18,7 @@ pub(super) struct Siege {
     /// Its memory before, in KiB, and its answers' times.
     memory: u64,
     calm: Duration,
-    _dir: TempDir,
+    _place: Arc<Place>,
 }
 
 /// What an attacker is given: where the server is, and a key, for who abuses it from within.
@@ -33,8 +32,8 @@ pub(super) struct Target {
 impl Siege {
     /// A server with some keys, which has answered for a while.
     pub(super) async fn begin() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let program = Program::serve(dir.path(), &["--call-timeout", "5s"]);
+        let place = Place::on(Engine::Sqlite);
+        let program = Program::serve(&place, &["--call-timeout", "5s"]);
         let mut api = program.api();
         api.make_demo().await;
         let mut key = String::new();
@@ -51,7 +50,7 @@ impl Siege {
             good,
             memory,
             calm,
-            _dir: dir,
+            _place: place,
         }
     }
 

@@ -1,0 +1,188 @@
+//! Changes come one at a time, whole or not at all, and are numbered without gaps.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use claviger::domain::event::{EventKind, Revision};
+
+use super::{
+    World, about, all_keys, at, genesis, key, partner, partner_id, realm, realm_id, record,
+};
+use crate::fixtures::{Engine, eventually, on_both_engines};
+
+on_both_engines! {
+    async fn a_store_is_founded_once(engine: Engine) {
+        let world = World::new(engine).await;
+        assert!(world.store().found(&genesis()).await.unwrap().is_none());
+        let head = world.snapshot().await.head().await.unwrap().unwrap();
+        assert_eq!((head.revision, head.clock), (Revision::from(1), at(2)));
+        assert_eq!((head.seal, head.peppers), (vec![8; 32], vec![(1, vec![7; 32])]));
+    }
+
+    async fn a_founding_that_is_given_up_leaves_a_store_that_can_be_founded(engine: Engine) {
+        let place = crate::fixtures::Place::on(engine);
+        let opened = place.open().await;
+        let store = &opened.store;
+        drop(store.found(&genesis()).await.unwrap().unwrap());
+        assert!(store.snapshot().await.unwrap().head().await.unwrap().is_none());
+        assert!(store.found(&genesis()).await.unwrap().is_some());
+    }
+
+    async fn a_change_that_is_dropped_leaves_no_trace(engine: Engine) {
+        let world = World::new(engine).await;
+        let mut change = world.change().await;
+        change.put_partner(&partner("acme")).await.unwrap();
+        change.insert_key(&key(1)).await.unwrap();
+        assert_eq!(change.revision(), Revision::from(2));
+        drop(change);
+        let next = world.change().await;
+        assert_eq!(next.revision(), Revision::from(2), "its number is the next one's");
+        drop(next);
+        let mut snapshot = world.snapshot().await;
+        assert_eq!(snapshot.revision().await.unwrap(), Revision::from(1));
+        assert!(snapshot.all_partners().await.unwrap().is_empty());
+        assert!(snapshot.list_keys(&all_keys()).await.unwrap().items.is_empty());
+    }
+
+    async fn a_change_reads_what_it_has_written_and_nobody_else_does(engine: Engine) {
+        let world = World::new(engine).await;
+        let mut change = world.change().await;
+        change.put_partner(&partner("acme")).await.unwrap();
+        let (demo, acme) = (realm_id("demo"), partner_id("acme"));
+        assert!(change.find_partner(&demo, &acme).await.unwrap().is_some());
+        assert!(world.snapshot().await.find_partner(&demo, &acme).await.unwrap().is_none());
+        record(change, EventKind::PartnerPut, about("demo")).await;
+        assert!(world.snapshot().await.find_partner(&demo, &acme).await.unwrap().is_some());
+    }
+
+    async fn a_statement_that_fails_takes_its_change_along_and_nothing_else(engine: Engine) {
+        let world = World::new(engine).await;
+        let mut change = world.change().await;
+        change.insert_key(&key(1)).await.unwrap();
+        assert!(change.insert_key(&key(1)).await.is_err(), "an id is given once");
+        drop(change);
+        let mut change = world.change().await;
+        assert!(change.find_key(key(1).id).await.unwrap().is_none());
+        assert!(change.put_realm(&realm("other")).await.is_ok());
+        record(change, EventKind::RealmPut, about("other")).await;
+        let mut change = world.change().await;
+        let mut same_prefix = realm("third");
+        same_prefix.prefix = realm("other").prefix;
+        assert!(change.put_realm(&same_prefix).await.is_err(), "a prefix is one realm's");
+    }
+
+    async fn there_is_one_change_at_a_time_and_each_begins_where_the_last_one_ended(engine: Engine) {
+        let world = World::new(engine).await;
+        let mut first = world.change().await;
+        first.put_partner(&partner("acme")).await.unwrap();
+        let before = world.store().sessions();
+        let store = world.store().clone();
+        let waiting = tokio::spawn(async move {
+            let mut second = store.change(at(2)).await.unwrap();
+            let seen = second.find_partner(&realm_id("demo"), &partner_id("acme")).await.unwrap();
+            (second.revision(), seen.is_some())
+        });
+        eventually("the second has begun", async || (world.store().sessions() > before).then_some(())).await;
+        assert!(!waiting.is_finished());
+        record(first, EventKind::PartnerPut, about("demo")).await;
+        assert_eq!(waiting.await.unwrap(), (Revision::from(3), true));
+    }
+
+    async fn revisions_have_no_gaps_and_times_only_rise_under_many_writers(engine: Engine) {
+        let world = World::new(engine).await;
+        let writers: Vec<_> = (0..16u8)
+            .map(|writer| {
+                let store = world.store().clone();
+                tokio::spawn(async move {
+                    let mut made = Vec::new();
+                    for step in 0..10 {
+                        // The machine's clock runs wild.
+                        let now = at(i64::from(writer) * 7 - step * 3);
+                        let change = store.change(now).await.unwrap();
+                        if (i64::from(writer) + step) % 4 == 0 {
+                            continue;
+                        }
+                        let time = change.time();
+                        made.push((record(change, EventKind::RealmPut, about("demo")).await, time));
+                    }
+                    made
+                })
+            })
+            .collect();
+        let mut made = Vec::new();
+        for writer in writers {
+            made.extend(writer.await.unwrap());
+        }
+        made.sort();
+        let numbers: Vec<_> = made.iter().map(|(revision, _)| revision.as_u64()).collect();
+        assert_eq!(numbers, (2..=made.len() as u64 + 1).collect::<Vec<_>>());
+        assert!(made.is_sorted_by(|(_, early), (_, late)| early < late), "times rise with the numbers");
+        let mut snapshot = world.snapshot().await;
+        let (events, first, last) = snapshot.history().await.unwrap();
+        assert_eq!((first.as_u64(), last.as_u64()), (1, events));
+        let entries = snapshot.feed(Revision::from(1), 1_000).await.unwrap();
+        let stamps: HashSet<_> = entries.iter().map(|entry| entry.stamp).collect();
+        assert_eq!(stamps.len() as u64, events, "each has a mark of its own");
+    }
+
+    /// Seen red on PostgreSQL with READ COMMITTED for snapshots.
+    async fn a_snapshot_is_one_state_while_changes_commit(engine: Engine) {
+        let world = World::new(engine).await;
+        for mut snapshot in [world.snapshot().await, world.store().feed_snapshot().await.unwrap()] {
+            let before = snapshot.revision().await.unwrap();
+            for id in ["one", "two"] {
+                world.put(async |change| change.put_partner(&partner(id)).await.unwrap()).await;
+            }
+            assert_eq!(snapshot.revision().await.unwrap(), before);
+            assert!(snapshot.find_partner(&realm_id("demo"), &partner_id("one")).await.unwrap().is_none());
+            assert_eq!(snapshot.head().await.unwrap().unwrap().revision, before);
+            drop(snapshot);
+            assert_eq!(world.snapshot().await.revision().await.unwrap().as_u64(), before.as_u64() + 2);
+            world.put(async |change| {
+                for id in ["one", "two"] {
+                    change.delete_partner(&realm_id("demo"), &partner_id(id)).await.unwrap();
+                }
+            }).await;
+        }
+    }
+
+    /// Seen red with the feed's snapshots taken from where lists take theirs.
+    async fn open_lists_keep_neither_the_feed_nor_a_change_waiting(engine: Engine) {
+        let world = World::new(engine).await;
+        let mut lists = Vec::new();
+        for _ in 0..4 {
+            let mut list = world.snapshot().await;
+            list.revision().await.unwrap();
+            lists.push(list);
+        }
+        let busy = tokio::time::timeout(Duration::from_millis(50), world.store().snapshot());
+        assert!(busy.await.is_err(), "no other list can begin");
+        let revision = world.put(async |change| change.put_partner(&partner("acme")).await.unwrap()).await;
+        let mut feed = world.store().feed_snapshot().await.unwrap();
+        assert_eq!(feed.revision().await.unwrap(), revision);
+    }
+
+    async fn the_time_is_marked_forwards_and_set_back_only_on_purpose(engine: Engine) {
+        let world = World::new(engine).await;
+        let store = world.store();
+        store.mark_time(at(1_000)).await.unwrap();
+        store.mark_time(at(500)).await.unwrap();
+        assert_eq!(world.snapshot().await.head().await.unwrap().unwrap().clock, at(1_000));
+        assert_eq!(world.change().await.time(), at(1_001), "later than the latest ever seen");
+        store.reset_time(at(10)).await.unwrap();
+        assert_eq!(world.change().await.time(), at(11));
+    }
+
+    async fn what_was_committed_is_there_after_it_is_opened_again(engine: Engine) {
+        let world = World::new(engine).await;
+        let revision = world.put(async |change| change.insert_key(&key(1)).await.unwrap()).await;
+        let World { place, opened } = world;
+        opened.store.close().await;
+        drop(opened);
+        let opened = place.open().await;
+        assert_eq!(opened.store.schema().found, opened.store.schema().now, "no step is made twice");
+        let mut snapshot = opened.store.snapshot().await.unwrap();
+        assert_eq!(snapshot.revision().await.unwrap(), revision);
+        assert_eq!(snapshot.find_key(key(1).id).await.unwrap(), Some(key(1)));
+    }
+}
