@@ -3,6 +3,8 @@
 
 pub mod access;
 pub mod clock;
+pub mod credential;
+pub mod denial;
 pub mod event;
 pub mod ids;
 pub mod key;

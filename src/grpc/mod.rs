@@ -18,6 +18,7 @@ mod callers;
 mod convert;
 mod fields;
 mod guard;
+mod gateway_fields;
 mod key_admin;
 mod key_verify;
 mod page;
