@@ -17,6 +17,7 @@ pub mod authority;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod gateway;
 pub mod grpc;
 pub mod hashing;
 pub mod home;

@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use serde::{Deserialize, Serialize};
 use wayfind::{Router, RouterBuilder};
 
+use super::access::{Ladder, ScopeSet};
 use super::ids::ScopeName;
 use super::path::{CanonicalPath, decoded};
 use super::violation::Violations;
@@ -324,13 +325,27 @@ pub fn check(routes: &[Route], bad: &mut Violations) {
 pub struct RouteTable {
     of_method: HashMap<Method, Router<usize>>,
     of_others: Router<usize>,
+    wanted: Vec<Option<Wanted>>,
+}
+
+/// What a key is asked for, in the ranks of the realm's ladder.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// What it must reach.
+    pub reach: Reach,
+    /// All of these it must hold.
+    pub scopes: ScopeSet,
+    /// At least one of these it must hold, if there are any.
+    pub any_scopes: ScopeSet,
 }
 
 /// The rule that counts for a request.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Matched<'t, 'p> {
     /// Its place among the rules.
-    pub route: usize,
+    pub place: usize,
+    /// What it wants of a key; none if the route is public.
+    pub wanted: Option<&'t Wanted>,
     parameters: Vec<(&'t str, &'p str)>,
 }
 
@@ -344,7 +359,7 @@ impl<'p> Matched<'_, 'p> {
 
 impl RouteTable {
     /// Makes the tree of rules that were checked.
-    pub fn new(routes: &[Route]) -> Self {
+    pub fn new(routes: &[Route], ladder: &Ladder) -> Self {
         let methods: BTreeSet<&Method> = routes.iter().flat_map(|route| &route.methods).collect();
         Self {
             of_method: methods
@@ -357,6 +372,17 @@ impl RouteTable {
                 })
                 .collect(),
             of_others: tree(routes, |route| route.methods.is_empty()),
+            wanted: routes
+                .iter()
+                .map(|route| match &route.need {
+                    Need::Public => None,
+                    Need::Key(need) => Some(Wanted {
+                        reach: need.reach.clone(),
+                        scopes: ladder.set(&need.scopes),
+                        any_scopes: ladder.set(&need.any_scopes),
+                    }),
+                })
+                .collect(),
         }
     }
 
@@ -368,8 +394,10 @@ impl RouteTable {
     ) -> Option<Matched<'t, 'p>> {
         let tree = self.of_method.get(method).unwrap_or(&self.of_others);
         let found = tree.search(path.as_str())?;
+        let place = *found.data();
         Some(Matched {
-            route: *found.data(),
+            place,
+            wanted: self.wanted.get(place)?.as_ref(),
             parameters: found.parameters().to_vec(),
         })
     }
@@ -419,9 +447,9 @@ mod tests {
 
     fn found(routes: &[Route], method: &str, path: &str) -> Option<usize> {
         let path = CanonicalPath::of_target(path).unwrap();
-        RouteTable::new(routes)
+        RouteTable::new(routes, &Ladder::default())
             .find(method, path)
-            .map(|matched| matched.route)
+            .map(|matched| matched.place)
     }
 
     #[test]
@@ -454,7 +482,7 @@ mod tests {
 
     #[test]
     fn a_parameter_is_one_whole_segment_and_told_decoded() {
-        let table = RouteTable::new(&[route(&[], "/p/{project}/x")]);
+        let table = RouteTable::new(&[route(&[], "/p/{project}/x")], &Ladder::default());
         let at = |path| {
             let path = CanonicalPath::of_target(path).unwrap();
             let found = table.find("GET", path)?.parameter("project")?;
