@@ -14,6 +14,7 @@
 //! and [`domain`] knows of nothing but itself.
 
 pub mod authority;
+pub mod callers;
 pub mod cli;
 pub mod config;
 pub mod domain;

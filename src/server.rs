@@ -17,10 +17,11 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::authority::Authority;
+use crate::callers::Callers;
 use crate::config::{ServeArgs, TransportArgs};
 use crate::domain::clock::Clock;
 use crate::grpc::{
-    Admin, Callers, Guard, KeyAdminService, KeyVerifyService, Pages, RealmAdminService,
+    Admin, Guard, KeyAdminService, KeyVerifyService, Pages, RealmAdminService,
 };
 use crate::hashing::Roots;
 use crate::home::{Home, Lock};

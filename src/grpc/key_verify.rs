@@ -1,13 +1,14 @@
 //! `claviger.v1.KeyVerify`.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::callers::{Callers, Proven, client_ip};
+use super::callers::{bearer_of, client_ip, peer};
 use super::{convert, status};
+use crate::callers::{Callers, Proven};
 use crate::domain::access::ScopeSet;
 use crate::domain::clock::Clock;
 use crate::domain::event::Revision;
@@ -44,13 +45,13 @@ impl KeyVerifyService {
     fn with_caller<T>(
         &self,
         metadata: &MetadataMap,
-        peer: Option<SocketAddr>,
+        peer: Option<IpAddr>,
         work: impl FnOnce(&View<'_>, &Proven<'_>, Timestamp) -> Result<T, Status>,
     ) -> Result<T, Status> {
         let now = self.clock.now();
         let index = self.mirror.index();
         let view = index.view();
-        let caller = self.callers.prove(&view, metadata, peer, now)?;
+        let caller = self.callers.prove(&view, bearer_of(metadata)?, peer, now)?;
         work(&view, &caller, now)
     }
 
@@ -89,11 +90,10 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
         &self,
         request: Request<pb::VerifyRequest>,
     ) -> Result<Response<pb::VerifyResponse>, Status> {
-        let answer = self.with_caller(
-            request.metadata(),
-            request.remote_addr(),
-            |view, caller, now| self.answer(view, caller, now, request.get_ref()),
-        )?;
+        let answer =
+            self.with_caller(request.metadata(), peer(&request), |view, caller, now| {
+                self.answer(view, caller, now, request.get_ref())
+            })?;
         Ok(Response::new(answer))
     }
 
@@ -102,10 +102,8 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
         request: Request<pb::VerifyBatchRequest>,
     ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
         let pb::VerifyBatchRequest { requests } = request.get_ref();
-        let results = self.with_caller(
-            request.metadata(),
-            request.remote_addr(),
-            |view, caller, now| {
+        let results =
+            self.with_caller(request.metadata(), peer(&request), |view, caller, now| {
                 if requests.len() > MAX_BATCH {
                     let mut bad = Violations::default();
                     bad.add("requests", "must be 100 at the most");
@@ -121,8 +119,7 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
                     }
                 };
                 Ok(requests.iter().map(result).collect())
-            },
-        )?;
+            })?;
         Ok(Response::new(pb::VerifyBatchResponse { results }))
     }
 }

@@ -29,7 +29,6 @@ mod turns;
 
 use std::sync::Arc;
 
-pub use callers::Callers;
 pub use guard::Guard;
 pub use key_admin::KeyAdminService;
 pub use key_verify::KeyVerifyService;
@@ -41,6 +40,7 @@ use tonic::Status;
 use turns::Turns;
 
 use crate::authority::{Authority, Caller, Refusal};
+use crate::callers::Callers;
 
 /// What the services of administration share.
 #[derive(Clone)]
