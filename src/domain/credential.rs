@@ -134,8 +134,16 @@ impl Credentials {
         })
     }
 
-    /// Every header that says who a request is, which nobody behind the gateway has to see.
+    /// Every header that says who a request is.
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
+        self.keys
+            .iter()
+            .map(|header| &header.name)
+            .chain(&self.partner)
+    }
+
+    /// Those that carry a key, which nobody behind the gateway has to see.
+    pub fn secrets(&self) -> impl Iterator<Item = &HeaderName> {
         self.keys.iter().map(|header| &header.name)
     }
 }

@@ -4,12 +4,17 @@
 //! Nothing that a client sends can bring about anything but an answer; only a realm that is set up wrongly, or a server that
 //! cannot tell, is an error.
 
+mod answer;
+mod desk;
+
 use std::net::IpAddr;
+
+pub use answer::{Answer, IDENTITY_HEADERS, Told};
+pub use desk::{Desk, NoAnswer, Place};
 
 use crate::domain::access::ScopeSet;
 use crate::domain::credential::{Malformed, Presented};
-use crate::domain::denial::{Denial, DenialClass};
-use crate::domain::ids::ScopeName;
+use crate::domain::denial::DenialClass;
 use crate::domain::path::{CanonicalPath, NotCanonical};
 use crate::domain::realm::Environment;
 use crate::domain::route::{Matched, Reach};
@@ -18,17 +23,6 @@ use crate::domain::verdict::Verdict;
 use crate::hashing::Peppers;
 use crate::mirror::{KeyFacts, MirroredRealm, View};
 use crate::verify::{Question, Target, Undecided, decide};
-
-/// The headers that tell the server behind the gateway whose request it is. All of them are set on every request that is let
-/// through, even to nothing, so that a client's own never pass for ours.
-pub const IDENTITY_HEADERS: [&str; 6] = [
-    "x-claviger-key-id",
-    "x-claviger-realm",
-    "x-claviger-partner",
-    "x-claviger-project",
-    "x-claviger-environment",
-    "x-claviger-scopes",
-];
 
 /// A request as the gateway got it.
 pub struct GatewayRequest<'r> {
@@ -40,6 +34,34 @@ pub struct GatewayRequest<'r> {
     pub headers: &'r [(&'r str, &'r [u8])],
     /// Where it comes from, as the gateway saw it.
     pub client: Option<IpAddr>,
+}
+
+/// The address of the end client. `direct` is the other end of the connection that the gateway has; with so many trusted
+/// hops before the gateway, it is as many places from the end of `x-forwarded-for`. Whoever is not told of in that way has no
+/// address here, which no key that is bound to addresses admits.
+pub fn client_of(
+    direct: Option<IpAddr>,
+    headers: &[(&str, &[u8])],
+    trusted_hops: usize,
+) -> Option<IpAddr> {
+    if trusted_hops == 0 {
+        return direct;
+    }
+    let mut hops: Vec<&str> = Vec::new();
+    for (name, value) in headers {
+        if *name == "x-forwarded-for" {
+            hops.extend(std::str::from_utf8(value).ok()?.split(',').map(str::trim));
+        }
+    }
+    // Some gateways have added the other end of their own connection by the time that they ask.
+    let last = hops.last().and_then(|hop| hop.parse::<IpAddr>().ok());
+    if last.is_some()
+        && last.map(|last| last.to_canonical()) == direct.map(|direct| direct.to_canonical())
+    {
+        hops.pop();
+    }
+    let place = hops.len().checked_sub(trusted_hops)?;
+    hops.get(place)?.parse().ok()
 }
 
 /// What is said of a request.
@@ -81,13 +103,34 @@ pub struct Grounds<'g> {
 pub fn look<'g>(realm: &'g MirroredRealm, request: &GatewayRequest<'g>) -> Grounds<'g> {
     let path = CanonicalPath::of_target(request.target);
     let headers = request.headers.iter().copied();
+    let credentials = &realm.definition.credentials;
+    let presented = if request
+        .headers
+        .iter()
+        .any(|(name, _)| is_disguised(realm, name))
+    {
+        Err(Malformed)
+    } else {
+        credentials.read(headers)
+    };
     Grounds {
         matched: path
             .ok()
             .and_then(|path| realm.routes.find(request.method, path)),
         path,
-        presented: realm.definition.credentials.read(headers),
+        presented,
     }
+}
+
+/// Whether a header would be taken for one of ours, or for one that carries a key, by servers that read `_` like `-` (CGI and
+/// its heirs), though gateways do not.
+fn is_disguised(realm: &MirroredRealm, name: &str) -> bool {
+    if !name.contains('_') {
+        return false;
+    }
+    let read = name.replace('_', "-");
+    let mut carriers = realm.definition.credentials.names();
+    IDENTITY_HEADERS.contains(&read.as_str()) || carriers.any(|carrier| carrier.as_str() == read)
 }
 
 /// Rules on a request.
@@ -104,12 +147,12 @@ pub fn rule<'k>(
         class: DenialClass::of(verdict).unwrap_or(DenialClass::Forbidden),
         reason: Reason::Verdict(verdict),
     };
-    if let Some(Matched { wanted: None, .. }) = grounds.matched {
-        return Ok(Ruling::Allowed { key: None });
-    }
     let Ok(presented) = grounds.presented else {
         return Ok(denied(Verdict::Malformed));
     };
+    if let Some(Matched { wanted: None, .. }) = grounds.matched {
+        return Ok(Ruling::Allowed { key: None });
+    }
     let decision = ask(
         &grounds,
         presented,
@@ -164,32 +207,6 @@ pub fn ask<T>(
         any_scopes: wanted.map_or_else(ScopeSet::default, |wanted| wanted.any_scopes),
         client,
     })
-}
-
-/// What the server behind the gateway is told, as [`IDENTITY_HEADERS`] has it.
-pub fn identity(realm: &MirroredRealm, key: Option<&KeyFacts>) -> [(&'static str, String); 6] {
-    let told = key.map_or_else(Default::default, |key| {
-        let scopes = realm.ladder.names(key.effective(&realm.ladder));
-        [
-            key.id.to_string(),
-            key.realm.to_string(),
-            key.partner.id.to_string(),
-            key.project
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
-            key.environment.to_string(),
-            scopes.map(ScopeName::as_str).collect::<Vec<_>>().join(" "),
-        ]
-    });
-    let mut told = told.into_iter();
-    IDENTITY_HEADERS.map(|name| (name, told.next().unwrap_or_default()))
-}
-
-/// How a denial of this realm is told.
-pub fn denial(realm: &MirroredRealm, class: DenialClass) -> Denial {
-    let told = realm.definition.denials.get(&class);
-    told.cloned().unwrap_or_else(|| Denial::plain(class))
 }
 
 impl Reason {

@@ -16,6 +16,7 @@ macro_rules! changed {
 
 mod callers;
 mod convert;
+mod ext_authz;
 mod fields;
 mod guard;
 mod gateway_fields;
@@ -29,6 +30,7 @@ mod turns;
 
 use std::sync::Arc;
 
+pub use ext_authz::ExtAuthzService;
 pub use guard::Guard;
 pub use key_admin::KeyAdminService;
 pub use key_verify::KeyVerifyService;
