@@ -21,11 +21,11 @@ use envoy_types::pb::google::rpc;
 use tonic::{Code, Request, Response, Status};
 
 use super::callers::{bearer_of, peer};
+use super::key_verify::undecided;
 use super::status;
 use crate::domain::denial::DenialClass;
 use crate::domain::violation::Violations;
 use crate::gateway::{Answer, Desk, GatewayRequest, NoAnswer, Place, client_of};
-use crate::verify::Undecided;
 
 /// Envoy's desk.
 pub struct ExtAuthzService {
@@ -218,7 +218,6 @@ fn no_answer(reason: NoAnswer) -> Status {
         NoAnswer::NotLetIn(reason) => reason.into(),
         NoAnswer::UnknownRealm => misconfigured("realm", "is not a realm of this authority"),
         NoAnswer::Environment(sentence) => misconfigured("environment", sentence),
-        NoAnswer::Undecided(Undecided::PepperMissing) => status::pepper_missing(),
-        NoAnswer::Undecided(Undecided::Corrupt) => status::internal(),
+        NoAnswer::Undecided(reason) => undecided(reason),
     }
 }

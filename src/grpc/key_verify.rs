@@ -7,7 +7,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use super::callers::{bearer_of, client_ip, peer};
-use super::{convert, status};
+use super::{convert, explain, status};
 use crate::callers::{Callers, Proven};
 use crate::domain::access::ScopeSet;
 use crate::domain::clock::Clock;
@@ -67,19 +67,7 @@ impl KeyVerifyService {
             return Err(status::behind());
         }
         let question = question(view, request)?;
-        let decision =
-            decide(&question, view, &self.peppers, now).map_err(|undecided| match undecided {
-                Undecided::Corrupt => {
-                    tracing::error!("a key was presented of which what is stored cannot be read");
-                    status::internal()
-                }
-                Undecided::PepperMissing => {
-                    tracing::error!(
-                        "a key was presented whose version of the pepper the pepper file lacks"
-                    );
-                    status::pepper_missing()
-                }
-            })?;
+        let decision = decide(&question, view, &self.peppers, now).map_err(undecided)?;
         Ok(response(view, question.realm, &decision, now))
     }
 }
@@ -122,13 +110,41 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
             })?;
         Ok(Response::new(pb::VerifyBatchResponse { results }))
     }
+
+    async fn explain(
+        &self,
+        request: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        let answer =
+            self.with_caller(request.metadata(), peer(&request), |view, caller, now| {
+                caller.may_operate()?;
+                explain::explain(view, &self.peppers, now, request.get_ref())
+            })?;
+        Ok(Response::new(answer))
+    }
+}
+
+/// Why there is no decision, for the gateway; the log has the rest.
+pub(super) fn undecided(undecided: Undecided) -> Status {
+    match undecided {
+        Undecided::Corrupt => {
+            tracing::error!("a key was presented of which what is stored cannot be read");
+            status::internal()
+        }
+        Undecided::PepperMissing => {
+            tracing::error!(
+                "a key was presented whose version of the pepper the pepper file lacks"
+            );
+            status::pepper_missing()
+        }
+    }
 }
 
 /// The request in the domain's words, or what is wrong with it.
 ///
 /// What comes from the gateway's configuration is checked. What the presenter of a key may have chosen, as its key, the
 /// project or the partner, is compared as it is, whatever it is: it can only lead to a denial.
-fn question<'q>(
+pub(super) fn question<'q>(
     view: &'q View<'_>,
     request: &'q pb::VerifyRequest,
 ) -> Result<Question<'q>, Status> {
@@ -234,7 +250,7 @@ fn response(
     }
 }
 
-fn verified_key(key: &KeyFacts, realm: &MirroredRealm) -> pb::VerifiedKey {
+pub(super) fn verified_key(key: &KeyFacts, realm: &MirroredRealm) -> pb::VerifiedKey {
     let KeyFacts {
         id,
         realm: realm_id,
@@ -272,7 +288,7 @@ fn verified_key(key: &KeyFacts, realm: &MirroredRealm) -> pb::VerifiedKey {
     }
 }
 
-fn verdict(verdict: Verdict) -> pb::Verdict {
+pub(super) fn verdict(verdict: Verdict) -> pb::Verdict {
     match verdict {
         Verdict::Malformed => pb::Verdict::Malformed,
         Verdict::Unknown => pb::Verdict::Unknown,

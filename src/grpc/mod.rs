@@ -16,6 +16,7 @@ macro_rules! changed {
 
 mod callers;
 mod convert;
+mod explain;
 mod ext_authz;
 mod fields;
 mod gateway_fields;

@@ -5,6 +5,7 @@ mod abuse;
 mod callers;
 mod crash;
 mod delegation;
+mod explain;
 mod fixtures;
 mod garbage;
 mod history;
