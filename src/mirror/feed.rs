@@ -213,11 +213,9 @@ async fn apply(
     }
     let mut key_rows = Vec::new();
     for id in keys {
-        match snapshot.find_key(id).await {
-            Ok(None) => index.remove_key(id),
-            Ok(Some(key)) => key_rows.push((id, Ok(key))),
-            Err(corrupt @ Error::Corrupt(_)) => key_rows.push((id, Err(corrupt))),
-            Err(unavailable) => return Err(unavailable),
+        match snapshot.find_key_row(id).await? {
+            None => index.remove_key(id),
+            Some(row) => key_rows.push(row),
         }
     }
 
@@ -245,8 +243,8 @@ async fn apply(
             _ => index.remove_project(&realm, &id),
         }
     }
-    for (id, key) in key_rows {
-        index.put_key(id, key);
+    for row in key_rows {
+        index.put_key(row.id, row.facts());
     }
     Ok(())
 }

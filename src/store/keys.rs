@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use futures_util::TryStreamExt;
-use sqlx::QueryBuilder;
+use sqlx::{QueryBuilder, Row};
 use uuid::Uuid;
 
-use super::{Change, Error, Page, Snapshot, on, page_and_one};
+use super::{Change, Error, Page, Snapshot, StoredKey, on, page_and_one};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Secret};
 use crate::domain::time::Timestamp;
@@ -32,23 +32,67 @@ pub struct KeyFilter {
     pub limit: u32,
 }
 
-type KeyRow = (Uuid, String);
+/// A key's row: its facts as they are stored, which may turn out to be unreadable.
+pub struct KeyRow {
+    /// Of this key.
+    pub id: KeyId,
+    facts: String,
+}
+
+impl KeyRow {
+    /// What decides about the key.
+    pub fn facts(&self) -> Result<StoredKey<'_>, Error> {
+        StoredKey::read(self.id, &self.facts)
+    }
+
+    /// The whole key.
+    fn key(&self) -> Result<Key, Error> {
+        serde_json::from_str::<Key>(&self.facts)
+            .ok()
+            .filter(|key| key.id == self.id)
+            .ok_or_else(|| Error::Corrupt(format!("key {}", self.id)))
+    }
+}
+
+impl From<&Key> for KeyRow {
+    fn from(key: &Key) -> Self {
+        Self {
+            id: key.id,
+            facts: serde_json::to_string(key).expect("a key's facts are JSON"),
+        }
+    }
+}
+
+impl From<(Uuid, String)> for KeyRow {
+    fn from((id, facts): (Uuid, String)) -> Self {
+        Self {
+            id: KeyId::from(id),
+            facts,
+        }
+    }
+}
 
 impl Snapshot {
     /// The key of this id.
     pub async fn find_key(&mut self, id: KeyId) -> Result<Option<Key>, Error> {
-        let row: Option<KeyRow> = on!(self.session, conn => {
+        let row = self.find_key_row(id).await?;
+        row.as_ref().map(KeyRow::key).transpose()
+    }
+
+    /// The row of this key, whatever it holds.
+    pub async fn find_key_row(&mut self, id: KeyId) -> Result<Option<KeyRow>, Error> {
+        let row: Option<(Uuid, String)> = on!(self.session, conn => {
             sqlx::query_as("SELECT id, facts FROM keys WHERE id = $1")
                 .bind(id.as_uuid())
                 .fetch_optional(&mut *conn)
                 .await?
         });
-        row.map(read).transpose()
+        Ok(row.map(KeyRow::from))
     }
 
     /// A page of the keys that the filter lets through, newest first. One that cannot be read is left out and logged.
     pub async fn list_keys(&mut self, filter: &KeyFilter) -> Result<Page<Key, KeyId>, Error> {
-        let rows: Vec<KeyRow> = on!(self.session, conn => {
+        let rows: Vec<(Uuid, String)> = on!(self.session, conn => {
             let mut query = QueryBuilder::new("SELECT id, facts FROM keys WHERE realm = ");
             query.push_bind(filter.realm.as_str());
             if let Some(partner) = &filter.partner {
@@ -91,7 +135,8 @@ impl Snapshot {
             filter.limit,
             |row| KeyId::from(row.0),
             |row| {
-                read(row)
+                KeyRow::from(row)
+                    .key()
                     .inspect_err(|error| tracing::error!(%error, "a key is left out of a list"))
                     .ok()
             },
@@ -101,12 +146,13 @@ impl Snapshot {
     /// Hands every key to `each`, in no order; for one that cannot be read, why.
     pub async fn each_key(
         &mut self,
-        mut each: impl FnMut(KeyId, Result<Key, Error>) + Send,
+        mut each: impl FnMut(KeyId, Result<StoredKey<'_>, Error>) + Send,
     ) -> Result<(), Error> {
         on!(self.session, conn => {
-            let mut rows = sqlx::query_as::<_, KeyRow>("SELECT id, facts FROM keys").fetch(&mut *conn);
+            let mut rows = sqlx::query("SELECT id, facts FROM keys").fetch(&mut *conn);
             while let Some(row) = rows.try_next().await? {
-                each(KeyId::from(row.0), read(row));
+                let id = KeyId::from(row.try_get::<Uuid, _>(0)?);
+                each(id, StoredKey::read(id, row.try_get(1)?));
             }
         });
         Ok(())
@@ -178,10 +224,11 @@ impl Snapshot {
 impl Change {
     /// Stores a new key.
     pub async fn insert_key(&mut self, key: &Key) -> Result<(), Error> {
+        let row = KeyRow::from(key);
         on!(self.snapshot.session, conn => {
             sqlx::query("INSERT INTO keys (id, facts) VALUES ($1, $2)")
-                .bind(key.id.as_uuid())
-                .bind(written(key))
+                .bind(row.id.as_uuid())
+                .bind(&row.facts)
                 .execute(&mut *conn)
                 .await?;
         });
@@ -190,10 +237,11 @@ impl Change {
 
     /// Stores what has become of a key.
     pub async fn update_key(&mut self, key: &Key) -> Result<(), Error> {
+        let row = KeyRow::from(key);
         on!(self.snapshot.session, conn => {
             sqlx::query("UPDATE keys SET facts = $2 WHERE id = $1")
-                .bind(key.id.as_uuid())
-                .bind(written(key))
+                .bind(row.id.as_uuid())
+                .bind(&row.facts)
                 .execute(&mut *conn)
                 .await?;
         });
@@ -228,15 +276,4 @@ impl Change {
         });
         Ok(())
     }
-}
-
-fn written(key: &Key) -> String {
-    serde_json::to_string(key).expect("a key's facts are JSON")
-}
-
-fn read((id, facts): KeyRow) -> Result<Key, Error> {
-    serde_json::from_str::<Key>(&facts)
-        .ok()
-        .filter(|key| key.id == KeyId::from(id))
-        .ok_or_else(|| Error::Corrupt(format!("key {id}")))
 }

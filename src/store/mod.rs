@@ -11,6 +11,7 @@ mod migrations;
 mod postgres;
 mod realms;
 mod sqlite;
+mod stored_key;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -20,8 +21,9 @@ use sqlx::{PgPool, Postgres, Sqlite, SqlitePool, Transaction};
 
 pub use authority::{Genesis, Head};
 pub use events::{EventFilter, FeedEntry};
-pub use keys::KeyFilter;
+pub use keys::{KeyFilter, KeyRow};
 pub use realms::{PartnerRow, ProjectRow, RealmRow};
+pub use stored_key::{StoredKey, StoredSecret};
 
 use crate::domain::event::{Event, Revision};
 use crate::domain::time::Timestamp;
