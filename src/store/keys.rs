@@ -1,8 +1,9 @@
 //! The table of keys, and the roots of their secrets.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
-use futures_util::TryStreamExt;
+use futures_util::StreamExt;
 use sqlx::{QueryBuilder, Row};
 use uuid::Uuid;
 
@@ -31,6 +32,9 @@ pub struct KeyFilter {
     /// How many at the most.
     pub limit: u32,
 }
+
+/// How many rows are taken from the driver at once when all are read.
+const ROWS_AT_ONCE: usize = 1_024;
 
 /// A key's row: its facts as they are stored, which may turn out to be unreadable.
 pub struct KeyRow {
@@ -149,10 +153,19 @@ impl Snapshot {
         mut each: impl FnMut(KeyId, Result<StoredKey<'_>, Error>) + Send,
     ) -> Result<(), Error> {
         on!(self.session, conn => {
-            let mut rows = sqlx::query("SELECT id, facts FROM keys").fetch(&mut *conn);
-            while let Some(row) = rows.try_next().await? {
-                let id = KeyId::from(row.try_get::<Uuid, _>(0)?);
-                each(id, StoredKey::read(id, row.try_get(1)?));
+            let rows = sqlx::query("SELECT id, facts FROM keys").fetch(&mut *conn);
+            let mut batches = rows.ready_chunks(ROWS_AT_ONCE);
+            while let Some(batch) = batches.next().await {
+                let is_short = batch.len() < ROWS_AT_ONCE;
+                for row in batch {
+                    let row = row?;
+                    let id = KeyId::from(row.try_get::<Uuid, _>(0)?);
+                    each(id, StoredKey::read(id, row.try_get(1)?));
+                }
+                if is_short {
+                    // Whoever waits for each row is woken for each, which costs more than to read it.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
             }
         });
         Ok(())
