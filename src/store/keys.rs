@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use sqlx::{QueryBuilder, Row};
+use sqlx::QueryBuilder;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{Change, Error, Page, Snapshot, StoredKey, on, page_and_one};
@@ -35,6 +36,9 @@ pub struct KeyFilter {
 
 /// How many rows are taken from the driver at once when all are read.
 const ROWS_AT_ONCE: usize = 1_024;
+
+/// How many rows are too few to go on at once.
+const FEW_ROWS: usize = 16;
 
 /// A key's row: its facts as they are stored, which may turn out to be unreadable.
 pub struct KeyRow {
@@ -147,23 +151,20 @@ impl Snapshot {
         ))
     }
 
-    /// Hands every key to `each`, in no order; for one that cannot be read, why.
-    pub async fn each_key(
-        &mut self,
-        mut each: impl FnMut(KeyId, Result<StoredKey<'_>, Error>) + Send,
-    ) -> Result<(), Error> {
+    /// Hands over the row of every key, in no order, as fast as they are taken.
+    pub async fn hand_over_keys(&mut self, to: mpsc::Sender<Vec<KeyRow>>) -> Result<(), Error> {
         on!(self.session, conn => {
-            let rows = sqlx::query("SELECT id, facts FROM keys").fetch(&mut *conn);
+            let rows = sqlx::query_as::<_, (Uuid, String)>("SELECT id, facts FROM keys").fetch(&mut *conn);
             let mut batches = rows.ready_chunks(ROWS_AT_ONCE);
             while let Some(batch) = batches.next().await {
-                let is_short = batch.len() < ROWS_AT_ONCE;
-                for row in batch {
-                    let row = row?;
-                    let id = KeyId::from(row.try_get::<Uuid, _>(0)?);
-                    each(id, StoredKey::read(id, row.try_get(1)?));
+                let few = batch.len() < FEW_ROWS;
+                let rows = batch.into_iter().map(|row| row.map(KeyRow::from));
+                if to.send(rows.collect::<Result<_, _>>()?).await.is_err() {
+                    break;
                 }
-                if is_short {
-                    // Whoever waits for each row is woken for each, which costs more than to read it.
+                if few {
+                    // SQLite's rows come from a thread of the driver's, one by one. Whoever waits for each is woken for each,
+                    // which costs more than to read it.
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             }
