@@ -26,7 +26,7 @@ pub(crate) struct Load {
     pub(crate) address: String,
     /// The caller's key.
     pub(crate) bearer: String,
-    /// The method of KeyVerify.
+    /// The method of `KeyVerify`.
     pub(crate) method: String,
     /// The gRPC messages with their prefixes, one after the other, all of one length.
     pub(crate) questions: PathBuf,
@@ -247,31 +247,31 @@ impl<'l> Connection<'l> {
 /// The header block of a connection's first call, which puts five fields into the table of the connection. (The numbers are
 /// places in the static table of RFC 7541, appendix A.)
 fn first_block(load: &Load) -> Vec<u8> {
-    let mut block = vec![0x80 | 3, 0x80 | 6];
+    let mut block = vec![0x80 + 3, 0x80 + 6];
     let mut field = |name: &[u8], value: &str| {
         block.extend(name);
         block.extend(text(value));
     };
     field(
-        &[0x40 | 4],
+        &[0x40 + 4],
         &format!("/claviger.v1.KeyVerify/{}", load.method),
     );
-    field(&[0x40 | 1], &load.address);
-    field(&[0x40 | 31], "application/grpc");
+    field(&[0x40 + 1], &load.address);
+    field(&[0x40 + 31], "application/grpc");
     field(&[&[0x40], text("te").as_slice()].concat(), "trailers");
-    field(&[0x40 | 23], &format!("Bearer {}", load.bearer));
+    field(&[0x40 + 23], &format!("Bearer {}", load.bearer));
     block
 }
 
 /// The same fields again, by their places in the tables, as gRPC clients send them.
 const LATER_BLOCK: [u8; 7] = [
-    0x80 | 3,
-    0x80 | 6,
-    0x80 | 66,
-    0x80 | 65,
-    0x80 | 64,
-    0x80 | 63,
-    0x80 | 62,
+    0x80 + 3,
+    0x80 + 6,
+    0x80 + 66,
+    0x80 + 65,
+    0x80 + 64,
+    0x80 + 63,
+    0x80 + 62,
 ];
 
 fn text(text: &str) -> Vec<u8> {

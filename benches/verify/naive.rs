@@ -26,14 +26,14 @@ impl KeyVerify for Empty {
         &self,
         _: Request<pb::VerifyRequest>,
     ) -> Result<Response<pb::VerifyResponse>, Status> {
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(pb::VerifyResponse::default()))
     }
 
     async fn verify_batch(
         &self,
         _: Request<pb::VerifyBatchRequest>,
     ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(pb::VerifyBatchResponse::default()))
     }
 }
 

@@ -74,6 +74,8 @@ impl Cluster {
                 "unix_socket_directories=",
             ])
             .args(["-c", &format!("port={port}")])
+            // The seed is written faster so, and to read it takes as long as ever.
+            .args(["-c", "fsync=off", "-c", "max_wal_size=4GB"])
             .spawn()?;
         let cluster = Self {
             server,

@@ -216,8 +216,12 @@ impl Bulk {
             Place::Postgres(url) => Engine::Postgres(PgConnection::connect(url).await?),
         };
         match &mut engine {
-            Engine::Sqlite(connection) => drop(sqlx::query("BEGIN").execute(connection).await?),
-            Engine::Postgres(connection) => drop(sqlx::query("BEGIN").execute(connection).await?),
+            Engine::Sqlite(connection) => {
+                sqlx::query("BEGIN").execute(connection).await?;
+            }
+            Engine::Postgres(connection) => {
+                sqlx::query("BEGIN").execute(connection).await?;
+            }
         }
         Ok(Self { engine, root })
     }

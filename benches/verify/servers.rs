@@ -17,7 +17,7 @@ use tonic::transport::server::TcpIncoming;
 const TICKS: f64 = 100.0;
 
 /// How long a start may take.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Serves one service as `claviger serve` serves its own, and says where on standard output. Whatever is compared with
 /// claviger goes through this stack.

@@ -98,5 +98,10 @@ fn slice(subject: &Subject<'_>, round: usize) -> Result<f64, Box<dyn Error>> {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }
     let used = subject.server.cpu()? - before;
-    Ok(used * 1e6 / (subject.calls * subject.keys_per_call) as f64)
+    Ok(used * 1e6 / number(subject.calls * subject.keys_per_call))
+}
+
+/// How many there are, to divide by.
+pub(crate) fn number(of: usize) -> f64 {
+    u32::try_from(of).map_or(f64::INFINITY, f64::from)
 }

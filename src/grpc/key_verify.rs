@@ -240,15 +240,15 @@ fn response(
 fn verified_key(key: &KeyFacts, realm: &MirroredRealm) -> pb::VerifiedKey {
     pb::VerifiedKey {
         id: key.id.to_string(),
-        realm: key.realm().to_string(),
-        partner: key.partner.id.to_string(),
+        realm: key.realm().as_str().to_owned(),
+        partner: key.partner.id.as_str().to_owned(),
         project: key
             .project
             .as_ref()
-            .map(ToString::to_string)
+            .map(|project| project.as_str().to_owned())
             .unwrap_or_default(),
         level: convert::level(key.level()).into(),
-        environment: key.environment().to_string(),
+        environment: key.environment().as_str().to_owned(),
         name: key.words.name().to_owned(),
         scopes: convert::words(realm.ladder.names(key.effective(&realm.ladder))),
         full_access: key.full_access,

@@ -163,7 +163,9 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> 
         }
     });
     snapshot.hand_over_keys(rows).await?;
-    filling.await.expect("a row, whatever it holds, does no harm");
+    filling
+        .await
+        .expect("a row, whatever it holds, does no harm");
     index.set_current(head.revision, sent);
     Ok((index, head.stamp))
 }

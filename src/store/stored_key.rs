@@ -99,7 +99,9 @@ impl<'row> StoredKey<'row> {
 
     /// Free words of its issuer.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
-        self.labels.iter().map(|(name, value)| (&*name.0, &*value.0))
+        self.labels
+            .iter()
+            .map(|(name, value)| (&*name.0, &*value.0))
     }
 
     /// Whether it was granted every scope.
