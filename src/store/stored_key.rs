@@ -124,3 +124,64 @@ impl<'row> StoredKey<'row> {
         self.revocation.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::access::Access;
+    use crate::domain::ids::ProjectId;
+    use crate::domain::key::tests::sample;
+    use crate::domain::key::{Level, Revocation};
+    use crate::domain::time::Timestamp;
+
+    #[test]
+    fn what_a_key_writes_is_read_as_it_was_meant() {
+        let mut key = sample();
+        key.level = Level::Project(ProjectId::parse("mtKDhe1U").unwrap());
+        "quo\"ted \\ ключ".clone_into(&mut key.name);
+        key.labels = [("a\n", "1"), ("b", "\u{7f}")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        key.allowed_cidrs = vec!["10.0.0.0/8".parse().unwrap()];
+        key.expires_at = Expiry::At(Timestamp::from_micros(7));
+        key.revocation = Some(Revocation {
+            at: Timestamp::from_micros(5),
+            reason: String::new(),
+        });
+        let row = serde_json::to_string(&key).unwrap();
+        let read = StoredKey::read(key.id, &row).unwrap_or_else(|error| panic!("{error}"));
+
+        assert_eq!(read.realm(), key.realm.as_str());
+        assert_eq!(read.partner(), key.partner.as_str());
+        assert_eq!(read.project(), Some("mtKDhe1U"));
+        assert_eq!(read.environment(), key.environment.as_str());
+        assert_eq!(read.name(), key.name);
+        let labels = key
+            .labels
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        assert!(read.labels().eq(labels));
+        assert_eq!(read.granted().collect::<Vec<_>>(), ["read"]);
+        assert!(!read.has_full_access() && read.is_revoked() && !read.disabled);
+        assert_eq!(read.allowed_cidrs, key.allowed_cidrs);
+        assert_eq!(read.expires_at, key.expires_at);
+        assert!(read.secrets[0].digest == key.secrets[0].digest);
+    }
+
+    #[test]
+    fn a_partner_key_that_was_never_ended_and_holds_everything_says_so() {
+        let mut key = sample();
+        key.access = Access::Full;
+        let row = serde_json::to_string(&key).unwrap();
+        let read = StoredKey::read(key.id, &row).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(read.project(), None);
+        assert!(read.has_full_access() && !read.is_revoked());
+    }
+
+    #[test]
+    fn a_row_that_tells_of_another_key_is_refused() {
+        let row = serde_json::to_string(&sample()).unwrap();
+        assert!(StoredKey::read(KeyId::from_bytes([9; 16]), &row).is_err());
+        assert!(StoredKey::read(sample().id, &row[1..]).is_err());
+    }
+}
