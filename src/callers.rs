@@ -150,7 +150,7 @@ impl Proven<'_> {
             &self.realm.definition,
             &self.key.partner.id,
             self.key.project.as_ref(),
-            &self.key.environment,
+            self.key.environment(),
             |scope| self.holds(scope),
         )
     }

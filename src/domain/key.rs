@@ -147,7 +147,10 @@ impl std::fmt::Debug for Digest {
 
 /// Bytes as hexadecimal text.
 mod hex {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+    use std::fmt;
+
+    use serde::de::{Deserializer, Error, Visitor};
+    use serde::ser::Serializer;
 
     pub(super) fn serialize<S: Serializer>(
         bytes: &[u8; 32],
@@ -163,16 +166,31 @@ mod hex {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<[u8; 32], D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        parse(&text).ok_or_else(|| D::Error::custom("expected 64 hexadecimal digits"))
+        deserializer.deserialize_str(Digits)
+    }
+
+    /// Reads the digits where they stand: a mirror of a million keys is loaded from a million of them.
+    struct Digits;
+
+    impl Visitor<'_> for Digits {
+        type Value = [u8; 32];
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("64 hexadecimal digits")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<[u8; 32], E> {
+            parse(text).ok_or_else(|| E::custom("expected 64 hexadecimal digits"))
+        }
     }
 
     fn parse(text: &str) -> Option<[u8; 32]> {
-        let all_hex = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        let (high, low) = all_hex.then(|| text.split_at(32))?;
+        let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
         let mut bytes = [0; 32];
-        bytes[..16].copy_from_slice(&u128::from_str_radix(high, 16).ok()?.to_be_bytes());
-        bytes[16..].copy_from_slice(&u128::from_str_radix(low, 16).ok()?.to_be_bytes());
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |digit: u8| char::from(digit).to_digit(16);
+            *byte = (digit(pair[0])? * 16 + digit(pair[1])?) as u8;
+        }
         Some(bytes)
     }
 }

@@ -56,13 +56,13 @@ pub(super) fn identity(
         let scopes = realm.ladder.names(key.effective(&realm.ladder));
         [
             key.id.to_string(),
-            key.realm.to_string(),
+            key.realm().to_string(),
             key.partner.id.to_string(),
             key.project
                 .as_ref()
                 .map(ToString::to_string)
                 .unwrap_or_default(),
-            key.environment.to_string(),
+            key.environment().to_string(),
             scopes.map(ScopeName::as_str).collect::<Vec<_>>().join(" "),
         ]
     });

@@ -251,40 +251,26 @@ fn response(
 }
 
 pub(super) fn verified_key(key: &KeyFacts, realm: &MirroredRealm) -> pb::VerifiedKey {
-    let KeyFacts {
-        id,
-        realm: realm_id,
-        partner,
-        project,
-        environment,
-        name,
-        labels,
-        allowed_cidrs: _,
-        granted: _,
-        full_access,
-        disabled: _,
-        revoked: _,
-        expires_at,
-        secrets: _,
-    } = key;
     pb::VerifiedKey {
-        id: id.to_string(),
-        realm: realm_id.to_string(),
-        partner: partner.id.to_string(),
-        project: project
+        id: key.id.to_string(),
+        realm: key.realm().as_str().to_owned(),
+        partner: key.partner.id.as_str().to_owned(),
+        project: key
+            .project
             .as_ref()
-            .map(ToString::to_string)
+            .map(|project| project.as_str().to_owned())
             .unwrap_or_default(),
         level: convert::level(key.level()).into(),
-        environment: environment.to_string(),
-        name: name.to_string(),
+        environment: key.environment().as_str().to_owned(),
+        name: key.words.name().to_owned(),
         scopes: convert::words(realm.ladder.names(key.effective(&realm.ladder))),
-        full_access: *full_access,
-        labels: labels
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()))
+        full_access: key.full_access,
+        labels: key
+            .words
+            .labels()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .collect(),
-        expire_time: convert::expiry(*expires_at),
+        expire_time: convert::expiry(key.expires_at),
     }
 }
 

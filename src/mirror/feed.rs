@@ -4,14 +4,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::Mirror;
 use super::index::Index;
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventKind, Revision, Subject};
 use crate::domain::ids::RealmId;
-use crate::store::{Error, FeedEntry, Snapshot, Store};
+use crate::store::{Error, FeedEntry, KeyRow, Snapshot, Store};
 
 /// From so many changes on, everything is loaded anew.
 const TOO_MANY: u32 = 10_000;
@@ -43,7 +43,7 @@ impl Feed {
     pub async fn load(&mut self) -> Result<(), Error> {
         let (index, stamp) = load(&self.store, &self.clock).await?;
         self.last = (index.revision(), stamp);
-        self.mirror.index.store(Arc::new(index));
+        self.mirror.index.store(index);
         self.mirror.applied.send_replace(self.last.0);
         Ok(())
     }
@@ -128,21 +128,21 @@ impl Feed {
             self.mirror.distrust.send_replace(Some(reason));
         }
         self.last = (index.revision(), stamp);
-        self.mirror.index.store(Arc::new(index));
+        self.mirror.index.store(index);
         self.mirror.applied.send_replace(self.last.0);
         Ok(())
     }
 }
 
 /// Everything, as of one snapshot, with the stamp of its last change.
-async fn load(store: &Store, clock: &Clock) -> Result<(Index, i64), Error> {
+async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> {
     let sent = clock.now();
     let mut snapshot = store.feed_snapshot().await?;
     let head = snapshot
         .head()
         .await?
         .ok_or_else(|| Error::Corrupt("the authority".to_owned()))?;
-    let index = Index::default();
+    let index = Arc::new(Index::default());
     for realm in snapshot.all_realms().await? {
         index.put_realm(realm.value);
     }
@@ -152,7 +152,20 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Index, i64), Error> {
     for project in snapshot.all_projects().await? {
         index.put_project(&project.value);
     }
-    snapshot.each_key(|id, key| index.put_key(id, key)).await?;
+    // The one thread reads from the store while the other makes facts of what was read.
+    let (rows, mut read) = mpsc::channel::<Vec<KeyRow>>(8);
+    let filled = Arc::clone(&index);
+    let filling = tokio::task::spawn_blocking(move || {
+        while let Some(rows) = read.blocking_recv() {
+            for row in rows {
+                filled.put_key(row.id, row.facts());
+            }
+        }
+    });
+    snapshot.hand_over_keys(rows).await?;
+    filling
+        .await
+        .expect("a row, whatever it holds, does no harm");
     index.set_current(head.revision, sent);
     Ok((index, head.stamp))
 }
@@ -213,11 +226,9 @@ async fn apply(
     }
     let mut key_rows = Vec::new();
     for id in keys {
-        match snapshot.find_key(id).await {
-            Ok(None) => index.remove_key(id),
-            Ok(Some(key)) => key_rows.push((id, Ok(key))),
-            Err(corrupt @ Error::Corrupt(_)) => key_rows.push((id, Err(corrupt))),
-            Err(unavailable) => return Err(unavailable),
+        match snapshot.find_key_row(id).await? {
+            None => index.remove_key(id),
+            Some(row) => key_rows.push(row),
         }
     }
 
@@ -245,8 +256,8 @@ async fn apply(
             _ => index.remove_project(&realm, &id),
         }
     }
-    for (id, key) in key_rows {
-        index.put_key(id, key);
+    for row in key_rows {
+        index.put_key(row.id, row.facts());
     }
     Ok(())
 }

@@ -10,15 +10,16 @@ use arc_swap::{ArcSwap, Guard};
 use ipnet::IpNet;
 use papaya::{HashMapRef, LocalGuard};
 
-use crate::domain::access::{Access, Ladder, ScopeSet};
+use super::words::Words;
+use crate::domain::access::{Ladder, ScopeSet};
 use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, Prefix, ProjectId, RealmId};
-use crate::domain::key::{Digest, Key, LevelKind, admits};
+use crate::domain::key::{LevelKind, admits};
 use crate::domain::partner::{Partner, Project};
-use crate::domain::realm::Realm;
+use crate::domain::realm::{Environment, Realm};
 use crate::domain::route::RouteTable;
 use crate::domain::time::{Expiry, Timestamp};
-use crate::store;
+use crate::store::{self, StoredKey, StoredSecret};
 
 /// One state of the facts, kept up to date in place by the feed.
 #[derive(Default)]
@@ -43,6 +44,8 @@ pub struct MirroredRealm {
     pub ladder: Ladder,
     /// Its routes.
     pub routes: RouteTable,
+    /// One for each environment.
+    homes: Vec<Arc<Home>>,
     members: Arc<Members>,
 }
 
@@ -77,25 +80,25 @@ pub enum Entry {
     Corrupt,
 }
 
-/// What is needed of a key to decide and to answer. Small: there may be millions.
+/// Where a key lives, shared by all the keys that live there.
+struct Home {
+    realm: RealmId,
+    environment: EnvironmentName,
+}
+
+/// What is needed of a key to decide and to answer. Small: there may be millions, so what they have in common is shared and
+/// what few of them have is set apart.
 #[derive(Clone)]
 pub struct KeyFacts {
     /// Its id.
     pub id: KeyId,
-    /// Its realm.
-    pub realm: RealmId,
+    home: Arc<Home>,
     /// Its owner.
     pub partner: Arc<MirroredPartner>,
     /// The project that it is bound to; none for a partner key.
     pub project: Option<ProjectId>,
-    /// Its environment.
-    pub environment: EnvironmentName,
-    /// For people.
-    pub name: Box<str>,
-    /// Free words of its issuer.
-    pub labels: Box<[(Box<str>, Box<str>)]>,
-    /// Where it may be used from; empty is anywhere.
-    pub allowed_cidrs: Box<[IpNet]>,
+    /// Its name and labels.
+    pub words: Words,
     /// The scopes that it was granted by name.
     pub granted: ScopeSet,
     /// Whether it holds every scope.
@@ -106,17 +109,17 @@ pub struct KeyFacts {
     pub revoked: bool,
     /// When it expires.
     pub expires_at: Expiry,
-    /// Its secrets.
-    pub secrets: Box<[SecretFacts]>,
+    newest_secret: StoredSecret,
+    rare: Option<Box<RareFacts>>,
 }
 
-/// What is needed of a secret.
+/// What few keys have.
 #[derive(Clone)]
-pub struct SecretFacts {
-    /// What proves it.
-    pub digest: Digest,
-    /// When it stops.
-    pub expires_at: Expiry,
+struct RareFacts {
+    /// Secrets that the newest one replaces, the oldest first.
+    older_secrets: Box<[StoredSecret]>,
+    /// Where it may be used from; empty is anywhere.
+    allowed_cidrs: Box<[IpNet]>,
 }
 
 /// An index held still while a request is decided.
@@ -169,6 +172,26 @@ impl View<'_> {
 }
 
 impl KeyFacts {
+    /// Its realm.
+    pub fn realm(&self) -> &RealmId {
+        &self.home.realm
+    }
+
+    /// Its environment.
+    pub fn environment(&self) -> &EnvironmentName {
+        &self.home.environment
+    }
+
+    /// Its secrets, the oldest first.
+    pub fn secrets(&self) -> impl Iterator<Item = &StoredSecret> {
+        let older = self.rare.iter().flat_map(|rare| &rare.older_secrets);
+        older.chain([&self.newest_secret])
+    }
+
+    fn allowed_cidrs(&self) -> &[IpNet] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.allowed_cidrs)
+    }
+
     /// The key's level.
     pub fn level(&self) -> LevelKind {
         match self.project {
@@ -188,11 +211,26 @@ impl KeyFacts {
 
     /// Whether it may be used from this address; from none only if it may be used from anywhere.
     pub fn admits(&self, client: Option<IpAddr>) -> bool {
-        admits(&self.allowed_cidrs, client)
+        admits(self.allowed_cidrs(), client)
     }
 }
 
 impl MirroredRealm {
+    fn home(&self, environment: &str) -> Option<&Arc<Home>> {
+        self.homes
+            .iter()
+            .find(|home| home.environment.as_str() == environment)
+    }
+
+    /// The id of a project, shared if the project is known. One that is deleted keeps its keys.
+    fn project(&self, id: &str) -> Option<ProjectId> {
+        let projects = self.members.projects.pin();
+        match projects.get_key_value(id) {
+            Some((known, _)) => Some(known.clone()),
+            None => ProjectId::parse(id).ok(),
+        }
+    }
+
     /// Whether there is such a project and it belongs to this partner.
     pub fn owns(&self, partner: &PartnerId, project: &str) -> bool {
         let projects = self.members.projects.pin();
@@ -200,6 +238,14 @@ impl MirroredRealm {
             .get(project)
             .is_some_and(|owner| owner.id == *partner)
     }
+}
+
+fn homes(realm: &Realm) -> Vec<Arc<Home>> {
+    let home = |environment: &Environment| Home {
+        realm: realm.id.clone(),
+        environment: environment.name.clone(),
+    };
+    realm.environments.iter().map(home).map(Arc::new).collect()
 }
 
 impl Index {
@@ -248,6 +294,7 @@ impl Index {
         let realm = MirroredRealm {
             routes: RouteTable::new(&definition.routes, &ladder),
             ladder,
+            homes: homes(&definition),
             members: before.map_or_else(Arc::default, |realm| Arc::clone(&realm.members)),
             definition,
         };
@@ -325,9 +372,9 @@ impl Index {
         }
     }
 
-    pub(crate) fn put_key(&self, id: KeyId, key: Result<Key, store::Error>) {
+    pub(crate) fn put_key(&self, id: KeyId, key: Result<StoredKey<'_>, store::Error>) {
         let entry = match key {
-            Ok(key) => self.facts(key).map_or(Entry::Corrupt, Entry::Key),
+            Ok(key) => self.facts(id, &key).map_or(Entry::Corrupt, Entry::Key),
             Err(error) => {
                 tracing::error!(key_id = %id, %error, "a key cannot be used");
                 Entry::Corrupt
@@ -352,61 +399,66 @@ impl Index {
     }
 
     /// The facts of a key, with shared words in place of its own copies.
-    fn facts(&self, key: Key) -> Option<KeyFacts> {
+    fn facts(&self, id: KeyId, key: &StoredKey<'_>) -> Option<KeyFacts> {
         let unknown = |what: &str| {
-            tracing::error!(key_id = %key.id, "a key cannot be used: its {what} is not known");
+            tracing::error!(key_id = %id, "a key cannot be used: its {what} is not known");
         };
-        let Some(realm) = self.realm(key.realm.as_str()) else {
+        let realms = self.realms();
+        let Some(realm) = realms.by_id.get(key.realm()) else {
             unknown("realm");
             return None;
         };
-        let Some(partner) = realm.members.partners.pin().get(&key.partner).cloned() else {
+        let Some(partner) = realm.members.partners.pin().get(key.partner()).cloned() else {
             unknown("partner");
             return None;
         };
-        let Some(environment) = realm.definition.environment(key.environment.as_str()) else {
+        let Some(home) = realm.home(key.environment()) else {
             unknown("environment");
             return None;
         };
-        let granted = realm.ladder.granted(&key.access);
-        if key
-            .access
-            .granted()
-            .any(|scope| realm.ladder.rank(scope.as_str()).is_none())
-        {
-            tracing::error!(key_id = %key.id, "a key was granted a scope that its realm does not know; it gives nothing");
+        let Some((newest_secret, older_secrets)) = key.secrets.split_last() else {
+            unknown("secret");
+            return None;
+        };
+        let Some(words) = Words::pack(key.name(), key.labels()) else {
+            tracing::error!(key_id = %id, "a key cannot be used: there are control characters in its name or labels");
+            return None;
+        };
+        let project = match key.project().map(|project| realm.project(project)) {
+            Some(None) => {
+                unknown("project");
+                return None;
+            }
+            project => project.flatten(),
+        };
+        let mut granted = ScopeSet::default();
+        for scope in key.granted() {
+            match realm.ladder.rank(scope) {
+                Some(rank) => granted.insert(rank),
+                None => {
+                    tracing::error!(key_id = %id, "a key was granted a scope that its realm does not know; it gives nothing");
+                }
+            }
         }
+        let is_rare = !older_secrets.is_empty() || !key.allowed_cidrs.is_empty();
         Some(KeyFacts {
-            id: key.id,
-            realm: realm.definition.id.clone(),
+            id,
+            home: Arc::clone(home),
             partner,
-            project: key.level.project().map(|project| {
-                let projects = realm.members.projects.pin();
-                projects
-                    .get_key_value(project)
-                    .map_or_else(|| project.clone(), |(known, _)| known.clone())
-            }),
-            environment: environment.name.clone(),
-            name: key.name.into(),
-            labels: key
-                .labels
-                .into_iter()
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-            allowed_cidrs: key.allowed_cidrs.into(),
+            project,
+            words,
             granted,
-            full_access: matches!(key.access, Access::Full),
+            full_access: key.has_full_access(),
             disabled: key.disabled,
-            revoked: key.revocation.is_some(),
+            revoked: key.is_revoked(),
             expires_at: key.expires_at,
-            secrets: key
-                .secrets
-                .into_iter()
-                .map(|secret| SecretFacts {
-                    digest: secret.digest,
-                    expires_at: secret.expires_at,
+            newest_secret: newest_secret.clone(),
+            rare: is_rare.then(|| {
+                Box::new(RareFacts {
+                    older_secrets: older_secrets.into(),
+                    allowed_cidrs: key.allowed_cidrs.as_slice().into(),
                 })
-                .collect(),
+            }),
         })
     }
 
@@ -462,20 +514,19 @@ impl Index {
     fn describe_key(&self, key: &KeyFacts) -> String {
         let KeyFacts {
             id,
-            realm,
+            home,
             partner,
             project,
-            environment,
-            name,
-            labels,
-            allowed_cidrs,
+            words,
             granted,
             full_access,
             disabled,
             revoked,
             expires_at,
-            secrets,
+            newest_secret: _,
+            rare: _,
         } = key;
+        let Home { realm, environment } = &**home;
         // Ranks are an accident of history, names are not.
         let granted: Vec<String> = self
             .realm(realm.as_str())
@@ -487,10 +538,12 @@ impl Index {
                     .collect()
             })
             .unwrap_or_default();
-        let secrets: Vec<_> = secrets
-            .iter()
+        let secrets: Vec<_> = key
+            .secrets()
             .map(|secret| (secret.digest.pepper, secret.digest.mac, secret.expires_at))
             .collect();
+        let (name, labels) = (words.name(), words.labels().collect::<Vec<_>>());
+        let allowed_cidrs = key.allowed_cidrs();
         format!(
             "{id} {realm} {} {project:?} {environment} {name:?} {labels:?} {allowed_cidrs:?} {granted:?} \
              full={full_access} disabled={disabled} revoked={revoked} {expires_at:?} {secrets:?}",

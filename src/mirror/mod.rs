@@ -5,6 +5,7 @@
 
 mod feed;
 mod index;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,8 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Notify, watch};
 
 pub use feed::Feed;
-pub use index::{Entry, Index, KeyFacts, MirroredPartner, MirroredRealm, SecretFacts, View};
+pub use index::{Entry, Index, KeyFacts, MirroredPartner, MirroredRealm, View};
+pub use words::Words;
 
 use crate::domain::event::Revision;
 

@@ -1,11 +1,13 @@
 //! The table of keys, and the roots of their secrets.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use sqlx::QueryBuilder;
+use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{Change, Error, Page, Snapshot, execute, for_each_row, on, page_and_one};
+use super::{Change, Error, Page, Snapshot, StoredKey, execute, for_each_batch, on, page_and_one};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Secret};
 use crate::domain::time::Timestamp;
@@ -31,22 +33,69 @@ pub struct KeyFilter {
     pub limit: u32,
 }
 
-type KeyRow = (Uuid, String);
+/// How many rows are too few to go on at once.
+const FEW_ROWS: usize = 16;
+
+/// A key's row: its facts as they are stored, which may turn out to be unreadable.
+pub struct KeyRow {
+    /// Of this key.
+    pub id: KeyId,
+    facts: String,
+}
+
+impl KeyRow {
+    /// What decides about the key.
+    pub fn facts(&self) -> Result<StoredKey<'_>, Error> {
+        StoredKey::read(self.id, &self.facts)
+    }
+
+    /// The whole key.
+    fn key(&self) -> Result<Key, Error> {
+        serde_json::from_str::<Key>(&self.facts)
+            .ok()
+            .filter(|key| key.id == self.id)
+            .ok_or_else(|| Error::Corrupt(format!("key {}", self.id)))
+    }
+}
+
+impl From<&Key> for KeyRow {
+    fn from(key: &Key) -> Self {
+        Self {
+            id: key.id,
+            facts: serde_json::to_string(key).expect("a key's facts are JSON"),
+        }
+    }
+}
+
+impl From<(Uuid, String)> for KeyRow {
+    fn from((id, facts): (Uuid, String)) -> Self {
+        Self {
+            id: KeyId::from(id),
+            facts,
+        }
+    }
+}
 
 impl Snapshot {
     /// The key of this id.
     pub async fn find_key(&mut self, id: KeyId) -> Result<Option<Key>, Error> {
-        let row: Option<KeyRow> = on!(self.session, |conn| sqlx::query_as(
+        let row = self.find_key_row(id).await?;
+        row.as_ref().map(KeyRow::key).transpose()
+    }
+
+    /// The row of this key, whatever it holds.
+    pub async fn find_key_row(&mut self, id: KeyId) -> Result<Option<KeyRow>, Error> {
+        let row: Option<(Uuid, String)> = on!(self.session, |conn| sqlx::query_as(
             "SELECT id, facts FROM keys WHERE id = $1"
         )
         .bind(id.as_uuid())
         .fetch_optional(&mut *conn))?;
-        row.map(read).transpose()
+        Ok(row.map(KeyRow::from))
     }
 
     /// A page of the keys that the filter lets through, newest first. One that cannot be read is left out and logged.
     pub async fn list_keys(&mut self, filter: &KeyFilter) -> Result<Page<Key, KeyId>, Error> {
-        let rows: Vec<KeyRow> = on!(self.session, |conn| async {
+        let rows: Vec<(Uuid, String)> = on!(self.session, |conn| async {
             let mut query = QueryBuilder::new("SELECT id, facts FROM keys WHERE realm = ");
             query.push_bind(filter.realm.as_str());
             if let Some(partner) = &filter.partner {
@@ -93,22 +142,32 @@ impl Snapshot {
             filter.limit,
             |row| KeyId::from(row.0),
             |row| {
-                read(row)
+                KeyRow::from(row)
+                    .key()
                     .inspect_err(|error| tracing::error!(%error, "a key is left out of a list"))
                     .ok()
             },
         ))
     }
 
-    /// Hands every key to `each`, in no order; for one that cannot be read, why.
-    pub async fn each_key(
-        &mut self,
-        mut each: impl FnMut(KeyId, Result<Key, Error>) + Send,
-    ) -> Result<(), Error> {
-        for_each_row!(
+    /// Hands over the row of every key, in no order, as fast as they are taken.
+    pub async fn hand_over_keys(&mut self, to: mpsc::Sender<Vec<KeyRow>>) -> Result<(), Error> {
+        for_each_batch!(
             self.session,
-            |conn| sqlx::query_as::<_, KeyRow>("SELECT id, facts FROM keys").fetch(&mut *conn),
-            |row| each(KeyId::from(row.0), read(row))
+            |conn| sqlx::query_as::<_, (Uuid, String)>("SELECT id, facts FROM keys")
+                .fetch(&mut *conn),
+            |batch| {
+                let few = batch.len() < FEW_ROWS;
+                let rows = batch.into_iter().map(KeyRow::from).collect();
+                if to.send(rows).await.is_err() {
+                    break Ok(());
+                }
+                if few {
+                    // SQLite's rows come from a thread of the driver's, one by one. Whoever waits for each is woken for each,
+                    // which costs more than to read it.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
         )?;
         Ok(())
     }
@@ -176,22 +235,24 @@ impl Snapshot {
 impl Change {
     /// Stores a new key.
     pub async fn insert_key(&mut self, key: &Key) -> Result<(), Error> {
+        let row = KeyRow::from(key);
         execute!(
             self.snapshot.session,
             sqlx::query("INSERT INTO keys (id, facts) VALUES ($1, $2)")
-                .bind(key.id.as_uuid())
-                .bind(written(key))
+                .bind(row.id.as_uuid())
+                .bind(&row.facts)
         )?;
         Ok(())
     }
 
     /// Stores what has become of a key.
     pub async fn update_key(&mut self, key: &Key) -> Result<(), Error> {
+        let row = KeyRow::from(key);
         execute!(
             self.snapshot.session,
             sqlx::query("UPDATE keys SET facts = $2 WHERE id = $1")
-                .bind(key.id.as_uuid())
-                .bind(written(key))
+                .bind(row.id.as_uuid())
+                .bind(&row.facts)
         )?;
         Ok(())
     }
@@ -221,15 +282,4 @@ impl Change {
         )?;
         Ok(())
     }
-}
-
-fn written(key: &Key) -> String {
-    serde_json::to_string(key).expect("a key's facts are JSON")
-}
-
-fn read((id, facts): KeyRow) -> Result<Key, Error> {
-    serde_json::from_str::<Key>(&facts)
-        .ok()
-        .filter(|key| key.id == KeyId::from(id))
-        .ok_or_else(|| Error::Corrupt(format!("key {id}")))
 }

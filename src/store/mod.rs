@@ -13,20 +13,23 @@ mod migrations;
 mod postgres;
 mod realms;
 mod sqlite;
+mod stored_key;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::{Stream, StreamExt};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use authority::{Genesis, Head};
 pub use database_lock::{DatabaseLock, Usurped};
 pub use events::{EventFilter, FeedEntry};
-pub use keys::KeyFilter;
+pub use keys::{KeyFilter, KeyRow};
 pub use migrations::Schema;
 pub use postgres::DatabaseUrl;
 pub use realms::{PartnerRow, ProjectRow, RealmRow};
+pub use stored_key::{StoredKey, StoredSecret};
 
 use crate::domain::event::{Event, Revision};
 use crate::domain::time::Timestamp;
@@ -92,16 +95,19 @@ macro_rules! execute {
 }
 use execute;
 
-/// The same for a stream of rows, of which each has the time that a statement may take.
-macro_rules! for_each_row {
-    ($session:expr, |$conn:ident| $rows:expr, |$row:ident| $each:expr) => {
+/// How many rows are taken from the driver at once when all are read.
+const ROWS_AT_ONCE: usize = 1_024;
+
+/// The same for a stream of rows, in batches of as many as have come; each batch has the time that a statement may take.
+macro_rules! for_each_batch {
+    ($session:expr, |$conn:ident| $rows:expr, |$batch:ident| $each:expr) => {
         match &mut $session {
             $crate::store::Session::Sqlite(transaction) => {
                 let $conn = &mut **transaction;
-                let mut rows = $rows;
+                let mut batches = $crate::store::batches($rows);
                 loop {
-                    match futures_util::TryStreamExt::try_next(&mut rows).await {
-                        Ok(Some($row)) => $each,
+                    match futures_util::TryStreamExt::try_next(&mut batches).await {
+                        Ok(Some($batch)) => $each,
                         Ok(None) => break Ok(()),
                         Err(error) => break Err(error),
                     }
@@ -109,24 +115,31 @@ macro_rules! for_each_row {
             }
             $crate::store::Session::Postgres(transaction) => {
                 let ($conn, statement) = transaction.begin_statement();
-                let mut rows = $rows;
+                let mut batches = $crate::store::batches($rows);
                 let outcome = loop {
                     match statement
-                        .within(futures_util::TryStreamExt::try_next(&mut rows))
+                        .within(futures_util::TryStreamExt::try_next(&mut batches))
                         .await
                     {
-                        Ok(Some($row)) => $each,
+                        Ok(Some($batch)) => $each,
                         Ok(None) => break Ok(()),
                         Err(error) => break Err(error),
                     }
                 };
-                drop(rows);
+                drop(batches);
                 transaction.ended(&statement, outcome)
             }
         }
     };
 }
-use for_each_row;
+use for_each_batch;
+
+fn batches<T>(
+    rows: impl Stream<Item = Result<T, sqlx::Error>> + Unpin,
+) -> impl Stream<Item = Result<Vec<T>, sqlx::Error>> + Unpin {
+    rows.ready_chunks(ROWS_AT_ONCE)
+        .map(|rows| rows.into_iter().collect())
+}
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

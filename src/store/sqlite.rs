@@ -49,7 +49,9 @@ impl Store {
             .connect_with(options.clone())
             .await
             .map_err(refused)?;
-        // Lists, however long, must not keep a revocation from coming round.
+        // Lists, however long, must not keep a revocation from coming round. When the mirror is loaded, a million rows go
+        // through this connection: with the few that the driver lets wait, its two threads would take turns.
+        let options = options.row_buffer_size(4_096);
         let feed = pool(1).connect_with(options).await.map_err(refused)?;
         Ok(Self::new(Engine::Sqlite { read, feed, write }, schema))
     }

@@ -10,7 +10,8 @@ use crate::domain::key_text::{self, KeyText};
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::verdict::Verdict;
 use crate::hashing::Peppers;
-use crate::mirror::{Entry, KeyFacts, MirroredRealm, SecretFacts, View};
+use crate::mirror::{Entry, KeyFacts, MirroredRealm, View};
+use crate::store::StoredSecret;
 
 /// What is asked.
 pub struct Question<'q> {
@@ -52,7 +53,7 @@ pub struct Decision<'k> {
     /// Allowed, or the first reason why not.
     pub verdict: Verdict,
     /// The key and its secret, if the text proved them.
-    pub proven: Option<(&'k KeyFacts, &'k SecretFacts)>,
+    pub proven: Option<(&'k KeyFacts, &'k StoredSecret)>,
     /// Which wanted scopes are not held.
     pub missing: ScopeSet,
 }
@@ -112,11 +113,11 @@ pub fn decide<'k>(
 /// Whether the text is written as this key's is: of this realm, with its prefix and the tag of its environment. Each key
 /// has one text.
 fn is_text_of(text: &KeyText<'_>, key: &KeyFacts, realm: &MirroredRealm) -> bool {
-    key.realm == realm.definition.id
+    *key.realm() == realm.definition.id
         && text.prefix == realm.definition.prefix.as_str()
         && realm
             .definition
-            .environment(key.environment.as_str())
+            .environment(key.environment().as_str())
             .is_some_and(|environment| text.tag == environment.tag.as_str())
 }
 
@@ -125,9 +126,9 @@ fn proven<'k>(
     text: &KeyText<'_>,
     key: &'k KeyFacts,
     peppers: &Peppers,
-) -> Result<Option<&'k SecretFacts>, Undecided> {
+) -> Result<Option<&'k StoredSecret>, Undecided> {
     let mut untold = false;
-    for secret in &key.secrets {
+    for secret in key.secrets() {
         match peppers.proves(&secret.digest, text.id, &text.secret) {
             Some(true) => return Ok(Some(secret)),
             Some(false) => {}
@@ -159,7 +160,7 @@ fn missing(question: &Question<'_>, key: &KeyFacts) -> ScopeSet {
 struct Case<'c> {
     question: &'c Question<'c>,
     key: &'c KeyFacts,
-    secret: &'c SecretFacts,
+    secret: &'c StoredSecret,
     missing: ScopeSet,
     now: Timestamp,
 }
@@ -172,7 +173,7 @@ const OBJECTIONS: [(Verdict, fn(&Case<'_>) -> bool); 9] = [
         case.key.expires_at.is_over(case.now) || case.secret.expires_at.is_over(case.now)
     }),
     (Verdict::EnvironmentMismatch, |case| {
-        case.key.environment != *case.question.environment
+        case.key.environment() != case.question.environment
     }),
     (Verdict::PartnerMismatch, |case| {
         let named = case.question.partner;

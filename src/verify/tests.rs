@@ -10,6 +10,7 @@ use crate::domain::key_text::{PlainKey, SecretBytes};
 use crate::domain::partner::{Partner, Project};
 use crate::domain::realm::{Environment, Realm};
 use crate::mirror::Index;
+use crate::store::KeyRow;
 
 const NOW: Timestamp = Timestamp::from_micros(1_900_000_000_000_000);
 const MILLISECOND: i64 = 1_000;
@@ -106,8 +107,14 @@ impl World {
         let secret = SecretBytes::new([secret; 32]);
         key.secrets[0].digest = self.peppers.digest(1, key.id, &secret).unwrap();
         let text = text_of(&key, &secret);
-        self.index.put_key(key.id, Ok(key));
+        self.put(&key);
         text
+    }
+
+    /// Brings a key in as its row would be.
+    fn put(&self, key: &Key) {
+        let row = KeyRow::from(key);
+        self.index.put_key(row.id, row.facts());
     }
 
     fn ask<T>(
@@ -559,7 +566,7 @@ fn the_end_is_exact_for_the_key_and_for_each_of_its_secrets() {
         secret(digests[0], Expiry::At(end)),
         secret(digests[1], Expiry::Never),
     ];
-    world.index.put_key(key.id, Ok(key.clone()));
+    world.put(&key);
     for (offset, of_old) in [(-1, Verdict::Allowed), (0, Verdict::Expired)] {
         assert_eq!(
             world.verdict(&Asked {
@@ -597,7 +604,7 @@ fn what_cannot_be_decided_is_no_denial() {
         pepper: 2,
         mac: [0; 32],
     };
-    world.index.put_key(later.id, Ok(later.clone()));
+    world.put(&later);
     let text = text_of(&later, &SecretBytes::new([1; 32]));
     assert_eq!(
         world.ask(&ask(&text), |_, _| ()),
@@ -639,7 +646,7 @@ fn a_secret_whose_pepper_is_missing_does_not_stand_in_the_way_of_another() {
         secret(untold, 3),
         secret(world.peppers.digest(1, key.id, &new).unwrap(), 1),
     ];
-    world.index.put_key(key.id, Ok(key.clone()));
+    world.put(&key);
     let until = world.ask(&ask(&text_of(&key, &new)), |decision, _| {
         (decision.verdict, decision.expires_at())
     });

@@ -1,0 +1,280 @@
+//! The load: as many calls as told, over eight connections with 32 streams each, in a process of its own.
+//!
+//! Written to the bare socket because it must cost less than what it measures, as a gRPC client does not, and because
+//! h2load, which does, can send only one and the same body. Frames and header blocks are prepared beforehand, each answer is
+//! only looked at by its first bytes. HTTP/2 is RFC 9113, header compression RFC 7541.
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+const CONNECTIONS: usize = 8;
+const STREAMS: usize = 32;
+
+/// What to send where, and what to expect.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct Load {
+    /// The server.
+    pub(crate) address: String,
+    /// The caller's key.
+    pub(crate) bearer: String,
+    /// The method of `KeyVerify`.
+    pub(crate) method: String,
+    /// The gRPC messages with their prefixes, one after the other, all of one length.
+    pub(crate) questions: PathBuf,
+    /// How long each is.
+    pub(crate) length: usize,
+    /// With which to begin; after the last comes the first.
+    pub(crate) first: usize,
+    /// How many calls to make.
+    pub(crate) calls: usize,
+    /// What each answer's message begins with.
+    pub(crate) answers_begin: Vec<u8>,
+}
+
+/// Reads the load from standard input and carries it out. An answer that is not as expected ends it.
+pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
+    let load: Load = serde_json::from_reader(io::stdin())?;
+    let (load, questions) = (Arc::new(load.clone()), Arc::new(read_questions(&load)?));
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut connections = tokio::task::JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let (load, questions, next) = (load.clone(), questions.clone(), next.clone());
+        connections.spawn(async move {
+            Connection::open(&load, &questions, &next)
+                .await?
+                .run()
+                .await
+        });
+    }
+    let mut answered = 0;
+    while let Some(connection) = connections.join_next().await {
+        answered += connection?.map_err(|error| error as Box<dyn Error>)?;
+    }
+    if answered == load.calls {
+        Ok(())
+    } else {
+        Err(format!("{answered} of {} calls were answered", load.calls).into())
+    }
+}
+
+/// The questions of this slice alone: of a million keys, the file holds more than one slice needs.
+fn read_questions(load: &Load) -> io::Result<Vec<u8>> {
+    let mut file = File::open(&load.questions)?;
+    let all = file.metadata()?.len() as usize / load.length;
+    let first = load.first % all;
+    file.seek(SeekFrom::Start((first * load.length) as u64))?;
+    let mut questions = Vec::new();
+    let wanted = load.calls.min(all) * load.length;
+    file.by_ref()
+        .take(wanted as u64)
+        .read_to_end(&mut questions)?;
+    file.rewind()?;
+    let rest = wanted - questions.len();
+    file.take(rest as u64).read_to_end(&mut questions)?;
+    Ok(questions)
+}
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const WINDOW_UPDATE: u8 = 8;
+const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
+const END_HEADERS: u8 = 4;
+const FRAME_HEAD: usize = 9;
+const LARGEST_FRAME: usize = 16_384;
+const FIRST_WINDOW: usize = 65_535;
+const LARGEST_WINDOW: u32 = 0x7fff_ffff;
+
+struct Connection<'l> {
+    load: &'l Load,
+    questions: &'l [u8],
+    /// The number of the next call, of all connections together.
+    next: &'l AtomicUsize,
+    socket: TcpStream,
+    out: Vec<u8>,
+    /// The header block of each call after the first.
+    block: Vec<u8>,
+    stream: u32,
+    /// How much the server lets this connection send.
+    window: usize,
+    /// The streams on which nothing was answered yet.
+    silent: HashSet<u32>,
+    in_flight: usize,
+    answered: usize,
+}
+
+impl<'l> Connection<'l> {
+    async fn open(load: &'l Load, questions: &'l [u8], next: &'l AtomicUsize) -> io::Result<Self> {
+        let socket = TcpStream::connect(&load.address).await?;
+        socket.set_nodelay(true)?;
+        let mut connection = Self {
+            load,
+            questions,
+            next,
+            socket,
+            out: Vec::new(),
+            block: first_block(load),
+            stream: 1,
+            window: FIRST_WINDOW,
+            silent: HashSet::new(),
+            in_flight: 0,
+            answered: 0,
+        };
+        connection.out.extend(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        // Setting 4 is the window of each stream; the connection's is widened by hand. So large that neither fills.
+        let mut settings = vec![0, 4];
+        settings.extend(LARGEST_WINDOW.to_be_bytes());
+        connection.frame(SETTINGS, 0, 0, &settings);
+        let widen = LARGEST_WINDOW - FIRST_WINDOW as u32;
+        connection.frame(WINDOW_UPDATE, 0, 0, &widen.to_be_bytes());
+        Ok(connection)
+    }
+
+    /// Makes calls until there are none left, and tells how many were answered here.
+    async fn run(mut self) -> Result<usize, Box<dyn Error + Send + Sync>> {
+        let mut input = vec![0; 256 * 1024];
+        let mut filled = 0;
+        loop {
+            while self.in_flight < STREAMS && self.window >= self.load.length && self.call() {}
+            if self.in_flight == 0 {
+                return Ok(self.answered);
+            }
+            self.socket.write_all(&self.out).await?;
+            self.out.clear();
+            let read = self.socket.read(&mut input[filled..]).await?;
+            if read == 0 {
+                return Err("the server closed the connection".into());
+            }
+            filled += read;
+            let mut used = 0;
+            while let Some(head) = input[used..filled].first_chunk::<FRAME_HEAD>() {
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+                let end = used + FRAME_HEAD + length;
+                if end > filled {
+                    break;
+                }
+                let head = *head;
+                self.take(&head, &input[used + FRAME_HEAD..end])?;
+                used = end;
+            }
+            input.copy_within(used..filled, 0);
+            filled -= used;
+        }
+    }
+
+    /// Writes the next call; false if there is none.
+    fn call(&mut self) -> bool {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        if number >= self.load.calls {
+            return false;
+        }
+        let length = self.load.length;
+        let start = number * length % self.questions.len();
+        let (stream, questions) = (self.stream, self.questions);
+        let block = std::mem::replace(&mut self.block, LATER_BLOCK.to_vec());
+        self.frame(HEADERS, END_HEADERS, stream, &block);
+        let mut pieces = questions[start..start + length]
+            .chunks(LARGEST_FRAME)
+            .peekable();
+        while let Some(piece) = pieces.next() {
+            let flags = if pieces.peek().is_none() {
+                END_STREAM
+            } else {
+                0
+            };
+            self.frame(DATA, flags, stream, piece);
+        }
+        self.window -= length;
+        self.silent.insert(stream);
+        self.in_flight += 1;
+        self.stream += 2;
+        true
+    }
+
+    fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let [_, length @ ..] = (payload.len() as u32).to_be_bytes();
+        self.out.extend(length);
+        self.out.extend([kind, flags]);
+        self.out.extend(stream.to_be_bytes());
+        self.out.extend(payload);
+    }
+
+    /// Takes a frame of the server's.
+    fn take(&mut self, head: &[u8; FRAME_HEAD], payload: &[u8]) -> Result<(), String> {
+        let [_, _, _, kind, flags, stream @ ..] = *head;
+        let stream = u32::from_be_bytes(stream);
+        match kind {
+            DATA | HEADERS => {
+                if kind == DATA && self.silent.remove(&stream) {
+                    // A message's prefix is five bytes long.
+                    let message = payload.get(5..).unwrap_or_default();
+                    if !message.starts_with(&self.load.answers_begin) {
+                        return Err(format!("an answer begins with {:x?}", message.get(..8)));
+                    }
+                }
+                if flags & END_STREAM != 0 {
+                    if self.silent.contains(&stream) {
+                        return Err("a call was answered with an error".to_owned());
+                    }
+                    self.in_flight -= 1;
+                    self.answered += 1;
+                }
+            }
+            SETTINGS if flags & ACK == 0 => self.frame(SETTINGS, ACK, 0, &[]),
+            PING if flags & ACK == 0 => self.frame(PING, ACK, 0, payload),
+            WINDOW_UPDATE if stream == 0 => {
+                let more = payload.first_chunk().copied().unwrap_or_default();
+                self.window += u32::from_be_bytes(more) as usize;
+            }
+            SETTINGS | PING | WINDOW_UPDATE => {}
+            other => return Err(format!("the server sent a frame of type {other}")),
+        }
+        Ok(())
+    }
+}
+
+/// The header block of a connection's first call, which puts five fields into the table of the connection. (The numbers are
+/// places in the static table of RFC 7541, appendix A.)
+fn first_block(load: &Load) -> Vec<u8> {
+    let mut block = vec![0x80 + 3, 0x80 + 6];
+    let mut field = |name: &[u8], value: &str| {
+        block.extend(name);
+        block.extend(text(value));
+    };
+    field(
+        &[0x40 + 4],
+        &format!("/claviger.v1.KeyVerify/{}", load.method),
+    );
+    field(&[0x40 + 1], &load.address);
+    field(&[0x40 + 31], "application/grpc");
+    field(&[&[0x40], text("te").as_slice()].concat(), "trailers");
+    field(&[0x40 + 23], &format!("Bearer {}", load.bearer));
+    block
+}
+
+/// The same fields again, by their places in the tables, as gRPC clients send them.
+const LATER_BLOCK: [u8; 7] = [
+    0x80 + 3,
+    0x80 + 6,
+    0x80 + 66,
+    0x80 + 65,
+    0x80 + 64,
+    0x80 + 63,
+    0x80 + 62,
+];
+
+fn text(text: &str) -> Vec<u8> {
+    assert!(text.len() < 127, "a length of one byte");
+    [&[text.len() as u8], text.as_bytes()].concat()
+}

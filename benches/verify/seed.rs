@@ -1,0 +1,388 @@
+//! An authority with many keys, written straight into a store of either engine.
+//!
+//! The keys verify and have a history, one event each, as if they had been issued. Only their roots are not their own: an
+//! Argon2 hash for each of a million keys would take hours, so all share one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use claviger::authority::found;
+use claviger::domain::access::{Access, Scope};
+use claviger::domain::clock::Clock;
+use claviger::domain::credential::Credentials;
+use claviger::domain::denial::Denials;
+use claviger::domain::event::{Actor, Event, EventKind, Revision, Subject};
+use claviger::domain::ids::{EnvironmentName, KeyId, PartnerId, Prefix, RealmId, ScopeName, Tag};
+use claviger::domain::key::{Key, Level, LevelKind, Secret};
+use claviger::domain::key_text::{PlainKey, SecretBytes};
+use claviger::domain::partner::Partner;
+use claviger::domain::realm::{Environment, Realm, UnscopedKeys};
+use claviger::domain::time::{Expiry, Timestamp};
+use claviger::hashing::{Peppers, RootCost, Roots};
+use claviger::store::{Change, DatabaseLock, DatabaseUrl, Store};
+use sha2::{Digest, Sha256};
+use sqlx::{Connection, PgConnection, SqliteConnection};
+
+/// How many partners the keys belong to.
+const PARTNERS: usize = 100;
+
+const DATABASE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How many keys one statement inserts.
+const BATCH: usize = 10_000;
+
+/// The database of an authority that is being made.
+pub(crate) enum Place {
+    /// The file of an embedded one.
+    Sqlite(std::path::PathBuf),
+    /// The URL of a shared one.
+    Postgres(String),
+}
+
+/// What was made.
+pub(crate) struct Seeded {
+    /// The text of the key that the gateway calls with.
+    pub(crate) gateway: String,
+    /// The texts of the realm's keys.
+    pub(crate) texts: Vec<String>,
+}
+
+/// Makes an authority with so many keys in its realm `demo`, and its pepper file.
+pub(crate) async fn seed(
+    place: &Place,
+    pepper_file: &Path,
+    keys: usize,
+) -> Result<Seeded, Box<dyn Error>> {
+    let (store, _lock) = match place {
+        Place::Sqlite(file) => (Store::open_sqlite(file).await?, None),
+        Place::Postgres(url) => {
+            let url = DatabaseUrl::from(url.clone());
+            let mut lock = DatabaseLock::take(&url, DATABASE_TIMEOUT).await?;
+            (Store::open_postgres(&mut lock).await?, Some(lock))
+        }
+    };
+    let peppers = Peppers::create(pepper_file)?;
+    let clock = Clock::system();
+    let roots = Roots::new(RootCost::default())?;
+    found(&store, &clock, &peppers, &roots, |_| Ok(())).await?;
+    let root = roots.make(Arc::new(SecretBytes::new([0; 32]))).await?;
+
+    let realm = demo();
+    let mut change = store.change(clock.now()).await?;
+    change.put_realm(&realm).await?;
+    change
+        .put_partner(&partner(RealmId::built_in(), realm.id.as_partner()))
+        .await?;
+    commit(change, EventKind::RealmPut, subject(&realm.id, None, None)).await?;
+    for number in 0..PARTNERS {
+        let mut change = store.change(clock.now()).await?;
+        let owner = owner(number);
+        change
+            .put_partner(&partner(realm.id.clone(), owner.clone()))
+            .await?;
+        commit(
+            change,
+            EventKind::PartnerPut,
+            subject(&realm.id, Some(owner), None),
+        )
+        .await?;
+    }
+    let mut change = store.change(clock.now()).await?;
+    let made = Made {
+        number: u64::MAX,
+        time: change.time(),
+        revision: change.revision(),
+    };
+    let (gateway, gateway_text) = made.gateway_key(&peppers);
+    change.insert_key(&gateway).await?;
+    change
+        .insert_root(gateway.id, &gateway.secrets[0], &root)
+        .await?;
+    let of = subject(
+        &gateway.realm,
+        Some(gateway.partner.clone()),
+        Some(gateway.id),
+    );
+    commit(change, EventKind::KeyIssued, of).await?;
+    store.close().await;
+
+    let mut bulk = Bulk::begin(place, root).await?;
+    let mut texts = Vec::with_capacity(keys);
+    let numbers: Vec<u64> = (0..keys as u64).collect();
+    for batch in numbers.chunks(BATCH) {
+        let batch: Vec<Key> = batch
+            .iter()
+            .map(|&number| {
+                let nth = number + 1;
+                let after = Made {
+                    number,
+                    time: Timestamp::from_micros(made.time.as_micros() + nth as i64),
+                    revision: Revision::from(made.revision.as_u64() + nth),
+                };
+                let (key, text) = after.demo_key(&realm, &peppers);
+                texts.push(text);
+                key
+            })
+            .collect();
+        bulk.insert(&batch).await?;
+    }
+    bulk.commit().await?;
+    Ok(Seeded {
+        gateway: gateway_text,
+        texts,
+    })
+}
+
+/// The circumstances under which a key is made.
+struct Made {
+    number: u64,
+    time: Timestamp,
+    revision: Revision,
+}
+
+impl Made {
+    /// One of the many: two scopes by name, which come to three, and two labels.
+    fn demo_key(&self, realm: &Realm, peppers: &Peppers) -> (Key, String) {
+        let number = self.number;
+        let scopes = ["admin", "read"].map(scope_name);
+        let (mut key, text) = self.key(realm, owner(number as usize % PARTNERS), scopes, peppers);
+        key.name = format!("integration {number}");
+        key.labels = BTreeMap::from([
+            ("team".to_owned(), format!("payments-{}", number % 1_000)),
+            ("region".to_owned(), "eu-central-1".to_owned()),
+        ]);
+        (key, text)
+    }
+
+    fn gateway_key(&self, peppers: &Peppers) -> (Key, String) {
+        let serves = demo().id.as_partner();
+        self.key(&Realm::built_in(), serves, [scope_name("verify")], peppers)
+    }
+
+    fn key<const N: usize>(
+        &self,
+        realm: &Realm,
+        partner: PartnerId,
+        scopes: [ScopeName; N],
+        peppers: &Peppers,
+    ) -> (Key, String) {
+        let random: [u8; 32] = Sha256::digest(self.number.to_be_bytes()).into();
+        let id = KeyId::new(self.time, random.first_chunk().expect("10 of 32 bytes"));
+        let secret = SecretBytes::new(Sha256::digest(random).into());
+        let environment = &realm.environments[0];
+        let plain = PlainKey::new(&realm.prefix, &environment.tag, id, &secret);
+        let digest = peppers
+            .digest(Peppers::FIRST, id, &secret)
+            .expect("the pepper was just made");
+        let key = Key {
+            id,
+            realm: realm.id.clone(),
+            partner,
+            level: Level::Partner,
+            environment: environment.name.clone(),
+            name: "gateway".to_owned(),
+            hint: plain.hint(),
+            access: Access::Scopes(BTreeSet::from(scopes)),
+            labels: BTreeMap::new(),
+            allowed_cidrs: Vec::new(),
+            created_at: self.time,
+            created_by: None,
+            created_revision: self.revision,
+            expires_at: Expiry::Never,
+            disabled: false,
+            withheld: false,
+            revocation: None,
+            secrets: vec![Secret {
+                digest,
+                created_at: self.time,
+                expires_at: Expiry::Never,
+            }],
+        };
+        (key, plain.expose().to_owned())
+    }
+}
+
+/// One transaction that inserts keys, their roots and their events, many with each statement.
+struct Bulk {
+    engine: Engine,
+    root: String,
+}
+
+enum Engine {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Bulk {
+    async fn begin(place: &Place, root: String) -> Result<Self, sqlx::Error> {
+        let mut engine = match place {
+            Place::Sqlite(file) => {
+                let url = format!("sqlite://{}", file.display());
+                Engine::Sqlite(SqliteConnection::connect(&url).await?)
+            }
+            Place::Postgres(url) => Engine::Postgres(PgConnection::connect(url).await?),
+        };
+        match &mut engine {
+            Engine::Sqlite(connection) => {
+                sqlx::query("BEGIN").execute(connection).await?;
+            }
+            Engine::Postgres(connection) => {
+                sqlx::query("BEGIN").execute(connection).await?;
+            }
+        }
+        Ok(Self { engine, root })
+    }
+
+    async fn insert(&mut self, keys: &[Key]) -> Result<(), Box<dyn Error>> {
+        let facts = serde_json::to_string(keys)?;
+        let last = keys.last().ok_or("an empty batch")?;
+        let revision = last.created_revision.as_u64() as i64;
+        let time = last.created_at.as_micros();
+        match &mut self.engine {
+            Engine::Sqlite(connection) => {
+                for statement in SQLITE {
+                    sqlx::query(statement)
+                        .bind(&facts)
+                        .bind(&self.root)
+                        .execute(&mut *connection)
+                        .await?;
+                }
+                sqlx::query(COUNTER)
+                    .bind(revision)
+                    .bind(time)
+                    .execute(connection)
+                    .await?;
+            }
+            Engine::Postgres(connection) => {
+                for statement in POSTGRES {
+                    sqlx::query(statement)
+                        .bind(&facts)
+                        .bind(&self.root)
+                        .execute(&mut *connection)
+                        .await?;
+                }
+                sqlx::query(COUNTER)
+                    .bind(revision)
+                    .bind(time)
+                    .execute(connection)
+                    .await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit(self) -> Result<(), sqlx::Error> {
+        match self.engine {
+            Engine::Sqlite(mut connection) => {
+                sqlx::query("COMMIT").execute(&mut connection).await?;
+                connection.close().await
+            }
+            Engine::Postgres(mut connection) => {
+                sqlx::query("COMMIT").execute(&mut connection).await?;
+                // As autovacuum would have done by the time that a real table has grown so large.
+                sqlx::query("VACUUM ANALYZE")
+                    .execute(&mut connection)
+                    .await?;
+                connection.close().await
+            }
+        }
+    }
+}
+
+const COUNTER: &str = "UPDATE authority SET revision = $1, clock = $2";
+
+/// $1 is a JSON list of keys, $2 the root that they share.
+const SQLITE: [&str; 3] = [
+    "INSERT INTO keys (id, facts)
+     SELECT unhex(value ->> '$.id', '-'), value FROM json_each($1) WHERE $2 IS NOT NULL",
+    "INSERT INTO roots (key_id, created_at, root)
+     SELECT unhex(value ->> '$.id', '-'), value ->> '$.created_at', $2 FROM json_each($1)",
+    "INSERT INTO events (revision, stamp, time, peer, kind, realm, partner, key_id, detail)
+     SELECT value ->> '$.created_revision', random(), value ->> '$.created_at', '', 'key.issued', value ->> '$.realm',
+         value ->> '$.partner', unhex(value ->> '$.id', '-'), json_object('hint', value ->> '$.hint')
+     FROM json_each($1) WHERE $2 IS NOT NULL",
+];
+
+const POSTGRES: [&str; 3] = [
+    "INSERT INTO keys (id, facts)
+     SELECT (value ->> 'id')::uuid, value::text FROM json_array_elements($1::json) WHERE $2::text IS NOT NULL",
+    "INSERT INTO roots (key_id, created_at, root)
+     SELECT (value ->> 'id')::uuid, (value ->> 'created_at')::bigint, $2::text FROM json_array_elements($1::json)",
+    "INSERT INTO events (revision, stamp, time, peer, kind, realm, partner, key_id, detail)
+     SELECT (value ->> 'created_revision')::bigint, (random() * 9e18)::bigint, (value ->> 'created_at')::bigint, '',
+         'key.issued', value ->> 'realm', value ->> 'partner', (value ->> 'id')::uuid,
+         json_build_object('hint', value ->> 'hint')::text
+     FROM json_array_elements($1::json) WHERE $2::text IS NOT NULL",
+];
+
+/// The realm that is asked about.
+fn demo() -> Realm {
+    let scope = |name, implies: &[&str]| Scope {
+        name: scope_name(name),
+        implies: implies.iter().map(|name| scope_name(name)).collect(),
+        description: String::new(),
+    };
+    Realm {
+        id: RealmId::parse("demo").expect("a realm by the rule"),
+        prefix: Prefix::parse("demo").expect("a prefix by the rule"),
+        environments: vec![Environment {
+            name: EnvironmentName::parse("production").expect("an environment by the rule"),
+            tag: Tag::parse("live").expect("a tag by the rule"),
+        }],
+        scopes: vec![
+            scope("read", &[]),
+            scope("write", &["read"]),
+            scope("admin", &["write"]),
+        ],
+        admin_scope: None,
+        unscoped_keys: UnscopedKeys::NoAccess,
+        levels: BTreeSet::from([LevelKind::Partner, LevelKind::Project]),
+        max_cache: std::time::Duration::ZERO,
+        max_lifetime: None,
+        credentials: Credentials::default(),
+        routes: Vec::new(),
+        denials: Denials::new(),
+    }
+}
+
+fn scope_name(name: &str) -> ScopeName {
+    ScopeName::parse(name).expect("a scope by the rule")
+}
+
+fn owner(number: usize) -> PartnerId {
+    PartnerId::parse(&format!("partner-{number}")).expect("a partner by the rule")
+}
+
+fn partner(realm: RealmId, id: PartnerId) -> Partner {
+    Partner {
+        realm,
+        id,
+        display_name: String::new(),
+        suspended: false,
+    }
+}
+
+fn subject(realm: &RealmId, partner: Option<PartnerId>, key: Option<KeyId>) -> Subject {
+    Subject {
+        realm: realm.clone(),
+        partner,
+        project: None,
+        key,
+    }
+}
+
+async fn commit(change: Change, kind: EventKind, subject: Subject) -> Result<(), Box<dyn Error>> {
+    let event = Event {
+        revision: change.revision(),
+        time: change.time(),
+        actor: Actor::command_line(),
+        kind,
+        subject,
+        detail: BTreeMap::new(),
+    };
+    change.commit(&event).await?;
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! The servers that are measured, each a process of its own.
+
+use std::error::Error;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use claviger::config::TransportArgs;
+use claviger::grpc::Guard;
+use claviger::pb::claviger::v1::key_verify_server::{KeyVerify, KeyVerifyServer};
+use claviger::transport;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+
+/// How many clock ticks make a second in `/proc` (`USER_HZ`, the same on every Linux).
+const TICKS: f64 = 100.0;
+
+/// How long a start may take.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// Serves one service as `claviger serve` serves its own, and says where on standard output. Whatever is compared with
+/// claviger goes through this stack.
+pub(crate) async fn serve_alone(service: impl KeyVerify) -> Result<(), Box<dyn Error>> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?);
+    // The defaults of `claviger serve`.
+    let limits = TransportArgs {
+        max_connections: 4_096,
+        max_connections_per_address: 256,
+        max_calls: 8_192,
+        call_timeout: Duration::from_secs(30),
+        connection_age: Duration::from_mins(5),
+    };
+    let mut services = Routes::builder();
+    services.add_service(KeyVerifyServer::new(service).max_decoding_message_size(64 * 1024));
+    let stop = CancellationToken::new();
+    let guard = Guard::new(
+        services.routes().prepare(),
+        limits.max_calls,
+        limits.call_timeout,
+        stop.clone(),
+    );
+    transport::accept(listener, limits, stop, move |accepted| {
+        let guard = guard.clone();
+        accepted.http2(move |peer| guard.towards(peer))
+    })
+    .await;
+    Ok(())
+}
+
+/// A serving process. Killed when dropped.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) address: String,
+}
+
+impl Running {
+    /// Starts one of this program's own parts that serve.
+    pub(crate) fn part(args: &[&OsStr]) -> Result<Self, Box<dyn Error>> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut address = String::new();
+        let said = child.stdout.take().ok_or("no output")?;
+        BufReader::new(said).read_line(&mut address)?;
+        if address.is_empty() {
+            return Err(format!("{args:?} does not start").into());
+        }
+        Ok(Self {
+            child,
+            address: address.trim().to_owned(),
+        })
+    }
+
+    /// Starts `claviger serve` on an authority, and waits until `/readyz` says that it is ready; tells how long that took.
+    pub(crate) fn claviger(flags: &[&OsStr]) -> Result<(Self, Duration), Box<dyn Error>> {
+        let began = Instant::now();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("CLAVIGER_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
+            .args([
+                "serve",
+                "--listen",
+                "127.0.0.1:0",
+                "--http-listen",
+                "127.0.0.1:0",
+            ])
+            .args(["--log-format", "json"])
+            .args(flags)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut log = BufReader::new(child.stderr.take().ok_or("no log")?).lines();
+        let mut said = String::new();
+        let (address, probes) = loop {
+            let Some(line) = log.next().transpose()? else {
+                return Err(format!("claviger does not start:\n{said}").into());
+            };
+            let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            if let (Some(grpc), Some(http)) = (event["grpc"].as_str(), event["http"].as_str()) {
+                break (grpc.to_owned(), http.to_owned());
+            }
+            said += &line;
+            said.push('\n');
+        };
+        // Read on, so that the log never stands still.
+        std::thread::spawn(move || log.for_each(drop));
+        let running = Self { child, address };
+        while !is_ready(&probes)? {
+            if began.elapsed() > PATIENCE {
+                return Err("claviger does not become ready".into());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok((running, began.elapsed()))
+    }
+
+    /// The processor time that it has used so far, user and system, in seconds.
+    pub(crate) fn cpu(&self) -> Result<f64, Box<dyn Error>> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name, in brackets, may hold anything; user and system time are the 14th and 15th field of all.
+        let (_, fields) = stat.rsplit_once(')').ok_or("no name")?;
+        let mut times = fields.split_whitespace().skip(11);
+        let mut time =
+            || -> Result<f64, Box<dyn Error>> { Ok(times.next().ok_or("no time")?.parse()?) };
+        Ok((time()? + time()?) / TICKS)
+    }
+
+    /// The memory that it has in use, in bytes.
+    pub(crate) fn memory(&self) -> Result<f64, Box<dyn Error>> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib: f64 = line
+            .ok_or("no VmRSS")?
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()?;
+        Ok(kib * 1024.0)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn is_ready(probes: &str) -> Result<bool, Box<dyn Error>> {
+    let mut socket = TcpStream::connect(probes)?;
+    socket.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer)?;
+    Ok(answer.starts_with("HTTP/1.1 200"))
+}
+
+/// The flags with which claviger serves what is in a directory.
+pub(crate) fn in_dir(dir: &Path) -> [&OsStr; 2] {
+    [OsStr::new("--data-dir"), dir.as_os_str()]
+}
