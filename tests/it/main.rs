@@ -7,6 +7,7 @@ mod crash;
 mod delegation;
 mod fixtures;
 mod garbage;
+mod gateways;
 mod history;
 mod paths;
 mod postgres;

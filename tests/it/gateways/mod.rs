@@ -1,0 +1,91 @@
+//! The four partner APIs behind real gateways: the real claviger, the real Envoy, nginx and Caddy with the configurations of
+//! `examples/`, and a server behind them that tells what reached it.
+
+mod cases;
+mod gate;
+mod wire;
+mod world;
+
+use cases::Outcome;
+use gate::Way;
+use wire::{Answer, Seen};
+use world::{Site, World};
+
+/// Runs a test on each way in, under its name.
+macro_rules! on_each_way {
+    ($($(#[$attribute:meta])* async fn $name:ident($way:ident: Way) $body:block)*) => {
+        $(async fn $name($way: Way) $body)*
+
+        on_each_way!(@ envoy_raw, EnvoyRaw, $($name)*);
+        on_each_way!(@ envoy_joined, EnvoyJoined, $($name)*);
+        on_each_way!(@ envoy_http, EnvoyHttp, $($name)*);
+        on_each_way!(@ nginx, Nginx, $($name)*);
+        on_each_way!(@ caddy, Caddy, $($name)*);
+    };
+    (@ $module:ident, $way:ident, $($name:ident)*) => {
+        mod $module {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::$name(super::Way::$way).await;
+            })*
+        }
+    };
+}
+
+on_each_way! {
+    async fn each_request_becomes_what_its_api_documents(way: Way) {
+        let world = World::on(way).await;
+        let cases = cases::all();
+        let mut wrong = Vec::new();
+        for case in &cases {
+            let (answer, seen) = world.request(case.site, &case.line, &case.headers).await;
+            let what = format!("{}: {}", case.site.realm, case.what);
+            if let Err(found) = judge(&world, case.site, case.outcome, &answer, &seen, &case.line) {
+                wrong.push(format!("{what}: should be {:?}, {found}", case.outcome));
+                continue;
+            }
+            let key = match case.outcome {
+                Outcome::Passes(name) => Some(&world.key(case.site, name).key),
+                _ => None,
+            };
+            for seen in &seen {
+                world.check_seen(&what, seen, key);
+            }
+        }
+        assert!(wrong.is_empty(), "{way:?}, {} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+        println!("{way:?}: {} cases", cases.len());
+    }
+}
+
+/// Whether a request became what it should.
+fn judge(
+    world: &World,
+    site: Site,
+    outcome: Outcome,
+    answer: &Answer,
+    seen: &[Seen],
+    line: &str,
+) -> Result<(), String> {
+    let found = || format!("is {} {:?}; behind: {seen:?}", answer.status, answer.body);
+    let right = match outcome {
+        Outcome::Passes(_) | Outcome::Public => {
+            let [seen] = seen else { return Err(found()) };
+            answer.status == 200 && seen.line.rsplit_once(' ').is_some_and(|(own, _)| own == line)
+        }
+        Outcome::Refused => seen.is_empty() && (400..500).contains(&answer.status),
+        Outcome::Denied(status) => {
+            let challenged = answer
+                .header("www-authenticate")
+                .is_some_and(|challenge| challenge.contains(&format!("realm=\"{}\"", site.realm)));
+            let body = site.body(status);
+            let typed = body.is_empty() || answer.header("content-type") == Some("application/json");
+            seen.is_empty()
+                && answer.status == status
+                && answer.body == body
+                && typed
+                && (status != 401 || challenged)
+        }
+    };
+    let _ = world;
+    if right { Ok(()) } else { Err(format!("{}; {:?}", found(), answer.headers)) }
+}
