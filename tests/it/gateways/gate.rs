@@ -193,7 +193,7 @@ fn nginx(dir: &Path, server: &str) -> Command {
 
 fn caddy(dir: &Path, site: &str, filled: &BTreeMap<&str, String>) -> Command {
     // Its port for administration is always the same one; two would meet there.
-    let file = format!("{{\n\tadmin off\n\tpersist_config off\n}}\n{site}");
+    let file = format!("{{\n\tadmin off\n}}\n{site}");
     std::fs::write(dir.join("Caddyfile"), file).unwrap();
     let mut command = Command::new(program("caddy", &["/usr/bin/caddy"]));
     command

@@ -98,7 +98,12 @@ const PROJECTS: [(&str, &str); 4] = [
 ];
 
 /// The keys of all sites. In each, `good` is one that its plain request takes.
-fn wishes() -> Vec<Wish> {
+fn wishes(way: Way) -> Vec<Wish> {
+    // Of a client on its own machine Envoy says over HTTP that it is that machine, with whichever address that has.
+    let here: &[&str] = match way {
+        Way::EnvoyHttp => &["0.0.0.0/0"],
+        _ => &["127.0.0.0/8"],
+    };
     let mut wishes = Vec::new();
     for Site { realm, environment } in SITES {
         let own_project = if realm == "partnero" { "mtKDhe1U" } else { "" };
@@ -140,12 +145,12 @@ fn wishes() -> Vec<Wish> {
                 fate: Fate::Good,
             };
             wishes.push(good("suspended", "frozen", frozen, &[]));
-            wishes.push(good("from_here", "acme", own_project, &["127.0.0.0/8"]));
+            wishes.push(good("from_here", "acme", own_project, here));
             wishes.push(good(
                 "from_elsewhere",
                 "acme",
                 own_project,
-                &["192.0.2.0/24"],
+                &["203.0.113.0/24"],
             ));
         }
     }
@@ -164,15 +169,36 @@ fn wishes() -> Vec<Wish> {
         more("project", "peaka", live, "acme", "mtKDhe1U", &[]),
         more("other_project", "peaka", live, "acme", "nQ2vXs8B", &[]),
         more("foreign", "peaka", live, "umbrella", "", &[]),
-        more("foreign_project", "peaka", live, "umbrella", "zR7wLk4C", &[]),
+        more(
+            "foreign_project",
+            "peaka",
+            live,
+            "umbrella",
+            "zR7wLk4C",
+            &[],
+        ),
         more("foreign", "partna", live, "umbrella", "", &[]),
         more("read", "bullseye", live, "acme", "", &["read"]),
         more("write", "bullseye", live, "acme", "", &["write"]),
         more("admin", "bullseye", live, "acme", "", &["admin"]),
         more("other_program", "partnero", live, "acme", "nQ2vXs8B", &[]),
         more("read", "partnero", live, "acme", "mtKDhe1U", &["read"]),
-        more("staging_good", "partnero", "staging", "acme", "mtKDhe1U", &[]),
-        more("dev_good", "partnero", "development", "acme", "mtKDhe1U", &[]),
+        more(
+            "staging_good",
+            "partnero",
+            "staging",
+            "acme",
+            "mtKDhe1U",
+            &[],
+        ),
+        more(
+            "dev_good",
+            "partnero",
+            "development",
+            "acme",
+            "mtKDhe1U",
+            &[],
+        ),
     ]);
     wishes
 }
@@ -188,7 +214,7 @@ impl World {
         put_realms(&program, &operator);
         put_owners(&mut api).await;
         let mut keys = HashMap::new();
-        for wish in wishes() {
+        for wish in wishes(way) {
             let known = issue(&mut api, &wish).await;
             assert!(keys.insert((wish.realm, wish.name), known).is_none());
         }
@@ -245,8 +271,13 @@ impl World {
 
     /// A key by its name.
     pub(super) fn key(&self, site: Site, name: &str) -> &Known {
-        let found = self.keys.iter().find(|((realm, own), _)| *realm == site.realm && *own == name);
-        found.unwrap_or_else(|| panic!("no key {name} at {site:?}")).1
+        let found = self
+            .keys
+            .iter()
+            .find(|((realm, own), _)| *realm == site.realm && *own == name);
+        found
+            .unwrap_or_else(|| panic!("no key {name} at {site:?}"))
+            .1
     }
 
     /// The text with each `{name}` in the place of which the key of this name stands.
@@ -309,7 +340,11 @@ impl World {
                 [only] => only == value,
                 _ => false,
             };
-            assert!(same, "{:?} {what}: {name} is {values:?} and not {value:?}", self.way);
+            assert!(
+                same,
+                "{:?} {what}: {name} is {values:?} and not {value:?}",
+                self.way
+            );
         }
         for (name, value) in &seen.headers {
             let name = normalised(name);
@@ -369,7 +404,10 @@ fn identity(key: &pb::Key) -> [String; 6] {
 /// Puts the examples as their comments say.
 fn put_realms(program: &Program, operator: &str) {
     for realm in ["peaka", "partna", "bullseye", "partnero"] {
-        let file = format!("{}/examples/realms/{realm}.toml", env!("CARGO_MANIFEST_DIR"));
+        let file = format!(
+            "{}/examples/realms/{realm}.toml",
+            env!("CARGO_MANIFEST_DIR")
+        );
         let output = outcome(
             claviger(&["realm", "put", "--file", &file])
                 .env("CLAVIGER_ENDPOINT", &program.address)
