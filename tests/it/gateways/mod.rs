@@ -3,13 +3,16 @@
 
 mod cases;
 mod gate;
+mod odd;
 mod wire;
 mod world;
 
 use cases::Outcome;
 use gate::Way;
 use wire::{Answer, Seen};
-use world::{Site, World};
+use world::{PARTNERO, SITES, Site, World};
+
+use super::fixtures::eventually;
 
 /// Runs a test on each way in, under its name.
 macro_rules! on_each_way {
@@ -55,6 +58,45 @@ on_each_way! {
         }
         assert!(wrong.is_empty(), "{way:?}, {} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
         println!("{way:?}: {} cases", cases.len());
+    }
+
+    async fn what_is_odd_is_refused_or_made_plain(way: Way) {
+        let world = World::on(way).await;
+        let count = odd::send_all(&world).await;
+        println!("{way:?}: {count} odd requests");
+    }
+
+    /// Seen red with `failure_mode_allow: true` in Envoy's configuration.
+    async fn without_claviger_nothing_passes_and_with_it_again_everything_does(way: Way) {
+        let mut world = World::on(way).await;
+        let ask = async |world: &World, site, key: &str| {
+            let headers = cases::credentials(site, key);
+            world.request(site, cases::plain_request(site), &headers).await
+        };
+        for site in SITES {
+            let (answer, seen) = ask(&world, site, cases::good_key(site)).await;
+            assert_eq!((answer.status, seen.len()), (200, 1), "{way:?}");
+        }
+        world.stop_claviger();
+        for site in SITES {
+            for key in [cases::good_key(site), "nonsense"] {
+                let (answer, seen) = ask(&world, site, key).await;
+                assert_eq!((answer.status, seen.len()), (503, 0), "{way:?} {site:?} {answer:?}");
+            }
+        }
+        let (answer, seen) = world.request(PARTNERO, "GET /health", &[]).await;
+        assert_eq!((answer.status, seen.len()), (503, 0), "not even an open path");
+        world.start_claviger();
+        for site in SITES {
+            eventually("requests pass again", async || {
+                let (answer, seen) = ask(&world, site, cases::good_key(site)).await;
+                assert!(matches!(answer.status, 200 | 503), "{way:?} {answer:?}");
+                (answer.status == 200 && seen.len() == 1).then_some(())
+            })
+            .await;
+            let (answer, _) = ask(&world, site, "nonsense").await;
+            assert_eq!(answer.status, 401, "{way:?}");
+        }
     }
 }
 

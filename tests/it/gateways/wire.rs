@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
@@ -94,9 +94,14 @@ async fn serve(stream: TcpStream, kept: &Mutex<Vec<Seen>>) -> io::Result<()> {
             let found = headers.find(|(name, _)| name.eq_ignore_ascii_case(wanted));
             found.map(|(_, value)| value.clone())
         };
-        let length = named("content-length").and_then(|length| length.parse().ok());
-        let mut body = vec![0; length.unwrap_or(0)];
-        stream.read_exact(&mut body).await?;
+        match named("transfer-encoding") {
+            Some(coding) if coding == "chunked" => skip_chunks(&mut stream).await?,
+            _ => {
+                let length = named("content-length").and_then(|length| length.parse().ok());
+                let mut body = vec![0; length.unwrap_or(0)];
+                stream.read_exact(&mut body).await?;
+            }
+        }
         let last = line.ends_with("1.0") || named("connection").is_some_and(|word| word == "close");
         kept.lock().unwrap().push(Seen { line, headers });
         let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
@@ -106,6 +111,19 @@ async fn serve(stream: TcpStream, kept: &Mutex<Vec<Seen>>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+async fn skip_chunks(stream: &mut BufReader<TcpStream>) -> io::Result<()> {
+    loop {
+        let mut size = String::new();
+        stream.read_line(&mut size).await?;
+        let size = usize::from_str_radix(size.trim(), 16).map_err(io::Error::other)?;
+        let mut chunk = vec![0; size + 2];
+        stream.read_exact(&mut chunk).await?;
+        if size == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// Up to the empty line; nothing at the end of a connection.

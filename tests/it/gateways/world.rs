@@ -79,10 +79,9 @@ pub(super) struct Known {
 /// All of it, on one way.
 pub(super) struct World {
     pub(super) way: Way,
-    pub(super) program: Program,
-    pub(super) place: Arc<Place>,
-    pub(super) upstream: Upstream,
-    pub(super) operator: String,
+    program: Program,
+    place: Arc<Place>,
+    upstream: Upstream,
     gates: HashMap<Site, Gate>,
     gateway_keys: Vec<String>,
     keys: HashMap<(&'static str, &'static str), Known>,
@@ -260,7 +259,6 @@ impl World {
             program,
             place,
             upstream,
-            operator,
             gates,
             gateway_keys,
             keys,
@@ -365,9 +363,16 @@ impl World {
         }
     }
 
-    /// What a gateway has said.
-    pub(super) fn log(&self, site: Site) -> String {
-        self.gates[&site].log()
+    /// Ends claviger as a power failure would.
+    pub(super) fn stop_claviger(&mut self) {
+        self.program.kill();
+    }
+
+    /// Starts it again where it was.
+    pub(super) fn start_claviger(&mut self) {
+        let addresses = [self.program.address.clone(), self.program.http.clone()];
+        let [grpc, http] = &addresses;
+        self.program = Program::serve_at(&self.place, [grpc, http], self.way.flags());
     }
 }
 
