@@ -3,6 +3,7 @@
 
 mod cases;
 mod gate;
+mod management;
 mod odd;
 mod wire;
 mod world;
@@ -97,6 +98,17 @@ on_each_way! {
             let (answer, _) = ask(&world, site, "nonsense").await;
             assert_eq!(answer.status, 401, "{way:?}");
         }
+    }
+}
+
+/// Also those for which Envoy's protocol has no name, such as 418: it takes the number.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_status_that_a_realm_may_deny_with_reaches_the_client_through_envoy() {
+    let world = World::on(Way::EnvoyRaw).await;
+    for status in 400..600 {
+        world.put_denial(PARTNERO, status).await.unwrap();
+        let (answer, seen) = world.request(PARTNERO, "GET /v1/partners", &[]).await;
+        assert_eq!((u32::from(answer.status), seen.len()), (status, 0));
     }
 }
 

@@ -207,11 +207,9 @@ impl World {
     pub(super) async fn on(way: Way) -> Self {
         let place = Place::on(Engine::Sqlite);
         let program = Program::serve(&place, way.flags());
-        let operator = program.operator();
         let upstream = Upstream::start().await;
         let mut api = program.api();
-        put_realms(&program, &operator);
-        put_owners(&mut api).await;
+        Self::put_examples(&program, &mut api).await;
         let mut keys = HashMap::new();
         for wish in wishes(way) {
             let known = issue(&mut api, &wish).await;
@@ -265,6 +263,12 @@ impl World {
         };
         world.upstream.seen();
         world
+    }
+
+    /// Puts the four realms and their owners.
+    pub(super) async fn put_examples(program: &Program, api: &mut Api) {
+        put_realms(program, &program.operator());
+        put_owners(api).await;
     }
 
     /// A key by its name.
@@ -361,6 +365,26 @@ impl World {
                 self.way
             );
         }
+    }
+
+    /// Has a realm deny those that it does not know with this status.
+    pub(super) async fn put_denial(&self, site: Site, status: u32) -> Result<(), tonic::Status> {
+        let mut api = self.program.api();
+        let request = pb::GetRealmRequest {
+            realm_id: site.realm.to_owned(),
+        };
+        let got = api.realms.get_realm(request).await?.into_inner();
+        let mut realm = got.realm.unwrap();
+        realm.denials = vec![pb::Denial {
+            denial_class: pb::DenialClass::Unauthenticated.into(),
+            status,
+            ..Default::default()
+        }];
+        let request = pb::PutRealmRequest {
+            realm: Some(realm),
+            ..Default::default()
+        };
+        api.realms.put_realm(request).await.map(drop)
     }
 
     /// Ends claviger as a power failure would.
