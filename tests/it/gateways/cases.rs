@@ -57,9 +57,10 @@ impl Case {
             // It drops what has underscores, and asks about the rest.
             (Way::Nginx, UNDERSCORED | USER_UNDERSCORED) => Passes(good_key(self.site)),
             // It joins this header, and nothing with something makes that.
-            (Way::EnvoyRaw | Way::EnvoyJoined | Way::EnvoyHttp, EMPTY_AND_GOOD) if bearer => {
-                Passes(good_key(self.site))
-            }
+            (
+                Way::EnvoyRaw | Way::EnvoyJoined | Way::EnvoyNormalising | Way::EnvoyHttp,
+                EMPTY_AND_GOOD,
+            ) if bearer => Passes(good_key(self.site)),
             _ => self.outcome,
         }
     }

@@ -17,6 +17,8 @@ pub(super) enum Way {
     EnvoyRaw,
     /// Over gRPC, headers joined with commas: what Envoy does by itself.
     EnvoyJoined,
+    /// Over gRPC, with paths made plain by Envoy before it asks.
+    EnvoyNormalising,
     /// Over HTTP.
     EnvoyHttp,
     Nginx,
@@ -27,7 +29,7 @@ impl Way {
     /// What claviger must be started with.
     pub(super) fn flags(self) -> &'static [&'static str] {
         match self {
-            Self::EnvoyRaw | Self::EnvoyJoined => &[],
+            Self::EnvoyRaw | Self::EnvoyJoined | Self::EnvoyNormalising => &[],
             Self::EnvoyHttp => &["--gateway", "envoy"],
             Self::Nginx => &["--gateway", "nginx"],
             Self::Caddy => &["--gateway", "caddy"],
@@ -36,7 +38,7 @@ impl Way {
 
     /// Whether it asks over gRPC.
     pub(super) fn is_grpc(self) -> bool {
-        matches!(self, Self::EnvoyRaw | Self::EnvoyJoined)
+        self.flags().is_empty()
     }
 
     /// Its configuration, with places left open.
@@ -44,11 +46,17 @@ impl Way {
         let envoy = include_str!("../../../examples/envoy/envoy.yaml");
         match self {
             Self::EnvoyRaw => envoy.to_owned(),
-            Self::EnvoyJoined => {
-                let joined = envoy.replace("encode_raw_headers: true", "encode_raw_headers: false");
-                assert_ne!(joined, envoy);
-                joined
-            }
+            Self::EnvoyJoined => changed(envoy, "raw_headers: true", "raw_headers: false"),
+            Self::EnvoyNormalising => changed(
+                envoy,
+                "use_remote_address: true",
+                concat!(
+                    "use_remote_address: true\n",
+                    "                normalize_path: true\n",
+                    "                merge_slashes: true\n",
+                    "                path_with_escaped_slashes_action: UNESCAPE_AND_FORWARD",
+                ),
+            ),
             Self::EnvoyHttp => include_str!("../../../examples/envoy/envoy-http.yaml").to_owned(),
             Self::Nginx => {
                 include_str!("../../../examples/nginx/claviger.conf.template").to_owned()
@@ -56,6 +64,11 @@ impl Way {
             Self::Caddy => include_str!("../../../examples/caddy/Caddyfile").to_owned(),
         }
     }
+}
+
+fn changed(example: &str, from: &str, to: &str) -> String {
+    assert!(example.contains(from));
+    example.replace(from, to)
 }
 
 /// What a gateway stands for, and between whom.

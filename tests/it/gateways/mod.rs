@@ -22,6 +22,7 @@ macro_rules! on_each_way {
 
         on_each_way!(@ envoy_raw, EnvoyRaw, $($name)*);
         on_each_way!(@ envoy_joined, EnvoyJoined, $($name)*);
+        on_each_way!(@ envoy_normalising, EnvoyNormalising, $($name)*);
         on_each_way!(@ envoy_http, EnvoyHttp, $($name)*);
         on_each_way!(@ nginx, Nginx, $($name)*);
         on_each_way!(@ caddy, Caddy, $($name)*);
