@@ -113,7 +113,7 @@ pub struct ServeArgs {
     )]
     pub listen: SocketAddr,
 
-    /// Where to serve /livez and /readyz over HTTP/1.1
+    /// Where to serve /livez, /readyz and /forward-auth over HTTP/1.1
     #[arg(
         long,
         env = "CLAVIGER_HTTP_LISTEN",

@@ -291,6 +291,25 @@ impl Route {
     }
 }
 
+/// Which of the rules for the very same paths leaves nothing to this one. "GET needs this, and all else that" leaves something:
+/// one path may stand there more than once, as long as each rule has methods of its own.
+fn taken_by(route: &Route, earlier: &[Route]) -> Option<usize> {
+    let same = || {
+        let rules = earlier.iter().enumerate();
+        rules.filter(|(_, rule)| rule.path == route.path)
+    };
+    let takes_all = |rule: &Route| rule.methods.is_empty();
+    let takes = |method| same().any(|(_, rule)| rule.methods.contains(method));
+    let left = !same().any(|(_, rule)| takes_all(rule))
+        && (route.methods.is_empty() || !route.methods.iter().all(takes));
+    if left {
+        return None;
+    }
+    same()
+        .find(|(_, rule)| rule.shares_a_method(route))
+        .map(|(place, _)| place)
+}
+
 /// Notes what breaks the rules that hold between routes.
 pub fn check(routes: &[Route], bad: &mut Violations) {
     if routes.len() > MAX_ROUTES {
@@ -302,7 +321,9 @@ pub fn check(routes: &[Route], bad: &mut Violations) {
             earlier.shares_a_method(route)
                 && earlier.path.meets(&route.path)
                 && !earlier.path.is_before(&route.path)
+                && earlier.path != route.path
         });
+        let earlier = earlier.or_else(|| taken_by(route, &routes[..i]));
         if let Some(earlier) = earlier {
             bad.add(
                 format!("realm.routes[{i}].path"),
@@ -502,6 +523,7 @@ mod tests {
             vec![route(&[], "/a/{x}"), route(&[], "/a/{y}")],
             vec![route(&[], "/a"), route(&["GET"], "/a")],
             vec![route(&["GET", "PUT"], "/{a}/b"), route(&["PUT"], "/c/{d}")],
+            vec![route(&["GET", "PUT"], "/a"), route(&["PUT"], "/a")],
         ] {
             assert_eq!(problems(&routes), ["realm.routes[1].path"], "{routes:?}");
         }
@@ -514,8 +536,29 @@ mod tests {
             vec![route(&["GET"], "/a/{x}"), route(&["PUT"], "/a/b")],
             vec![route(&[], "/a"), route(&[], "/a/**"), route(&[], "/**")],
             vec![route(&["PUT"], "/c/{d}"), route(&["GET", "PUT"], "/{a}/b")],
+            vec![route(&["GET"], "/a/**"), route(&[], "/a/**")],
+            vec![route(&["GET"], "/a"), route(&["GET", "PUT"], "/a")],
         ] {
             assert_eq!(problems(&routes), [""; 0], "{routes:?}");
+        }
+        let together = [
+            route(&["GET"], "/a"),
+            route(&["PUT"], "/a"),
+            route(&["GET", "PUT"], "/a"),
+        ];
+        assert_eq!(problems(&together), ["realm.routes[2].path"]);
+    }
+
+    #[test]
+    fn one_path_may_need_one_thing_to_read_and_another_for_all_else() {
+        let routes = [route(&["GET", "HEAD"], "/v1/**"), route(&[], "/v1/**")];
+        for (method, path, place) in [
+            ("GET", "/v1/a", 0),
+            ("HEAD", "/v1", 0),
+            ("POST", "/v1/a", 1),
+            ("PUT", "/v1", 1),
+        ] {
+            assert_eq!(found(&routes, method, path), Some(place), "{method} {path}");
         }
     }
 
@@ -569,7 +612,12 @@ mod tests {
     /// The tree and the order agree, for all rules that are not refused: seen red with `check` letting everything through.
     #[test]
     fn the_tree_finds_what_reading_the_rules_in_order_would() {
-        let methods = prop_oneof![Just(vec![]), Just(vec!["GET"]), Just(vec!["PUT"])];
+        let methods = prop_oneof![
+            Just(vec![]),
+            Just(vec!["GET"]),
+            Just(vec!["PUT"]),
+            Just(vec!["GET", "PUT"])
+        ];
         let rules = proptest::collection::vec((methods, template()), 1..6);
         let path = proptest::collection::vec(prop_oneof![Just("a"), Just("b"), Just("c")], 0..5);
         proptest!(ProptestConfig::with_cases(4_000), |(rules in rules, path in path)| {

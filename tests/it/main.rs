@@ -8,6 +8,7 @@ mod delegation;
 mod explain;
 mod fixtures;
 mod garbage;
+mod gateways;
 mod history;
 mod paths;
 mod postgres;
