@@ -2,7 +2,9 @@
 //! `examples/`, and a server behind them that tells what reached it.
 
 mod cases;
+mod credentials;
 mod gate;
+mod keys;
 mod management;
 mod odd;
 mod wire;
@@ -72,7 +74,7 @@ on_each_way! {
     async fn without_claviger_nothing_passes_and_with_it_again_everything_does(way: Way) {
         let mut world = World::on(way).await;
         let ask = async |world: &World, site, key: &str| {
-            let headers = cases::credentials(site, key);
+            let headers = credentials::headers(site, key);
             world.request(site, cases::plain_request(site), &headers).await
         };
         for site in SITES {
