@@ -111,7 +111,8 @@ async fn each_status_that_a_realm_may_deny_with_reaches_the_client_through_envoy
     for status in 400..600 {
         world.put_denial(PARTNERO, status).await.unwrap();
         let (answer, seen) = world.request(PARTNERO, "GET /v1/partners", &[]).await;
-        assert_eq!((u32::from(answer.status), seen.len()), (status, 0));
+        let told = u32::from(answer.status);
+        assert_eq!((told, seen.len()), (status, 0), "{answer:?}");
     }
 }
 
