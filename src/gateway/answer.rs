@@ -1,6 +1,9 @@
 //! What a gateway is told: whose request it is, or how to deny it.
 
+use std::borrow::Cow;
+
 use super::Reason;
+use crate::domain::credential::HeaderName;
 use crate::domain::denial::{Denial, DenialClass};
 use crate::domain::ids::ScopeName;
 use crate::domain::verdict::Verdict;
@@ -23,7 +26,7 @@ pub enum Answer {
     /// Let it through.
     Allowed {
         /// What to tell the server behind.
-        identity: [(&'static str, String); 6],
+        identity: Box<[(&'static str, String); 6]>,
         /// The headers of the request that the server behind must not see.
         remove: Vec<String>,
     },
@@ -78,7 +81,7 @@ pub(super) fn to_remove(realm: &MirroredRealm, headers: &[(&str, &[u8])]) -> Vec
         .map(|(name, _)| *name)
         .filter(|name| name.starts_with("x-claviger-") && !IDENTITY_HEADERS.contains(name));
     let mut names: Vec<String> = secrets
-        .map(|name| name.as_str())
+        .map(HeaderName::as_str)
         .chain(made_up)
         .map(ToOwned::to_owned)
         .collect();
@@ -95,19 +98,9 @@ pub(super) fn denial(
     has_key: bool,
 ) -> Told {
     let told = realm.definition.denials.get(&class);
-    let plain;
-    let Denial {
-        status,
-        headers,
-        body: _,
-    } = match told {
-        Some(told) => told,
-        None => {
-            plain = Denial::plain(class);
-            &plain
-        }
-    };
-    let mut headers: Vec<_> = headers
+    let told = told.map_or_else(|| Cow::Owned(Denial::plain(class)), Cow::Borrowed);
+    let mut headers: Vec<_> = told
+        .headers
         .iter()
         .map(|(name, value)| (name.as_str().to_owned(), value.clone()))
         .collect();
@@ -116,9 +109,9 @@ pub(super) fn denial(
         headers.push(("www-authenticate".to_owned(), challenge));
     }
     Told {
-        status: *status,
+        status: told.status,
         headers,
-        body: told.map(|told| told.body_for(reason)).unwrap_or_default(),
+        body: told.body_for(reason),
     }
 }
 

@@ -79,7 +79,7 @@ impl Desk {
             .map_err(NoAnswer::Undecided)?;
         Ok(match ruling {
             Ruling::Allowed { key } => Answer::Allowed {
-                identity: answer::identity(realm, key),
+                identity: Box::new(answer::identity(realm, key)),
                 remove: answer::to_remove(realm, request.headers),
             },
             Ruling::Denied { class, reason } => {

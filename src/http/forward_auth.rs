@@ -32,7 +32,7 @@ pub enum GatewayKind {
     Caddy,
     /// `forwardAuth`: x-forwarded-method and x-forwarded-uri
     Traefik,
-    /// ext_authz with `http_service`: the method as it is, the path after the prefix
+    /// `ext_authz` with `http_service`: the method as it is, the path after the prefix
     Envoy,
 }
 
@@ -66,7 +66,7 @@ async fn forward_auth(
     match asked.answer(peer, &request) {
         Ok(Answer::Allowed { identity, .. }) => {
             let mut response = Response::new(Body::empty());
-            for (name, value) in identity {
+            for (name, value) in *identity {
                 if let Ok(value) = HeaderValue::try_from(value) {
                     response.headers_mut().insert(name, value);
                 }
@@ -97,7 +97,7 @@ impl Asked {
                 "no kind of gateway is served here: start the server with --gateway nginx, caddy, traefik or envoy".to_owned(),
             ));
         };
-        let (place, rest) = place(request.uri().path())?;
+        let (place, rest) = place(request.uri().path());
         let original = original(kind, request, rest)?;
         let gateway = only(request.headers(), GATEWAYS_KEY)?;
         let gateway = bearer(gateway.as_bytes()).ok_or_else(|| {
@@ -146,11 +146,11 @@ impl Asked {
 }
 
 /// What the gateway stands for, and what follows in its path.
-fn place(path: &str) -> Result<(Place<'_>, &str), Misconfigured> {
+fn place(path: &str) -> (Place<'_>, &str) {
     let named = path.strip_prefix(PREFIX).unwrap_or_default();
     let (realm, rest) = cut(named);
     let (environment, rest) = cut(rest.strip_prefix('/').unwrap_or_default());
-    Ok((Place { realm, environment }, rest))
+    (Place { realm, environment }, rest)
 }
 
 /// Up to the next slash, and from there on.

@@ -165,8 +165,11 @@ struct Case<'c> {
     now: Timestamp,
 }
 
+/// Whether something speaks against a key.
+type Objection = fn(&Case<'_>) -> bool;
+
 /// What can speak against a proven key, in the order that the contract lays down.
-const OBJECTIONS: [(Verdict, fn(&Case<'_>) -> bool); 9] = [
+const OBJECTIONS: [(Verdict, Objection); 9] = [
     (Verdict::Revoked, |case| case.key.revoked),
     (Verdict::Disabled, |case| case.key.disabled),
     (Verdict::Expired, |case| {

@@ -1,6 +1,7 @@
 //! The table: requests as the four APIs document them, and everything that should be refused. It is the same on each way in;
 //! the outcome is, too.
 
+use super::credentials;
 use super::gate::Way;
 use super::world::{BULLSEYE, PARTNA, PARTNA_STAGING, PARTNERO, PEAKA, SITES, Site};
 
@@ -35,7 +36,7 @@ use Outcome::{Denied, Passes, Public, Refused};
 pub(super) fn all() -> Vec<Case> {
     let mut cases = Vec::new();
     for site in SITES {
-        cases.extend(of_credentials(site));
+        cases.extend(credentials::of(site));
     }
     cases.extend(of_levels_and_projects());
     cases.extend(of_users_and_environments());
@@ -51,27 +52,26 @@ impl Case {
         let bearer = matches!(self.site.realm, "peaka" | "partnero");
         match (way, self.what.as_str()) {
             // It takes two of this header for a broken request (400).
-            (Way::Nginx, SAME_TWICE | GOOD_AND_BAD | BAD_AND_GOOD | EMPTY_AND_GOOD) if bearer => {
-                Refused
-            }
+            (
+                Way::Nginx,
+                credentials::SAME_TWICE
+                | credentials::GOOD_AND_BAD
+                | credentials::BAD_AND_GOOD
+                | credentials::EMPTY_AND_GOOD,
+            ) if bearer => Refused,
             // It drops what has underscores, and asks about the rest.
-            (Way::Nginx, UNDERSCORED | USER_UNDERSCORED) => Passes(good_key(self.site)),
+            (Way::Nginx, credentials::UNDERSCORED | credentials::USER_UNDERSCORED) => {
+                Passes(good_key(self.site))
+            }
             // It joins this header, and nothing with something makes that.
             (
                 Way::EnvoyRaw | Way::EnvoyJoined | Way::EnvoyNormalising | Way::EnvoyHttp,
-                EMPTY_AND_GOOD,
+                credentials::EMPTY_AND_GOOD,
             ) if bearer => Passes(good_key(self.site)),
             _ => self.outcome,
         }
     }
 }
-
-const SAME_TWICE: &str = "the same key in two headers";
-const GOOD_AND_BAD: &str = "a good and a bad key";
-const BAD_AND_GOOD: &str = "a bad and a good key";
-const EMPTY_AND_GOOD: &str = "an empty header and then a good one";
-const UNDERSCORED: &str = "the key once more, underscored";
-const USER_UNDERSCORED: &str = "the user underscored beside it";
 
 fn case(site: Site, what: &str, line: &str, headers: &[&str], outcome: Outcome) -> Case {
     Case {
@@ -99,215 +99,6 @@ pub(super) fn good_key(site: Site) -> &'static str {
         "staging" => "staging_good",
         _ => "good",
     }
-}
-
-/// The header with a key in it, and what must stand beside it.
-fn headers(site: Site, value: &str) -> Vec<String> {
-    match site.realm {
-        "partna" => vec![format!("x-api-key: {value}"), "x-api-user: acme".to_owned()],
-        "bullseye" => vec![format!("X-Partner-API-Key: {value}")],
-        _ => vec![format!("Authorization: Bearer {value}")],
-    }
-}
-
-pub(super) fn credentials(site: Site, key: &str) -> Vec<String> {
-    headers(site, &format!("{{{key}}}"))
-}
-
-/// What holds for each API alike: one good key in its place, and nothing else.
-fn of_credentials(site: Site) -> Vec<Case> {
-    let line = plain_request(site);
-    let good = good_key(site);
-    let key = format!("{{{good}}}");
-    let with = |what: &str, headers: Vec<String>, outcome| Case {
-        site,
-        what: what.to_owned(),
-        line: line.to_owned(),
-        headers,
-        outcome,
-    };
-    let carrier = headers(site, "")[0].split(':').next().unwrap().to_owned();
-    let mut cases = vec![
-        with(
-            "the documented request",
-            credentials(site, good),
-            Passes(good),
-        ),
-        with("no credential", vec![], Denied(401)),
-        with("an empty key", headers(site, ""), Denied(401)),
-        with(
-            "a header of nothing",
-            vec![format!("{carrier}:")],
-            Denied(401),
-        ),
-        with("random words", headers(site, "no-key-at-all"), Denied(401)),
-        with("half a key", headers(site, "peaka_live_0123"), Denied(401)),
-        with(
-            "a key twice in one header",
-            headers(site, &format!("{key}{key}")),
-            Denied(401),
-        ),
-        with(
-            "two keys with a comma",
-            headers(site, &format!("{key},{key}")),
-            Denied(401),
-        ),
-        with(
-            "two keys with a comma and a space",
-            headers(site, &format!("{key}, {key}")),
-            Denied(401),
-        ),
-        with(
-            "a comma after the key",
-            headers(site, &format!("{key},")),
-            Denied(401),
-        ),
-        with(
-            "two keys with a space",
-            headers(site, &format!("{key} {key}")),
-            Denied(401),
-        ),
-        with(
-            "a word after the key",
-            headers(site, &format!("{key} x")),
-            Denied(401),
-        ),
-        with(
-            "quotes around the key",
-            headers(site, &format!("\"{key}\"")),
-            Denied(401),
-        ),
-        with(
-            "a tab after the key, and more",
-            headers(site, &format!("{key}\tx")),
-            Denied(401),
-        ),
-        with(
-            "a zero byte in the key",
-            headers(site, &format!("{key}\0")),
-            Refused,
-        ),
-        with(
-            "a control byte in the key",
-            headers(site, &format!("{key}\u{1}x")),
-            Refused,
-        ),
-        with(
-            "a byte beyond ASCII",
-            headers(site, &format!("{key}é")),
-            Denied(401),
-        ),
-        with(
-            "a key percent-encoded",
-            headers(site, &key.replace('{', "%7b{")),
-            Denied(401),
-        ),
-        with(
-            "the carrier with a space before its colon",
-            vec![format!("{carrier} : {key}")],
-            Refused,
-        ),
-        with("the key in the query alone", vec![], Denied(401)),
-        with(
-            "the key in a cookie alone",
-            vec![format!("Cookie: {carrier}={key}")],
-            Denied(401),
-        ),
-    ];
-    cases.push(with(
-        "white space around the value, which HTTP takes away",
-        credentials(site, good)
-            .iter()
-            .map(|header| format!("{} \t", header.replacen(": ", ":  \t", 1)))
-            .collect(),
-        Passes(good),
-    ));
-    cases.push(with(
-        "the header in capitals",
-        credentials(site, good)
-            .iter()
-            .map(|header| {
-                let (name, value) = header.split_once(':').unwrap();
-                format!("{}:{value}", name.to_uppercase())
-            })
-            .collect(),
-        Passes(good),
-    ));
-    let mut doubled = credentials(site, good);
-    doubled.push(doubled[0].clone());
-    cases.push(with(SAME_TWICE, doubled, Denied(401)));
-    let mut two = credentials(site, good);
-    two.push(headers(site, "nonsense")[0].clone());
-    cases.push(with(GOOD_AND_BAD, two.clone(), Denied(401)));
-    two.reverse();
-    cases.push(with(BAD_AND_GOOD, two, Denied(401)));
-    let mut empty = credentials(site, good);
-    empty.insert(0, format!("{carrier}:"));
-    cases.push(with(EMPTY_AND_GOOD, empty, Denied(401)));
-    let mut disguised = credentials(site, good);
-    disguised.push(format!("{}: {key}", carrier.replace('-', "_")));
-    if carrier.contains('-') {
-        cases.push(with(UNDERSCORED, disguised, Refused));
-    }
-    if site.environment == "production" {
-        for (name, status) in [
-            ("revoked", 401),
-            ("disabled", 401),
-            ("expired", 401),
-            ("deleted", 401),
-            ("wrong_secret", 401),
-            ("suspended", 403),
-            ("from_elsewhere", 403),
-        ] {
-            let mut headers = credentials(site, name);
-            if site.realm == "partna" && name == "suspended" {
-                headers[1] = "x-api-user: frozen".to_owned();
-            }
-            cases.push(with(
-                &format!("a key that is {name}"),
-                headers,
-                Denied(status),
-            ));
-        }
-        cases.push(with(
-            "a key that is bound to this address",
-            credentials(site, "from_here"),
-            Passes("from_here"),
-        ));
-        for forged in [
-            "203.0.113.1",
-            "203.0.113.1, 203.0.113.1",
-            "203.0.113.1, 127.0.0.1",
-            "127.0.0.1,203.0.113.1",
-        ] {
-            let mut headers = credentials(site, "from_elsewhere");
-            headers.push(format!("X-Forwarded-For: {forged}"));
-            headers.push("X-Real-IP: 203.0.113.1".to_owned());
-            headers.push("Forwarded: for=203.0.113.1".to_owned());
-            cases.push(with(
-                &format!("a client that says it is {forged}"),
-                headers,
-                Denied(403),
-            ));
-        }
-        // No rule names it: who is known hears that, who is not hears nothing.
-        let nowhere = |what: &str, headers, outcome| Case {
-            line: "GET /nowhere".to_owned(),
-            ..with(what, headers, outcome)
-        };
-        cases.push(nowhere(
-            "a path that no rule names",
-            credentials(site, good),
-            Denied(403),
-        ));
-        cases.push(nowhere("the same without a key", vec![], Denied(401)));
-    }
-    for case in &mut cases {
-        if case.what == "the key in the query alone" {
-            case.line = format!("{line}?{carrier}={good}&access_token={good}");
-        }
-    }
-    cases
 }
 
 /// Peaka: partner keys and project keys.
@@ -463,7 +254,7 @@ fn of_users_and_environments() -> Vec<Case> {
     );
     row(
         PARTNA,
-        USER_UNDERSCORED,
+        credentials::USER_UNDERSCORED,
         &[key, user, "x_api_user: umbrella"],
         Refused,
     );
@@ -491,6 +282,15 @@ fn of_users_and_environments() -> Vec<Case> {
         &["Authorization: Bearer {good}", user],
         Denied(401),
     );
+    cases.extend(of_operations());
+    cases
+}
+
+/// Partna's operations on keys, at their documented paths.
+fn of_operations() -> Vec<Case> {
+    let key = "x-api-key: {good}";
+    let user = "x-api-user: acme";
+    let mut cases = Vec::new();
     for line in [
         "POST /user/api-key",
         "GET /user/api-keys",

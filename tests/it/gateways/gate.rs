@@ -221,7 +221,13 @@ fn caddy(dir: &Path, site: &str, filled: &BTreeMap<&str, String>) -> Command {
 
 fn envoy(dir: &Path, bootstrap: &str) -> Command {
     let file = dir.join("envoy.yaml");
-    std::fs::write(&file, bootstrap).unwrap();
+    // Two of them would share a port, each with some of the connections, instead of the second one being refused.
+    let alone = changed(
+        bootstrap,
+        "- name: api\n      address:",
+        "- name: api\n      enable_reuse_port: false\n      address:",
+    );
+    std::fs::write(&file, alone).unwrap();
     let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python");
     let binary = site.join("lib").read_dir().ok().and_then(|mut versions| {
         versions.find_map(|version| {

@@ -1,11 +1,10 @@
 //! What each API's own management operations come to as calls of `KeyAdmin`, with the fields that their documents promise.
 //! `examples/README.md` has the same as a table.
 
-use std::time::{Duration, SystemTime};
-
 use claviger::domain::ids::KeyId;
 use claviger::pb::claviger::v1 as pb;
 
+use super::keys::in_seconds;
 use super::world::World;
 use crate::fixtures::{Api, Engine, Place, Program};
 
@@ -52,8 +51,7 @@ async fn peaka_creates_a_projects_key_with_a_name_and_perhaps_an_end() {
         "apiKey is the full value"
     );
 
-    let end = prost_types::Timestamp::from(SystemTime::now() + Duration::from_hours(24));
-    let end = prost_types::Timestamp { nanos: 0, ..end };
+    let end = in_seconds(86_400);
     let request = pb::IssueKeyRequest {
         expire_time: Some(end),
         ..request
@@ -101,7 +99,7 @@ async fn partna_generates_lists_shows_scopes_invalidates_and_deletes() {
         partner: "acme".to_owned(),
         ..Default::default()
     };
-    let mut verdict = async |api: &mut Api| {
+    let verdict = async |api: &mut Api| {
         let answer = api.verify.verify(question.clone()).await.unwrap();
         answer.into_inner().verdict()
     };
@@ -131,7 +129,7 @@ async fn bullseye_creates_with_and_without_scopes_lists_and_revokes() {
     assert!(plain_key.starts_with("bullseye_live_"));
     let request = pb::IssueKeyRequest {
         scopes: vec!["write".to_owned()],
-        expire_time: Some((SystemTime::now() + Duration::from_mins(5)).into()),
+        expire_time: Some(in_seconds(300)),
         ..request
     };
     let (write, _) = issue(&mut api, request).await;

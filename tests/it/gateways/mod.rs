@@ -2,7 +2,9 @@
 //! `examples/`, and a server behind them that tells what reached it.
 
 mod cases;
+mod credentials;
 mod gate;
+mod keys;
 mod management;
 mod odd;
 mod wire;
@@ -72,7 +74,7 @@ on_each_way! {
     async fn without_claviger_nothing_passes_and_with_it_again_everything_does(way: Way) {
         let mut world = World::on(way).await;
         let ask = async |world: &World, site, key: &str| {
-            let headers = cases::credentials(site, key);
+            let headers = credentials::headers(site, key);
             world.request(site, cases::plain_request(site), &headers).await
         };
         for site in SITES {
@@ -109,7 +111,8 @@ async fn each_status_that_a_realm_may_deny_with_reaches_the_client_through_envoy
     for status in 400..600 {
         world.put_denial(PARTNERO, status).await.unwrap();
         let (answer, seen) = world.request(PARTNERO, "GET /v1/partners", &[]).await;
-        assert_eq!((u32::from(answer.status), seen.len()), (status, 0));
+        let told = u32::from(answer.status);
+        assert_eq!((told, seen.len()), (status, 0), "{answer:?}");
     }
 }
 

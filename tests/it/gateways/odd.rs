@@ -326,7 +326,7 @@ fn is_plain(target: &str, root: &str) -> bool {
     let path = target.split('?').next().unwrap_or_default();
     let within = path == root || path.starts_with(&format!("{root}/"));
     let decoded: Vec<u8> = percent_encoding::percent_decode_str(path).collect();
-    let slashes = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'/').count();
+    let slashes = |bytes: &[u8]| bytes.split(|byte| *byte == b'/').count();
     within
         && slashes(&decoded) == slashes(path.as_bytes())
         && !decoded
