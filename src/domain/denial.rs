@@ -57,7 +57,7 @@ impl DenialClass {
 /// How a class of denials is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Denial {
-    /// The status, 400 to 599.
+    /// The status: 400 to 499, of what is undecided 500 to 599.
     pub status: u16,
     /// Headers of the answer, such as `www-authenticate` and `content-type`.
     pub headers: BTreeMap<HeaderName, String>,

@@ -6,6 +6,7 @@
 
 use std::borrow::{Borrow, Cow};
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 use wayfind::{Router, RouterBuilder};
@@ -17,6 +18,9 @@ use super::violation::Violations;
 
 /// How many rules a realm may have.
 pub const MAX_ROUTES: usize = 1_000;
+
+/// How many different methods a realm's rules may name. Each has a tree of its own.
+const MAX_METHODS: usize = 32;
 
 const MAX_TEMPLATE: usize = 512;
 
@@ -86,15 +90,16 @@ pub struct Method(String);
 impl Method {
     /// Checks that it could be one. Case counts (RFC 9110, section 9.1), and all that are in use are in capitals.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        let fits = (1..=32).contains(&text.len())
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_uppercase() || byte == b'-');
-        if fits {
+        if Self::fits(text) {
             Ok(Self(text.to_owned()))
         } else {
             Err("must be a method in capitals, such as GET")
         }
+    }
+
+    fn fits(text: &str) -> bool {
+        let plain = |byte: u8| byte.is_ascii_uppercase() || byte == b'-';
+        (1..=32).contains(&text.len()) && text.bytes().all(plain)
     }
 
     /// The method itself.
@@ -187,35 +192,40 @@ impl PathTemplate {
 
     /// Whether the tree would look here first, of two that meet. The names of parameters make no difference.
     fn is_before(&self, other: &Self) -> bool {
-        let kinds = |template: &Self| -> Vec<u8> {
-            template
-                .segments
-                .iter()
-                .map(|segment| match segment {
-                    Segment::Word(_) => 0,
-                    Segment::Parameter(_) => 1,
-                    Segment::Rest => 2,
-                })
-                // The end itself is looked at before any rest.
-                .chain([0])
-                .collect()
-        };
-        kinds(self) < kinds(other)
+        self.kinds().lt(other.kinds())
     }
 
-    /// In the words of the tree. What `**` stands for may be nothing, so it is two.
+    fn kinds(&self) -> impl Iterator<Item = u8> {
+        let kinds = self.segments.iter().map(|segment| match segment {
+            Segment::Word(_) => 0,
+            Segment::Parameter(_) => 1,
+            Segment::Rest => 2,
+        });
+        // The end itself is looked at before any rest.
+        kinds.chain([0])
+    }
+
+    /// The names of its parameters, in their order.
+    fn parameters(&self) -> Vec<String> {
+        let name = |segment: &Segment| match segment {
+            Segment::Parameter(name) => Some(name.clone()),
+            Segment::Word(_) | Segment::Rest => None,
+        };
+        self.segments.iter().filter_map(name).collect()
+    }
+
+    /// In the words of the tree, where parameters go by their place: of two with different names in one place it would look
+    /// into one only. What `**` stands for may be nothing, so it is two.
     fn for_tree(&self) -> Vec<String> {
         let mut written = String::new();
-        for segment in &self.segments {
+        for (place, segment) in self.segments.iter().enumerate() {
             match segment {
                 Segment::Word(word) => {
                     written.push('/');
                     written.push_str(word);
                 }
-                Segment::Parameter(name) => {
-                    written.push_str("/<");
-                    written.push_str(name);
-                    written.push('>');
+                Segment::Parameter(_) => {
+                    let _ = write!(written, "/<p{place}>");
                 }
                 Segment::Rest => {
                     let itself = if written.is_empty() {
@@ -316,6 +326,11 @@ pub fn check(routes: &[Route], bad: &mut Violations) {
         bad.add("realm.routes", "must be 1,000 at the most");
         return;
     }
+    let methods: BTreeSet<_> = routes.iter().flat_map(|route| &route.methods).collect();
+    if methods.len() > MAX_METHODS {
+        bad.add("realm.routes", "must name 32 different methods at the most");
+        return;
+    }
     for (i, route) in routes.iter().enumerate() {
         let earlier = routes[..i].iter().position(|earlier| {
             earlier.shares_a_method(route)
@@ -347,6 +362,7 @@ pub struct RouteTable {
     of_method: HashMap<Method, Router<usize>>,
     of_others: Router<usize>,
     wanted: Vec<Option<Wanted>>,
+    names: Vec<Vec<String>>,
 }
 
 /// What a key is asked for, in the ranks of the realm's ladder.
@@ -367,14 +383,16 @@ pub struct Matched<'t, 'p> {
     pub place: usize,
     /// What it wants of a key; none if the route is public.
     pub wanted: Option<&'t Wanted>,
-    parameters: Vec<(&'t str, &'p str)>,
+    names: &'t [String],
+    /// What stands in the places of its parameters.
+    found: Vec<Cow<'p, str>>,
 }
 
-impl<'p> Matched<'_, 'p> {
+impl Matched<'_, '_> {
     /// What the path says in this parameter's place, decoded.
-    pub fn parameter(&self, name: &str) -> Option<Cow<'p, str>> {
-        let (_, segment) = self.parameters.iter().find(|(own, _)| *own == name)?;
-        decoded(segment)
+    pub fn parameter(&self, name: &str) -> Option<&str> {
+        let place = self.names.iter().position(|own| own == name)?;
+        self.found.get(place).map(AsRef::as_ref)
     }
 }
 
@@ -393,6 +411,7 @@ impl RouteTable {
                 })
                 .collect(),
             of_others: tree(routes, |route| route.methods.is_empty()),
+            names: routes.iter().map(|route| route.path.parameters()).collect(),
             wanted: routes
                 .iter()
                 .map(|route| match &route.need {
@@ -407,19 +426,42 @@ impl RouteTable {
         }
     }
 
-    /// The rule for this request, if there is one.
+    /// The rule for this request, if there is one. A method that is not in capitals is none: some servers would read it as if
+    /// it were, and so go by another rule. A path is read as what it stands for, as the servers behind do.
     pub fn find<'t, 'p>(
         &'t self,
         method: &str,
         path: CanonicalPath<'p>,
     ) -> Option<Matched<'t, 'p>> {
+        if !Method::fits(method) {
+            return None;
+        }
         let tree = self.of_method.get(method).unwrap_or(&self.of_others);
-        let found = tree.search(path.as_str())?;
-        let place = *found.data();
+        // No slash is encoded in it, so that it has the same segments as before.
+        let (place, found) = match decoded(path.as_str())? {
+            Cow::Borrowed(path) => {
+                let found = tree.search(path)?;
+                let values = found.parameters().iter();
+                (
+                    *found.data(),
+                    values.map(|(_, value)| Cow::Borrowed(*value)).collect(),
+                )
+            }
+            Cow::Owned(path) => {
+                let found = tree.search(&path)?;
+                let values = found.parameters().iter();
+                let owned = |value: &str| Cow::Owned(value.to_owned());
+                (
+                    *found.data(),
+                    values.map(|(_, value)| owned(value)).collect(),
+                )
+            }
+        };
         Some(Matched {
             place,
             wanted: self.wanted.get(place)?.as_ref(),
-            parameters: found.parameters().to_vec(),
+            names: self.names.get(place)?,
+            found,
         })
     }
 }
@@ -489,7 +531,9 @@ mod tests {
             ("POST", "/api/v1/projects/p/apiKeys/7", Some(2)),
             ("GET", "/api/v1/projects/p", Some(1)),
             ("PATCH", "/api/v1/projects/p", Some(2)),
-            ("get", "/api/v1/projects/p", Some(2)),
+            ("get", "/api/v1/projects/p", None),
+            ("Post", "/api/v1/projects/p/apiKeys", None),
+            ("", "/", None),
             ("GET", "/api/v1/projects", Some(3)),
             ("GET", "/api/v1", Some(3)),
             ("GET", "/api/v2", None),
@@ -506,13 +550,48 @@ mod tests {
         let table = RouteTable::new(&[route(&[], "/p/{project}/x")], &Ladder::default());
         let at = |path| {
             let path = CanonicalPath::of_target(path).unwrap();
-            let found = table.find("GET", path)?.parameter("project")?;
-            Some(found.into_owned())
+            let matched = table.find("GET", path)?;
+            Some(matched.parameter("project")?.to_owned())
         };
         assert_eq!(at("/p/mtKDhe1U/x").as_deref(), Some("mtKDhe1U"));
         assert_eq!(at("/p/a%40b/x").as_deref(), Some("a@b"));
         assert_eq!(at("/p/a/b/x"), None);
         assert_eq!(at("/p/x"), None);
+    }
+
+    /// Seen red with the tree asked about the path as it was sent.
+    #[test]
+    fn a_word_is_the_same_word_however_it_is_encoded() {
+        let routes = [route(&[], "/v1/keys:revoke"), route(&[], "/v1/{x}")];
+        for path in ["/v1/keys:revoke", "/v1/keys%3Arevoke", "/v1/keys%3arevoke"] {
+            assert_eq!(found(&routes, "GET", path), Some(0), "{path}");
+        }
+    }
+
+    /// Seen red with the parameters' own names in the tree.
+    #[test]
+    fn what_a_parameter_is_called_makes_no_difference() {
+        for [m, a, z] in [["m", "a", "z"], ["z", "a", "m"], ["a", "z", "m"]] {
+            let first = format!("/{{{m}}}/{{{a}}}/b");
+            let second = format!("/{{{a}}}/{{{z}}}/{{{m}}}");
+            let routes = [route(&[], &first), route(&[], &second)];
+            assert_eq!(problems(&routes), [""; 0]);
+            assert_eq!(found(&routes, "GET", "/q/q/b"), Some(0), "{first} {second}");
+            assert_eq!(found(&routes, "GET", "/q/q/c"), Some(1), "{first} {second}");
+        }
+    }
+
+    #[test]
+    fn methods_are_not_made_up_without_end() {
+        let methods: Vec<_> = (0..33)
+            .map(|i| "M".repeat(1 + i % 17) + &"X".repeat(i / 17))
+            .collect();
+        let many: Vec<_> = methods
+            .iter()
+            .map(|method| route(&[method.as_str()], "/a"))
+            .collect();
+        assert_eq!(problems(&many[..32]), [""; 0]);
+        assert_eq!(problems(&many), ["realm.routes"]);
     }
 
     #[test]
@@ -586,14 +665,20 @@ mod tests {
     }
 
     fn template() -> impl Strategy<Value = String> {
-        (proptest::collection::vec(segment(), 0..4), any::<bool>()).prop_map(|(segments, rest)| {
+        let names = prop_oneof![
+            Just(["a", "m", "z", "q"]),
+            Just(["z", "a", "m", "q"]),
+            Just(["m", "z", "q", "a"])
+        ];
+        let segments = proptest::collection::vec(segment(), 0..4);
+        (segments, any::<bool>(), names).prop_map(|(segments, rest, names)| {
             let mut seen = 0;
             let mut text: String = segments
                 .iter()
                 .map(|segment| {
                     seen += 1;
                     if *segment == "{x}" {
-                        format!("/{{x{seen}}}")
+                        format!("/{{{}}}", names[seen - 1])
                     } else {
                         format!("/{segment}")
                     }

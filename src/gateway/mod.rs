@@ -36,9 +36,9 @@ pub struct GatewayRequest<'r> {
     pub client: Option<IpAddr>,
 }
 
-/// The address of the end client. `direct` is the other end of the connection that the gateway has; with so many trusted
-/// hops before the gateway, it is as many places from the end of `x-forwarded-for`. Whoever is not told of in that way has no
-/// address here, which no key that is bound to addresses admits.
+/// The address of the end client. `direct` is the other end of the connection that the gateway has; with trusted hops it stands
+/// as many places from the end of `x-forwarded-for`, whatever stands there: to guess who added what would let a client choose.
+/// Whoever is not told of in that way has no address here, which no key that is bound to addresses admits.
 pub fn client_of(
     direct: Option<IpAddr>,
     headers: &[(&str, &[u8])],
@@ -52,13 +52,6 @@ pub fn client_of(
         if *name == "x-forwarded-for" {
             hops.extend(std::str::from_utf8(value).ok()?.split(',').map(str::trim));
         }
-    }
-    // Some gateways have added the other end of their own connection by the time that they ask.
-    let last = hops.last().and_then(|hop| hop.parse::<IpAddr>().ok());
-    if last.is_some()
-        && last.map(|last| last.to_canonical()) == direct.map(|direct| direct.to_canonical())
-    {
-        hops.pop();
     }
     let place = hops.len().checked_sub(trusted_hops)?;
     hops.get(place)?.parse().ok()

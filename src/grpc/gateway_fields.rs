@@ -142,8 +142,13 @@ pub(super) fn parse_denials(bad: &mut Violations, denials: Vec<pb::Denial>) -> D
             body,
         } = denial;
         let class = bad.check(format!("{field}.denial_class"), parse_class(denial_class));
-        if status != 0 && !(400..=599).contains(&status) {
-            bad.add(format!("{field}.status"), "must be 400 to 599, or left out");
+        let (statuses, rule) = match class {
+            // An outage must not read as a bad key, nor a bad key as an outage.
+            Some(DenialClass::Undecided) => (500..=599, "must be 500 to 599, or left out"),
+            _ => (400..=499, "must be 400 to 499, or left out"),
+        };
+        if status != 0 && !statuses.contains(&status) {
+            bad.add(format!("{field}.status"), rule);
         }
         if body.len() > denial::MAX_BODY {
             bad.add(format!("{field}.body"), "must be 4,096 bytes at the most");
@@ -207,6 +212,11 @@ fn parse_headers(
             "te",
             "upgrade",
             "trailer",
+            "keep-alive",
+            "proxy-connection",
+            "content-encoding",
+            "date",
+            "server",
         ]
         .contains(&name.as_str())
         {

@@ -116,7 +116,7 @@ impl Asked {
             target: &original.target,
             headers: &headers,
             // The gateway adds the other end of its own connection, which is one hop more.
-            client: client_of(None, &headers, self.gateway.trusted_hops + 1),
+            client: client_of(None, &headers, self.gateway.trusted_hops.saturating_add(1)),
         };
         match self.desk.answer(gateway, Some(peer), place, &asked) {
             Ok(answer) => Ok(answer),
@@ -172,6 +172,12 @@ fn original<'r>(
                 method: request.method().as_str(),
                 target,
             });
+        }
+        _ if !rest.is_empty() => {
+            return Err(Misconfigured(
+                "the path must end with the environment: only Envoy's carries the request's own"
+                    .to_owned(),
+            ));
         }
         GatewayKind::Nginx => ("x-original-method", "x-original-uri"),
         GatewayKind::Caddy | GatewayKind::Traefik => ("x-forwarded-method", "x-forwarded-uri"),

@@ -225,6 +225,16 @@ pub(super) async fn send_all(world: &World) -> usize {
             }
         }
     }
+    for method in ["post", "Post", "pOST"] {
+        count += 1;
+        // A server that reads it as POST would make a key for whom only a partner may make one.
+        let line = format!("{method} /api/v1/projects/mtKDhe1U/apiKeys");
+        let headers = ["Authorization: Bearer {project}".to_owned()];
+        let (answer, seen) = world.request(PEAKA, &line, &headers).await;
+        if !seen.is_empty() || !is_refusal(answer.status) {
+            wrong.push(format!("{line:?}: {} {seen:?}", answer.status));
+        }
+    }
     for target in PASSED {
         count += 1;
         let line = format!("GET {}", own(target));
