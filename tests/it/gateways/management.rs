@@ -1,6 +1,8 @@
 //! What each API's own management operations come to as calls of `KeyAdmin`, with the fields that their documents promise.
 //! `examples/README.md` has the same as a table.
 
+use std::sync::Arc;
+
 use claviger::domain::ids::KeyId;
 use claviger::pb::claviger::v1 as pb;
 
@@ -8,13 +10,13 @@ use super::keys::in_seconds;
 use super::world::World;
 use crate::fixtures::{Api, Engine, Place, Program};
 
-/// The authority with the four realms and no gateway.
-async fn authority() -> (Program, Api) {
+/// The authority with the four realms and no gateway, and the place where it is kept.
+async fn authority() -> (Arc<Place>, Program, Api) {
     let place = Place::on(Engine::Sqlite);
     let program = Program::serve(&place, &[]);
     let mut api = program.api();
     World::put_examples(&program, &mut api).await;
-    (program, api)
+    (place, program, api)
 }
 
 async fn issue(api: &mut Api, request: pb::IssueKeyRequest) -> (pb::Key, String) {
@@ -33,7 +35,7 @@ async fn list(api: &mut Api, realm: &str, partner: &str) -> Vec<pb::Key> {
 
 #[tokio::test]
 async fn peaka_creates_a_projects_key_with_a_name_and_perhaps_an_end() {
-    let (_program, mut api) = authority().await;
+    let (_place, _program, mut api) = authority().await;
     let request = pb::IssueKeyRequest {
         realm: "peaka".to_owned(),
         partner: "acme".to_owned(),
@@ -67,7 +69,7 @@ async fn peaka_creates_a_projects_key_with_a_name_and_perhaps_an_end() {
 
 #[tokio::test]
 async fn partna_generates_lists_shows_scopes_invalidates_and_deletes() {
-    let (_program, mut api) = authority().await;
+    let (_place, _program, mut api) = authority().await;
     let request = pb::IssueKeyRequest {
         realm: "partna".to_owned(),
         partner: "acme".to_owned(),
@@ -114,7 +116,7 @@ async fn partna_generates_lists_shows_scopes_invalidates_and_deletes() {
 
 #[tokio::test]
 async fn bullseye_creates_with_and_without_scopes_lists_and_revokes() {
-    let (_program, mut api) = authority().await;
+    let (_place, _program, mut api) = authority().await;
     let request = pb::IssueKeyRequest {
         realm: "bullseye".to_owned(),
         partner: "acme".to_owned(),
@@ -151,7 +153,7 @@ async fn bullseye_creates_with_and_without_scopes_lists_and_revokes() {
 
 #[tokio::test]
 async fn partnero_creates_a_key_of_one_program_for_each_environment() {
-    let (_program, mut api) = authority().await;
+    let (_place, _program, mut api) = authority().await;
     for (environment, tag) in [
         ("development", "dev"),
         ("staging", "test"),
