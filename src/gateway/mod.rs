@@ -190,8 +190,8 @@ pub fn ask<T>(
         environment: &environment.name,
         target: match reach {
             Reach::Partner => Target::Partner,
-            Reach::Project(_) => Target::Project(&named),
-            Reach::ProjectByPartner(_) => Target::ProjectByPartner(&named),
+            Reach::Project(_) => Target::Project(named),
+            Reach::ProjectByPartner(_) => Target::ProjectByPartner(named),
             Reach::OwnProject => Target::OwnProject,
             Reach::Any => Target::Any,
         },
