@@ -8,6 +8,7 @@ use clap::Args;
 use clap::builder::FalseyValueParser;
 
 use crate::hashing::RootCost;
+use crate::http::GatewayKind;
 use crate::store::DatabaseUrl;
 
 /// Where the database is.
@@ -112,7 +113,7 @@ pub struct ServeArgs {
     )]
     pub listen: SocketAddr,
 
-    /// Where to serve /livez and /readyz over HTTP/1.1
+    /// Where to serve /livez, /readyz and /forward-auth over HTTP/1.1
     #[arg(
         long,
         env = "CLAVIGER_HTTP_LISTEN",
@@ -134,6 +135,13 @@ pub struct ServeArgs {
     /// How long calls that are then in flight get to finish
     #[arg(long, env = "CLAVIGER_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
+    pub gateway: GatewayArgs,
 
     /// Do not describe the services to whoever asks (gRPC reflection)
     #[arg(long, env = "CLAVIGER_NO_REFLECTION", value_parser = FalseyValueParser::new())]
@@ -187,6 +195,30 @@ pub struct TransportArgs {
     /// For how long to keep a connection, a tenth more or less, so that clients spread anew. Calls in flight are finished
     #[arg(long, env = "CLAVIGER_CONNECTION_AGE", value_name = "TIME", default_value = "5m", value_parser = interval)]
     pub connection_age: Duration,
+}
+
+/// Which gateway asks at /forward-auth.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct GatewayArgs {
+    /// Which kind of gateway asks at /forward-auth on --http-listen. Without it nobody may
+    #[arg(long, env = "CLAVIGER_GATEWAY", value_enum)]
+    gateway: Option<GatewayKind>,
+
+    /// How many proxies there are before that gateway whose x-forwarded-for is to be believed
+    #[arg(
+        long,
+        env = "CLAVIGER_TRUSTED_HOPS",
+        value_name = "N",
+        default_value_t = 0
+    )]
+    pub trusted_hops: usize,
+}
+
+impl GatewayArgs {
+    /// The kind, if one is served.
+    pub fn kind(self) -> Option<GatewayKind> {
+        self.gateway
+    }
 }
 
 /// An address to listen on.

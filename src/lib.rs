@@ -14,9 +14,11 @@
 //! and [`domain`] knows of nothing but itself.
 
 pub mod authority;
+pub mod callers;
 pub mod cli;
 pub mod config;
 pub mod domain;
+pub mod gateway;
 pub mod grpc;
 pub mod hashing;
 pub mod home;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use tokio::net::TcpListener;
@@ -17,10 +18,12 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use crate::authority::Authority;
-use crate::config::{ServeArgs, TransportArgs};
+use crate::callers::Callers;
+use crate::config::{GatewayArgs, ServeArgs, TransportArgs};
 use crate::domain::clock::Clock;
+use crate::gateway::Desk;
 use crate::grpc::{
-    Admin, Callers, Guard, KeyAdminService, KeyVerifyService, Pages, RealmAdminService,
+    Admin, ExtAuthzService, Guard, KeyAdminService, KeyVerifyService, Pages, RealmAdminService,
 };
 use crate::hashing::Roots;
 use crate::home::{Home, Lock};
@@ -40,6 +43,9 @@ const MAX_OPEN_MESSAGE: usize = 4 * 1024;
 /// The largest message that the hot service takes, in bytes.
 const MAX_VERIFY_MESSAGE: usize = 64 * 1024;
 
+/// The largest message that gateways may send, in bytes: Envoy hands over every header of a request.
+const MAX_GATEWAY_MESSAGE: usize = 256 * 1024;
+
 /// The largest message that the services of administration take, in bytes.
 const MAX_ADMIN_MESSAGE: usize = 1024 * 1024;
 
@@ -50,8 +56,9 @@ const TIME_MARK_EVERY: Duration = Duration::from_mins(1);
 const CLOSING: Duration = Duration::from_secs(10);
 
 /// The names under which health is told.
-const HEALTH_NAMES: [&str; 4] = [
+const HEALTH_NAMES: [&str; 5] = [
     "",
+    AuthorizationServer::<ExtAuthzService>::NAME,
     KeyVerifyServer::<KeyVerifyService>::NAME,
     KeyAdminServer::<KeyAdminService>::NAME,
     RealmAdminServer::<RealmAdminService>::NAME,
@@ -133,6 +140,8 @@ pub struct Server {
     listeners: Listeners,
     guard: Guard,
     transport: TransportArgs,
+    desk: Desk,
+    gateway: GatewayArgs,
     stop_serving: CancellationToken,
     health: HealthReporter,
     readiness: watch::Sender<Readiness>,
@@ -184,6 +193,12 @@ impl Server {
         let (health, health_service) = tonic_health::server::health_reporter();
         tell_health(&health, ServingStatus::NotServing).await;
         let (v1, v1alpha) = reflection(args.no_reflection)?;
+        let desk = Desk::new(
+            Arc::clone(&mirror),
+            Arc::clone(&peppers),
+            clock.clone(),
+            callers.clone(),
+        );
         let key_verify =
             KeyVerifyService::new(Arc::clone(&mirror), peppers, clock.clone(), callers);
         let mut services = Routes::builder();
@@ -191,6 +206,10 @@ impl Server {
             .add_service(health_service.max_decoding_message_size(MAX_OPEN_MESSAGE))
             .add_service(
                 KeyVerifyServer::new(key_verify).max_decoding_message_size(MAX_VERIFY_MESSAGE),
+            )
+            .add_service(
+                AuthorizationServer::new(ExtAuthzService::new(desk.clone()))
+                    .max_decoding_message_size(MAX_GATEWAY_MESSAGE),
             )
             .add_service(
                 KeyAdminServer::new(KeyAdminService::new(admin.clone(), clock.clone()))
@@ -218,6 +237,8 @@ impl Server {
             listeners,
             guard,
             transport,
+            desk,
+            gateway: args.gateway,
             stop_serving,
             health,
             readiness: watch::Sender::new(Readiness::Starting),
@@ -259,6 +280,8 @@ impl Server {
             listeners: Listeners { grpc, http },
             guard,
             transport,
+            desk,
+            gateway,
             stop_serving,
             mut health,
             readiness,
@@ -284,7 +307,7 @@ impl Server {
                 accepted.http2(move |peer| guard.towards(peer))
             },
         ));
-        let router = http::router(readiness.subscribe());
+        let router = http::router(readiness.subscribe(), desk, gateway);
         let probes = tokio::spawn(transport::accept(
             http,
             transport,

@@ -26,7 +26,7 @@ pub(crate) struct Load {
     pub(crate) address: String,
     /// The caller's key.
     pub(crate) bearer: String,
-    /// The method of `KeyVerify`.
+    /// The method, with its service: the path of the call.
     pub(crate) method: String,
     /// The gRPC messages with their prefixes, one after the other, all of one length.
     pub(crate) questions: PathBuf,
@@ -252,10 +252,7 @@ fn first_block(load: &Load) -> Vec<u8> {
         block.extend(name);
         block.extend(text(value));
     };
-    field(
-        &[0x40 + 4],
-        &format!("/claviger.v1.KeyVerify/{}", load.method),
-    );
+    field(&[0x40 + 4], &load.method);
     field(&[0x40 + 1], &load.address);
     field(&[0x40 + 31], "application/grpc");
     field(&[&[0x40], text("te").as_slice()].concat(), "trailers");

@@ -108,7 +108,7 @@ async fn measure(line: &Line) -> Outcome {
     } else {
         Effort {
             keys: 1_000_000,
-            rounds: 9,
+            rounds: 7,
             calls: 40_000,
         }
     };
@@ -266,6 +266,12 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
             subject("random bytes", &claviger, kinds.random_bytes, calls),
             batches,
             subject(
+                "Envoy's Check, 500 routes, 1,000 hot keys",
+                &claviger,
+                kinds.check,
+                calls,
+            ),
+            subject(
                 "naive: a read of SQLite on each call",
                 &store_read,
                 kinds.hot.clone(),
@@ -293,12 +299,12 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
         grouped(calls)
     );
     println!(
-        "{:<40} {:>12} {:>22}",
+        "{:<42} {:>12} {:>22}",
         "", "microseconds", "x the empty handler"
     );
     for costs in costs.iter().chain(&slow) {
         println!(
-            "{:<40} {:>12.2} {:>22.2}",
+            "{:<42} {:>12.2} {:>22.2}",
             costs.name,
             costs.microseconds(),
             costs.ratio()

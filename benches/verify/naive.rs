@@ -35,6 +35,13 @@ impl KeyVerify for Empty {
     ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
         Ok(Response::new(pb::VerifyBatchResponse::default()))
     }
+
+    async fn explain(
+        &self,
+        _: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
 }
 
 /// Compares each presented secret with its Argon2 root, as many at a time as there are cores.
@@ -82,6 +89,13 @@ impl KeyVerify for Argon2OnEachCall {
         _: Request<pb::VerifyBatchRequest>,
     ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
         Err(Status::unimplemented("not compared"))
+    }
+
+    async fn explain(
+        &self,
+        _: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
     }
 }
 
@@ -132,6 +146,13 @@ impl KeyVerify for StoreReadOnEachCall {
         _: Request<pb::VerifyBatchRequest>,
     ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
         Err(Status::unimplemented("not compared"))
+    }
+
+    async fn explain(
+        &self,
+        _: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
     }
 }
 

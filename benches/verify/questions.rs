@@ -5,11 +5,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use claviger::pb::claviger::v1 as pb;
+use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{self, HttpRequest};
+use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+const VERIFY: &str = "/claviger.v1.KeyVerify/Verify";
+const VERIFY_BATCH: &str = "/claviger.v1.KeyVerify/VerifyBatch";
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+
 /// How many keys are hot.
 const HOT: usize = 1_000;
+
+/// How many rules the realm's routes have.
+pub(crate) const ROUTES: usize = 500;
 
 /// How many questions a batch holds.
 pub(crate) const BATCH: usize = 100;
@@ -32,6 +42,8 @@ pub(crate) struct Kinds {
     pub(crate) bad_checksum: Questions,
     pub(crate) random_bytes: Questions,
     pub(crate) batch: Questions,
+    /// What Envoy asks about the same hot keys.
+    pub(crate) check: Questions,
 }
 
 impl Kinds {
@@ -43,13 +55,16 @@ impl Kinds {
         let far = (0..texts.len()).map(|i| texts[i * stride % texts.len()].clone());
         let single = |name: &str, keys: &mut dyn Iterator<Item = String>, verdict| {
             let frames = keys.map(|key| frame(&question(key)));
-            Questions::write(dir, name, "Verify", frames, begins(verdict))
+            Questions::write(dir, name, VERIFY, frames, begins(verdict))
         };
         let batches = (0..HOT / BATCH).map(|batch| {
             let keys = texts.iter().cycle().skip(batch * BATCH).take(BATCH);
             let requests = keys.cloned().map(question).collect();
             frame(&pb::VerifyBatchRequest { requests })
         });
+        let checks = hot()
+            .zip(0..)
+            .map(|(key, number)| frame(&check(&key, number)));
         Ok(Self {
             hot: single("hot", &mut hot(), pb::Verdict::Allowed)?,
             all: single("all", &mut far.into_iter(), pb::Verdict::Allowed)?,
@@ -68,7 +83,9 @@ impl Kinds {
                 &mut hot().map(|key| noise(&key)),
                 pb::Verdict::Malformed,
             )?,
-            batch: Questions::write(dir, "batch", "VerifyBatch", batches, vec![0x0a])?,
+            batch: Questions::write(dir, "batch", VERIFY_BATCH, batches, vec![0x0a])?,
+            // The answer's status is an empty message, which is OK, and the answer to let it through is the third field.
+            check: Questions::write(dir, "check", CHECK, checks, vec![0x0a, 0x00, 0x1a])?,
         })
     }
 }
@@ -116,6 +133,45 @@ pub(crate) fn question(key: String) -> pb::VerifyRequest {
         client_ip: "192.0.2.7".to_owned(),
         ..Default::default()
     }
+}
+
+/// What Envoy asks about a request with this key, on one of the realm's many routes.
+fn check(key: &str, number: usize) -> CheckRequest {
+    let header = |name: &str, value: &str| HeaderValue {
+        key: name.to_owned(),
+        raw_value: value.as_bytes().to_vec(),
+        ..HeaderValue::default()
+    };
+    let http = HttpRequest {
+        method: "GET".to_owned(),
+        path: format!("{}/{number:0>4}?page=2", route(number)),
+        header_map: Some(HeaderMap {
+            headers: vec![
+                header("authorization", &format!("Bearer {key}")),
+                header("accept", "application/json"),
+                header("user-agent", "partner/1.0"),
+                header("x-request-id", "4c9c4f0e-5d3f-4b6e-9f7e-0a1b2c3d4e5f"),
+            ],
+        }),
+        ..HttpRequest::default()
+    };
+    CheckRequest {
+        attributes: Some(AttributeContext {
+            request: Some(attribute_context::Request {
+                http: Some(http),
+                ..attribute_context::Request::default()
+            }),
+            context_extensions: [("realm", "demo"), ("environment", "production")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            ..AttributeContext::default()
+        }),
+    }
+}
+
+/// One of the places under which the realm's routes lie; all are equally long.
+pub(crate) fn route(number: usize) -> String {
+    format!("/api/v1/service{:0>3}/items", number % ROUTES)
 }
 
 /// The beginning of an answer: its first field is the verdict.

@@ -12,17 +12,22 @@ use std::time::Duration;
 use claviger::authority::found;
 use claviger::domain::access::{Access, Scope};
 use claviger::domain::clock::Clock;
+use claviger::domain::credential::{Credentials, HeaderName, KeyHeader, Scheme};
+use claviger::domain::denial::Denials;
 use claviger::domain::event::{Actor, Event, EventKind, Revision, Subject};
 use claviger::domain::ids::{EnvironmentName, KeyId, PartnerId, Prefix, RealmId, ScopeName, Tag};
 use claviger::domain::key::{Key, Level, LevelKind, Secret};
 use claviger::domain::key_text::{PlainKey, SecretBytes};
 use claviger::domain::partner::Partner;
 use claviger::domain::realm::{Environment, Realm, UnscopedKeys};
+use claviger::domain::route::{KeyNeed, Method, Need, PathTemplate, Reach, Route};
 use claviger::domain::time::{Expiry, Timestamp};
 use claviger::hashing::{Peppers, RootCost, Roots};
 use claviger::store::{Change, DatabaseLock, DatabaseUrl, Store};
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, SqliteConnection};
+
+use crate::questions::{ROUTES, route};
 
 /// How many partners the keys belong to.
 const PARTNERS: usize = 100;
@@ -316,6 +321,20 @@ const POSTGRES: [&str; 3] = [
      FROM json_array_elements($1::json) WHERE $2::text IS NOT NULL",
 ];
 
+/// A rule that wants a scope and takes any path below its own.
+fn route_of(number: usize) -> Route {
+    let path = format!("{}/{{item}}", route(number));
+    Route {
+        methods: [Method::parse("GET").expect("a method by the rule")].into(),
+        path: PathTemplate::parse(&path).expect("a template by the rule"),
+        need: Need::Key(KeyNeed {
+            reach: Reach::Partner,
+            scopes: [scope_name("write")].into(),
+            any_scopes: BTreeSet::new(),
+        }),
+    }
+}
+
 /// The realm that is asked about.
 fn demo() -> Realm {
     let scope = |name, implies: &[&str]| Scope {
@@ -340,6 +359,15 @@ fn demo() -> Realm {
         levels: BTreeSet::from([LevelKind::Partner, LevelKind::Project]),
         max_cache: std::time::Duration::ZERO,
         max_lifetime: None,
+        credentials: Credentials {
+            keys: vec![KeyHeader {
+                name: HeaderName::parse("authorization").expect("a header by the rule"),
+                scheme: Some(Scheme::parse("Bearer").expect("a scheme by the rule")),
+            }],
+            partner: None,
+        },
+        routes: (0..ROUTES).map(route_of).collect(),
+        denials: Denials::new(),
     }
 }
 

@@ -151,7 +151,7 @@ impl Role {
     }
 
     /// Whether it may administer keys that are bound like this one: look at them, and take from them. What it may give is
-    /// bounded further, by [`super::giving::check`].
+    /// bounded further, by `authority::giving`.
     pub fn reaches(&self, key: &Key) -> bool {
         match self {
             Self::Delegate(delegate) => delegate.reaches(

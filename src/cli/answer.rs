@@ -5,11 +5,11 @@ use prost_types::Timestamp;
 
 use crate::pb::claviger::v1::{
     DeleteKeyResponse, DeletePartnerResponse, DeleteProjectResponse, DeleteRealmResponse,
-    DisableKeyResponse, EnableKeyResponse, Event, GetKeyResponse, GetKeyScopesResponse,
-    GetPartnerResponse, GetRealmResponse, IssueKeyResponse, Key, ListEventsResponse,
-    ListKeysResponse, ListPartnersResponse, ListProjectsResponse, ListRealmsResponse, Partner,
-    Project, PutPartnerResponse, PutProjectResponse, PutRealmResponse, Realm, RevokeKeyResponse,
-    VerifyResponse,
+    DisableKeyResponse, EnableKeyResponse, Event, ExplainResponse, GetKeyResponse,
+    GetKeyScopesResponse, GetPartnerResponse, GetRealmResponse, IssueKeyResponse, Key,
+    ListEventsResponse, ListKeysResponse, ListPartnersResponse, ListProjectsResponse,
+    ListRealmsResponse, Partner, Project, PutPartnerResponse, PutProjectResponse, PutRealmResponse,
+    Realm, RevokeKeyResponse, VerifyResponse,
 };
 
 use super::output;
@@ -84,6 +84,7 @@ macro_rules! changes {
 }
 
 answers!(
+    ExplainResponse,
     PutRealmResponse,
     GetRealmResponse,
     ListRealmsResponse,

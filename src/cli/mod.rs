@@ -7,6 +7,7 @@
 mod answer;
 mod connect;
 mod events;
+mod explain;
 mod failure;
 mod flags;
 mod issue;
@@ -47,6 +48,8 @@ pub enum ClientCommand {
     Keys(keys::Command),
     /// Ask whether a key is good for something.
     Verify(verify::Verify),
+    /// Tell every check of such a question, or of a whole HTTP request.
+    Explain(explain::Explain),
     /// Show the audit trail, newest first.
     Events(events::Events),
 }
@@ -54,12 +57,12 @@ pub enum ClientCommand {
 /// Runs one command to its end, with its answer on standard output and all else on standard error.
 ///
 /// The exit code is 0 for done or allowed, 1 for failed, 2 for a wrong use, 3 for denied and 4 for could not decide; the
-/// last two come from `verify` alone.
+/// last two come from `verify` and `explain` alone.
 pub async fn run(connection: Connection, command: ClientCommand) -> ExitCode {
     let output = Output::new(connection.json);
     // Only here may "no" and "I do not know" be told apart by a script, so a failure to decide must not look like either.
     let failed = match &command {
-        ClientCommand::Verify(_) => verify::UNDECIDED,
+        ClientCommand::Verify(_) | ClientCommand::Explain(_) => verify::UNDECIDED,
         _ => 1,
     };
     let outcome = match command {
@@ -68,6 +71,7 @@ pub async fn run(connection: Connection, command: ClientCommand) -> ExitCode {
         ClientCommand::Project(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Keys(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Verify(verify) => verify.run(&connection, &output).await,
+        ClientCommand::Explain(explain) => explain.run(&connection, &output).await,
         ClientCommand::Events(events) => events.run(&connection, &output).await.map(|()| 0),
     };
     ExitCode::from(outcome.unwrap_or_else(|failure: Failure| {

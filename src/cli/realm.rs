@@ -180,6 +180,10 @@ impl RealmFlags {
             levels: self.level.into_iter().map(Level::on_wire).collect(),
             max_cache: span(self.max_cache)?,
             max_lifetime: span(self.max_lifetime)?,
+            // What gateways go by is written in a file.
+            credentials: None,
+            routes: Vec::new(),
+            denials: Vec::new(),
             revision: 0,
             create_time: None,
         })
@@ -325,6 +329,8 @@ fn facts(realm: &Realm) -> String {
             "max lifetime",
             or(output::span_if_any(realm.max_lifetime.as_ref()), "none"),
         ),
+        ("key stands in", or(key_headers(realm), "no header")),
+        ("routes", or(routes(realm), "none")),
         ("created", output::time_if_any(realm.create_time.as_ref())),
         ("revision", realm.revision.to_string()),
     ])
@@ -336,6 +342,35 @@ fn environments(realm: &Realm) -> String {
         .map(|environment| format!("{} ({})", environment.name, environment.tag))
         .collect();
     names.join(", ")
+}
+
+fn key_headers(realm: &Realm) -> String {
+    let Some(credentials) = &realm.credentials else {
+        return String::new();
+    };
+    let keys = credentials.keys.iter().map(|key| {
+        if key.scheme.is_empty() {
+            key.name.clone()
+        } else {
+            format!("{} ({})", key.name, key.scheme)
+        }
+    });
+    let mut names: Vec<_> = keys.collect();
+    if !credentials.partner_header.is_empty() {
+        names.push(format!(
+            "the partner's id in {}",
+            credentials.partner_header
+        ));
+    }
+    names.join(", ")
+}
+
+fn routes(realm: &Realm) -> String {
+    match realm.routes.len() {
+        0 => String::new(),
+        1 => "1 rule".to_owned(),
+        count => format!("{count} rules"),
+    }
 }
 
 #[cfg(test)]

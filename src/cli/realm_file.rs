@@ -140,7 +140,10 @@ fn as_people_write(value: &mut Value, kind: &Kind) {
 
 #[cfg(test)]
 mod tests {
-    use crate::pb::claviger::v1::{Environment, KeyLevel, Scope, UnscopedKeys};
+    use crate::pb::claviger::v1::{
+        Credentials, Denial, DenialClass, Environment, KeyHeader, KeyLevel, Route, Scope,
+        UnscopedKeys, route,
+    };
 
     use super::*;
 
@@ -164,6 +167,29 @@ name = "read"
 name = "admin"
 implies = ["read"]
 description = "Everything, \"billing\" too"
+
+[credentials]
+partner_header = "x-api-user"
+
+[[credentials.keys]]
+name = "authorization"
+scheme = "Bearer"
+
+[[routes]]
+methods = ["POST"]
+path = "/v1/projects/{project}/keys"
+project = "project"
+partner_key = true
+scopes = ["admin"]
+
+[[routes]]
+path = "/health"
+public = true
+
+[[denials]]
+denial_class = "unauthenticated"
+headers = { content-type = "application/json" }
+body = '{"code":"Unauthorized"}'
 "#;
 
     fn realm() -> Realm {
@@ -196,6 +222,34 @@ description = "Everything, \"billing\" too"
                 seconds: 90 * 86_400,
                 nanos: 0,
             }),
+            credentials: Some(Credentials {
+                keys: vec![KeyHeader {
+                    name: "authorization".to_owned(),
+                    scheme: "Bearer".to_owned(),
+                }],
+                partner_header: "x-api-user".to_owned(),
+            }),
+            routes: vec![
+                Route {
+                    methods: vec!["POST".to_owned()],
+                    path: "/v1/projects/{project}/keys".to_owned(),
+                    target: Some(route::Target::Project("project".to_owned())),
+                    partner_key: true,
+                    scopes: vec!["admin".to_owned()],
+                    any_scopes: Vec::new(),
+                },
+                Route {
+                    path: "/health".to_owned(),
+                    target: Some(route::Target::Public(true)),
+                    ..Route::default()
+                },
+            ],
+            denials: vec![Denial {
+                denial_class: DenialClass::Unauthenticated as i32,
+                status: 0,
+                headers: [("content-type".to_owned(), "application/json".to_owned())].into(),
+                body: r#"{"code":"Unauthorized"}"#.to_owned(),
+            }],
             revision: 0,
             create_time: None,
         }

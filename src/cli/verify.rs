@@ -38,16 +38,23 @@ Examples:
 
   echo \"$KEY\" | claviger verify --realm demo --environment production --project web --json")]
 pub struct Verify {
+    #[command(flatten)]
+    asked: Asked,
+}
+
+/// The key to test, and what it should be good for.
+#[derive(Debug, Args)]
+pub(super) struct Asked {
     /// The key to test. Better leave it out, or `-`: then it is read from standard input, without one newline at its
     /// end. Arguments are seen by every user of the machine.
     #[arg(value_name = "KEY", value_parser = clap::value_parser!(KeyText))]
     tested_key: Option<KeyText>,
     /// The realm that is called.
     #[arg(long)]
-    realm: String,
+    pub(super) realm: String,
     /// The environment that is called; may be left out where the realm has only one.
     #[arg(long, default_value_t, hide_default_value = true)]
-    environment: String,
+    pub(super) environment: String,
     #[command(flatten)]
     target: TargetFlags,
     /// The owner that the request names.
@@ -61,7 +68,7 @@ pub struct Verify {
     any_scope: Vec<String>,
     /// The address of the end client.
     #[arg(long, value_name = "IP", default_value_t, hide_default_value = true)]
-    client_ip: String,
+    pub(super) client_ip: String,
     /// The answer must know of every change up to this revision.
     #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
     min_revision: u64,
@@ -83,12 +90,32 @@ struct TargetFlags {
 
 impl Verify {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
-        let key = match self.tested_key {
-            Some(key) if key.reveal() != "-" => not_a_file(key)?,
-            _ => read_key()?,
-        };
-        let names_target = self.target.names_one();
-        let request = VerifyRequest {
+        let names_target = self.asked.target.names_one();
+        let request = self.asked.request()?;
+        let client = connection.connect().await?;
+        let answer = client.ask(client.verify().verify(request)).await?;
+        output.show(&answer, |answer| shown(answer, names_target))?;
+        // A verdict that this program does not know is a denial.
+        Ok(exit_code(answer.verdict == Verdict::Allowed as i32))
+    }
+}
+
+pub(super) fn exit_code(is_allowed: bool) -> u8 {
+    if is_allowed { ALLOWED } else { DENIED }
+}
+
+impl Asked {
+    /// The key to test, from wherever it comes.
+    pub(super) fn key(&mut self) -> Result<KeyText, Failure> {
+        match self.tested_key.take() {
+            Some(key) if key.reveal() != "-" => not_a_file(key),
+            _ => read_key(),
+        }
+    }
+
+    pub(super) fn request(mut self) -> Result<VerifyRequest, Failure> {
+        let key = self.key()?;
+        Ok(VerifyRequest {
             key: key.reveal().to_owned(),
             realm: self.realm,
             environment: self.environment,
@@ -98,15 +125,6 @@ impl Verify {
             any_scopes: self.any_scope,
             client_ip: self.client_ip,
             min_revision: self.min_revision,
-        };
-        let client = connection.connect().await?;
-        let answer = client.ask(client.verify().verify(request)).await?;
-        output.show(&answer, |answer| shown(answer, names_target))?;
-        // A verdict that this program does not know is a denial.
-        Ok(if answer.verdict == Verdict::Allowed as i32 {
-            ALLOWED
-        } else {
-            DENIED
         })
     }
 }

@@ -192,9 +192,18 @@ impl Ladder {
         }
     }
 
+    /// These scopes, as far as the realm knows them.
+    pub fn set<'s>(&self, names: impl IntoIterator<Item = &'s ScopeName>) -> ScopeSet {
+        collect(
+            names
+                .into_iter()
+                .filter_map(|name| self.rank(name.as_str())),
+        )
+    }
+
     /// The granted scopes as a set. One that the realm does not know is left out: it gives nothing.
     pub fn granted(&self, access: &Access) -> ScopeSet {
-        collect(access.granted().filter_map(|name| self.rank(name.as_str())))
+        self.set(access.granted())
     }
 
     /// The names of these scopes, in alphabetical order.

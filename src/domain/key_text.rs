@@ -87,6 +87,27 @@ pub enum Malformed {
     Check,
 }
 
+impl Malformed {
+    /// What is wrong, for people; nothing of the text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Empty => "there is no text",
+            Self::TooLong => "it is longer than 512 bytes",
+            Self::Byte => {
+                "it holds a byte that no key has: not printable ASCII, a space or a comma"
+            }
+            Self::NoBody => "it has no two underscores",
+            Self::Tag => "what stands between its underscores cannot be a tag",
+            Self::BodyLength => "its body is not 71 characters long",
+            Self::Alphabet => "its body holds a character that is neither a letter nor a digit",
+            Self::IdTooLarge | Self::SecretTooLarge | Self::CheckTooLarge => {
+                "its body is not the canonical one"
+            }
+            Self::Check => "its checksum is wrong: a typing error, or made up",
+        }
+    }
+}
+
 /// What a well-formed text says. It proves nothing yet.
 pub struct KeyText<'a> {
     /// The prefix of a realm.

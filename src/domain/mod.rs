@@ -3,12 +3,16 @@
 
 pub mod access;
 pub mod clock;
+pub mod credential;
+pub mod denial;
 pub mod event;
 pub mod ids;
 pub mod key;
 pub mod key_text;
 pub mod partner;
+pub mod path;
 pub mod realm;
+pub mod route;
 pub mod time;
 pub mod verdict;
 pub mod violation;

@@ -6,8 +6,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, MAX_SCOPES, Scope, reach};
+use super::credential::Credentials;
+use super::denial::Denials;
 use super::ids::{EnvironmentName, Prefix, RealmId, ScopeName, Tag};
 use super::key::LevelKind;
+use super::route::{self, KeyNeed, Need, Route};
 use super::violation::Violations;
 
 /// The longest time for which a realm may let gateways reuse an answer.
@@ -37,6 +40,15 @@ pub struct Realm {
     pub max_cache: Duration,
     /// How long a new key may live.
     pub max_lifetime: Option<Duration>,
+    /// Where its requests carry their key.
+    #[serde(default)]
+    pub credentials: Credentials,
+    /// What each route needs; the first that matches counts.
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    /// What denials look like.
+    #[serde(default)]
+    pub denials: Denials,
 }
 
 /// One of a realm's environments.
@@ -94,6 +106,7 @@ impl Realm {
             }
         }
         self.check_scopes(bad);
+        self.check_gateways(bad);
         if self.max_cache > MAX_CACHE_LIMIT {
             bad.add("realm.max_cache", "must be a day at the most");
         }
@@ -125,6 +138,34 @@ impl Realm {
             .is_some_and(|admin| !names.contains(admin))
         {
             bad.add("realm.admin_scope", "must be one of the realm's scopes");
+        }
+    }
+
+    fn check_gateways(&self, bad: &mut Violations) {
+        let Credentials { keys, partner } = &self.credentials;
+        let mut names: Vec<_> = keys.iter().map(|key| &key.name).chain(partner).collect();
+        names.sort();
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            bad.add("realm.credentials", "names a header twice");
+        }
+        route::check(&self.routes, bad);
+        for (i, route) in self.routes.iter().enumerate() {
+            let Need::Key(KeyNeed {
+                scopes, any_scopes, ..
+            }) = &route.need
+            else {
+                continue;
+            };
+            for (field, wanted) in [("scopes", scopes), ("any_scopes", any_scopes)] {
+                let known =
+                    |wanted: &ScopeName| self.scopes.iter().any(|scope| scope.name == *wanted);
+                if !wanted.iter().all(known) {
+                    bad.add(
+                        format!("realm.routes[{i}].{field}"),
+                        "names a scope that the realm does not have",
+                    );
+                }
+            }
         }
     }
 
@@ -189,6 +230,9 @@ impl Realm {
             levels: BTreeSet::from([LevelKind::Partner]),
             max_cache: Duration::ZERO,
             max_lifetime: None,
+            credentials: Credentials::default(),
+            routes: Vec::new(),
+            denials: Denials::new(),
         }
     }
 }

@@ -28,3 +28,23 @@ pub enum Verdict {
     /// The key is good for this.
     Allowed,
 }
+
+impl Verdict {
+    /// Its name in the contract.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "VERDICT_MALFORMED",
+            Self::Unknown => "VERDICT_UNKNOWN",
+            Self::Revoked => "VERDICT_REVOKED",
+            Self::Disabled => "VERDICT_DISABLED",
+            Self::Expired => "VERDICT_EXPIRED",
+            Self::EnvironmentMismatch => "VERDICT_ENVIRONMENT_MISMATCH",
+            Self::PartnerMismatch => "VERDICT_PARTNER_MISMATCH",
+            Self::PartnerSuspended => "VERDICT_PARTNER_SUSPENDED",
+            Self::ProjectMismatch => "VERDICT_PROJECT_MISMATCH",
+            Self::AddressDenied => "VERDICT_ADDRESS_DENIED",
+            Self::ScopeMissing => "VERDICT_SCOPE_MISSING",
+            Self::Allowed => "VERDICT_ALLOWED",
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prost_types::Timestamp as PbTimestamp;
 
+use super::gateway_fields;
 use crate::domain::access::Scope;
 use crate::domain::event::{Actor, Event, Subject};
 use crate::domain::ids::{KeyId, PartnerId, ProjectId, ScopeName};
@@ -164,6 +165,9 @@ pub(super) fn realm(row: RealmRow) -> pb::Realm {
         levels,
         max_cache,
         max_lifetime,
+        credentials,
+        routes,
+        denials,
     } = row.value;
     pb::Realm {
         id: id.to_string(),
@@ -201,6 +205,9 @@ pub(super) fn realm(row: RealmRow) -> pb::Realm {
         levels: levels.into_iter().map(|kind| level(kind).into()).collect(),
         max_cache: Some(span(max_cache)),
         max_lifetime: Some(span(max_lifetime.unwrap_or_default())),
+        credentials: gateway_fields::credentials(credentials),
+        routes: routes.into_iter().map(gateway_fields::route).collect(),
+        denials: gateway_fields::denials(denials),
         revision: row.revision.as_u64(),
         create_time: Some(time(row.created_at)),
     }

@@ -3,7 +3,7 @@
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, convert, fields, page};
+use super::{Admin, callers, convert, fields, page};
 use crate::authority::{Caller, NewKey, Refusal};
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventKind, Revision};
@@ -33,7 +33,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::IssueKeyRequest>,
     ) -> Result<Response<pb::IssueKeyResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let new = new_key(request.into_inner(), self.clock.now())?;
         let done = self
             .admin
@@ -56,7 +56,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::GetKeyRequest>,
     ) -> Result<Response<pb::GetKeyResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let pb::GetKeyRequest { key_id } = request.into_inner();
         let read = self
             .admin
@@ -73,7 +73,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::ListKeysRequest>,
     ) -> Result<Response<pb::ListKeysResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let mut asked = request.into_inner();
         let page_token = std::mem::take(&mut asked.page_token);
         let page_size = std::mem::take(&mut asked.page_size);
@@ -94,7 +94,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::GetKeyScopesRequest>,
     ) -> Result<Response<pb::GetKeyScopesResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let pb::GetKeyScopesRequest { key_id } = request.into_inner();
         let read = self
             .admin
@@ -113,7 +113,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::DisableKeyRequest>,
     ) -> Result<Response<pb::DisableKeyResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let pb::DisableKeyRequest { key_id, wait } = request.into_inner();
         let id = parse_change(&key_id, wait)?;
         let done = self
@@ -129,7 +129,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::EnableKeyRequest>,
     ) -> Result<Response<pb::EnableKeyResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let pb::EnableKeyRequest { key_id, wait } = request.into_inner();
         let id = parse_change(&key_id, wait)?;
         let done = self
@@ -145,7 +145,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::RevokeKeyRequest>,
     ) -> Result<Response<pb::RevokeKeyResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let pb::RevokeKeyRequest {
             key_id,
             reason,
@@ -169,7 +169,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::DeleteKeyRequest>,
     ) -> Result<Response<pb::DeleteKeyResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let pb::DeleteKeyRequest { key_id, wait } = request.into_inner();
         let id = parse_change(&key_id, wait)?;
         let done = self
@@ -191,7 +191,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::ListEventsRequest>,
     ) -> Result<Response<pb::ListEventsResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let mut asked = request.into_inner();
         let page_token = std::mem::take(&mut asked.page_token);
         let page_size = std::mem::take(&mut asked.page_size);

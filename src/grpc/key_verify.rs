@@ -1,13 +1,14 @@
 //! `claviger.v1.KeyVerify`.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
-use super::callers::{Callers, Proven, client_ip};
-use super::{convert, status};
+use super::callers::{bearer_of, client_ip, peer};
+use super::{convert, explain, status};
+use crate::callers::{Callers, Proven};
 use crate::domain::access::ScopeSet;
 use crate::domain::clock::Clock;
 use crate::domain::event::Revision;
@@ -44,13 +45,13 @@ impl KeyVerifyService {
     fn with_caller<T>(
         &self,
         metadata: &MetadataMap,
-        peer: Option<SocketAddr>,
+        peer: Option<IpAddr>,
         work: impl FnOnce(&View<'_>, &Proven<'_>, Timestamp) -> Result<T, Status>,
     ) -> Result<T, Status> {
         let now = self.clock.now();
         let index = self.mirror.index();
         let view = index.view();
-        let caller = self.callers.prove(&view, metadata, peer, now)?;
+        let caller = self.callers.prove(&view, bearer_of(metadata)?, peer, now)?;
         work(&view, &caller, now)
     }
 
@@ -66,19 +67,7 @@ impl KeyVerifyService {
             return Err(status::behind());
         }
         let question = question(view, request)?;
-        let decision =
-            decide(&question, view, &self.peppers, now).map_err(|undecided| match undecided {
-                Undecided::Corrupt => {
-                    tracing::error!("a key was presented of which what is stored cannot be read");
-                    status::internal()
-                }
-                Undecided::PepperMissing => {
-                    tracing::error!(
-                        "a key was presented whose version of the pepper the pepper file lacks"
-                    );
-                    status::pepper_missing()
-                }
-            })?;
+        let decision = decide(&question, view, &self.peppers, now).map_err(undecided)?;
         Ok(response(view, question.realm, &decision, now))
     }
 }
@@ -89,11 +78,10 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
         &self,
         request: Request<pb::VerifyRequest>,
     ) -> Result<Response<pb::VerifyResponse>, Status> {
-        let answer = self.with_caller(
-            request.metadata(),
-            request.remote_addr(),
-            |view, caller, now| self.answer(view, caller, now, request.get_ref()),
-        )?;
+        let answer =
+            self.with_caller(request.metadata(), peer(&request), |view, caller, now| {
+                self.answer(view, caller, now, request.get_ref())
+            })?;
         Ok(Response::new(answer))
     }
 
@@ -102,10 +90,8 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
         request: Request<pb::VerifyBatchRequest>,
     ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
         let pb::VerifyBatchRequest { requests } = request.get_ref();
-        let results = self.with_caller(
-            request.metadata(),
-            request.remote_addr(),
-            |view, caller, now| {
+        let results =
+            self.with_caller(request.metadata(), peer(&request), |view, caller, now| {
                 if requests.len() > MAX_BATCH {
                     let mut bad = Violations::default();
                     bad.add("requests", "must be 100 at the most");
@@ -121,9 +107,36 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
                     }
                 };
                 Ok(requests.iter().map(result).collect())
-            },
-        )?;
+            })?;
         Ok(Response::new(pb::VerifyBatchResponse { results }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        let answer =
+            self.with_caller(request.metadata(), peer(&request), |view, caller, now| {
+                caller.may_operate()?;
+                explain::explain(view, &self.peppers, now, request.get_ref())
+            })?;
+        Ok(Response::new(answer))
+    }
+}
+
+/// Why there is no decision, for the gateway; the log has the rest.
+pub(super) fn undecided(undecided: Undecided) -> Status {
+    match undecided {
+        Undecided::Corrupt => {
+            tracing::error!("a key was presented of which what is stored cannot be read");
+            status::internal()
+        }
+        Undecided::PepperMissing => {
+            tracing::error!(
+                "a key was presented whose version of the pepper the pepper file lacks"
+            );
+            status::pepper_missing()
+        }
     }
 }
 
@@ -131,7 +144,7 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
 ///
 /// What comes from the gateway's configuration is checked. What the presenter of a key may have chosen, as its key, the
 /// project or the partner, is compared as it is, whatever it is: it can only lead to a denial.
-fn question<'q>(
+pub(super) fn question<'q>(
     view: &'q View<'_>,
     request: &'q pb::VerifyRequest,
 ) -> Result<Question<'q>, Status> {
@@ -237,7 +250,7 @@ fn response(
     }
 }
 
-fn verified_key(key: &KeyFacts, realm: &MirroredRealm) -> pb::VerifiedKey {
+pub(super) fn verified_key(key: &KeyFacts, realm: &MirroredRealm) -> pb::VerifiedKey {
     pb::VerifiedKey {
         id: key.id.to_string(),
         realm: key.realm().as_str().to_owned(),
@@ -261,7 +274,7 @@ fn verified_key(key: &KeyFacts, realm: &MirroredRealm) -> pb::VerifiedKey {
     }
 }
 
-fn verdict(verdict: Verdict) -> pb::Verdict {
+pub(super) fn verdict(verdict: Verdict) -> pb::Verdict {
     match verdict {
         Verdict::Malformed => pb::Verdict::Malformed,
         Verdict::Unknown => pb::Verdict::Unknown,

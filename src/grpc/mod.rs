@@ -16,7 +16,10 @@ macro_rules! changed {
 
 mod callers;
 mod convert;
+mod explain;
+mod ext_authz;
 mod fields;
+mod gateway_fields;
 mod guard;
 mod key_admin;
 mod key_verify;
@@ -28,7 +31,7 @@ mod turns;
 
 use std::sync::Arc;
 
-pub use callers::Callers;
+pub use ext_authz::ExtAuthzService;
 pub use guard::Guard;
 pub use key_admin::KeyAdminService;
 pub use key_verify::KeyVerifyService;
@@ -40,6 +43,7 @@ use tonic::Status;
 use turns::Turns;
 
 use crate::authority::{Authority, Caller, Refusal};
+use crate::callers::Callers;
 
 /// What the services of administration share.
 #[derive(Clone)]

@@ -4,7 +4,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::realm_fields::{parse_in_realm, parse_partner, parse_project, parse_realm, parse_wait};
-use super::{Admin, convert, fields, page};
+use super::{Admin, callers, convert, fields, page};
 use crate::authority::Refusal;
 use crate::domain::ids::{PartnerId, ProjectId, RealmId};
 use crate::domain::violation::Violations;
@@ -28,7 +28,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::PutRealmRequest>,
     ) -> Result<Response<pb::PutRealmResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let pb::PutRealmRequest {
             realm,
             if_revision,
@@ -48,7 +48,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::GetRealmRequest>,
     ) -> Result<Response<pb::GetRealmResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let pb::GetRealmRequest { realm_id } = request.into_inner();
         let mut bad = Violations::default();
         let id = bad.check("realm_id", RealmId::parse(&realm_id));
@@ -64,7 +64,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::ListRealmsRequest>,
     ) -> Result<Response<pb::ListRealmsResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let pb::ListRealmsRequest {
             page_size,
             page_token,
@@ -93,7 +93,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::DeleteRealmRequest>,
     ) -> Result<Response<pb::DeleteRealmResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let pb::DeleteRealmRequest {
             realm_id,
             if_revision,
@@ -116,7 +116,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::PutPartnerRequest>,
     ) -> Result<Response<pb::PutPartnerResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let pb::PutPartnerRequest {
             partner,
             if_revision,
@@ -136,7 +136,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::GetPartnerRequest>,
     ) -> Result<Response<pb::GetPartnerResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let pb::GetPartnerRequest { realm, partner } = request.into_inner();
         let (realm, partner) = parse_in_realm(&realm, "partner", &partner, PartnerId::parse)?;
         let read = self
@@ -154,7 +154,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::ListPartnersRequest>,
     ) -> Result<Response<pb::ListPartnersResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let mut asked = request.into_inner();
         let page_token = std::mem::take(&mut asked.page_token);
         let page_size = std::mem::take(&mut asked.page_size);
@@ -191,7 +191,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::DeletePartnerRequest>,
     ) -> Result<Response<pb::DeletePartnerResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let pb::DeletePartnerRequest {
             realm,
             partner,
@@ -215,7 +215,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::PutProjectRequest>,
     ) -> Result<Response<pb::PutProjectResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let pb::PutProjectRequest {
             project,
             if_revision,
@@ -235,7 +235,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::ListProjectsRequest>,
     ) -> Result<Response<pb::ListProjectsResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let mut asked = request.into_inner();
         let page_token = std::mem::take(&mut asked.page_token);
         let page_size = std::mem::take(&mut asked.page_size);
@@ -274,7 +274,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::DeleteProjectRequest>,
     ) -> Result<Response<pb::DeleteProjectResponse>, Status> {
-        let caller = self.admin.callers.caller(&request)?;
+        let caller = callers::caller(&self.admin.callers, &request)?;
         let pb::DeleteProjectRequest {
             realm,
             project,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::fields;
+use super::{fields, gateway_fields};
 use crate::authority::Refusal;
 use crate::domain::access::Scope;
 use crate::domain::ids::{EnvironmentName, PartnerId, Prefix, ProjectId, RealmId, ScopeName, Tag};
@@ -46,6 +46,9 @@ pub(super) fn parse_realm(realm: Option<pb::Realm>, wait: i32) -> Result<Realm, 
         levels,
         max_cache,
         max_lifetime,
+        credentials,
+        routes,
+        denials,
         revision: _,
         create_time: _,
     } = realm;
@@ -63,6 +66,9 @@ pub(super) fn parse_realm(realm: Option<pb::Realm>, wait: i32) -> Result<Realm, 
     let levels = parse_levels(&mut bad, levels);
     let max_cache = fields::span(&mut bad, "realm.max_cache", max_cache);
     let max_lifetime = fields::span(&mut bad, "realm.max_lifetime", max_lifetime);
+    let credentials = gateway_fields::parse_credentials(&mut bad, credentials);
+    let routes = gateway_fields::parse_routes(&mut bad, routes);
+    let denials = gateway_fields::parse_denials(&mut bad, denials);
     let realm = id
         .zip(prefix)
         .zip(unscoped_keys)
@@ -76,6 +82,9 @@ pub(super) fn parse_realm(realm: Option<pb::Realm>, wait: i32) -> Result<Realm, 
             levels,
             max_cache,
             max_lifetime: Some(max_lifetime).filter(|span| !span.is_zero()),
+            credentials,
+            routes,
+            denials,
         });
     // Only of a whole realm can it be said whether it holds together.
     if let Some(realm) = realm.as_ref().filter(|_| bad.is_empty()) {

@@ -1,4 +1,6 @@
-//! What is served over HTTP/1.1: the probes.
+//! What is served over HTTP/1.1: the probes, and the desk for gateways that speak HTTP.
+
+mod forward_auth;
 
 use axum::Router;
 use axum::extract::State;
@@ -6,14 +8,19 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::sync::watch;
 
+pub use forward_auth::GatewayKind;
+
+use crate::config::GatewayArgs;
+use crate::gateway::Desk;
 use crate::readiness::Readiness;
 
 /// `/livez` answers for as long as the process does; `/readyz` only while requests should come here, and says why not.
-pub fn router(readiness: watch::Receiver<Readiness>) -> Router {
+pub fn router(readiness: watch::Receiver<Readiness>, desk: Desk, gateway: GatewayArgs) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(readiness)
+        .merge(forward_auth::router(desk, gateway))
 }
 
 async fn ready(State(readiness): State<watch::Receiver<Readiness>>) -> (StatusCode, String) {

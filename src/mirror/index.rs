@@ -17,6 +17,7 @@ use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, Prefix, ProjectId, R
 use crate::domain::key::{LevelKind, admits};
 use crate::domain::partner::{Partner, Project};
 use crate::domain::realm::{Environment, Realm};
+use crate::domain::route::RouteTable;
 use crate::domain::time::{Expiry, Timestamp};
 use crate::store::{self, StoredKey, StoredSecret};
 
@@ -41,6 +42,8 @@ pub struct MirroredRealm {
     pub definition: Realm,
     /// Its scopes.
     pub ladder: Ladder,
+    /// Its routes.
+    pub routes: RouteTable,
     /// One for each environment.
     homes: Vec<Arc<Home>>,
     members: Arc<Members>,
@@ -287,8 +290,10 @@ impl Index {
     pub(crate) fn put_realm(&self, definition: Realm) {
         let mut realms = self.realms().as_ref().clone();
         let before = realms.by_id.get(&definition.id);
+        let ladder = Ladder::new(&definition.scopes, before.map(|realm| &realm.ladder));
         let realm = MirroredRealm {
-            ladder: Ladder::new(&definition.scopes, before.map(|realm| &realm.ladder)),
+            routes: RouteTable::new(&definition.routes, &ladder),
+            ladder,
             homes: homes(&definition),
             members: before.map_or_else(Arc::default, |realm| Arc::clone(&realm.members)),
             definition,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
 use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::service::Service;
@@ -86,8 +87,10 @@ impl Accepted {
         let calls = self.life.calls.clone();
         let socket = Socket::new(self.stream, first, Arc::clone(&calls.allowance));
         let router = TowerToHyperService::new(router);
-        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+        let peer = self.remote.ip();
+        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             calls.allowance.call();
+            request.extensions_mut().insert(ConnectInfo(peer));
             calls.tasks.track_future(router.call(request))
         });
         let connection =

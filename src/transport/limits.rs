@@ -86,9 +86,10 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 /// the ten or fifteen seconds between two probes.
 const HTTP1_HEADERS: Duration = Duration::from_secs(30);
 
-/// How many headers a request over HTTP/1.1 may have, and how large they may be together.
-const HTTP1_MAX_HEADERS: usize = 64;
-const HTTP1_MAX_BUFFER: usize = 16 * 1024;
+/// How many headers a request over HTTP/1.1 may have, and how large they may be together. Gateways hand over all of their
+/// clients' headers, of which nginx takes 32 KiB by itself.
+const HTTP1_MAX_HEADERS: usize = 256;
+const HTTP1_MAX_BUFFER: usize = 64 * 1024;
 
 /// HTTP/2 as gRPC is served over it.
 pub(super) fn http2<E>(

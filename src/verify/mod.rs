@@ -40,6 +40,8 @@ pub enum Target<'q> {
     Partner,
     /// This project.
     Project(&'q str),
+    /// This project, in a way that only a partner key may.
+    ProjectByPartner(&'q str),
     /// The project that the key is bound to.
     OwnProject,
     /// What either level may do.
@@ -96,7 +98,13 @@ pub fn decide<'k>(
     };
     let missing = missing(question, key);
     Ok(Decision {
-        verdict: judge(question, key, secret, missing, now),
+        verdict: judge(&Case {
+            question,
+            key,
+            secret,
+            missing,
+            now,
+        }),
         proven: Some((key, secret)),
         missing,
     })
@@ -148,35 +156,72 @@ fn missing(question: &Question<'_>, key: &KeyFacts) -> ScopeSet {
     }
 }
 
-/// The first reason against a proven key, in the order that the contract lays down.
-fn judge(
-    question: &Question<'_>,
-    key: &KeyFacts,
-    secret: &StoredSecret,
+/// A proven key and what is asked of it.
+struct Case<'c> {
+    question: &'c Question<'c>,
+    key: &'c KeyFacts,
+    secret: &'c StoredSecret,
     missing: ScopeSet,
     now: Timestamp,
-) -> Verdict {
-    if key.revoked {
-        Verdict::Revoked
-    } else if key.disabled {
-        Verdict::Disabled
-    } else if key.expires_at.is_over(now) || secret.expires_at.is_over(now) {
-        Verdict::Expired
-    } else if key.environment() != question.environment {
-        Verdict::EnvironmentMismatch
-    } else if !question.partner.is_empty() && key.partner.id.as_str() != question.partner {
-        Verdict::PartnerMismatch
-    } else if key.partner.is_suspended() {
-        Verdict::PartnerSuspended
-    } else if !reaches(key, question) {
-        Verdict::ProjectMismatch
-    } else if !key.admits(question.client) {
-        Verdict::AddressDenied
-    } else if !missing.is_empty() {
-        Verdict::ScopeMissing
-    } else {
-        Verdict::Allowed
-    }
+}
+
+/// Whether something speaks against a key.
+type Objection = fn(&Case<'_>) -> bool;
+
+/// What can speak against a proven key, in the order that the contract lays down.
+const OBJECTIONS: [(Verdict, Objection); 9] = [
+    (Verdict::Revoked, |case| case.key.revoked),
+    (Verdict::Disabled, |case| case.key.disabled),
+    (Verdict::Expired, |case| {
+        case.key.expires_at.is_over(case.now) || case.secret.expires_at.is_over(case.now)
+    }),
+    (Verdict::EnvironmentMismatch, |case| {
+        case.key.environment() != case.question.environment
+    }),
+    (Verdict::PartnerMismatch, |case| {
+        let named = case.question.partner;
+        !named.is_empty() && case.key.partner.id.as_str() != named
+    }),
+    (Verdict::PartnerSuspended, |case| {
+        case.key.partner.is_suspended()
+    }),
+    (Verdict::ProjectMismatch, |case| {
+        !reaches(case.key, case.question)
+    }),
+    (Verdict::AddressDenied, |case| {
+        !case.key.admits(case.question.client)
+    }),
+    (Verdict::ScopeMissing, |case| !case.missing.is_empty()),
+];
+
+/// The first reason against a proven key.
+fn judge(case: &Case<'_>) -> Verdict {
+    OBJECTIONS
+        .iter()
+        .find(|(_, speaks_against)| speaks_against(case))
+        .map_or(Verdict::Allowed, |(verdict, _)| *verdict)
+}
+
+/// Everything that could speak against the key that a decision proved, and whether it does. For people who want to know why.
+pub fn objections(
+    question: &Question<'_>,
+    decision: &Decision<'_>,
+    now: Timestamp,
+) -> Vec<(Verdict, bool)> {
+    let Some((key, secret)) = decision.proven else {
+        return Vec::new();
+    };
+    let case = Case {
+        question,
+        key,
+        secret,
+        missing: decision.missing,
+        now,
+    };
+    OBJECTIONS
+        .iter()
+        .map(|(verdict, speaks_against)| (*verdict, speaks_against(&case)))
+        .collect()
 }
 
 /// Whether the key's level and project reach what the request touches.
@@ -187,6 +232,9 @@ fn reaches(key: &KeyFacts, question: &Question<'_>) -> bool {
         (Target::Project(wanted), bound) => {
             bound.as_ref().is_none_or(|bound| bound.as_str() == wanted)
                 && question.realm.owns(&key.partner.id, wanted)
+        }
+        (Target::ProjectByPartner(wanted), bound) => {
+            bound.is_none() && question.realm.owns(&key.partner.id, wanted)
         }
     }
 }

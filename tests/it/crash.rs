@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use claviger::domain::clock::Clock;
@@ -80,7 +80,7 @@ on_both_engines! {
         program.api().make_demo().await;
         for cycle in 0..cycles {
             let writers = Writers::start(&program.api(), cycle);
-            tokio::time::sleep(moment(cycle)).await;
+            writers.moment(cycle).await;
             program.kill();
             let touched = writers.finish(&mut journal).await;
             program = Program::serve(&place, &flags);
@@ -107,7 +107,7 @@ async fn nothing_acknowledged_is_lost_when_the_database_crashes_at_any_moment() 
     let mut journal = Journal::default();
     for cycle in 0..cycles {
         let writers = Writers::start(&api, cycle);
-        tokio::time::sleep(moment(cycle)).await;
+        writers.moment(cycle).await;
         cluster.crash();
         assert_eq!(
             api.verdict(&first).await,
@@ -155,28 +155,39 @@ async fn nothing_acknowledged_is_lost_when_the_database_crashes_at_any_moment() 
     service.stop().await;
 }
 
-/// Some cycles end while the first keys are made, others in full swing.
-fn moment(cycle: usize) -> Duration {
-    Duration::from_micros(1_000 + (cycle as u64 * 79_193) % 250_000)
-}
-
 /// Clients that change things until they are hindered, or told to stop.
 struct Writers {
     writing: Vec<JoinHandle<Journal>>,
     stop: Arc<AtomicBool>,
+    /// How many changes were answered.
+    answered: Arc<AtomicUsize>,
 }
 
 impl Writers {
     fn start(api: &Api, cycle: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicUsize::new(0));
         let write = |writer| {
             let seed = cycle * WRITERS + writer;
-            tokio::spawn(write(api.clone(), seed, Arc::clone(&stop)))
+            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+            tokio::spawn(write(api.clone(), seed, stop, answered))
         };
         Self {
             writing: (0..WRITERS).map(write).collect(),
             stop,
+            answered,
         }
+    }
+
+    /// Waits for the moment at which this cycle is to end: some while the first keys are made, others in full swing. It is
+    /// told by the answers, since a machine may be slow, and by a little time on top, so that it falls anywhere between two.
+    async fn moment(&self, cycle: usize) {
+        let answers = [0, 3, 11, 29][cycle % 4];
+        eventually("enough changes are answered", async || {
+            (self.answered.load(Ordering::Relaxed) >= answers).then_some(())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_micros((cycle as u64 * 79_193) % 20_000)).await;
     }
 
     /// Waits until all have stopped, and notes what they know; answers with the keys that they touched.
@@ -198,7 +209,12 @@ impl Writers {
 }
 
 /// Issues, revokes and deletes until it is not answered or told to stop; answers with what it knows.
-async fn write(mut api: Api, seed: usize, stop: Arc<AtomicBool>) -> Journal {
+async fn write(
+    mut api: Api,
+    seed: usize,
+    stop: Arc<AtomicBool>,
+    answers: Arc<AtomicUsize>,
+) -> Journal {
     let mut journal = Journal::default();
     for step in seed.. {
         if stop.load(Ordering::Relaxed) {
@@ -211,6 +227,7 @@ async fn write(mut api: Api, seed: usize, stop: Arc<AtomicBool>) -> Journal {
                 break;
             }
         };
+        answers.fetch_add(1, Ordering::Relaxed);
         let id = issued.key.unwrap().id;
         let mut known = Known {
             text: issued.plain_key,
@@ -236,6 +253,7 @@ async fn write(mut api: Api, seed: usize, stop: Arc<AtomicBool>) -> Journal {
         if !answered {
             break;
         }
+        answers.fetch_add(1, Ordering::Relaxed);
     }
     journal
 }

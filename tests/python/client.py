@@ -1351,6 +1351,26 @@ def a_partners_key_with_the_admin_scope_governs_the_keys_beside_it(world: World)
     project.refused("IssueKey", Code.UNAUTHENTICATED, **request(project="beta"))
 
 
+@check
+def a_question_is_explained_check_by_check(world: World):
+    issued = world.issue(scopes=["read"])
+    question = world.question(issued.text, scopes=["admin"])
+    answer = world.operator.call("Explain", verify=question)
+    same(world.verdict(answer), "VERDICT_SCOPE_MISSING", "the verdict that is explained")
+    same(answer.decided_by, "scope_missing", "what decided")
+    same(answer.allowed, False, "whether it is let through")
+    same(list(answer.missing_scopes), ["admin"], "what is missing")
+    outcomes = {check.name: check.outcome for check in answer.checks}
+    same(outcomes["revoked"], 1, "a check that passed")
+    same(outcomes["scope_missing"], 2, "the check that failed")
+    # The realm names no routes, so a whole request is let through to none.
+    http = {"realm": world.realm, "environment": "production", "method": "GET", "target": "/v1/things"}
+    answer = world.operator.call("Explain", http=http)
+    same((answer.allowed, answer.http_status), (False, 401), "a request without a key")
+    gateway = world.operator.with_key(world.key_of_the_authority("verify").text)
+    gateway.refused("Explain", Code.PERMISSION_DENIED, verify=question)
+
+
 # ---- bad input -------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,213 @@
+//! What becomes of a request that a gateway hands over whole: the realm says where its key stands and what its route needs,
+//! and the key is decided upon as always.
+//!
+//! Nothing that a client sends can bring about anything but an answer; only a realm that is set up wrongly, or a server that
+//! cannot tell, is an error.
+
+mod answer;
+mod desk;
+
+use std::net::IpAddr;
+
+pub use answer::{Answer, IDENTITY_HEADERS, Told};
+pub use desk::{Desk, NoAnswer, Place};
+
+use crate::domain::access::ScopeSet;
+use crate::domain::credential::{Malformed, Presented};
+use crate::domain::denial::DenialClass;
+use crate::domain::path::{CanonicalPath, NotCanonical};
+use crate::domain::realm::Environment;
+use crate::domain::route::{Matched, Reach};
+use crate::domain::time::Timestamp;
+use crate::domain::verdict::Verdict;
+use crate::hashing::Peppers;
+use crate::mirror::{KeyFacts, MirroredRealm, View};
+use crate::verify::{Question, Target, Undecided, decide};
+
+/// A request as the gateway got it.
+pub struct GatewayRequest<'r> {
+    /// Its method.
+    pub method: &'r str,
+    /// Its target: the path, and perhaps a query.
+    pub target: &'r str,
+    /// Its headers, names in lower case, one entry for each time that one stands there.
+    pub headers: &'r [(&'r str, &'r [u8])],
+    /// Where it comes from, as the gateway saw it.
+    pub client: Option<IpAddr>,
+}
+
+/// The address of the end client. `direct` is the other end of the connection that the gateway has; with trusted hops it stands
+/// as many places from the end of `x-forwarded-for`, whatever stands there: to guess who added what would let a client choose.
+/// Whoever is not told of in that way has no address here, which no key that is bound to addresses admits.
+pub fn client_of(
+    direct: Option<IpAddr>,
+    headers: &[(&str, &[u8])],
+    trusted_hops: usize,
+) -> Option<IpAddr> {
+    if trusted_hops == 0 {
+        return direct;
+    }
+    let mut hops: Vec<&str> = Vec::new();
+    for (name, value) in headers {
+        if *name == "x-forwarded-for" {
+            hops.extend(std::str::from_utf8(value).ok()?.split(',').map(str::trim));
+        }
+    }
+    let place = hops.len().checked_sub(trusted_hops)?;
+    hops.get(place)?.parse().ok()
+}
+
+/// What is said of a request.
+pub enum Ruling<'k> {
+    /// It is let through.
+    Allowed {
+        /// The key that it came with; none on a public route.
+        key: Option<&'k KeyFacts>,
+    },
+    /// It is not.
+    Denied {
+        /// In HTTP's words.
+        class: DenialClass,
+        /// In ours.
+        reason: Reason,
+    },
+}
+
+/// Why a request is not let through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The verdict on its key.
+    Verdict(Verdict),
+    /// The key is good, but no rule names such a request.
+    NoRoute,
+}
+
+/// How a ruling came about, for people who want to know why.
+pub struct Grounds<'g> {
+    /// The path, if everybody reads it alike.
+    pub path: Result<CanonicalPath<'g>, NotCanonical>,
+    /// The rule that counts, if one names the request.
+    pub matched: Option<Matched<'g, 'g>>,
+    /// What the request says of itself.
+    pub presented: Result<Presented<'g>, Malformed>,
+}
+
+/// Looks at a request by its realm's rules.
+pub fn look<'g>(realm: &'g MirroredRealm, request: &GatewayRequest<'g>) -> Grounds<'g> {
+    let path = CanonicalPath::of_target(request.target);
+    let headers = request.headers.iter().copied();
+    let credentials = &realm.definition.credentials;
+    let presented = if request
+        .headers
+        .iter()
+        .any(|(name, _)| is_disguised(realm, name))
+    {
+        Err(Malformed)
+    } else {
+        credentials.read(headers)
+    };
+    Grounds {
+        matched: path
+            .ok()
+            .and_then(|path| realm.routes.find(request.method, path)),
+        path,
+        presented,
+    }
+}
+
+/// Whether a header would be taken for one of ours, or for one that carries a key, by servers that read `_` like `-` (CGI and
+/// its heirs), though gateways do not.
+fn is_disguised(realm: &MirroredRealm, name: &str) -> bool {
+    if !name.contains('_') {
+        return false;
+    }
+    let read = name.replace('_', "-");
+    let mut carriers = realm.definition.credentials.names();
+    read.starts_with("x-claviger-") || carriers.any(|carrier| carrier.as_str() == read)
+}
+
+/// Rules on a request.
+pub fn rule<'k>(
+    view: &'k View<'_>,
+    realm: &MirroredRealm,
+    environment: &Environment,
+    request: &GatewayRequest<'_>,
+    peppers: &Peppers,
+    now: Timestamp,
+) -> Result<Ruling<'k>, Undecided> {
+    let grounds = look(realm, request);
+    let denied = |verdict| Ruling::Denied {
+        class: DenialClass::of(verdict).unwrap_or(DenialClass::Forbidden),
+        reason: Reason::Verdict(verdict),
+    };
+    let Ok(presented) = grounds.presented else {
+        return Ok(denied(Verdict::Malformed));
+    };
+    if let Some(Matched { wanted: None, .. }) = grounds.matched {
+        return Ok(Ruling::Allowed { key: None });
+    }
+    let decision = ask(
+        &grounds,
+        presented,
+        realm,
+        environment,
+        request.client,
+        |question| decide(question, view, peppers, now),
+    )?;
+    Ok(match (DenialClass::of(decision.verdict), decision.proven) {
+        (Some(DenialClass::Unauthenticated), _) => denied(decision.verdict),
+        // Who is not known learns nothing about routes; who is, that there is none.
+        _ if grounds.matched.is_none() => Ruling::Denied {
+            class: DenialClass::Forbidden,
+            reason: Reason::NoRoute,
+        },
+        (None, Some((key, _))) => Ruling::Allowed { key: Some(key) },
+        _ => denied(decision.verdict),
+    })
+}
+
+/// Asks the question that a request comes to. Without a route it is about the key alone.
+pub fn ask<T>(
+    grounds: &Grounds<'_>,
+    presented: Presented<'_>,
+    realm: &MirroredRealm,
+    environment: &Environment,
+    client: Option<IpAddr>,
+    answer: impl FnOnce(&Question<'_>) -> T,
+) -> T {
+    let wanted = grounds.matched.as_ref().and_then(|matched| matched.wanted);
+    let reach = wanted.map_or(&Reach::Any, |wanted| &wanted.reach);
+    let named = grounds
+        .matched
+        .as_ref()
+        .zip(reach.parameter())
+        .and_then(|(matched, parameter)| matched.parameter(parameter))
+        // No project has an empty name.
+        .unwrap_or_default();
+    answer(&Question {
+        text: presented.key,
+        realm,
+        environment: &environment.name,
+        target: match reach {
+            Reach::Partner => Target::Partner,
+            Reach::Project(_) => Target::Project(named),
+            Reach::ProjectByPartner(_) => Target::ProjectByPartner(named),
+            Reach::OwnProject => Target::OwnProject,
+            Reach::Any => Target::Any,
+        },
+        partner: presented.partner,
+        scopes: wanted.map_or_else(ScopeSet::default, |wanted| wanted.scopes),
+        any_scopes: wanted.map_or_else(ScopeSet::default, |wanted| wanted.any_scopes),
+        client,
+    })
+}
+
+impl Reason {
+    /// Its name, for bodies and for logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoRoute => "NO_ROUTE",
+            Self::Verdict(verdict) => verdict.as_str(),
+        }
+    }
+}

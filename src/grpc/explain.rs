@@ -1,0 +1,285 @@
+//! `KeyVerify.Explain`: every check of a question, for people who want to know why.
+//!
+//! It makes no decision of its own: it asks for the very same one, and then for all that could have spoken against it.
+
+use tonic::Status;
+
+use super::callers::client_ip;
+use super::key_verify::{question, undecided, verdict, verified_key};
+use super::{convert, status};
+use crate::domain::denial::DenialClass;
+use crate::domain::key_text;
+use crate::domain::route::Method;
+use crate::domain::time::Timestamp;
+use crate::domain::verdict::Verdict;
+use crate::domain::violation::Violations;
+use crate::gateway::{self, GatewayRequest, Grounds};
+use crate::hashing::Peppers;
+use crate::mirror::{MirroredRealm, View};
+use crate::pb::claviger::v1 as pb;
+use crate::verify::{Question, decide, objections};
+use pb::CheckOutcome::{Failed, Passed, Skipped};
+
+pub(super) fn explain(
+    view: &View<'_>,
+    peppers: &Peppers,
+    now: Timestamp,
+    request: &pb::ExplainRequest,
+) -> Result<pb::ExplainResponse, Status> {
+    use pb::explain_request::Question::{Http, Verify};
+    match &request.question {
+        Some(Verify(asked)) => {
+            let question = question(view, asked)?;
+            explain_question(view, peppers, now, &question, Vec::new())
+        }
+        Some(Http(asked)) => explain_http(view, peppers, now, asked),
+        None => {
+            let mut bad = Violations::default();
+            bad.add("question", "is required: verify or http");
+            bad.finish(None).map_err(|bad| status::invalid(&bad))
+        }
+    }
+}
+
+/// The checks of a question, after those of how it came about.
+fn explain_question(
+    view: &View<'_>,
+    peppers: &Peppers,
+    now: Timestamp,
+    question: &Question<'_>,
+    mut checks: Vec<pb::Check>,
+) -> Result<pb::ExplainResponse, Status> {
+    let decision = decide(question, view, peppers, now).map_err(undecided)?;
+    checks.push(form(question, decision.verdict));
+    checks.push(match decision.verdict {
+        Verdict::Malformed => check("secret", Skipped, ""),
+        Verdict::Unknown => check("secret", Failed, "there is no such key in this realm"),
+        _ => check("secret", Passed, "the key is known, and its secret right"),
+    });
+    checks.extend(objections(question, &decision, now).into_iter().map(
+        |(verdict, speaks_against)| {
+            let outcome = if speaks_against { Failed } else { Passed };
+            let name = verdict.as_str().trim_start_matches("VERDICT_");
+            check(&name.to_lowercase(), outcome, "")
+        },
+    ));
+    let is_allowed = decision.verdict == Verdict::Allowed;
+    let realm = question.realm;
+    Ok(pb::ExplainResponse {
+        verdict: verdict(decision.verdict).into(),
+        allowed: is_allowed && decider(&checks).is_empty(),
+        http_status: http_status(realm, DenialClass::of(decision.verdict)),
+        decided_by: decider(&checks),
+        checks,
+        route: String::new(),
+        key: decision.proven.map(|(key, _)| verified_key(key, realm)),
+        missing_scopes: convert::words(realm.ladder.names(decision.missing)),
+        revision: view.revision().as_u64(),
+    })
+}
+
+fn explain_http(
+    view: &View<'_>,
+    peppers: &Peppers,
+    now: Timestamp,
+    asked: &pb::HttpQuestion,
+) -> Result<pb::ExplainResponse, Status> {
+    let pb::HttpQuestion {
+        realm,
+        environment,
+        method,
+        target,
+        headers,
+        client_ip: client,
+    } = asked;
+    let mut bad = Violations::default();
+    let realm = bad.check(
+        "http.realm",
+        view.realm(realm).ok_or("is not a realm of this authority"),
+    );
+    let environment = realm.and_then(|realm| {
+        let found = realm.definition.environment_or_only(environment);
+        bad.check("http.environment", found)
+    });
+    let client = bad.check("http.client_ip", client_ip(client)).flatten();
+    let (realm, environment) = bad
+        .finish(realm.zip(environment))
+        .map_err(|bad| status::invalid(&bad))?;
+
+    let names: Vec<_> = headers
+        .iter()
+        .map(|header| header.name.to_ascii_lowercase())
+        .collect();
+    let headers: Vec<_> = names
+        .iter()
+        .zip(headers)
+        .map(|(name, header)| (name.as_str(), header.value.as_bytes()))
+        .collect();
+    let request = GatewayRequest {
+        method,
+        target,
+        headers: &headers,
+        client,
+    };
+    let grounds = gateway::look(realm, &request);
+    let checks = checks_of(&grounds);
+    let route = route(realm, &grounds);
+    let is_public = grounds
+        .matched
+        .as_ref()
+        .is_some_and(|matched| matched.wanted.is_none());
+    let answer = match grounds.presented {
+        Ok(presented) if !is_public => gateway::ask(
+            &grounds,
+            presented,
+            realm,
+            environment,
+            client,
+            |question| explain_question(view, peppers, now, question, checks),
+        )?,
+        presented => without_a_key(view, realm, presented.is_ok(), checks),
+    };
+    Ok(pb::ExplainResponse {
+        route,
+        ..of_route(realm, &grounds, answer)
+    })
+}
+
+/// Who is known and asks for what no rule names is not let through, whatever its key is good for; who is not known hears of
+/// its key first.
+fn of_route(
+    realm: &MirroredRealm,
+    grounds: &Grounds<'_>,
+    answer: pb::ExplainResponse,
+) -> pb::ExplainResponse {
+    if grounds.matched.is_some() || answer.key.is_none() {
+        return answer;
+    }
+    pb::ExplainResponse {
+        allowed: false,
+        http_status: http_status(realm, Some(DenialClass::Forbidden)),
+        ..answer
+    }
+}
+
+/// No key is looked at: the route is public, or the request does not say who it is.
+fn without_a_key(
+    view: &View<'_>,
+    realm: &MirroredRealm,
+    is_public: bool,
+    mut checks: Vec<pb::Check>,
+) -> pb::ExplainResponse {
+    checks.push(check("form", Skipped, ""));
+    checks.push(check("secret", Skipped, ""));
+    let denied = (!is_public).then_some(Verdict::Malformed);
+    pb::ExplainResponse {
+        verdict: denied.map_or(pb::Verdict::Unspecified, verdict).into(),
+        allowed: is_public,
+        http_status: http_status(realm, denied.and_then(DenialClass::of)),
+        decided_by: decider(&checks),
+        checks,
+        revision: view.revision().as_u64(),
+        ..pb::ExplainResponse::default()
+    }
+}
+
+/// How a request came to its question.
+fn checks_of(grounds: &Grounds<'_>) -> Vec<pb::Check> {
+    let path = match grounds.path {
+        Ok(_) => check("path", Passed, "everybody reads it alike"),
+        Err(why) => check("path", Failed, why.as_str()),
+    };
+    let route = match (&grounds.path, &grounds.matched) {
+        (Err(_), _) => check("route", Skipped, ""),
+        (Ok(_), Some(matched)) => check(
+            "route",
+            Passed,
+            &format!("routes[{}] counts", matched.place),
+        ),
+        (Ok(_), None) => check("route", Failed, "no rule names this method and path"),
+    };
+    let credentials = match grounds.presented {
+        Ok(presented) if presented.key.is_empty() => {
+            check("credentials", Passed, "there is no key where one may stand")
+        }
+        Ok(_) => check("credentials", Passed, "it says who it is in one way"),
+        Err(_) => check(
+            "credentials",
+            Failed,
+            "it does not say who it is in the one way in which it may",
+        ),
+    };
+    vec![path, route, credentials]
+}
+
+fn route(realm: &MirroredRealm, grounds: &Grounds<'_>) -> String {
+    let Some(matched) = &grounds.matched else {
+        return String::new();
+    };
+    let Some(route) = realm.definition.routes.get(matched.place) else {
+        return String::new();
+    };
+    let methods: Vec<_> = route.methods.iter().map(Method::as_str).collect();
+    let methods = if methods.is_empty() {
+        "any method".to_owned()
+    } else {
+        methods.join("|")
+    };
+    format!(
+        "routes[{}] {methods} {}",
+        matched.place,
+        route.path.as_str()
+    )
+}
+
+fn form(question: &Question<'_>, verdict: Verdict) -> pb::Check {
+    if question.text.is_empty() {
+        return check("form", Failed, "there is no key");
+    }
+    if verdict != Verdict::Malformed {
+        return check("form", Passed, "");
+    }
+    let why = match key_text::parse(question.text) {
+        Err(why) => why.as_str(),
+        Ok(_) => "it cannot be a key",
+    };
+    check("form", Failed, why)
+}
+
+fn check(name: &str, outcome: pb::CheckOutcome, detail: &str) -> pb::Check {
+    pb::Check {
+        name: name.to_owned(),
+        outcome: outcome.into(),
+        detail: detail.to_owned(),
+    }
+}
+
+/// The check that decided. What is wrong with a key comes before what is wrong with the route.
+fn decider(checks: &[pb::Check]) -> String {
+    let failed = |name: Option<&str>| {
+        let mut failed = checks.iter().filter(|check| check.outcome() == Failed);
+        failed.find(|check| name.is_none_or(|name| check.name == name))
+    };
+    let about_the_key = [
+        "credentials",
+        "form",
+        "secret",
+        "revoked",
+        "disabled",
+        "expired",
+        "environment_mismatch",
+        "partner_mismatch",
+    ];
+    about_the_key
+        .into_iter()
+        .find_map(|name| failed(Some(name)))
+        .or_else(|| failed(None))
+        .map_or_else(String::new, |check| check.name.clone())
+}
+
+fn http_status(realm: &MirroredRealm, class: Option<DenialClass>) -> u32 {
+    class.map_or(200, |class| {
+        let told = realm.definition.denials.get(&class);
+        told.map_or(class.status(), |told| told.status).into()
+    })
+}

@@ -1,0 +1,223 @@
+//! `envoy.service.auth.v3.Authorization`: Envoy asks about a whole request.
+//!
+//! Two things about Envoy decide how this is written: a `CheckResponse` without a status lets the request through, so one is
+//! set wherever a response is made; and "cannot tell" is a gRPC error, which leaves it to the operator's
+//! `failure_mode_allow`.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use envoy_types::pb::envoy::config::core::v3::address::Address;
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
+use envoy_types::pb::envoy::service::auth::v3::authorization_server::Authorization;
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use envoy_types::pb::envoy::service::auth::v3::{
+    AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse,
+};
+use envoy_types::pb::envoy::r#type::v3::HttpStatus;
+use envoy_types::pb::google::rpc;
+use tonic::{Code, Request, Response, Status};
+
+use super::callers::{bearer_of, peer};
+use super::key_verify::undecided;
+use super::status;
+use crate::domain::denial::DenialClass;
+use crate::domain::violation::Violations;
+use crate::gateway::{Answer, Desk, GatewayRequest, NoAnswer, Place, client_of};
+
+/// Envoy's desk.
+pub struct ExtAuthzService {
+    desk: Desk,
+}
+
+impl ExtAuthzService {
+    /// Answers at this desk.
+    pub fn new(desk: Desk) -> Self {
+        Self { desk }
+    }
+}
+
+#[tonic::async_trait]
+impl Authorization for ExtAuthzService {
+    async fn check(
+        &self,
+        request: Request<CheckRequest>,
+    ) -> Result<Response<CheckResponse>, Status> {
+        let gateway = bearer_of(request.metadata())?;
+        let attributes = request.get_ref().attributes.as_ref();
+        let attributes = attributes.ok_or_else(|| missing("attributes"))?;
+        let http = attributes
+            .request
+            .as_ref()
+            .and_then(|request| request.http.as_ref())
+            .ok_or_else(|| missing("attributes.request.http"))?;
+        let configured = |name: &str| {
+            let value = attributes.context_extensions.get(name);
+            value.map_or("", String::as_str)
+        };
+        let headers = headers(http);
+        let asked = GatewayRequest {
+            method: &http.method,
+            target: &http.path,
+            headers: &headers,
+            client: client_of(
+                source(attributes),
+                &headers,
+                trusted_hops(configured("trusted_hops"))?,
+            ),
+        };
+        let place = Place {
+            realm: configured("realm"),
+            environment: configured("environment"),
+        };
+        let answer = self
+            .desk
+            .answer(gateway, peer(&request), place, &asked)
+            .map_err(no_answer)?;
+        Ok(Response::new(response(answer)))
+    }
+}
+
+/// The headers, one entry for each time that one stands there, as far as Envoy tells: in its plain form it joins them.
+fn headers(http: &HttpRequest) -> Vec<(&str, &[u8])> {
+    if let Some(map) = &http.header_map {
+        return map
+            .headers
+            .iter()
+            .map(
+                |HeaderValue {
+                     key,
+                     value,
+                     raw_value,
+                 }| {
+                    let value = if raw_value.is_empty() {
+                        value.as_bytes()
+                    } else {
+                        raw_value
+                    };
+                    (key.as_str(), value)
+                },
+            )
+            .collect();
+    }
+    let headers: &HashMap<String, String> = &http.headers;
+    headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_bytes()))
+        .collect()
+}
+
+/// The other end of the connection that Envoy got the request on.
+fn source(attributes: &AttributeContext) -> Option<IpAddr> {
+    let address = attributes
+        .source
+        .as_ref()?
+        .address
+        .as_ref()?
+        .address
+        .as_ref()?;
+    match address {
+        Address::SocketAddress(socket) => socket.address.parse().ok(),
+        _ => None,
+    }
+}
+
+fn trusted_hops(configured: &str) -> Result<usize, Status> {
+    if configured.is_empty() {
+        return Ok(0);
+    }
+    configured.parse().map_err(|_| {
+        let mut bad = Violations::default();
+        bad.add(
+            "attributes.context_extensions.trusted_hops",
+            "must be a number",
+        );
+        refuse(bad)
+    })
+}
+
+fn response(answer: Answer) -> CheckResponse {
+    let (code, http) = match answer {
+        Answer::Allowed { identity, remove } => {
+            let headers = identity
+                .into_iter()
+                .map(|(name, value)| set(name.to_owned(), value));
+            let ok = OkHttpResponse {
+                headers: headers.collect(),
+                headers_to_remove: remove,
+                ..OkHttpResponse::default()
+            };
+            (Code::Ok, HttpResponse::OkResponse(ok))
+        }
+        Answer::Denied { class, told } => {
+            let code = match class {
+                DenialClass::Unauthenticated => Code::Unauthenticated,
+                DenialClass::Forbidden => Code::PermissionDenied,
+                DenialClass::Undecided => Code::Unavailable,
+            };
+            let headers = told
+                .headers
+                .into_iter()
+                .map(|(name, value)| set(name, value));
+            let denied = DeniedHttpResponse {
+                status: Some(HttpStatus {
+                    code: told.status.into(),
+                }),
+                headers: headers.collect(),
+                body: told.body,
+            };
+            (code, HttpResponse::DeniedResponse(denied))
+        }
+    };
+    CheckResponse {
+        status: Some(rpc::Status {
+            code: code.into(),
+            ..rpc::Status::default()
+        }),
+        http_response: Some(http),
+        ..CheckResponse::default()
+    }
+}
+
+/// Puts a header in the place of whatever stood there, even if it is empty.
+fn set(name: String, value: String) -> HeaderValueOption {
+    HeaderValueOption {
+        header: Some(HeaderValue {
+            key: name,
+            value,
+            raw_value: Vec::new(),
+        }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        keep_empty_value: true,
+        ..HeaderValueOption::default()
+    }
+}
+
+fn missing(field: &str) -> Status {
+    let mut bad = Violations::default();
+    bad.add(field, "is required");
+    refuse(bad)
+}
+
+fn refuse(bad: Violations) -> Status {
+    match bad.finish(None::<()>) {
+        Err(violations) => status::invalid(&violations),
+        Ok(()) => status::internal(),
+    }
+}
+
+fn no_answer(reason: NoAnswer) -> Status {
+    let misconfigured = |name: &str, sentence: &str| {
+        let mut bad = Violations::default();
+        bad.add(format!("attributes.context_extensions.{name}"), sentence);
+        refuse(bad)
+    };
+    match reason {
+        NoAnswer::NotLetIn(reason) => reason.into(),
+        NoAnswer::UnknownRealm => misconfigured("realm", "is not a realm of this authority"),
+        NoAnswer::Environment(sentence) => misconfigured("environment", sentence),
+        NoAnswer::Undecided(reason) => undecided(reason),
+    }
+}

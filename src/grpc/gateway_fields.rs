@@ -1,0 +1,320 @@
+//! The part of a realm that gateways go by, between the wire's words and the domain's.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::convert::words;
+use super::fields;
+use crate::domain::credential::{self, Credentials, HeaderName, KeyHeader, Scheme};
+use crate::domain::denial::{self, Denial, DenialClass, Denials};
+use crate::domain::ids::ScopeName;
+use crate::domain::route::{KeyNeed, Method, Need, PathTemplate, Reach, Route};
+use crate::domain::violation::Violations;
+use crate::pb::claviger::v1 as pb;
+
+const MAX_METHODS: usize = 16;
+const MAX_HEADER_VALUE: usize = 512;
+
+pub(super) fn parse_credentials(
+    bad: &mut Violations,
+    credentials: Option<pb::Credentials>,
+) -> Credentials {
+    let pb::Credentials {
+        keys,
+        partner_header,
+    } = credentials.unwrap_or_default();
+    if keys.len() > credential::MAX_HEADERS {
+        bad.add("realm.credentials.keys", "must be 8 at the most");
+    }
+    let keys: Vec<_> = keys
+        .into_iter()
+        .enumerate()
+        .filter_map(|(i, pb::KeyHeader { name, scheme })| {
+            let field = format!("realm.credentials.keys[{i}]");
+            let name = bad.check(format!("{field}.name"), HeaderName::parse(&name));
+            let scheme = fields::optional(bad, &format!("{field}.scheme"), &scheme, Scheme::parse);
+            name.map(|name| KeyHeader { name, scheme })
+        })
+        .collect();
+    let field = "realm.credentials.partner_header";
+    let partner = fields::optional(bad, field, &partner_header, HeaderName::parse);
+    if partner.is_some() && keys.is_empty() {
+        bad.add(field, "needs a header for the key beside it");
+    }
+    Credentials { keys, partner }
+}
+
+pub(super) fn parse_routes(bad: &mut Violations, routes: Vec<pb::Route>) -> Vec<Route> {
+    routes
+        .into_iter()
+        .enumerate()
+        .filter_map(|(i, route)| parse_route(bad, &format!("realm.routes[{i}]"), route))
+        .collect()
+}
+
+fn parse_route(bad: &mut Violations, field: &str, route: pb::Route) -> Option<Route> {
+    let pb::Route {
+        methods,
+        path,
+        target,
+        partner_key,
+        scopes,
+        any_scopes,
+    } = route;
+    if methods.len() > MAX_METHODS {
+        bad.add(format!("{field}.methods"), "must be 16 at the most");
+    }
+    let methods = methods
+        .iter()
+        .enumerate()
+        .filter_map(|(i, method)| bad.check(format!("{field}.methods[{i}]"), Method::parse(method)))
+        .collect();
+    let path = bad.check(format!("{field}.path"), PathTemplate::parse(&path));
+    let scopes = parse_scopes(bad, &format!("{field}.scopes"), &scopes);
+    let any_scopes = parse_scopes(bad, &format!("{field}.any_scopes"), &any_scopes);
+    let reach = parse_reach(bad, field, target, partner_key);
+    if reach.is_none() && !(scopes.is_empty() && any_scopes.is_empty()) {
+        bad.add(format!("{field}.scopes"), "are not asked of a public route");
+    }
+    let need = reach.map_or(Need::Public, |reach| {
+        Need::Key(KeyNeed {
+            reach,
+            scopes,
+            any_scopes,
+        })
+    });
+    path.map(|path| Route {
+        methods,
+        path,
+        need,
+    })
+}
+
+/// What a key must reach; none if none is asked for.
+fn parse_reach(
+    bad: &mut Violations,
+    field: &str,
+    target: Option<pb::route::Target>,
+    partner_key: bool,
+) -> Option<Reach> {
+    use pb::route::Target;
+    let mut refuse = |name: &str, what: &str| bad.add(format!("{field}.{name}"), what);
+    if let Some(Target::Public(false)) = target {
+        refuse("public", "must be true or left out");
+    }
+    if let Some(Target::AnyTarget(false)) = target {
+        refuse("any_target", "must be true or left out");
+    }
+    if let Some(Target::OwnProject(false)) = target {
+        refuse("own_project", "must be true or left out");
+    }
+    if partner_key && !matches!(target, Some(Target::Project(_))) {
+        refuse(
+            "partner_key",
+            "goes with project only: without a target only a partner key will do anyway",
+        );
+    }
+    match target {
+        None => Some(Reach::Partner),
+        Some(Target::Public(_)) => None,
+        Some(Target::AnyTarget(_)) => Some(Reach::Any),
+        Some(Target::OwnProject(_)) => Some(Reach::OwnProject),
+        Some(Target::Project(parameter)) if partner_key => Some(Reach::ProjectByPartner(parameter)),
+        Some(Target::Project(parameter)) => Some(Reach::Project(parameter)),
+    }
+}
+
+fn parse_scopes(bad: &mut Violations, field: &str, scopes: &[String]) -> BTreeSet<ScopeName> {
+    scopes
+        .iter()
+        .enumerate()
+        .filter_map(|(i, scope)| bad.check(format!("{field}[{i}]"), ScopeName::parse(scope)))
+        .collect()
+}
+
+pub(super) fn parse_denials(bad: &mut Violations, denials: Vec<pb::Denial>) -> Denials {
+    let mut told = Denials::new();
+    for (i, denial) in denials.into_iter().enumerate() {
+        let field = format!("realm.denials[{i}]");
+        let pb::Denial {
+            denial_class,
+            status,
+            headers,
+            body,
+        } = denial;
+        let class = bad.check(format!("{field}.denial_class"), parse_class(denial_class));
+        let (statuses, rule) = match class {
+            // An outage must not read as a bad key, nor a bad key as an outage.
+            Some(DenialClass::Undecided) => (500..=599, "must be 500 to 599, or left out"),
+            _ => (400..=499, "must be 400 to 499, or left out"),
+        };
+        if status != 0 && !statuses.contains(&status) {
+            bad.add(format!("{field}.status"), rule);
+        }
+        if body.len() > denial::MAX_BODY {
+            bad.add(format!("{field}.body"), "must be 4,096 bytes at the most");
+        }
+        let headers = parse_headers(bad, &field, headers);
+        let Some(class) = class else { continue };
+        let status = match status {
+            0 => class.status(),
+            status => u16::try_from(status).unwrap_or(class.status()),
+        };
+        let denial = Denial {
+            status,
+            headers,
+            body,
+        };
+        if told.insert(class, denial).is_some() {
+            bad.add(format!("{field}.denial_class"), "stands there twice");
+        }
+    }
+    told
+}
+
+fn parse_class(class: i32) -> Result<DenialClass, &'static str> {
+    match pb::DenialClass::try_from(class) {
+        Ok(pb::DenialClass::Unauthenticated) => Ok(DenialClass::Unauthenticated),
+        Ok(pb::DenialClass::Forbidden) => Ok(DenialClass::Forbidden),
+        Ok(pb::DenialClass::Undecided) => Ok(DenialClass::Undecided),
+        Ok(pb::DenialClass::Unspecified) | Err(_) => Err("must be a class of denials"),
+    }
+}
+
+fn parse_headers(
+    bad: &mut Violations,
+    field: &str,
+    headers: HashMap<String, String>,
+) -> BTreeMap<HeaderName, String> {
+    let field = format!("{field}.headers");
+    if headers.len() > denial::MAX_HEADERS {
+        bad.add(field.as_str(), "must be 16 at the most");
+    }
+    let mut told = BTreeMap::new();
+    for (name, value) in headers {
+        let fits = value.len() <= MAX_HEADER_VALUE
+            && value
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        if !fits {
+            bad.add(
+                field.as_str(),
+                "values must be at most 512 bytes of printable ASCII",
+            );
+        }
+        let Some(name) = bad.check(field.as_str(), HeaderName::parse(&name)) else {
+            continue;
+        };
+        // What frames the answer is the gateway's business.
+        if [
+            "connection",
+            "content-length",
+            "transfer-encoding",
+            "te",
+            "upgrade",
+            "trailer",
+            "keep-alive",
+            "proxy-connection",
+            "content-encoding",
+            "date",
+            "server",
+        ]
+        .contains(&name.as_str())
+        {
+            bad.add(
+                field.as_str(),
+                "must not be one that frames the message, such as content-length",
+            );
+        }
+        if told.insert(name, value).is_some() {
+            bad.add(field.as_str(), "names a header twice");
+        }
+    }
+    told
+}
+
+pub(super) fn credentials(credentials: Credentials) -> Option<pb::Credentials> {
+    if credentials == Credentials::default() {
+        return None;
+    }
+    let Credentials { keys, partner } = credentials;
+    Some(pb::Credentials {
+        keys: keys
+            .into_iter()
+            .map(|KeyHeader { name, scheme }| pb::KeyHeader {
+                name: name.as_str().to_owned(),
+                scheme: scheme
+                    .map(|scheme| scheme.as_str().to_owned())
+                    .unwrap_or_default(),
+            })
+            .collect(),
+        partner_header: partner
+            .map(|name| name.as_str().to_owned())
+            .unwrap_or_default(),
+    })
+}
+
+pub(super) fn route(route: Route) -> pb::Route {
+    use pb::route::Target;
+    let Route {
+        methods,
+        path,
+        need,
+    } = route;
+    let (target, partner_key, scopes, any_scopes) = match need {
+        Need::Public => (Some(Target::Public(true)), false, Vec::new(), Vec::new()),
+        Need::Key(KeyNeed {
+            reach,
+            scopes,
+            any_scopes,
+        }) => {
+            let partner_key = matches!(reach, Reach::ProjectByPartner(_));
+            let target = match reach {
+                Reach::Partner => None,
+                Reach::Any => Some(Target::AnyTarget(true)),
+                Reach::OwnProject => Some(Target::OwnProject(true)),
+                Reach::Project(parameter) | Reach::ProjectByPartner(parameter) => {
+                    Some(Target::Project(parameter))
+                }
+            };
+            (target, partner_key, words(&scopes), words(&any_scopes))
+        }
+    };
+    pb::Route {
+        methods: methods
+            .iter()
+            .map(|method| method.as_str().to_owned())
+            .collect(),
+        path: path.as_str().to_owned(),
+        target,
+        partner_key,
+        scopes,
+        any_scopes,
+    }
+}
+
+pub(super) fn denials(denials: Denials) -> Vec<pb::Denial> {
+    denials
+        .into_iter()
+        .map(|(class, denial)| {
+            let Denial {
+                status,
+                headers,
+                body,
+            } = denial;
+            let class = match class {
+                DenialClass::Unauthenticated => pb::DenialClass::Unauthenticated,
+                DenialClass::Forbidden => pb::DenialClass::Forbidden,
+                DenialClass::Undecided => pb::DenialClass::Undecided,
+            };
+            pb::Denial {
+                denial_class: class.into(),
+                status: status.into(),
+                headers: headers
+                    .into_iter()
+                    .map(|(name, value)| (name.as_str().to_owned(), value))
+                    .collect(),
+                body,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,183 @@
+//! What each API's own management operations come to as calls of `KeyAdmin`, with the fields that their documents promise.
+//! `examples/README.md` has the same as a table.
+
+use std::sync::Arc;
+
+use claviger::domain::ids::KeyId;
+use claviger::pb::claviger::v1 as pb;
+
+use super::keys::in_seconds;
+use super::world::World;
+use crate::fixtures::{Api, Engine, Place, Program};
+
+/// The authority with the four realms and no gateway, and the place where it is kept.
+async fn authority() -> (Arc<Place>, Program, Api) {
+    let place = Place::on(Engine::Sqlite);
+    let program = Program::serve(&place, &[]);
+    let mut api = program.api();
+    World::put_examples(&program, &mut api).await;
+    (place, program, api)
+}
+
+async fn issue(api: &mut Api, request: pb::IssueKeyRequest) -> (pb::Key, String) {
+    let issued = api.keys.issue_key(request).await.unwrap().into_inner();
+    (issued.key.unwrap(), issued.plain_key)
+}
+
+async fn list(api: &mut Api, realm: &str, partner: &str) -> Vec<pb::Key> {
+    let request = pb::ListKeysRequest {
+        realm: realm.to_owned(),
+        partner: partner.to_owned(),
+        ..Default::default()
+    };
+    api.keys.list_keys(request).await.unwrap().into_inner().keys
+}
+
+#[tokio::test]
+async fn peaka_creates_a_projects_key_with_a_name_and_perhaps_an_end() {
+    let (_place, _program, mut api) = authority().await;
+    let request = pb::IssueKeyRequest {
+        realm: "peaka".to_owned(),
+        partner: "acme".to_owned(),
+        project: "mtKDhe1U".to_owned(),
+        name: "dashboard".to_owned(),
+        ..Default::default()
+    };
+    let (key, api_key) = issue(&mut api, request.clone()).await;
+    assert_eq!(key.name, "dashboard");
+    assert_eq!(key.level(), pb::KeyLevel::Project);
+    assert_eq!(key.expire_time, None, "without expiresAt it never expires");
+    assert!(KeyId::parse(&key.id).is_ok(), "apiKeyId is a UUID");
+    assert!(
+        api_key.starts_with("peaka_live_"),
+        "apiKey is the full value"
+    );
+
+    let end = in_seconds(86_400);
+    let request = pb::IssueKeyRequest {
+        expire_time: Some(end),
+        ..request
+    };
+    let (key, _) = issue(&mut api, request).await;
+    assert_eq!(key.expire_time, Some(end));
+
+    // The full value is shown once: what is listed has a hint.
+    let listed = list(&mut api, "peaka", "acme").await;
+    assert_eq!(listed.len(), 2);
+    assert!(!format!("{listed:?}").contains(&api_key));
+}
+
+#[tokio::test]
+async fn partna_generates_lists_shows_scopes_invalidates_and_deletes() {
+    let (_place, _program, mut api) = authority().await;
+    let request = pb::IssueKeyRequest {
+        realm: "partna".to_owned(),
+        partner: "acme".to_owned(),
+        environment: "staging".to_owned(),
+        name: "till".to_owned(),
+        ..Default::default()
+    };
+    let (key, text) = issue(&mut api, request).await;
+    assert!(text.starts_with("partna_test_"), "staging shows in the key");
+    assert_eq!(key.level(), pb::KeyLevel::Partner);
+
+    let listed = list(&mut api, "partna", "acme").await;
+    let [listed] = listed.as_slice() else {
+        panic!("one key is listed")
+    };
+    assert_eq!((&listed.id, &listed.name), (&key.id, &key.name));
+    assert_eq!(listed.environment, "staging");
+
+    let request = pb::GetKeyScopesRequest {
+        key_id: key.id.clone(),
+    };
+    let scopes = api.keys.get_key_scopes(request).await.unwrap().into_inner();
+    assert!(scopes.full_access, "a key is good for all of its account");
+
+    let question = pb::VerifyRequest {
+        key: text,
+        realm: "partna".to_owned(),
+        environment: "staging".to_owned(),
+        partner: "acme".to_owned(),
+        ..Default::default()
+    };
+    let verdict = async |api: &mut Api| {
+        let answer = api.verify.verify(question.clone()).await.unwrap();
+        answer.into_inner().verdict()
+    };
+    assert_eq!(verdict(&mut api).await, pb::Verdict::Allowed);
+    let revoked = api.revoke(&key.id).await.unwrap().key.unwrap();
+    assert_eq!(revoked.state(), pb::KeyState::Revoked);
+    assert_eq!(verdict(&mut api).await, pb::Verdict::Revoked);
+    api.delete(&key.id).await.unwrap();
+    assert_eq!(verdict(&mut api).await, pb::Verdict::Unknown);
+    assert_eq!(list(&mut api, "partna", "acme").await, []);
+}
+
+#[tokio::test]
+async fn bullseye_creates_with_and_without_scopes_lists_and_revokes() {
+    let (_place, _program, mut api) = authority().await;
+    let request = pb::IssueKeyRequest {
+        realm: "bullseye".to_owned(),
+        partner: "acme".to_owned(),
+        name: "reports".to_owned(),
+        ..Default::default()
+    };
+    let (full, plain_key) = issue(&mut api, request.clone()).await;
+    assert!(
+        full.full_access,
+        "without explicit scopes it has full access"
+    );
+    assert!(plain_key.starts_with("bullseye_live_"));
+    let request = pb::IssueKeyRequest {
+        scopes: vec!["write".to_owned()],
+        expire_time: Some(in_seconds(300)),
+        ..request
+    };
+    let (write, _) = issue(&mut api, request).await;
+    assert!(!write.full_access && write.expire_time.is_some());
+    assert_eq!(write.scopes, ["write"]);
+    let request = pb::GetKeyScopesRequest {
+        key_id: write.id.clone(),
+    };
+    let scopes = api.keys.get_key_scopes(request).await.unwrap().into_inner();
+    assert_eq!(scopes.granted, ["write"]);
+    assert_eq!(scopes.effective, ["read", "write"]);
+
+    api.revoke(&full.id).await.unwrap();
+    let listed = list(&mut api, "bullseye", "acme").await;
+    let state = |id: &str| listed.iter().find(|key| key.id == id).unwrap().state();
+    assert_eq!(state(&full.id), pb::KeyState::Revoked);
+    assert_eq!(state(&write.id), pb::KeyState::Active);
+}
+
+#[tokio::test]
+async fn partnero_creates_a_key_of_one_program_for_each_environment() {
+    let (_place, _program, mut api) = authority().await;
+    for (environment, tag) in [
+        ("development", "dev"),
+        ("staging", "test"),
+        ("production", "live"),
+    ] {
+        let request = pb::IssueKeyRequest {
+            realm: "partnero".to_owned(),
+            partner: "acme".to_owned(),
+            project: "mtKDhe1U".to_owned(),
+            environment: environment.to_owned(),
+            ..Default::default()
+        };
+        let (key, text) = issue(&mut api, request).await;
+        assert_eq!(key.project, "mtKDhe1U");
+        assert!(text.starts_with(&format!("partnero_{tag}_")));
+    }
+    let without = pb::IssueKeyRequest {
+        realm: "partnero".to_owned(),
+        partner: "acme".to_owned(),
+        environment: "production".to_owned(),
+        ..Default::default()
+    };
+    assert!(
+        api.keys.issue_key(without).await.is_err(),
+        "each key belongs to a program"
+    );
+}
