@@ -211,3 +211,40 @@ impl Reason {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// To drop a last entry that is the direct peer's, as was done once, lets whoever shares that address choose another.
+    #[test]
+    fn the_client_stands_as_many_places_from_the_end_as_hops_are_trusted() {
+        let direct = "9.9.9.9".parse().ok();
+        for (forwarded, hops, client) in [
+            (&["10.1.1.1, 192.0.2.7"][..], 0, Some("9.9.9.9")),
+            (&["10.1.1.1, 192.0.2.7"], 1, Some("192.0.2.7")),
+            (&["10.1.1.1", "192.0.2.7"], 1, Some("192.0.2.7")),
+            (&["10.1.1.1, 192.0.2.7"], 2, Some("10.1.1.1")),
+            // Whoever shares the proxy's address chooses nothing.
+            (&["10.1.1.1, 9.9.9.9"], 1, Some("9.9.9.9")),
+            (&["10.1.1.1, 192.0.2.7"], 3, None),
+            (&["10.1.1.1,"], 1, None),
+            (&["10.1.1.1, 192.0.2.7:80"], 1, None),
+            (&["unknown"], 1, None),
+            (&["2001:db8::7"], 1, Some("2001:db8::7")),
+            (&[], 1, None),
+            (&["10.1.1.1"], usize::MAX, None),
+        ] {
+            let headers: Vec<_> = forwarded
+                .iter()
+                .map(|value| ("x-forwarded-for", value.as_bytes()))
+                .collect();
+            let expected = client.map(|client| client.parse::<IpAddr>().unwrap());
+            assert_eq!(
+                client_of(direct, &headers, hops),
+                expected,
+                "{forwarded:?} {hops}"
+            );
+        }
+    }
+}

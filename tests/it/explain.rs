@@ -74,7 +74,8 @@ on_both_engines! {
         let issued = api.issue().await;
         let id = issued.key.unwrap().id;
         let good = issued.plain_key;
-        let typo = format!("{}x", &good[..good.len() - 1]);
+        let end = if good.ends_with('x') { "y" } else { "x" };
+        let typo = format!("{}{end}", &good[..good.len() - 1]);
         let wanting = pb::VerifyRequest {
             scopes: vec!["admin".to_owned()],
             environment: "staging".to_owned(),

@@ -418,8 +418,8 @@ async fn probes_speak_http_1_0_and_1_1_and_are_limited_too() {
         "{answer}"
     );
     for headers in [
-        "x: y\r\n".repeat(100),
-        format!("x: {}\r\n", "y".repeat(20_000)),
+        "x: y\r\n".repeat(300),
+        format!("x: {}\r\n", "y".repeat(80_000)),
     ] {
         let answer = ask(format!(
             "GET /livez HTTP/1.1\r\nhost: test\r\n{headers}\r\n"
