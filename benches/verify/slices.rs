@@ -1,7 +1,7 @@
-//! Slices: the servers under comparison take turns under load, and what each call cost its server is the median over them.
+//! Slices: each server takes turns under load with the one that is the unit, and what counts is the median over the turns.
 //!
 //! On a machine whose speed drifts, this is what stays: processor time of the server's process, user and system, over a few
-//! ten thousand calls, and its ratio to that of another server that was measured in turn with it.
+//! ten thousand calls, and its ratio to that of another server that was measured just before it.
 
 use std::error::Error;
 use std::io::Write;
@@ -23,27 +23,41 @@ pub(crate) struct Subject<'s> {
     pub(crate) keys_per_call: usize,
 }
 
-/// What a slice after the other came to, in microseconds of the server's processor time per key.
+/// What the slices of a subject came to, in microseconds of its server's processor time per key.
 pub(crate) struct Costs {
     pub(crate) name: &'static str,
     each: Vec<f64>,
+    /// Each beside the slice of the unit just before it.
+    ratios: Vec<f64>,
 }
 
 impl Costs {
-    pub(crate) fn median(&self) -> f64 {
-        let mut sorted = self.each.clone();
-        sorted.sort_by(f64::total_cmp);
-        let middle = sorted.len() / 2;
-        if sorted.len() % 2 == 1 {
-            sorted[middle]
-        } else {
-            f64::midpoint(sorted[middle - 1], sorted[middle])
-        }
+    /// Of one slice.
+    pub(crate) fn microseconds(&self) -> f64 {
+        median(&self.each)
+    }
+
+    /// How many times the unit.
+    pub(crate) fn ratio(&self) -> f64 {
+        median(&self.ratios)
     }
 }
 
-/// Measures all of them in turn, so many rounds, after one that does not count.
+fn median(of: &[f64]) -> f64 {
+    let mut sorted = of.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    if sorted.len() % 2 == 1 {
+        sorted[middle]
+    } else {
+        f64::midpoint(sorted[middle - 1], sorted[middle])
+    }
+}
+
+/// Measures all of them, so many rounds, after one that does not count. Each takes turns with the unit: what slows the
+/// machine for a while slows both.
 pub(crate) fn take_turns(
+    unit: &Subject<'_>,
     subjects: &[Subject<'_>],
     rounds: usize,
 ) -> Result<Vec<Costs>, Box<dyn Error>> {
@@ -52,14 +66,17 @@ pub(crate) fn take_turns(
         .map(|subject| Costs {
             name: subject.name,
             each: Vec::new(),
+            ratios: Vec::new(),
         })
         .collect();
     for round in 0..=rounds {
         for (subject, costs) in subjects.iter().zip(&mut all) {
+            let one = slice(unit, round)?;
             let cost =
                 slice(subject, round).map_err(|error| format!("{}: {error}", subject.name))?;
             if round > 0 {
                 costs.each.push(cost);
+                costs.ratios.push(cost / one);
             }
         }
     }
