@@ -4,11 +4,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
 use clap::builder::FalseyValueParser;
+use clap::{Args, ValueEnum};
 
 use crate::hashing::RootCost;
-use crate::http::GatewayKind;
 use crate::store::DatabaseUrl;
 
 /// Where the database is.
@@ -212,6 +211,19 @@ pub struct GatewayArgs {
         default_value_t = 0
     )]
     pub trusted_hops: usize,
+}
+
+/// A kind of gateway: they differ in how they tell the original request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GatewayKind {
+    /// `auth_request`: x-original-method and x-original-uri, as its configuration sets them; it passes on 401 and 403 only
+    Nginx,
+    /// `forward_auth`: x-forwarded-method and x-forwarded-uri
+    Caddy,
+    /// `forwardAuth`: x-forwarded-method and x-forwarded-uri
+    Traefik,
+    /// `ext_authz` with `http_service`: the method as it is, the path after the prefix
+    Envoy,
 }
 
 impl GatewayArgs {

@@ -5,7 +5,8 @@
 use tonic::Status;
 
 use super::callers::client_ip;
-use super::key_verify::{question, undecided, verdict, verified_key};
+use super::status::undecided;
+use super::verify_fields::{question, verdict, verified_key};
 use super::{convert, status};
 use crate::domain::denial::DenialClass;
 use crate::domain::key_text;

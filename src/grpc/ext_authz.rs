@@ -21,8 +21,7 @@ use envoy_types::pb::google::rpc;
 use tonic::{Code, Request, Response, Status};
 
 use super::callers::{bearer_of, peer};
-use super::key_verify::undecided;
-use super::status;
+use super::status::{self, undecided};
 use crate::domain::denial::DenialClass;
 use crate::domain::violation::Violations;
 use crate::gateway::{Answer, Desk, GatewayRequest, NoAnswer, Place, client_of};

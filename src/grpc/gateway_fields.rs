@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::convert::words;
 use super::fields;
 use crate::domain::credential::{self, Credentials, HeaderName, KeyHeader, Scheme};
 use crate::domain::denial::{self, Denial, DenialClass, Denials};
@@ -276,7 +275,7 @@ pub(super) fn route(route: Route) -> pb::Route {
                     Some(Target::Project(parameter))
                 }
             };
-            (target, partner_key, words(&scopes), words(&any_scopes))
+            (target, partner_key, words(scopes), words(any_scopes))
         }
     };
     pb::Route {
@@ -290,6 +289,10 @@ pub(super) fn route(route: Route) -> pb::Route {
         scopes,
         any_scopes,
     }
+}
+
+fn words(scopes: BTreeSet<ScopeName>) -> Vec<String> {
+    scopes.iter().map(ToString::to_string).collect()
 }
 
 pub(super) fn denials(denials: Denials) -> Vec<pb::Denial> {

@@ -12,6 +12,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use crate::authority::Refusal;
 use crate::domain::violation::Violation;
 use crate::store;
+use crate::verify::Undecided;
 
 /// The domain of every `google.rpc.ErrorInfo` that is sent.
 const DOMAIN: &str = "claviger";
@@ -151,6 +152,22 @@ pub(super) fn pepper_missing() -> Status {
         "this server's pepper file lacks the version that this key needs; an operator must put it back",
         retry("PEPPER_MISSING", RETRY_STORE),
     )
+}
+
+/// Why there is no decision, for the gateway; the log has the rest.
+pub(super) fn undecided(undecided: Undecided) -> Status {
+    match undecided {
+        Undecided::Corrupt => {
+            tracing::error!("a key was presented of which what is stored cannot be read");
+            internal()
+        }
+        Undecided::PepperMissing => {
+            tracing::error!(
+                "a key was presented whose version of the pepper the pepper file lacks"
+            );
+            pepper_missing()
+        }
+    }
 }
 
 /// Something is wrong here that is none of the caller's business.

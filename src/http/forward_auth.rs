@@ -11,10 +11,9 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use axum::routing::any;
-use clap::ValueEnum;
 
 use crate::callers::{NotLetIn, bearer};
-use crate::config::GatewayArgs;
+use crate::config::{GatewayArgs, GatewayKind};
 use crate::domain::denial::DenialClass;
 use crate::gateway::{Answer, Desk, GatewayRequest, NoAnswer, Place, Told, client_of};
 
@@ -22,19 +21,6 @@ use crate::gateway::{Answer, Desk, GatewayRequest, NoAnswer, Place, Told, client
 const GATEWAYS_KEY: &str = "x-claviger-authorization";
 
 const PREFIX: &str = "/forward-auth/";
-
-/// A kind of gateway: they differ in how they tell the original request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum GatewayKind {
-    /// `auth_request`: x-original-method and x-original-uri, as its configuration sets them; it passes on 401 and 403 only
-    Nginx,
-    /// `forward_auth`: x-forwarded-method and x-forwarded-uri
-    Caddy,
-    /// `forwardAuth`: x-forwarded-method and x-forwarded-uri
-    Traefik,
-    /// `ext_authz` with `http_service`: the method as it is, the path after the prefix
-    Envoy,
-}
 
 /// What a gateway asks, as far as it is told by the gateway itself.
 struct Original<'r> {

@@ -8,8 +8,6 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use tokio::sync::watch;
 
-pub use forward_auth::GatewayKind;
-
 use crate::config::GatewayArgs;
 use crate::gateway::Desk;
 use crate::readiness::Readiness;
