@@ -1,9 +1,12 @@
 //! claviger, a key authority: it issues API keys, and answers on every request whether a key is good for it.
 //!
-//! The program in `main.rs` is thin; everything is here. Two walks through the house:
+//! The program in `main.rs` is thin; everything is here. Three walks through the house:
 //!
-//! **A Verify.** [`grpc`] proves the caller from the [`mirror`], reads the request into a [`verify::Question`], and
+//! **A Verify.** [`callers`] proves the caller from the [`mirror`], [`grpc`] reads the request into a [`verify::Question`], and
 //! [`verify::decide`] compares it with the facts that the mirror holds. No step waits, locks, or asks the store.
+//!
+//! **A gateway's request.** It comes whole, by [`grpc`] or [`http`]. [`gateway`] reads its path and its credential by the
+//! realm's rules and asks the very same question.
 //!
 //! **An Issue.** [`grpc`] reads the request into a [`authority::NewKey`] and runs the use case to its end, come what may.
 //! [`authority`] has [`hashing`] make the secret's root, opens a change of the [`store`] that takes the next revision,

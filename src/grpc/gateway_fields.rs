@@ -275,7 +275,7 @@ pub(super) fn route(route: Route) -> pb::Route {
                     Some(Target::Project(parameter))
                 }
             };
-            (target, partner_key, words(scopes), words(any_scopes))
+            (target, partner_key, words(&scopes), words(&any_scopes))
         }
     };
     pb::Route {
@@ -291,7 +291,7 @@ pub(super) fn route(route: Route) -> pb::Route {
     }
 }
 
-fn words(scopes: BTreeSet<ScopeName>) -> Vec<String> {
+fn words(scopes: &BTreeSet<ScopeName>) -> Vec<String> {
     scopes.iter().map(ToString::to_string).collect()
 }
 

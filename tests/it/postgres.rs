@@ -18,8 +18,8 @@ use super::fixtures::{
 
 const BAD_CONFIGURATION: i32 = 78;
 
-/// What the database may take over an answer here.
-const TIMEOUT: Duration = Duration::from_millis(500);
+/// What the database may take over an answer here. Not less: a busy machine must still get through its first load.
+const TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A change fails within this: it may wait for its turn and for one answer, each up to the timeout. The rest is for a machine
 /// that is busy.
@@ -37,7 +37,6 @@ impl Remote {
         let direct = Place::on(Engine::Postgres);
         let proxy = Proxy::to(direct.database().cluster.socket()).await;
         let place = direct.through(&proxy);
-        // Not less: a busy machine must still get through its first load.
         let flags = ["--database-timeout", "1500ms"];
         let service = Service::start_with(place, Clock::system(), "", &flags).await;
         service.api().make_demo().await;
@@ -99,7 +98,7 @@ async fn while_the_database_is_away_verification_goes_on_and_afterwards_everythi
             let asked = Instant::now();
             assert_eq!(api.verdict(&key).await, Verdict::Allowed);
             assert!(
-                asked.elapsed() < 3 * TIMEOUT,
+                asked.elapsed() < TIMEOUT,
                 "an answer from memory took {:?}",
                 asked.elapsed()
             );
@@ -179,7 +178,10 @@ async fn a_load_that_takes_longer_than_an_answer_may_is_not_cut_short() {
     let began = Instant::now();
     let flags = ["--database-timeout", "500ms"];
     let service = Service::start_with(place, Clock::system(), &operator, &flags).await;
-    assert!(began.elapsed() > TIMEOUT, "the load is long enough to tell");
+    assert!(
+        began.elapsed() > Duration::from_millis(500),
+        "the load is long enough to tell"
+    );
     assert!(service.mirror.index().len() > 40_000);
     assert_eq!(service.api().verdict(&key).await, Verdict::Allowed);
     service.stop().await;

@@ -12,7 +12,12 @@ use base64::prelude::{
     BASE64_STANDARD_NO_PAD as STANDARD_NO_PAD, BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD,
 };
 use claviger::pb::claviger::v1 as pb;
-use tonic::Status;
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::{self, HttpRequest};
+use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::{Request, Status};
 
 use super::fixtures::{
     Api, DATABASE_PASSWORD, Engine, Place, Program, claviger, issue_request, on_both_engines,
@@ -74,7 +79,7 @@ on_both_engines! {
     async fn no_secret_is_logged_printed_stored_or_echoed(engine: Engine) {
         let place = Place::on(engine);
         let mut canaries = Canaries::default();
-        let mut program = Program::serve(&place, &["--log", "trace", "--drain-delay", "0s"]);
+        let mut program = Program::serve(&place, &["--log", "trace", "--drain-delay", "0s", "--gateway", "nginx"]);
         let operator = program.operator();
         canaries.plant_key("the operator key", &operator);
         let mut api = program.api();
@@ -83,6 +88,7 @@ on_both_engines! {
         let mut errors = Vec::new();
         use_every_call(&mut api, &program.address, &mut canaries, &mut errors).await;
         send_keys_to_wrong_places(&mut api, &mut canaries, &mut errors).await;
+        ask_as_gateways(&mut api, &program, &mut canaries, &mut errors).await;
         let pepper = fs::read_to_string(place.pepper()).unwrap();
         let digits = pepper.split('"').nth(1).unwrap();
         let bytes: Vec<u8> = (0..32)
@@ -224,10 +230,7 @@ async fn use_every_call(
     for (_, key) in &keys {
         api.ask(key).await;
         // A wrong secret for each, which must not show up either.
-        let wrong = canaries.plant(
-            "a key with one character changed",
-            &format!("{}x", &key[..key.len() - 1]),
-        );
+        let wrong = canaries.plant("a key with one character changed", &with_another_end(key));
         api.ask(&wrong).await;
     }
     let requests = keys.iter().map(|(_, key)| verify_request(key)).collect();
@@ -376,6 +379,139 @@ async fn send_keys_to_wrong_places(
         ..Default::default()
     };
     errors.push(api.realms.put_realm(put).await.unwrap_err());
+}
+
+/// A typing error that is one, whatever the key ends in.
+fn with_another_end(key: &str) -> String {
+    let end = if key.ends_with('x') { "y" } else { "x" };
+    format!("{}{end}", &key[..key.len() - 1])
+}
+
+/// Whole requests, with keys that are good, wrong, doubled and in the wrong places, on each way in that gateways have.
+async fn ask_as_gateways(
+    api: &mut Api,
+    program: &Program,
+    canaries: &mut Canaries,
+    errors: &mut Vec<Status>,
+) {
+    let realm = pb::Realm {
+        credentials: Some(pb::Credentials {
+            keys: vec![pb::KeyHeader {
+                name: "x-api-key".to_owned(),
+                scheme: String::new(),
+            }],
+            partner_header: "x-api-user".to_owned(),
+        }),
+        ..super::fixtures::demo_realm()
+    };
+    api.put_realm(realm).await;
+    let good = api.issue().await.plain_key;
+    canaries.plant_key("a key at the gateways", &good);
+    let wrong = canaries.plant("a wrong key at the gateways", &with_another_end(&good));
+    let gateway = pb::IssueKeyRequest {
+        realm: "claviger".to_owned(),
+        partner: "demo".to_owned(),
+        scopes: vec!["verify".to_owned()],
+        ..Default::default()
+    };
+    let gateway = api.keys.issue_key(gateway).await.unwrap().into_inner();
+    let gateway = gateway.plain_key;
+    canaries.plant_key("a gateway's own key", &gateway);
+    let path = format!("/x/{good}?key={wrong}");
+
+    for headers in [
+        vec![("x-api-key", &good)],
+        vec![("x-api-key", &wrong)],
+        vec![("x-api-key", &good), ("x-api-key", &wrong)],
+        vec![("x-api-key", &good), ("x-api-user", &good)],
+        vec![("authorization", &good), ("cookie", &wrong)],
+    ] {
+        let question = pb::HttpQuestion {
+            realm: "demo".to_owned(),
+            environment: "production".to_owned(),
+            method: "GET".to_owned(),
+            target: path.clone(),
+            headers: headers
+                .iter()
+                .map(|(name, value)| pb::HttpHeader {
+                    name: (*name).to_owned(),
+                    value: (*value).clone(),
+                })
+                .collect(),
+            client_ip: String::new(),
+        };
+        let request = pb::ExplainRequest {
+            question: Some(pb::explain_request::Question::Http(question)),
+        };
+        let answer = api.verify.explain(request).await.unwrap().into_inner();
+        canaries.assert_absent("an explanation", format!("{answer:?}").as_bytes());
+
+        // A gateway with a key of its own, and one that presents a client's, as a confused one does.
+        for caller in [&gateway, &good] {
+            let mut check = Request::new(check_request(&path, &headers));
+            let bearer = format!("Bearer {caller}").parse().unwrap();
+            check.metadata_mut().insert("authorization", bearer);
+            let mut envoy = AuthorizationClient::connect(format!("http://{}", program.address))
+                .await
+                .unwrap();
+            match envoy.check(check).await {
+                Ok(answer) => {
+                    let answer = format!("{:?}", answer.into_inner());
+                    canaries.assert_absent("the answer to Envoy", answer.as_bytes());
+                }
+                Err(error) => errors.push(error),
+            }
+            let answer = forward_auth(&program.http, caller, &path, &headers).await;
+            canaries.assert_absent("the answer to nginx", &answer);
+        }
+    }
+}
+
+fn check_request(path: &str, headers: &[(&str, &String)]) -> CheckRequest {
+    let request = HttpRequest {
+        method: "GET".to_owned(),
+        path: path.to_owned(),
+        headers: headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).clone()))
+            .collect(),
+        ..Default::default()
+    };
+    let extensions = [("realm", "demo"), ("environment", "production")];
+    CheckRequest {
+        attributes: Some(AttributeContext {
+            request: Some(attribute_context::Request {
+                http: Some(request),
+                ..Default::default()
+            }),
+            context_extensions: extensions
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            ..Default::default()
+        }),
+    }
+}
+
+/// Asks as nginx does. The answer, whole.
+async fn forward_auth(
+    address: &str,
+    caller: &str,
+    path: &str,
+    headers: &[(&str, &String)],
+) -> Vec<u8> {
+    let mut request = format!(
+        "GET /forward-auth/demo/production HTTP/1.0\r\nx-original-method: GET\r\nx-original-uri: {path}\r\n\
+         x-claviger-authorization: Bearer {caller}\r\n"
+    );
+    for (name, value) in headers {
+        request.extend([name, ": ", value.as_str(), "\r\n"]);
+    }
+    request.push_str("\r\n");
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).await.unwrap();
+    answer
 }
 
 /// Does not compile once one of these types can be printed: the function is then ambiguous.
