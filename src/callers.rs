@@ -13,6 +13,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::verdict::Verdict;
 use crate::hashing::Peppers;
 use crate::mirror::{KeyFacts, Mirror, MirroredRealm, View};
+use crate::store::StoredSecret;
 use crate::verify::{Question, Target, Undecided, decide};
 
 /// Proves callers, from the mirror.
@@ -26,6 +27,7 @@ pub struct Callers {
 /// A key that was just proven, with its realm.
 pub struct Proven<'v> {
     key: &'v KeyFacts,
+    secret: &'v StoredSecret,
     realm: &'v MirroredRealm,
 }
 
@@ -75,8 +77,10 @@ impl Callers {
         let proven = self.prove_in(&view, realm, environment, text, peer, self.clock.now())?;
         Ok(Caller {
             key: proven.key.id,
+            secret: proven.secret.digest,
             role: proven.role().ok_or(NotLetIn::Forbidden(ALLOWS_NOTHING))?,
             peer: peer.map(|peer| peer.to_canonical()),
+            request_id: None,
         })
     }
 
@@ -117,7 +121,7 @@ impl Callers {
         };
         let decision = decide(&question, view, &self.peppers, now).map_err(NotLetIn::Undecided)?;
         match (decision.verdict, decision.proven) {
-            (Verdict::Allowed, Some((key, _))) => Ok(Proven { key, realm }),
+            (Verdict::Allowed, Some((key, secret))) => Ok(Proven { key, secret, realm }),
             (Verdict::AddressDenied, _) => Err(NotLetIn::Forbidden(
                 "the caller's key may not be used from this address",
             )),

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use super::Refusal;
 use crate::domain::access::Ladder;
 use crate::domain::event::Actor;
-use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
-use crate::domain::key::{Key, KeyState, admits};
+use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId, RequestId};
+use crate::domain::key::{Digest, Key, KeyState, Secret, admits};
 use crate::domain::realm::{Realm, scopes};
 use crate::domain::time::Timestamp;
 use crate::store::{KeyFilter, Snapshot};
@@ -19,10 +19,14 @@ pub const ALLOWS_NOTHING: &str = "the caller's key allows nothing here: it takes
 pub struct Caller {
     /// The proven key.
     pub key: KeyId,
+    /// What proves the secret that it was proven with.
+    pub secret: Digest,
     /// What it allowed when it was proven.
     pub role: Role,
     /// The network address that the call comes from.
     pub peer: Option<IpAddr>,
+    /// What it names this call by, if it does.
+    pub request_id: Option<RequestId>,
 }
 
 /// What a key allows its holder to administer.
@@ -260,8 +264,12 @@ impl Standing {
             .ok_or(Refusal::CallerGone)?;
         let partner = snapshot.find_partner(&key.realm, &key.partner).await?;
         let suspended = partner.is_none_or(|partner| partner.value.suspended);
+        // It may have been rotated since.
+        let is_its_secret =
+            |secret: &Secret| secret.digest == caller.secret && !secret.expires_at.is_over(now);
         if key.state(now) != KeyState::Active
             || suspended
+            || !key.secrets.iter().any(is_its_secret)
             || !admits(&key.allowed_cidrs, caller.peer)
         {
             return Err(Refusal::CallerGone);

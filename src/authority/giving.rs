@@ -41,6 +41,7 @@ pub(super) fn check(standing: &Standing, realm: &Realm, key: &Key) -> Result<(),
         created_by: _,
         created_revision: _,
         secrets: _,
+        last_used_at: _,
     } = key;
     if !standing.role.reaches(key) {
         return Err(Refusal::Forbidden(

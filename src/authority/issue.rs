@@ -149,6 +149,7 @@ impl Draft {
             withheld: false,
             revocation: None,
             secrets: Vec::new(),
+            last_used_at: None,
         };
         if let Some(standing) = by {
             giving::check(standing, &realm, &key)?;
@@ -184,6 +185,8 @@ impl Draft {
                 digest,
                 created_at: key.created_at,
                 expires_at: Expiry::Never,
+                imported: false,
+                last_used_at: None,
             }],
             ..key
         };

@@ -146,9 +146,12 @@ impl Authority {
         change: Change,
         kind: EventKind,
         subject: Subject,
-        detail: BTreeMap<String, String>,
+        mut detail: BTreeMap<String, String>,
         value: T,
     ) -> Result<Done<T>, Refusal> {
+        if let Some(id) = caller.request_id {
+            detail.insert("request_id".to_owned(), id.to_string());
+        }
         let event = Event {
             revision: change.revision(),
             time: change.time(),

@@ -1,6 +1,6 @@
 //! Flags that several commands have, and what their words mean.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
@@ -102,8 +102,8 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 /// The pairs by their names, of which none may come twice.
-pub(super) fn by_name(pairs: Vec<(String, String)>) -> Result<HashMap<String, String>, String> {
-    let mut map = HashMap::with_capacity(pairs.len());
+pub(super) fn by_name(pairs: Vec<(String, String)>) -> Result<BTreeMap<String, String>, String> {
+    let mut map = BTreeMap::new();
     for (name, value) in pairs {
         if map.contains_key(&name) {
             return Err(format!("`{name}` is given twice"));

@@ -88,6 +88,7 @@ impl Issue {
             ));
         }
         let request = IssueKeyRequest {
+            request_id: String::new(),
             wait: wait.on_wire(),
             ..self.request()?
         };
@@ -124,6 +125,7 @@ impl Issue {
             None => self.expires_at,
         };
         Ok(IssueKeyRequest {
+            request_id: String::new(),
             realm: self.realm,
             partner: self.partner,
             project: self.project,

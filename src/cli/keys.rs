@@ -172,6 +172,9 @@ impl List {
         self.page
             .show(output, listing, row, async |page_size, page_token| {
                 let request = ListKeysRequest {
+                    unused_for: None,
+                    never_expires: false,
+                    expires_within: None,
                     realm: self.realm.clone(),
                     partner: self.partner.clone(),
                     project: self.project.clone(),
@@ -201,6 +204,7 @@ impl Switch {
     async fn disable(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
         let request = DisableKeyRequest {
+            request_id: String::new(),
             key_id: self.key.id.clone(),
             wait: self.wait.on_wire(),
         };
@@ -211,6 +215,7 @@ impl Switch {
     async fn enable(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
         let request = EnableKeyRequest {
+            request_id: String::new(),
             key_id: self.key.id.clone(),
             wait: self.wait.on_wire(),
         };
@@ -223,6 +228,7 @@ impl Revoke {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
         let request = RevokeKeyRequest {
+            request_id: String::new(),
             key_id: self.key.id.clone(),
             reason: self.reason,
             wait: self.wait.on_wire(),
@@ -237,6 +243,7 @@ impl Delete {
         output::confirm(self.yes, &format!("Delete key {} for ever?", self.key.id))?;
         let client = connection.connect().await?;
         let request = DeleteKeyRequest {
+            request_id: String::new(),
             key_id: self.key.id.clone(),
             wait: self.wait.on_wire(),
         };

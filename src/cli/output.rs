@@ -4,7 +4,7 @@
 //! the control characters in them.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, IsTerminal, Write as _};
 use std::time::Duration;
@@ -308,7 +308,7 @@ pub(super) fn span_if_any(on_wire: Option<&prost_types::Duration>) -> String {
 }
 
 /// `name=value`, in the order of the names.
-pub(super) fn pairs(pairs: &HashMap<String, String>) -> String {
+pub(super) fn pairs(pairs: &BTreeMap<String, String>) -> String {
     let mut pairs: Vec<_> = pairs
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
@@ -437,7 +437,7 @@ mod tests {
                 name: "bell\u{7}, csi\u{9b}".to_owned(),
                 level: KeyLevel::Partner as i32,
                 state: KeyState::Active as i32,
-                labels: HashMap::from([
+                labels: BTreeMap::from([
                     ("b".to_owned(), "2".to_owned()),
                     ("a".to_owned(), "1".to_owned()),
                 ]),

@@ -194,6 +194,7 @@ impl Delete {
         )?;
         let client = connection.connect().await?;
         let request = DeletePartnerRequest {
+            request_id: String::new(),
             realm: self.name.realm,
             partner: self.name.id.clone(),
             if_revision: self.if_revision,
@@ -235,6 +236,7 @@ async fn put(
     wait: WaitFlag,
 ) -> Result<(), Failure> {
     let request = PutPartnerRequest {
+        request_id: String::new(),
         partner: Some(partner),
         if_revision: Some(if_revision),
         wait: wait.on_wire(),

@@ -90,6 +90,7 @@ impl Put {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
         let request = PutProjectRequest {
+            request_id: String::new(),
             project: Some(Project {
                 realm: self.realm,
                 id: self.id,
@@ -143,6 +144,7 @@ impl Delete {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
         let request = DeleteProjectRequest {
+            request_id: String::new(),
             realm: self.realm,
             project: self.id.clone(),
             if_revision: self.if_revision,

@@ -143,6 +143,7 @@ impl Put {
             (None, id) => self.flags.realm(id.unwrap_or_default())?,
         };
         let request = PutRealmRequest {
+            request_id: String::new(),
             realm: Some(realm),
             if_revision: self.if_revision,
             wait: self.wait.on_wire(),
@@ -244,6 +245,7 @@ impl Delete {
         )?;
         let client = connection.connect().await?;
         let request = DeleteRealmRequest {
+            request_id: String::new(),
             realm_id: self.id.clone(),
             if_revision: self.if_revision,
             wait: self.wait.on_wire(),

@@ -90,14 +90,24 @@ pub enum EventKind {
     AuthorityCreated,
     /// A key was issued.
     KeyIssued,
+    /// A key of another system was taken over.
+    KeyImported,
+    /// A key was changed.
+    KeyUpdated,
     /// A key was switched off.
     KeyDisabled,
     /// A key was switched on again.
     KeyEnabled,
+    /// A key was given a new secret.
+    KeyRotated,
+    /// One of a key's two secrets was taken away.
+    RotationEnded,
     /// A key was ended.
     KeyRevoked,
     /// A key was removed.
     KeyDeleted,
+    /// Many keys were ended at once.
+    KeysRevoked,
     /// A realm was made or changed.
     RealmPut,
     /// A realm was deleted.
@@ -114,13 +124,18 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every kind there is.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 17] = [
         Self::AuthorityCreated,
         Self::KeyIssued,
+        Self::KeyImported,
+        Self::KeyUpdated,
         Self::KeyDisabled,
         Self::KeyEnabled,
+        Self::KeyRotated,
+        Self::RotationEnded,
         Self::KeyRevoked,
         Self::KeyDeleted,
+        Self::KeysRevoked,
         Self::RealmPut,
         Self::RealmDeleted,
         Self::PartnerPut,
@@ -134,10 +149,15 @@ impl EventKind {
         match self {
             Self::AuthorityCreated => "authority.created",
             Self::KeyIssued => "key.issued",
+            Self::KeyImported => "key.imported",
+            Self::KeyUpdated => "key.updated",
             Self::KeyDisabled => "key.disabled",
             Self::KeyEnabled => "key.enabled",
+            Self::KeyRotated => "key.rotated",
+            Self::RotationEnded => "key.rotation_ended",
             Self::KeyRevoked => "key.revoked",
             Self::KeyDeleted => "key.deleted",
+            Self::KeysRevoked => "keys.revoked",
             Self::RealmPut => "realm.put",
             Self::RealmDeleted => "realm.deleted",
             Self::PartnerPut => "partner.put",

@@ -238,6 +238,37 @@ impl fmt::Debug for KeyId {
     }
 }
 
+/// What a caller names a request by, so that it can be repeated: a UUID of its choice.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct RequestId(Uuid);
+
+impl RequestId {
+    /// Reads the text form with hyphens.
+    ///
+    /// # Errors
+    /// A sentence that tells the rule.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        KeyId::parse(text).map(|id| Self(id.0))
+    }
+
+    /// As the stores keep it.
+    pub const fn as_uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -52,8 +52,12 @@ pub struct Key {
     pub withheld: bool,
     /// Its end, if it was ended.
     pub revocation: Option<Revocation>,
-    /// The oldest first.
+    /// The oldest first: one, or two since a rotation with an overlap.
     pub secrets: Vec<Secret>,
+    /// When it was last presented and proven, or used to call this authority. Written down apart, and up to a few seconds
+    /// late.
+    #[serde(skip)]
+    pub last_used_at: Option<Timestamp>,
 }
 
 /// What of its partner a key reaches.
@@ -127,9 +131,16 @@ pub struct Secret {
     pub created_at: Timestamp,
     /// When it stops; it never outlives its key.
     pub expires_at: Expiry,
+    /// Whether it is a text of another system, which does not name its key and is therefore found by its digest.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub imported: bool,
+    /// When it was last presented, as for the key.
+    #[serde(skip)]
+    pub last_used_at: Option<Timestamp>,
 }
 
-/// A keyed digest of a secret: `HMAC-SHA256(pepper[version], "verify" ‖ key id ‖ secret)`.
+/// A keyed digest of a secret: of one that was made here `HMAC-SHA256(pepper[version], "verify" ‖ key id ‖ secret)`, of an
+/// imported one `HMAC-SHA256(pepper[version], "import" ‖ SHA-256(text))`.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
     /// The version of the pepper that it was made under.
@@ -266,7 +277,10 @@ pub(crate) mod tests {
                 },
                 created_at: Timestamp::from_micros(1),
                 expires_at: Expiry::Never,
+                imported: false,
+                last_used_at: None,
             }],
+            last_used_at: None,
         }
     }
 

@@ -78,6 +78,7 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
         withheld: _,
         revocation,
         secrets,
+        last_used_at,
     } = key;
     let (revoke_time, revoke_reason) = revocation.map_or_else(Default::default, |revocation| {
         (Some(time(revocation.at)), revocation.reason)
@@ -104,6 +105,7 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
             .as_ref()
             .map(KeyId::to_string)
             .unwrap_or_default(),
+        last_used_time: last_used_at.map(time),
         secrets: secrets.iter().map(secret).collect(),
     }
 }
@@ -113,10 +115,14 @@ fn secret(secret: &Secret) -> pb::KeySecret {
         digest: _,
         created_at,
         expires_at,
+        imported,
+        last_used_at,
     } = secret;
     pb::KeySecret {
         create_time: Some(time(*created_at)),
         expire_time: expiry(*expires_at),
+        last_used_time: last_used_at.map(time),
+        imported: *imported,
     }
 }
 

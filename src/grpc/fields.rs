@@ -3,13 +3,13 @@
 //! What is wrong is noted once and then reads as absent; whoever finishes the [`Violations`] refuses the request.
 
 use std::collections::BTreeMap;
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::domain::ids::ScopeName;
+use crate::authority::Caller;
+use crate::domain::ids::{RequestId, ScopeName};
 use crate::domain::key::LevelKind;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
@@ -37,11 +37,13 @@ pub(super) fn optional<T>(
     }
 }
 
-/// When to answer. There is one server, so both come to the same.
-pub(super) fn wait(bad: &mut Violations, wait: i32) {
+/// What every request for a change has: when to answer, and the caller's own id of it. There is one server, so all there is to
+/// wait for is the same.
+pub(super) fn change(bad: &mut Violations, caller: &mut Caller, wait: i32, request_id: &str) {
     if pb::Wait::try_from(wait).is_err() {
         bad.add("wait", "is not a value of Wait");
     }
+    caller.request_id = optional(bad, "request_id", request_id, RequestId::parse);
 }
 
 /// A level, or none if it is not said.
@@ -93,7 +95,7 @@ pub(super) fn scopes(bad: &mut Violations, scopes: &[String]) -> Vec<ScopeName> 
 /// The labels of a key.
 pub(super) fn labels(
     bad: &mut Violations,
-    labels: HashMap<String, String>,
+    labels: BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
     if labels.len() > MAX_LABELS {
         bad.add("labels", "must be 16 at the most");
@@ -115,7 +117,7 @@ pub(super) fn labels(
             "values must be at most 256 characters, none of them a control character",
         );
     }
-    labels.into_iter().collect()
+    labels
 }
 
 /// Address ranges. One of v4-mapped v6 addresses becomes the v4 range that it stands for.

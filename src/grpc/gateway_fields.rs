@@ -1,6 +1,6 @@
 //! The part of a realm that gateways go by, between the wire's words and the domain's.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fields;
 use crate::domain::credential::{self, Credentials, HeaderName, KeyHeader, Scheme};
@@ -182,7 +182,7 @@ fn parse_class(class: i32) -> Result<DenialClass, &'static str> {
 fn parse_headers(
     bad: &mut Violations,
     field: &str,
-    headers: HashMap<String, String>,
+    headers: BTreeMap<String, String>,
 ) -> BTreeMap<HeaderName, String> {
     let field = format!("{field}.headers");
     if headers.len() > denial::MAX_HEADERS {

@@ -33,8 +33,8 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::IssueKeyRequest>,
     ) -> Result<Response<pb::IssueKeyResponse>, Status> {
-        let caller = callers::caller(&self.admin.callers, &request)?;
-        let new = new_key(request.into_inner(), self.clock.now())?;
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
+        let new = new_key(request.into_inner(), &mut caller, self.clock.now())?;
         let done = self
             .admin
             .run(caller, |authority, caller| async move {
@@ -49,6 +49,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             revision: done.revision.as_u64(),
             effective_everywhere_time,
             confirmed: true,
+            replayed: false,
         }))
     }
 
@@ -113,9 +114,13 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::DisableKeyRequest>,
     ) -> Result<Response<pb::DisableKeyResponse>, Status> {
-        let caller = callers::caller(&self.admin.callers, &request)?;
-        let pb::DisableKeyRequest { key_id, wait } = request.into_inner();
-        let id = parse_change(&key_id, wait)?;
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
+        let pb::DisableKeyRequest {
+            key_id,
+            wait,
+            request_id,
+        } = request.into_inner();
+        let id = parse_change(&key_id, &mut caller, wait, &request_id)?;
         let done = self
             .admin
             .run(caller, move |authority, caller| async move {
@@ -129,9 +134,13 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::EnableKeyRequest>,
     ) -> Result<Response<pb::EnableKeyResponse>, Status> {
-        let caller = callers::caller(&self.admin.callers, &request)?;
-        let pb::EnableKeyRequest { key_id, wait } = request.into_inner();
-        let id = parse_change(&key_id, wait)?;
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
+        let pb::EnableKeyRequest {
+            key_id,
+            wait,
+            request_id,
+        } = request.into_inner();
+        let id = parse_change(&key_id, &mut caller, wait, &request_id)?;
         let done = self
             .admin
             .run(caller, move |authority, caller| async move {
@@ -145,14 +154,15 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::RevokeKeyRequest>,
     ) -> Result<Response<pb::RevokeKeyResponse>, Status> {
-        let caller = callers::caller(&self.admin.callers, &request)?;
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
         let pb::RevokeKeyRequest {
             key_id,
             reason,
             wait,
+            request_id,
         } = request.into_inner();
         let mut bad = Violations::default();
-        fields::wait(&mut bad, wait);
+        fields::change(&mut bad, &mut caller, wait, &request_id);
         let reason = fields::reason(&mut bad, "reason", reason);
         let id = bad.check("key_id", KeyId::parse(&key_id));
         let id = bad.finish(id).map_err(Refusal::Invalid)?;
@@ -165,13 +175,66 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         changed!(RevokeKeyResponse, done, key: |key| convert::key(key, self.clock.now()))
     }
 
+    async fn update_key(
+        &self,
+        _request: Request<pb::UpdateKeyRequest>,
+    ) -> Result<Response<pb::UpdateKeyResponse>, Status> {
+        Err(Status::unimplemented("UpdateKey"))
+    }
+
+    async fn rotate_key(
+        &self,
+        _request: Request<pb::RotateKeyRequest>,
+    ) -> Result<Response<pb::RotateKeyResponse>, Status> {
+        Err(Status::unimplemented("RotateKey"))
+    }
+
+    async fn end_rotation(
+        &self,
+        _request: Request<pb::EndRotationRequest>,
+    ) -> Result<Response<pb::EndRotationResponse>, Status> {
+        Err(Status::unimplemented("EndRotation"))
+    }
+
+    async fn revoke_keys(
+        &self,
+        _request: Request<pb::RevokeKeysRequest>,
+    ) -> Result<Response<pb::RevokeKeysResponse>, Status> {
+        Err(Status::unimplemented("RevokeKeys"))
+    }
+
+    async fn revoke_self(
+        &self,
+        _request: Request<pb::RevokeSelfRequest>,
+    ) -> Result<Response<pb::RevokeSelfResponse>, Status> {
+        Err(Status::unimplemented("RevokeSelf"))
+    }
+
+    async fn import_keys(
+        &self,
+        _request: Request<pb::ImportKeysRequest>,
+    ) -> Result<Response<pb::ImportKeysResponse>, Status> {
+        Err(Status::unimplemented("ImportKeys"))
+    }
+
+    async fn get_key_usage(
+        &self,
+        _request: Request<pb::GetKeyUsageRequest>,
+    ) -> Result<Response<pb::GetKeyUsageResponse>, Status> {
+        Err(Status::unimplemented("GetKeyUsage"))
+    }
+
     async fn delete_key(
         &self,
         request: Request<pb::DeleteKeyRequest>,
     ) -> Result<Response<pb::DeleteKeyResponse>, Status> {
-        let caller = callers::caller(&self.admin.callers, &request)?;
-        let pb::DeleteKeyRequest { key_id, wait } = request.into_inner();
-        let id = parse_change(&key_id, wait)?;
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
+        let pb::DeleteKeyRequest {
+            key_id,
+            wait,
+            request_id,
+        } = request.into_inner();
+        let id = parse_change(&key_id, &mut caller, wait, &request_id)?;
         let done = self
             .admin
             .run(caller, move |authority, caller| async move {
@@ -222,6 +285,9 @@ impl KeyAdminService {
             project,
             environment,
             states,
+            unused_for: _,
+            never_expires: _,
+            expires_within: _,
             page_size: _,
             page_token: _,
         } = asked;
@@ -310,9 +376,14 @@ fn parse_key_id(key_id: &str) -> Result<KeyId, Refusal> {
     bad.finish(id).map_err(Refusal::Invalid)
 }
 
-fn parse_change(key_id: &str, wait: i32) -> Result<KeyId, Refusal> {
+fn parse_change(
+    key_id: &str,
+    caller: &mut Caller,
+    wait: i32,
+    request_id: &str,
+) -> Result<KeyId, Refusal> {
     let mut bad = Violations::default();
-    fields::wait(&mut bad, wait);
+    fields::change(&mut bad, caller, wait, request_id);
     let id = bad.check("key_id", KeyId::parse(key_id));
     bad.finish(id).map_err(Refusal::Invalid)
 }
@@ -327,7 +398,11 @@ fn parse_state(state: i32) -> Result<KeyState, &'static str> {
     }
 }
 
-fn new_key(request: pb::IssueKeyRequest, now: Timestamp) -> Result<NewKey, Refusal> {
+fn new_key(
+    request: pb::IssueKeyRequest,
+    caller: &mut Caller,
+    now: Timestamp,
+) -> Result<NewKey, Refusal> {
     let pb::IssueKeyRequest {
         realm,
         partner,
@@ -341,9 +416,10 @@ fn new_key(request: pb::IssueKeyRequest, now: Timestamp) -> Result<NewKey, Refus
         labels,
         allowed_cidrs,
         wait,
+        request_id,
     } = request;
     let mut bad = Violations::default();
-    fields::wait(&mut bad, wait);
+    fields::change(&mut bad, caller, wait, &request_id);
     let realm = bad.check("realm", RealmId::parse(&realm));
     let partner = fields::optional(&mut bad, "partner", &partner, PartnerId::parse);
     let project = fields::optional(&mut bad, "project", &project, ProjectId::parse);

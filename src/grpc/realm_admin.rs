@@ -3,7 +3,9 @@
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::realm_fields::{parse_in_realm, parse_partner, parse_project, parse_realm, parse_wait};
+use super::realm_fields::{
+    parse_change, parse_in_realm, parse_partner, parse_project, parse_realm,
+};
 use super::{Admin, callers, convert, fields, page};
 use crate::authority::Refusal;
 use crate::domain::ids::{PartnerId, ProjectId, RealmId};
@@ -28,13 +30,14 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::PutRealmRequest>,
     ) -> Result<Response<pb::PutRealmResponse>, Status> {
-        let caller = callers::caller(&self.admin.callers, &request)?;
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
         let pb::PutRealmRequest {
             realm,
             if_revision,
             wait,
+            request_id,
         } = request.into_inner();
-        let realm = parse_realm(realm, wait)?;
+        let realm = parse_realm(realm, &mut caller, wait, &request_id)?;
         let done = self
             .admin
             .run(caller, move |authority, caller| async move {
@@ -93,14 +96,15 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::DeleteRealmRequest>,
     ) -> Result<Response<pb::DeleteRealmResponse>, Status> {
-        let caller = callers::caller(&self.admin.callers, &request)?;
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
         let pb::DeleteRealmRequest {
             realm_id,
             if_revision,
             wait,
+            request_id,
         } = request.into_inner();
         let mut bad = Violations::default();
-        fields::wait(&mut bad, wait);
+        fields::change(&mut bad, &mut caller, wait, &request_id);
         let id = bad.check("realm_id", RealmId::parse(&realm_id));
         let id = bad.finish(id).map_err(Refusal::Invalid)?;
         let done = self
@@ -116,13 +120,14 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::PutPartnerRequest>,
     ) -> Result<Response<pb::PutPartnerResponse>, Status> {
-        let caller = callers::caller(&self.admin.callers, &request)?;
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
         let pb::PutPartnerRequest {
             partner,
             if_revision,
             wait,
+            request_id,
         } = request.into_inner();
-        let partner = parse_partner(partner, wait)?;
+        let partner = parse_partner(partner, &mut caller, wait, &request_id)?;
         let done = self
             .admin
             .run(caller, move |authority, caller| async move {
@@ -191,14 +196,15 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::DeletePartnerRequest>,
     ) -> Result<Response<pb::DeletePartnerResponse>, Status> {
-        let caller = callers::caller(&self.admin.callers, &request)?;
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
         let pb::DeletePartnerRequest {
             realm,
             partner,
             if_revision,
             wait,
+            request_id,
         } = request.into_inner();
-        parse_wait(wait)?;
+        parse_change(&mut caller, wait, &request_id)?;
         let (realm, partner) = parse_in_realm(&realm, "partner", &partner, PartnerId::parse)?;
         let done = self
             .admin
@@ -215,13 +221,14 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::PutProjectRequest>,
     ) -> Result<Response<pb::PutProjectResponse>, Status> {
-        let caller = callers::caller(&self.admin.callers, &request)?;
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
         let pb::PutProjectRequest {
             project,
             if_revision,
             wait,
+            request_id,
         } = request.into_inner();
-        let project = parse_project(project, wait)?;
+        let project = parse_project(project, &mut caller, wait, &request_id)?;
         let done = self
             .admin
             .run(caller, move |authority, caller| async move {
@@ -274,14 +281,15 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::DeleteProjectRequest>,
     ) -> Result<Response<pb::DeleteProjectResponse>, Status> {
-        let caller = callers::caller(&self.admin.callers, &request)?;
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
         let pb::DeleteProjectRequest {
             realm,
             project,
             if_revision,
             wait,
+            request_id,
         } = request.into_inner();
-        parse_wait(wait)?;
+        parse_change(&mut caller, wait, &request_id)?;
         let (realm, project) = parse_in_realm(&realm, "project", &project, ProjectId::parse)?;
         let done = self
             .admin

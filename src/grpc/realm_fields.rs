@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{fields, gateway_fields};
-use crate::authority::Refusal;
+use crate::authority::{Caller, Refusal};
 use crate::domain::access::Scope;
 use crate::domain::ids::{EnvironmentName, PartnerId, Prefix, ProjectId, RealmId, ScopeName, Tag};
 use crate::domain::key::LevelKind;
@@ -12,9 +12,13 @@ use crate::domain::realm::{Environment, Realm, UnscopedKeys};
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
 
-pub(super) fn parse_wait(wait: i32) -> Result<(), Refusal> {
+pub(super) fn parse_change(
+    caller: &mut Caller,
+    wait: i32,
+    request_id: &str,
+) -> Result<(), Refusal> {
     let mut bad = Violations::default();
-    fields::wait(&mut bad, wait);
+    fields::change(&mut bad, caller, wait, request_id);
     bad.finish(Some(())).map_err(Refusal::Invalid)
 }
 
@@ -30,9 +34,14 @@ pub(super) fn parse_in_realm<T>(
     bad.finish(realm.zip(id)).map_err(Refusal::Invalid)
 }
 
-pub(super) fn parse_realm(realm: Option<pb::Realm>, wait: i32) -> Result<Realm, Refusal> {
+pub(super) fn parse_realm(
+    realm: Option<pb::Realm>,
+    caller: &mut Caller,
+    wait: i32,
+    request_id: &str,
+) -> Result<Realm, Refusal> {
     let mut bad = Violations::default();
-    fields::wait(&mut bad, wait);
+    fields::change(&mut bad, caller, wait, request_id);
     let Some(realm) = bad.check("realm", realm.ok_or("is required")) else {
         return bad.finish(None).map_err(Refusal::Invalid);
     };
@@ -174,9 +183,14 @@ fn parse_levels(bad: &mut Violations, levels: Vec<i32>) -> BTreeSet<LevelKind> {
     named
 }
 
-pub(super) fn parse_partner(partner: Option<pb::Partner>, wait: i32) -> Result<Partner, Refusal> {
+pub(super) fn parse_partner(
+    partner: Option<pb::Partner>,
+    caller: &mut Caller,
+    wait: i32,
+    request_id: &str,
+) -> Result<Partner, Refusal> {
     let mut bad = Violations::default();
-    fields::wait(&mut bad, wait);
+    fields::change(&mut bad, caller, wait, request_id);
     let Some(partner) = bad.check("partner", partner.ok_or("is required")) else {
         return bad.finish(None).map_err(Refusal::Invalid);
     };
@@ -200,9 +214,14 @@ pub(super) fn parse_partner(partner: Option<pb::Partner>, wait: i32) -> Result<P
     .map_err(Refusal::Invalid)
 }
 
-pub(super) fn parse_project(project: Option<pb::Project>, wait: i32) -> Result<Project, Refusal> {
+pub(super) fn parse_project(
+    project: Option<pb::Project>,
+    caller: &mut Caller,
+    wait: i32,
+    request_id: &str,
+) -> Result<Project, Refusal> {
     let mut bad = Violations::default();
-    fields::wait(&mut bad, wait);
+    fields::change(&mut bad, caller, wait, request_id);
     let Some(project) = bad.check("project", project.ok_or("is required")) else {
         return bad.finish(None).map_err(Refusal::Invalid);
     };

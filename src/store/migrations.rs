@@ -19,20 +19,34 @@ pub struct Schema {
 
 /// The steps of the embedded store.
 pub(super) fn sqlite() -> Migrator {
-    migrator(&[(
-        1,
-        "authority",
-        include_str!("../../migrations/sqlite/0001_authority.sql"),
-    )])
+    migrator(&[
+        (
+            1,
+            "authority",
+            include_str!("../../migrations/sqlite/0001_authority.sql"),
+        ),
+        (
+            2,
+            "whole life",
+            include_str!("../../migrations/sqlite/0002_whole_life.sql"),
+        ),
+    ])
 }
 
 /// The steps of the shared store.
 pub(super) fn postgres() -> Migrator {
-    migrator(&[(
-        1,
-        "authority",
-        include_str!("../../migrations/postgres/0001_authority.sql"),
-    )])
+    migrator(&[
+        (
+            1,
+            "authority",
+            include_str!("../../migrations/postgres/0001_authority.sql"),
+        ),
+        (
+            2,
+            "whole life",
+            include_str!("../../migrations/postgres/0002_whole_life.sql"),
+        ),
+    ])
 }
 
 fn migrator(steps: &[(i64, &'static str, &'static str)]) -> Migrator {
