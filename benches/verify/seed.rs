@@ -202,7 +202,10 @@ impl Made {
                 digest,
                 created_at: self.time,
                 expires_at: Expiry::Never,
+                imported: false,
+                last_used_at: None,
             }],
+            last_used_at: None,
         };
         (key, plain.expose().to_owned())
     }

@@ -233,6 +233,7 @@ mod tests {
             revision: 3,
             effective_everywhere_time: None,
             confirmed: true,
+            replayed: false,
         };
         let shown = shown(&answer);
         assert!(shown.contains("shown this once"));

@@ -140,12 +140,18 @@ mod tests {
     use super::*;
     use crate::authority::Role;
     use crate::domain::ids::KeyId;
+    use crate::domain::key::Digest;
 
     fn caller(byte: u8) -> Caller {
         Caller {
             key: KeyId::from_bytes([byte; 16]),
+            secret: Digest {
+                pepper: 1,
+                mac: [byte; 32],
+            },
             role: Role::Operator,
             peer: None,
+            request_id: None,
         }
     }
 

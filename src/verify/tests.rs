@@ -561,6 +561,8 @@ fn the_end_is_exact_for_the_key_and_for_each_of_its_secrets() {
         digest,
         created_at: NOW,
         expires_at,
+        imported: false,
+        last_used_at: None,
     };
     key.secrets = vec![
         secret(digests[0], Expiry::At(end)),
@@ -636,6 +638,8 @@ fn a_secret_whose_pepper_is_missing_does_not_stand_in_the_way_of_another() {
         digest,
         created_at: NOW,
         expires_at: Expiry::At(Timestamp::from_micros(NOW.as_micros() + end)),
+        imported: false,
+        last_used_at: None,
     };
     let untold = Digest {
         pepper: 2,

@@ -156,7 +156,10 @@ fn key(number: u8) -> Key {
             },
             created_at: at(1),
             expires_at: Expiry::Never,
+            imported: false,
+            last_used_at: None,
         }],
+        last_used_at: None,
     }
 }
 
