@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::authority::{ALLOWS_NOTHING, Caller, Role, may_verify};
+use crate::authority::{ALLOWS_NOTHING, Caller, Holder, Role, may_verify};
 use crate::domain::access::ScopeSet;
 use crate::domain::clock::Clock;
 use crate::domain::ids::RealmId;
@@ -76,11 +76,13 @@ impl Callers {
             .ok_or(NotLetIn::Unproven(NOT_A_KEY))?;
         let proven = self.prove_in(&view, realm, environment, text, peer, self.clock.now())?;
         Ok(Caller {
-            key: proven.key.id,
-            secret: proven.secret.digest,
+            holder: Holder {
+                key: proven.key.id,
+                secret: proven.secret.digest,
+                peer: peer.map(|peer| peer.to_canonical()),
+                request_id: None,
+            },
             role: proven.role().ok_or(NotLetIn::Forbidden(ALLOWS_NOTHING))?,
-            peer: peer.map(|peer| peer.to_canonical()),
-            request_id: None,
         })
     }
 

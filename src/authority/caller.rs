@@ -6,7 +6,7 @@ use super::Refusal;
 use crate::domain::access::Ladder;
 use crate::domain::event::Actor;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId, RequestId};
-use crate::domain::key::{Digest, Key, KeyState, Secret, admits};
+use crate::domain::key::{Digest, Key, KeyState, admits};
 use crate::domain::realm::{Realm, scopes};
 use crate::domain::time::Timestamp;
 use crate::store::{KeyFilter, Snapshot};
@@ -14,19 +14,26 @@ use crate::store::{KeyFilter, Snapshot};
 /// What is said to somebody whose key is good, but for nothing here.
 pub const ALLOWS_NOTHING: &str = "the caller's key allows nothing here: it takes one of the built-in realm, or one that holds its own realm's admin_scope";
 
-/// Somebody who proved a key.
+/// Somebody who proved a key, and what it asks for by it.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub struct Holder {
     /// The proven key.
     pub key: KeyId,
     /// What proves the secret that it was proven with.
     pub secret: Digest,
-    /// What it allowed when it was proven.
-    pub role: Role,
     /// The network address that the call comes from.
     pub peer: Option<IpAddr>,
     /// What it names this call by, if it does.
     pub request_id: Option<RequestId>,
+}
+
+/// Somebody whose key allows to administer something.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Who it is.
+    pub holder: Holder,
+    /// What its key allowed when it was proven.
+    pub role: Role,
 }
 
 /// What a key allows its holder to administer.
@@ -58,12 +65,19 @@ pub struct Delegate {
     pub environment: EnvironmentName,
 }
 
-impl Caller {
+impl Holder {
     pub(super) fn actor(&self) -> Actor {
         Actor {
             key: Some(self.key),
             peer: self.peer.map(|peer| peer.to_string()).unwrap_or_default(),
         }
+    }
+
+    /// Whether what it proved is still a secret of its key, which may have been rotated since.
+    pub(super) fn still_holds(&self, key: &Key, now: Timestamp) -> bool {
+        key.secrets
+            .iter()
+            .any(|secret| secret.digest == self.secret && !secret.expires_at.is_over(now))
     }
 }
 
@@ -255,7 +269,7 @@ impl Standing {
     /// Reads the caller's key anew: within a change for good, before one to see whether it is worth beginning.
     pub(super) async fn reread(
         snapshot: &mut Snapshot,
-        caller: &Caller,
+        caller: &Holder,
         now: Timestamp,
     ) -> Result<Self, Refusal> {
         let key = snapshot
@@ -264,12 +278,9 @@ impl Standing {
             .ok_or(Refusal::CallerGone)?;
         let partner = snapshot.find_partner(&key.realm, &key.partner).await?;
         let suspended = partner.is_none_or(|partner| partner.value.suspended);
-        // It may have been rotated since.
-        let is_its_secret =
-            |secret: &Secret| secret.digest == caller.secret && !secret.expires_at.is_over(now);
         if key.state(now) != KeyState::Active
             || suspended
-            || !key.secrets.iter().any(is_its_secret)
+            || !caller.still_holds(&key, now)
             || !admits(&key.allowed_cidrs, caller.peer)
         {
             return Err(Refusal::CallerGone);

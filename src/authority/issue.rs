@@ -73,7 +73,7 @@ impl Authority {
         new.check_reach(&caller.role)?;
         let now = self.clock.now();
         let mut snapshot = self.store.snapshot().await?;
-        let standing = Standing::reread(&mut snapshot, caller, now).await?;
+        let standing = Standing::reread(&mut snapshot, &caller.holder, now).await?;
         Draft::of(&new, Some(&standing), &mut snapshot, now).await?;
         drop(snapshot);
         let secret = Arc::new(SecretBytes::new(random()));

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use bootstrap::{Founded, found, recover};
 use caller::Standing;
-pub use caller::{ALLOWS_NOTHING, Caller, Delegate, Role, may_verify};
+pub use caller::{ALLOWS_NOTHING, Caller, Delegate, Holder, Role, may_verify};
 pub use issue::NewKey;
 pub use keys::KeyScopes;
 
@@ -135,7 +135,7 @@ impl Authority {
     async fn begin(&self, caller: &Caller) -> Result<(Change, Standing), Refusal> {
         let mut change = self.store.change(self.clock.now()).await?;
         let now = change.time();
-        let standing = Standing::reread(&mut change, caller, now).await?;
+        let standing = Standing::reread(&mut change, &caller.holder, now).await?;
         Ok((change, standing))
     }
 
@@ -149,13 +149,13 @@ impl Authority {
         mut detail: BTreeMap<String, String>,
         value: T,
     ) -> Result<Done<T>, Refusal> {
-        if let Some(id) = caller.request_id {
+        if let Some(id) = caller.holder.request_id {
             detail.insert("request_id".to_owned(), id.to_string());
         }
         let event = Event {
             revision: change.revision(),
             time: change.time(),
-            actor: caller.actor(),
+            actor: caller.holder.actor(),
             kind,
             subject,
             detail,

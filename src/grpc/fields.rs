@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::authority::Caller;
+use crate::authority::Holder;
 use crate::domain::ids::{RequestId, ScopeName};
 use crate::domain::key::LevelKind;
 use crate::domain::time::Timestamp;
@@ -39,7 +39,7 @@ pub(super) fn optional<T>(
 
 /// What every request for a change has: when to answer, and the caller's own id of it. There is one server, so all there is to
 /// wait for is the same.
-pub(super) fn change(bad: &mut Violations, caller: &mut Caller, wait: i32, request_id: &str) {
+pub(super) fn change(bad: &mut Violations, caller: &mut Holder, wait: i32, request_id: &str) {
     if pb::Wait::try_from(wait).is_err() {
         bad.add("wait", "is not a value of Wait");
     }

@@ -4,7 +4,7 @@ use prost::Message;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, callers, convert, fields, page};
-use crate::authority::{Caller, NewKey, Refusal};
+use crate::authority::{Caller, Holder, NewKey, Refusal};
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventKind, Revision};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
@@ -34,7 +34,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::IssueKeyRequest>,
     ) -> Result<Response<pb::IssueKeyResponse>, Status> {
         let mut caller = callers::caller(&self.admin.callers, &request)?;
-        let new = new_key(request.into_inner(), &mut caller, self.clock.now())?;
+        let new = new_key(request.into_inner(), &mut caller.holder, self.clock.now())?;
         let done = self
             .admin
             .run(caller, |authority, caller| async move {
@@ -120,7 +120,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        let id = parse_change(&key_id, &mut caller, wait, &request_id)?;
+        let id = parse_change(&key_id, &mut caller.holder, wait, &request_id)?;
         let done = self
             .admin
             .run(caller, move |authority, caller| async move {
@@ -140,7 +140,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        let id = parse_change(&key_id, &mut caller, wait, &request_id)?;
+        let id = parse_change(&key_id, &mut caller.holder, wait, &request_id)?;
         let done = self
             .admin
             .run(caller, move |authority, caller| async move {
@@ -162,7 +162,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             request_id,
         } = request.into_inner();
         let mut bad = Violations::default();
-        fields::change(&mut bad, &mut caller, wait, &request_id);
+        fields::change(&mut bad, &mut caller.holder, wait, &request_id);
         let reason = fields::reason(&mut bad, "reason", reason);
         let id = bad.check("key_id", KeyId::parse(&key_id));
         let id = bad.finish(id).map_err(Refusal::Invalid)?;
@@ -234,7 +234,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        let id = parse_change(&key_id, &mut caller, wait, &request_id)?;
+        let id = parse_change(&key_id, &mut caller.holder, wait, &request_id)?;
         let done = self
             .admin
             .run(caller, move |authority, caller| async move {
@@ -378,7 +378,7 @@ fn parse_key_id(key_id: &str) -> Result<KeyId, Refusal> {
 
 fn parse_change(
     key_id: &str,
-    caller: &mut Caller,
+    caller: &mut Holder,
     wait: i32,
     request_id: &str,
 ) -> Result<KeyId, Refusal> {
@@ -400,7 +400,7 @@ fn parse_state(state: i32) -> Result<KeyState, &'static str> {
 
 fn new_key(
     request: pb::IssueKeyRequest,
-    caller: &mut Caller,
+    caller: &mut Holder,
     now: Timestamp,
 ) -> Result<NewKey, Refusal> {
     let pb::IssueKeyRequest {

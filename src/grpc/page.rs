@@ -87,7 +87,7 @@ impl Pages {
     ) -> [u8; SEAL_WIDTH] {
         let mut mac = self.seal.clone();
         for part in [
-            caller.key.as_bytes().as_slice(),
+            caller.holder.key.as_bytes().as_slice(),
             list.as_bytes(),
             filters,
             cursor.as_bytes(),
@@ -138,20 +138,22 @@ pub(super) fn size(bad: &mut Violations, asked: i32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authority::Role;
+    use crate::authority::{Holder, Role};
     use crate::domain::ids::KeyId;
     use crate::domain::key::Digest;
 
     fn caller(byte: u8) -> Caller {
         Caller {
-            key: KeyId::from_bytes([byte; 16]),
-            secret: Digest {
-                pepper: 1,
-                mac: [byte; 32],
+            holder: Holder {
+                key: KeyId::from_bytes([byte; 16]),
+                secret: Digest {
+                    pepper: 1,
+                    mac: [byte; 32],
+                },
+                peer: None,
+                request_id: None,
             },
             role: Role::Operator,
-            peer: None,
-            request_id: None,
         }
     }
 

@@ -37,7 +37,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        let realm = parse_realm(realm, &mut caller, wait, &request_id)?;
+        let realm = parse_realm(realm, &mut caller.holder, wait, &request_id)?;
         let done = self
             .admin
             .run(caller, move |authority, caller| async move {
@@ -104,7 +104,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             request_id,
         } = request.into_inner();
         let mut bad = Violations::default();
-        fields::change(&mut bad, &mut caller, wait, &request_id);
+        fields::change(&mut bad, &mut caller.holder, wait, &request_id);
         let id = bad.check("realm_id", RealmId::parse(&realm_id));
         let id = bad.finish(id).map_err(Refusal::Invalid)?;
         let done = self
@@ -127,7 +127,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        let partner = parse_partner(partner, &mut caller, wait, &request_id)?;
+        let partner = parse_partner(partner, &mut caller.holder, wait, &request_id)?;
         let done = self
             .admin
             .run(caller, move |authority, caller| async move {
@@ -204,7 +204,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        parse_change(&mut caller, wait, &request_id)?;
+        parse_change(&mut caller.holder, wait, &request_id)?;
         let (realm, partner) = parse_in_realm(&realm, "partner", &partner, PartnerId::parse)?;
         let done = self
             .admin
@@ -228,7 +228,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        let project = parse_project(project, &mut caller, wait, &request_id)?;
+        let project = parse_project(project, &mut caller.holder, wait, &request_id)?;
         let done = self
             .admin
             .run(caller, move |authority, caller| async move {
@@ -289,7 +289,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        parse_change(&mut caller, wait, &request_id)?;
+        parse_change(&mut caller.holder, wait, &request_id)?;
         let (realm, project) = parse_in_realm(&realm, "project", &project, ProjectId::parse)?;
         let done = self
             .admin

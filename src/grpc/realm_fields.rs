@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{fields, gateway_fields};
-use crate::authority::{Caller, Refusal};
+use crate::authority::{Holder, Refusal};
 use crate::domain::access::Scope;
 use crate::domain::ids::{EnvironmentName, PartnerId, Prefix, ProjectId, RealmId, ScopeName, Tag};
 use crate::domain::key::LevelKind;
@@ -13,7 +13,7 @@ use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
 
 pub(super) fn parse_change(
-    caller: &mut Caller,
+    caller: &mut Holder,
     wait: i32,
     request_id: &str,
 ) -> Result<(), Refusal> {
@@ -36,7 +36,7 @@ pub(super) fn parse_in_realm<T>(
 
 pub(super) fn parse_realm(
     realm: Option<pb::Realm>,
-    caller: &mut Caller,
+    caller: &mut Holder,
     wait: i32,
     request_id: &str,
 ) -> Result<Realm, Refusal> {
@@ -185,7 +185,7 @@ fn parse_levels(bad: &mut Violations, levels: Vec<i32>) -> BTreeSet<LevelKind> {
 
 pub(super) fn parse_partner(
     partner: Option<pb::Partner>,
-    caller: &mut Caller,
+    caller: &mut Holder,
     wait: i32,
     request_id: &str,
 ) -> Result<Partner, Refusal> {
@@ -216,7 +216,7 @@ pub(super) fn parse_partner(
 
 pub(super) fn parse_project(
     project: Option<pb::Project>,
-    caller: &mut Caller,
+    caller: &mut Holder,
     wait: i32,
     request_id: &str,
 ) -> Result<Project, Refusal> {
