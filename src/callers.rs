@@ -6,15 +6,13 @@ use std::sync::Arc;
 use crate::authority::{ALLOWS_NOTHING, Caller, Holder, Role, may_verify};
 use crate::domain::access::ScopeSet;
 use crate::domain::clock::Clock;
-use crate::domain::ids::RealmId;
-use crate::domain::key_text;
-use crate::domain::realm::Environment;
+use crate::domain::ids::{EnvironmentName, PartnerId, RealmId};
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::Verdict;
 use crate::hashing::Peppers;
 use crate::mirror::{KeyFacts, Mirror, MirroredRealm, View};
 use crate::store::StoredSecret;
-use crate::verify::{Question, Target, Undecided, decide};
+use crate::verify::{Proof, Question, Target, Undecided, decide, prove};
 
 /// Proves callers, from the mirror.
 #[derive(Clone)]
@@ -64,26 +62,50 @@ impl Callers {
     pub fn caller(&self, text: &str, peer: Option<IpAddr>) -> Result<Caller, NotLetIn> {
         let index = self.mirror.index();
         let view = index.view();
+        let (key, _) = self.held(&view, text)?;
+        let realm = view.realm(key.realm().as_str()).ok_or(NotLetIn::Broken)?;
+        let proven = self.prove_in(
+            &view,
+            realm,
+            key.environment(),
+            text,
+            peer,
+            self.clock.now(),
+        )?;
+        Ok(Caller {
+            holder: holder(proven.key, proven.secret, peer),
+            role: proven.role().ok_or(NotLetIn::Forbidden(ALLOWS_NOTHING))?,
+        })
+    }
+
+    /// Who holds this key, whatever it is good for, and whose it is.
+    pub fn holder(
+        &self,
+        text: &str,
+        peer: Option<IpAddr>,
+    ) -> Result<(Holder, RealmId, PartnerId), NotLetIn> {
+        let index = self.mirror.index();
+        let view = index.view();
+        let (key, secret) = self.held(&view, text)?;
+        Ok((
+            holder(key, secret, peer),
+            key.realm().clone(),
+            key.partner.id.clone(),
+        ))
+    }
+
+    fn held<'v>(
+        &self,
+        view: &'v View<'_>,
+        text: &str,
+    ) -> Result<(&'v KeyFacts, &'v StoredSecret), NotLetIn> {
         if !view.is_loaded() {
             return Err(NotLetIn::Starting);
         }
-        let (realm, environment) = key_text::parse(text)
-            .ok()
-            .and_then(|text| {
-                let realm = view.realm_of_prefix(text.prefix)?;
-                Some((realm, realm.definition.environment_of_tag(text.tag)?))
-            })
-            .ok_or(NotLetIn::Unproven(NOT_A_KEY))?;
-        let proven = self.prove_in(&view, realm, environment, text, peer, self.clock.now())?;
-        Ok(Caller {
-            holder: Holder {
-                key: proven.key.id,
-                secret: proven.secret.digest,
-                peer: peer.map(|peer| peer.to_canonical()),
-                request_id: None,
-            },
-            role: proven.role().ok_or(NotLetIn::Forbidden(ALLOWS_NOTHING))?,
-        })
+        match prove(text, view, &self.peppers).map_err(NotLetIn::Undecided)? {
+            Proof::Of(key, secret) => Ok((key, secret)),
+            Proof::OfNothing | Proof::Malformed => Err(NotLetIn::Unproven(NOT_A_KEY)),
+        }
     }
 
     /// The key of the built-in realm with which a question is asked.
@@ -99,14 +121,14 @@ impl Callers {
         }
         let realm = view.realm(RealmId::BUILT_IN).ok_or(NotLetIn::Broken)?;
         let environment = &realm.definition.environments[0];
-        self.prove_in(view, realm, environment, text, peer, now)
+        self.prove_in(view, realm, &environment.name, text, peer, now)
     }
 
     fn prove_in<'v>(
         &self,
         view: &'v View<'_>,
         realm: &'v MirroredRealm,
-        environment: &Environment,
+        environment: &EnvironmentName,
         text: &str,
         peer: Option<IpAddr>,
         now: Timestamp,
@@ -114,7 +136,7 @@ impl Callers {
         let question = Question {
             text,
             realm,
-            environment: &environment.name,
+            environment,
             target: Target::Any,
             partner: "",
             scopes: ScopeSet::default(),
@@ -140,6 +162,15 @@ impl Callers {
             }
             (_, None) => Err(NotLetIn::Unproven(NOT_A_KEY)),
         }
+    }
+}
+
+fn holder(key: &KeyFacts, secret: &StoredSecret, peer: Option<IpAddr>) -> Holder {
+    Holder {
+        key: key.id,
+        secret: secret.digest,
+        peer: peer.map(|peer| peer.to_canonical()),
+        request_id: None,
     }
 }
 

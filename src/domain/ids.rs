@@ -193,6 +193,11 @@ impl KeyId {
         Self(uuid::Builder::from_unix_timestamp_millis(micros / 1_000, &rest).into_uuid())
     }
 
+    /// Sorts behind the ids of all keys that were issued before this time, and before all others.
+    pub fn first_of(time: Timestamp) -> Self {
+        Self::new(time, &[0; 10])
+    }
+
     /// Reads the text form with hyphens.
     ///
     /// # Errors

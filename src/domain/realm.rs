@@ -176,13 +176,6 @@ impl Realm {
             .find(|environment| environment.name.as_str() == name)
     }
 
-    /// The environment whose keys carry this tag.
-    pub fn environment_of_tag(&self, tag: &str) -> Option<&Environment> {
-        self.environments
-            .iter()
-            .find(|environment| environment.tag.as_str() == tag)
-    }
-
     /// The environment of this name, or the only one if none is named.
     ///
     /// # Errors

@@ -317,6 +317,7 @@ impl KeyAdminService {
             partner,
             project,
             environment,
+            issued_before: None,
             states,
             now: self.clock.now(),
             before,

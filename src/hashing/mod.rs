@@ -5,9 +5,11 @@
 
 mod pepper;
 mod root;
+mod text_hash;
 
 pub use pepper::{PepperFileError, Peppers, sync_folder_of};
 pub use root::{RootCost, Roots, RootsBusy};
+pub use text_hash::TextHash;
 
 /// Bytes from the operating system's random generator.
 ///

@@ -12,7 +12,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::random;
+use super::{TextHash, random};
 use crate::domain::ids::KeyId;
 use crate::domain::key::Digest;
 use crate::domain::key_text::SecretBytes;
@@ -138,6 +138,23 @@ impl Peppers {
         })
     }
 
+    /// The digest of an imported text under this version of the pepper; `None` if the file does not hold the version.
+    pub fn digest_import(&self, version: u32, text: &TextHash) -> Option<Digest> {
+        let mut mac = self.versions.get(&version)?.clone();
+        mac.update(b"import");
+        mac.update(text.secret().expose());
+        Some(Digest {
+            pepper: version,
+            mac: mac.finalize().into_bytes().into(),
+        })
+    }
+
+    /// The digests of an imported text under every version that the file holds: it does not tell under which it was kept.
+    pub fn digests_of_import(&self, text: &TextHash) -> impl Iterator<Item = Digest> {
+        let versions = self.versions.keys();
+        versions.filter_map(|version| self.digest_import(*version, text))
+    }
+
     /// Whether `secret` is the one that was digested, in constant time; `None` if the file does not hold the version.
     pub fn proves(&self, digest: &Digest, id: KeyId, secret: &SecretBytes) -> Option<bool> {
         let offered = self.digest(digest.pepper, id, secret)?;
@@ -164,7 +181,7 @@ fn keyed(key: &[u8]) -> Hmac<Sha256> {
     Hmac::new_from_slice(key).expect("HMAC takes a key of any length")
 }
 
-fn unhex(text: &str) -> Option<Zeroizing<[u8; 32]>> {
+pub(super) fn unhex(text: &str) -> Option<Zeroizing<[u8; 32]>> {
     let digits: &[u8; 64] = text.as_bytes().try_into().ok()?;
     let mut bytes = Zeroizing::new([0; 32]);
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {

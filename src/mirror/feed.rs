@@ -99,7 +99,7 @@ impl Feed {
                 drop(snapshot);
                 return self.reload(true).await;
             };
-            apply(&mut snapshot, &self.mirror.index(), changes).await?;
+            apply(&mut snapshot, &self.mirror.index(), self.last.0, changes).await?;
             self.last = (last.revision, last.stamp);
         }
         self.mirror.index().set_current(self.last.0, sent);
@@ -152,6 +152,9 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> 
     for project in snapshot.all_projects().await? {
         index.put_project(&project.value);
     }
+    for many in snapshot.bulk_revocations(Revision::default()).await? {
+        index.revoke_many(&many);
+    }
     // The one thread reads from the store while the other makes facts of what was read.
     let (rows, mut read) = mpsc::channel::<Vec<KeyRow>>(8);
     let filled = Arc::clone(&index);
@@ -176,6 +179,7 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> 
 async fn apply(
     snapshot: &mut Snapshot,
     index: &Index,
+    known: Revision,
     changes: Vec<(EventKind, Subject)>,
 ) -> Result<(), Error> {
     let mut realms = HashSet::new();
@@ -183,6 +187,13 @@ async fn apply(
     let mut projects = HashSet::new();
     let mut keys = HashSet::new();
     let mut gone = Vec::new();
+    let mut many = Vec::new();
+    if changes
+        .iter()
+        .any(|(kind, _)| *kind == EventKind::KeysRevoked)
+    {
+        many = snapshot.bulk_revocations(known).await?;
+    }
     for (kind, subject) in changes {
         if matches!(kind, EventKind::RealmDeleted | EventKind::PartnerDeleted) {
             gone.push(subject.clone());
@@ -255,6 +266,9 @@ async fn apply(
             Some((project, false)) => index.put_project(&project.value),
             _ => index.remove_project(&realm, &id),
         }
+    }
+    for revocation in many {
+        index.revoke_many(&revocation);
     }
     for row in key_rows {
         index.put_key(row.id, row.facts());

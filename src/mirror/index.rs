@@ -10,13 +10,15 @@ use arc_swap::{ArcSwap, Guard};
 use ipnet::IpNet;
 use papaya::{HashMapRef, LocalGuard};
 
+use super::ended::Ended;
 use super::words::Words;
 use crate::domain::access::{Ladder, ScopeSet};
 use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, Prefix, ProjectId, RealmId};
-use crate::domain::key::{LevelKind, admits};
+use crate::domain::key::{Digest, LevelKind, admits};
 use crate::domain::partner::{Partner, Project};
 use crate::domain::realm::{Environment, Realm};
+use crate::domain::revocation::BulkRevocation;
 use crate::domain::route::RouteTable;
 use crate::domain::time::{Expiry, Timestamp};
 use crate::store::{self, StoredKey, StoredSecret};
@@ -26,6 +28,8 @@ use crate::store::{self, StoredKey, StoredSecret};
 pub struct Index {
     realms: ArcSwap<Realms>,
     keys: papaya::HashMap<KeyId, Entry>,
+    /// The keys of imported texts, which do not name their key, by the digests of the texts.
+    imports: papaya::HashMap<[u8; 32], KeyId>,
     revision: AtomicU64,
     as_of: AtomicI64,
 }
@@ -62,6 +66,7 @@ pub struct MirroredPartner {
     /// Its id.
     pub id: PartnerId,
     suspended: AtomicBool,
+    ended: Ended,
 }
 
 impl MirroredPartner {
@@ -80,10 +85,13 @@ pub enum Entry {
     Corrupt,
 }
 
-/// Where a key lives, shared by all the keys that live there.
+/// Where a key lives, shared by all the keys that live there. None of it changes while there are such keys, but that many may
+/// be ended at once.
 struct Home {
     realm: RealmId,
-    environment: EnvironmentName,
+    prefix: Prefix,
+    environment: Environment,
+    ended: Ended,
 }
 
 /// What is needed of a key to decide and to answer. Small: there may be millions, so what they have in common is shared and
@@ -105,8 +113,9 @@ pub struct KeyFacts {
     pub full_access: bool,
     /// Whether it is switched off.
     pub disabled: bool,
-    /// Whether it was ended.
-    pub revoked: bool,
+    /// Whether it was ended by itself.
+    revoked: bool,
+    created_revision: Revision,
     /// When it expires.
     pub expires_at: Expiry,
     newest_secret: StoredSecret,
@@ -122,10 +131,25 @@ struct RareFacts {
     allowed_cidrs: Box<[IpNet]>,
 }
 
+impl Entry {
+    /// The digests of its texts of another system.
+    fn imports(&self) -> impl Iterator<Item = &[u8; 32]> {
+        let key = match self {
+            Self::Key(key) => Some(key),
+            Self::Corrupt => None,
+        };
+        let secrets = key.into_iter().flat_map(KeyFacts::secrets);
+        secrets
+            .filter(|secret| secret.imported)
+            .map(|secret| &secret.digest.mac)
+    }
+}
+
 /// An index held still while a request is decided.
 pub struct View<'index> {
     realms: Guard<Arc<Realms>>,
     keys: HashMapRef<'index, KeyId, Entry, RandomState, LocalGuard<'index>>,
+    imports: &'index papaya::HashMap<[u8; 32], KeyId>,
     revision: Revision,
     as_of: Timestamp,
 }
@@ -151,15 +175,6 @@ impl View<'_> {
         self.realms.by_id.get(id).map(AsRef::as_ref)
     }
 
-    /// The realm whose keys begin so.
-    pub fn realm_of_prefix(&self, prefix: &str) -> Option<&MirroredRealm> {
-        self.realms
-            .by_id
-            .values()
-            .find(|realm| realm.definition.prefix.as_str() == prefix)
-            .map(AsRef::as_ref)
-    }
-
     /// Whether the keys of some realm begin so.
     pub fn knows_prefix(&self, prefix: &str) -> bool {
         self.realms.prefixes.contains(prefix)
@@ -168,6 +183,17 @@ impl View<'_> {
     /// What is known under this id.
     pub fn key(&self, id: KeyId) -> Option<&Entry> {
         self.keys.get(&id)
+    }
+
+    /// Whether any key has a text of another system.
+    pub fn has_imports(&self) -> bool {
+        !self.imports.is_empty()
+    }
+
+    /// What is known of the key whose text of another system has this digest.
+    pub fn key_of_import(&self, digest: &Digest) -> Option<&Entry> {
+        let id = self.imports.pin().get(&digest.mac).copied()?;
+        self.key(id)
     }
 }
 
@@ -179,7 +205,22 @@ impl KeyFacts {
 
     /// Its environment.
     pub fn environment(&self) -> &EnvironmentName {
-        &self.home.environment
+        &self.home.environment.name
+    }
+
+    /// Whether a text that begins so is written as the key's own are: each has one text only.
+    pub fn is_written(&self, prefix: &str, tag: &str) -> bool {
+        self.home.prefix.as_str() == prefix && self.home.environment.tag.as_str() == tag
+    }
+
+    /// The revision at which it was issued.
+    pub(super) fn created_revision(&self) -> Revision {
+        self.created_revision
+    }
+
+    /// Whether it was ended, by itself or among many.
+    pub fn is_revoked(&self) -> bool {
+        self.revoked || self.home.ended.includes(self) || self.partner.ended.includes(self)
     }
 
     /// Its secrets, the oldest first.
@@ -219,7 +260,7 @@ impl MirroredRealm {
     fn home(&self, environment: &str) -> Option<&Arc<Home>> {
         self.homes
             .iter()
-            .find(|home| home.environment.as_str() == environment)
+            .find(|home| home.environment.name.as_str() == environment)
     }
 
     /// The id of a project, shared if the project is known. One that is deleted keeps its keys.
@@ -240,12 +281,22 @@ impl MirroredRealm {
     }
 }
 
-fn homes(realm: &Realm) -> Vec<Arc<Home>> {
-    let home = |environment: &Environment| Home {
-        realm: realm.id.clone(),
-        environment: environment.name.clone(),
+/// The homes of a realm: those that there were, as their keys refer to them, and new ones.
+fn homes(realm: &Realm, before: Option<&MirroredRealm>) -> Vec<Arc<Home>> {
+    let home = |environment: &Environment| {
+        let known = before.and_then(|before| before.home(environment.name.as_str()));
+        let known =
+            known.filter(|home| home.prefix == realm.prefix && home.environment == *environment);
+        known.cloned().unwrap_or_else(|| {
+            Arc::new(Home {
+                realm: realm.id.clone(),
+                prefix: realm.prefix.clone(),
+                environment: environment.clone(),
+                ended: Ended::default(),
+            })
+        })
     };
-    realm.environments.iter().map(home).map(Arc::new).collect()
+    realm.environments.iter().map(home).collect()
 }
 
 impl Index {
@@ -256,6 +307,7 @@ impl Index {
         View {
             realms: self.realms.load(),
             keys: self.keys.pin(),
+            imports: &self.imports,
             revision,
             as_of: Timestamp::from_micros(as_of),
         }
@@ -294,7 +346,7 @@ impl Index {
         let realm = MirroredRealm {
             routes: RouteTable::new(&definition.routes, &ladder),
             ladder,
-            homes: homes(&definition),
+            homes: homes(&definition, before.map(AsRef::as_ref)),
             members: before.map_or_else(Arc::default, |realm| Arc::clone(&realm.members)),
             definition,
         };
@@ -334,6 +386,7 @@ impl Index {
             let new = MirroredPartner {
                 id: partner.id.clone(),
                 suspended: AtomicBool::new(partner.suspended),
+                ended: Ended::default(),
             };
             partners.insert(partner.id.clone(), Arc::new(new));
         }
@@ -372,6 +425,41 @@ impl Index {
         }
     }
 
+    pub(crate) fn revoke_many(&self, revocation: &BulkRevocation) {
+        let BulkRevocation {
+            realm,
+            partner,
+            project,
+            environment,
+            before,
+            at: _,
+            reason: _,
+        } = revocation;
+        let Some(realm) = self.realm(realm.as_str()) else {
+            return;
+        };
+        match partner {
+            Some(partner) => {
+                // One that was deleted has no keys.
+                if let Some(partner) = realm.members.partners.pin().get(partner) {
+                    partner
+                        .ended
+                        .add(project.as_ref(), environment.as_ref(), *before);
+                }
+            }
+            None => {
+                let named = |home: &&Arc<Home>| {
+                    environment
+                        .as_ref()
+                        .is_none_or(|name| *name == home.environment.name)
+                };
+                for home in realm.homes.iter().filter(named) {
+                    home.ended.add(None, None, *before);
+                }
+            }
+        }
+    }
+
     pub(crate) fn put_key(&self, id: KeyId, key: Result<StoredKey<'_>, store::Error>) {
         let entry = match key {
             Ok(key) => self.facts(id, &key).map_or(Entry::Corrupt, Entry::Key),
@@ -381,7 +469,8 @@ impl Index {
             }
         };
         let keys = self.keys.pin();
-        let was_revoked = matches!(keys.get(&id), Some(Entry::Key(before)) if before.revoked);
+        let before = keys.get(&id);
+        let was_revoked = matches!(before, Some(Entry::Key(before)) if before.revoked);
         // Denied for ever is for ever, whatever a store says that runs backwards, or can no longer say.
         let entry = match entry {
             Entry::Corrupt if was_revoked => return,
@@ -391,11 +480,28 @@ impl Index {
                 ..key
             }),
         };
+        let imports = self.imports.pin();
+        // What leads to a key that can no longer be read goes on leading there: that it cannot be told is not that it is unknown.
+        if let (Some(before), Entry::Key(_)) = (before, &entry) {
+            for mac in before.imports() {
+                imports.remove(mac);
+            }
+        }
+        for mac in entry.imports() {
+            imports.insert(*mac, id);
+        }
         keys.insert(id, entry);
     }
 
     pub(crate) fn remove_key(&self, id: KeyId) {
-        self.keys.pin().remove(&id);
+        let keys = self.keys.pin();
+        let Some(before) = keys.remove(&id) else {
+            return;
+        };
+        let imports = self.imports.pin();
+        for mac in before.imports() {
+            imports.remove(mac);
+        }
     }
 
     /// The facts of a key, with shared words in place of its own copies.
@@ -451,6 +557,7 @@ impl Index {
             full_access: key.has_full_access(),
             disabled: key.disabled,
             revoked: key.is_revoked(),
+            created_revision: key.created_revision,
             expires_at: key.expires_at,
             newest_secret: newest_secret.clone(),
             rare: is_rare.then(|| {
@@ -468,8 +575,8 @@ impl Index {
         let mut kept = 0;
         for (id, entry) in &before.keys.pin() {
             if let (Entry::Key(old), Some(Entry::Key(new))) = (entry, keys.get(id))
-                && old.revoked
-                && !new.revoked
+                && old.is_revoked()
+                && !new.is_revoked()
             {
                 let mut denied = new.clone();
                 denied.revoked = true;
@@ -521,12 +628,23 @@ impl Index {
             granted,
             full_access,
             disabled,
-            revoked,
+            revoked: _,
+            created_revision,
             expires_at,
             newest_secret: _,
             rare: _,
         } = key;
-        let Home { realm, environment } = &**home;
+        let Home {
+            realm,
+            prefix: _,
+            environment:
+                Environment {
+                    name: environment,
+                    tag: _,
+                },
+            ended: _,
+        } = &**home;
+        let revoked = key.is_revoked();
         // Ranks are an accident of history, names are not.
         let granted: Vec<String> = self
             .realm(realm.as_str())
@@ -540,13 +658,22 @@ impl Index {
             .unwrap_or_default();
         let secrets: Vec<_> = key
             .secrets()
-            .map(|secret| (secret.digest.pepper, secret.digest.mac, secret.expires_at))
+            .map(|secret| {
+                let is_found =
+                    !secret.imported || self.imports.pin().get(&secret.digest.mac) == Some(id);
+                (
+                    secret.digest.pepper,
+                    secret.digest.mac,
+                    secret.expires_at,
+                    is_found,
+                )
+            })
             .collect();
         let (name, labels) = (words.name(), words.labels().collect::<Vec<_>>());
         let allowed_cidrs = key.allowed_cidrs();
         format!(
             "{id} {realm} {} {project:?} {environment} {name:?} {labels:?} {allowed_cidrs:?} {granted:?} \
-             full={full_access} disabled={disabled} revoked={revoked} {expires_at:?} {secrets:?}",
+             full={full_access} disabled={disabled} revoked={revoked} @{created_revision} {expires_at:?} {secrets:?}",
             partner.id
         )
     }

@@ -3,6 +3,7 @@
 //! It holds facts, never verdicts. Only the [`Feed`] writes it; whoever changes the store pokes the feed and waits until the
 //! change has come round.
 
+mod ended;
 mod feed;
 mod index;
 mod words;

@@ -7,9 +7,13 @@ use sqlx::QueryBuilder;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{Change, Error, Page, Snapshot, StoredKey, execute, for_each_batch, on, page_and_one};
+use super::{
+    Change, Error, Page, Snapshot, StoredKey, execute, for_each_batch, on, page_and_one, revision,
+    stored,
+};
+use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
-use crate::domain::key::{Key, KeyState, Secret};
+use crate::domain::key::{Key, KeyState, Revocation, Secret};
 use crate::domain::time::Timestamp;
 
 /// Which keys to list.
@@ -23,6 +27,8 @@ pub struct KeyFilter {
     pub project: Option<ProjectId>,
     /// Of this environment.
     pub environment: Option<EnvironmentName>,
+    /// Issued at an earlier revision than this.
+    pub issued_before: Option<Revision>,
     /// In one of these states at `now`; empty is any.
     pub states: Vec<KeyState>,
     /// When the states are to be told.
@@ -31,6 +37,90 @@ pub struct KeyFilter {
     pub before: Option<KeyId>,
     /// How many at the most.
     pub limit: u32,
+}
+
+/// The keys, each with the first of the bulk revocations that ended it, if one did.
+macro_rules! from_keys {
+    () => {
+        " FROM keys AS k LEFT JOIN revocations AS r ON r.revision = (
+              SELECT min(b.revision) FROM revocations AS b
+              WHERE b.realm = k.realm AND b.partner IN ('', k.partner) AND b.project IN ('', coalesce(k.project, ''))
+                  AND b.environment IN ('', k.environment) AND b.before_revision > k.created_revision)"
+    };
+}
+
+macro_rules! key_cells {
+    () => {
+        concat!("SELECT k.id, k.facts, r.time, r.reason", from_keys!())
+    };
+}
+
+/// A key's row, and when and why it was ended among many.
+type KeyCells = (Uuid, String, Option<i64>, Option<String>);
+
+fn read_key((id, facts, time, reason): KeyCells) -> Result<Key, Error> {
+    let mut key = KeyRow::from((id, facts)).key()?;
+    if let (None, Some(time)) = (&key.revocation, time) {
+        key.revocation = Some(Revocation {
+            at: Timestamp::from_micros(time),
+            reason: reason.unwrap_or_default(),
+        });
+    }
+    Ok(key)
+}
+
+impl KeyFilter {
+    /// All but where the page begins.
+    fn push_to<DB>(&self, query: &mut QueryBuilder<DB>)
+    where
+        DB: sqlx::Database,
+        for<'q> String: sqlx::Encode<'q, DB> + sqlx::Type<DB>,
+        for<'q> i64: sqlx::Encode<'q, DB> + sqlx::Type<DB>,
+    {
+        query
+            .push(" WHERE k.realm = ")
+            .push_bind(self.realm.to_string());
+        if let Some(partner) = &self.partner {
+            query
+                .push(" AND k.partner = ")
+                .push_bind(partner.to_string());
+        }
+        if let Some(project) = &self.project {
+            query
+                .push(" AND k.project = ")
+                .push_bind(project.to_string());
+        }
+        if let Some(environment) = &self.environment {
+            query
+                .push(" AND k.environment = ")
+                .push_bind(environment.to_string());
+        }
+        if let Some(before) = self.issued_before {
+            query
+                .push(" AND k.created_revision < ")
+                .push_bind(stored(before));
+        }
+        if !self.states.is_empty() {
+            // The same order as `Key::state`.
+            query
+                .push(
+                    " AND CASE WHEN k.revoked_at IS NOT NULL OR r.revision IS NOT NULL THEN 'revoked'
+                      WHEN k.disabled THEN 'disabled' WHEN k.expires_at <= ",
+                )
+                .push_bind(self.now.as_micros())
+                .push(" THEN 'expired' ELSE 'active' END IN (");
+            let mut states = query.separated(", ");
+            for state in &self.states {
+                states.push(match state {
+                    KeyState::Active => "'active'",
+                    KeyState::Disabled => "'disabled'",
+                    KeyState::Expired => "'expired'",
+                    KeyState::Revoked => "'revoked'",
+                });
+            }
+            query.push(")");
+        }
+    }
 }
 
 /// How many rows are too few to go on at once.
@@ -79,8 +169,13 @@ impl From<(Uuid, String)> for KeyRow {
 impl Snapshot {
     /// The key of this id.
     pub async fn find_key(&mut self, id: KeyId) -> Result<Option<Key>, Error> {
-        let row = self.find_key_row(id).await?;
-        row.as_ref().map(KeyRow::key).transpose()
+        let cells: Option<KeyCells> = on!(self.session, |conn| sqlx::query_as(concat!(
+            key_cells!(),
+            " WHERE k.id = $1"
+        ))
+        .bind(id.as_uuid())
+        .fetch_optional(&mut *conn))?;
+        cells.map(read_key).transpose()
     }
 
     /// The row of this key, whatever it holds.
@@ -95,45 +190,14 @@ impl Snapshot {
 
     /// A page of the keys that the filter lets through, newest first. One that cannot be read is left out and logged.
     pub async fn list_keys(&mut self, filter: &KeyFilter) -> Result<Page<Key, KeyId>, Error> {
-        let rows: Vec<(Uuid, String)> = on!(self.session, |conn| async {
-            let mut query = QueryBuilder::new("SELECT id, facts FROM keys WHERE realm = ");
-            query.push_bind(filter.realm.as_str());
-            if let Some(partner) = &filter.partner {
-                query.push(" AND partner = ").push_bind(partner.as_str());
-            }
-            if let Some(project) = &filter.project {
-                query.push(" AND project = ").push_bind(project.as_str());
-            }
-            if let Some(environment) = &filter.environment {
-                query
-                    .push(" AND environment = ")
-                    .push_bind(environment.as_str());
-            }
-            if !filter.states.is_empty() {
-                // The same order as `Key::state`.
-                query
-                            .push(
-                                " AND CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN disabled THEN 'disabled'
-                                  WHEN expires_at <= ",
-                            )
-                            .push_bind(filter.now.as_micros())
-                            .push(" THEN 'expired' ELSE 'active' END IN (");
-                let mut states = query.separated(", ");
-                for state in &filter.states {
-                    states.push(match state {
-                        KeyState::Active => "'active'",
-                        KeyState::Disabled => "'disabled'",
-                        KeyState::Expired => "'expired'",
-                        KeyState::Revoked => "'revoked'",
-                    });
-                }
-                query.push(")");
-            }
+        let rows: Vec<KeyCells> = on!(self.session, |conn| async {
+            let mut query = QueryBuilder::new(key_cells!());
+            filter.push_to(&mut query);
             if let Some(before) = filter.before {
-                query.push(" AND id < ").push_bind(before.as_uuid());
+                query.push(" AND k.id < ").push_bind(before.as_uuid());
             }
             query
-                .push(" ORDER BY id DESC LIMIT ")
+                .push(" ORDER BY k.id DESC LIMIT ")
                 .push_bind(page_and_one(filter.limit));
             query.build_query_as().fetch_all(&mut *conn).await
         })?;
@@ -142,12 +206,39 @@ impl Snapshot {
             filter.limit,
             |row| KeyId::from(row.0),
             |row| {
-                KeyRow::from(row)
-                    .key()
+                read_key(row)
                     .inspect_err(|error| tracing::error!(%error, "a key is left out of a list"))
                     .ok()
             },
         ))
+    }
+
+    /// How many keys the filter lets through, on however many pages.
+    pub async fn count_filtered(&mut self, filter: &KeyFilter) -> Result<u64, Error> {
+        let count: i64 = on!(self.session, |conn| async {
+            let mut query = QueryBuilder::new(concat!("SELECT count(*)", from_keys!()));
+            filter.push_to(&mut query);
+            query.build_query_scalar().fetch_one(&mut *conn).await
+        })?;
+        Ok(count as u64)
+    }
+
+    /// The revision at which the last of a realm's keys was issued before this time.
+    pub async fn last_issue_before(
+        &mut self,
+        realm: &RealmId,
+        time: Timestamp,
+    ) -> Result<Option<Revision>, Error> {
+        // Ids begin with the time of issue, so that this looks at one entry of the index however many keys there are.
+        let found: Option<i64> = on!(self.session, |conn| {
+            sqlx::query_scalar(
+            "SELECT created_revision FROM keys WHERE realm = $1 AND id < $2 ORDER BY id DESC LIMIT 1"
+        )
+        .bind(realm.as_str())
+        .bind(KeyId::first_of(time).as_uuid())
+        .fetch_optional(&mut *conn)
+        })?;
+        Ok(found.map(revision))
     }
 
     /// Hands over the row of every key, in no order, as fast as they are taken.
@@ -262,6 +353,17 @@ impl Change {
         execute!(
             self.snapshot.session,
             sqlx::query("DELETE FROM keys WHERE id = $1").bind(id.as_uuid())
+        )?;
+        Ok(())
+    }
+
+    /// Removes the root of a secret that was taken from its key.
+    pub async fn delete_root(&mut self, id: KeyId, secret: &Secret) -> Result<(), Error> {
+        execute!(
+            self.snapshot.session,
+            sqlx::query("DELETE FROM roots WHERE key_id = $1 AND created_at = $2")
+                .bind(id.as_uuid())
+                .bind(secret.created_at.as_micros())
         )?;
         Ok(())
     }

@@ -8,10 +8,13 @@ mod authority;
 mod connections;
 mod database_lock;
 mod events;
+mod imports;
 mod keys;
 mod migrations;
 mod postgres;
 mod realms;
+mod requests;
+mod revocations;
 mod sqlite;
 mod stored_key;
 
@@ -29,6 +32,7 @@ pub use keys::{KeyFilter, KeyRow};
 pub use migrations::Schema;
 pub use postgres::DatabaseUrl;
 pub use realms::{PartnerRow, ProjectRow, RealmRow};
+pub use requests::AnsweredRequest;
 pub use stored_key::{StoredKey, StoredSecret};
 
 use crate::domain::event::{Event, Revision};
@@ -294,6 +298,13 @@ impl Change {
     /// The version of the pepper under which new digests are made.
     pub fn pepper(&self) -> u32 {
         self.pepper
+    }
+
+    /// Records the change so far and goes on with another one, of the next revision, in the same transaction.
+    pub async fn and_another(&mut self, event: &Event) -> Result<(), Error> {
+        self.append(event).await?;
+        (self.revision, self.time, self.pepper) = self.snapshot.take_counter(self.time).await?;
+        Ok(())
     }
 
     /// Records the change and makes it durable.

@@ -267,6 +267,13 @@ impl Change {
                 .bind(realm.as_str())
                 .bind(id.as_str())
         )?;
+        // It has no keys that they could be about.
+        execute!(
+            self.snapshot.session,
+            sqlx::query("DELETE FROM revocations WHERE realm = $1 AND partner = $2")
+                .bind(realm.as_str())
+                .bind(id.as_str())
+        )?;
         execute!(
             self.snapshot.session,
             sqlx::query("DELETE FROM partners WHERE realm = $1 AND id = $2")

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::Error;
+use crate::domain::event::Revision;
 use crate::domain::ids::KeyId;
 use crate::domain::key::Digest;
 use crate::domain::time::Expiry;
@@ -32,6 +33,8 @@ pub struct StoredKey<'row> {
     labels: BTreeMap<Text<'row>, Text<'row>>,
     /// Where it may be used from; empty is anywhere.
     pub allowed_cidrs: Vec<IpNet>,
+    /// The revision at which it was issued.
+    pub created_revision: Revision,
     /// When it expires.
     pub expires_at: Expiry,
     /// Whether it is switched off.
@@ -48,6 +51,9 @@ pub struct StoredSecret {
     pub digest: Digest,
     /// When it stops.
     pub expires_at: Expiry,
+    /// Whether it is a text of another system, found by its digest.
+    #[serde(default)]
+    pub imported: bool,
 }
 
 #[derive(Deserialize)]

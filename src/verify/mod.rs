@@ -6,10 +6,10 @@ use std::net::IpAddr;
 
 use crate::domain::access::ScopeSet;
 use crate::domain::ids::EnvironmentName;
-use crate::domain::key_text::{self, KeyText};
+use crate::domain::key_text;
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::verdict::Verdict;
-use crate::hashing::Peppers;
+use crate::hashing::{Peppers, TextHash};
 use crate::mirror::{Entry, KeyFacts, MirroredRealm, View};
 use crate::store::StoredSecret;
 
@@ -79,22 +79,10 @@ pub fn decide<'k>(
         proven: None,
         missing: ScopeSet::default(),
     };
-    if key_text::screen(question.text).is_err() {
-        return Ok(denied(Verdict::Malformed));
-    }
-    if !key_text::prefix(question.text).is_some_and(|prefix| view.knows_prefix(prefix)) {
-        return Ok(denied(Verdict::Unknown));
-    }
-    let Ok(text) = key_text::parse(question.text) else {
-        return Ok(denied(Verdict::Malformed));
-    };
-    let key = match view.key(text.id) {
-        Some(Entry::Key(key)) if is_text_of(&text, key, question.realm) => key,
-        Some(Entry::Corrupt) => return Err(Undecided::Corrupt),
-        _ => return Ok(denied(Verdict::Unknown)),
-    };
-    let Some(secret) = proven(&text, key, peppers)? else {
-        return Ok(denied(Verdict::Unknown));
+    let (key, secret) = match prove(question.text, view, peppers)? {
+        Proof::Of(key, secret) if *key.realm() == question.realm.definition.id => (key, secret),
+        Proof::Of(..) | Proof::OfNothing => return Ok(denied(Verdict::Unknown)),
+        Proof::Malformed => return Ok(denied(Verdict::Malformed)),
     };
     let missing = missing(question, key);
     Ok(Decision {
@@ -110,27 +98,54 @@ pub fn decide<'k>(
     })
 }
 
-/// Whether the text is written as this key's is: of this realm, with its prefix and the tag of its environment. Each key
-/// has one text.
-fn is_text_of(text: &KeyText<'_>, key: &KeyFacts, realm: &MirroredRealm) -> bool {
-    *key.realm() == realm.definition.id
-        && text.prefix == realm.definition.prefix.as_str()
-        && realm
-            .definition
-            .environment(key.environment().as_str())
-            .is_some_and(|environment| text.tag == environment.tag.as_str())
+/// What a text proves by itself, whatever it is presented for.
+pub enum Proof<'k> {
+    /// That its holder holds this secret of this key, which may be long over.
+    Of(&'k KeyFacts, &'k StoredSecret),
+    /// Nothing: there is no such key, or the secret is wrong.
+    OfNothing,
+    /// Nothing: it cannot be a key.
+    Malformed,
 }
 
-/// The secret of the key that the text knows.
-fn proven<'k>(
-    text: &KeyText<'_>,
-    key: &'k KeyFacts,
+/// What a text proves. Of the many texts that prove nothing none makes more work than two digests.
+pub fn prove<'k>(
+    text: &str,
+    view: &'k View<'_>,
     peppers: &Peppers,
-) -> Result<Option<&'k StoredSecret>, Undecided> {
+) -> Result<Proof<'k>, Undecided> {
+    if key_text::screen(text).is_err() {
+        return Ok(Proof::Malformed);
+    }
+    let own = prove_own(text, view, peppers)?;
+    if matches!(own, Proof::Of(..)) || !view.has_imports() {
+        return Ok(own);
+    }
+    // Last, since another system's texts may look like anything, also like those of this authority.
+    Ok(prove_imported(text, view, peppers)?.unwrap_or(own))
+}
+
+/// What a text proves if it is one of this authority's own, which names its key.
+fn prove_own<'k>(
+    text: &str,
+    view: &'k View<'_>,
+    peppers: &Peppers,
+) -> Result<Proof<'k>, Undecided> {
+    if !key_text::prefix(text).is_some_and(|prefix| view.knows_prefix(prefix)) {
+        return Ok(Proof::OfNothing);
+    }
+    let Ok(text) = key_text::parse(text) else {
+        return Ok(Proof::Malformed);
+    };
+    let key = match view.key(text.id) {
+        Some(Entry::Key(key)) if key.is_written(text.prefix, text.tag) => key,
+        Some(Entry::Corrupt) => return Err(Undecided::Corrupt),
+        _ => return Ok(Proof::OfNothing),
+    };
     let mut untold = false;
-    for secret in key.secrets() {
+    for secret in key.secrets().filter(|secret| !secret.imported) {
         match peppers.proves(&secret.digest, text.id, &text.secret) {
-            Some(true) => return Ok(Some(secret)),
+            Some(true) => return Ok(Proof::Of(key, secret)),
             Some(false) => {}
             None => untold = true,
         }
@@ -138,8 +153,29 @@ fn proven<'k>(
     if untold {
         Err(Undecided::PepperMissing)
     } else {
-        Ok(None)
+        Ok(Proof::OfNothing)
     }
+}
+
+/// What a text of another system proves, if it was imported: its digest, under whichever pepper, leads to its key.
+fn prove_imported<'k>(
+    text: &str,
+    view: &'k View<'_>,
+    peppers: &Peppers,
+) -> Result<Option<Proof<'k>>, Undecided> {
+    let hash = TextHash::of(text);
+    for digest in peppers.digests_of_import(&hash) {
+        let key = match view.key_of_import(&digest) {
+            Some(Entry::Key(key)) => key,
+            Some(Entry::Corrupt) => return Err(Undecided::Corrupt),
+            None => continue,
+        };
+        let mut secrets = key.secrets();
+        if let Some(secret) = secrets.find(|secret| secret.imported && secret.digest == digest) {
+            return Ok(Some(Proof::Of(key, secret)));
+        }
+    }
+    Ok(None)
 }
 
 /// The wanted scopes that the key does not hold.
@@ -170,7 +206,7 @@ type Objection = fn(&Case<'_>) -> bool;
 
 /// What can speak against a proven key, in the order that the contract lays down.
 const OBJECTIONS: [(Verdict, Objection); 9] = [
-    (Verdict::Revoked, |case| case.key.revoked),
+    (Verdict::Revoked, |case| case.key.is_revoked()),
     (Verdict::Disabled, |case| case.key.disabled),
     (Verdict::Expired, |case| {
         case.key.expires_at.is_over(case.now) || case.secret.expires_at.is_over(case.now)
