@@ -203,6 +203,7 @@ impl Made {
                 created_at: self.time,
                 expires_at: Expiry::Never,
                 imported: false,
+                hint: String::new(),
                 last_used_at: None,
             }],
             last_used_at: None,

@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use super::Refusal;
-use super::issue::{Draft, NewKey, issue_words};
+use super::draft::{Draft, NewKey, Premises};
+use super::issue::issue_words;
 use super::keys::subject;
 use crate::domain::clock::Clock;
 use crate::domain::event::{Actor, Event, EventKind};
@@ -112,7 +113,7 @@ async fn make_operator(
     // Here the slow hash may run within the change: nobody else is there to wait for it.
     let root = roots.make(Arc::clone(&secret)).await?;
     let now = change.time();
-    let draft = Draft::of(&new, None, &mut change, now).await?;
+    let draft = Draft::of(&new, None, &mut change, &mut Premises::default(), now).await?;
     let (key, plain) = draft.seal(&change, peppers, &secret)?;
     change.insert_key(&key).await?;
     change.insert_root(key.id, &key.secrets[0], &root).await?;

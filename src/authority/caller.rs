@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::Refusal;
+use super::{Once, Refusal};
 use crate::domain::access::Ladder;
 use crate::domain::event::Actor;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId, RequestId};
@@ -71,6 +71,12 @@ impl Holder {
             key: Some(self.key),
             peer: self.peer.map(|peer| peer.to_string()).unwrap_or_default(),
         }
+    }
+
+    /// The request that it names, if it does.
+    pub fn once(&self, fingerprint: [u8; 32]) -> Option<Once> {
+        let id = self.request_id?;
+        Some(Once { id, fingerprint })
     }
 
     /// Whether what it proved is still a secret of its key, which may have been rotated since.

@@ -8,7 +8,7 @@ use crate::domain::access::{Access, Ladder};
 use crate::domain::key::Key;
 use crate::domain::realm::{Realm, UnscopedKeys};
 use crate::domain::time::Expiry;
-use crate::domain::violation::Violations;
+use crate::domain::violation::{Violation, Violations};
 
 /// Refuses to give `key`, as it would be after the change, anything that the caller's own key does not hold, in any
 /// dimension. `realm` is the key's.
@@ -17,6 +17,40 @@ use crate::domain::violation::Violations;
 /// compared, and is bound by its [`Role`] alone. Among keys of its own kind it is bound like everybody else, so that no
 /// caller makes another that lasts longer or reaches further.
 pub(super) fn check(standing: &Standing, realm: &Realm, key: &Key) -> Result<(), Refusal> {
+    if !standing.role.reaches(key) {
+        return Err(Refusal::Forbidden(
+            "the caller's key does not reach so far".to_owned(),
+        ));
+    }
+    let own = &standing.key;
+    if own.realm != key.realm {
+        return Ok(());
+    }
+    // An operator holds everything by its word alone, whatever scopes there will be.
+    let holds_everything = standing.role == Role::Operator;
+    excess(own, holds_everything, realm, key).map_err(Refusal::Exceeds)
+}
+
+/// The same for a key as it was and as it would be: what only takes from it, the caller may always do.
+pub(super) fn check_change(
+    standing: &Standing,
+    realm: &Realm,
+    before: &Key,
+    after: &Key,
+) -> Result<(), Refusal> {
+    if excess(before, false, realm, after).is_ok() {
+        return Ok(());
+    }
+    check(standing, realm, after)
+}
+
+/// What the one key would hold that the other does not.
+fn excess(
+    own: &Key,
+    holds_everything: bool,
+    realm: &Realm,
+    given: &Key,
+) -> Result<(), Vec<Violation>> {
     // Named one by one, so that a new field does not compile until somebody has thought about what it can give.
     let Key {
         access,
@@ -42,19 +76,9 @@ pub(super) fn check(standing: &Standing, realm: &Realm, key: &Key) -> Result<(),
         created_revision: _,
         secrets: _,
         last_used_at: _,
-    } = key;
-    if !standing.role.reaches(key) {
-        return Err(Refusal::Forbidden(
-            "the caller's key does not reach so far".to_owned(),
-        ));
-    }
-    let own = &standing.key;
-    if own.realm != key.realm {
-        return Ok(());
-    }
+    } = given;
     let mut bad = Violations::default();
-    // An operator holds everything by its word alone, whatever scopes there will be.
-    if standing.role != Role::Operator {
+    if !holds_everything {
         check_access(&own.access, realm, access, &mut bad);
     }
     if let Expiry::At(end) = own.expires_at
@@ -74,7 +98,7 @@ pub(super) fn check(standing: &Standing, realm: &Realm, key: &Key) -> Result<(),
             "must lie within those of the caller's own key",
         );
     }
-    bad.finish(Some(())).map_err(Refusal::Exceeds)
+    bad.finish(Some(()))
 }
 
 /// Everything includes the scopes that the realm will get, so only everything holds it.

@@ -1,4 +1,4 @@
-//! Keys: looked up, switched off and on, ended, removed.
+//! Keys: looked up, switched off and on, removed.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use super::{Authority, Caller, Done, Page, Read, Refusal, Role, Standing, detail
 use crate::domain::access::Ladder;
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::{KeyId, RealmId, ScopeName};
-use crate::domain::key::{Key, Revocation};
+use crate::domain::key::Key;
 use crate::store::{Change, Error, KeyFilter, Snapshot};
 
 /// What a key may do, by the realm's ladder of today.
@@ -94,10 +94,7 @@ impl Authority {
     ) -> Result<Done<Key>, Refusal> {
         let (mut change, standing, mut key) = self.begin_with_key(caller, id).await?;
         if key.revocation.is_some() {
-            return Err(Refusal::Precondition {
-                reason: "KEY_REVOKED",
-                message: "the key is revoked, which is for ever: issue a new one".to_owned(),
-            });
+            return Err(revoked());
         }
         let is_above = !matches!(standing.role, Role::Delegate(_));
         let withheld = off && (is_above || key.withheld);
@@ -122,33 +119,12 @@ impl Authority {
         } else {
             EventKind::KeyEnabled
         };
-        self.finish(caller, change, kind, subject(&key), BTreeMap::new(), key)
-            .await
-    }
-
-    /// Ends a key for ever.
-    pub async fn revoke_key(
-        &self,
-        caller: &Caller,
-        id: KeyId,
-        reason: String,
-    ) -> Result<Done<Key>, Refusal> {
-        let (mut change, _, mut key) = self.begin_with_key(caller, id).await?;
-        if key.revocation.is_some() {
-            return self.unchanged(change, key).await;
-        }
-        let words = detail([("reason", reason.clone())]);
-        key.revocation = Some(Revocation {
-            at: change.time(),
-            reason,
-        });
-        change.update_key(&key).await?;
         self.finish(
-            caller,
+            &caller.holder,
             change,
-            EventKind::KeyRevoked,
+            kind,
             subject(&key),
-            words,
+            BTreeMap::new(),
             key,
         )
         .await
@@ -190,12 +166,19 @@ impl Authority {
             Err(refusal) => return Err(refusal),
         };
         change.delete_key(id).await?;
-        self.finish(caller, change, EventKind::KeyDeleted, subject, words, key)
-            .await
+        self.finish(
+            &caller.holder,
+            change,
+            EventKind::KeyDeleted,
+            subject,
+            words,
+            key,
+        )
+        .await
     }
 
     /// Opens a change of a key that the caller may administer.
-    async fn begin_with_key(
+    pub(super) async fn begin_with_key(
         &self,
         caller: &Caller,
         id: KeyId,
@@ -208,7 +191,11 @@ impl Authority {
 }
 
 /// The key of this id; one that the role may not administer does not exist for it.
-async fn visible(snapshot: &mut Snapshot, role: &Role, id: KeyId) -> Result<Key, Refusal> {
+pub(super) async fn visible(
+    snapshot: &mut Snapshot,
+    role: &Role,
+    id: KeyId,
+) -> Result<Key, Refusal> {
     let key = match snapshot.find_key(id).await {
         // Whose it is cannot be read, so to those who do not reach everything it is nobody's they know.
         Err(Error::Corrupt(_)) if !reaches_unread(snapshot, role, id).await? => None,
@@ -235,5 +222,12 @@ pub(super) fn subject(key: &Key) -> Subject {
         partner: Some(key.partner.clone()),
         project: key.level.project().cloned(),
         key: Some(key.id),
+    }
+}
+
+pub(super) fn revoked() -> Refusal {
+    Refusal::Precondition {
+        reason: "KEY_REVOKED",
+        message: "the key is revoked, which is for ever: issue a new one".to_owned(),
     }
 }

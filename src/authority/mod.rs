@@ -6,13 +6,19 @@
 
 mod bootstrap;
 mod caller;
+mod draft;
 mod events;
 mod giving;
+mod import;
 mod issue;
 mod keys;
+mod once;
 mod partners;
 mod projects;
 mod realms;
+mod revoke;
+mod rotate;
+mod update;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,8 +27,13 @@ use std::time::Duration;
 pub use bootstrap::{Founded, found, recover};
 use caller::Standing;
 pub use caller::{ALLOWS_NOTHING, Caller, Delegate, Holder, Role, may_verify};
-pub use issue::NewKey;
+pub use draft::NewKey;
+pub use import::{EntryRefusal, ForeignKey, Imported};
 pub use keys::KeyScopes;
+pub use once::{Made, Once};
+pub use revoke::{ManyKeys, Trial};
+pub use rotate::Survivor;
+pub use update::KeyUpdate;
 
 use crate::domain::clock::Clock;
 use crate::domain::event::{Event, EventKind, Revision, Subject};
@@ -142,24 +153,14 @@ impl Authority {
     /// Records, commits, and waits until the mirror knows.
     async fn finish<T>(
         &self,
-        caller: &Caller,
+        caller: &Holder,
         change: Change,
         kind: EventKind,
         subject: Subject,
-        mut detail: BTreeMap<String, String>,
+        detail: BTreeMap<String, String>,
         value: T,
     ) -> Result<Done<T>, Refusal> {
-        if let Some(id) = caller.holder.request_id {
-            detail.insert("request_id".to_owned(), id.to_string());
-        }
-        let event = Event {
-            revision: change.revision(),
-            time: change.time(),
-            actor: caller.holder.actor(),
-            kind,
-            subject,
-            detail,
-        };
+        let event = event(caller, &change, kind, subject, detail);
         let revision = change.commit(&event).await?;
         tracing::info!(
             %revision,
@@ -195,6 +196,27 @@ impl Authority {
             revision,
             effective_at: self.clock.now(),
         }
+    }
+}
+
+/// What this change records.
+fn event(
+    caller: &Holder,
+    change: &Change,
+    kind: EventKind,
+    subject: Subject,
+    mut detail: BTreeMap<String, String>,
+) -> Event {
+    if let Some(id) = caller.request_id {
+        detail.insert("request_id".to_owned(), id.to_string());
+    }
+    Event {
+        revision: change.revision(),
+        time: change.time(),
+        actor: caller.actor(),
+        kind,
+        subject,
+        detail,
     }
 }
 

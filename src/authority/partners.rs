@@ -32,8 +32,15 @@ impl Authority {
             ("suspended", partner.suspended.to_string()),
         ]);
         let subject = subject(&partner.realm, &partner.id);
-        self.finish(caller, change, EventKind::PartnerPut, subject, words, put)
-            .await
+        self.finish(
+            &caller.holder,
+            change,
+            EventKind::PartnerPut,
+            subject,
+            words,
+            put,
+        )
+        .await
     }
 
     /// One partner.
@@ -91,7 +98,7 @@ impl Authority {
         change.delete_partner(realm, id).await?;
         let words = detail([("display_name", found.value.display_name)]);
         self.finish(
-            caller,
+            &caller.holder,
             change,
             EventKind::PartnerDeleted,
             subject(realm, id),

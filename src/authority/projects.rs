@@ -39,7 +39,7 @@ impl Authority {
         let put = get_project(&mut change, &project.realm, &project.id).await?;
         let words = detail([("display_name", project.display_name.clone())]);
         self.finish(
-            caller,
+            &caller.holder,
             change,
             EventKind::ProjectPut,
             subject(&project),
@@ -88,7 +88,7 @@ impl Authority {
         change.delete_project(realm, id).await?;
         let words = detail([("display_name", found.value.display_name.clone())]);
         self.finish(
-            caller,
+            &caller.holder,
             change,
             EventKind::ProjectDeleted,
             subject(&found.value),

@@ -65,7 +65,7 @@ impl Authority {
         let definition = serde_json::to_string(&realm).expect("a realm is JSON");
         let words = detail([("definition", definition)]);
         self.finish(
-            caller,
+            &caller.holder,
             change,
             EventKind::RealmPut,
             subject(&realm.id),
@@ -146,7 +146,7 @@ impl Authority {
             .await?;
         let words = detail([("prefix", found.value.prefix.to_string())]);
         self.finish(
-            caller,
+            &caller.holder,
             change,
             EventKind::RealmDeleted,
             subject(id),

@@ -20,6 +20,12 @@ impl Revision {
     pub const fn as_u64(self) -> u64 {
         self.0
     }
+
+    /// The one that follows.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
 }
 
 impl From<u64> for Revision {

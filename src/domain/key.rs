@@ -134,6 +134,9 @@ pub struct Secret {
     /// Whether it is a text of another system, which does not name its key and is therefore found by its digest.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub imported: bool,
+    /// What may be shown of its text, while a newer one's is shown of the key.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hint: String,
     /// When it was last presented, as for the key.
     #[serde(skip)]
     pub last_used_at: Option<Timestamp>,
@@ -278,6 +281,7 @@ pub(crate) mod tests {
                 created_at: Timestamp::from_micros(1),
                 expires_at: Expiry::Never,
                 imported: false,
+                hint: String::new(),
                 last_used_at: None,
             }],
             last_used_at: None,

@@ -75,6 +75,15 @@ impl Expiry {
         }
     }
 
+    /// The end, or this instant if it comes before.
+    #[must_use]
+    pub fn or_earlier(self, instant: Timestamp) -> Self {
+        match self {
+            Self::Never => Self::At(instant),
+            Self::At(end) => Self::At(end.min(instant)),
+        }
+    }
+
     /// How long it is until the end; `None` if there is none.
     pub fn time_left(self, now: Timestamp) -> Option<Duration> {
         match self {

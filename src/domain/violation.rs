@@ -1,7 +1,9 @@
 //! What is wrong with a request, field by field.
 
+use serde::{Deserialize, Serialize};
+
 /// One field that breaks a rule.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
     /// The field's path in the request, such as `scopes[2]` or `realm.prefix`.
     pub field: String,

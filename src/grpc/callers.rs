@@ -6,14 +6,25 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Status};
 
 use super::status;
-use crate::authority::Caller;
+use crate::authority::{Caller, Holder};
 use crate::callers::{Callers, NotLetIn, bearer};
+use crate::domain::ids::{PartnerId, RealmId};
 use crate::verify::Undecided;
 
 /// Who makes this call of administration.
 pub(super) fn caller<T>(callers: &Callers, request: &Request<T>) -> Result<Caller, Status> {
     let text = bearer_of(request.metadata())?;
     Ok(callers.caller(text, peer(request))?)
+}
+
+/// Who holds the key that this call carries, and the owner of that key.
+pub(super) fn holder<T>(
+    callers: &Callers,
+    request: &Request<T>,
+) -> Result<(Holder, (RealmId, PartnerId)), Status> {
+    let text = bearer_of(request.metadata())?;
+    let (holder, realm, partner) = callers.holder(text, peer(request))?;
+    Ok((holder, (realm, partner)))
 }
 
 /// Where a call comes from.

@@ -91,7 +91,6 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
         level: level_kind,
         environment: environment.to_string(),
         name,
-        hint,
         scopes: words(access.granted()),
         full_access: access.is_full(),
         labels: labels.into_iter().collect(),
@@ -106,23 +105,57 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
             .map(KeyId::to_string)
             .unwrap_or_default(),
         last_used_time: last_used_at.map(time),
-        secrets: secrets.iter().map(secret).collect(),
+        secrets: secrets
+            .into_iter()
+            .map(|of_key| secret(of_key, &hint))
+            .collect(),
+        hint,
     }
 }
 
-fn secret(secret: &Secret) -> pb::KeySecret {
+/// What whoever found a key may learn of it.
+pub(super) fn found_key(found: Key, now: Timestamp) -> pb::Key {
+    let pb::Key {
+        id,
+        realm,
+        hint,
+        state,
+        create_time,
+        revoke_time,
+        revoke_reason,
+        ..
+    } = key(found, now);
+    pb::Key {
+        id,
+        realm,
+        hint,
+        state,
+        create_time,
+        revoke_time,
+        revoke_reason,
+        ..pb::Key::default()
+    }
+}
+
+fn secret(secret: Secret, hint_of_newest: &str) -> pb::KeySecret {
     let Secret {
         digest: _,
         created_at,
         expires_at,
         imported,
+        hint,
         last_used_at,
     } = secret;
     pb::KeySecret {
-        create_time: Some(time(*created_at)),
-        expire_time: expiry(*expires_at),
+        create_time: Some(time(created_at)),
+        expire_time: expiry(expires_at),
         last_used_time: last_used_at.map(time),
-        imported: *imported,
+        imported,
+        hint: if hint.is_empty() {
+            hint_of_newest.to_owned()
+        } else {
+            hint
+        },
     }
 }
 

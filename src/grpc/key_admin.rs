@@ -1,15 +1,16 @@
 //! `claviger.v1.KeyAdmin`.
 
 use prost::Message;
+use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
 
-use super::{Admin, callers, convert, fields, page};
-use crate::authority::{Caller, Holder, NewKey, Refusal};
+use super::{Admin, callers, convert, fields, key_fields, page, status};
+use crate::authority::{Caller, EntryRefusal, Imported, Refusal};
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventKind, Revision};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::KeyState;
-use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
 use crate::store::{EventFilter, KeyFilter};
@@ -34,23 +35,17 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::IssueKeyRequest>,
     ) -> Result<Response<pb::IssueKeyResponse>, Status> {
         let mut caller = callers::caller(&self.admin.callers, &request)?;
-        let new = new_key(request.into_inner(), &mut caller.holder, self.clock.now())?;
+        let asked = request.into_inner();
+        let fingerprint = fingerprint("IssueKey", &asked);
+        let new = key_fields::new_key(asked, &mut caller.holder, self.clock.now())?;
+        let once = caller.holder.once(fingerprint);
         let done = self
             .admin
             .run(caller, |authority, caller| async move {
-                authority.issue_key(&caller, new).await
+                authority.issue_key(&caller, new, once).await
             })
             .await?;
-        let effective_everywhere_time = Some(convert::time(done.effective_at));
-        let (key, plain) = done.value;
-        Ok(Response::new(pb::IssueKeyResponse {
-            key: Some(convert::key(key, self.clock.now())),
-            plain_key: plain.expose().to_owned(),
-            revision: done.revision.as_u64(),
-            effective_everywhere_time,
-            confirmed: true,
-            replayed: false,
-        }))
+        made!(IssueKeyResponse, done, self.clock.now())
     }
 
     async fn get_key(
@@ -62,7 +57,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let read = self
             .admin
             .authority
-            .get_key(&caller, parse_key_id(&key_id)?)
+            .get_key(&caller, key_fields::key_id(&key_id)?)
             .await?;
         Ok(Response::new(pb::GetKeyResponse {
             key: Some(convert::key(read.value, self.clock.now())),
@@ -100,7 +95,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let read = self
             .admin
             .authority
-            .key_scopes(&caller, parse_key_id(&key_id)?)
+            .key_scopes(&caller, key_fields::key_id(&key_id)?)
             .await?;
         Ok(Response::new(pb::GetKeyScopesResponse {
             granted: convert::words(&read.value.granted),
@@ -120,7 +115,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        let id = parse_change(&key_id, &mut caller.holder, wait, &request_id)?;
+        let id = key_fields::change_of_key(&key_id, &mut caller.holder, wait, &request_id)?;
         let done = self
             .admin
             .run(caller, move |authority, caller| async move {
@@ -140,7 +135,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        let id = parse_change(&key_id, &mut caller.holder, wait, &request_id)?;
+        let id = key_fields::change_of_key(&key_id, &mut caller.holder, wait, &request_id)?;
         let done = self
             .admin
             .run(caller, move |authority, caller| async move {
@@ -177,44 +172,133 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
 
     async fn update_key(
         &self,
-        _request: Request<pb::UpdateKeyRequest>,
+        request: Request<pb::UpdateKeyRequest>,
     ) -> Result<Response<pb::UpdateKeyResponse>, Status> {
-        Err(Status::unimplemented("UpdateKey"))
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
+        let (id, update) = key_fields::update(request.into_inner(), &mut caller.holder)?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority.update_key(&caller, id, update).await
+            })
+            .await?;
+        changed!(UpdateKeyResponse, done, key: |key| convert::key(key, self.clock.now()))
     }
 
     async fn rotate_key(
         &self,
-        _request: Request<pb::RotateKeyRequest>,
+        request: Request<pb::RotateKeyRequest>,
     ) -> Result<Response<pb::RotateKeyResponse>, Status> {
-        Err(Status::unimplemented("RotateKey"))
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
+        let asked = request.into_inner();
+        let fingerprint = fingerprint("RotateKey", &asked);
+        let (id, overlap) = key_fields::rotation(asked, &mut caller.holder)?;
+        let once = caller.holder.once(fingerprint);
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority.rotate_key(&caller, id, overlap, once).await
+            })
+            .await?;
+        made!(RotateKeyResponse, done, self.clock.now())
     }
 
     async fn end_rotation(
         &self,
-        _request: Request<pb::EndRotationRequest>,
+        request: Request<pb::EndRotationRequest>,
     ) -> Result<Response<pb::EndRotationResponse>, Status> {
-        Err(Status::unimplemented("EndRotation"))
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
+        let (id, survivor) = key_fields::end_of_rotation(request.into_inner(), &mut caller.holder)?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority.end_rotation(&caller, id, survivor).await
+            })
+            .await?;
+        changed!(EndRotationResponse, done, key: |key| convert::key(key, self.clock.now()))
     }
 
     async fn revoke_keys(
         &self,
-        _request: Request<pb::RevokeKeysRequest>,
+        request: Request<pb::RevokeKeysRequest>,
     ) -> Result<Response<pb::RevokeKeysResponse>, Status> {
-        Err(Status::unimplemented("RevokeKeys"))
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
+        let asked = request.into_inner();
+        let fingerprint = fingerprint("RevokeKeys", &asked);
+        let is_trial = asked.dry_run;
+        let (many, reason) = key_fields::many_keys(asked, &mut caller.holder)?;
+        if is_trial {
+            let read = self.admin.authority.try_revoke_keys(&caller, many).await?;
+            let now = self.clock.now();
+            let examples = read.value.examples.into_iter();
+            return Ok(Response::new(pb::RevokeKeysResponse {
+                would_revoke: read.value.count,
+                examples: examples.map(|key| convert::key(key, now)).collect(),
+                revision: read.revision.as_u64(),
+                effective_everywhere_time: None,
+                confirmed: false,
+                replayed: false,
+            }));
+        }
+        let once = caller.holder.once(fingerprint);
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority.revoke_keys(&caller, many, reason, once).await
+            })
+            .await?;
+        Ok(Response::new(pb::RevokeKeysResponse {
+            would_revoke: 0,
+            examples: Vec::new(),
+            revision: done.revision.as_u64(),
+            effective_everywhere_time: Some(convert::time(done.effective_at)),
+            confirmed: true,
+            replayed: done.value,
+        }))
     }
 
     async fn revoke_self(
         &self,
-        _request: Request<pb::RevokeSelfRequest>,
+        request: Request<pb::RevokeSelfRequest>,
     ) -> Result<Response<pb::RevokeSelfResponse>, Status> {
-        Err(Status::unimplemented("RevokeSelf"))
+        let (mut holder, owner) = callers::holder(&self.admin.callers, &request)?;
+        let reason = key_fields::own_revocation(request.into_inner(), &mut holder)?;
+        let done = self
+            .admin
+            .run_for(owner, move |authority| async move {
+                authority.revoke_self(&holder, reason).await
+            })
+            .await?;
+        let now = self.clock.now();
+        changed!(RevokeSelfResponse, done, key: |key| convert::found_key(key, now))
     }
 
     async fn import_keys(
         &self,
-        _request: Request<pb::ImportKeysRequest>,
+        request: Request<pb::ImportKeysRequest>,
     ) -> Result<Response<pb::ImportKeysResponse>, Status> {
-        Err(Status::unimplemented("ImportKeys"))
+        let mut caller = callers::caller(&self.admin.callers, &request)?;
+        let asked = request.into_inner();
+        let fingerprint = fingerprint("ImportKeys", &asked);
+        let is_trial = asked.dry_run;
+        let (realm, entries) = key_fields::import(asked, &mut caller.holder, self.clock.now())?;
+        let once = caller.holder.once(fingerprint);
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority
+                    .import_keys(&caller, realm, entries, is_trial, once)
+                    .await
+            })
+            .await?;
+        let Imported { outcomes, replayed } = done.value;
+        Ok(Response::new(pb::ImportKeysResponse {
+            results: outcomes.into_iter().map(import_result).collect(),
+            revision: done.revision.as_u64(),
+            effective_everywhere_time: (!is_trial).then(|| convert::time(done.effective_at)),
+            confirmed: !is_trial,
+            replayed,
+        }))
     }
 
     async fn get_key_usage(
@@ -234,7 +318,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        let id = parse_change(&key_id, &mut caller.holder, wait, &request_id)?;
+        let id = key_fields::change_of_key(&key_id, &mut caller.holder, wait, &request_id)?;
         let done = self
             .admin
             .run(caller, move |authority, caller| async move {
@@ -371,24 +455,6 @@ impl KeyAdminService {
     }
 }
 
-fn parse_key_id(key_id: &str) -> Result<KeyId, Refusal> {
-    let mut bad = Violations::default();
-    let id = bad.check("key_id", KeyId::parse(key_id));
-    bad.finish(id).map_err(Refusal::Invalid)
-}
-
-fn parse_change(
-    key_id: &str,
-    caller: &mut Holder,
-    wait: i32,
-    request_id: &str,
-) -> Result<KeyId, Refusal> {
-    let mut bad = Violations::default();
-    fields::change(&mut bad, caller, wait, request_id);
-    let id = bad.check("key_id", KeyId::parse(key_id));
-    bad.finish(id).map_err(Refusal::Invalid)
-}
-
 fn parse_state(state: i32) -> Result<KeyState, &'static str> {
     match pb::KeyState::try_from(state) {
         Ok(pb::KeyState::Active) => Ok(KeyState::Active),
@@ -399,58 +465,20 @@ fn parse_state(state: i32) -> Result<KeyState, &'static str> {
     }
 }
 
-fn new_key(
-    request: pb::IssueKeyRequest,
-    caller: &mut Holder,
-    now: Timestamp,
-) -> Result<NewKey, Refusal> {
-    let pb::IssueKeyRequest {
-        realm,
-        partner,
-        project,
-        level,
-        environment,
-        name,
-        scopes,
-        full_access,
-        expire_time,
-        labels,
-        allowed_cidrs,
-        wait,
-        request_id,
-    } = request;
-    let mut bad = Violations::default();
-    fields::change(&mut bad, caller, wait, &request_id);
-    let realm = bad.check("realm", RealmId::parse(&realm));
-    let partner = fields::optional(&mut bad, "partner", &partner, PartnerId::parse);
-    let project = fields::optional(&mut bad, "project", &project, ProjectId::parse);
-    let level = fields::level(&mut bad, "level", level);
-    let environment = fields::optional(
-        &mut bad,
-        "environment",
-        &environment,
-        EnvironmentName::parse,
-    );
-    let name = fields::name(&mut bad, "name", name);
-    let scopes = fields::scopes(&mut bad, &scopes);
-    let expires_at = fields::timestamp(&mut bad, "expire_time", expire_time);
-    if expires_at.is_some_and(|end| end <= now) {
-        bad.add("expire_time", "must be in the future");
+/// What a request asks, its name included: the same for the same request.
+fn fingerprint(method: &str, request: &impl Message) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(method);
+    hash.update(Zeroizing::new(request.encode_to_vec()));
+    hash.finalize().into()
+}
+
+fn import_result(outcome: Result<Option<KeyId>, EntryRefusal>) -> pb::ImportResult {
+    use pb::import_result::Result::{Error, KeyId};
+    pb::ImportResult {
+        result: Some(match outcome {
+            Ok(id) => KeyId(id.as_ref().map(ToString::to_string).unwrap_or_default()),
+            Err(why) => Error(status::as_message(&status::not_imported(why))),
+        }),
     }
-    let labels = fields::labels(&mut bad, labels);
-    let allowed_cidrs = fields::cidrs(&mut bad, &allowed_cidrs);
-    bad.finish(realm.map(|realm| NewKey {
-        realm,
-        partner,
-        project,
-        level,
-        environment,
-        name,
-        scopes,
-        full_access,
-        expires_at,
-        labels,
-        allowed_cidrs,
-    }))
-    .map_err(Refusal::Invalid)
 }

@@ -14,6 +14,24 @@ macro_rules! changed {
     }};
 }
 
+/// The answer to a request that makes a key's text, or made it before.
+macro_rules! made {
+    ($message:ident, $done:expr, $now:expr) => {{
+        let done = $done;
+        let crate::authority::Made { key, plain } = done.value;
+        Ok(tonic::Response::new(pb::$message {
+            key: Some(convert::key(key, $now)),
+            replayed: plain.is_none(),
+            plain_key: plain
+                .map(|plain| plain.expose().to_owned())
+                .unwrap_or_default(),
+            revision: done.revision.as_u64(),
+            effective_everywhere_time: Some(convert::time(done.effective_at)),
+            confirmed: true,
+        }))
+    }};
+}
+
 mod callers;
 mod convert;
 mod explain;
@@ -22,6 +40,7 @@ mod fields;
 mod gateway_fields;
 mod guard;
 mod key_admin;
+mod key_fields;
 mod key_verify;
 mod page;
 mod realm_admin;
@@ -41,7 +60,7 @@ pub use realm_admin::RealmAdminService;
 
 use tokio_util::task::TaskTracker;
 use tonic::Status;
-use turns::Turns;
+use turns::{Owner, Turn, Turns};
 
 use crate::authority::{Authority, Caller, Refusal};
 use crate::callers::Callers;
@@ -89,7 +108,29 @@ impl Admin {
         F: Future<Output = Result<T, Refusal>> + Send + 'static,
     {
         let turn = self.turns.take(&caller.role)?;
-        let work = work(Arc::clone(&self.authority), caller);
+        self.run_in(turn, work(Arc::clone(&self.authority), caller))
+            .await
+    }
+
+    /// The same for whoever holds a key of this owner.
+    async fn run_for<T, F>(
+        &self,
+        owner: Owner,
+        work: impl FnOnce(Arc<Authority>) -> F,
+    ) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Refusal>> + Send + 'static,
+    {
+        let turn = self.turns.take_for(owner)?;
+        self.run_in(turn, work(Arc::clone(&self.authority))).await
+    }
+
+    async fn run_in<T, F>(&self, turn: Turn, work: F) -> Result<T, Status>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Refusal>> + Send + 'static,
+    {
         let work = async move {
             let outcome = work.await;
             drop(turn);

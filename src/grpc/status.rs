@@ -9,7 +9,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use crate::authority::Refusal;
+use crate::authority::{EntryRefusal, Refusal};
 use crate::domain::violation::Violation;
 use crate::store;
 use crate::verify::Undecided;
@@ -106,6 +106,33 @@ fn violated(code: Code, heading: &str, reason: &str, violations: &[Violation]) -
             .collect::<Vec<_>>(),
     );
     error(code, message, details)
+}
+
+/// An entry of an import was refused.
+pub(super) fn not_imported(why: EntryRefusal) -> Status {
+    match why {
+        EntryRefusal::Invalid(violations) => invalid(&violations),
+        EntryRefusal::NotFound(what) => error(
+            Code::NotFound,
+            format!("{what} does not exist"),
+            info("NOT_FOUND"),
+        ),
+        EntryRefusal::AlreadyImported(key) => {
+            let metadata = key.map(|key| ("key_id".to_owned(), key.to_string()));
+            let mut details = ErrorDetails::new();
+            details.set_error_info("ALREADY_IMPORTED", DOMAIN, HashMap::from_iter(metadata));
+            error(
+                Code::AlreadyExists,
+                "a key with this text was imported before",
+                details,
+            )
+        }
+        EntryRefusal::Repeated => error(
+            Code::AlreadyExists,
+            "the same text stands further up in this request",
+            info("ALREADY_IMPORTED"),
+        ),
+    }
 }
 
 /// The caller did not prove who it is.

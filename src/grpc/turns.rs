@@ -15,41 +15,48 @@ use crate::domain::ids::{PartnerId, RealmId};
 /// Enough for whoever has a few keys to change, and little beside what others wait for.
 const AT_ONCE: usize = 4;
 
-type Partner = (RealmId, PartnerId);
+/// A partner of a realm.
+pub(super) type Owner = (RealmId, PartnerId);
 
 /// Who has how many changes under way.
 #[derive(Clone, Default)]
-pub(super) struct Turns(Arc<Mutex<HashMap<Partner, usize>>>);
+pub(super) struct Turns(Arc<Mutex<HashMap<Owner, usize>>>);
 
 /// The right to one change, given back when it is dropped.
 pub(super) struct Turn {
     turns: Turns,
-    partner: Option<Partner>,
+    partner: Option<Owner>,
 }
 
 impl Turns {
     /// Takes a turn. Only delegates can be refused one.
     pub(super) fn take(&self, role: &Role) -> Result<Turn, Status> {
-        let partner = match role {
+        match role {
             Role::Delegate(Delegate { realm, partner, .. }) => {
-                let partner = (realm.clone(), partner.clone());
-                let mut taken = self.lock();
-                let taken = taken.entry(partner.clone()).or_default();
-                if *taken >= AT_ONCE {
-                    return Err(status::too_many_changes());
-                }
-                *taken += 1;
-                Some(partner)
+                self.take_for((realm.clone(), partner.clone()))
             }
-            Role::Operator | Role::Realm { .. } => None,
-        };
+            Role::Operator | Role::Realm { .. } => Ok(Turn {
+                turns: self.clone(),
+                partner: None,
+            }),
+        }
+    }
+
+    /// Takes a turn of this partner.
+    pub(super) fn take_for(&self, partner: Owner) -> Result<Turn, Status> {
+        let mut all = self.lock();
+        let taken = all.entry(partner.clone()).or_default();
+        if *taken >= AT_ONCE {
+            return Err(status::too_many_changes());
+        }
+        *taken += 1;
         Ok(Turn {
             turns: self.clone(),
-            partner,
+            partner: Some(partner),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Partner, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Owner, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -33,6 +33,7 @@ impl Default for RootCost {
 #[derive(Clone)]
 pub struct Roots {
     argon2: Argon2<'static>,
+    width: usize,
     /// One permit for each root that may be in the making or waiting for its turn.
     admitted: Arc<Semaphore>,
     /// One permit for each core.
@@ -61,6 +62,7 @@ impl Roots {
         let params = Params::new(cost.memory_kib, cost.passes, Params::DEFAULT_P_COST, None)
             .map_err(|error| format!("the cost of the Argon2 roots is not possible: {error}"))?;
         Ok(Self {
+            width: cores,
             argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
             admitted: Arc::new(Semaphore::new(cores * (1 + Self::WAITING_PER_CORE))),
             running: Arc::new(Semaphore::new(cores)),
@@ -117,6 +119,11 @@ impl Roots {
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Vec<Vec<Block>>> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many are made at the same time.
+    pub fn width(&self) -> usize {
+        self.width
     }
 
     /// How many were made since the start.

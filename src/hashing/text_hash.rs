@@ -1,5 +1,7 @@
 //! The SHA-256 of a text that another system issued as a key: all that is known of it here.
 
+use std::sync::Arc;
+
 use base64::Engine;
 use base64::alphabet::{Alphabet, STANDARD, URL_SAFE};
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -12,13 +14,14 @@ use crate::domain::key_text::SecretBytes;
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 
-/// The SHA-256 of a text. Wiped when dropped; cannot be copied or printed.
-pub struct TextHash(SecretBytes);
+/// The SHA-256 of a text. Wiped when the last of its kind is dropped; cannot be printed.
+#[derive(Clone)]
+pub struct TextHash(Arc<SecretBytes>);
 
 impl TextHash {
     /// That of this text.
     pub fn of(text: &str) -> Self {
-        Self(SecretBytes::new(Sha256::digest(text).into()))
+        Self(Arc::new(SecretBytes::new(Sha256::digest(text).into())))
     }
 
     /// Reads one that is written as 64 hexadecimal digits or in base64.
@@ -36,12 +39,12 @@ impl TextHash {
             .map(|bytes| *bytes)
             .or_else(|| from_base64(&STANDARD))
             .or_else(|| from_base64(&URL_SAFE))
-            .map(|bytes| Self(SecretBytes::new(bytes)))
+            .map(|bytes| Self(Arc::new(SecretBytes::new(bytes))))
             .ok_or("must be a SHA-256: 64 hexadecimal digits, or its 32 bytes in base64")
     }
 
     /// The 32 bytes, for hashing.
-    pub fn secret(&self) -> &SecretBytes {
+    pub fn secret(&self) -> &Arc<SecretBytes> {
         &self.0
     }
 

@@ -438,25 +438,20 @@ impl Index {
         let Some(realm) = self.realm(realm.as_str()) else {
             return;
         };
-        match partner {
-            Some(partner) => {
-                // One that was deleted has no keys.
-                if let Some(partner) = realm.members.partners.pin().get(partner) {
-                    partner
-                        .ended
-                        .add(project.as_ref(), environment.as_ref(), *before);
-                }
+        let Some(partner) = partner else {
+            let is_meant = |home: &&Arc<Home>| {
+                let name = &home.environment.name;
+                environment.as_ref().is_none_or(|meant| meant == name)
+            };
+            for home in realm.homes.iter().filter(is_meant) {
+                home.ended.add(None, None, *before);
             }
-            None => {
-                let named = |home: &&Arc<Home>| {
-                    environment
-                        .as_ref()
-                        .is_none_or(|name| *name == home.environment.name)
-                };
-                for home in realm.homes.iter().filter(named) {
-                    home.ended.add(None, None, *before);
-                }
-            }
+            return;
+        };
+        // One that was deleted has no keys.
+        if let Some(partner) = realm.members.partners.pin().get(partner) {
+            let (project, environment) = (project.as_ref(), environment.as_ref());
+            partner.ended.add(project, environment, *before);
         }
     }
 

@@ -24,15 +24,14 @@ impl Snapshot {
         caller: KeyId,
         id: RequestId,
     ) -> Result<Option<AnsweredRequest>, Error> {
-        let row: Option<(i64, Vec<u8>, i64, String)> =
-            on!(self.session, |conn| {
-                sqlx::query_as(
+        let row: Option<(i64, Vec<u8>, i64, String)> = on!(self.session, |conn| {
+            sqlx::query_as(
             "SELECT time, fingerprint, revision, result FROM requests WHERE actor = $1 AND id = $2"
         )
         .bind(caller.as_uuid())
         .bind(id.as_uuid())
         .fetch_optional(&mut *conn)
-            })?;
+        })?;
         Ok(
             row.map(|(at, fingerprint, number, result)| AnsweredRequest {
                 at: Timestamp::from_micros(at),

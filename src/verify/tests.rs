@@ -562,6 +562,7 @@ fn the_end_is_exact_for_the_key_and_for_each_of_its_secrets() {
         created_at: NOW,
         expires_at,
         imported: false,
+        hint: String::new(),
         last_used_at: None,
     };
     key.secrets = vec![
@@ -639,6 +640,7 @@ fn a_secret_whose_pepper_is_missing_does_not_stand_in_the_way_of_another() {
         created_at: NOW,
         expires_at: Expiry::At(Timestamp::from_micros(NOW.as_micros() + end)),
         imported: false,
+        hint: String::new(),
         last_used_at: None,
     };
     let untold = Digest {

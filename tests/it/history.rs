@@ -26,6 +26,7 @@ async fn revoked(service: &Service) -> usize {
         partner: None,
         project: None,
         environment: None,
+        issued_before: None,
         states: vec![KeyState::Revoked],
         now: NOW,
         before: None,

@@ -1,0 +1,273 @@
+//! Revocation: of one key, of many at once, and of a key by itself.
+
+use super::issue::rfc3339;
+use super::keys::subject;
+use super::once::Once;
+use super::{Authority, Caller, Done, Holder, Read, Refusal, Standing, detail};
+use crate::domain::event::{EventKind, Revision, Subject};
+use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
+use crate::domain::key::{Key, KeyState, Revocation};
+use crate::domain::revocation::BulkRevocation;
+use crate::domain::time::Timestamp;
+use crate::domain::violation::Violations;
+use crate::store::{Change, KeyFilter, Snapshot};
+
+/// How many keys a trial shows.
+const EXAMPLES: u32 = 10;
+
+/// Which keys to end.
+#[derive(Clone, Debug)]
+pub struct ManyKeys {
+    /// Of this realm.
+    pub realm: RealmId,
+    /// Of this partner.
+    pub partner: Option<PartnerId>,
+    /// Of this project.
+    pub project: Option<ProjectId>,
+    /// Of this environment.
+    pub environment: Option<EnvironmentName>,
+    /// Issued before this time; none is until now.
+    pub issued_before: Option<Timestamp>,
+}
+
+/// What a bulk revocation would end.
+#[derive(Debug)]
+pub struct Trial {
+    /// How many keys.
+    pub count: u64,
+    /// The newest of them.
+    pub examples: Vec<Key>,
+}
+
+impl Authority {
+    /// Ends a key for ever.
+    pub async fn revoke_key(
+        &self,
+        caller: &Caller,
+        id: KeyId,
+        reason: String,
+    ) -> Result<Done<Key>, Refusal> {
+        let (change, _, key) = self.begin_with_key(caller, id).await?;
+        self.end_key(&caller.holder, change, key, reason).await
+    }
+
+    /// Ends many keys at once: a rule is written, whatever the number of keys. Tells whether this very request had done so
+    /// before.
+    pub async fn revoke_keys(
+        &self,
+        caller: &Caller,
+        many: ManyKeys,
+        reason: String,
+        once: Option<Once>,
+    ) -> Result<Done<bool>, Refusal> {
+        caller.role.may_administer_keys()?;
+        let (mut change, standing) = self.begin(caller).await?;
+        let now = change.time();
+        let before = self
+            .done_before(caller, once.as_ref(), &mut change, now)
+            .await?;
+        if let Some(((), revision)) = before {
+            return Ok(self.done(true, revision));
+        }
+        let filter = filter(&standing, &mut change, &many, now).await?;
+        let before = match many.issued_before {
+            None => Some(change.revision()),
+            Some(time) => issued_before(&mut change, &many.realm, time).await?,
+        };
+        let Some(before) = before else {
+            return self.unchanged(change, false).await;
+        };
+        check_not_locked_out(&standing.key, &filter, before)?;
+        let revocation = BulkRevocation {
+            realm: filter.realm,
+            partner: filter.partner,
+            project: filter.project,
+            environment: filter.environment,
+            before,
+            at: now,
+            reason,
+        };
+        change.insert_bulk_revocation(&revocation).await?;
+        self.remember(caller, once, &mut change, &()).await?;
+        let environment = revocation.environment.as_ref();
+        let words = detail([
+            (
+                "environment",
+                environment.map(ToString::to_string).unwrap_or_default(),
+            ),
+            (
+                "issued_before",
+                many.issued_before.map(rfc3339).unwrap_or_default(),
+            ),
+            ("reason", revocation.reason),
+        ]);
+        let subject = Subject {
+            realm: revocation.realm,
+            partner: revocation.partner,
+            project: revocation.project,
+            key: None,
+        };
+        self.finish(
+            &caller.holder,
+            change,
+            EventKind::KeysRevoked,
+            subject,
+            words,
+            false,
+        )
+        .await
+    }
+
+    /// What that would end. This does count, and so takes longer for many.
+    pub async fn try_revoke_keys(
+        &self,
+        caller: &Caller,
+        many: ManyKeys,
+    ) -> Result<Read<Trial>, Refusal> {
+        caller.role.may_administer_keys()?;
+        let mut snapshot = self.store.snapshot().await?;
+        let now = self.clock.now();
+        let standing = Standing::reread(&mut snapshot, &caller.holder, now).await?;
+        let mut filter = filter(&standing, &mut snapshot, &many, now).await?;
+        let revision = snapshot.revision().await?;
+        filter.issued_before = match many.issued_before {
+            None => None,
+            // Before the first revision there is nothing.
+            Some(time) => issued_before(&mut snapshot, &many.realm, time)
+                .await?
+                .or(Some(Revision::default())),
+        };
+        let before = filter.issued_before.unwrap_or(Revision::from(u64::MAX));
+        check_not_locked_out(&standing.key, &filter, before)?;
+        let count = snapshot.count_filtered(&filter).await?;
+        let examples = snapshot.list_keys(&filter).await?.items;
+        Ok(Read {
+            value: Trial { count, examples },
+            revision,
+        })
+    }
+
+    /// Ends the key that the holder proved. It takes nothing else: whoever can present a key may end it.
+    pub async fn revoke_self(&self, holder: &Holder, reason: String) -> Result<Done<Key>, Refusal> {
+        let mut change = self.store.change(self.clock.now()).await?;
+        let now = change.time();
+        let key = change.find_key(holder.key).await?;
+        let key = key.filter(|key| holder.still_holds(key, now));
+        let key = key.ok_or(Refusal::CallerGone)?;
+        self.end_key(holder, change, key, reason).await
+    }
+
+    async fn end_key(
+        &self,
+        holder: &Holder,
+        mut change: Change,
+        mut key: Key,
+        reason: String,
+    ) -> Result<Done<Key>, Refusal> {
+        if key.revocation.is_some() {
+            return self.unchanged(change, key).await;
+        }
+        let words = detail([("reason", reason.clone())]);
+        key.revocation = Some(Revocation {
+            at: change.time(),
+            reason,
+        });
+        change.update_key(&key).await?;
+        self.finish(
+            holder,
+            change,
+            EventKind::KeyRevoked,
+            subject(&key),
+            words,
+            key,
+        )
+        .await
+    }
+}
+
+/// The keys that are meant, if the caller may administer them all and there is everything that is named.
+async fn filter(
+    standing: &Standing,
+    snapshot: &mut Snapshot,
+    many: &ManyKeys,
+    now: Timestamp,
+) -> Result<KeyFilter, Refusal> {
+    let mut filter = standing.role.narrow(KeyFilter {
+        realm: many.realm.clone(),
+        partner: many.partner.clone(),
+        project: many.project.clone(),
+        environment: many.environment.clone(),
+        issued_before: None,
+        states: vec![KeyState::Active, KeyState::Disabled, KeyState::Expired],
+        now,
+        before: None,
+        limit: EXAMPLES,
+    })?;
+    let realm = snapshot.find_realm(&filter.realm).await?;
+    let realm = realm.ok_or(Refusal::NotFound("the realm"))?.value;
+    let mut bad = Violations::default();
+    if let Some(name) = &filter.environment
+        && realm.environment(name.as_str()).is_none()
+    {
+        bad.add("environment", "is not an environment of the realm");
+    }
+    if many.issued_before.is_some_and(|time| time > now) {
+        bad.add("issued_before", "must not be in the future");
+    }
+    bad.finish(Some(())).map_err(Refusal::Invalid)?;
+    if let Some(partner) = &filter.partner {
+        let found = snapshot.find_partner(&filter.realm, partner).await?;
+        found.ok_or(Refusal::NotFound("the partner"))?;
+    }
+    if let Some(project) = &filter.project {
+        let found = snapshot.find_project(&filter.realm, project).await?;
+        let owner = found.map(|(project, _)| project.value.partner);
+        let owner =
+            owner.filter(|owner| filter.partner.as_ref().is_none_or(|named| named == owner));
+        // The rule stands with the owner, whose keys it is about.
+        filter.partner = Some(owner.ok_or(Refusal::NotFound("the project"))?);
+    }
+    Ok(filter)
+}
+
+/// The revision that comes after the last key of the realm which was issued before this time.
+async fn issued_before(
+    snapshot: &mut Snapshot,
+    realm: &RealmId,
+    time: Timestamp,
+) -> Result<Option<Revision>, Refusal> {
+    let last = snapshot.last_issue_before(realm, time).await?;
+    Ok(last.map(Revision::next))
+}
+
+/// Among the authority's own keys nobody ends itself by a rule: it is easily done, and the door is then shut from outside.
+fn check_not_locked_out(own: &Key, filter: &KeyFilter, before: Revision) -> Result<(), Refusal> {
+    let KeyFilter {
+        realm,
+        partner,
+        project: _,
+        environment,
+        issued_before: _,
+        states: _,
+        now: _,
+        before: _,
+        limit: _,
+    } = filter;
+    let is_meant = realm.is_built_in()
+        && own.realm == *realm
+        && partner
+            .as_ref()
+            .is_none_or(|partner| *partner == own.partner)
+        && environment
+            .as_ref()
+            .is_none_or(|name| *name == own.environment)
+        && own.created_revision < before;
+    if is_meant {
+        return Err(Refusal::Precondition {
+            reason: "LOCKS_OUT_CALLER",
+            message: "this would end the caller's own key too: name a partner, or a time before that key was issued"
+                .to_owned(),
+        });
+    }
+    Ok(())
+}

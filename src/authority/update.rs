@@ -1,0 +1,135 @@
+//! Updates: what a key is called, what it may do, for how long and from where.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+
+use super::draft::{check_owner, end, granted};
+use super::issue::issue_words;
+use super::keys::{revoked, subject};
+use super::{Authority, Caller, Done, Refusal, giving};
+use crate::domain::access::Access;
+use crate::domain::event::EventKind;
+use crate::domain::ids::{KeyId, ScopeName};
+use crate::domain::key::Key;
+use crate::domain::realm::Realm;
+use crate::domain::time::{Expiry, Timestamp};
+use crate::domain::violation::Violations;
+
+/// What to change of a key; what is absent stays.
+#[derive(Debug, Default)]
+pub struct KeyUpdate {
+    /// Its name.
+    pub name: Option<String>,
+    /// All its labels.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// The scopes that it shall have, in the order of the request, instead of all that it has.
+    pub scopes: Option<Vec<ScopeName>>,
+    /// Whether it shall have every scope.
+    pub full_access: Option<bool>,
+    /// When it shall expire; `Some(None)` is never, or as late as the realm allows.
+    pub expires_at: Option<Option<Timestamp>>,
+    /// All its address ranges.
+    pub allowed_cidrs: Option<Vec<IpNet>>,
+}
+
+impl Authority {
+    /// Changes a key.
+    pub async fn update_key(
+        &self,
+        caller: &Caller,
+        id: KeyId,
+        update: KeyUpdate,
+    ) -> Result<Done<Key>, Refusal> {
+        let (mut change, standing, before) = self.begin_with_key(caller, id).await?;
+        if before.revocation.is_some() {
+            return Err(revoked());
+        }
+        let realm = change.find_realm(&before.realm).await?;
+        let realm = realm.ok_or(Refusal::NotFound("the realm"))?.value;
+        let key = update.apply(before.clone(), &realm, change.time())?;
+        if key == before {
+            return self.unchanged(change, key).await;
+        }
+        giving::check_change(&standing, &realm, &before, &key)?;
+        change.update_key(&key).await?;
+        let words = words(&before, &key);
+        self.finish(
+            &caller.holder,
+            change,
+            EventKind::KeyUpdated,
+            subject(&key),
+            words,
+            key,
+        )
+        .await
+    }
+}
+
+impl KeyUpdate {
+    fn apply(self, mut key: Key, realm: &Realm, now: Timestamp) -> Result<Key, Refusal> {
+        let Self {
+            name,
+            labels,
+            scopes,
+            full_access,
+            expires_at,
+            allowed_cidrs,
+        } = self;
+        let mut bad = Violations::default();
+        match (scopes, full_access) {
+            (None, None) => {}
+            // It takes away what is not there.
+            (None, Some(false)) if !key.access.is_full() => {}
+            (scopes, full_access) => {
+                // Never by the realm's `unscoped_keys`: to take the last scope away must not give everything.
+                let scopes = scopes.unwrap_or_default();
+                key.access = granted(realm, &scopes, full_access.unwrap_or(false), &mut bad);
+                let partner = (!key.partner.is_nobody()).then_some(&key.partner);
+                check_owner(realm, partner, &key.access, &mut bad);
+            }
+        }
+        if let Some(asked) = expires_at {
+            key.expires_at = end(realm, asked, key.created_at, now, &mut bad);
+            if let Expiry::At(last) = key.expires_at {
+                let in_overlap =
+                    |secret: &&mut crate::domain::key::Secret| secret.expires_at != Expiry::Never;
+                for secret in key.secrets.iter_mut().filter(in_overlap) {
+                    secret.expires_at = secret.expires_at.or_earlier(last);
+                }
+            }
+        }
+        key.name = name.unwrap_or(key.name);
+        key.labels = labels.unwrap_or(key.labels);
+        key.allowed_cidrs = allowed_cidrs.unwrap_or(key.allowed_cidrs);
+        bad.finish(Some(key)).map_err(Refusal::Invalid)
+    }
+}
+
+/// What the audit trail tells: which fields were changed, and to what.
+fn words(before: &Key, after: &Key) -> BTreeMap<String, String> {
+    let was = issue_words(before);
+    let mut words = issue_words(after);
+    words.retain(|name, word| was.get(name) != Some(word));
+    let changed = [
+        ("name", before.name != after.name),
+        ("labels", before.labels != after.labels),
+        ("scopes", scopes(&before.access) != scopes(&after.access)),
+        (
+            "full_access",
+            before.access.is_full() != after.access.is_full(),
+        ),
+        ("expire_time", before.expires_at != after.expires_at),
+        ("allowed_cidrs", before.allowed_cidrs != after.allowed_cidrs),
+    ];
+    let changed: Vec<_> = changed
+        .into_iter()
+        .filter_map(|(name, is)| is.then_some(name))
+        .collect();
+    words.insert("changed".to_owned(), changed.join(" "));
+    words
+}
+
+fn scopes(access: &Access) -> Vec<&ScopeName> {
+    access.granted().collect()
+}
