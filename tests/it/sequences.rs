@@ -37,10 +37,21 @@ struct Step {
     action: Action,
 }
 
+/// What of a key is to be changed, and to what.
+#[derive(Clone, Debug)]
+struct Change {
+    /// `None` in the inner one is everything.
+    scopes: Option<Option<Vec<&'static str>>>,
+    end: Option<Option<i64>>,
+    ranges: Option<Vec<&'static str>>,
+}
+
 /// What is done, and to which of the keys.
 #[derive(Clone, Debug)]
 enum Action {
     Issue(Wish),
+    Update(usize, Box<Change>),
+    Rotate(usize, i64),
     Disable(usize),
     Enable(usize),
     Revoke(usize),
@@ -91,6 +102,15 @@ fn wish() -> impl Strategy<Value = Wish> {
     )
 }
 
+/// Some of what another wish says.
+fn change() -> impl Strategy<Value = Change> {
+    (wish(), 1..8_u8).prop_map(|(wish, which)| Change {
+        scopes: (which & 1 != 0).then_some(wish.scopes),
+        end: (which & 2 != 0).then_some(wish.end),
+        ranges: (which & 4 != 0).then_some(wish.ranges),
+    })
+}
+
 /// One of so many keys, half of the time the last: the lesser ones come last.
 fn late(i: usize, keys: usize) -> usize {
     (i % (2 * keys)).min(keys - 1)
@@ -105,6 +125,8 @@ fn step() -> impl Strategy<Value = Step> {
     let one = || 0..64_usize;
     let action = prop_oneof![
         6 => wish().prop_map(Action::Issue),
+        4 => (one(), change()).prop_map(|(key, change)| Action::Update(key, Box::new(change))),
+        2 => (one(), select(&[0, 1][..])).prop_map(|(key, hours)| Action::Rotate(key, hours)),
         3 => one().prop_map(Action::Disable),
         3 => one().prop_map(Action::Enable),
         1 => one().prop_map(Action::Revoke),
@@ -213,6 +235,54 @@ impl Court {
         }
     }
 
+    fn update(&self, key: &Held, change: Change) -> pb::UpdateKeyRequest {
+        let Change {
+            scopes,
+            end,
+            ranges,
+        } = change;
+        let mut request = pb::UpdateKeyRequest {
+            key_id: key.id.clone(),
+            ..Default::default()
+        };
+        let mut paths = Vec::new();
+        match scopes {
+            Some(Some(scopes)) => {
+                request.scopes = words(&scopes);
+                paths.push("scopes");
+            }
+            Some(None) => {
+                request.full_access = true;
+                paths.push("full_access");
+            }
+            None => {}
+        }
+        if let Some(end) = end {
+            request.expire_time = end.map(|hours| prost_types::Timestamp {
+                seconds: self.now + hours * HOUR,
+                nanos: 0,
+            });
+            paths.push("expire_time");
+        }
+        if let Some(ranges) = ranges {
+            request.allowed_cidrs = words(&ranges);
+            paths.push("allowed_cidrs");
+        }
+        request.update_mask = Some(prost_types::FieldMask {
+            paths: words(&paths),
+        });
+        request
+    }
+
+    /// What a key is good for, of a part of the questions about the owner of a wish.
+    fn merits(&self, text: &str, wish: &Wish) -> Vec<bool> {
+        let turn = self.granted.load(Ordering::Relaxed) % 5;
+        let questions = Asked::around(wish).skip(turn).step_by(5);
+        questions
+            .map(|question| self.is_good(text, &question))
+            .collect()
+    }
+
     /// Whether the key is good for this question, decided by the service's own mirror, at any time.
     fn is_good(&self, text: &str, question: &Asked) -> bool {
         let index = self.service.mirror.index();
@@ -307,6 +377,56 @@ impl Court {
                     }
                     continue;
                 }
+                Action::Update(key, change) => {
+                    let key = early(key, held.len());
+                    let wish = held[key].wish.clone();
+                    let before = self.merits(&held[key].text, &wish);
+                    let of_by = self.merits(&by.text, &wish);
+                    let request = self.update(&held[key], *change);
+                    let answer = api.keys.update_key(request).await;
+                    if let Ok(answer) = &answer {
+                        let after = self.merits(&held[key].text, &wish);
+                        for (was, (is, has)) in before.into_iter().zip(after.into_iter().zip(of_by))
+                        {
+                            prop_assert!(!is || was || has, "{:?} widened {wish:?}", by.wish);
+                        }
+                        let is_full = answer.get_ref().key.as_ref().unwrap().full_access;
+                        let was_full = std::mem::replace(&mut held[key].is_full, is_full);
+                        prop_assert!(
+                            !is_full || was_full || by.is_full,
+                            "{:?} gave everything",
+                            by.wish
+                        );
+                    }
+                    (key, answer.map(drop))
+                }
+                Action::Rotate(key, hours) => {
+                    let key = early(key, held.len());
+                    let wish = held[key].wish.clone();
+                    let of_by = self.merits(&by.text, &wish);
+                    let request = pb::RotateKeyRequest {
+                        key_id: held[key].id.clone(),
+                        overlap: Some(prost_types::Duration {
+                            seconds: hours * HOUR,
+                            nanos: 0,
+                        }),
+                        ..Default::default()
+                    };
+                    let answer = api.keys.rotate_key(request).await;
+                    if let Ok(answer) = &answer {
+                        held[key].text.clone_from(&answer.get_ref().plain_key);
+                        for (is, has) in self.merits(&held[key].text, &wish).into_iter().zip(of_by)
+                        {
+                            prop_assert!(!is || has, "{:?} took the text of {wish:?}", by.wish);
+                        }
+                        prop_assert!(
+                            !held[key].is_full || by.is_full,
+                            "{:?} took everything",
+                            by.wish
+                        );
+                    }
+                    (key, answer.map(drop))
+                }
                 Action::Disable(key) => {
                     let key = early(key, held.len());
                     let request = pb::DisableKeyRequest {
@@ -353,11 +473,12 @@ impl Court {
     }
 }
 
-/// Whatever a caller does, no key that it made or switched on can do what the caller could not. Asked of the decision itself,
+/// Whatever a caller does, no key that it made, switched on, widened or took the text of can do what the caller could not. Asked of the decision itself,
 /// with the facts that the service decides by, so that it holds no rule of its own about what may be given.
 ///
-/// Seen red with each dimension left out in turn: scopes, full access, expiry and address ranges in `giving::check`; realm and
-/// partner, project and environment in `Delegate::reaches`; and the check left out where a key is switched on.
+/// Seen red with each dimension left out in turn: scopes, full access, expiry and address ranges in `giving::excess`; realm and
+/// partner, project and environment in `Delegate::reaches`; and the check left out where a key is switched on, where it is
+/// updated and where it is rotated.
 fn no_key_can_do_what_its_maker_could_not(engine: Engine, sequences: usize) {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
