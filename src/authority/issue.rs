@@ -30,7 +30,7 @@ impl Authority {
         let mut snapshot = self.store.snapshot().await?;
         let standing = Standing::reread(&mut snapshot, &caller.holder, now).await?;
         if let Some(made) = self
-            .made_before(caller, once.as_ref(), &mut snapshot, now)
+            .made_before(caller, &standing, once.as_ref(), &mut snapshot, now)
             .await?
         {
             return Ok(made);
@@ -44,7 +44,7 @@ impl Authority {
         let (mut change, standing) = self.begin(caller).await?;
         let now = change.time();
         if let Some(made) = self
-            .made_before(caller, once.as_ref(), &mut change, now)
+            .made_before(caller, &standing, once.as_ref(), &mut change, now)
             .await?
         {
             return Ok(made);

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::keys::visible;
-use super::{Authority, Caller, Done, PATIENCE, Refusal};
+use super::{Authority, Caller, Done, PATIENCE, Refusal, Standing};
 use crate::domain::event::Revision;
 use crate::domain::ids::{KeyId, RequestId};
 use crate::domain::key::Key;
@@ -82,6 +82,7 @@ impl Authority {
     pub(super) async fn made_before(
         &self,
         caller: &Caller,
+        standing: &Standing,
         once: Option<&Once>,
         snapshot: &mut Snapshot,
         now: Timestamp,
@@ -90,7 +91,7 @@ impl Authority {
         let Some((id, revision)): Option<(KeyId, _)> = before else {
             return Ok(None);
         };
-        let key = match visible(snapshot, &caller.role, id).await {
+        let key = match visible(snapshot, &standing.role, id).await {
             Err(Refusal::NotFound(_)) => {
                 return Err(Refusal::Precondition {
                     reason: "KEY_DELETED",
