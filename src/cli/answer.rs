@@ -7,9 +7,9 @@ use crate::pb::claviger::v1::{
     DeleteKeyResponse, DeletePartnerResponse, DeleteProjectResponse, DeleteRealmResponse,
     DisableKeyResponse, EnableKeyResponse, EndRotationResponse, Event, ExplainResponse,
     GetKeyResponse, GetKeyScopesResponse, GetKeyUsageResponse, GetPartnerResponse,
-    GetRealmResponse, IssueKeyResponse, Key, ListEventsResponse, ListKeysResponse,
-    ListPartnersResponse, ListProjectsResponse, ListRealmsResponse, Partner, Project,
-    PutPartnerResponse, PutProjectResponse, PutRealmResponse, Realm, RevokeKeyResponse,
+    GetRealmResponse, ImportKeysResponse, IssueKeyResponse, Key, ListEventsResponse,
+    ListKeysResponse, ListPartnersResponse, ListProjectsResponse, ListRealmsResponse, Partner,
+    Project, PutPartnerResponse, PutProjectResponse, PutRealmResponse, Realm, RevokeKeyResponse,
     RevokeKeysResponse, RevokeSelfResponse, RotateKeyResponse, UpdateKeyResponse, VerifyResponse,
 };
 
@@ -110,6 +110,7 @@ answers!(
     RevokeKeysResponse,
     RevokeSelfResponse,
     DeleteKeyResponse,
+    ImportKeysResponse,
     GetKeyUsageResponse,
     ListEventsResponse,
     VerifyResponse,
@@ -140,6 +141,7 @@ changes!(
     RevokeKeysResponse,
     RevokeSelfResponse,
     DeleteKeyResponse,
+    ImportKeysResponse,
 );
 
 fn settled(revision: u64, everywhere: Option<&Timestamp>, confirmed: bool) -> String {

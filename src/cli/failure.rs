@@ -93,12 +93,12 @@ impl Failure {
         self.is_open
     }
 
-    /// Whether the same may work later, and if the server said it, after which time.
-    pub(super) fn retry(&self) -> Option<Option<Duration>> {
+    /// After which time the same may work, if it ever may; nothing if the server did not say when.
+    pub(super) fn retry(&self) -> Option<Duration> {
         match self.code {
-            Code::Unavailable => Some(self.retry_after),
+            Code::Unavailable => Some(self.retry_after.unwrap_or_default()),
             // Without a time it is a limit that stays, such as the size of a message.
-            Code::ResourceExhausted => self.retry_after.map(Some),
+            Code::ResourceExhausted => self.retry_after,
             _ => None,
         }
     }
@@ -106,6 +106,11 @@ impl Failure {
     /// Whether the thing that was asked for does not exist.
     pub(super) fn is_not_found(&self) -> bool {
         self.code == Code::NotFound
+    }
+
+    /// What went wrong, without what to do about it.
+    pub(super) fn message(&self) -> String {
+        plain(&self.message).into_owned()
     }
 
     /// For programs.

@@ -175,6 +175,10 @@ pub(super) fn tell(text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use prost_types::Timestamp;
+
     use crate::pb::claviger::v1::{Key, KeyLevel, KeyState, ListKeysResponse};
 
     use super::*;

@@ -92,15 +92,15 @@ mod tests {
             bar("10:00", 1, 0),
         ];
         assert_eq!(
-            chart(&bars, 46),
+            chart(&bars, 47),
             "08:00  ████████████████████  2,000\n\
              09:00  █████░░░░░  1,000 (500 denied)\n\
              10:00  █  1"
         );
         assert!(
-            chart(&bars, 46)
+            chart(&bars, 47)
                 .lines()
-                .all(|line| line.chars().count() <= 46)
+                .all(|line| line.chars().count() <= 47)
         );
     }
 

@@ -3,6 +3,7 @@
 //! A file for each thing that can be done; `key` has what they share, `once` how a text is shown on its one occasion.
 
 mod chart;
+mod import;
 mod issue;
 mod key;
 mod list;
@@ -19,6 +20,7 @@ use clap::Subcommand;
 use super::connect::Connection;
 use super::failure::Failure;
 use super::output::Output;
+use import::Import;
 use issue::Issue;
 use key::KeyId;
 use list::List;
@@ -49,6 +51,7 @@ pub enum Command {
     RevokeAll(RevokeAll),
     RevokeSelf(RevokeSelf),
     Delete(Delete),
+    Import(Box<Import>),
 }
 
 impl Command {
@@ -68,6 +71,7 @@ impl Command {
             Self::RevokeAll(revoke) => revoke.run(connection, output).await,
             Self::RevokeSelf(revoke) => revoke.run(connection, output).await,
             Self::Delete(delete) => delete.run(connection, output).await,
+            Self::Import(import) => import.run(connection, output).await,
         }
     }
 }

@@ -22,6 +22,10 @@ Examples:
   claviger keys update 01a4f0c1-2345-7abc-8def-0123456789ab --scope read --scope write
 
   claviger keys update 01a4f0c1-2345-7abc-8def-0123456789ab --never-expires --from-anywhere")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are flags of a command line, each with its own name"
+)]
 pub struct Update {
     #[command(flatten)]
     key: KeyId,
