@@ -5,14 +5,15 @@ use prost_types::Timestamp;
 
 use crate::pb::claviger::v1::{
     DeleteKeyResponse, DeletePartnerResponse, DeleteProjectResponse, DeleteRealmResponse,
-    DisableKeyResponse, EnableKeyResponse, Event, ExplainResponse, GetKeyResponse,
-    GetKeyScopesResponse, GetPartnerResponse, GetRealmResponse, IssueKeyResponse, Key,
-    ListEventsResponse, ListKeysResponse, ListPartnersResponse, ListProjectsResponse,
-    ListRealmsResponse, Partner, Project, PutPartnerResponse, PutProjectResponse, PutRealmResponse,
-    Realm, RevokeKeyResponse, VerifyResponse,
+    DisableKeyResponse, EnableKeyResponse, EndRotationResponse, Event, ExplainResponse,
+    GetKeyResponse, GetKeyScopesResponse, GetKeyUsageResponse, GetPartnerResponse,
+    GetRealmResponse, ImportKeysResponse, IssueKeyResponse, Key, ListEventsResponse,
+    ListKeysResponse, ListPartnersResponse, ListProjectsResponse, ListRealmsResponse, Partner,
+    Project, PutPartnerResponse, PutProjectResponse, PutRealmResponse, Realm, RevokeKeyResponse,
+    RevokeKeysResponse, RevokeSelfResponse, RotateKeyResponse, UpdateKeyResponse, VerifyResponse,
 };
 
-use super::output;
+use super::text;
 
 /// A response message, which can be shown as JSON.
 pub(super) trait Answer: Message {
@@ -102,8 +103,15 @@ answers!(
     GetKeyScopesResponse,
     DisableKeyResponse,
     EnableKeyResponse,
+    UpdateKeyResponse,
+    RotateKeyResponse,
+    EndRotationResponse,
     RevokeKeyResponse,
+    RevokeKeysResponse,
+    RevokeSelfResponse,
     DeleteKeyResponse,
+    ImportKeysResponse,
+    GetKeyUsageResponse,
     ListEventsResponse,
     VerifyResponse,
 );
@@ -126,8 +134,14 @@ changes!(
     IssueKeyResponse,
     DisableKeyResponse,
     EnableKeyResponse,
+    UpdateKeyResponse,
+    RotateKeyResponse,
+    EndRotationResponse,
     RevokeKeyResponse,
+    RevokeKeysResponse,
+    RevokeSelfResponse,
     DeleteKeyResponse,
+    ImportKeysResponse,
 );
 
 fn settled(revision: u64, everywhere: Option<&Timestamp>, confirmed: bool) -> String {
@@ -136,7 +150,7 @@ fn settled(revision: u64, everywhere: Option<&Timestamp>, confirmed: bool) -> St
         // Rounded up to the second that is shown, because it is a promise.
         Some(time) => format!(
             "in force on every server from {} on, revision {revision}",
-            output::time(&Timestamp {
+            text::time(&Timestamp {
                 seconds: time.seconds.saturating_add(i64::from(time.nanos > 0)),
                 nanos: 0,
             })
@@ -147,8 +161,8 @@ fn settled(revision: u64, everywhere: Option<&Timestamp>, confirmed: bool) -> St
 
 #[cfg(test)]
 mod tests {
+    use super::super::reflect;
     use super::*;
-    use crate::cli::reflect;
 
     #[test]
     fn the_proto_knows_every_answer() {

@@ -10,21 +10,13 @@ use std::time::Duration;
 
 use clap::Args;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
-use tonic::{Request, Response, Status};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Uri};
 
-use crate::pb::claviger::v1::key_admin_client::KeyAdminClient;
-use crate::pb::claviger::v1::key_verify_client::KeyVerifyClient;
-use crate::pb::claviger::v1::realm_admin_client::RealmAdminClient;
-
+use super::client::Client;
 use super::failure::Failure;
 use super::flags;
 use super::key_text::KeyText;
-
-/// A page of a thousand keys with all the labels that they may have is larger than what tonic takes by default.
-const LARGEST_ANSWER: usize = 64 << 20;
+use super::link::Link;
 
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7700";
 const DEFAULT_TIMEOUT: &str = "10s";
@@ -102,18 +94,9 @@ impl Connection {
 
         let channel = tokio::time::timeout(timeout, endpoint.connect())
             .await
-            .map_err(|_| Failure::timeout(&link, false))?
-            .map_err(|error| Failure::unreachable(&link, &error))?;
-        Ok(Client {
-            channel: InterceptedService::new(
-                channel,
-                Caller {
-                    authorization,
-                    timeout,
-                },
-            ),
-            link,
-        })
+            .map_err(|_| link.timeout(false))?
+            .map_err(|error| link.unreachable(&error))?;
+        Ok(Client::new(channel, authorization, link))
     }
 
     fn endpoint(&self) -> Result<Endpoint, Failure> {
@@ -255,83 +238,6 @@ fn timeout(text: &str) -> Result<Duration, String> {
         return Err("it is more than nothing and at most 24h".to_owned());
     }
     Ok(span)
-}
-
-/// What the failures of a call are told with.
-#[derive(Debug)]
-pub(super) struct Link {
-    pub(super) endpoint: String,
-    pub(super) key_source: String,
-    pub(super) timeout: Duration,
-}
-
-/// A connection to the server, with the caller's key.
-pub(super) struct Client {
-    channel: InterceptedService<Channel, Caller>,
-    link: Link,
-}
-
-impl Client {
-    /// The service for keys.
-    pub(super) fn keys(&self) -> KeyAdminClient<InterceptedService<Channel, Caller>> {
-        KeyAdminClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
-    }
-
-    /// The service for realms, partners and projects.
-    pub(super) fn realms(&self) -> RealmAdminClient<InterceptedService<Channel, Caller>> {
-        RealmAdminClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
-    }
-
-    /// The service that decides.
-    pub(super) fn verify(&self) -> KeyVerifyClient<InterceptedService<Channel, Caller>> {
-        KeyVerifyClient::new(self.channel.clone())
-    }
-
-    /// Waits for the answer to a question.
-    pub(super) async fn ask<T>(
-        &self,
-        call: impl Future<Output = Result<Response<T>, Status>>,
-    ) -> Result<T, Failure> {
-        self.answer(call, false).await
-    }
-
-    /// Waits for the answer to a change. Without one, the change may have been made or not.
-    pub(super) async fn change<T>(
-        &self,
-        call: impl Future<Output = Result<Response<T>, Status>>,
-    ) -> Result<T, Failure> {
-        self.answer(call, true).await
-    }
-
-    async fn answer<T>(
-        &self,
-        call: impl Future<Output = Result<Response<T>, Status>>,
-        is_change: bool,
-    ) -> Result<T, Failure> {
-        // The channel watches the time until the answer begins, this watches until it ends.
-        match tokio::time::timeout(self.link.timeout, call).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(Failure::refused(&self.link, &status, is_change)),
-            Err(_) => Err(Failure::timeout(&self.link, is_change)),
-        }
-    }
-}
-
-/// Puts the caller's key and the time that it waits onto each request.
-#[derive(Clone)]
-pub(super) struct Caller {
-    authorization: MetadataValue<Ascii>,
-    timeout: Duration,
-}
-
-impl Interceptor for Caller {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request
-            .metadata_mut()
-            .insert("authorization", self.authorization.clone());
-        request.set_timeout(self.timeout);
-        Ok(request)
-    }
 }
 
 #[cfg(test)]

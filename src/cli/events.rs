@@ -8,8 +8,9 @@ use crate::pb::claviger::v1::{Event, ListEventsRequest};
 use super::connect::Connection;
 use super::failure::Failure;
 use super::flags;
-use super::output::{self, Output};
+use super::output::Output;
 use super::page::{Listing, PageFlags};
+use super::text;
 
 /// Show the audit trail, newest first: who changed what, when and from where.
 #[derive(Debug, Args)]
@@ -43,14 +44,14 @@ impl Events {
         let row = |event: &Event| {
             vec![
                 event.revision.to_string(),
-                output::time_if_any(event.time.as_ref()),
+                text::time_if_any(event.time.as_ref()),
                 event.kind.clone(),
                 event.realm.clone(),
                 event.partner.clone(),
                 event.key_id.clone(),
                 event.actor.clone(),
                 event.peer.clone(),
-                output::pairs(&event.detail),
+                text::pairs(&event.detail),
             ]
         };
         let listing = Listing {
@@ -58,6 +59,7 @@ impl Events {
                 "REVISION", "TIME", "KIND", "REALM", "PARTNER", "KEY", "ACTOR", "PEER", "DETAIL",
             ],
             none: "There are no such events.",
+            last_if_it_fits: false,
             repeat: self.repeat(),
         };
         self.page

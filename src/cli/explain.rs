@@ -9,7 +9,8 @@ use crate::pb::claviger::v1::{
 
 use super::connect::Connection;
 use super::failure::Failure;
-use super::output::{self, Output};
+use super::output::Output;
+use super::text;
 use super::verify::{Asked, exit_code};
 
 /// What stands in a header for the key to test.
@@ -118,7 +119,7 @@ fn shown(answer: &ExplainResponse) -> String {
         vec![check.name.clone(), outcome.to_owned(), check.detail.clone()]
     });
     let key = answer.key.as_ref();
-    let facts = output::facts([
+    let facts = text::facts([
         ("route", answer.route.clone()),
         ("missing scopes", answer.missing_scopes.join(", ")),
         ("key id", key.map(|key| key.id.clone()).unwrap_or_default()),
@@ -127,7 +128,7 @@ fn shown(answer: &ExplainResponse) -> String {
             key.map(|key| key.partner.clone()).unwrap_or_default(),
         ),
     ]);
-    let table = output::table(&["CHECK", "OUTCOME", "WHAT WAS FOUND"], checks);
+    let table = text::table(&["CHECK", "OUTCOME", "WHAT WAS FOUND"], checks);
     if facts.is_empty() {
         format!("{first}\n\n{table}")
     } else {

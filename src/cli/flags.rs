@@ -8,6 +8,8 @@ use prost_types::Timestamp;
 
 use crate::pb::claviger::v1 as pb;
 
+use super::failure::Failure;
+
 /// When a change is answered.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct WaitFlag {
@@ -51,10 +53,53 @@ impl Level {
     }
 }
 
+/// When a key expires.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct ExpiryFlags {
+    /// Let it expire that long from now, such as 90d [default: never, or by the realm's max lifetime].
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    expires_in: Option<Duration>,
+    /// Let it expire at this time, such as 2030-01-31T12:00:00Z.
+    #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "expires_in")]
+    expires_at: Option<Timestamp>,
+}
+
+impl ExpiryFlags {
+    /// The time, if one is given.
+    pub(super) fn time(self) -> Result<Option<Timestamp>, Failure> {
+        match self.expires_in {
+            Some(span) => from_now(span)
+                .map(Some)
+                .ok_or_else(|| Failure::usage("--expires-in lies beyond the year 9999")),
+            None => Ok(self.expires_at),
+        }
+    }
+
+    /// What has to be said in its place when the command is repeated later: `90d` is another time then.
+    pub(super) fn repeat(self, time: Option<Timestamp>) -> String {
+        match (self.expires_in, time) {
+            (Some(_), Some(time)) => {
+                format!(", and `--expires-at {time}` instead of --expires-in,")
+            }
+            _ => String::new(),
+        }
+    }
+}
+
 /// A span as people write it: `30s`, `1h 30m`, `90d`.
 pub(super) fn span(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|error| format!("{error}; a span looks like `30s`, `1h` or `90d`"))
+}
+
+/// A span as the requests carry it; `flag` is where it comes from.
+pub(super) fn span_on_wire(
+    span: Option<Duration>,
+    flag: &str,
+) -> Result<Option<prost_types::Duration>, Failure> {
+    span.map(prost_types::Duration::try_from)
+        .transpose()
+        .map_err(|_| Failure::usage(format!("{flag} is too long")))
 }
 
 /// A time in RFC 3339.
@@ -85,11 +130,12 @@ pub(super) fn from_now(span: Duration) -> Option<Timestamp> {
         .map(Timestamp::from)
 }
 
+/// The time on this side.
 #[expect(
     clippy::disallowed_methods,
     reason = "the authority's clock is on the server; this one only turns `90d` into a time"
 )]
-fn now() -> SystemTime {
+pub(super) fn now() -> SystemTime {
     SystemTime::now()
 }
 

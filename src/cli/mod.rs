@@ -2,17 +2,20 @@
 //!
 //! Each command parses its flags, makes one request (a few where it says so), and shows the answer: to people as a
 //! table or as lines of facts, with `--json` as the response message. `connect` knows how to reach the server,
-//! `failure` what to say when that does not work.
+//! `link` what to say when that does not work. The arrows run one way: from the commands to `page`, `output` and
+//! `connect`, and from those to `failure` and `text`.
 
 mod answer;
+mod ask;
+mod client;
 mod connect;
 mod events;
 mod explain;
 mod failure;
 mod flags;
-mod issue;
 mod key_text;
 mod keys;
+mod link;
 mod output;
 mod page;
 mod partner;
@@ -20,6 +23,8 @@ mod project;
 mod realm;
 mod realm_file;
 mod reflect;
+mod request_id;
+mod text;
 mod verify;
 
 use std::process::ExitCode;
@@ -94,8 +99,8 @@ mod tests {
         command: ClientCommand,
     }
 
-    /// The whole command line as a test of any module can have it.
-    pub(super) fn command() -> Command {
+    /// The whole command line.
+    fn command() -> Command {
         <Line as clap::CommandFactory>::command()
     }
 
@@ -180,6 +185,38 @@ mod tests {
             "claviger realm get demo --toml --json",
         ] {
             assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_flag_that_is_named_exists() {
+        fn longs(command: &Command, found: &mut Vec<String>) {
+            found.extend(command.get_arguments().filter_map(|arg| {
+                let long = arg.get_long()?;
+                Some(format!("--{long}"))
+            }));
+            for command in command.get_subcommands() {
+                longs(command, found);
+            }
+        }
+        let mut known = Vec::new();
+        longs(&command(), &mut known);
+        for (field, flags) in failure::FLAGS {
+            for flag in flags.split(" or ") {
+                assert!(known.iter().any(|known| known == flag), "{field}: {flag}");
+            }
+        }
+    }
+
+    /// What a list prints for its next page is added to the line that got this one.
+    #[test]
+    fn the_line_of_one_page_takes_what_is_printed_for_the_next() {
+        for line in [
+            "claviger events --since 24h --since 2027-01-15T08:00:00Z --page-token=-t",
+            "claviger events --until 24h --page-token=-t --until 2027-01-15T08:00:00Z --page-token=-u",
+            "claviger realm list --page-token -t",
+        ] {
+            assert!(parse(line).is_ok(), "{line}");
         }
     }
 }

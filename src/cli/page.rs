@@ -5,6 +5,7 @@ use clap::Args;
 use super::answer::Page;
 use super::failure::Failure;
 use super::output::{self, Output};
+use super::text;
 
 /// Which page of a list to show.
 #[derive(Debug, Args)]
@@ -32,6 +33,8 @@ pub(super) struct PageFlags {
 pub(super) struct Listing<'a> {
     /// What its columns are called.
     pub(super) header: &'a [&'a str],
+    /// The last column is left out where the terminal is too narrow for it.
+    pub(super) last_if_it_fits: bool,
     /// The sentence that says that it is empty.
     pub(super) none: &'a str,
     /// Flags to repeat for the next page, if they meant something that depends on when they are read.
@@ -53,7 +56,9 @@ impl PageFlags {
             if page.items().is_empty() {
                 listing.none.to_owned()
             } else {
-                output::table(listing.header, page.items().iter().map(row))
+                let rows = page.items().iter().map(row).collect();
+                let width = output.width().filter(|_| listing.last_if_it_fits);
+                table(listing.header, rows, width)
             }
         })?;
         if !page.next().is_empty() && !output.is_json() {
@@ -81,11 +86,24 @@ impl PageFlags {
     }
 }
 
+/// The table; without its last column, if it is wider than `width`.
+fn table(header: &[&str], mut rows: Vec<Vec<String>>, width: Option<usize>) -> String {
+    let whole = text::table(header, rows.iter().cloned());
+    let fits = |width| whole.lines().all(|line| line.chars().count() <= width);
+    if width.is_none_or(fits) {
+        return whole;
+    }
+    for row in &mut rows {
+        row.pop();
+    }
+    text::table(&header[..header.len() - 1], rows)
+}
+
 /// How to get the next page. A line that has a token already takes no `--all`.
 fn more(repeat: &str, token: &str, is_first: bool) -> String {
     format!(
         "There are more: add `{repeat}--page-token={}` for the next page{}.",
-        output::plain(token),
+        text::plain(token),
         if is_first { ", or `--all`" } else { "" }
     )
 }
@@ -138,15 +156,15 @@ mod tests {
             more("", "-t", false),
             "There are more: add `--page-token=-t` for the next page."
         );
-        let lines = [
-            "claviger events --since 24h --since 2027-01-15T08:00:00Z --page-token=-t",
-            "claviger events --until 24h --page-token=-t --until 2027-01-15T08:00:00Z --page-token=-u",
-            "claviger realm list --page-token -t",
-        ];
-        for line in lines {
-            let parsed = crate::cli::tests::command().try_get_matches_from(line.split(' '));
-            assert!(parsed.is_ok(), "{line}");
-        }
+    }
+
+    #[test]
+    fn a_column_that_does_not_fit_is_left_out() {
+        let rows = || vec![vec!["acme".to_owned(), "never".to_owned()]];
+        let whole = "ID    LAST USED\nacme  never";
+        assert_eq!(table(&["ID", "LAST USED"], rows(), None), whole);
+        assert_eq!(table(&["ID", "LAST USED"], rows(), Some(15)), whole);
+        assert_eq!(table(&["ID", "LAST USED"], rows(), Some(14)), "ID\nacme");
     }
 
     #[tokio::test]

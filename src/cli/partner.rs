@@ -7,11 +7,15 @@ use crate::pb::claviger::v1::{
 };
 
 use super::answer::Change as _;
-use super::connect::{Client, Connection};
+use super::ask;
+use super::client::Client;
+use super::connect::Connection;
 use super::failure::Failure;
 use super::flags::WaitFlag;
-use super::output::{self, Output};
+use super::output::Output;
 use super::page::{Listing, PageFlags};
+use super::request_id;
+use super::text;
 
 /// What can be done with partners.
 #[derive(Debug, Subcommand)]
@@ -149,12 +153,13 @@ impl List {
                 partner.id.clone(),
                 partner.display_name.clone(),
                 access(partner).to_owned(),
-                output::time_if_any(partner.create_time.as_ref()),
+                text::time_if_any(partner.create_time.as_ref()),
             ]
         };
         let listing = Listing {
             header: &["ID", "DISPLAY NAME", "ACCESS", "CREATED"],
             none: "There are no partners in this realm.",
+            last_if_it_fits: false,
             repeat: String::new(),
         };
         self.page
@@ -188,13 +193,13 @@ impl Access {
 
 impl Delete {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        output::confirm(
+        ask::confirm(
             self.yes,
             &format!("Delete partner {} with its projects?", self.name.id),
         )?;
         let client = connection.connect().await?;
         let request = DeletePartnerRequest {
-            request_id: String::new(),
+            request_id: request_id::fresh(),
             realm: self.name.realm,
             partner: self.name.id.clone(),
             if_revision: self.if_revision,
@@ -204,7 +209,7 @@ impl Delete {
             .change(client.realms().delete_partner(request))
             .await?;
         output.show_change(&answer, |answer| {
-            let id = output::plain(&self.name.id);
+            let id = text::plain(&self.name.id);
             format!("deleted partner {id}: {}", answer.settled())
         })
     }
@@ -236,7 +241,7 @@ async fn put(
     wait: WaitFlag,
 ) -> Result<(), Failure> {
     let request = PutPartnerRequest {
-        request_id: String::new(),
+        request_id: request_id::fresh(),
         partner: Some(partner),
         if_revision: Some(if_revision),
         wait: wait.on_wire(),
@@ -244,17 +249,17 @@ async fn put(
     let answer = client.change(client.realms().put_partner(request)).await?;
     output.show_change(&answer, |answer| {
         let id = answer.partner.as_ref().map_or("", |partner| &partner.id);
-        format!("{done} partner {}: {}", output::plain(id), answer.settled())
+        format!("{done} partner {}: {}", text::plain(id), answer.settled())
     })
 }
 
 fn facts(partner: &Partner) -> String {
-    output::facts([
+    text::facts([
         ("partner", partner.id.clone()),
         ("realm", partner.realm.clone()),
         ("display name", partner.display_name.clone()),
         ("access", access(partner).to_owned()),
-        ("created", output::time_if_any(partner.create_time.as_ref())),
+        ("created", text::time_if_any(partner.create_time.as_ref())),
         ("revision", partner.revision.to_string()),
     ])
 }

@@ -10,8 +10,10 @@ use super::answer::Change as _;
 use super::connect::Connection;
 use super::failure::Failure;
 use super::flags::WaitFlag;
-use super::output::{self, Output};
+use super::output::Output;
 use super::page::{Listing, PageFlags};
+use super::request_id;
+use super::text;
 
 /// What can be done with projects.
 #[derive(Debug, Subcommand)]
@@ -90,7 +92,7 @@ impl Put {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
         let request = PutProjectRequest {
-            request_id: String::new(),
+            request_id: request_id::fresh(),
             project: Some(Project {
                 realm: self.realm,
                 id: self.id,
@@ -105,7 +107,7 @@ impl Put {
         let answer = client.change(client.realms().put_project(request)).await?;
         output.show_change(&answer, |answer| {
             let id = answer.project.as_ref().map_or("", |project| &project.id);
-            format!("put project {}: {}", output::plain(id), answer.settled())
+            format!("put project {}: {}", text::plain(id), answer.settled())
         })
     }
 }
@@ -118,12 +120,13 @@ impl List {
                 project.id.clone(),
                 project.partner.clone(),
                 project.display_name.clone(),
-                output::time_if_any(project.create_time.as_ref()),
+                text::time_if_any(project.create_time.as_ref()),
             ]
         };
         let listing = Listing {
             header: &["ID", "PARTNER", "DISPLAY NAME", "CREATED"],
             none: "There are no such projects.",
+            last_if_it_fits: false,
             repeat: String::new(),
         };
         self.page
@@ -144,7 +147,7 @@ impl Delete {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
         let request = DeleteProjectRequest {
-            request_id: String::new(),
+            request_id: request_id::fresh(),
             realm: self.realm,
             project: self.id.clone(),
             if_revision: self.if_revision,
@@ -156,7 +159,7 @@ impl Delete {
         output.show_change(&answer, |answer| {
             format!(
                 "deleted project {}: {}",
-                output::plain(&self.id),
+                text::plain(&self.id),
                 answer.settled()
             )
         })

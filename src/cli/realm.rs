@@ -13,12 +13,15 @@ use crate::pb::claviger::v1::{
 };
 
 use super::answer::Change as _;
+use super::ask;
 use super::connect::Connection;
 use super::failure::Failure;
 use super::flags::{self, Level, WaitFlag};
-use super::output::{self, Output};
+use super::output::Output;
 use super::page::{Listing, PageFlags};
 use super::realm_file;
+use super::request_id;
+use super::text;
 
 /// What can be done with realms.
 #[derive(Debug, Subcommand)]
@@ -143,7 +146,7 @@ impl Put {
             (None, id) => self.flags.realm(id.unwrap_or_default())?,
         };
         let request = PutRealmRequest {
-            request_id: String::new(),
+            request_id: request_id::fresh(),
             realm: Some(realm),
             if_revision: self.if_revision,
             wait: self.wait.on_wire(),
@@ -152,7 +155,7 @@ impl Put {
         let answer = client.change(client.realms().put_realm(request)).await?;
         output.show_change(&answer, |answer| {
             let id = answer.realm.as_ref().map_or("", |realm| &realm.id);
-            format!("put realm {}: {}", output::plain(id), answer.settled())
+            format!("put realm {}: {}", text::plain(id), answer.settled())
         })
     }
 }
@@ -217,12 +220,13 @@ impl List {
                 realm.prefix.clone(),
                 environments(realm),
                 realm.scopes.len().to_string(),
-                output::time_if_any(realm.create_time.as_ref()),
+                text::time_if_any(realm.create_time.as_ref()),
             ]
         };
         let listing = Listing {
             header: &["ID", "PREFIX", "ENVIRONMENTS", "SCOPES", "CREATED"],
             none: "There are no realms; `claviger realm put --help` shows how to make one.",
+            last_if_it_fits: false,
             repeat: String::new(),
         };
         self.page
@@ -239,13 +243,13 @@ impl List {
 
 impl Delete {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        output::confirm(
+        ask::confirm(
             self.yes,
             &format!("Delete realm {} with its partners and projects?", self.id),
         )?;
         let client = connection.connect().await?;
         let request = DeleteRealmRequest {
-            request_id: String::new(),
+            request_id: request_id::fresh(),
             realm_id: self.id.clone(),
             if_revision: self.if_revision,
             wait: self.wait.on_wire(),
@@ -254,7 +258,7 @@ impl Delete {
         output.show_change(&answer, |answer| {
             format!(
                 "deleted realm {}: {}",
-                output::plain(&self.id),
+                text::plain(&self.id),
                 answer.settled()
             )
         })
@@ -301,7 +305,7 @@ fn facts(realm: &Realm) -> String {
     } else {
         let levels: Vec<_> = realm
             .levels()
-            .map(|level| output::word(level.as_str_name(), "KEY_LEVEL_"))
+            .map(|level| text::word(level.as_str_name(), "KEY_LEVEL_"))
             .collect();
         levels.join(", ")
     };
@@ -312,7 +316,7 @@ fn facts(realm: &Realm) -> String {
             text
         }
     };
-    output::facts([
+    text::facts([
         ("realm", realm.id.clone()),
         ("prefix", realm.prefix.clone()),
         ("environments", environments(realm)),
@@ -320,20 +324,20 @@ fn facts(realm: &Realm) -> String {
         ("admin scope", realm.admin_scope.clone()),
         (
             "unscoped keys",
-            output::word(realm.unscoped_keys().as_str_name(), "UNSCOPED_KEYS_"),
+            text::word(realm.unscoped_keys().as_str_name(), "UNSCOPED_KEYS_"),
         ),
         ("levels", levels),
         (
             "max cache",
-            or(output::span_if_any(realm.max_cache.as_ref()), "none"),
+            or(text::span_if_any(realm.max_cache.as_ref()), "none"),
         ),
         (
             "max lifetime",
-            or(output::span_if_any(realm.max_lifetime.as_ref()), "none"),
+            or(text::span_if_any(realm.max_lifetime.as_ref()), "none"),
         ),
         ("key stands in", or(key_headers(realm), "no header")),
         ("routes", or(routes(realm), "none")),
-        ("created", output::time_if_any(realm.create_time.as_ref())),
+        ("created", text::time_if_any(realm.create_time.as_ref())),
         ("revision", realm.revision.to_string()),
     ])
 }

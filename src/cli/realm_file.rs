@@ -10,7 +10,7 @@ use toml::Value;
 
 use crate::pb::claviger::v1::Realm;
 
-use super::{output, reflect};
+use super::{reflect, text};
 
 const SPAN: &str = "google.protobuf.Duration";
 
@@ -131,7 +131,7 @@ fn as_people_write(value: &mut Value, kind: &Kind) {
                 .ok()
                 .and_then(|span| Duration::try_from(span).ok())
             {
-                *text = output::span(span);
+                *text = text::span(span);
             }
         }
         _ => {}

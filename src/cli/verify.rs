@@ -8,11 +8,12 @@ use clap::Args;
 use crate::pb::claviger::v1::verify_request::Target;
 use crate::pb::claviger::v1::{Verdict, VerifiedKey, VerifyRequest, VerifyResponse};
 
+use super::ask;
 use super::connect::Connection;
 use super::failure::Failure;
 use super::key_text::KeyText;
-use super::keys;
-use super::output::{self, Output};
+use super::output::Output;
+use super::text;
 
 /// The exit code when there is no verdict.
 pub(super) const UNDECIDED: u8 = 4;
@@ -163,7 +164,7 @@ fn not_a_file(key: KeyText) -> Result<KeyText, Failure> {
 }
 
 fn read_key() -> Result<KeyText, Failure> {
-    if let Some(typed) = output::ask_hidden("The key to test:") {
+    if let Some(typed) = ask::ask_hidden("The key to test:") {
         return typed_key(typed);
     }
     KeyText::read(io::stdin().lock()).map_err(|error| {
@@ -185,7 +186,7 @@ fn typed_key(typed: io::Result<String>) -> Result<KeyText, Failure> {
 fn shown(answer: &VerifyResponse, names_target: bool) -> String {
     let key = answer.key.as_ref();
     let fact = |fact: fn(&VerifiedKey) -> String| key.map(fact).unwrap_or_default();
-    let facts = output::facts([
+    let facts = text::facts([
         ("missing scopes", answer.missing_scopes.join(", ")),
         ("key id", fact(|key| key.id.clone())),
         ("name", fact(|key| key.name.clone())),
@@ -194,21 +195,21 @@ fn shown(answer: &VerifyResponse, names_target: bool) -> String {
         ("project", fact(|key| key.project.clone())),
         (
             "level",
-            fact(|key| output::word(key.level().as_str_name(), "KEY_LEVEL_")),
+            fact(|key| text::word(key.level().as_str_name(), "KEY_LEVEL_")),
         ),
         ("environment", fact(|key| key.environment.clone())),
         (
             "scopes",
-            fact(|key| keys::granted(&key.scopes, key.full_access)),
+            fact(|key| text::granted(&key.scopes, key.full_access)),
         ),
-        ("labels", fact(|key| output::pairs(&key.labels))),
+        ("labels", fact(|key| text::pairs(&key.labels))),
         (
             "expires",
-            fact(|key| output::expiry(key.expire_time.as_ref())),
+            fact(|key| text::expiry(key.expire_time.as_ref())),
         ),
         ("revision", answer.revision.to_string()),
-        ("as of", output::time_if_any(answer.as_of.as_ref())),
-        ("cache for", output::span_if_any(answer.cache_for.as_ref())),
+        ("as of", text::time_if_any(answer.as_of.as_ref())),
+        ("cache for", text::span_if_any(answer.cache_for.as_ref())),
     ]);
     format!("{}\n\n{facts}", verdict(answer.verdict, names_target))
 }

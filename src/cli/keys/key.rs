@@ -1,0 +1,176 @@
+//! How the commands name a key, and what they tell of it.
+
+use clap::Args;
+
+use crate::pb::claviger::v1::{Key, KeyState};
+
+use super::super::answer::Change;
+use super::super::failure::Failure;
+use super::super::output::Output;
+use super::super::text;
+
+/// Names a key.
+#[derive(Debug, Args)]
+pub struct KeyId {
+    /// The key's id, a UUID: not its text.
+    #[arg(value_name = "KEY_ID")]
+    pub(super) id: String,
+}
+
+impl KeyId {
+    /// Shows that it was changed.
+    pub(super) fn changed<C: Change>(
+        &self,
+        output: &Output,
+        done: &str,
+        answer: &C,
+    ) -> Result<(), Failure> {
+        output.show_change(answer, |answer| {
+            format!("{done} key {}: {}", text::plain(&self.id), answer.settled())
+        })
+    }
+}
+
+/// All that is known of a key.
+pub(super) fn facts(key: &Key) -> String {
+    text::facts(rows(key))
+}
+
+/// All that is known of a key and of the use of it.
+pub(super) fn facts_with_use(key: &Key) -> String {
+    let last_used = ("last used", last_used(key));
+    let secrets = key.secrets.iter().enumerate().map(|(place, secret)| {
+        // Where there are two, the overlap of a rotation runs or has run.
+        let name = match (place, key.secrets.len()) {
+            (_, 1) => "text",
+            (0, _) => "old text",
+            _ => "new text",
+        };
+        let imported = if secret.imported { ", imported" } else { "" };
+        let end = secret
+            .expire_time
+            .as_ref()
+            .map(|at| format!(", works until {}", text::time(at)))
+            .unwrap_or_default();
+        let last_used = secret.last_used_time.as_ref().map_or_else(
+            || "never used".to_owned(),
+            |at| format!("last used {}", text::time(at)),
+        );
+        let made = text::time_if_any(secret.create_time.as_ref());
+        (name, format!("made {made}{imported}{end}, {last_used}"))
+    });
+    text::facts(rows(key).into_iter().chain([last_used]).chain(secrets))
+}
+
+/// When a key was last used, if it ever was.
+pub(super) fn last_used(key: &Key) -> String {
+    key.last_used_time
+        .as_ref()
+        .map_or_else(|| "never".to_owned(), text::time)
+}
+
+fn rows(key: &Key) -> Vec<(&'static str, String)> {
+    vec![
+        ("key id", key.id.clone()),
+        ("name", key.name.clone()),
+        ("hint", key.hint.clone()),
+        ("state", state(key)),
+        ("realm", key.realm.clone()),
+        ("partner", key.partner.clone()),
+        ("project", key.project.clone()),
+        ("level", text::word(key.level().as_str_name(), "KEY_LEVEL_")),
+        ("environment", key.environment.clone()),
+        ("scopes", text::granted(&key.scopes, key.full_access)),
+        ("labels", text::pairs(&key.labels)),
+        ("allowed from", key.allowed_cidrs.join(", ")),
+        ("created", text::time_if_any(key.create_time.as_ref())),
+        ("created by", key.created_by.clone()),
+        ("expires", text::expiry(key.expire_time.as_ref())),
+        ("revoked", text::time_if_any(key.revoke_time.as_ref())),
+        ("reason", key.revoke_reason.clone()),
+    ]
+}
+
+/// Where a key stands in its life, in a word.
+pub(super) fn state(key: &Key) -> String {
+    KeyState::try_from(key.state).map_or_else(
+        // A newer server may know more of them; none of those must look like one that is known here.
+        |_| format!("{} (not known here)", key.state),
+        |state| text::word(state.as_str_name(), "KEY_STATE_"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::pb::claviger::v1::KeySecret;
+
+    use super::*;
+
+    #[test]
+    fn a_state_that_is_not_known_is_told_by_its_number() {
+        let key = |state| Key {
+            state,
+            ..Key::default()
+        };
+        assert_eq!(state(&key(KeyState::Revoked as i32)), "revoked");
+        assert_eq!(state(&key(99)), "99 (not known here)");
+    }
+
+    #[test]
+    fn a_key_is_told_by_its_facts() {
+        let key = Key {
+            id: "0192f0c1-2345-7abc-8def-0123456789ab".to_owned(),
+            name: "ci \x1b[1m".to_owned(),
+            realm: "demo".to_owned(),
+            partner: "acme".to_owned(),
+            level: 1,
+            state: KeyState::Active as i32,
+            environment: "production".to_owned(),
+            ..Key::default()
+        };
+        assert_eq!(
+            facts(&key),
+            "key id       0192f0c1-2345-7abc-8def-0123456789ab\n\
+             name         ci \\u{1b}[1m\n\
+             state        active\n\
+             realm        demo\n\
+             partner      acme\n\
+             level        partner\n\
+             environment  production\n\
+             scopes       none\n\
+             expires      never"
+        );
+    }
+
+    #[test]
+    fn each_text_of_a_key_tells_who_still_uses_it() {
+        let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+        let key = Key {
+            last_used_time: at(1_800_000_060),
+            secrets: vec![
+                KeySecret {
+                    create_time: at(1_700_000_000),
+                    expire_time: at(1_800_086_400),
+                    last_used_time: at(1_800_000_060),
+                    imported: true,
+                },
+                KeySecret {
+                    create_time: at(1_800_000_000),
+                    ..KeySecret::default()
+                },
+            ],
+            ..Key::default()
+        };
+        let facts = facts_with_use(&key);
+        let lines: Vec<_> = facts.lines().rev().take(3).collect();
+        assert_eq!(
+            lines,
+            [
+                "new text   made 2027-01-15T08:00:00Z, never used",
+                "old text   made 2023-11-14T22:13:20Z, imported, works until 2027-01-16T08:00:00Z, last used \
+                 2027-01-15T08:01:00Z",
+                "last used  2027-01-15T08:01:00Z",
+            ]
+        );
+    }
+}

@@ -1,0 +1,120 @@
+//! The keys of a realm.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::pb::claviger::v1::{Key, KeyState, ListKeysRequest};
+
+use super::super::connect::Connection;
+use super::super::failure::Failure;
+use super::super::flags;
+use super::super::output::Output;
+use super::super::page::{Listing, PageFlags};
+use super::super::text;
+use super::key::{last_used, state};
+
+/// List the keys of a realm, newest first.
+#[derive(Debug, Args)]
+pub struct List {
+    /// The realm.
+    #[arg(long)]
+    realm: String,
+    /// Only this partner's.
+    #[arg(long, default_value_t, hide_default_value = true)]
+    partner: String,
+    /// Only this project's.
+    #[arg(long, default_value_t, hide_default_value = true)]
+    project: String,
+    /// Only this environment's.
+    #[arg(long, default_value_t, hide_default_value = true)]
+    environment: String,
+    /// Only keys in this state; can be repeated.
+    #[arg(long, value_delimiter = ',')]
+    state: Vec<State>,
+    /// Only keys that were not used for so long, such as 30d, and are older than that.
+    #[arg(long, value_name = "SPAN", value_parser = flags::span)]
+    unused_for: Option<Duration>,
+    /// Only keys that never expire.
+    #[arg(long, conflicts_with = "expires_within")]
+    never_expires: bool,
+    /// Only keys that expire within so long from now, such as 7d.
+    #[arg(long, value_name = "SPAN", value_parser = flags::span)]
+    expires_within: Option<Duration>,
+    #[command(flatten)]
+    page: PageFlags,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum State {
+    Active,
+    Disabled,
+    Expired,
+    Revoked,
+}
+
+impl List {
+    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let unused_for = flags::span_on_wire(self.unused_for, "--unused-for")?;
+        let expires_within = flags::span_on_wire(self.expires_within, "--expires-within")?;
+        let client = connection.connect().await?;
+        let row = |key: &Key| {
+            vec![
+                key.id.clone(),
+                key.name.clone(),
+                key.partner.clone(),
+                key.project.clone(),
+                key.environment.clone(),
+                key.hint.clone(),
+                state(key),
+                text::expiry(key.expire_time.as_ref()),
+                last_used(key),
+            ]
+        };
+        let listing = Listing {
+            header: &[
+                "ID",
+                "NAME",
+                "PARTNER",
+                "PROJECT",
+                "ENV",
+                "HINT",
+                "STATE",
+                "EXPIRES",
+                "LAST USED",
+            ],
+            // Who looks for unused keys wants to see when they were.
+            last_if_it_fits: unused_for.is_none(),
+            none: "There are no such keys.",
+            repeat: String::new(),
+        };
+        self.page
+            .show(output, listing, row, async |page_size, page_token| {
+                let request = ListKeysRequest {
+                    unused_for,
+                    never_expires: self.never_expires,
+                    expires_within,
+                    realm: self.realm.clone(),
+                    partner: self.partner.clone(),
+                    project: self.project.clone(),
+                    environment: self.environment.clone(),
+                    states: self.state.iter().map(|state| state.on_wire()).collect(),
+                    page_size,
+                    page_token,
+                };
+                client.ask(client.keys().list_keys(request)).await
+            })
+            .await
+    }
+}
+
+impl State {
+    fn on_wire(self) -> i32 {
+        match self {
+            Self::Active => KeyState::Active as i32,
+            Self::Disabled => KeyState::Disabled as i32,
+            Self::Expired => KeyState::Expired as i32,
+            Self::Revoked => KeyState::Revoked as i32,
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! What a key is called, and what it may do, how long and from where.
+
+use clap::Args;
+use prost_types::{FieldMask, Timestamp};
+
+use crate::pb::claviger::v1::{UpdateKeyRequest, UpdateKeyResponse};
+
+use super::super::answer::Change as _;
+use super::super::connect::Connection;
+use super::super::failure::Failure;
+use super::super::flags::{self, ExpiryFlags, WaitFlag};
+use super::super::output::Output;
+use super::super::request_id;
+use super::key::{KeyId, facts};
+
+/// Change what a key is called, or what it may do, how long and from where.
+///
+/// What is not named stays as it is. A list that is named replaces the whole list: `--scope read` leaves no other scope.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger keys update 01a4f0c1-2345-7abc-8def-0123456789ab --scope read --scope write
+
+  claviger keys update 01a4f0c1-2345-7abc-8def-0123456789ab --never-expires --from-anywhere")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are flags of a command line, each with its own name"
+)]
+pub struct Update {
+    #[command(flatten)]
+    key: KeyId,
+    /// What people call it.
+    #[arg(long, allow_hyphen_values = true)]
+    name: Option<String>,
+    /// A scope that it has from now on, in place of all that it was granted; can be repeated.
+    #[arg(long, conflicts_with_all = ["full_access", "no_scopes"])]
+    scope: Vec<String>,
+    /// Take away all that it was granted.
+    #[arg(long, conflicts_with = "full_access")]
+    no_scopes: bool,
+    /// Grant every scope of the realm, also those that it will get.
+    #[arg(long, conflicts_with = "no_full_access")]
+    full_access: bool,
+    /// Take away full access; without --scope it may do nothing then.
+    #[arg(long)]
+    no_full_access: bool,
+    #[command(flatten)]
+    expiry: ExpiryFlags,
+    /// Let it live until it is revoked, or as long as the realm's max lifetime allows.
+    #[arg(long, conflicts_with_all = ["expires_in", "expires_at"])]
+    never_expires: bool,
+    /// A word to attach, in place of all that there are; can be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = flags::pair, allow_hyphen_values = true)]
+    label: Vec<(String, String)>,
+    /// Take off all words.
+    #[arg(long, conflicts_with = "label")]
+    no_labels: bool,
+    /// An address range that it may be used from, in place of all that there are; can be repeated.
+    #[arg(long, value_name = "CIDR")]
+    allow_cidr: Vec<String>,
+    /// Let it be used from anywhere.
+    #[arg(long, conflicts_with = "allow_cidr")]
+    from_anywhere: bool,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+impl Update {
+    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let expire_time = self.expiry.time()?;
+        let request = UpdateKeyRequest {
+            request_id: request_id::fresh(),
+            ..self.request(expire_time)?
+        };
+        let client = connection.connect().await?;
+        let answer = client.change(client.keys().update_key(request)).await?;
+        output.show_change(&answer, told)
+    }
+
+    /// What was given goes into the mask, also where it is empty: that is how it is taken away.
+    fn request(self, expire_time: Option<Timestamp>) -> Result<UpdateKeyRequest, Failure> {
+        let named = [
+            ("name", self.name.is_some()),
+            ("scopes", self.no_scopes || !self.scope.is_empty()),
+            ("full_access", self.full_access || self.no_full_access),
+            ("expire_time", self.never_expires || expire_time.is_some()),
+            ("labels", self.no_labels || !self.label.is_empty()),
+            (
+                "allowed_cidrs",
+                self.from_anywhere || !self.allow_cidr.is_empty(),
+            ),
+        ];
+        let paths: Vec<_> = named
+            .iter()
+            .filter(|(_, is_named)| *is_named)
+            .map(|(field, _)| (*field).to_owned())
+            .collect();
+        if paths.is_empty() {
+            return Err(Failure::usage("nothing to change").hint(
+                "name it with --name, --scope, --no-scopes, --full-access, --no-full-access, --expires-in, --expires-at, \
+                 --never-expires, --label, --no-labels, --allow-cidr or --from-anywhere",
+            ));
+        }
+        Ok(UpdateKeyRequest {
+            key_id: self.key.id,
+            update_mask: Some(FieldMask { paths }),
+            name: self.name.unwrap_or_default(),
+            labels: flags::by_name(self.label)
+                .map_err(|why| Failure::usage(format!("--label: {why}")))?,
+            scopes: self.scope,
+            full_access: self.full_access,
+            expire_time,
+            allowed_cidrs: self.allow_cidr,
+            wait: self.wait.on_wire(),
+            request_id: String::new(),
+        })
+    }
+}
+
+fn told(answer: &UpdateKeyResponse) -> String {
+    let facts = answer.key.as_ref().map(facts).unwrap_or_default();
+    format!("updated a key: {}\n\n{facts}", answer.settled())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        update: Update,
+    }
+
+    fn request(flags: &str) -> Result<UpdateKeyRequest, Failure> {
+        let line = ["update", "id"].into_iter().chain(flags.split_whitespace());
+        let update = Line::try_parse_from(line).unwrap().update;
+        let expire_time = update.expiry.time()?;
+        update.request(expire_time)
+    }
+
+    #[test]
+    fn the_mask_names_what_was_given_and_nothing_else() {
+        for (flags, mask) in [
+            ("--name ci", "name"),
+            ("--name=", "name"),
+            ("--scope read --scope write", "scopes"),
+            ("--no-scopes", "scopes"),
+            ("--full-access", "full_access"),
+            ("--no-full-access", "full_access"),
+            ("--no-full-access --scope read", "scopes full_access"),
+            ("--expires-in 90d", "expire_time"),
+            ("--expires-at 2030-01-31T12:00:00Z", "expire_time"),
+            ("--never-expires", "expire_time"),
+            ("--label a=b", "labels"),
+            ("--no-labels", "labels"),
+            ("--allow-cidr 10.0.0.0/8", "allowed_cidrs"),
+            ("--from-anywhere --name ci", "name allowed_cidrs"),
+        ] {
+            let request = request(flags).unwrap();
+            assert_eq!(
+                request.update_mask.unwrap().paths.join(" "),
+                mask,
+                "{flags}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_taken_away_is_sent_as_nothing() {
+        let request =
+            request("--no-scopes --no-full-access --never-expires --no-labels --from-anywhere")
+                .unwrap();
+        assert!(request.scopes.is_empty() && !request.full_access);
+        assert!(request.labels.is_empty() && request.allowed_cidrs.is_empty());
+        assert_eq!(request.expire_time, None);
+    }
+
+    #[test]
+    fn nothing_to_change_is_a_wrong_use_that_names_the_flags() {
+        let failure = request("").unwrap_err();
+        assert!(failure.is_usage());
+        assert!(failure.to_string().contains("--from-anywhere"), "{failure}");
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        for flags in [
+            "--scope read --no-scopes",
+            "--scope read --full-access",
+            "--full-access --no-full-access",
+            "--never-expires --expires-in 1d",
+            "--label a=b --no-labels",
+            "--allow-cidr 10.0.0.0/8 --from-anywhere",
+        ] {
+            let line = ["update", "id"].into_iter().chain(flags.split_whitespace());
+            assert!(Line::try_parse_from(line).is_err(), "{flags}");
+        }
+    }
+}
