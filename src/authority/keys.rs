@@ -208,7 +208,11 @@ impl Authority {
 }
 
 /// The key of this id; one that the role may not administer does not exist for it.
-async fn visible(snapshot: &mut Snapshot, role: &Role, id: KeyId) -> Result<Key, Refusal> {
+pub(super) async fn visible(
+    snapshot: &mut Snapshot,
+    role: &Role,
+    id: KeyId,
+) -> Result<Key, Refusal> {
     let key = match snapshot.find_key(id).await {
         // Whose it is cannot be read, so to those who do not reach everything it is nobody's they know.
         Err(Error::Corrupt(_)) if !reaches_unread(snapshot, role, id).await? => None,

@@ -13,6 +13,7 @@ mod keys;
 mod partners;
 mod projects;
 mod realms;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use caller::Standing;
 pub use caller::{ALLOWS_NOTHING, Caller, Delegate, Role, may_verify};
 pub use issue::NewKey;
 pub use keys::KeyScopes;
+pub use usage::KeyUsage;
 
 use crate::domain::clock::Clock;
 use crate::domain::event::{Event, EventKind, Revision, Subject};

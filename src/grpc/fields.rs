@@ -197,6 +197,24 @@ pub(super) fn span(
     }
 }
 
+/// The longest span that a `google.protobuf.Duration` may tell, in seconds: about ten thousand years.
+const LONGEST: u64 = 315_576_000_000;
+
+/// A span that is not nothing, or none if it is not said.
+pub(super) fn span_or_none(
+    bad: &mut Violations,
+    field: &str,
+    span: Option<prost_types::Duration>,
+) -> Option<Duration> {
+    let read = Duration::try_from(span?)
+        .ok()
+        .filter(|span| !span.is_zero() && span.as_secs() <= LONGEST);
+    bad.check(
+        field,
+        read.ok_or("must be more than nothing, and at most 10,000 years"),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use super::{Admin, callers, convert, fields, page};
+use super::{Admin, callers, convert, fields, page, usage_fields};
 use crate::authority::{Caller, NewKey, Refusal};
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventKind, Revision};
@@ -219,9 +219,12 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
 
     async fn get_key_usage(
         &self,
-        _request: Request<pb::GetKeyUsageRequest>,
+        request: Request<pb::GetKeyUsageRequest>,
     ) -> Result<Response<pb::GetKeyUsageResponse>, Status> {
-        Err(Status::unimplemented("GetKeyUsage"))
+        let caller = callers::caller(&self.admin.callers, &request)?;
+        let (id, hours) = usage_fields::asked(request.into_inner(), self.clock.now())?;
+        let usage = self.admin.authority.key_usage(&caller, id, hours).await?;
+        Ok(Response::new(usage_fields::usage(&usage)))
     }
 
     async fn delete_key(
@@ -285,9 +288,9 @@ impl KeyAdminService {
             project,
             environment,
             states,
-            unused_for: _,
-            never_expires: _,
-            expires_within: _,
+            unused_for,
+            never_expires,
+            expires_within,
             page_size: _,
             page_token: _,
         } = asked;
@@ -311,6 +314,14 @@ impl KeyAdminService {
             .filter_map(|(i, state)| bad.check(format!("states[{i}]"), parse_state(state)))
             .collect();
         let before = fields::optional(&mut bad, "page_token", &cursor, KeyId::parse);
+        let unused_for = fields::span_or_none(&mut bad, "unused_for", unused_for);
+        let expires_within = fields::span_or_none(&mut bad, "expires_within", expires_within);
+        if never_expires && expires_within.is_some() {
+            bad.add(
+                "expires_within",
+                "must be left out with never_expires: no key does both",
+            );
+        }
         let realm = bad.check("realm", RealmId::parse(&realm));
         bad.finish(realm.map(|realm| KeyFilter {
             realm,
@@ -318,6 +329,9 @@ impl KeyAdminService {
             project,
             environment,
             states,
+            unused_for,
+            never_expires,
+            expires_within,
             now: self.clock.now(),
             before,
             limit,

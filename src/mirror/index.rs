@@ -540,7 +540,14 @@ impl Index {
             .unwrap_or_default();
         let secrets: Vec<_> = key
             .secrets()
-            .map(|secret| (secret.digest.pepper, secret.digest.mac, secret.expires_at))
+            .map(|secret| {
+                let StoredSecret {
+                    digest,
+                    created_at,
+                    expires_at,
+                } = secret;
+                (digest.pepper, digest.mac, created_at, expires_at)
+            })
             .collect();
         let (name, labels) = (words.name(), words.labels().collect::<Vec<_>>());
         let allowed_cidrs = key.allowed_cidrs();

@@ -25,7 +25,13 @@ pub struct KeyFilter {
     pub environment: Option<EnvironmentName>,
     /// In one of these states at `now`; empty is any.
     pub states: Vec<KeyState>,
-    /// When the states are to be told.
+    /// Not used for so long, and older than that.
+    pub unused_for: Option<Duration>,
+    /// Without an end.
+    pub never_expires: bool,
+    /// With an end between `now` and so long from then.
+    pub expires_within: Option<Duration>,
+    /// When all that is to be told.
     pub now: Timestamp,
     /// Before this key, where the page before ended.
     pub before: Option<KeyId>,
@@ -80,7 +86,9 @@ impl Snapshot {
     /// The key of this id.
     pub async fn find_key(&mut self, id: KeyId) -> Result<Option<Key>, Error> {
         let row = self.find_key_row(id).await?;
-        row.as_ref().map(KeyRow::key).transpose()
+        let mut key = row.as_ref().map(KeyRow::key).transpose()?;
+        self.tell_last_uses(key.as_mut_slice()).await?;
+        Ok(key)
     }
 
     /// The row of this key, whatever it holds.
@@ -129,6 +137,25 @@ impl Snapshot {
                 }
                 query.push(")");
             }
+            if let Some(unused_for) = filter.unused_for {
+                let since = filter.now.saturating_sub(unused_for).as_micros();
+                query
+                    .push(" AND created_at < ")
+                    .push_bind(since)
+                    .push(" AND NOT EXISTS (SELECT 1 FROM uses WHERE key_id = keys.id AND last_used_at >= ")
+                    .push_bind(since)
+                    .push(")");
+            }
+            if filter.never_expires {
+                query.push(" AND expires_at IS NULL");
+            }
+            if let Some(expires_within) = filter.expires_within {
+                query
+                    .push(" AND expires_at > ")
+                    .push_bind(filter.now.as_micros())
+                    .push(" AND expires_at <= ")
+                    .push_bind(filter.now.saturating_add(expires_within).as_micros());
+            }
             if let Some(before) = filter.before {
                 query.push(" AND id < ").push_bind(before.as_uuid());
             }
@@ -137,7 +164,7 @@ impl Snapshot {
                 .push_bind(page_and_one(filter.limit));
             query.build_query_as().fetch_all(&mut *conn).await
         })?;
-        Ok(Page::new(
+        let mut page = Page::new(
             rows,
             filter.limit,
             |row| KeyId::from(row.0),
@@ -147,7 +174,9 @@ impl Snapshot {
                     .inspect_err(|error| tracing::error!(%error, "a key is left out of a list"))
                     .ok()
             },
-        ))
+        );
+        self.tell_last_uses(&mut page.items).await?;
+        Ok(page)
     }
 
     /// Hands over the row of every key, in no order, as fast as they are taken.
@@ -234,15 +263,20 @@ impl Snapshot {
 
 impl Change {
     /// Stores a new key.
+    ///
+    /// # Errors
+    /// [`Error::IdTaken`] if a deleted key had its id: what is kept of that one would be told of the new one.
     pub async fn insert_key(&mut self, key: &Key) -> Result<(), Error> {
         let row = KeyRow::from(key);
-        execute!(
-            self.snapshot.session,
-            sqlx::query("INSERT INTO keys (id, facts) VALUES ($1, $2)")
-                .bind(row.id.as_uuid())
-                .bind(&row.facts)
-        )?;
-        Ok(())
+        let stored: Option<i32> = on!(self.snapshot.session, |conn| sqlx::query_scalar(
+            "INSERT INTO keys (id, facts) SELECT $1, $2
+                 WHERE NOT EXISTS (SELECT 1 FROM tombstones WHERE key_id = $1)
+                 RETURNING 1",
+        )
+        .bind(row.id.as_uuid())
+        .bind(&row.facts)
+        .fetch_optional(&mut *conn))?;
+        stored.map(drop).ok_or(Error::IdTaken(key.id))
     }
 
     /// Stores what has become of a key.
@@ -257,8 +291,20 @@ impl Change {
         Ok(())
     }
 
-    /// Removes a key with all its roots.
+    /// Removes a key with all its roots. What remains says whose it was.
     pub async fn delete_key(&mut self, id: KeyId) -> Result<(), Error> {
+        // Of a key that cannot be read the columns may be missing, and it must be possible to delete that above all.
+        execute!(
+            self.snapshot.session,
+            sqlx::query(
+                "INSERT INTO tombstones (key_id, realm, partner, project, environment, deleted_at)
+                 SELECT id, COALESCE(realm, ''), COALESCE(partner, ''), project, COALESCE(environment, ''), $2
+                 FROM keys WHERE id = $1
+                 ON CONFLICT (key_id) DO NOTHING",
+            )
+            .bind(id.as_uuid())
+            .bind(self.time.as_micros())
+        )?;
         execute!(
             self.snapshot.session,
             sqlx::query("DELETE FROM keys WHERE id = $1").bind(id.as_uuid())
