@@ -187,14 +187,25 @@ pub(super) fn span(
     field: &str,
     span: Option<prost_types::Duration>,
 ) -> Duration {
-    match span.map(Duration::try_from) {
+    match span.map(duration) {
         None => Duration::ZERO,
-        Some(Ok(span)) => span,
-        Some(Err(_)) => {
-            bad.add(field, "must not be negative");
+        Some(Some(span)) => span,
+        Some(None) => {
+            bad.add(
+                field,
+                "must not be negative, and at most about 10,000 years",
+            );
             Duration::ZERO
         }
     }
+}
+
+/// A span that `google.protobuf.Duration` may tell and that is not negative. (The conversion that comes with the type overflows
+/// at the most negative one.)
+fn duration(span: prost_types::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(span.seconds).ok()?;
+    let nanos = u32::try_from(span.nanos).ok()?;
+    (seconds <= LONGEST && nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
 }
 
 /// The longest span that a `google.protobuf.Duration` may tell, in seconds: about ten thousand years.
@@ -206,12 +217,10 @@ pub(super) fn span_or_none(
     field: &str,
     span: Option<prost_types::Duration>,
 ) -> Option<Duration> {
-    let read = Duration::try_from(span?)
-        .ok()
-        .filter(|span| !span.is_zero() && span.as_secs() <= LONGEST);
+    let read = duration(span?).filter(|span| !span.is_zero());
     bad.check(
         field,
-        read.ok_or("must be more than nothing, and at most 10,000 years"),
+        read.ok_or("must be more than nothing, and at most about 10,000 years"),
     )
 }
 
