@@ -2,6 +2,7 @@
 
 mod changes;
 mod rows;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
