@@ -12,6 +12,7 @@ use crate::domain::verdict::Verdict;
 use crate::hashing::Peppers;
 use crate::mirror::{KeyFacts, Mirror, MirroredRealm, View};
 use crate::store::StoredSecret;
+use crate::usage::Board;
 use crate::verify::{Proof, Question, Target, Undecided, decide, prove};
 
 /// Proves callers, from the mirror.
@@ -20,6 +21,7 @@ pub struct Callers {
     mirror: Arc<Mirror>,
     peppers: Arc<Peppers>,
     clock: Clock,
+    board: Arc<Board>,
 }
 
 /// A key that was just proven, with its realm.
@@ -49,12 +51,18 @@ const NOT_A_KEY: &str = "the caller's key is not one of this authority";
 const NOT_A_GATEWAYS_KEY: &str = "the caller's key is not one of this authority's own realm";
 
 impl Callers {
-    /// Callers are proven by what this mirror knows.
-    pub fn new(mirror: Arc<Mirror>, peppers: Arc<Peppers>, clock: Clock) -> Self {
+    /// Callers are proven by what this mirror knows; that they called is noted on the board.
+    pub fn new(
+        mirror: Arc<Mirror>,
+        peppers: Arc<Peppers>,
+        clock: Clock,
+        board: Arc<Board>,
+    ) -> Self {
         Self {
             mirror,
             peppers,
             clock,
+            board,
         }
     }
 
@@ -144,6 +152,9 @@ impl Callers {
             client: peer,
         };
         let decision = decide(&question, view, &self.peppers, now).map_err(NotLetIn::Undecided)?;
+        if let Some((key, secret)) = decision.proven {
+            self.board.note_use(key, secret, now);
+        }
         match (decision.verdict, decision.proven) {
             (Verdict::Allowed, Some((key, secret))) => Ok(Proven { key, secret, realm }),
             (Verdict::AddressDenied, _) => Err(NotLetIn::Forbidden(

@@ -8,6 +8,7 @@ use clap::builder::FalseyValueParser;
 use clap::{Args, ValueEnum};
 
 use crate::hashing::RootCost;
+use crate::retention::{Retention, Span};
 use crate::store::DatabaseUrl;
 
 /// Where the database is.
@@ -126,6 +127,18 @@ pub struct ServeArgs {
     #[arg(long, env = "CLAVIGER_POLL_INTERVAL", value_name = "TIME", default_value = "50ms", value_parser = interval)]
     pub poll_interval: Duration,
 
+    /// How often to write down how keys were used; a crash loses what was not written yet. At most an hour. `0s` counts
+    /// nothing: no key has a usage then, and all look unused
+    #[arg(long, env = "CLAVIGER_USAGE_INTERVAL", value_name = "TIME", default_value = "5s", value_parser = usage_interval)]
+    pub usage_interval: Duration,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
+    pub retention: RetentionArgs,
+
     /// How long to go on serving after SIGTERM, while health already says NOT_SERVING, so that load balancers notice.
     /// SIGINT (Ctrl-C) does not wait
     #[arg(long, env = "CLAVIGER_DRAIN_DELAY", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
@@ -152,6 +165,52 @@ pub struct ServeArgs {
         reason = "a comment here would become the command's help"
     )]
     pub transport: TransportArgs,
+}
+
+/// For how long what has happened is kept.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct RetentionArgs {
+    /// How long to keep the audit trail: a time such as `90d`, at least a day, or `forever`. Its newest event always stays
+    #[arg(
+        long,
+        env = "CLAVIGER_RETAIN_EVENTS",
+        value_name = "TIME",
+        default_value = "forever"
+    )]
+    retain_events: Span,
+
+    /// How long to keep how often keys were used, hour by hour
+    #[arg(
+        long,
+        env = "CLAVIGER_RETAIN_USAGE",
+        value_name = "TIME",
+        default_value = "400d"
+    )]
+    retain_usage: Span,
+
+    /// How long to know of a deleted key whose it was, so that its usage can be asked for
+    #[arg(
+        long,
+        env = "CLAVIGER_RETAIN_TOMBSTONES",
+        value_name = "TIME",
+        default_value = "400d"
+    )]
+    retain_tombstones: Span,
+
+    /// How often to look for what is too old
+    #[arg(long, hide = true, value_name = "TIME", default_value = "10m", value_parser = interval)]
+    pub retain_interval: Duration,
+}
+
+impl RetentionArgs {
+    /// What is kept for how long.
+    pub fn retention(self) -> Retention {
+        Retention {
+            events: self.retain_events,
+            usage: self.retain_usage,
+            tombstones: self.retain_tombstones,
+        }
+    }
 }
 
 /// How much clients may hold, and for how long.
@@ -243,6 +302,17 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 fn interval(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(Duration::ZERO) => Err("must not be zero".to_owned()),
+        Ok(interval) => Ok(interval),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// How often to write usage down; zero is never. No counter of the board overflows within an hour.
+fn usage_interval(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(interval) if interval > Duration::from_hours(1) => {
+            Err("must be an hour at the most".to_owned())
+        }
         Ok(interval) => Ok(interval),
         Err(error) => Err(error.to_string()),
     }

@@ -29,10 +29,12 @@ pub mod http;
 pub mod launch;
 pub mod mirror;
 pub mod readiness;
+pub mod retention;
 pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod transport;
+pub mod usage;
 pub mod verify;
 
 /// What goes over the wire, as generated from `proto/`.

@@ -19,7 +19,7 @@ use tonic_health::server::HealthReporter;
 
 use crate::authority::Authority;
 use crate::callers::Callers;
-use crate::config::{GatewayArgs, ServeArgs, TransportArgs};
+use crate::config::{GatewayArgs, RetentionArgs, ServeArgs, TransportArgs};
 use crate::domain::clock::Clock;
 use crate::gateway::Desk;
 use crate::grpc::{
@@ -34,8 +34,10 @@ use crate::pb::claviger::v1::key_admin_server::KeyAdminServer;
 use crate::pb::claviger::v1::key_verify_server::KeyVerifyServer;
 use crate::pb::claviger::v1::realm_admin_server::RealmAdminServer;
 use crate::readiness::Readiness;
+use crate::retention;
 use crate::store::Store;
 use crate::transport;
+use crate::usage::{self, Board};
 
 /// The largest message that health and reflection take, in bytes: the name of a service or a symbol. Anybody may send one.
 const MAX_OPEN_MESSAGE: usize = 4 * 1024;
@@ -147,6 +149,8 @@ pub struct Server {
     readiness: watch::Sender<Readiness>,
     feed: Feed,
     mirror: Arc<Mirror>,
+    usage: usage::Writer,
+    kept: RetentionArgs,
     store: Store,
     clock: Clock,
     roots: Roots,
@@ -174,7 +178,13 @@ impl Server {
         } = home;
         let feed = Feed::new(store.clone(), clock.clone(), args.poll_interval);
         let mirror = feed.mirror();
-        let callers = Callers::new(Arc::clone(&mirror), Arc::clone(&peppers), clock.clone());
+        let board = Arc::new(Board::new(!args.usage_interval.is_zero()));
+        let callers = Callers::new(
+            Arc::clone(&mirror),
+            Arc::clone(&peppers),
+            clock.clone(),
+            Arc::clone(&board),
+        );
         let changes = TaskTracker::new();
         let authority = Authority::new(
             store.clone(),
@@ -198,9 +208,15 @@ impl Server {
             Arc::clone(&peppers),
             clock.clone(),
             callers.clone(),
+            Arc::clone(&board),
         );
-        let key_verify =
-            KeyVerifyService::new(Arc::clone(&mirror), peppers, clock.clone(), callers);
+        let key_verify = KeyVerifyService::new(
+            Arc::clone(&mirror),
+            peppers,
+            clock.clone(),
+            callers,
+            Arc::clone(&board),
+        );
         let mut services = Routes::builder();
         services
             .add_service(health_service.max_decoding_message_size(MAX_OPEN_MESSAGE))
@@ -244,6 +260,8 @@ impl Server {
             readiness: watch::Sender::new(Readiness::Starting),
             feed,
             mirror,
+            usage: usage::Writer::new(board, store.clone(), args.usage_interval),
+            kept: args.retention,
             store,
             clock,
             roots,
@@ -287,6 +305,8 @@ impl Server {
             readiness,
             mut feed,
             mirror,
+            usage,
+            kept,
             store,
             clock,
             roots: _,
@@ -296,6 +316,7 @@ impl Server {
             lock,
         } = self;
         let (stop_feed, feed_stops) = watch::channel(false);
+        let (stop_usage, usage_stops) = watch::channel(false);
         // However this ends, nobody is served after it.
         let _served_until_here = stop_serving.clone().drop_guard();
         let mut serving = tokio::spawn(transport::accept(
@@ -339,7 +360,15 @@ impl Server {
             health.clone(),
             readiness.clone(),
         ));
-        let marking = tokio::spawn(mark_time(store.clone(), clock));
+        let marking = tokio::spawn(mark_time(store.clone(), clock.clone()));
+        let mut counting = tokio::spawn(usage.run(usage_stops));
+        let forgetting = tokio::spawn(retention::run(
+            kept.retention(),
+            store.clone(),
+            mirror,
+            clock,
+            kept.retain_interval,
+        ));
 
         let asked = tokio::select! {
             asked = stop.recv() => asked.unwrap_or(Stop::Now),
@@ -351,6 +380,7 @@ impl Server {
         tracing::info!(?asked, "stopping");
         watching.abort();
         marking.abort();
+        forgetting.abort();
         readiness.send_replace(Readiness::Draining);
         tell_health(&health, ServingStatus::NotServing).await;
         if asked == Stop::Drain {
@@ -366,6 +396,15 @@ impl Server {
         }
         finish(&mut serving, &changes, drain_timeout, &mut stop).await;
         probes.abort();
+        let _ = probes.await;
+        // Nobody is answered any more, so that what is counted now is all.
+        stop_usage.send_replace(true);
+        if tokio::time::timeout(CLOSING, &mut counting).await.is_err() {
+            counting.abort();
+            tracing::error!(
+                "the last counts of how keys were used could not be written down in time"
+            );
+        }
         stop_feed.send_replace(true);
         let _ = feeding.await;
         if tokio::time::timeout(CLOSING, store.close()).await.is_err() {

@@ -9,7 +9,7 @@ use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId, 
 use crate::domain::key::{Digest, Key, KeyState, admits};
 use crate::domain::realm::{Realm, scopes};
 use crate::domain::time::Timestamp;
-use crate::store::{KeyFilter, Snapshot};
+use crate::store::{KeyFilter, Snapshot, Tombstone};
 
 /// What is said to somebody whose key is good, but for nothing here.
 pub const ALLOWS_NOTHING: &str = "the caller's key allows nothing here: it takes one of the built-in realm, or one that holds its own realm's admin_scope";
@@ -177,14 +177,37 @@ impl Role {
     /// Whether it may administer keys that are bound like this one: look at them, and take from them. What it may give is
     /// bounded further, by `authority::giving`.
     pub fn reaches(&self, key: &Key) -> bool {
+        self.reaches_keys_of(
+            &key.realm,
+            &key.partner,
+            key.level.project(),
+            &key.environment,
+        )
+    }
+
+    /// The same for a key that is gone, by what is kept of it.
+    pub fn reached(&self, gone: &Tombstone) -> bool {
+        let Tombstone {
+            realm,
+            partner,
+            project,
+            environment,
+        } = gone;
+        self.reaches_keys_of(realm, partner, project.as_ref(), environment)
+    }
+
+    fn reaches_keys_of(
+        &self,
+        realm: &RealmId,
+        partner: &PartnerId,
+        project: Option<&ProjectId>,
+        environment: &EnvironmentName,
+    ) -> bool {
         match self {
-            Self::Delegate(delegate) => delegate.reaches(
-                &key.realm,
-                Some(&key.partner),
-                key.level.project(),
-                Some(&key.environment),
-            ),
-            Self::Operator | Self::Realm { .. } => self.may_manage(&key.realm).is_ok(),
+            Self::Delegate(delegate) => {
+                delegate.reaches(realm, Some(partner), project, Some(environment))
+            }
+            Self::Operator | Self::Realm { .. } => self.may_manage(realm).is_ok(),
         }
     }
 

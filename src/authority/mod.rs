@@ -19,6 +19,7 @@ mod realms;
 mod revoke;
 mod rotate;
 mod update;
+mod usage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use once::{Made, Once};
 pub use revoke::{ManyKeys, Trial};
 pub use rotate::Survivor;
 pub use update::KeyUpdate;
+pub use usage::KeyUsage;
 
 use crate::domain::clock::Clock;
 use crate::domain::event::{Event, EventKind, Revision, Subject};

@@ -31,10 +31,51 @@ impl Timestamp {
         Self(self.0.saturating_add(micros)).min(Self::MAX)
     }
 
+    /// The instant so much earlier, before the epoch if need be.
+    #[must_use]
+    pub fn saturating_sub(self, span: Duration) -> Self {
+        let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// How long it is from `earlier` to this; zero if that is not earlier.
     pub fn since(self, earlier: Self) -> Duration {
         u64::try_from(self.0.saturating_sub(earlier.0))
             .map_or(Duration::ZERO, Duration::from_micros)
+    }
+}
+
+/// An hour of the world's clock, counted since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hour(i64);
+
+impl Hour {
+    const MICROS: i64 = 3_600_000_000;
+
+    /// The hour of this number.
+    pub const fn from_number(number: i64) -> Self {
+        Self(number)
+    }
+
+    /// The hour that this instant lies in.
+    pub const fn of(time: Timestamp) -> Self {
+        Self(time.0.div_euclid(Self::MICROS))
+    }
+
+    /// Its number.
+    pub const fn number(self) -> i64 {
+        self.0
+    }
+
+    /// The hour after it.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    /// The instant at which it begins.
+    pub const fn start(self) -> Timestamp {
+        Timestamp(self.0.saturating_mul(Self::MICROS))
     }
 }
 
@@ -127,5 +168,25 @@ mod tests {
         assert_eq!(late.since(early), Duration::from_micros(4));
         assert_eq!(early.since(late), Duration::ZERO);
         assert_eq!(late.saturating_add(Duration::MAX), Timestamp::MAX);
+        assert_eq!(late.saturating_sub(Duration::from_micros(4)), early);
+        assert!(late.saturating_sub(Duration::MAX) < Timestamp::from_micros(0));
+    }
+
+    #[test]
+    fn an_hour_begins_with_its_first_microsecond_also_before_the_epoch() {
+        for (micros, number) in [
+            (0, 0),
+            (3_599_999_999, 0),
+            (3_600_000_000, 1),
+            (-1, -1),
+            (-3_600_000_001, -2),
+        ] {
+            let time = Timestamp::from_micros(micros);
+            assert_eq!(Hour::of(time), Hour::from_number(number), "{micros}");
+        }
+        assert_eq!(
+            Hour::from_number(2).start(),
+            Timestamp::from_micros(7_200_000_000)
+        );
     }
 }

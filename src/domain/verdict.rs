@@ -30,6 +30,25 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// Those that can be given on a key whose text proved it, in the order of their values.
+    pub const PROVEN: [Self; 10] = [
+        Self::Revoked,
+        Self::Disabled,
+        Self::Expired,
+        Self::EnvironmentMismatch,
+        Self::PartnerMismatch,
+        Self::PartnerSuspended,
+        Self::ProjectMismatch,
+        Self::AddressDenied,
+        Self::ScopeMissing,
+        Self::Allowed,
+    ];
+
+    /// Its place among [`Verdict::PROVEN`]; none if it is not one of them.
+    pub const fn place(self) -> Option<usize> {
+        (self as usize).checked_sub(Self::Revoked as usize)
+    }
+
     /// Its name in the contract.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -46,5 +65,20 @@ impl Verdict {
             Self::ScopeMissing => "VERDICT_SCOPE_MISSING",
             Self::Allowed => "VERDICT_ALLOWED",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_verdict_on_a_proven_key_stands_in_its_place() {
+        for (place, verdict) in Verdict::PROVEN.into_iter().enumerate() {
+            assert_eq!(verdict.place(), Some(place), "{verdict:?}");
+        }
+        assert_eq!(Verdict::Malformed.place(), None);
+        assert_eq!(Verdict::Unknown.place(), None);
+        assert_eq!(Verdict::Allowed.place(), Some(Verdict::PROVEN.len() - 1));
     }
 }

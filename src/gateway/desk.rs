@@ -10,7 +10,8 @@ use crate::domain::clock::Clock;
 use crate::domain::denial::DenialClass;
 use crate::hashing::Peppers;
 use crate::mirror::{Mirror, MirroredRealm};
-use crate::verify::Undecided;
+use crate::usage::Board;
+use crate::verify::{Question, Undecided, decide};
 
 /// Answers gateways from the mirror: no I/O, no lock, no task.
 #[derive(Clone)]
@@ -19,6 +20,7 @@ pub struct Desk {
     peppers: Arc<Peppers>,
     clock: Clock,
     callers: Callers,
+    board: Arc<Board>,
 }
 
 /// What a gateway stands for, as its own configuration says.
@@ -44,13 +46,20 @@ pub enum NoAnswer {
 }
 
 impl Desk {
-    /// Answers are decided by what this mirror knows.
-    pub fn new(mirror: Arc<Mirror>, peppers: Arc<Peppers>, clock: Clock, callers: Callers) -> Self {
+    /// Answers are decided by what this mirror knows, and counted on the board.
+    pub fn new(
+        mirror: Arc<Mirror>,
+        peppers: Arc<Peppers>,
+        clock: Clock,
+        callers: Callers,
+        board: Arc<Board>,
+    ) -> Self {
         Self {
             mirror,
             peppers,
             clock,
             callers,
+            board,
         }
     }
 
@@ -75,8 +84,12 @@ impl Desk {
             .definition
             .environment_or_only(place.environment)
             .map_err(NoAnswer::Environment)?;
-        let ruling = rule(&view, realm, environment, request, &self.peppers, now)
-            .map_err(NoAnswer::Undecided)?;
+        let decide = |question: &Question<'_>| {
+            let decision = decide(question, &view, &self.peppers, now)?;
+            self.board.count(&decision, now);
+            Ok(decision)
+        };
+        let ruling = rule(realm, environment, request, decide).map_err(NoAnswer::Undecided)?;
         Ok(match ruling {
             Ruling::Allowed { key } => Answer::Allowed {
                 identity: Box::new(answer::identity(realm, key)),

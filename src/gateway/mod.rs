@@ -18,11 +18,9 @@ use crate::domain::denial::DenialClass;
 use crate::domain::path::{CanonicalPath, NotCanonical};
 use crate::domain::realm::Environment;
 use crate::domain::route::{Matched, Reach};
-use crate::domain::time::Timestamp;
 use crate::domain::verdict::Verdict;
-use crate::hashing::Peppers;
-use crate::mirror::{KeyFacts, MirroredRealm, View};
-use crate::verify::{Question, Target, Undecided, decide};
+use crate::mirror::{KeyFacts, MirroredRealm};
+use crate::verify::{Decision, Question, Target, Undecided};
 
 /// A request as the gateway got it.
 pub struct GatewayRequest<'r> {
@@ -126,14 +124,12 @@ fn is_disguised(realm: &MirroredRealm, name: &str) -> bool {
     read.starts_with("x-claviger-") || carriers.any(|carrier| carrier.as_str() == read)
 }
 
-/// Rules on a request.
+/// Rules on a request, of which `decide` is asked if its key counts.
 pub fn rule<'k>(
-    view: &'k View<'_>,
     realm: &MirroredRealm,
     environment: &Environment,
     request: &GatewayRequest<'_>,
-    peppers: &Peppers,
-    now: Timestamp,
+    decide: impl FnOnce(&Question<'_>) -> Result<Decision<'k>, Undecided>,
 ) -> Result<Ruling<'k>, Undecided> {
     let grounds = look(realm, request);
     let denied = |verdict| Ruling::Denied {
@@ -152,7 +148,7 @@ pub fn rule<'k>(
         realm,
         environment,
         request.client,
-        |question| decide(question, view, peppers, now),
+        decide,
     )?;
     Ok(match (DenialClass::of(decision.verdict), decision.proven) {
         (Some(DenialClass::Unauthenticated), _) => denied(decision.verdict),

@@ -187,14 +187,41 @@ pub(super) fn span(
     field: &str,
     span: Option<prost_types::Duration>,
 ) -> Duration {
-    match span.map(Duration::try_from) {
+    match span.map(duration) {
         None => Duration::ZERO,
-        Some(Ok(span)) => span,
-        Some(Err(_)) => {
-            bad.add(field, "must not be negative");
+        Some(Some(span)) => span,
+        Some(None) => {
+            bad.add(
+                field,
+                "must not be negative, and at most about 10,000 years",
+            );
             Duration::ZERO
         }
     }
+}
+
+/// A span that `google.protobuf.Duration` may tell and that is not negative. (The conversion that comes with the type overflows
+/// at the most negative one.)
+fn duration(span: prost_types::Duration) -> Option<Duration> {
+    let seconds = u64::try_from(span.seconds).ok()?;
+    let nanos = u32::try_from(span.nanos).ok()?;
+    (seconds <= LONGEST && nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
+}
+
+/// The longest span that a `google.protobuf.Duration` may tell, in seconds: about ten thousand years.
+const LONGEST: u64 = 315_576_000_000;
+
+/// A span that is not nothing, or none if it is not said.
+pub(super) fn span_or_none(
+    bad: &mut Violations,
+    field: &str,
+    span: Option<prost_types::Duration>,
+) -> Option<Duration> {
+    let read = duration(span?).filter(|span| !span.is_zero());
+    bad.check(
+        field,
+        read.ok_or("must be more than nothing, and at most about 10,000 years"),
+    )
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
-use super::{Admin, callers, convert, fields, key_fields, page, status};
+use super::{Admin, callers, convert, fields, key_fields, page, status, usage_fields};
 use crate::authority::{Caller, EntryRefusal, Imported, Refusal};
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventKind, Revision};
@@ -303,9 +303,12 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
 
     async fn get_key_usage(
         &self,
-        _request: Request<pb::GetKeyUsageRequest>,
+        request: Request<pb::GetKeyUsageRequest>,
     ) -> Result<Response<pb::GetKeyUsageResponse>, Status> {
-        Err(Status::unimplemented("GetKeyUsage"))
+        let caller = callers::caller(&self.admin.callers, &request)?;
+        let (id, hours) = usage_fields::asked(request.into_inner(), self.clock.now())?;
+        let usage = self.admin.authority.key_usage(&caller, id, hours).await?;
+        Ok(Response::new(usage_fields::usage(&usage)))
     }
 
     async fn delete_key(
@@ -369,9 +372,9 @@ impl KeyAdminService {
             project,
             environment,
             states,
-            unused_for: _,
-            never_expires: _,
-            expires_within: _,
+            unused_for,
+            never_expires,
+            expires_within,
             page_size: _,
             page_token: _,
         } = asked;
@@ -395,6 +398,14 @@ impl KeyAdminService {
             .filter_map(|(i, state)| bad.check(format!("states[{i}]"), parse_state(state)))
             .collect();
         let before = fields::optional(&mut bad, "page_token", &cursor, KeyId::parse);
+        let unused_for = fields::span_or_none(&mut bad, "unused_for", unused_for);
+        let expires_within = fields::span_or_none(&mut bad, "expires_within", expires_within);
+        if never_expires && expires_within.is_some() {
+            bad.add(
+                "expires_within",
+                "must be left out with never_expires: no key does both",
+            );
+        }
         let realm = bad.check("realm", RealmId::parse(&realm));
         bad.finish(realm.map(|realm| KeyFilter {
             realm,
@@ -403,6 +414,9 @@ impl KeyAdminService {
             environment,
             issued_before: None,
             states,
+            unused_for,
+            never_expires,
+            expires_within,
             now: self.clock.now(),
             before,
             limit,

@@ -19,6 +19,7 @@ use crate::domain::violation::Violations;
 use crate::hashing::Peppers;
 use crate::mirror::{Mirror, MirroredRealm, View};
 use crate::pb::claviger::v1 as pb;
+use crate::usage::Board;
 use crate::verify::{Decision, decide};
 
 const MAX_BATCH: usize = 100;
@@ -29,16 +30,24 @@ pub struct KeyVerifyService {
     peppers: Arc<Peppers>,
     clock: Clock,
     callers: Callers,
+    board: Arc<Board>,
 }
 
 impl KeyVerifyService {
-    /// Answers are decided by what this mirror knows.
-    pub fn new(mirror: Arc<Mirror>, peppers: Arc<Peppers>, clock: Clock, callers: Callers) -> Self {
+    /// Answers are decided by what this mirror knows, and counted on the board.
+    pub fn new(
+        mirror: Arc<Mirror>,
+        peppers: Arc<Peppers>,
+        clock: Clock,
+        callers: Callers,
+        board: Arc<Board>,
+    ) -> Self {
         Self {
             mirror,
             peppers,
             clock,
             callers,
+            board,
         }
     }
 
@@ -69,6 +78,7 @@ impl KeyVerifyService {
         }
         let question = question(view, request)?;
         let decision = decide(&question, view, &self.peppers, now).map_err(undecided)?;
+        self.board.count(&decision, now);
         Ok(response(view, question.realm, &decision, now))
     }
 }

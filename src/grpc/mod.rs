@@ -47,6 +47,7 @@ mod realm_admin;
 mod realm_fields;
 mod status;
 mod turns;
+mod usage_fields;
 mod verify_fields;
 
 use std::sync::Arc;

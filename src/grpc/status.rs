@@ -69,6 +69,11 @@ impl From<Refusal> for Status {
                 tracing::error!(what, "what is stored cannot be read");
                 internal()
             }
+            Refusal::Store(store::Error::IdTaken(id)) => {
+                // It was made of the time and of ten random bytes.
+                tracing::error!(key_id = %id, "a new key got the id of a deleted one");
+                internal()
+            }
             Refusal::NotApplied(_) => {
                 tracing::error!(message, "a change has not come round");
                 error(Code::Unknown, message, info("NOT_APPLIED"))

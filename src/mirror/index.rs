@@ -654,14 +654,14 @@ impl Index {
         let secrets: Vec<_> = key
             .secrets()
             .map(|secret| {
-                let is_found =
-                    !secret.imported || self.imports.pin().get(&secret.digest.mac) == Some(id);
-                (
-                    secret.digest.pepper,
-                    secret.digest.mac,
-                    secret.expires_at,
-                    is_found,
-                )
+                let StoredSecret {
+                    digest,
+                    created_at,
+                    expires_at,
+                    imported,
+                } = secret;
+                let is_found = !imported || self.imports.pin().get(&digest.mac) == Some(id);
+                (digest.pepper, digest.mac, created_at, expires_at, is_found)
             })
             .collect();
         let (name, labels) = (words.name(), words.labels().collect::<Vec<_>>());

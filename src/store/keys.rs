@@ -31,7 +31,13 @@ pub struct KeyFilter {
     pub issued_before: Option<Revision>,
     /// In one of these states at `now`; empty is any.
     pub states: Vec<KeyState>,
-    /// When the states are to be told.
+    /// Not used for so long, and older than that.
+    pub unused_for: Option<Duration>,
+    /// Without an end.
+    pub never_expires: bool,
+    /// With an end between `now` and so long from then.
+    pub expires_within: Option<Duration>,
+    /// When all that is to be told.
     pub now: Timestamp,
     /// Before this key, where the page before ended.
     pub before: Option<KeyId>,
@@ -120,6 +126,25 @@ impl KeyFilter {
             }
             query.push(")");
         }
+        if let Some(unused_for) = self.unused_for {
+            let since = self.now.saturating_sub(unused_for).as_micros();
+            query
+                .push(" AND k.created_at < ")
+                .push_bind(since)
+                .push(" AND NOT EXISTS (SELECT 1 FROM uses AS u WHERE u.key_id = k.id AND u.last_used_at >= ")
+                .push_bind(since)
+                .push(")");
+        }
+        if self.never_expires {
+            query.push(" AND k.expires_at IS NULL");
+        }
+        if let Some(expires_within) = self.expires_within {
+            query
+                .push(" AND k.expires_at > ")
+                .push_bind(self.now.as_micros())
+                .push(" AND k.expires_at <= ")
+                .push_bind(self.now.saturating_add(expires_within).as_micros());
+        }
     }
 }
 
@@ -175,7 +200,9 @@ impl Snapshot {
         ))
         .bind(id.as_uuid())
         .fetch_optional(&mut *conn))?;
-        cells.map(read_key).transpose()
+        let mut key = cells.map(read_key).transpose()?;
+        self.tell_last_uses(key.as_mut_slice()).await?;
+        Ok(key)
     }
 
     /// The row of this key, whatever it holds.
@@ -201,7 +228,7 @@ impl Snapshot {
                 .push_bind(page_and_one(filter.limit));
             query.build_query_as().fetch_all(&mut *conn).await
         })?;
-        Ok(Page::new(
+        let mut page = Page::new(
             rows,
             filter.limit,
             |row| KeyId::from(row.0),
@@ -210,7 +237,9 @@ impl Snapshot {
                     .inspect_err(|error| tracing::error!(%error, "a key is left out of a list"))
                     .ok()
             },
-        ))
+        );
+        self.tell_last_uses(&mut page.items).await?;
+        Ok(page)
     }
 
     /// How many keys the filter lets through, on however many pages.
@@ -325,15 +354,20 @@ impl Snapshot {
 
 impl Change {
     /// Stores a new key.
+    ///
+    /// # Errors
+    /// [`Error::IdTaken`] if a deleted key had its id: what is kept of that one would be told of the new one.
     pub async fn insert_key(&mut self, key: &Key) -> Result<(), Error> {
         let row = KeyRow::from(key);
-        execute!(
-            self.snapshot.session,
-            sqlx::query("INSERT INTO keys (id, facts) VALUES ($1, $2)")
-                .bind(row.id.as_uuid())
-                .bind(&row.facts)
-        )?;
-        Ok(())
+        let stored: Option<i32> = on!(self.snapshot.session, |conn| sqlx::query_scalar(
+            "INSERT INTO keys (id, facts) SELECT $1, $2
+                 WHERE NOT EXISTS (SELECT 1 FROM tombstones WHERE key_id = $1)
+                 RETURNING 1",
+        )
+        .bind(row.id.as_uuid())
+        .bind(&row.facts)
+        .fetch_optional(&mut *conn))?;
+        stored.map(drop).ok_or(Error::IdTaken(key.id))
     }
 
     /// Stores what has become of a key.
@@ -348,8 +382,20 @@ impl Change {
         Ok(())
     }
 
-    /// Removes a key with all its roots.
+    /// Removes a key with all its roots. What remains says whose it was.
     pub async fn delete_key(&mut self, id: KeyId) -> Result<(), Error> {
+        // Of a key that cannot be read the columns may be missing, and it must be possible to delete that above all.
+        execute!(
+            self.snapshot.session,
+            sqlx::query(
+                "INSERT INTO tombstones (key_id, realm, partner, project, environment, deleted_at)
+                 SELECT id, COALESCE(realm, ''), COALESCE(partner, ''), project, COALESCE(environment, ''), $2
+                 FROM keys WHERE id = $1
+                 ON CONFLICT (key_id) DO NOTHING",
+            )
+            .bind(id.as_uuid())
+            .bind(self.time.as_micros())
+        )?;
         execute!(
             self.snapshot.session,
             sqlx::query("DELETE FROM keys WHERE id = $1").bind(id.as_uuid())

@@ -14,9 +14,11 @@ mod migrations;
 mod postgres;
 mod realms;
 mod requests;
+mod retention;
 mod revocations;
 mod sqlite;
 mod stored_key;
+mod usage;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -33,9 +35,12 @@ pub use migrations::Schema;
 pub use postgres::DatabaseUrl;
 pub use realms::{PartnerRow, ProjectRow, RealmRow};
 pub use requests::AnsweredRequest;
+pub use retention::More;
 pub use stored_key::{StoredKey, StoredSecret};
+pub use usage::{KeyCount, SecretUse, Tombstone};
 
 use crate::domain::event::{Event, Revision};
+use crate::domain::ids::KeyId;
 use crate::domain::time::Timestamp;
 use connections::{Connections, PgTransaction};
 
@@ -157,6 +162,9 @@ pub enum Error {
     /// What is stored cannot be understood.
     #[error("what is stored of {0} cannot be read")]
     Corrupt(String),
+    /// A deleted key had this id.
+    #[error("the id {0} was a deleted key's and is not given again")]
+    IdTaken(KeyId),
 }
 
 /// Why a store could not be opened. The text says what to do.

@@ -11,7 +11,7 @@ use super::Error;
 use crate::domain::event::Revision;
 use crate::domain::ids::KeyId;
 use crate::domain::key::Digest;
-use crate::domain::time::Expiry;
+use crate::domain::time::{Expiry, Timestamp};
 
 /// What decides about a key, as its row tells it: a part of [`Key`](crate::domain::key::Key), borrowed from the row.
 #[derive(Deserialize)]
@@ -49,6 +49,8 @@ pub struct StoredKey<'row> {
 pub struct StoredSecret {
     /// What proves it.
     pub digest: Digest,
+    /// When it was made, by which it is told from the key's others.
+    pub created_at: Timestamp,
     /// When it stops.
     pub expires_at: Expiry,
     /// Whether it is a text of another system, found by its digest.
@@ -138,7 +140,6 @@ mod tests {
     use crate::domain::ids::ProjectId;
     use crate::domain::key::tests::sample;
     use crate::domain::key::{Level, Revocation};
-    use crate::domain::time::Timestamp;
 
     #[test]
     fn what_a_key_writes_is_read_as_it_was_meant() {
@@ -172,6 +173,7 @@ mod tests {
         assert_eq!(read.allowed_cidrs, key.allowed_cidrs);
         assert_eq!(read.expires_at, key.expires_at);
         assert!(read.secrets[0].digest == key.secrets[0].digest);
+        assert_eq!(read.secrets[0].created_at, key.secrets[0].created_at);
     }
 
     #[test]

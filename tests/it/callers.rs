@@ -46,7 +46,13 @@ enum Meanwhile {
 async fn overtake(engine: Engine, caller: pb::IssueKeyRequest, meanwhile: Meanwhile) {
     // The feed waits to be poked, so that the next access to the store is the call's.
     let place = Place::on(engine);
-    let service = Service::start_with(place, Clock::system(), "", &["--poll-interval", "1h"]).await;
+    let service = Service::start_with(
+        place,
+        Clock::system(),
+        "",
+        &["--poll-interval", "1h", "--usage-interval", "0s"],
+    )
+    .await;
     let mut root = service.api();
     root.make_demo().await;
     root.put_realm(pb::Realm {

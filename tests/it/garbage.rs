@@ -11,10 +11,11 @@ const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 on_both_engines! {
     async fn no_wrong_key_of_any_kind_reaches_the_slow_hash_or_the_store(engine: Engine) {
         let count = from_env("CLAVIGER_TEST_WRONG_KEYS", 10_000);
-        // The feed looks at the store by itself; here it waits to be poked, so that every other access is counted.
+        // The feed looks at the store by itself, and how keys are used is written there; here the one waits to be poked and the
+        // other is off, so that every other access is counted.
         let place = Place::on(engine);
         let clock = claviger::domain::clock::Clock::system();
-        let service = Service::start_with(place, clock, "", &["--poll-interval", "1h"]).await;
+        let service = Service::start_with(place, clock, "", &["--poll-interval", "1h", "--usage-interval", "0s"]).await;
         let mut api = service.api();
         api.make_demo().await;
 

@@ -28,6 +28,9 @@ async fn revoked(service: &Service) -> usize {
         environment: None,
         issued_before: None,
         states: vec![KeyState::Revoked],
+        unused_for: None,
+        never_expires: false,
+        expires_within: None,
         now: NOW,
         before: None,
         limit: 10,
@@ -296,7 +299,7 @@ on_both_engines! {
     async fn a_mutation_that_nobody_waits_for_any_more_still_runs_to_its_end(engine: Engine) {
         // The feed waits to be poked: only the mutation itself can bring its change into force, and each access is counted.
         let place = Place::on(engine);
-        let service = Service::start_with(place, Clock::system(), "", &["--poll-interval", "1h"]).await;
+        let service = Service::start_with(place, Clock::system(), "", &["--poll-interval", "1h", "--usage-interval", "0s"]).await;
         let mut api = service.api();
         api.make_demo().await;
         let issued = api.issue().await;

@@ -20,4 +20,5 @@ mod stopping;
 mod store_conformance;
 mod tour;
 mod transport;
+mod usage;
 mod writers;

@@ -149,12 +149,14 @@ mod tests {
             last_used_time: at(1_800_000_060),
             secrets: vec![
                 KeySecret {
+                    hint: String::new(),
                     create_time: at(1_700_000_000),
                     expire_time: at(1_800_086_400),
                     last_used_time: at(1_800_000_060),
                     imported: true,
                 },
                 KeySecret {
+                    hint: String::new(),
                     create_time: at(1_800_000_000),
                     ..KeySecret::default()
                 },

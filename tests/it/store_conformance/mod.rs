@@ -2,6 +2,7 @@
 
 mod changes;
 mod rows;
+mod usage;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -173,6 +174,9 @@ fn all_keys() -> KeyFilter {
         environment: None,
         issued_before: None,
         states: Vec::new(),
+        unused_for: None,
+        never_expires: false,
+        expires_within: None,
         now: at(10),
         before: None,
         limit: 100,

@@ -1,0 +1,99 @@
+//! The task that writes down how keys were used.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::backlog::Backlog;
+use super::board::Board;
+use crate::store::{Error, Store};
+
+/// How many rows are written in one transaction. A change waits for one such at the most.
+const ROWS_AT_ONCE: usize = 1_000;
+
+/// Takes the marks off a board, every interval and at the end, and writes them down. What cannot be written is kept and tried
+/// again with what came since.
+pub struct Writer {
+    board: Arc<Board>,
+    store: Store,
+    interval: Duration,
+    backlog: Backlog,
+    fails: bool,
+}
+
+impl Writer {
+    /// A writer of what is marked on this board, which must have no other.
+    pub fn new(board: Arc<Board>, store: Store, interval: Duration) -> Self {
+        Self {
+            board,
+            store,
+            interval,
+            backlog: Backlog::default(),
+            fails: false,
+        }
+    }
+
+    /// Writes until told to stop, and then once more.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        if !self.board.is_on() {
+            return;
+        }
+        loop {
+            let is_last = tokio::select! {
+                () = tokio::time::sleep(self.interval) => false,
+                // Whoever is gone does not tell it any more.
+                _ = stop.wait_for(|stop| *stop) => true,
+            };
+            self.write_down().await;
+            if is_last {
+                break;
+            }
+        }
+        if !self.backlog.is_empty() {
+            let lost = self.backlog.total();
+            tracing::error!(
+                lost,
+                "the last counts of how keys were used could not be written down"
+            );
+        }
+    }
+
+    async fn write_down(&mut self) {
+        let board = Arc::clone(&self.board);
+        let mut backlog = std::mem::take(&mut self.backlog);
+        // With a million keys in use it takes a while, in which calls should not wait for this thread.
+        let draining = tokio::task::spawn_blocking(move || {
+            board.drain(|taken| backlog.add(&taken));
+            backlog
+        });
+        self.backlog = draining.await.expect("counting does not panic");
+        match self.flush().await {
+            Ok(()) if self.fails => {
+                self.fails = false;
+                tracing::info!("how keys are used is written down again");
+            }
+            Ok(()) => {}
+            Err(error) => {
+                // Once for each outage, not every few seconds.
+                if !self.fails {
+                    tracing::warn!(%error, "how keys are used cannot be written down; it is kept and tried again");
+                }
+                self.fails = true;
+            }
+        }
+    }
+
+    async fn flush(&mut self) -> Result<(), Error> {
+        while !self.backlog.is_empty() {
+            let (counts, uses) = self.backlog.first(ROWS_AT_ONCE);
+            let outcome = self.store.add_usage(&counts, &uses).await;
+            // What may or may not have been written is not written again: better a count lost than one doubled.
+            if matches!(outcome, Ok(()) | Err(Error::CommitUnknown(_))) {
+                self.backlog.remove(&counts, &uses);
+            }
+            outcome?;
+        }
+        Ok(())
+    }
+}
