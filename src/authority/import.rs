@@ -15,7 +15,7 @@ use crate::domain::ids::{KeyId, RealmId};
 use crate::domain::key::{Key, Secret};
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::violation::Violation;
-use crate::hashing::{RootsBusy, TextHash};
+use crate::hashing::{RootsBusy, TextHash, random};
 use crate::store::{Change, Snapshot};
 
 /// A key of another system.
@@ -123,18 +123,6 @@ impl Authority {
         let (mut premises, mut seen) = (Premises::default(), HashSet::new());
         let mut last: Option<Key> = None;
         for (place, entry) in entries.iter().enumerate() {
-            // The one before becomes a change of its own, so that each key has its revision, its time and its event.
-            if let Some(key) = last.take() {
-                let words = issue_words(&key);
-                let recorded = event(
-                    &caller.holder,
-                    &change,
-                    EventKind::KeyImported,
-                    subject(&key),
-                    words,
-                );
-                change.and_another(&recorded).await?;
-            }
             let now = change.time();
             let draft = draft(
                 entry,
@@ -148,6 +136,13 @@ impl Authority {
             outcomes.push(match (draft.await?, roots.remove(&place)) {
                 (Err(why), _) => Err(why),
                 (Ok((draft, foreign)), Some(root)) => {
+                    // The one before becomes a change of its own, so that each key has its revision, its time and its event.
+                    if let Some(key) = last.take() {
+                        let words = issue_words(&key);
+                        let kind = EventKind::KeyImported;
+                        let before = event(&caller.holder, &change, kind, subject(&key), words);
+                        change.and_another(&before).await?;
+                    }
                     let key = self.take_over(draft, foreign, &root, &mut change).await?;
                     let id = key.id;
                     last = Some(key);
@@ -258,6 +253,8 @@ impl Authority {
             last_used_at: None,
         };
         let key = Key {
+            id: KeyId::new(change.time(), &random()),
+            created_at: change.time(),
             created_revision: change.revision(),
             hint: foreign.hint.clone(),
             secrets: vec![secret],

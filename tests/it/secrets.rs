@@ -88,6 +88,7 @@ on_both_engines! {
         let mut errors = Vec::new();
         use_every_call(&mut api, &program.address, &mut canaries, &mut errors).await;
         send_keys_to_wrong_places(&mut api, &mut canaries, &mut errors).await;
+        live_on(&mut api, &mut canaries, &mut errors).await;
         ask_as_gateways(&mut api, &program, &mut canaries, &mut errors).await;
         let pepper = fs::read_to_string(place.pepper()).unwrap();
         let digits = pepper.split('"').nth(1).unwrap();
@@ -275,6 +276,98 @@ async fn use_every_call(
         };
         errors.push(api.realms.delete_realm(delete).await.unwrap_err());
     }
+}
+
+/// What keys go through after they were issued, with texts of another system too.
+async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut Vec<Status>) {
+    let issued = api.issue().await;
+    canaries.plant_key("a key that is rotated", &issued.plain_key);
+    let key_id = issued.key.unwrap().id;
+    let rotate = pb::RotateKeyRequest {
+        key_id: key_id.clone(),
+        overlap: Some(prost_types::Duration {
+            seconds: 60,
+            nanos: 0,
+        }),
+        request_id: "0192f0c1-2345-7abc-8def-0123456789ab".to_owned(),
+        ..Default::default()
+    };
+    let rotated = api
+        .keys
+        .rotate_key(rotate.clone())
+        .await
+        .unwrap()
+        .into_inner();
+    canaries.plant_key("a rotated key", &rotated.plain_key);
+    let again = api.keys.rotate_key(rotate).await.unwrap().into_inner();
+    assert!(again.replayed && again.plain_key.is_empty());
+    api.ask(&rotated.plain_key).await;
+
+    let text = canaries.plant(
+        "an imported text",
+        "TtgGcQFq.s3fzK1pQ9mZx7LwR2vTn5YbC8dHj4aEu",
+    );
+    let short = canaries.plant("a text that is too short", "another-systems-key");
+    let hash = <sha2::Sha256 as sha2::Digest>::digest(b"a text that nobody here has seen");
+    canaries.plant_bytes("the SHA-256 of a text", &hash);
+    let digits: Vec<_> = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let of_text = <sha2::Sha256 as sha2::Digest>::digest(text.as_bytes());
+    canaries.plant_bytes("the SHA-256 of an imported text", &of_text);
+    use pb::import_entry::Secret;
+    let entries = [
+        Secret::Text(text.clone()),
+        Secret::Text(text.clone()),
+        Secret::Text(short.clone()),
+        Secret::Sha256(digits.concat()),
+        Secret::Sha256(text.clone()),
+    ];
+    let import = pb::ImportKeysRequest {
+        realm: "demo".to_owned(),
+        entries: entries
+            .into_iter()
+            .map(|secret| pb::ImportEntry {
+                secret: Some(secret),
+                partner: "acme".to_owned(),
+                level: pb::KeyLevel::Partner.into(),
+                environment: "production".to_owned(),
+                ..Default::default()
+            })
+            .collect(),
+        request_id: "0192f0c1-2345-7abc-8def-0123456789ac".to_owned(),
+        ..Default::default()
+    };
+    let imported = api.keys.import_keys(import).await.unwrap().into_inner();
+    let imported = format!("{imported:?}");
+    canaries.assert_absent("the outcome of an import", imported.as_bytes());
+    assert_eq!(api.verdict(&text).await, pb::Verdict::Allowed);
+    api.ask(&short).await;
+
+    // In the wrong places.
+    let update = pb::UpdateKeyRequest {
+        key_id: text.clone(),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec![text.clone()],
+        }),
+        request_id: text.clone(),
+        ..Default::default()
+    };
+    errors.push(api.keys.update_key(update).await.unwrap_err());
+    let many = pb::RevokeKeysRequest {
+        realm: "demo".to_owned(),
+        partner: text.clone(),
+        ..Default::default()
+    };
+    errors.push(api.keys.revoke_keys(many).await.unwrap_err());
+    let mut holder = api.with_key(&text);
+    let own = pb::RevokeSelfRequest::default();
+    holder.keys.revoke_self(own).await.unwrap();
+    errors.push(
+        holder
+            .keys
+            .get_key(pb::GetKeyRequest { key_id })
+            .await
+            .unwrap_err(),
+    );
 }
 
 /// People paste keys into the wrong fields.
@@ -525,6 +618,13 @@ fn what_carries_a_secret_cannot_be_printed() {
     impl<T: ?Sized + std::fmt::Debug> Printable<ByDebug> for T {}
 
     <pb::IssueKeyResponse as Printable<_>>::cannot_be();
+    <pb::RotateKeyResponse as Printable<_>>::cannot_be();
+    <pb::ImportKeysRequest as Printable<_>>::cannot_be();
+    <pb::ImportEntry as Printable<_>>::cannot_be();
+    <pb::import_entry::Secret as Printable<_>>::cannot_be();
+    <claviger::authority::Made as Printable<_>>::cannot_be();
+    <claviger::authority::ForeignKey as Printable<_>>::cannot_be();
+    <claviger::hashing::TextHash as Printable<_>>::cannot_be();
     <pb::VerifyRequest as Printable<_>>::cannot_be();
     <pb::VerifyBatchRequest as Printable<_>>::cannot_be();
     <claviger::domain::key_text::PlainKey as Printable<_>>::cannot_be();
