@@ -15,6 +15,8 @@ use claviger::pb::claviger::v1 as pb;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{self, HttpRequest};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use pb::import_entry::Secret;
+use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::{Request, Status};
@@ -87,6 +89,7 @@ on_both_engines! {
 
         let mut errors = Vec::new();
         use_every_call(&mut api, &program.address, &mut canaries, &mut errors).await;
+        rotate_and_import(&mut api, &program.address, &mut canaries, &mut errors).await;
         send_keys_to_wrong_places(&mut api, &mut canaries, &mut errors).await;
         ask_as_gateways(&mut api, &program, &mut canaries, &mut errors).await;
         let pepper = fs::read_to_string(place.pepper()).unwrap();
@@ -275,6 +278,127 @@ async fn use_every_call(
         };
         errors.push(api.realms.delete_realm(delete).await.unwrap_err());
     }
+}
+
+/// The calls that make texts or take them over; of an imported one not even the hash may be kept as it is.
+async fn rotate_and_import(
+    api: &mut Api,
+    address: &str,
+    canaries: &mut Canaries,
+    errors: &mut Vec<Status>,
+) {
+    let key_id = api.issue().await.key.unwrap().id;
+    let rotation = |overlap| pb::RotateKeyRequest {
+        key_id: key_id.clone(),
+        overlap: Some(prost_types::Duration {
+            seconds: overlap,
+            nanos: 0,
+        }),
+        ..Default::default()
+    };
+    for overlap in [600, 0] {
+        let rotated = api.keys.rotate_key(rotation(overlap)).await.unwrap();
+        let rotated = rotated.into_inner().plain_key;
+        canaries.plant_key("a rotated key", &rotated);
+        api.ask(&rotated).await;
+    }
+    errors.push(
+        api.keys
+            .rotate_key(rotation(-1))
+            .await
+            .err()
+            .expect("a refusal"),
+    );
+
+    let good = canaries.plant(
+        "an imported text",
+        "TtgGcQFq.s3fzXw8Rk2VbN5yLm9Qp4TdHj7CgE1aU",
+    );
+    let known = canaries.plant(
+        "a text known by its hash",
+        "TtgGcQFq.kP8vYd3RnWq6ZtLx1JmBs5CfHg9TeA7u",
+    );
+    let bad = canaries.plant(
+        "a text that is not imported",
+        "TtgGcQFq.hG4m qWx9ZbTn2VcLk7RyPd3FsJ6aE8uQ",
+    );
+    for (what, text) in [
+        ("an imported text", &good),
+        ("a text", &known),
+        ("a bad text", &bad),
+    ] {
+        let hash: [u8; 32] = Sha256::digest(text.as_bytes()).into();
+        canaries.plant_bytes(&format!("the hash of {what}"), &hash);
+    }
+    let hash = STANDARD_NO_PAD.encode(Sha256::digest(known.as_bytes())) + "=";
+    let entry = |secret| pb::ImportEntry {
+        secret: Some(secret),
+        partner: "acme".to_owned(),
+        level: pb::KeyLevel::Partner.into(),
+        environment: "production".to_owned(),
+        ..Default::default()
+    };
+    let entries = vec![
+        entry(Secret::Text(good.clone())),
+        entry(Secret::Sha256(hash)),
+        entry(Secret::Text(bad.clone())),
+        entry(Secret::Sha256(bad)),
+        pb::ImportEntry {
+            partner: good.clone(),
+            ..entry(Secret::Text(good.clone()))
+        },
+    ];
+    let request = pb::ImportKeysRequest {
+        realm: "demo".to_owned(),
+        entries,
+        ..Default::default()
+    };
+    for dry_run in [true, false, false] {
+        let request = pb::ImportKeysRequest {
+            dry_run,
+            ..request.clone()
+        };
+        let answer = api.keys.import_keys(request).await.unwrap().into_inner();
+        canaries.assert_absent("the answer to an import", format!("{answer:?}").as_bytes());
+    }
+    let elsewhere = pb::ImportKeysRequest {
+        realm: good.clone(),
+        ..request
+    };
+    errors.push(api.keys.import_keys(elsewhere).await.unwrap_err());
+    for text in [&good, &known] {
+        assert_eq!(api.verdict(text).await, pb::Verdict::Allowed);
+    }
+    send_texts_to_wrong_places(api, &good, errors).await;
+    // Its holder ends it.
+    let mut holder = Api::new(address, &good);
+    holder
+        .keys
+        .revoke_self(pb::RevokeSelfRequest::default())
+        .await
+        .unwrap();
+}
+
+/// The same with a text of another system, in the calls that are for it.
+async fn send_texts_to_wrong_places(api: &mut Api, text: &str, errors: &mut Vec<Status>) {
+    let update = pb::UpdateKeyRequest {
+        key_id: text.to_owned(),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec![text.to_owned()],
+        }),
+        ..Default::default()
+    };
+    errors.push(api.keys.update_key(update).await.unwrap_err());
+    let revoke = pb::RevokeKeysRequest {
+        realm: text.to_owned(),
+        ..Default::default()
+    };
+    errors.push(api.keys.revoke_keys(revoke).await.unwrap_err());
+    let usage = pb::GetKeyUsageRequest {
+        key_id: text.to_owned(),
+        ..Default::default()
+    };
+    errors.push(api.keys.get_key_usage(usage).await.unwrap_err());
 }
 
 /// People paste keys into the wrong fields.
@@ -525,6 +649,9 @@ fn what_carries_a_secret_cannot_be_printed() {
     impl<T: ?Sized + std::fmt::Debug> Printable<ByDebug> for T {}
 
     <pb::IssueKeyResponse as Printable<_>>::cannot_be();
+    <pb::RotateKeyResponse as Printable<_>>::cannot_be();
+    <pb::ImportKeysRequest as Printable<_>>::cannot_be();
+    <pb::ImportEntry as Printable<_>>::cannot_be();
     <pb::VerifyRequest as Printable<_>>::cannot_be();
     <pb::VerifyBatchRequest as Printable<_>>::cannot_be();
     <claviger::domain::key_text::PlainKey as Printable<_>>::cannot_be();
