@@ -10,6 +10,8 @@ mod fixtures;
 mod garbage;
 mod gateways;
 mod history;
+mod life;
+mod many;
 mod paths;
 mod postgres;
 mod python;

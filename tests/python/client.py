@@ -11,10 +11,12 @@ The checks run in the order in which they stand here. Where the contract leaves 
 takes each of them and a comment says so.
 """
 
+import base64
 import collections
 import contextlib
 import copy
 import dataclasses
+import hashlib
 import ipaddress
 import os
 import random
@@ -1565,6 +1567,1206 @@ def a_message_beyond_the_limit_is_an_error_and_the_channel_lives_on(world: World
     same(world.operator.call("GetKey", key_id=issued.id).key.id, issued.id, "the key")
 
 
+# ---- updating keys ---------------------------------------------------------------------------------------------------
+
+
+def update(world: World, key: Issued, *paths: str, caller: Caller | None = None, **fields):
+    """Changes what the paths name, and answers with the key as it is then."""
+    return (caller or world.operator).call("UpdateKey", key_id=key.id, update_mask={"paths": paths}, **fields).key
+
+
+def time_of(timestamp) -> dict:
+    return {"seconds": timestamp.seconds, "nanos": timestamp.nanos}
+
+
+def refused_by_state(world: World, method: str, reason: str | None = None, **fields) -> Refusal:
+    refusal = world.operator.refused(method, Code.FAILED_PRECONDITION, **fields)
+    must(refusal.reason, f"{method}: FAILED_PRECONDITION without ErrorInfo")
+    if reason is not None:
+        same(refusal.reason, reason, f"the reason of {method}")
+    return refusal
+
+
+@check
+def an_update_changes_what_its_mask_names_and_nothing_else(world: World):
+    issued = world.issue(scopes=["read"], labels={"a": "b"}, allowed_cidrs=["10.0.0.0/8"], expire_time=from_now(3600))
+    from_home = {"client_ip": "10.1.2.3"}
+    world.expect("VERDICT_ALLOWED", issued, **from_home)
+    end = from_now(7200)
+    for what, fields, told in (
+        ("the name", {"name": "Another näme"}, lambda key: key.name == "Another näme"),
+        ("the labels", {"labels": {"c": "d", "e": ""}}, lambda key: dict(key.labels) == {"c": "d", "e": ""}),
+        ("the scopes", {"scopes": ["write", "read"]}, lambda key: list(key.scopes) == ["read", "write"]),
+        ("the end", {"expire_time": end}, lambda key: time_of(key.expire_time) == end),
+        ("the ranges", {"allowed_cidrs": ["10.1.0.0/16"]}, lambda key: list(key.allowed_cidrs) == ["10.1.0.0/16"]),
+    ):
+        with case(f"an update changes {what}"):
+            before = world.operator.call("GetKey", key_id=issued.id).key
+            must(not told(before), f"{what}: it is so already")
+            [path] = fields
+            after = update(world, issued, path, **fields)
+            must(told(after), f"{what} was not changed")
+            must(world.operator.call("GetKey", key_id=issued.id).key.secrets[0].create_time ==
+                 before.secrets[0].create_time, "the secret is another one")
+            # The rest is as it was; when it was last used may be told meanwhile.
+            for key in (before, after):
+                key.ClearField(path)
+                key.ClearField("last_used_time")
+                key.secrets[0].ClearField("last_used_time")
+            must(before == after, f"more than {what} was changed")
+    answer = world.expect("VERDICT_ALLOWED", issued, **from_home, scopes=["write"])
+    same((answer.key.name, dict(answer.key.labels)), ("Another näme", {"c": "d", "e": ""}), "what Verify tells")
+    world.expect("VERDICT_ADDRESS_DENIED", issued, client_ip="10.2.0.1")
+
+    kinds = [event.kind for event in world.operator.every_page("ListEvents", "events", key_id=issued.id)]
+    same(kinds, ["key.updated"] * 5 + ["key.issued"], "the events")
+    # Several at once, some of them emptied.
+    key = update(world, issued, "labels", "allowed_cidrs", "expire_time", "name", name="")
+    same((key.name, dict(key.labels), list(key.allowed_cidrs), key.HasField("expire_time")), ("", {}, [], False),
+         "what was emptied")
+    world.expect("VERDICT_ALLOWED", issued)
+
+
+@check
+def an_update_that_changes_nothing_is_no_event(world: World):
+    issued = world.issue(name="same", scopes=["read"])
+    first = world.operator.call("UpdateKey", key_id=issued.id, update_mask={"paths": ["name", "scopes"]}, name="same",
+                                scopes=["read"])
+    must(first.key.name == "same", "the key")
+    kinds = [event.kind for event in world.operator.every_page("ListEvents", "events", key_id=issued.id)]
+    same(kinds, ["key.issued"], "the events")
+
+
+@check
+def an_update_says_what_it_changes(world: World):
+    issued = world.issue(name="before", scopes=["read"])
+    for what, leaf, paths, fields in (
+        ("no mask", "update_mask", None, {"name": "after"}),
+        ("an empty mask", "update_mask", [], {"name": "after"}),
+        ("an empty path", "update_mask", [""], {}),
+        ("a path to nowhere", "update_mask", ["nosuch"], {}),
+        ("a path to nowhere beside a good one", "update_mask", ["name", "nosuch"], {"name": "after"}),
+        ("a path within a field", "update_mask", ["labels.x"], {"labels": {"x": "y"}}),
+        ("a path within a list", "update_mask", ["scopes[0]"], {"scopes": ["write"]}),
+        ("everything", "update_mask", ["*"], {"name": "after"}),
+        ("what names the key", "update_mask", ["key_id"], {}),
+        ("what never changes", "update_mask", ["partner"], {}),
+        ("in other case", "update_mask", ["Name"], {"name": "after"}),
+    ):
+        with case(f"refused in UpdateKey: {what}"):
+            mask = {} if paths is None else {"update_mask": {"paths": paths}}
+            world.operator.refused_field(leaf, "UpdateKey", key_id=issued.id, **mask, **fields)
+    # A field that is set and not named would be left out in silence. The mask or the field is to blame: either will do.
+    for field, value in (
+        ("name", "after"),
+        ("labels", {"x": "y"}),
+        ("scopes", ["write"]),
+        ("full_access", True),
+        ("expire_time", from_now(60)),
+        ("allowed_cidrs", ["10.0.0.0/8"]),
+    ):
+        with case(f"refused in UpdateKey: {field} is set and not in the mask"):
+            path = "labels" if field == "name" else "name"
+            refusal = world.operator.refused("UpdateKey", Code.INVALID_ARGUMENT, key_id=issued.id,
+                                             update_mask={"paths": [path]}, **{field: value})
+            must(any(field in named or "update_mask" in named for named in refusal.fields), f"{refusal.fields}")
+    must(world.operator.call("GetKey", key_id=issued.id).key == issued.key, "a refused update changed the key")
+
+
+@check
+def a_bad_field_of_an_update_is_named(world: World):
+    issued = world.issue(scopes=["read"])
+    for what, leaf, fields in (
+        ("an unknown scope", "scopes", {"scopes": ["nosuch"]}),
+        ("65 scopes", "scopes", {"scopes": [f"scope{n}" for n in range(65)]}),
+        ("scopes beside full access", "full_access", {"scopes": ["read"], "full_access": True}),
+        ("a name of 129 characters", "name", {"name": "é" * 129}),
+        ("a name with a control character", "name", {"name": "two\nlines"}),
+        ("a label's name of 65 characters", "labels", {"labels": {"x" * 65: "value"}}),
+        ("a label's value of 257 characters", "labels", {"labels": {"name": "x" * 257}}),
+        ("17 labels", "labels", {"labels": {f"label{n}": "value" for n in range(17)}}),
+        ("a range that is none", "allowed_cidrs", {"allowed_cidrs": ["10.0.0.0/8", "not a range"]}),
+        ("a range with host bits", "allowed_cidrs", {"allowed_cidrs": ["10.0.0.1/8"]}),
+        ("a v6 range with host bits", "allowed_cidrs", {"allowed_cidrs": ["2001:db8::1/32"]}),
+        ("33 ranges", "allowed_cidrs", {"allowed_cidrs": [f"10.{n}.0.0/16" for n in range(33)]}),
+        ("an expiry in the past", "expire_time", {"expire_time": from_now(-60)}),
+        ("an expiry of 1970", "expire_time", {"expire_time": {"seconds": 0}}),
+        ("an expiry that is no time", "expire_time", {"expire_time": {"seconds": 2**62, "nanos": -1}}),
+    ):
+        with case(f"refused in UpdateKey: {what}"):
+            world.operator.refused_field(leaf, "UpdateKey", key_id=issued.id, update_mask={"paths": list(fields)},
+                                         **fields)
+    refusal = world.operator.refused_field("name", "UpdateKey", key_id="not-a-uuid", update_mask={"paths": ["name"]},
+                                           name="two\nlines")
+    must(any("key_id" in field for field in refusal.fields), "key_id is not named beside the others")
+    must(world.operator.call("GetKey", key_id=issued.id).key == issued.key, "a refused update changed the key")
+
+
+@check
+def an_update_never_turns_nothing_into_everything(world: World):
+    # In this realm a key that is issued without scopes gets all of them.
+    use = {"realm": world.plain_realm, "environment": ""}
+    issued = world.issue_exactly(realm=world.plain_realm, partner="acme", scopes=["use"])
+    key = update(world, issued, "scopes")
+    same((list(key.scopes), key.full_access), ([], False), "the access after the scopes were emptied")
+    world.expect("VERDICT_SCOPE_MISSING", issued, **use, scopes=["use"])
+    key = update(world, issued, "full_access", full_access=True)
+    same((list(key.scopes), key.full_access), ([], True), "the access after full access was given")
+    world.expect("VERDICT_ALLOWED", issued, **use, scopes=["use", "audit"])
+    key = update(world, issued, "scopes", scopes=["audit"])
+    same((list(key.scopes), key.full_access), (["audit"], False), "the access by name")
+    key = update(world, issued, "full_access", full_access=True)
+    key = update(world, issued, "full_access")
+    same((list(key.scopes), key.full_access), ([], False), "the access after full access was taken")
+    world.expect("VERDICT_SCOPE_MISSING", issued, **use, scopes=["audit"])
+
+
+@check
+def an_expired_key_can_be_given_a_later_end_and_a_revoked_one_cannot(world: World):
+    issued = world.issue(expire_time=from_now(0.3))
+    until(lambda: world.verdict(world.verify(issued.text)) == "VERDICT_EXPIRED", "the expiry of a key")
+    key = update(world, issued, "expire_time", expire_time=from_now(3600))
+    same(world.state_of(key), "KEY_STATE_ACTIVE", "the state")
+    world.expect("VERDICT_ALLOWED", issued)
+    world.operator.call("RevokeKey", key_id=issued.id)
+    refused_by_state(world, "UpdateKey", key_id=issued.id, update_mask={"paths": ["expire_time"]})
+    refused_by_state(world, "UpdateKey", key_id=issued.id, update_mask={"paths": ["name"]}, name="revived")
+    world.expect("VERDICT_REVOKED", issued)
+
+
+@check
+def an_update_keeps_to_the_longest_life_of_its_realm(world: World):
+    issued = world.issue_exactly(realm=world.short_realm, partner="acme", expire_time=from_now(60))
+    key = update(world, issued, "expire_time")
+    same(round(seconds(key.expire_time) - seconds(key.create_time)), 3600, "the life of the key without an end")
+    world.operator.refused_field("expire_time", "UpdateKey", key_id=issued.id,
+                                 update_mask={"paths": ["expire_time"]}, expire_time=from_now(3700))
+
+
+# ---- rotating keys ---------------------------------------------------------------------------------------------------
+
+
+def rotate(world: World, key: Issued, overlap: float | None = None, caller: Caller | None = None, **fields) -> Issued:
+    if overlap is not None:
+        fields["overlap"] = {"seconds": int(overlap), "nanos": round(overlap % 1 * 1e9)}
+    response = (caller or world.operator).call("RotateKey", key_id=key.id, **fields)
+    return Issued(response.key, response.plain_key)
+
+
+@check
+def a_rotation_gives_a_new_text_to_the_same_key(world: World):
+    old = world.issue(scopes=["write"], labels={"a": "b"}, name="rotated", project="beta")
+    new = rotate(world, old, 600)
+    must(new.text != old.text, "the text is the old one")
+    parts, before = keytext.Parts(new.text), keytext.Parts(old.text)
+    same((parts.prefix, parts.tag, parts.key_id), (before.prefix, before.tag, old.id), "what the text begins with")
+    must(parts.secret_digits != before.secret_digits, "the secret is the old one")
+    same(len(new.key.secrets), 2, "the number of its secrets")
+    first, second = new.key.secrets
+    must(abs(seconds(first.expire_time) - time.time() - 600) < CLOCK_TOLERANCE_SECONDS, "the overlap")
+    must(not second.HasField("expire_time"), "the new text has an end of its own")
+    must(not first.imported and not second.imported, "a text of claviger's own is told as imported")
+    must(new.key.hint.endswith(new.text[-4:]), "the hint is not that of the newest text")
+    answers = [world.expect("VERDICT_ALLOWED", issued, any_target=True, scopes=["read"]) for issued in (old, new)]
+    must(answers[0].key == answers[1].key, "the two texts are told as different keys")
+    for field in ("id", "realm", "partner", "project", "level", "environment", "name", "scopes", "labels",
+                  "create_time", "created_by", "state"):
+        must(getattr(new.key, field) == getattr(old.key, field), f"{field} was changed by the rotation")
+    world.operator.call("RevokeKey", key_id=old.id)
+    for issued in (old, new):
+        world.expect("VERDICT_REVOKED", issued, any_target=True)
+
+
+@check
+def an_overlap_comes_to_its_end(world: World):
+    old = world.issue()
+    new = rotate(world, old, 1.2)
+    end = seconds(new.key.secrets[0].expire_time)
+
+    def over():
+        asked = time.time()
+        answer = world.verify(old.text)
+        world.holds_of_every_answer(answer)
+        same(answer.key.id, old.id, "the proven key")
+        world.expect("VERDICT_ALLOWED", new)
+        if world.verdict(answer) == "VERDICT_EXPIRED":
+            must(time.time() >= end - 0.01, "expired before its time")
+            return answer
+        same(world.verdict(answer), "VERDICT_ALLOWED", "the verdict before the end")
+        must(asked <= end + 0.01, "allowed after its time")
+        must(seconds(answer.cache_for) <= end - asked + 0.01, "cache_for goes beyond the overlap")
+        return None
+
+    until(over, "the end of an overlap")
+    key = world.operator.call("GetKey", key_id=old.id).key
+    same(world.state_of(key), "KEY_STATE_ACTIVE", "the state")
+    same(len(key.secrets), 2, "the old text is told until the next rotation")
+    refused_by_state(world, "EndRotation", key_id=old.id, survivor="SURVIVOR_OLD")
+    newest = rotate(world, old, 600)
+    world.expect("VERDICT_UNKNOWN", old)
+    world.expect("VERDICT_ALLOWED", new)
+    world.expect("VERDICT_ALLOWED", newest)
+
+
+@check
+def without_an_overlap_the_old_text_stops_at_once(world: World):
+    for overlap in (None, 0):
+        old = world.issue()
+        new = rotate(world, old, overlap)
+        world.expect("VERDICT_UNKNOWN", old.text)
+        world.expect("VERDICT_ALLOWED", new)
+        same(len(new.key.secrets), 1, "the number of its secrets")
+        for survivor in ("SURVIVOR_NEW", "SURVIVOR_OLD"):
+            refused_by_state(world, "EndRotation", "NO_ROTATION", key_id=old.id, survivor=survivor)
+    fresh = world.issue()
+    refused_by_state(world, "EndRotation", "NO_ROTATION", key_id=fresh.id, survivor="SURVIVOR_NEW")
+
+
+@check
+def an_overlap_never_goes_beyond_the_key(world: World):
+    old = world.issue(expire_time=from_now(600))
+    new = rotate(world, old, 3600)
+    must(new.key.secrets[0].expire_time == old.key.expire_time, "the overlap goes beyond the key's end")
+    # The end of the old text moves with the key's.
+    end = from_now(300)
+    key = update(world, old, "expire_time", expire_time=end)
+    same(time_of(key.secrets[0].expire_time), end, "the end of the overlap after the key's own was moved")
+    must(not key.secrets[1].HasField("expire_time") or time_of(key.secrets[1].expire_time) == end,
+         "the new text has an end of its own")
+
+
+@check
+def a_span_that_cannot_be_an_overlap_is_named(world: World):
+    issued = world.issue()
+    days = 24 * 3600
+    for what, overlap in (
+        ("a negative one", {"seconds": -1}),
+        ("one that is negative by a nanosecond", {"nanos": -1}),
+        ("a second more than 366 days", {"seconds": 366 * days + 1}),
+        ("ten thousand years", {"seconds": 315_576_000_000}),
+        ("one beyond all spans", {"seconds": 2**62}),
+        ("one of two signs", {"seconds": 1, "nanos": -1}),
+    ):
+        with case(f"refused as an overlap: {what}"):
+            world.operator.refused_field("overlap", "RotateKey", key_id=issued.id, overlap=overlap)
+    for survivor in ("SURVIVOR_UNSPECIFIED", 99):
+        world.operator.refused_field("survivor", "EndRotation", key_id=issued.id, survivor=survivor)
+    for bad in ("not-a-uuid", "", issued.text):
+        world.operator.refused_field("key_id", "RotateKey", key_id=bad)
+        world.operator.refused_field("key_id", "EndRotation", key_id=bad, survivor="SURVIVOR_NEW")
+    world.expect("VERDICT_ALLOWED", issued)
+    same(len(rotate(world, issued, 366 * days).key.secrets), 2, "the number of secrets after a rotation of 366 days")
+
+
+@check
+def a_rotation_within_an_overlap_replaces_the_newest_text(world: World):
+    oldest = world.issue()
+    lost = rotate(world, oldest, 600)
+    newest = rotate(world, oldest, 1200)
+    world.expect("VERDICT_ALLOWED", oldest)
+    world.expect("VERDICT_UNKNOWN", lost.text)
+    world.expect("VERDICT_ALLOWED", newest)
+    same(len(newest.key.secrets), 2, "the number of its secrets")
+    left = seconds(newest.key.secrets[0].expire_time) - time.time()
+    must(abs(left - 1200) < CLOCK_TOLERANCE_SECONDS, f"the oldest text goes on for {left:.0f} s")
+
+
+@check
+def a_rotation_is_completed_or_taken_back(world: World):
+    for survivor, of_old, of_new in (
+        ("SURVIVOR_NEW", "VERDICT_UNKNOWN", "VERDICT_ALLOWED"),
+        ("SURVIVOR_OLD", "VERDICT_ALLOWED", "VERDICT_UNKNOWN"),
+    ):
+        with case(f"a rotation ended with {survivor}"):
+            old = world.issue()
+            new = rotate(world, old, 600)
+            ended = world.operator.call("EndRotation", key_id=old.id, survivor=survivor)
+            world.expect(of_old, old.text)
+            world.expect(of_new, new.text)
+            [secret] = ended.key.secrets
+            must(not secret.HasField("expire_time"), "the text that stays has an end")
+            refused_by_state(world, "EndRotation", "NO_ROTATION", key_id=old.id, survivor=survivor)
+            kinds = [event.kind for event in world.operator.every_page("ListEvents", "events", key_id=old.id)]
+            same(kinds, ["key.rotation_ended", "key.rotated", "key.issued"], "the events")
+
+
+@check
+def a_rotation_revives_nothing(world: World):
+    expired = world.issue(expire_time=from_now(0.3))
+    revoked = world.issue()
+    world.operator.call("RevokeKey", key_id=revoked.id)
+    until(lambda: world.verdict(world.verify(expired.text)) == "VERDICT_EXPIRED", "the expiry of a key")
+    for issued, verdict in ((expired, "VERDICT_EXPIRED"), (revoked, "VERDICT_REVOKED")):
+        refused_by_state(world, "RotateKey", key_id=issued.id, overlap={"seconds": 60})
+        world.expect(verdict, issued)
+        same(len(world.operator.call("GetKey", key_id=issued.id).key.secrets), 1, "the number of its secrets")
+    disabled = world.issue()
+    world.operator.call("DisableKey", key_id=disabled.id)
+    new = rotate(world, disabled, 60)
+    for issued in (disabled, new):
+        world.expect("VERDICT_DISABLED", issued)
+
+
+@check
+def a_caller_goes_on_with_its_new_text_and_not_with_the_old_one(world: World):
+    gateway = world.key_of_the_authority("verify")
+    issued = world.issue()
+    before = world.operator.with_key(gateway.text)
+    after = world.operator.with_key(rotate(world, gateway, 600).text)
+    for caller in (before, after):
+        world.expect("VERDICT_ALLOWED", issued, caller=caller)
+    world.operator.call("EndRotation", key_id=gateway.id, survivor="SURVIVOR_NEW")
+    before.refused("Verify", Code.UNAUTHENTICATED, **world.question(issued.text))
+    world.expect("VERDICT_ALLOWED", issued, caller=after)
+
+
+# ---- requests that are sent again ------------------------------------------------------------------------------------
+
+
+@check
+def every_change_takes_a_request_id_and_refuses_what_is_none(world: World):
+    # By what reflection lists, so that a method which comes later is in it by itself.
+    plain = world.operator.with_key(world.issue().text)
+    count = 0
+    for method in world.schema.methods:
+        names = world.schema.request(method).DESCRIPTOR.fields_by_name
+        same("request_id" in names, "wait" in names, f"{method} is a change")
+        if "request_id" not in names:
+            continue
+        count += 1
+        # If it were answered after all, not with the operator's own key.
+        caller = plain if method == "RevokeSelf" else world.operator
+        for bad in ("not-a-uuid", "x" * 36, f"{uuid.uuid4()}0", "00000000-0000-4000-8000-00000000000g"):
+            with case(f"{method} refuses the request_id {bad[:12]}"):
+                caller.refused_field("request_id", method, request_id=bad)
+        with case(f"{method} refuses an unknown way to wait"):
+            caller.refused_field("wait", method, wait=99)
+    must(count >= 17, f"only {count} methods take a request_id")
+    plain.call("RevokeSelf")
+
+
+@check
+def a_request_id_is_kept_in_the_audit_trail(world: World):
+    issued = world.issue()
+    for method, kind, fields in (
+        ("UpdateKey", "key.updated", {"update_mask": {"paths": ["name"]}, "name": "kept"}),
+        ("DisableKey", "key.disabled", {}),
+        ("EnableKey", "key.enabled", {}),
+        ("RotateKey", "key.rotated", {"overlap": {"seconds": 60}}),
+        ("EndRotation", "key.rotation_ended", {"survivor": "SURVIVOR_OLD"}),
+        ("RevokeKey", "key.revoked", {"reason": "kept"}),
+        ("DeleteKey", "key.deleted", {}),
+    ):
+        with case(f"the request_id of {method} is kept"):
+            request_id = str(uuid.uuid4())
+            world.operator.call(method, key_id=issued.id, request_id=request_id, **fields)
+            [event] = world.operator.call("ListEvents", key_id=issued.id, page_size=1).events
+            same(event.kind, kind, "the event")
+            must(request_id in event.detail.values(), "the request_id is not told")
+
+
+@check
+def the_same_request_to_issue_makes_one_key(world: World):
+    request = world.key_request(name=f"once {letters(8)}", request_id=str(uuid.uuid4()))
+    first = world.operator.call("IssueKey", **request)
+    must(not first.replayed and first.plain_key, "the first answer")
+    world.operator.call("DisableKey", key_id=first.key.id)
+    again = world.operator.call("IssueKey", **request)
+    same((again.replayed, again.plain_key), (True, ""), "the second answer")
+    same((again.key.id, again.revision), (first.key.id, first.revision), "the key and the revision of the first time")
+    same(world.state_of(again.key), "KEY_STATE_DISABLED", "the key is told as it is now")
+    world.operator.call("EnableKey", key_id=first.key.id)
+    for what, fields in (
+        ("another name", {"name": "other"}),
+        ("another partner", {"partner": "globex"}),
+        ("a scope more", {"scopes": ["read"]}),
+        ("an end", {"expire_time": from_now(60)}),
+        ("a label", {"labels": {"a": "b"}}),
+    ):
+        with case(f"a request_id is not good for a request with {what}"):
+            world.operator.refused_field("request_id", "IssueKey", **request | fields)
+    # Another caller's is another one.
+    manager = world.operator.with_key(world.key_of_the_authority("manage").text)
+    other = manager.call("IssueKey", **request)
+    must(not other.replayed and other.key.id != first.key.id, "another caller was answered with a foreign key")
+    same(manager.call("IssueKey", **request).key.id, other.key.id, "the key of the other caller")
+    # Without one each request makes a key.
+    del request["request_id"]
+    ids = {world.operator.call("IssueKey", **request).key.id for _ in range(2)}
+    same(len(ids), 2, "the number of keys without a request_id")
+
+
+@check
+def the_same_request_to_rotate_makes_one_text(world: World):
+    issued = world.issue()
+    request = {"key_id": issued.id, "overlap": {"seconds": 600}, "request_id": str(uuid.uuid4())}
+    first = world.operator.call("RotateKey", **request)
+    must(not first.replayed, "the first answer")
+    again = world.operator.call("RotateKey", **request)
+    same((again.replayed, again.plain_key), (True, ""), "the second answer")
+    same(again.revision, first.revision, "the revision of the first time")
+    same(len(again.key.secrets), 2, "the number of secrets")
+    world.expect("VERDICT_ALLOWED", issued)
+    world.expect("VERDICT_ALLOWED", first.plain_key)
+    for other in ({"overlap": {"seconds": 601}}, {"overlap": None}, {"key_id": world.issue().id}):
+        world.operator.refused_field("request_id", "RotateKey", **request | other)
+    # The lost text is replaced by a rotation that is not a repetition.
+    newest = rotate(world, issued, 600)
+    world.expect("VERDICT_UNKNOWN", first.plain_key)
+    world.expect("VERDICT_ALLOWED", issued)
+    world.expect("VERDICT_ALLOWED", newest)
+    must(world.operator.call("RotateKey", **request).replayed, "the first request is not known any more")
+    world.expect("VERDICT_ALLOWED", newest)
+
+
+# ---- importing keys --------------------------------------------------------------------------------------------------
+
+
+def old_text() -> str:
+    """A key of another system, of the form that Peaka's have: a public part, a dot, 32 characters."""
+    characters = string.ascii_letters + string.digits
+    return "TtgGcQFq." + "".join(random.choices(characters, k=32))
+
+
+def hash_of(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def entry(world: World, text: str | None = None, **fields) -> dict:
+    """A good entry of the main realm; its text is looked for in every answer from now on."""
+    for secret in (text, fields.get("sha256")):
+        if secret:
+            world.secrets.remember(secret)
+    known_by = {"text": text} if text is not None else {}
+    return known_by | {"partner": "acme", "level": "KEY_LEVEL_PARTNER", "environment": "production"} | fields
+
+
+@dataclasses.dataclass
+class NotImported:
+    code: grpc.StatusCode
+    reason: str
+    metadata: dict
+    fields: list
+
+
+CODES = {code.value[0]: code for code in Code}
+
+
+def outcome(result) -> str | NotImported:
+    """The id of an imported key, or why there is none."""
+    if result.WhichOneof("result") == "key_id":
+        return result.key_id
+    # The class by reflection and that of the requirements have one wire format.
+    status = status_pb2.Status.FromString(result.error.SerializeToString())
+    must(status.message, "an error without a message")
+    info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    for detail in status.details:
+        detail.Unpack(info) or detail.Unpack(bad_request)
+    fields = [violation.field for violation in bad_request.field_violations]
+    return NotImported(CODES[status.code], info.reason, dict(info.metadata), fields)
+
+
+def import_keys(world: World, *entries: dict, caller: Caller | None = None, **fields) -> list:
+    request = {"realm": world.realm, "entries": entries} | fields
+    results = (caller or world.operator).call("ImportKeys", **request).results
+    same(len(results), len(entries), "the number of results")
+    return [outcome(result) for result in results]
+
+
+def import_one(world: World, text: str, **fields) -> Issued:
+    [key_id] = import_keys(world, entry(world, text, **fields))
+    must(isinstance(key_id, str), f"it was not imported: {key_id}")
+    return Issued(world.operator.call("GetKey", key_id=key_id).key, text)
+
+
+@check
+def reflection_tells_that_imported_texts_are_to_be_redacted(world: World):
+    fields = world.schema.request("ImportKeys").DESCRIPTOR.fields_by_name["entries"].message_type.fields_by_name
+    for name in ("text", "sha256"):
+        must(fields[name].GetOptions().debug_redact, f"{name} of an entry is not debug_redact")
+    for method in ("IssueKey", "RotateKey"):
+        descriptor = world.schema.response(method).DESCRIPTOR
+        must(descriptor.fields_by_name["plain_key"].GetOptions().debug_redact, f"plain_key of {method}")
+
+
+@check
+def a_key_of_another_system_goes_on_with_its_text(world: World):
+    text = old_text()
+    issued = import_one(world, text, name="from before", scopes=["write"], labels={"a": "b"},
+                        expire_time=from_now(3600), allowed_cidrs=["10.0.0.0/8"])
+    key = issued.key
+    same((key.realm, key.partner, key.environment), (world.realm, "acme", "production"), "where the key belongs")
+    same((key.name, dict(key.labels)), ("from before", {"a": "b"}), "its name and labels")
+    same((list(key.scopes), key.full_access), (["write"], False), "what it may do")
+    same((world.state_of(key), world.level_of(key)), ("KEY_STATE_ACTIVE", "KEY_LEVEL_PARTNER"), "its state and level")
+    same(key.created_by, world.operator_id, "who imported it")
+    [secret] = key.secrets
+    must(secret.imported, "its text is told as one of claviger's own")
+    same((uuid.UUID(key.id).version, key.hint[-4:]), (7, text[-4:]), "its id and hint")
+    must(len(key.hint) < 16, "the hint shows more than the last four characters")
+    answer = world.expect("VERDICT_ALLOWED", issued, scopes=["read"], client_ip="10.1.2.3", partner="acme")
+    same((answer.key.id, list(answer.key.scopes)), (key.id, ["read", "write"]), "the proven key")
+    world.expect("VERDICT_ADDRESS_DENIED", issued, client_ip="192.0.2.1")
+    world.expect("VERDICT_SCOPE_MISSING", issued, scopes=["admin"], client_ip="10.1.2.3")
+    world.expect("VERDICT_ENVIRONMENT_MISMATCH", issued, environment="staging")
+    # In another realm it is nobody's.
+    world.expect("VERDICT_UNKNOWN", text, realm=world.plain_realm, environment="")
+    for wrong in (keytext.with_one_character_changed(text, -1), text.lower(), text[:-1], text + "x"):
+        world.expect("VERDICT_UNKNOWN", wrong)
+    kinds = [event.kind for event in world.operator.every_page("ListEvents", "events", key_id=key.id)]
+    same(kinds, ["key.imported"], "the events")
+    listed = {key.id for key in world.operator.every_page("ListKeys", "keys", realm=world.realm, partner="acme")}
+    must(key.id in listed, "it is not listed")
+
+
+@check
+def a_key_is_imported_by_the_hash_of_its_text(world: World):
+    # A hash in which the two alphabets of base64 differ, so that both are tried in earnest.
+    text = old_text()
+    while not set(b"+/") <= set(base64.b64encode(hash_of(text))):
+        text = old_text()
+    digest = hash_of(text)
+    forms = {
+        "hexadecimal digits": digest.hex(),
+        "capital hexadecimal digits": digest.hex().upper(),
+        "base64": base64.b64encode(digest).decode(),
+        "base64 for URLs": base64.urlsafe_b64encode(digest).decode(),
+    }
+    for what, form in forms.items():
+        with case(f"a hash in {what}"):
+            [key_id] = import_keys(world, entry(world, sha256=form))
+            must(isinstance(key_id, str), f"it was not imported: {key_id}")
+            key = world.operator.call("GetKey", key_id=key_id).key
+            must(digest.hex()[:8] in key.hint.lower(), "the hint is not of the hash's first eight digits")
+            answer = world.expect("VERDICT_ALLOWED", text)
+            same(answer.key.id, key_id, "the proven key")
+            world.expect("VERDICT_UNKNOWN", form)
+            # Each other form is the same text, and so is the text.
+            for other in (*({"sha256": other} for other in forms.values()), {"text": text}):
+                [refused] = import_keys(world, entry(world, **other))
+                same((refused.code, refused.reason), (Code.ALREADY_EXISTS, "ALREADY_IMPORTED"), "the second import")
+                same(refused.metadata.get("key_id"), key_id, "the key that has the text")
+            world.operator.call("DeleteKey", key_id=key_id)
+            world.expect("VERDICT_UNKNOWN", text)
+
+
+@check
+def good_entries_are_imported_and_bad_ones_hurt_only_themselves(world: World):
+    good, twice, shortest = old_text(), old_text(), old_text()[-22:]
+    longest = "".join(random.choices(string.ascii_letters + string.digits, k=512))
+    of_all = "A0a-._~+/" + old_text() + "=="
+    invalid, missing, taken = Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.ALREADY_EXISTS
+    rows = [
+        ("a good one", entry(world, good), None, ""),
+        ("21 characters", entry(world, old_text()[:21]), invalid, "text"),
+        ("22 characters", entry(world, shortest), None, ""),
+        ("512 characters", entry(world, longest), None, ""),
+        ("513 characters", entry(world, longest + "x"), invalid, "text"),
+        ("every sign of the alphabet", entry(world, of_all), None, ""),
+        ("a space", entry(world, "s3fzXw8Rk2VbN5yL m9Qp4TdHj7CgE1"), invalid, "text"),
+        ("a comma", entry(world, "s3fzXw8Rk2VbN5yL,m9Qp4TdHj7CgE1"), invalid, "text"),
+        ("a colon", entry(world, "s3fzXw8Rk2VbN5yL:m9Qp4TdHj7CgE1"), invalid, "text"),
+        ("a letter beyond ASCII", entry(world, "s3fzXw8Rk2VbN5yLém9Qp4TdHj7CgE1"), invalid, "text"),
+        ("an equals sign amidst", entry(world, "s3fzXw8Rk2VbN5yL=m9Qp4TdHj7CgE1"), invalid, "text"),
+        ("a line break", entry(world, old_text() + "\n"), invalid, "text"),
+        ("one character", entry(world, "x" * 40), invalid, "text"),
+        ("two characters", entry(world, "xy" * 20), invalid, "text"),
+        ("nothing", entry(world, ""), invalid, "text"),
+        ("no secret at all", entry(world), invalid, ""),
+        ("one that comes again", entry(world, twice), None, ""),
+        ("the same again", entry(world, twice), taken, ""),
+        ("the same again by its hash", entry(world, sha256=hash_of(twice).hex()), taken, ""),
+        ("63 digits", entry(world, sha256=hash_of("x").hex()[1:]), invalid, "sha256"),
+        ("65 digits", entry(world, sha256=hash_of("x").hex() + "0"), invalid, "sha256"),
+        ("a digit that is none", entry(world, sha256="g" + hash_of("x").hex()[1:]), invalid, "sha256"),
+        ("31 bytes of base64", entry(world, sha256=base64.b64encode(b"x" * 31).decode()), invalid, "sha256"),
+        ("an empty hash", entry(world, sha256=""), invalid, "sha256"),
+        ("no partner", entry(world, old_text(), partner=""), invalid, "partner"),
+        ("an unknown partner", entry(world, old_text(), partner="nobody"), missing, ""),
+        ("an unknown project", entry(world, old_text(), project="nosuch", level=0), missing, ""),
+        ("another partner's project", entry(world, old_text(), project="gamma", level=0), missing, ""),
+        ("no level", entry(world, old_text(), level=0), invalid, "level"),
+        ("no environment", entry(world, old_text(), environment=""), invalid, "environment"),
+        ("an unknown environment", entry(world, old_text(), environment="nowhere"), invalid, "environment"),
+        ("an unknown scope", entry(world, old_text(), scopes=["nosuch"]), invalid, "scopes"),
+        ("scopes beside full access", entry(world, old_text(), scopes=["read"], full_access=True), invalid,
+         "full_access"),
+        ("a range with host bits", entry(world, old_text(), allowed_cidrs=["10.0.0.1/8"]), invalid, "allowed_cidrs"),
+        ("an expiry in the past", entry(world, old_text(), expire_time=from_now(-60)), invalid, "expire_time"),
+        ("a control character in the name", entry(world, old_text(), name="two\nlines"), invalid, "name"),
+        ("17 labels", entry(world, old_text(), labels={f"label{n}": "x" for n in range(17)}), invalid, "labels"),
+        ("a project key", entry(world, old_text(), project="beta", level=0), None, ""),
+    ]
+    entries = [row[1] for row in rows]
+    looked = import_keys(world, *entries, dry_run=True)
+    world.expect("VERDICT_UNKNOWN", good)
+    done = import_keys(world, *entries)
+    again = import_keys(world, *entries)
+    for (what, sent, code, leaf), in_look, result, repeated in zip(rows, looked, done, again):
+        with case(f"{'imported' if code is None else 'not imported'}: {what}"):
+            if code is None:
+                same(in_look, "", "the look")
+                must(isinstance(result, str), f"it was refused: {result}")
+                answer = world.expect("VERDICT_ALLOWED", sent["text"], any_target=True)
+                same(answer.key.id, result, "the proven key")
+                same(repeated.reason, "ALREADY_IMPORTED", "what is said of it the second time")
+                same(repeated.metadata.get("key_id"), result, "the key that has the text")
+                continue
+            for refused in (in_look, result, repeated):
+                must(isinstance(refused, NotImported), "it was imported")
+                same(refused.code, code, "the code")
+                must(refused.reason, "an error without ErrorInfo")
+                must(any(leaf in field for field in refused.fields) or not leaf, f"{refused.fields} instead of {leaf}")
+                same(refused.reason == "ALREADY_IMPORTED", code == taken, "whether it is there already")
+            if "text" in sent and code != taken:
+                verdict = world.verdict(world.verify(sent["text"], any_target=True))
+                must(verdict in PROVEN_NOTHING, "what was refused was imported all the same")
+
+
+@check
+def a_text_is_imported_once_in_all_realms(world: World):
+    text = old_text()
+    issued = import_one(world, text)
+    plain = {"partner": "acme", "level": 0, "environment": ""}
+    [refused] = import_keys(world, entry(world, text, **plain), realm=world.plain_realm)
+    same((refused.code, refused.reason), (Code.ALREADY_EXISTS, "ALREADY_IMPORTED"), "the import into another realm")
+    manager = world.operator.with_key(world.key_of_the_authority("manage", world.plain_realm).text)
+    [refused] = import_keys(world, entry(world, text, **plain), realm=world.plain_realm, caller=manager)
+    same(refused.reason, "ALREADY_IMPORTED", "the import by a manager of another realm")
+    must(issued.id not in refused.metadata.values(), "a manager was told of a foreign key")
+    world.operator.call("RevokeKey", key_id=issued.id)
+    [refused] = import_keys(world, entry(world, text))
+    same(refused.reason, "ALREADY_IMPORTED", "the import of a revoked key's text")
+    world.expect("VERDICT_REVOKED", issued)
+    world.operator.call("DeleteKey", key_id=issued.id)
+    [other] = import_keys(world, entry(world, text, **plain), realm=world.plain_realm)
+    must(isinstance(other, str) and other != issued.id, "a deleted key's text was not imported anew")
+    world.expect("VERDICT_ALLOWED", text, realm=world.plain_realm, environment="")
+    world.expect("VERDICT_UNKNOWN", text)
+
+
+@check
+def an_imported_text_may_begin_like_one_of_clavigers_own(world: World):
+    foreign = keytext.with_another_id(world.issue().text, uuid.uuid4())
+    for text in (f"{world.prefix}_live_{old_text()[-32:]}", f"{world.prefix}_{old_text()[-32:]}", foreign):
+        issued = import_one(world, text)
+        world.expect("VERDICT_ALLOWED", issued)
+        other = world.verify(keytext.with_one_character_changed(text, -1))
+        must(world.verdict(other) in PROVEN_NOTHING, "another text is taken for it")
+
+
+@check
+def an_imported_key_is_rotated_to_a_text_of_clavigers_own(world: World):
+    old = import_one(world, old_text())
+    new = rotate(world, old, 1.2)
+    same(keytext.Parts(new.text).key_id, old.id, "the id in the new text")
+    same([secret.imported for secret in new.key.secrets], [True, False], "which of its texts was imported")
+    must(new.key.hint.endswith(new.text[-4:]), "the hint is not that of the new text")
+    answers = [world.expect("VERDICT_ALLOWED", issued) for issued in (old, new)]
+    must(answers[0].key == answers[1].key, "the two texts are told as different keys")
+    until(lambda: world.verdict(world.verify(old.text)) == "VERDICT_EXPIRED", "the end of an overlap")
+    world.expect("VERDICT_ALLOWED", new)
+    newest = rotate(world, old)
+    world.expect("VERDICT_UNKNOWN", old.text)
+    world.expect("VERDICT_ALLOWED", newest)
+
+
+@check
+def an_import_that_is_sent_again_under_its_name_is_answered_as_before(world: World):
+    good, bad = entry(world, old_text()), entry(world, "x" * 40)
+    request = {"realm": world.realm, "entries": [good, bad], "request_id": str(uuid.uuid4())}
+    first = world.operator.call("ImportKeys", **request)
+    must(not first.replayed, "the first answer")
+    again = world.operator.call("ImportKeys", **request)
+    must(again.replayed, "the second answer")
+    same(again.revision, first.revision, "the revision of the first time")
+    before, after = ([outcome(result) for result in answer.results] for answer in (first, again))
+    same((after[0], after[1].code), (before[0], before[1].code), "the results of the first time")
+    must(isinstance(after[0], str), "the good one is told as taken")
+    world.operator.refused_field("request_id", "ImportKeys", **request | {"entries": [good]})
+    # A look neither takes nor gives a name.
+    for other in ({"request_id": str(uuid.uuid4())}, {}):
+        look = world.operator.call("ImportKeys", **{"realm": world.realm, "entries": [good], "dry_run": True} | other)
+        same(outcome(look.results[0]).reason, "ALREADY_IMPORTED", "the look without the name")
+
+
+@check
+def an_import_as_a_whole_can_be_refused(world: World):
+    good = entry(world, old_text())
+    world.operator.refused_field("entries", "ImportKeys", realm=world.realm, entries=[good] * 1001)
+    world.operator.refused_field("realm", "ImportKeys", entries=[good])
+    world.operator.refused("ImportKeys", Code.NOT_FOUND, realm=f"py-{letters(10)}", entries=[good])
+    # The keys of this authority itself are not taken over from elsewhere. The contract names no code for this.
+    own = entry(world, old_text(), partner=world.realm, level=0, environment="", scopes=["manage"])
+    try:
+        [refused] = import_keys(world, own, realm="claviger")
+        must(isinstance(refused, NotImported), "a key of the authority was imported")
+    except grpc.RpcError as error:
+        codes = (Code.PERMISSION_DENIED, Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION)
+        must(Refusal(error).code in codes, f"the code {Refusal(error).code.name}")
+    world.expect("VERDICT_UNKNOWN", good["text"])
+
+
+# ---- ending keys -----------------------------------------------------------------------------------------------------
+
+
+def realm_of_its_own(world: World, **fields) -> str:
+    """A realm with the partners `acme` and `umbrella`, where a check may end what it likes."""
+    realm = world.new_realm_message() | fields
+    world.operator.call("PutRealm", realm=realm)
+    for partner, project in (("acme", "one"), ("acme", "two"), ("umbrella", "three")):
+        world.operator.call("PutPartner", partner={"realm": realm["id"], "id": partner})
+        world.operator.call("PutProject", project={"realm": realm["id"], "id": project, "partner": partner})
+    return realm["id"]
+
+
+def expect_each(world: World, realm: str, ended: set[str], keys: dict[str, Issued], caller: Caller | None = None):
+    """That those are ended which are named, and no others: by verdict, by state and in the list."""
+    states = {}
+    for state in ("KEY_STATE_ACTIVE", "KEY_STATE_REVOKED"):
+        for key in world.operator.every_page("ListKeys", "keys", realm=realm, states=[state]):
+            states[key.id] = state
+    for name, issued in keys.items():
+        verdict, state = "VERDICT_ALLOWED", "KEY_STATE_ACTIVE"
+        if name in ended:
+            verdict, state = "VERDICT_REVOKED", "KEY_STATE_REVOKED"
+        environment = issued.key.environment
+        answer = world.verify(issued.text, caller, realm=realm, environment=environment, any_target=True)
+        same(world.verdict(answer), verdict, f"the verdict on the key {name!r}")
+        same(world.state_of(world.operator.call("GetKey", key_id=issued.id).key), state, f"the state of {name!r}")
+        same(states.get(issued.id), state, f"the list in which {name!r} stands")
+
+
+@check
+def many_keys_are_ended_at_once_at_each_level(world: World):
+    def everything(name):
+        return True
+
+    for what, filters, belongs in (
+        ("a realm", {}, everything),
+        ("a partner", {"partner": "acme"}, lambda name: "acme" in name),
+        ("a project", {"project": "one"}, lambda name: "one" in name),
+        ("a partner's project", {"partner": "acme", "project": "two"}, lambda name: "two" in name),
+        ("an environment", {"environment": "staging"}, lambda name: "staging" in name),
+        ("a partner's environment", {"partner": "acme", "environment": "production"},
+         lambda name: "acme" in name and "production" in name),
+    ):
+        with case(f"the keys of {what} are ended at once"):
+            realm = realm_of_its_own(world)
+            keys = {}
+            owners = (("acme", None), ("acme", "one"), ("acme", "two"), ("umbrella", None), ("umbrella", "three"))
+            for partner, project in owners:
+                for environment in ("production", "staging"):
+                    bound = {"project": project} if project else {}
+                    issued = world.issue(realm=realm, partner=partner, environment=environment, **bound)
+                    keys[f"{partner} {project or 'whole'} {environment}"] = issued
+            imported = old_text()
+            [key_id] = import_keys(world, entry(world, imported), realm=realm)
+            keys["acme imported production"] = Issued(world.operator.call("GetKey", key_id=key_id).key, imported)
+            ended = {name for name in keys if belongs(name)}
+            request = {"realm": realm, "reason": f"all of {what}"} | filters
+
+            look = world.operator.call("RevokeKeys", **request, dry_run=True)
+            same(look.would_revoke, len(ended), "how many would be ended")
+            same({key.id for key in look.examples} <= {keys[name].id for name in ended}, True, "the examples")
+            same(len(look.examples), min(10, len(ended)), "the number of examples")
+            ids = [key.id for key in look.examples]
+            same(ids, sorted(ids, reverse=True), "the newest first")
+            expect_each(world, realm, set(), keys)
+
+            done = world.operator.call("RevokeKeys", **request, wait="WAIT_EVERYWHERE")
+            same((done.would_revoke, len(done.examples)), (0, 0), "what a look alone tells")
+            same((done.confirmed, done.replayed), (True, False), "the answer")
+            expect_each(world, realm, ended, keys)
+            told = world.operator.call("GetKey", key_id=keys[min(ended)].id).key
+            same(told.revoke_reason, f"all of {what}", "the reason")
+            must(abs(time.time() - seconds(told.revoke_time)) < 60, "revoked another day")
+            [event] = world.operator.every_page("ListEvents", "events", realm=realm, kind="keys.revoked")
+            same(event.revision, done.revision, "the revision in the audit trail")
+            must(f"all of {what}" in event.detail.values(), "the reason is not in the audit trail")
+
+            # What is issued afterwards is not affected.
+            later = {"later": world.issue(realm=realm, partner="acme"),
+                     "later one": world.issue(realm=realm, partner="acme", project="one", environment="staging")}
+            expect_each(world, realm, ended, keys | later)
+            left = [name for name in ("acme production", "acme one staging") if belongs(name)]
+            look = world.operator.call("RevokeKeys", **request, dry_run=True)
+            same(look.would_revoke, len(left), "how many are left to end")
+            for method, fields in (("RotateKey", {}), ("EnableKey", {}), ("DisableKey", {}),
+                                   ("UpdateKey", {"update_mask": {"paths": ["name"]}})):
+                refused_by_state(world, method, key_id=keys[min(ended)].id, **fields)
+
+
+@check
+def many_keys_are_ended_that_were_issued_before_a_time(world: World):
+    realm = realm_of_its_own(world)
+    keys = {name: world.issue(realm=realm) for name in ("first", "second", "third")}
+    border = keys["second"].key.create_time
+    request = {"realm": realm, "issued_before": time_of(border)}
+    same(world.operator.call("RevokeKeys", **request, dry_run=True).would_revoke, 1, "how many would be ended")
+    world.operator.call("RevokeKeys", **request)
+    expect_each(world, realm, {"first"}, keys)
+    for what, leaf, fields in (
+        ("a time to come", "issued_before", {"issued_before": from_now(3600)}),
+        ("what is no time", "issued_before", {"issued_before": {"seconds": 2**62, "nanos": -1}}),
+        ("a reason of 257 characters", "reason", {"reason": "é" * 257}),
+        ("a reason with a control character", "reason", {"reason": "a\x1bb"}),
+        ("no realm", "realm", {"realm": ""}),
+    ):
+        with case(f"refused in RevokeKeys: {what}"):
+            world.operator.refused_field(leaf, "RevokeKeys", **{"realm": realm} | fields)
+    world.operator.refused("RevokeKeys", Code.NOT_FOUND, realm=f"py-{letters(10)}")
+    # What does not exist is no word for everything. The contract names no code for this.
+    for fields in ({"partner": "nobody"}, {"project": "nosuch"}, {"partner": "acme", "project": "three"},
+                   {"environment": "nowhere"}):
+        with case(f"nothing is ended by {fields}"):
+            with contextlib.suppress(grpc.RpcError):
+                world.operator.call("RevokeKeys", realm=realm, **fields)
+            expect_each(world, realm, {"first"}, keys)
+    expect_each(world, realm, {"first"}, keys)
+
+
+@check
+def a_repeated_end_of_many_spares_what_was_issued_since(world: World):
+    realm = realm_of_its_own(world)
+    keys = {"old": world.issue(realm=realm)}
+    request = {"realm": realm, "reason": "leaked", "request_id": str(uuid.uuid4())}
+    first = world.operator.call("RevokeKeys", **request)
+    keys["new"] = world.issue(realm=realm)
+    again = world.operator.call("RevokeKeys", **request)
+    same((again.replayed, again.revision), (True, first.revision), "the second answer")
+    expect_each(world, realm, {"old"}, keys)
+    for other in ({"partner": "acme"}, {"reason": "other"}, {"issued_before": from_now(-1)}):
+        world.operator.refused_field("request_id", "RevokeKeys", **request | other)
+    expect_each(world, realm, {"old"}, keys)
+
+
+@check
+def nobody_ends_with_many_what_is_not_theirs(world: World):
+    realm = realm_of_its_own(world, admin_scope="admin")
+    keys = {"own": world.issue(realm=realm), "foreign": world.issue(realm=realm, partner="umbrella"),
+            "staging": world.issue(realm=realm, environment="staging"),
+            "project": world.issue(realm=realm, project="one", partner="acme")}
+    elsewhere = world.issue()
+    gateway_key = world.key_of_the_authority("verify", realm)
+    gateway = world.operator.with_key(gateway_key.text)
+    gateway.refused("RevokeKeys", Code.PERMISSION_DENIED, realm=realm)
+    manager = world.operator.with_key(world.key_of_the_authority("manage", realm).text)
+    for other in (world.realm, "claviger"):
+        manager.refused("RevokeKeys", Code.PERMISSION_DENIED, Code.NOT_FOUND, realm=other)
+    delegate_key = world.issue(realm=realm, scopes=["admin"])
+    delegate = world.operator.with_key(delegate_key.text)
+    for fields in ({"partner": "umbrella"}, {"partner": "nobody"}, {"environment": "staging"}, {"realm": world.realm}):
+        delegate.refused("RevokeKeys", Code.PERMISSION_DENIED, **{"realm": realm} | fields)
+    plain = world.operator.with_key(keys["own"].text)
+    plain.refused("RevokeKeys", Code.PERMISSION_DENIED, Code.UNAUTHENTICATED, realm=realm)
+    expect_each(world, realm, set(), keys)
+
+    same(delegate.call("RevokeKeys", realm=realm, dry_run=True).would_revoke, 3, "what a partner's own key would end")
+    delegate.call("RevokeKeys", realm=realm, reason="by its partner")
+    expect_each(world, realm, {"own", "project", "delegate"}, keys | {"delegate": delegate_key})
+    for method, fields in (("RevokeKeys", {"realm": realm}), ("ListKeys", {"realm": realm}),
+                           ("IssueKey", world.key_request(realm=realm))):
+        delegate.refused(method, Code.UNAUTHENTICATED, **fields)
+
+    # A manager ends all of its realm; neither itself nor its gateways are of it.
+    manager.call("RevokeKeys", realm=realm)
+    expect_each(world, realm, {"own", "foreign", "staging", "project"}, keys, caller=gateway)
+    # An operator ends those of a realm's gateways and managers.
+    world.operator.call("RevokeKeys", realm="claviger", partner=realm)
+    gateway.refused("Verify", Code.UNAUTHENTICATED, **world.question(elsewhere.text, realm=realm))
+    manager.refused("ListKeys", Code.UNAUTHENTICATED, realm=realm)
+    world.expect("VERDICT_ALLOWED", elsewhere)
+
+
+@check
+def an_operator_does_not_lock_itself_out(world: World):
+    refused_by_state(world, "RevokeKeys", "LOCKS_OUT_CALLER", realm="claviger")
+    same(world.operator.call("GetRealm", realm_id="claviger").realm.id, "claviger", "the operator's answer")
+
+
+@check
+def whoever_holds_a_key_can_end_it(world: World):
+    suspended = {"realm": world.realm, "id": "sleepy"}
+    keys = {
+        "one without scopes": world.issue(name="told to nobody", labels={"a": "b"}),
+        "one of a project": world.issue(project="beta", scopes=["read"]),
+        "one that is good elsewhere only": world.issue(allowed_cidrs=["192.0.2.0/24"]),
+        "a disabled one": world.issue(),
+        "one of a suspended partner": world.issue(partner="sleepy"),
+        "an imported one": import_one(world, old_text()),
+    }
+    world.operator.call("DisableKey", key_id=keys["a disabled one"].id)
+    world.operator.call("PutPartner", partner=suspended | {"suspended": True})
+    for what, issued in keys.items():
+        with case(f"{what} ends itself"):
+            holder = world.operator.with_key(issued.text)
+            for leaf, fields in (("reason", {"reason": "é" * 257}), ("reason", {"reason": "a\nb"})):
+                holder.refused_field(leaf, "RevokeSelf", **fields)
+            answer = holder.call("RevokeSelf", reason="found on the street ☂")
+            told = {field.name for field, _ in answer.key.ListFields()}
+            same(told, {"id", "realm", "hint", "state", "create_time", "revoke_time", "revoke_reason"}, "what is told")
+            same((answer.key.id, answer.key.realm), (issued.id, world.realm), "the key")
+            same(world.state_of(answer.key), "KEY_STATE_REVOKED", "the state")
+            same(answer.key.revoke_reason, "found on the street ☂", "the reason")
+            world.expect("VERDICT_REVOKED", issued, any_target=True)
+            again = holder.call("RevokeSelf", reason="another reason")
+            must(again.key == answer.key, "to repeat it changed something")
+            event = world.operator.call("ListEvents", key_id=issued.id, page_size=1).events[0]
+            same((event.kind, event.actor, event.revision), ("key.revoked", issued.id, answer.revision), "the event")
+    world.operator.call("PutPartner", partner=suspended)
+    # Either text of a rotation is one of the key.
+    old = world.issue()
+    new = rotate(world, old, 600)
+    world.operator.with_key(old.text).call("RevokeSelf")
+    world.expect("VERDICT_REVOKED", new)
+    # What proves nothing ends nothing.
+    issued = world.issue()
+    forged = keytext.with_another_secret(issued.text)
+    for header in (None, "Bearer garbage", f"Basic {issued.text}", f"Bearer {forged}"):
+        world.operator.with_header(header).refused("RevokeSelf", Code.UNAUTHENTICATED)
+    world.expect("VERDICT_ALLOWED", issued)
+
+
+# ---- how keys are used -----------------------------------------------------------------------------------------------
+
+# Servers write their counts down every few seconds.
+USAGE_SECONDS = 30
+
+
+def usage_of(world: World, key: Issued, **fields):
+    return world.operator.call("GetKeyUsage", key_id=key.id, **fields)
+
+
+def counted(world: World, counts) -> dict:
+    found = {world.schema.name("Verdict", count.verdict): count.count for count in counts}
+    same(len(found), len(counts), "the number of different verdicts")
+    must(all(found.values()), "a verdict that did not occur is told")
+    return found
+
+
+@check
+def uses_are_counted_by_verdict(world: World):
+    began = time.time()
+    issued, idle = world.issue(scopes=["read"]), world.issue()
+    imported = import_one(world, old_text())
+    must(not issued.key.HasField("last_used_time"), "a new key was used")
+    same(len(usage_of(world, issued).totals), 0, "the uses of a new key")
+    for _ in range(3):
+        world.expect("VERDICT_ALLOWED", issued)
+    world.operator.call("VerifyBatch", requests=[world.question(issued.text)] * 2)
+    world.expect("VERDICT_SCOPE_MISSING", issued, scopes=["admin"])
+    world.expect("VERDICT_ENVIRONMENT_MISMATCH", issued, environment="staging")
+    world.expect("VERDICT_ALLOWED", imported)
+    # What proves nothing is nobody's use, and to explain is not to use.
+    world.expect("VERDICT_UNKNOWN", keytext.with_another_secret(issued.text))
+    world.expect("VERDICT_MALFORMED", keytext.with_one_character_changed(issued.text, -1))
+    world.operator.call("Explain", verify=world.question(issued.text))
+
+    wanted = {"VERDICT_ALLOWED": 5, "VERDICT_SCOPE_MISSING": 1, "VERDICT_ENVIRONMENT_MISMATCH": 1}
+
+    def all_of_them():
+        found = usage_of(world, issued)
+        return sum(count.count for count in found.totals) >= 7 and found
+
+    usage = until(all_of_them, "the uses of a key", USAGE_SECONDS)
+    same(counted(world, usage.totals), wanted, "the uses")
+    in_buckets = collections.Counter()
+    for bucket in usage.buckets:
+        same((bucket.start_time.seconds % 3600, bucket.start_time.nanos), (0, 0), "the begin of an hour")
+        must(began - 3600 < bucket.start_time.seconds <= time.time(), "the hour is another one")
+        in_buckets.update(counted(world, bucket.counts))
+    same(dict(in_buckets), wanted, "the uses hour by hour")
+    must(began - CLOCK_TOLERANCE_SECONDS < seconds(usage.last_used_time) < time.time() + CLOCK_TOLERANCE_SECONDS,
+         "when it was last used")
+    until(lambda: usage_of(world, imported).totals, "the use of an imported key", USAGE_SECONDS)
+    same(counted(world, usage_of(world, imported).totals), {"VERDICT_ALLOWED": 1}, "the uses of an imported key")
+    same(len(usage_of(world, idle).totals), 0, "the uses of an idle key")
+
+    key = world.operator.call("GetKey", key_id=issued.id).key
+    must(key.last_used_time == usage.last_used_time, "the key tells another last use than its usage")
+    must(key.secrets[0].last_used_time == usage.last_used_time, "its secret tells another last use")
+    must(not world.operator.call("GetKey", key_id=idle.id).key.HasField("last_used_time"), "an idle key was used")
+    listed = {key.id: key for key in world.operator.every_page("ListKeys", "keys", realm=world.realm)}
+    must(listed[issued.id].last_used_time == usage.last_used_time, "the list tells another last use")
+
+    # Another range holds none of it, and tells of the last use all the same.
+    old = usage_of(world, issued, start_time=from_now(-10 * 86400), end_time=from_now(-9 * 86400))
+    same((len(old.totals), len(old.buckets)), (0, 0), "the uses of another day")
+    must(old.last_used_time == usage.last_used_time, "the last use, whatever the range")
+    whole = usage_of(world, issued, start_time=from_now(-399 * 86400))
+    same(counted(world, whole.totals), wanted, "the uses of 399 days")
+    world.operator.refused_field("_time", "GetKeyUsage", key_id=issued.id, start_time=from_now(-402 * 86400),
+                                 end_time=from_now(-1))
+    world.operator.refused_field("_time", "GetKeyUsage", key_id=issued.id, start_time={"seconds": 2**62, "nanos": -1})
+
+    # It outlives the key.
+    world.operator.call("DeleteKey", key_id=issued.id)
+    same(counted(world, usage_of(world, issued).totals), wanted, "the uses of a deleted key")
+
+
+@check
+def to_call_the_authority_is_to_use_a_key(world: World):
+    gateway = world.key_of_the_authority("verify")
+    world.expect("VERDICT_ALLOWED", world.issue(), caller=world.operator.with_key(gateway.text))
+    until(lambda: world.operator.call("GetKey", key_id=gateway.id).key.HasField("last_used_time"),
+          "the use of a gateway's key", USAGE_SECONDS)
+
+
+@check
+def it_is_told_which_text_of_a_key_is_still_in_use(world: World):
+    old = world.issue()
+    new = rotate(world, old, 600)
+    world.expect("VERDICT_ALLOWED", old)
+
+    def told():
+        secrets = world.operator.call("GetKey", key_id=old.id).key.secrets
+        return secrets[0].HasField("last_used_time") and secrets
+
+    secrets = until(told, "the use of the old text", USAGE_SECONDS)
+    must(not secrets[1].HasField("last_used_time"), "the new text was used")
+    world.expect("VERDICT_ALLOWED", new)
+    until(lambda: world.operator.call("GetKey", key_id=old.id).key.secrets[1].HasField("last_used_time"),
+          "the use of the new text", USAGE_SECONDS)
+
+
+@check
+def keys_are_listed_by_their_use_and_their_end(world: World):
+    realm = realm_of_its_own(world)
+    idle, used = world.issue(realm=realm), world.issue(realm=realm)
+    soon = world.issue(realm=realm, expire_time=from_now(600))
+    late = world.issue(realm=realm, expire_time=from_now(7200))
+    over = world.issue(realm=realm, expire_time=from_now(0.3))
+    names = {idle.id: "idle", used.id: "used", soon.id: "soon", late.id: "late", over.id: "over"}
+
+    def listed(**filters) -> list[str]:
+        found = world.operator.every_page("ListKeys", "keys", realm=realm, page_size=2, **filters)
+        return [names[key.id] for key in found]
+
+    until(lambda: world.verdict(world.verify(over.text, realm=realm)) == "VERDICT_EXPIRED", "the expiry of a key")
+    for filters, wanted in (
+        ({"never_expires": True}, ["used", "idle"]),
+        ({"expires_within": {"seconds": 3600}}, ["soon"]),
+        ({"expires_within": {"seconds": 86_400}}, ["late", "soon"]),
+        ({"expires_within": {"seconds": 60}}, []),
+        ({"expires_within": {"seconds": 86_400}, "never_expires": True}, []),
+        ({"unused_for": {"seconds": 86_400}}, []),
+        ({"unused_for": {"seconds": 86_400}, "never_expires": True}, []),
+    ):
+        with case(f"keys are listed under {filters}"):
+            same(listed(**filters), wanted, f"the keys under {filters}")
+
+    def unused() -> bool:
+        # In use all the while, though it is told a few seconds late.
+        world.verify(used.text, realm=realm)
+        key = world.operator.call("GetKey", key_id=used.id).key
+        return key.HasField("last_used_time") and "idle" in listed(unused_for={"seconds": 12}, never_expires=True)
+
+    until(unused, "a key is called unused", 60)
+    same(listed(unused_for={"seconds": 12}, never_expires=True), ["idle"], "the unused keys")
+    for what, leaf, fields in (
+        ("a negative time without use", "unused_for", {"unused_for": {"seconds": -1}}),
+        ("a negative time to come", "expires_within", {"expires_within": {"seconds": -1}}),
+        ("no span", "expires_within", {"expires_within": {"seconds": 1, "nanos": -1}}),
+    ):
+        with case(f"refused in ListKeys: {what}"):
+            world.operator.refused_field(leaf, "ListKeys", realm=realm, **fields)
+    token = world.operator.call("ListKeys", realm=realm, never_expires=True, page_size=1).next_page_token
+    for other in ({}, {"never_expires": True, "unused_for": {"seconds": 1}}, {"expires_within": {"seconds": 1}}):
+        world.operator.refused_field("page_token", "ListKeys", realm=realm, page_token=token, **other)
+
+
+# ---- the new calls, and who may make them ----------------------------------------------------------------------------
+
+
+@check
+def a_key_that_is_not_ones_own_does_not_exist_for_the_new_calls_either(world: World):
+    foreign = world.issue_exactly(realm=world.plain_realm, partner="acme")
+    rotate(world, foreign, 600)
+    manager = world.operator.with_key(world.key_of_the_authority("manage").text)
+    gateway = world.operator.with_key(world.key_of_the_authority("verify").text)
+    never = str(uuid.uuid4())
+    calls = (
+        ("UpdateKey", {"update_mask": {"paths": ["name"]}, "name": "stolen"}),
+        ("RotateKey", {"overlap": {"seconds": 60}}),
+        ("EndRotation", {"survivor": "SURVIVOR_NEW"}),
+        ("GetKeyUsage", {}),
+    )
+    for method, fields in calls:
+        with case(f"to a manager a foreign key is NOT_FOUND in {method}, like one that never was"):
+            of_foreign = manager.refused(method, Code.NOT_FOUND, key_id=foreign.id, **fields)
+            of_never = manager.refused(method, Code.NOT_FOUND, key_id=never, **fields)
+            same(of_foreign.message, of_never.message, f"what {method} says of a foreign key and of none")
+            world.operator.refused(method, Code.NOT_FOUND, key_id=never, **fields)
+            for bad in ("not-a-uuid", "", foreign.text):
+                world.operator.refused_field("key_id", method, key_id=bad, **fields)
+        with case(f"a gateway may not {method}"):
+            gateway.refused(method, Code.PERMISSION_DENIED, Code.NOT_FOUND, key_id=world.issue().id, **fields)
+    gateway.refused("ImportKeys", Code.PERMISSION_DENIED, realm=world.realm, entries=[entry(world, old_text())])
+    same(len(world.operator.call("GetKey", key_id=foreign.id).key.secrets), 2, "the secrets of the foreign key")
+
+    # A manager does all of it in its own realm.
+    issued = world.issue()
+    new = rotate(world, issued, 600, caller=manager)
+    same(update(world, issued, "name", caller=manager, name="managed").name, "managed", "the name")
+    manager.call("EndRotation", key_id=issued.id, survivor="SURVIVOR_NEW")
+    world.expect("VERDICT_ALLOWED", new)
+    text = old_text()
+    [key_id] = import_keys(world, entry(world, text), caller=manager)
+    world.expect("VERDICT_ALLOWED", text)
+    manager.call("GetKeyUsage", key_id=key_id)
+
+
+@check
+def a_partners_own_key_gives_no_more_than_it_holds_by_the_new_calls(world: World):
+    scopes = [{"name": "read"}, {"name": "write", "implies": ["read"]}, {"name": "keys"},
+              {"name": "owner", "implies": ["write", "keys"]}]
+    realm = realm_of_its_own(world, admin_scope="keys", scopes=scopes)
+
+    def issue(**fields) -> Issued:
+        return world.issue(realm=realm, **fields)
+
+    lesser = world.operator.with_key(issue(scopes=["read", "keys"], expire_time=from_now(7200)).text)
+    bounds = {"expire_time": from_now(3600)}
+    reader = issue(scopes=["read"], **bounds)
+    for what, leaf, paths, fields in (
+        ("a scope that it does not hold", "scopes", ["scopes"], {"scopes": ["write"]}),
+        ("everything", "full_access", ["full_access"], {"full_access": True}),
+        ("no end", "expire_time", ["expire_time"], {}),
+        ("a later end than its own", "expire_time", ["expire_time"], {"expire_time": from_now(8000)}),
+    ):
+        with case(f"a partner's own key may not give {what}"):
+            refusal = lesser.refused("UpdateKey", Code.PERMISSION_DENIED, key_id=reader.id,
+                                     update_mask={"paths": paths}, **fields)
+            same(refusal.reason, "EXCEEDS_CALLER", "the reason")
+            must(any(leaf in field for field in refusal.fields), f"{refusal.fields} instead of {leaf}")
+    must(world.operator.call("GetKey", key_id=reader.id).key == reader.key, "a refused update changed the key")
+    update(world, reader, "scopes", "expire_time", caller=lesser, scopes=[], expire_time=from_now(600))
+    rotate(world, reader, caller=lesser)
+
+    for what, wider in (
+        ("more scopes", issue(scopes=["write"], **bounds)),
+        ("everything", issue(full_access=True, **bounds)),
+        ("no end", issue(scopes=["read"])),
+    ):
+        with case(f"a partner's own key may not rotate one that has {what}"):
+            refusal = lesser.refused("RotateKey", Code.PERMISSION_DENIED, key_id=wider.id)
+            same(refusal.reason, "EXCEEDS_CALLER", "the reason")
+            new = rotate(world, wider, 600)
+            refusal = lesser.refused("EndRotation", Code.PERMISSION_DENIED, key_id=wider.id, survivor="SURVIVOR_OLD")
+            same(refusal.reason, "EXCEEDS_CALLER", "the reason")
+            lesser.call("EndRotation", key_id=wider.id, survivor="SURVIVOR_NEW")
+            same(world.verdict(world.verify(new.text, realm=realm)), "VERDICT_ALLOWED", "the new text")
+            # It can be narrowed.
+            update(world, wider, "scopes", caller=lesser, scopes=[])
+    for method, fields in (("UpdateKey", {"update_mask": {"paths": ["name"]}}), ("RotateKey", {}),
+                           ("EndRotation", {"survivor": "SURVIVOR_NEW"}), ("GetKeyUsage", {})):
+        for other in (issue(partner="umbrella"), issue(environment="staging")):
+            lesser.refused(method, Code.NOT_FOUND, key_id=other.id, **fields)
+    lesser.refused("ImportKeys", Code.PERMISSION_DENIED, realm=realm, entries=[entry(world, old_text())])
+    lesser.call("GetKeyUsage", key_id=reader.id)
+
+
 # ---- what has keys stays, and the audit trail ------------------------------------------------------------------------
 
 
@@ -1623,7 +2825,8 @@ def the_audit_trail_has_every_change_newest_first_without_gaps(world: World):
     must(revisions[-1] <= world.first_revision, "the audit trail does not reach back to the first change")
 
     kinds = {event.kind for event in events if event.revision >= world.first_revision}
-    wanted = {"key.issued", "key.disabled", "key.enabled", "key.revoked", "key.deleted", "realm.put", "realm.deleted",
+    wanted = {"key.issued", "key.imported", "key.updated", "key.disabled", "key.enabled", "key.rotated",
+              "key.rotation_ended", "key.revoked", "keys.revoked", "key.deleted", "realm.put", "realm.deleted",
               "partner.put", "project.put", "project.deleted"}
     must(wanted <= kinds, f"the audit trail lacks {sorted(wanted - kinds)}")
     ours = [event for event in events if event.realm == world.realm]

@@ -81,6 +81,11 @@ class Refusal:
         bad_request = self.detail(error_details_pb2.BadRequest)
         return [violation.field for violation in bad_request.field_violations] if bad_request else []
 
+    @property
+    def reason(self) -> str:
+        info = self.detail(error_details_pb2.ErrorInfo)
+        return info.reason if info else ""
+
 
 class Schema:
     """What the server's reflection tells of its messages and methods."""
@@ -153,9 +158,13 @@ class Caller:
         shows_a_key = self.secrets.are_in(without_plain_key.SerializeToString())
         must(not shows_a_key, f"the answer of {method} holds a key's text")
         if "effective_everywhere_time" in names:
-            must(response.HasField("effective_everywhere_time"), f"{method} says when the change holds everywhere")
-            must(response.revision >= self.revision, f"{method} answers with a revision that lies before the last one")
-            self.revision = response.revision
+            looks_only = getattr(request, "dry_run", False)
+            says_when = response.HasField("effective_everywhere_time")
+            must(says_when != looks_only, f"whether {method} says when the change holds everywhere: {says_when}")
+            # What was done before has the revision of then.
+            if not getattr(response, "replayed", False):
+                must(response.revision >= self.revision, f"{method} answers with a revision before the last one")
+                self.revision = response.revision
         return response
 
     def refused(self, method: str, *codes: grpc.StatusCode, **fields) -> Refusal:

@@ -1,0 +1,416 @@
+//! The ends of keys: many at once, and by their own word.
+
+use claviger::domain::time::Timestamp;
+use claviger::pb::claviger::v1 as pb;
+use pb::{KeyState, Verdict};
+use tonic::Code;
+
+use super::{
+    HOUR, Held, SECOND, World, after, entry, events_of, get, import, issue, listed, read, refused,
+    refused_field, revoke_keys, revoke_self, rotate, told,
+};
+use crate::delegation::{realm, words, world};
+use crate::fixtures::{Api, Engine, issue_request, on_both_engines};
+
+fn of(partner: &str, project: &str, environment: &str) -> pb::IssueKeyRequest {
+    let level = match project {
+        "" => pb::KeyLevel::Partner,
+        _ => pb::KeyLevel::Project,
+    };
+    pb::IssueKeyRequest {
+        partner: partner.to_owned(),
+        project: project.to_owned(),
+        level: level.into(),
+        environment: environment.to_owned(),
+        ..issue_request()
+    }
+}
+
+async fn state(api: &mut Api, key: &Held) -> KeyState {
+    get(api, &key.id).await.state()
+}
+
+/// A key of the built-in realm.
+async fn of_the_authority(api: &mut Api, scope: &str, partner: &str) -> Held {
+    let request = pb::IssueKeyRequest {
+        realm: "claviger".to_owned(),
+        partner: partner.to_owned(),
+        scopes: words(&[scope]),
+        ..Default::default()
+    };
+    issue(api, request).await
+}
+
+fn created(key: &Held) -> prost_types::Timestamp {
+    key.key.create_time.unwrap()
+}
+
+on_both_engines! {
+    /// Seen red with `<=` in place of `<`, and with the time of the call in place of its revision where no time is given.
+    async fn keys_issued_before_a_time_are_ended_to_the_microsecond(engine: Engine) {
+        let mut world = World::on(engine).await;
+        let root = &mut world.root;
+        let mut keys = Vec::new();
+        for i in 0..4 {
+            world.clock.set(after(i * SECOND));
+            keys.push(issue(root, issue_request()).await);
+        }
+        let issued_before = |time| move |keys: &mut pb::RevokeKeysRequest| keys.issued_before = Some(time);
+        revoke_keys(root, issued_before(created(&keys[1]))).await.unwrap();
+        let mut states = Vec::new();
+        for key in &keys {
+            states.push(root.verdict(&key.text).await);
+        }
+        assert_eq!(
+            states,
+            [Verdict::Revoked, Verdict::Allowed, Verdict::Allowed, Verdict::Allowed]
+        );
+        let just_after = read(&created(&keys[1])).as_micros() + 1;
+        revoke_keys(root, issued_before(told(Timestamp::from_micros(just_after)))).await.unwrap();
+        assert_eq!(root.verdict(&keys[1].text).await, Verdict::Revoked);
+        assert_eq!(root.verdict(&keys[2].text).await, Verdict::Allowed);
+
+        // An earlier time than that of a call before gives nothing back.
+        revoke_keys(root, issued_before(created(&keys[0]))).await.unwrap();
+        assert_eq!(root.verdict(&keys[1].text).await, Verdict::Revoked);
+
+        let future = told(after(HOUR));
+        refused_field(revoke_keys(root, issued_before(future)).await, "issued_before");
+        assert_eq!(root.verdict(&keys[3].text).await, Verdict::Allowed);
+
+        // Without a time it is all that there are, and nothing of the same instant afterwards: the clock stands still.
+        revoke_keys(root, |_| ()).await.unwrap();
+        let later = issue(root, issue_request()).await;
+        for key in &keys {
+            assert_eq!(root.verdict(&key.text).await, Verdict::Revoked);
+        }
+        assert_eq!(root.verdict(&later.text).await, Verdict::Allowed);
+        world.service.stop().await;
+    }
+
+    async fn an_end_of_many_is_told_like_one_of_each(engine: Engine) {
+        let mut world = World::on(engine).await;
+        let root = &mut world.root;
+        let before = issue(root, issue_request()).await;
+        root.revoke(&before.id).await.unwrap();
+        let disabled = issue(root, issue_request()).await;
+        let disable = pb::DisableKeyRequest {
+            key_id: disabled.id.clone(),
+            ..Default::default()
+        };
+        root.keys.disable_key(disable).await.unwrap();
+        let active = issue(root, issue_request()).await;
+        let text = "TtgGcQFq.s3fzXw8Rk2VbN5yLm9Qp4TdHj7CgE1aU";
+        let imported = import(root, vec![entry(text)]).await.remove(0).unwrap();
+        let other = issue(root, of("umbrella", "", "production")).await;
+
+        let of_acme = |keys: &mut pb::RevokeKeysRequest| "acme".clone_into(&mut keys.partner);
+        let look = revoke_keys(root, |keys| {
+            of_acme(keys);
+            keys.dry_run = true;
+        })
+        .await
+        .unwrap();
+        assert_eq!(look.would_revoke, 3, "one is revoked already");
+        assert_eq!(look.examples.iter().map(|key| &key.id).collect::<Vec<_>>(), [
+            &imported,
+            &active.id,
+            &disabled.id
+        ]);
+        assert_eq!(look.effective_everywhere_time, None);
+        assert_eq!(root.verdict(&active.text).await, Verdict::Allowed, "it only looked");
+
+        world.clock.set(after(SECOND));
+        let done = revoke_keys(root, of_acme).await.unwrap();
+        assert_eq!((done.would_revoke, done.examples.len()), (0, 0));
+        assert!(done.effective_everywhere_time.is_some());
+        assert!(done.revision > look.revision);
+        for id in [&disabled.id, &active.id, &imported] {
+            let key = get(root, id).await;
+            assert_eq!(key.state(), KeyState::Revoked);
+            assert_eq!(key.revoke_reason, "many at once");
+            assert!(read(key.revoke_time.as_ref().unwrap()) >= after(SECOND));
+        }
+        for text in [&disabled.text, &active.text, text] {
+            assert_eq!(root.verdict(text).await, Verdict::Revoked);
+        }
+        assert_eq!(root.verdict(&other.text).await, Verdict::Allowed);
+        assert_eq!(get(root, &before.id).await.revoke_reason, "a test", "the first reason stands");
+        // To end one of them again changes nothing either.
+        let again = root.revoke(&active.id).await.unwrap().key.unwrap();
+        assert_eq!(again.revoke_reason, "many at once");
+
+        let events = pb::ListEventsRequest {
+            realm: "demo".to_owned(),
+            kind: "keys.revoked".to_owned(),
+            ..Default::default()
+        };
+        let events = root.keys.list_events(events).await.unwrap().into_inner().events;
+        let [event] = events.as_slice() else {
+            panic!("{} events", events.len());
+        };
+        assert_eq!((event.revision, event.partner.as_str()), (done.revision, "acme"));
+        assert!(event.detail.values().any(|word| word == "many at once"));
+
+        // A deleted one is gone, as ever.
+        root.delete(&active.id).await.unwrap();
+        assert_eq!(root.verdict(&active.text).await, Verdict::Unknown);
+        world.service.stop().await;
+    }
+
+    async fn a_look_shows_the_newest_ten(engine: Engine) {
+        let mut world = World::on(engine).await;
+        let root = &mut world.root;
+        for _ in 0..12 {
+            issue(root, issue_request()).await;
+        }
+        let look = revoke_keys(root, |keys| keys.dry_run = true).await.unwrap();
+        let shown: Vec<_> = look.examples.into_iter().map(|key| key.id).collect();
+        assert_eq!((look.would_revoke, shown.as_slice()), (12, &listed(root, "demo", &[]).await[..10]));
+        world.service.stop().await;
+    }
+
+    /// Seen red with the level of the call taken as it was asked for, and not narrowed to what the caller administers.
+    async fn a_delegate_ends_what_it_administers_and_nothing_else(engine: Engine) {
+        let (service, mut root) = world(engine).await;
+        let admin = |request: pb::IssueKeyRequest| pb::IssueKeyRequest {
+            scopes: words(&["owner"]),
+            ..request
+        };
+        for project in ["", "one"] {
+            let caller = issue(&mut root, admin(of("acme", project, "production"))).await;
+            let mut keys = Vec::new();
+            for (partner, project, environment) in [
+                ("acme", "", "production"),
+                ("acme", "one", "production"),
+                ("acme", "two", "production"),
+                ("acme", "", "staging"),
+                ("acme", "one", "staging"),
+                ("umbrella", "", "production"),
+                ("umbrella", "three", "production"),
+            ] {
+                keys.push(issue(&mut root, of(partner, project, environment)).await);
+            }
+            let gateway = of_the_authority(&mut root, "verify", "demo").await;
+            let mut api = service.api_as(&caller.text);
+            let mut foreign: Vec<fn(&mut pb::RevokeKeysRequest)> = vec![
+                |keys| "umbrella".clone_into(&mut keys.partner),
+                |keys| "nobody".clone_into(&mut keys.partner),
+                |keys| "staging".clone_into(&mut keys.environment),
+                |keys| "claviger".clone_into(&mut keys.realm),
+            ];
+            if !project.is_empty() {
+                foreign.push(|keys| "two".clone_into(&mut keys.project));
+            }
+            for change in foreign {
+                for dry_run in [true, false] {
+                    let answer = revoke_keys(&mut api, |keys| {
+                        change(keys);
+                        keys.dry_run = dry_run;
+                    })
+                    .await;
+                    assert_eq!(refused(answer).code, Code::PermissionDenied);
+                }
+            }
+            for key in &keys {
+                assert_eq!(state(&mut root, key).await, KeyState::Active);
+            }
+
+            let look = revoke_keys(&mut api, |keys| keys.dry_run = true).await.unwrap();
+            let reached: &[usize] = if project.is_empty() { &[0, 1, 2] } else { &[1] };
+            let shown: Vec<_> = look.examples.iter().map(|key| key.id.clone()).collect();
+            for i in reached {
+                assert!(shown.contains(&keys[*i].id));
+            }
+            assert_eq!(look.would_revoke, shown.len() as u64);
+            revoke_keys(&mut api, |_| ()).await.unwrap();
+            for (i, key) in keys.iter().enumerate() {
+                let expected = if reached.contains(&i) {
+                    KeyState::Revoked
+                } else {
+                    KeyState::Active
+                };
+                assert_eq!(state(&mut root, key).await, expected, "key {i}, by {project:?}");
+            }
+            // Itself included.
+            assert_eq!(state(&mut root, &caller).await, KeyState::Revoked);
+            assert_eq!(refused(revoke_keys(&mut api, |_| ()).await).code, Code::Unauthenticated);
+            // Neither those of the authority nor those of afterwards.
+            let later = issue(&mut root, of("acme", "one", "production")).await;
+            assert_eq!(state(&mut root, &later).await, KeyState::Active);
+            assert_eq!(state(&mut root, &gateway).await, KeyState::Active);
+        }
+        service.stop().await;
+    }
+
+    async fn a_partner_ends_the_keys_of_one_project_and_goes_on(engine: Engine) {
+        let (service, mut root) = world(engine).await;
+        let caller = issue(&mut root, pb::IssueKeyRequest {
+            scopes: words(&["owner"]),
+            ..issue_request()
+        })
+        .await;
+        let one = issue(&mut root, of("acme", "one", "production")).await;
+        let two = issue(&mut root, of("acme", "two", "production")).await;
+        let staging = issue(&mut root, of("acme", "one", "staging")).await;
+        let mut api = service.api_as(&caller.text);
+        let project = |keys: &mut pb::RevokeKeysRequest| "one".clone_into(&mut keys.project);
+        revoke_keys(&mut api, project).await.unwrap();
+        assert_eq!(state(&mut api, &one).await, KeyState::Revoked);
+        assert_eq!(state(&mut api, &two).await, KeyState::Active);
+        assert_eq!(state(&mut root, &staging).await, KeyState::Active);
+        service.stop().await;
+    }
+
+    /// Seen red without the look at the caller's own key.
+    async fn an_operator_does_not_lock_itself_out(engine: Engine) {
+        let mut world = World::on(engine).await;
+        let root = &mut world.root;
+        let other = of_the_authority(root, "operator", "").await;
+        let gateway = of_the_authority(root, "verify", "demo").await;
+        let mut other_api = world.service.api_as(&other.text);
+        let authority = |keys: &mut pb::RevokeKeysRequest| "claviger".clone_into(&mut keys.realm);
+        let refusal = refused(revoke_keys(&mut other_api, authority).await);
+        let told = (refusal.code, refusal.reason.as_str());
+        assert_eq!(told, (Code::FailedPrecondition, "LOCKS_OUT_CALLER"));
+        for key in [&other, &gateway] {
+            assert_eq!(state(root, key).await, KeyState::Active, "nothing was ended");
+        }
+
+        // All the older ones can be ended, such as that of somebody who has left.
+        revoke_keys(&mut other_api, |keys| {
+            authority(keys);
+            keys.issued_before = Some(created(&other));
+        })
+        .await
+        .unwrap();
+        let request = pb::ListRealmsRequest::default();
+        assert_eq!(refused(root.realms.list_realms(request).await).code, Code::Unauthenticated);
+        assert_eq!(state(&mut other_api, &gateway).await, KeyState::Active);
+        world.service.stop().await;
+    }
+
+    /// Seen red with the callers looked up by their key's state alone.
+    async fn a_caller_that_was_ended_with_many_can_do_nothing_any_more(engine: Engine) {
+        let mut world = World::on(engine).await;
+        let root = &mut world.root;
+        root.put_realm(realm()).await;
+        let gateway = of_the_authority(root, "verify", "demo").await;
+        let manager = of_the_authority(root, "manage", "demo").await;
+        let delegate = issue(root, pb::IssueKeyRequest {
+            scopes: words(&["owner"]),
+            ..issue_request()
+        })
+        .await;
+        let key = issue(root, of("umbrella", "", "production")).await;
+        let mut gateway_api = world.service.api_as(&gateway.text);
+        assert_eq!(gateway_api.verdict(&key.text).await, Verdict::Allowed);
+
+        revoke_keys(root, |keys| {
+            "claviger".clone_into(&mut keys.realm);
+            "demo".clone_into(&mut keys.partner);
+        })
+        .await
+        .unwrap();
+        revoke_keys(root, |keys| "acme".clone_into(&mut keys.partner)).await.unwrap();
+        for restart in [false, true] {
+            if restart {
+                world = world.restarted().await;
+            }
+            let question = crate::fixtures::verify_request(&key.text);
+            let mut gateway = world.service.api_as(&gateway.text);
+            assert_eq!(
+                refused(gateway.verify.verify(question).await).code,
+                Code::Unauthenticated
+            );
+            for text in [&manager.text, &delegate.text] {
+                let mut api = world.service.api_as(text);
+                let list = pb::ListKeysRequest {
+                    realm: "demo".to_owned(),
+                    ..Default::default()
+                };
+                let answers = [
+                    api.keys.list_keys(list).await.err(),
+                    api.keys.issue_key(issue_request()).await.err(),
+                    rotate(&mut api, &delegate.id, 0).await.err(),
+                    revoke_keys(&mut api, |_| ()).await.err(),
+                    api.delete(&key.id).await.err(),
+                ];
+                for refusal in answers {
+                    assert_eq!(refusal.expect("a refusal").code(), Code::Unauthenticated);
+                }
+            }
+            assert_eq!(world.root.verdict(&key.text).await, Verdict::Allowed);
+        }
+        world.service.stop().await;
+    }
+
+    /// Seen red with the caller's scopes, state, partner or address looked at as for other calls.
+    async fn whoever_holds_a_key_can_end_it(engine: Engine) {
+        let mut world = World::on(engine).await;
+        let root = &mut world.root;
+        let without_scopes = pb::IssueKeyRequest {
+            scopes: Vec::new(),
+            name: "of a secret name".to_owned(),
+            labels: [("team".to_owned(), "payments".to_owned())].into(),
+            ..issue_request()
+        };
+        let elsewhere = pb::IssueKeyRequest {
+            allowed_cidrs: words(&["192.0.2.0/24"]),
+            ..issue_request()
+        };
+        let plain = issue(root, without_scopes).await;
+        let elsewhere = issue(root, elsewhere).await;
+        let disabled = issue(root, issue_request()).await;
+        let disable = pb::DisableKeyRequest {
+            key_id: disabled.id.clone(),
+            ..Default::default()
+        };
+        root.keys.disable_key(disable).await.unwrap();
+        let of_project = issue(root, of("acme", "one", "staging")).await;
+        let suspended = issue(root, of("umbrella", "", "production")).await;
+        root.put_partner("umbrella", true).await;
+        let rotated = issue(root, issue_request()).await;
+        rotate(root, &rotated.id, 600).await.unwrap();
+        let bystander = issue(root, issue_request()).await;
+
+        for key in [&plain, &elsewhere, &disabled, &of_project, &suspended, &rotated] {
+            let mut holder = world.service.api_as(&key.text);
+            let ended = revoke_self(&mut holder, "found on the street").await.unwrap();
+            let expected = pb::Key {
+                id: key.id.clone(),
+                realm: "demo".to_owned(),
+                hint: ended.hint.clone(),
+                state: KeyState::Revoked.into(),
+                create_time: key.key.create_time,
+                revoke_time: ended.revoke_time,
+                revoke_reason: "found on the street".to_owned(),
+                ..Default::default()
+            };
+            assert_eq!(ended, expected, "whoever holds a key need not be its owner");
+            assert!(ended.revoke_time.is_some() && !ended.hint.is_empty());
+            // To repeat it changes nothing.
+            assert_eq!(revoke_self(&mut holder, "again").await.unwrap(), expected);
+            assert_eq!(state(root, key).await, KeyState::Revoked);
+            let kinds = events_of(root, &key.id).await;
+            assert_eq!(kinds.iter().filter(|kind| *kind == "key.revoked").count(), 1);
+        }
+        assert_eq!(root.verdict(&rotated.text).await, Verdict::Revoked);
+        assert_eq!(root.verdict(&bystander.text).await, Verdict::Allowed);
+
+        // One of another system is proven by its text as well.
+        let text = "TtgGcQFq.s3fzXw8Rk2VbN5yLm9Qp4TdHj7CgE1aU";
+        let imported = import(root, vec![entry(text)]).await.remove(0).unwrap();
+        let ended = revoke_self(&mut world.service.api_as(text), "leaked").await.unwrap();
+        assert_eq!(ended.id, imported);
+        assert_eq!(root.verdict(text).await, Verdict::Revoked);
+
+        // A text that is nobody's ends nothing.
+        root.delete(&bystander.id).await.unwrap();
+        for text in [bystander.text.as_str(), "demo_live_nonsense", "TtgGcQFq.nonsense"] {
+            let answer = revoke_self(&mut world.service.api_as(text), "").await;
+            assert_eq!(refused(answer).code, Code::Unauthenticated);
+        }
+        world.service.stop().await;
+    }
+}
