@@ -56,7 +56,7 @@ impl Level {
 /// When a key expires.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct ExpiryFlags {
-    /// Let it expire that long from now, such as 90d [default: never, or by the realm's max lifetime].
+    /// Let it expire that long from now, such as 90d.
     #[arg(long, value_name = "SPAN", value_parser = span)]
     expires_in: Option<Duration>,
     /// Let it expire at this time, such as 2030-01-31T12:00:00Z.

@@ -182,6 +182,12 @@ mod tests {
             "claviger keys issue --realm demo --scope read --full-access",
             "claviger keys issue --realm demo --expires-in 1d --expires-at 2030-01-01T00:00:00Z",
             "claviger keys list --realm demo --all --page-token x",
+            "claviger keys list --realm demo --never-expires --expires-within 7d",
+            "claviger keys usage id --since 24h --to 1h",
+            "claviger keys revoke-all --realm demo",
+            "claviger keys revoke-all --realm demo --reason x --dry-run --yes",
+            "claviger keys import keys.csv --realm demo --scope read --full-access",
+            "claviger keys import keys.csv --realm demo --batch 1001",
             "claviger realm get demo --toml --json",
         ] {
             assert!(parse(line).is_err(), "{line}");

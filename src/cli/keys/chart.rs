@@ -46,7 +46,7 @@ pub(super) fn chart(bars: &[Bar], width: usize) -> String {
             let cells = share(bar.total(), most, room);
             // At least one cell of each that occurred, where there is room for two.
             let least = u64::from(bar.denied > 0 && cells > 1);
-            let most_denied = cells - u64::from(bar.allowed > 0 && cells > 0);
+            let most_denied = cells - u64::from(bar.allowed > 0 && cells > 1);
             let denied = share(bar.denied, bar.total().max(1), cells)
                 .max(least)
                 .min(most_denied);
@@ -122,6 +122,11 @@ mod tests {
         assert_eq!(line.matches('░').count(), 1, "{line}");
         let line = chart(&[bar("a", 1, 1_000_000)], 60);
         assert_eq!(line.matches('█').count(), 1, "{line}");
+        let lines = chart(&[bar("a", 1_000_000, 0), bar("b", 1, 2)], 60);
+        assert!(
+            lines.ends_with("b  ░  3 (2 denied)"),
+            "one cell is the most's: {lines}"
+        );
     }
 
     #[test]

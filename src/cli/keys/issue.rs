@@ -14,6 +14,8 @@ use super::key::facts;
 use super::once::TextFlag;
 
 /// Make a key, and show its text this once.
+///
+/// Without --expires-in or --expires-at it lives until it is revoked, or as long as the realm's max lifetime allows.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

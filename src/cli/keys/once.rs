@@ -96,11 +96,14 @@ impl Ready {
         told: impl Fn(&O) -> String,
     ) -> Result<(), Failure> {
         if answer.text().is_empty() {
-            return Err(if answer.is_replayed() {
-                before(&answer)
-            } else {
-                lost(&answer, "read", &"the answer does not have it")
-            });
+            if !answer.is_replayed() {
+                return Err(lost(&answer, "read", &"the answer does not have it"));
+            }
+            if output.is_json() {
+                // A program has more use for the answer than for the sentence about it.
+                output.show(&answer, told)?;
+            }
+            return Err(before(&answer));
         }
         let Some(file) = self.0 else {
             let plain_key = text::plain(answer.text()).into_owned();

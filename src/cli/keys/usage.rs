@@ -76,7 +76,10 @@ fn shown(answer: &GetKeyUsageResponse, range: Range, width: usize) -> String {
         .last_used_time
         .as_ref()
         .map_or_else(|| "never".to_owned(), text::time);
-    let all: u64 = answer.totals.iter().map(|total| total.count).sum();
+    let all = answer
+        .totals
+        .iter()
+        .fold(0_u64, |all, total| all.saturating_add(total.count));
     let totals = answer
         .totals
         .iter()
@@ -130,9 +133,9 @@ fn bars(buckets: &[UsageBucket], range: Range) -> Vec<Bar> {
         let bar = &mut bars[(start.seconds.div_euclid(step) - first) as usize];
         for count in &bucket.counts {
             if count.verdict() == Verdict::Allowed {
-                bar.allowed += count.count;
+                bar.allowed = bar.allowed.saturating_add(count.count);
             } else {
-                bar.denied += count.count;
+                bar.denied = bar.denied.saturating_add(count.count);
             }
         }
     }

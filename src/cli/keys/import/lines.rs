@@ -54,7 +54,9 @@ impl Lines {
 
     /// Reads one more line, of one that is too long the beginning only; false at the end of the file.
     fn advance(&mut self) -> io::Result<bool> {
-        self.line.zeroize();
+        // What was written of it; the whole of it, which is long, at the end.
+        self.line.as_mut_slice().zeroize();
+        self.line.clear();
         let limit = LONGEST_LINE as u64 + 1;
         let mut beginning = self.input.by_ref().take(limit);
         self.read += beginning.read_until(b'\n', &mut self.line)? as u64;

@@ -31,10 +31,10 @@ use tally::{Report, Tally};
 
 /// Import the keys of another system, with the texts that their holders have.
 ///
-/// Each line is one entry with the fields text or sha256 (64 hexadecimal digits, or base64), partner, project, level,
-/// environment, name, scopes, `full_access`, `expire_time` (RFC 3339), labels and `allowed_cidrs`. A CSV file names its columns in
-/// the first line, and has scopes and ranges as words with blanks between them, labels as name=value;name=value. In JSON
-/// Lines scopes and ranges are lists, labels an object.
+/// Each line is one entry. Its fields are `text` or `sha256` (64 hexadecimal digits, or base64), `partner`, `project`, `level`,
+/// `environment`, `name`, `scopes`, `full_access`, `expire_time` (RFC 3339), `labels` and `allowed_cidrs`. The first line of a
+/// CSV file names its columns; in them, scopes and ranges stand with blanks between them, and labels as name=value;name=value.
+/// In JSON Lines scopes and ranges are lists, and labels an object.
 ///
 /// A line that is wrong hurts only itself. After a break, run the same command again: what was imported is recognised.
 #[derive(Debug, Args)]
@@ -63,7 +63,8 @@ pub struct Import {
     /// Write all failures to this file, as JSON Lines.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// How many entries to send at once.
+    /// How many entries to send at once. Each new key takes the server some 25 ms, and all of them must be done within
+    /// --timeout.
     #[arg(
         long,
         value_name = "N",
@@ -72,11 +73,12 @@ pub struct Import {
     )]
     batch: u16,
     #[command(flatten)]
-    defaults: Defaults,
-    #[command(flatten)]
     request_id: RequestIdFlag,
     #[command(flatten)]
     wait: WaitFlag,
+    // Last, as its heading would stand above all that follows.
+    #[command(flatten)]
+    defaults: Defaults,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

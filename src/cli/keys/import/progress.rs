@@ -61,7 +61,10 @@ impl Progress {
             size: self.size,
             elapsed: now - self.start,
         };
-        if self.told.is_none() {
+        if self.told.is_none() && self.size == Some(bytes) {
+            // A file of one batch takes no time that could be told before.
+            return;
+        } else if self.told.is_none() {
             self.tell(&stand.estimate(dry_run));
         } else if self.manner == Manner::Terminal {
             // It is wiped off again, and written without a new line.
