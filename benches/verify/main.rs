@@ -212,6 +212,7 @@ fn report_start(store: &str, empty: &[&OsStr], full: &[&OsStr], effort: &Effort)
 
 async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effort) -> Outcome {
     let kinds = Kinds::write(dir, &seeded.texts)?;
+    let uncounted = uncounted(dir, data)?;
     let (claviger, _) = Running::claviger(&in_dir(data))?;
     let empty = Running::part(&["serve-empty".as_ref()])?;
     let argon2 = Running::part(&["serve-argon2".as_ref()])?;
@@ -260,7 +261,12 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
                 kinds.hot.clone(),
                 calls,
             ),
-            subject("Verify, all keys in turn", &claviger, kinds.all, calls),
+            subject(
+                "Verify, all keys in turn",
+                &claviger,
+                kinds.all.clone(),
+                calls,
+            ),
             subject("wrong secret", &claviger, kinds.wrong_secret, calls),
             subject("bad checksum", &claviger, kinds.bad_checksum, calls),
             subject("random bytes", &claviger, kinds.random_bytes, calls),
@@ -291,6 +297,23 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
         rounds.min(3),
     )?;
 
+    let mut counted = Vec::new();
+    for (name, questions) in [
+        ("Verify, 1,000 hot keys", &kinds.hot),
+        ("Verify, all keys in turn", &kinds.all),
+    ] {
+        let off = || {
+            subject(
+                "the same, against itself",
+                &uncounted,
+                questions.clone(),
+                calls,
+            )
+        };
+        let on = subject(name, &claviger, questions.clone(), calls);
+        counted.extend(take_turns(&off(), &[on, off()], rounds)?);
+    }
+
     println!(
         "\nProcessor time of the server's process per call, user and system: medians of {rounds} slices of {} calls, each of\n\
          which took turns with one of the empty handler, over 8 connections x 32 streams. The empty handler against itself\n\
@@ -310,7 +333,33 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
             costs.ratio()
         );
     }
+    println!(
+        "\nWhat it costs to count how keys are used: the same slices, in turns with those of a server that does not\n\
+         (--usage-interval 0s). What is written down every five seconds falls into the slice that is under way.\n"
+    );
+    println!("{:<42} {:>12} {:>22}", "", "microseconds", "x not counted");
+    for costs in &counted {
+        println!(
+            "{:<42} {:>12.2} {:>22.2}",
+            costs.name,
+            costs.microseconds(),
+            costs.ratio()
+        );
+    }
     Ok(())
+}
+
+/// Serves a copy of an authority and does not count how keys are used.
+fn uncounted(dir: &Path, data: &Path) -> Result<Running, Box<dyn Error>> {
+    let copy = dir.join("uncounted");
+    fs::create_dir(&copy)?;
+    for file in fs::read_dir(data)? {
+        let file = file?;
+        fs::copy(file.path(), copy.join(file.file_name()))?;
+    }
+    let off = ["--usage-interval".as_ref(), "0s".as_ref()];
+    let flags: Vec<&OsStr> = in_dir(&copy).into_iter().chain(off).collect();
+    Ok(Running::claviger(&flags)?.0)
 }
 
 /// Sees one answer whole before many are made of which only the beginning is looked at.
