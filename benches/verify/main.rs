@@ -15,6 +15,7 @@ mod slices;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,10 +26,10 @@ use tokio::runtime;
 
 use crate::naive::{Argon2OnEachCall, Empty, StoreReadOnEachCall};
 use crate::postgres::Cluster;
-use crate::questions::{BATCH, Kinds, question};
+use crate::questions::{BATCH, Kinds, Questions, question};
 use crate::seed::{Place, Seeded, seed};
 use crate::servers::{Running, in_dir, serve_alone};
-use crate::slices::{Subject, number, take_turns};
+use crate::slices::{Costs, Subject, number, take_turns};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -212,7 +213,7 @@ fn report_start(store: &str, empty: &[&OsStr], full: &[&OsStr], effort: &Effort)
 
 async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effort) -> Outcome {
     let kinds = Kinds::write(dir, &seeded.texts)?;
-    let uncounted = uncounted(dir, data)?;
+    let copy = copy(data, &dir.join("copy"))?;
     let (claviger, _) = Running::claviger(&in_dir(data))?;
     let empty = Running::part(&["serve-empty".as_ref()])?;
     let argon2 = Running::part(&["serve-argon2".as_ref()])?;
@@ -297,23 +298,6 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
         rounds.min(3),
     )?;
 
-    let mut counted = Vec::new();
-    for (name, questions) in [
-        ("Verify, 1,000 hot keys", &kinds.hot),
-        ("Verify, all keys in turn", &kinds.all),
-    ] {
-        let off = || {
-            subject(
-                "the same, against itself",
-                &uncounted,
-                questions.clone(),
-                calls,
-            )
-        };
-        let on = subject(name, &claviger, questions.clone(), calls);
-        counted.extend(take_turns(&off(), &[on, off()], rounds)?);
-    }
-
     println!(
         "\nProcessor time of the server's process per call, user and system: medians of {rounds} slices of {} calls, each of\n\
          which took turns with one of the empty handler, over 8 connections x 32 streams. The empty handler against itself\n\
@@ -321,24 +305,52 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
          allowed one answers the key's facts with three scopes and two labels; the naive ones do not look at the caller.\n",
         grouped(calls)
     );
-    println!(
-        "{:<42} {:>12} {:>22}",
-        "", "microseconds", "x the empty handler"
-    );
-    for costs in costs.iter().chain(&slow) {
-        println!(
-            "{:<42} {:>12.2} {:>22.2}",
-            costs.name,
-            costs.microseconds(),
-            costs.ratio()
-        );
+    report("x the empty handler", costs.iter().chain(&slow));
+    measure_counting(&claviger, &copy, seeded, [&kinds.hot, &kinds.all], effort)
+}
+
+/// What it costs to count how keys are used, beside a server that does not, of a copy of the same authority.
+fn measure_counting(
+    on: &Running,
+    copy: &Path,
+    seeded: &Seeded,
+    [hot, all]: [&Questions; 2],
+    effort: &Effort,
+) -> Outcome {
+    let not_counting = ["--usage-interval".as_ref(), "0s".as_ref()];
+    let flags: Vec<&OsStr> = in_dir(copy).into_iter().chain(not_counting).collect();
+    let (off, _) = Running::claviger(&flags)?;
+    let mut counted = Vec::new();
+    for (name, questions) in [
+        ("Verify, 1,000 hot keys", hot),
+        ("Verify, all keys in turn", all),
+    ] {
+        let subject = |name, server| Subject {
+            name,
+            server,
+            bearer: &seeded.gateway,
+            questions: questions.clone(),
+            calls: effort.calls,
+            keys_per_call: 1,
+        };
+        let unit = || subject("the same, not counted, against itself", &off);
+        counted.extend(take_turns(
+            &unit(),
+            &[subject(name, on), unit()],
+            effort.rounds,
+        )?);
     }
     println!(
         "\nWhat it costs to count how keys are used: the same slices, in turns with those of a server that does not\n\
-         (--usage-interval 0s). What is written down every five seconds falls into the slice that is under way.\n"
+         (--usage-interval 0s). What is written down every five seconds falls into the slice that is then under way.\n"
     );
-    println!("{:<42} {:>12} {:>22}", "", "microseconds", "x not counted");
-    for costs in &counted {
+    report("x not counted", &counted);
+    Ok(())
+}
+
+fn report<'c>(unit: &str, costs: impl IntoIterator<Item = &'c Costs>) {
+    println!("{:<42} {:>12} {:>22}", "", "microseconds", unit);
+    for costs in costs {
         println!(
             "{:<42} {:>12.2} {:>22.2}",
             costs.name,
@@ -346,20 +358,16 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
             costs.ratio()
         );
     }
-    Ok(())
 }
 
-/// Serves a copy of an authority and does not count how keys are used.
-fn uncounted(dir: &Path, data: &Path) -> Result<Running, Box<dyn Error>> {
-    let copy = dir.join("uncounted");
-    fs::create_dir(&copy)?;
+/// Copies an authority that nobody serves.
+fn copy(data: &Path, to: &Path) -> io::Result<PathBuf> {
+    fs::create_dir(to)?;
     for file in fs::read_dir(data)? {
         let file = file?;
-        fs::copy(file.path(), copy.join(file.file_name()))?;
+        fs::copy(file.path(), to.join(file.file_name()))?;
     }
-    let off = ["--usage-interval".as_ref(), "0s".as_ref()];
-    let flags: Vec<&OsStr> = in_dir(&copy).into_iter().chain(off).collect();
-    Ok(Running::claviger(&flags)?.0)
+    Ok(to.to_owned())
 }
 
 /// Sees one answer whole before many are made of which only the beginning is looked at.

@@ -50,6 +50,7 @@ fn at(seconds: i64) -> Timestamp {
     Timestamp::from_micros(NOW.as_micros() + seconds * 1_000_000)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "fields of messages are optional")]
 fn time(seconds: i64) -> Option<prost_types::Timestamp> {
     Some(prost_types::Timestamp {
         seconds: NOW.as_micros() / 1_000_000 + seconds,
@@ -57,6 +58,7 @@ fn time(seconds: i64) -> Option<prost_types::Timestamp> {
     })
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "fields of messages are optional")]
 fn span(seconds: i64) -> Option<prost_types::Duration> {
     Some(prost_types::Duration { seconds, nanos: 0 })
 }
@@ -359,7 +361,7 @@ async fn forward_auth(address: &str, gateway: &str, key: &str, path: &str) {
 
 on_both_engines! {
     /// Every few batches the marks are taken off, while others are being made, and at the end the server stops. Seen red with
-    /// the last writing left out of `Writer::run`, with tallies removed and not closed, and with `count = excluded.count`.
+    /// the last writing left out of `Writer::run`, and with `count = excluded.count`.
     async fn every_verdict_is_counted_exactly_under_load_and_over_a_restart(engine: Engine) {
         let wanted = match engine {
             Engine::Sqlite => from_env("CLAVIGER_TEST_COUNTED", 1_000_000),
@@ -472,7 +474,7 @@ on_both_engines! {
         written(&mut api, &id, counted + 1).await;
     }
 
-    /// Seen red with the tally known by its key alone.
+    /// Seen red with a tally that is known by its key and hour alone.
     async fn both_secrets_of_a_key_tell_when_they_were_last_used(engine: Engine) {
         let clock = Clock::manual(NOW);
         let service = Service::start_with(Place::on(engine), clock.clone(), "", &OFTEN).await;
@@ -666,7 +668,7 @@ on_both_engines! {
         service.stop().await;
     }
 
-    /// Seen red without the tombstone, and with one that everybody may look at.
+    /// Seen red with a tombstone that everybody may look at.
     async fn the_usage_of_a_deleted_key_is_told_to_those_who_reached_it(engine: Engine) {
         let service = Service::start_with(Place::on(engine), Clock::system(), "", &OFTEN).await;
         let mut root = service.api();
