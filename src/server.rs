@@ -9,11 +9,11 @@ use prost::Message;
 use prost_types::FileDescriptorSet;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::server::NamedService;
-use tonic::service::Routes;
+use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -202,7 +202,6 @@ impl Server {
 
         let (health, health_service) = tonic_health::server::health_reporter();
         tell_health(&health, ServingStatus::NotServing).await;
-        let (v1, v1alpha) = reflection(args.no_reflection)?;
         let desk = Desk::new(
             Arc::clone(&mirror),
             Arc::clone(&peppers),
@@ -235,11 +234,8 @@ impl Server {
                 RealmAdminServer::new(RealmAdminService::new(admin))
                     .max_decoding_message_size(MAX_ADMIN_MESSAGE),
             );
-        if let Some(v1) = v1 {
-            services.add_service(v1.max_decoding_message_size(MAX_OPEN_MESSAGE));
-        }
-        if let Some(v1alpha) = v1alpha {
-            services.add_service(v1alpha.max_decoding_message_size(MAX_OPEN_MESSAGE));
+        if !args.no_reflection {
+            add_reflection(&mut services)?;
         }
         let stop_serving = CancellationToken::new();
         let transport = transport::within_descriptors(args.transport);
@@ -316,7 +312,6 @@ impl Server {
             lock,
         } = self;
         let (stop_feed, feed_stops) = watch::channel(false);
-        let (stop_usage, usage_stops) = watch::channel(false);
         // However this ends, nobody is served after it.
         let _served_until_here = stop_serving.clone().drop_guard();
         let mut serving = tokio::spawn(transport::accept(
@@ -355,20 +350,8 @@ impl Server {
         let mut feeding = tokio::spawn(feed.run(feed_stops));
         readiness.send_replace(Readiness::Ready);
         tell_health(&health, ServingStatus::Serving).await;
-        let watching = tokio::spawn(watch_trust(
-            Arc::clone(&mirror),
-            health.clone(),
-            readiness.clone(),
-        ));
-        let marking = tokio::spawn(mark_time(store.clone(), clock.clone()));
-        let mut counting = tokio::spawn(usage.run(usage_stops));
-        let forgetting = tokio::spawn(retention::run(
-            kept.retention(),
-            store.clone(),
-            mirror,
-            clock,
-            kept.retain_interval,
-        ));
+        let mut chores = start_chores(mirror, &health, &readiness, &store, clock, kept);
+        let counting = usage.start();
 
         let asked = tokio::select! {
             asked = stop.recv() => asked.unwrap_or(Stop::Now),
@@ -378,9 +361,7 @@ impl Server {
             _ = &mut locked => return Err(ServeError::Usurped),
         };
         tracing::info!(?asked, "stopping");
-        watching.abort();
-        marking.abort();
-        forgetting.abort();
+        chores.abort_all();
         readiness.send_replace(Readiness::Draining);
         tell_health(&health, ServingStatus::NotServing).await;
         if asked == Stop::Drain {
@@ -398,13 +379,7 @@ impl Server {
         probes.abort();
         let _ = probes.await;
         // Nobody is answered any more, so that what is counted now is all.
-        stop_usage.send_replace(true);
-        if tokio::time::timeout(CLOSING, &mut counting).await.is_err() {
-            counting.abort();
-            tracing::error!(
-                "the last counts of how keys were used could not be written down in time"
-            );
-        }
+        counting.stop(CLOSING).await;
         stop_feed.send_replace(true);
         let _ = feeding.await;
         if tokio::time::timeout(CLOSING, store.close()).await.is_err() {
@@ -437,6 +412,32 @@ async fn finish(
         Some(_) = stop.recv() => tracing::warn!("told again: calls in flight are given up"),
     }
     serving.abort();
+}
+
+/// What goes on beside the calls for as long as there are any.
+fn start_chores(
+    mirror: Arc<Mirror>,
+    health: &HealthReporter,
+    readiness: &watch::Sender<Readiness>,
+    store: &Store,
+    clock: Clock,
+    kept: RetentionArgs,
+) -> JoinSet<()> {
+    let mut chores = JoinSet::new();
+    chores.spawn(watch_trust(
+        Arc::clone(&mirror),
+        health.clone(),
+        readiness.clone(),
+    ));
+    chores.spawn(mark_time(store.clone(), clock.clone()));
+    chores.spawn(retention::run(
+        kept.retention(),
+        store.clone(),
+        mirror,
+        clock,
+        kept.retain_interval,
+    ));
+    chores
 }
 
 /// Writes the time down now and then, so that a start does not begin long before the last stop.
@@ -488,23 +489,7 @@ async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, 
         })
 }
 
-fn reflection(
-    off: bool,
-) -> Result<
-    (
-        Option<
-            tonic_reflection::server::v1::ServerReflectionServer<
-                impl tonic_reflection::server::v1::ServerReflection,
-            >,
-        >,
-        Option<
-            tonic_reflection::server::v1alpha::ServerReflectionServer<
-                impl tonic_reflection::server::v1alpha::ServerReflection,
-            >,
-        >,
-    ),
-    ServeError,
-> {
+fn add_reflection(services: &mut RoutesBuilder) -> Result<(), ServeError> {
     let builder = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -512,11 +497,11 @@ fn reflection(
             .register_file_descriptor_set(error_details())
     };
     // grpcurl and buf speak v1, Python's helper only v1alpha.
-    let on = !off;
-    Ok((
-        on.then(|| builder().build_v1()).transpose()?,
-        on.then(|| builder().build_v1alpha()).transpose()?,
-    ))
+    let (v1, v1alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
+    services
+        .add_service(v1.max_decoding_message_size(MAX_OPEN_MESSAGE))
+        .add_service(v1alpha.max_decoding_message_size(MAX_OPEN_MESSAGE));
+    Ok(())
 }
 
 /// The messages in the details of errors, so that a client can show them. `google.rpc.Status` itself is in [`DESCRIPTORS`].

@@ -15,6 +15,7 @@ mod slices;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,10 +26,10 @@ use tokio::runtime;
 
 use crate::naive::{Argon2OnEachCall, Empty, StoreReadOnEachCall};
 use crate::postgres::Cluster;
-use crate::questions::{BATCH, Kinds, question};
+use crate::questions::{BATCH, Kinds, Questions, question};
 use crate::seed::{Place, Seeded, seed};
 use crate::servers::{Running, in_dir, serve_alone};
-use crate::slices::{Subject, number, take_turns};
+use crate::slices::{Costs, Subject, number, take_turns};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -212,6 +213,7 @@ fn report_start(store: &str, empty: &[&OsStr], full: &[&OsStr], effort: &Effort)
 
 async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effort) -> Outcome {
     let kinds = Kinds::write(dir, &seeded.texts)?;
+    let copy = copy(data, &dir.join("copy"))?;
     let (claviger, _) = Running::claviger(&in_dir(data))?;
     let empty = Running::part(&["serve-empty".as_ref()])?;
     let argon2 = Running::part(&["serve-argon2".as_ref()])?;
@@ -260,7 +262,12 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
                 kinds.hot.clone(),
                 calls,
             ),
-            subject("Verify, all keys in turn", &claviger, kinds.all, calls),
+            subject(
+                "Verify, all keys in turn",
+                &claviger,
+                kinds.all.clone(),
+                calls,
+            ),
             subject("wrong secret", &claviger, kinds.wrong_secret, calls),
             subject("bad checksum", &claviger, kinds.bad_checksum, calls),
             subject("random bytes", &claviger, kinds.random_bytes, calls),
@@ -298,11 +305,52 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
          allowed one answers the key's facts with three scopes and two labels; the naive ones do not look at the caller.\n",
         grouped(calls)
     );
+    report("x the empty handler", costs.iter().chain(&slow));
+    measure_counting(&claviger, &copy, seeded, [&kinds.hot, &kinds.all], effort)
+}
+
+/// What it costs to count how keys are used, beside a server that does not, of a copy of the same authority.
+fn measure_counting(
+    on: &Running,
+    copy: &Path,
+    seeded: &Seeded,
+    [hot, all]: [&Questions; 2],
+    effort: &Effort,
+) -> Outcome {
+    let not_counting = ["--usage-interval".as_ref(), "0s".as_ref()];
+    let flags: Vec<&OsStr> = in_dir(copy).into_iter().chain(not_counting).collect();
+    let (off, _) = Running::claviger(&flags)?;
+    let mut counted = Vec::new();
+    for (name, questions) in [
+        ("Verify, 1,000 hot keys", hot),
+        ("Verify, all keys in turn", all),
+    ] {
+        let subject = |name, server| Subject {
+            name,
+            server,
+            bearer: &seeded.gateway,
+            questions: questions.clone(),
+            calls: effort.calls,
+            keys_per_call: 1,
+        };
+        let unit = || subject("the same, not counted, against itself", &off);
+        counted.extend(take_turns(
+            &unit(),
+            &[subject(name, on), unit()],
+            effort.rounds,
+        )?);
+    }
     println!(
-        "{:<42} {:>12} {:>22}",
-        "", "microseconds", "x the empty handler"
+        "\nWhat it costs to count how keys are used: the same slices, in turns with those of a server that does not\n\
+         (--usage-interval 0s). What is written down every five seconds falls into the slice that is then under way.\n"
     );
-    for costs in costs.iter().chain(&slow) {
+    report("x not counted", &counted);
+    Ok(())
+}
+
+fn report<'c>(unit: &str, costs: impl IntoIterator<Item = &'c Costs>) {
+    println!("{:<42} {:>12} {:>22}", "", "microseconds", unit);
+    for costs in costs {
         println!(
             "{:<42} {:>12.2} {:>22.2}",
             costs.name,
@@ -310,7 +358,16 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
             costs.ratio()
         );
     }
-    Ok(())
+}
+
+/// Copies an authority that nobody serves.
+fn copy(data: &Path, to: &Path) -> io::Result<PathBuf> {
+    fs::create_dir(to)?;
+    for file in fs::read_dir(data)? {
+        let file = file?;
+        fs::copy(file.path(), to.join(file.file_name()))?;
+    }
+    Ok(to.to_owned())
 }
 
 /// Sees one answer whole before many are made of which only the beginning is looked at.

@@ -8,4 +8,4 @@ mod board;
 mod writer;
 
 pub use board::Board;
-pub use writer::Writer;
+pub use writer::{Writer, Writing};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use super::backlog::Backlog;
 use super::board::Board;
@@ -22,6 +23,26 @@ pub struct Writer {
     fails: bool,
 }
 
+/// A writer at work.
+pub struct Writing {
+    task: JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Writing {
+    /// Has everything written down that was marked until now, and ends; but not later than in `patience`.
+    pub async fn stop(mut self, patience: Duration) {
+        self.stop.send_replace(true);
+        if tokio::time::timeout(patience, &mut self.task)
+            .await
+            .is_err()
+        {
+            self.task.abort();
+            tracing::error!("the last counts of how keys were used were not written down in time");
+        }
+    }
+}
+
 impl Writer {
     /// A writer of what is marked on this board, which must have no other.
     pub fn new(board: Arc<Board>, store: Store, interval: Duration) -> Self {
@@ -34,8 +55,16 @@ impl Writer {
         }
     }
 
-    /// Writes until told to stop, and then once more.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+    /// Sets it to work.
+    pub fn start(self) -> Writing {
+        let (stop, stops) = watch::channel(false);
+        Writing {
+            task: tokio::spawn(self.run(stops)),
+            stop,
+        }
+    }
+
+    async fn run(mut self, mut stop: watch::Receiver<bool>) {
         if !self.board.is_on() {
             return;
         }

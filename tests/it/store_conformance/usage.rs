@@ -62,7 +62,7 @@ on_both_engines! {
         }
         let later = [counted(1, 6, Verdict::Allowed, 7), counted(2, 5, Verdict::Allowed, 9)];
         store.add_usage(&later, &[used(1, 1, 50), used(1, 2, 70)]).await.unwrap();
-        store.add_usage(&[], &[used(1, 1, 40), used(1, 2, 80)]).await.unwrap();
+        store.add_usage(&[], &[used(1, 1, 80), used(1, 2, 60)]).await.unwrap();
         let mut snapshot = world.snapshot().await;
         let mut counts = snapshot.key_counts(key(1).id, FOR_EVER).await.unwrap();
         counts.sort_by_key(|count| (count.hour, count.verdict));
@@ -72,6 +72,10 @@ on_both_engines! {
         assert_eq!(counts, expected);
         let one_hour = Hour::from_number(6)..Hour::from_number(7);
         assert_eq!(snapshot.key_counts(key(1).id, one_hour).await.unwrap(), expected[10..]);
+        assert_eq!(snapshot.last_use(key(1).id).await.unwrap(), Some(at(80)));
+        drop(snapshot);
+        store.add_usage(&[], &[used(1, 1, 79)]).await.unwrap();
+        let mut snapshot = world.snapshot().await;
         assert_eq!(snapshot.last_use(key(1).id).await.unwrap(), Some(at(80)));
         assert_eq!(snapshot.last_use(key(2).id).await.unwrap(), None);
         assert_eq!(snapshot.revision().await.unwrap(), Revision::from(1), "it is no change");
