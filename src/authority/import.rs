@@ -36,7 +36,7 @@ pub enum EntryRefusal {
     /// Something that it names does not exist.
     NotFound(String),
     /// Its text was imported before, as this key if the caller may know.
-    AlreadyImported(Option<KeyId>),
+    AlreadyImported(Option<(KeyId, RealmId)>),
     /// Its text stands further up in the same request.
     Repeated,
 }
@@ -287,7 +287,7 @@ async fn draft<'e>(
     let text = foreign.text.secret().expose();
     if let Some(id) = known.get(text) {
         let told = match visible(snapshot, &standing.role, *id).await {
-            Ok(key) => Some(key.id),
+            Ok(key) => Some((key.id, key.realm)),
             Err(Refusal::NotFound(_)) => None,
             Err(refusal) => return Err(refusal),
         };

@@ -123,9 +123,14 @@ pub(super) fn not_imported(why: EntryRefusal) -> Status {
             info("NOT_FOUND"),
         ),
         EntryRefusal::AlreadyImported(key) => {
-            let metadata = key.map(|key| ("key_id".to_owned(), key.to_string()));
+            let metadata = key.map(|(id, realm)| {
+                HashMap::from([
+                    ("key_id".to_owned(), id.to_string()),
+                    ("realm".to_owned(), realm.to_string()),
+                ])
+            });
             let mut details = ErrorDetails::new();
-            details.set_error_info("ALREADY_IMPORTED", DOMAIN, HashMap::from_iter(metadata));
+            details.set_error_info("ALREADY_IMPORTED", DOMAIN, metadata.unwrap_or_default());
             error(
                 Code::AlreadyExists,
                 "a key with this text was imported before",

@@ -15,6 +15,7 @@ use claviger::pb::claviger::v1 as pb;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{self, HttpRequest};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use pb::import_entry::Secret;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::{Request, Status};
@@ -313,7 +314,6 @@ async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut Vec<Status
     let digits: Vec<_> = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     let of_text = <sha2::Sha256 as sha2::Digest>::digest(text.as_bytes());
     canaries.plant_bytes("the SHA-256 of an imported text", &of_text);
-    use pb::import_entry::Secret;
     let entries = [
         Secret::Text(text.clone()),
         Secret::Text(text.clone()),

@@ -37,13 +37,13 @@ struct Step {
     action: Action,
 }
 
-/// What of a key is to be changed, and to what.
+/// What of a key is to be changed, to what a wish says.
 #[derive(Clone, Debug)]
 struct Change {
-    /// `None` in the inner one is everything.
-    scopes: Option<Option<Vec<&'static str>>>,
-    end: Option<Option<i64>>,
-    ranges: Option<Vec<&'static str>>,
+    access: bool,
+    end: bool,
+    ranges: bool,
+    to: Wish,
 }
 
 /// What is done, and to which of the keys.
@@ -102,12 +102,13 @@ fn wish() -> impl Strategy<Value = Wish> {
     )
 }
 
-/// Some of what another wish says.
+/// Some of what another wish says, and at least something.
 fn change() -> impl Strategy<Value = Change> {
-    (wish(), 1..8_u8).prop_map(|(wish, which)| Change {
-        scopes: (which & 1 != 0).then_some(wish.scopes),
-        end: (which & 2 != 0).then_some(wish.end),
-        ranges: (which & 4 != 0).then_some(wish.ranges),
+    (wish(), 1..8_u8).prop_map(|(to, which)| Change {
+        access: which & 1 != 0,
+        end: which & 2 != 0,
+        ranges: which & 4 != 0,
+        to,
     })
 }
 
@@ -235,37 +236,29 @@ impl Court {
         }
     }
 
-    fn update(&self, key: &Held, change: Change) -> pb::UpdateKeyRequest {
-        let Change {
+    fn update(&self, key: &Held, change: &Change) -> pb::UpdateKeyRequest {
+        let pb::IssueKeyRequest {
             scopes,
-            end,
-            ranges,
-        } = change;
+            full_access,
+            expire_time,
+            allowed_cidrs,
+            ..
+        } = self.request(&change.to);
         let mut request = pb::UpdateKeyRequest {
             key_id: key.id.clone(),
             ..Default::default()
         };
         let mut paths = Vec::new();
-        match scopes {
-            Some(Some(scopes)) => {
-                request.scopes = words(&scopes);
-                paths.push("scopes");
-            }
-            Some(None) => {
-                request.full_access = true;
-                paths.push("full_access");
-            }
-            None => {}
+        if change.access {
+            (request.scopes, request.full_access) = (scopes, full_access);
+            paths.extend(["scopes", "full_access"]);
         }
-        if let Some(end) = end {
-            request.expire_time = end.map(|hours| prost_types::Timestamp {
-                seconds: self.now + hours * HOUR,
-                nanos: 0,
-            });
+        if change.end {
+            request.expire_time = expire_time;
             paths.push("expire_time");
         }
-        if let Some(ranges) = ranges {
-            request.allowed_cidrs = words(&ranges);
+        if change.ranges {
+            request.allowed_cidrs = allowed_cidrs;
             paths.push("allowed_cidrs");
         }
         request.update_mask = Some(prost_types::FieldMask {
@@ -355,6 +348,60 @@ impl Court {
         Ok(())
     }
 
+    /// Changes a key, and looks at what it is good for that neither it nor `by` was good for before.
+    async fn run_update(
+        &self,
+        by: &Held,
+        key: &mut Held,
+        change: &Change,
+    ) -> Result<Result<(), Status>, TestCaseError> {
+        let before = self.merits(&key.text, &key.wish);
+        let of_by = self.merits(&by.text, &key.wish);
+        let mut api = self.root.with_key(&by.text);
+        let answer = api.keys.update_key(self.update(key, change)).await;
+        if let Ok(answer) = &answer {
+            let after = self.merits(&key.text, &key.wish);
+            for ((was, has), is) in before.into_iter().zip(of_by).zip(after) {
+                prop_assert!(!is || was || has, "{:?} widened {:?}", by.wish, key.wish);
+            }
+            let is_full = answer.get_ref().key.as_ref().unwrap().full_access;
+            let was_full = std::mem::replace(&mut key.is_full, is_full);
+            let may_be_full = was_full || by.is_full;
+            prop_assert!(!is_full || may_be_full, "{:?} gave everything", by.wish);
+        }
+        Ok(answer.map(drop))
+    }
+
+    /// Rotates a key, and looks at what `by` has in hand then.
+    async fn run_rotation(
+        &self,
+        by: &Held,
+        key: &mut Held,
+        hours: i64,
+    ) -> Result<Result<(), Status>, TestCaseError> {
+        // Before: it may be the very key, whose text may stop with this.
+        let of_by = self.merits(&by.text, &key.wish);
+        let request = pb::RotateKeyRequest {
+            key_id: key.id.clone(),
+            overlap: Some(prost_types::Duration {
+                seconds: hours * HOUR,
+                nanos: 0,
+            }),
+            ..Default::default()
+        };
+        let mut api = self.root.with_key(&by.text);
+        let answer = api.keys.rotate_key(request).await;
+        if let Ok(answer) = &answer {
+            key.text.clone_from(&answer.get_ref().plain_key);
+            for (is, has) in self.merits(&key.text, &key.wish).into_iter().zip(of_by) {
+                prop_assert!(!is || has, "{:?} took the text of {:?}", by.wish, key.wish);
+            }
+            let may_be_full = by.is_full || by.id == key.id;
+            prop_assert!(!key.is_full || may_be_full, "{:?} took everything", by.wish);
+        }
+        Ok(answer.map(drop))
+    }
+
     /// One sequence of calls, by the first key and by those that come of it.
     async fn run(&self, first: Wish, steps: Vec<Step>) -> Result<(), TestCaseError> {
         let request = self.request(&first);
@@ -379,53 +426,11 @@ impl Court {
                 }
                 Action::Update(key, change) => {
                     let key = early(key, held.len());
-                    let wish = held[key].wish.clone();
-                    let before = self.merits(&held[key].text, &wish);
-                    let of_by = self.merits(&by.text, &wish);
-                    let request = self.update(&held[key], *change);
-                    let answer = api.keys.update_key(request).await;
-                    if let Ok(answer) = &answer {
-                        let after = self.merits(&held[key].text, &wish);
-                        for (was, (is, has)) in before.into_iter().zip(after.into_iter().zip(of_by))
-                        {
-                            prop_assert!(!is || was || has, "{:?} widened {wish:?}", by.wish);
-                        }
-                        let is_full = answer.get_ref().key.as_ref().unwrap().full_access;
-                        let was_full = std::mem::replace(&mut held[key].is_full, is_full);
-                        prop_assert!(
-                            !is_full || was_full || by.is_full,
-                            "{:?} gave everything",
-                            by.wish
-                        );
-                    }
-                    (key, answer.map(drop))
+                    (key, self.run_update(&by, &mut held[key], &change).await?)
                 }
                 Action::Rotate(key, hours) => {
                     let key = early(key, held.len());
-                    let wish = held[key].wish.clone();
-                    let of_by = self.merits(&by.text, &wish);
-                    let request = pb::RotateKeyRequest {
-                        key_id: held[key].id.clone(),
-                        overlap: Some(prost_types::Duration {
-                            seconds: hours * HOUR,
-                            nanos: 0,
-                        }),
-                        ..Default::default()
-                    };
-                    let answer = api.keys.rotate_key(request).await;
-                    if let Ok(answer) = &answer {
-                        held[key].text.clone_from(&answer.get_ref().plain_key);
-                        for (is, has) in self.merits(&held[key].text, &wish).into_iter().zip(of_by)
-                        {
-                            prop_assert!(!is || has, "{:?} took the text of {wish:?}", by.wish);
-                        }
-                        prop_assert!(
-                            !held[key].is_full || by.is_full,
-                            "{:?} took everything",
-                            by.wish
-                        );
-                    }
-                    (key, answer.map(drop))
+                    (key, self.run_rotation(&by, &mut held[key], hours).await?)
                 }
                 Action::Disable(key) => {
                     let key = early(key, held.len());

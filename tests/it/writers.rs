@@ -101,59 +101,7 @@ async fn write(api: &mut super::fixtures::Api, step: usize) -> Vec<u64> {
                 .await
                 .revision,
         ),
-        4 => {
-            let rotate = pb::RotateKeyRequest {
-                key_id,
-                overlap: Some(prost_types::Duration {
-                    seconds: 3_600,
-                    nanos: 0,
-                }),
-                ..Default::default()
-            };
-            let rotated = api.keys.rotate_key(rotate).await.unwrap().into_inner();
-            revisions.push(rotated.revision);
-        }
-        5 => {
-            let update = pb::UpdateKeyRequest {
-                key_id,
-                update_mask: Some(prost_types::FieldMask {
-                    paths: vec!["name".to_owned(), "scopes".to_owned()],
-                }),
-                name: format!("of step {step}"),
-                ..Default::default()
-            };
-            let updated = api.keys.update_key(update).await.unwrap().into_inner();
-            revisions.push(updated.revision);
-        }
-        6 => {
-            let entry = pb::ImportEntry {
-                secret: Some(pb::import_entry::Secret::Text(format!(
-                    "key-of-another-system.{step:08}"
-                ))),
-                partner: "umbrella".to_owned(),
-                level: pb::KeyLevel::Partner.into(),
-                environment: "staging".to_owned(),
-                ..Default::default()
-            };
-            let import = pb::ImportKeysRequest {
-                realm: "demo".to_owned(),
-                entries: vec![entry],
-                ..Default::default()
-            };
-            let imported = api.keys.import_keys(import).await.unwrap().into_inner();
-            revisions.push(imported.revision);
-        }
-        7 => {
-            // Those of an environment of a partner, and of a whole partner, whose keys nothing else is done to.
-            let many = pb::RevokeKeysRequest {
-                realm: "demo".to_owned(),
-                partner: "umbrella".to_owned(),
-                environment: ["staging", ""][step % 2].to_owned(),
-                ..Default::default()
-            };
-            let revoked = api.keys.revoke_keys(many).await.unwrap().into_inner();
-            revisions.push(revoked.revision);
-        }
+        4..8 => revisions.push(live_on(api, key_id, step).await),
         _ => {
             let project = pb::Project {
                 realm: "demo".to_owned(),
@@ -191,4 +139,63 @@ async fn write(api: &mut super::fixtures::Api, step: usize) -> Vec<u64> {
         }
     }
     revisions
+}
+
+/// One of the changes that come later in a key's life, in turn. Answers with its revision.
+async fn live_on(api: &mut super::fixtures::Api, key_id: String, step: usize) -> u64 {
+    match step % 9 {
+        4 => {
+            let rotate = pb::RotateKeyRequest {
+                key_id,
+                overlap: Some(prost_types::Duration {
+                    seconds: 3_600,
+                    nanos: 0,
+                }),
+                ..Default::default()
+            };
+            let rotated = api.keys.rotate_key(rotate).await.unwrap().into_inner();
+            rotated.revision
+        }
+        5 => {
+            let update = pb::UpdateKeyRequest {
+                key_id,
+                update_mask: Some(prost_types::FieldMask {
+                    paths: vec!["name".to_owned(), "scopes".to_owned()],
+                }),
+                name: format!("of step {step}"),
+                ..Default::default()
+            };
+            let updated = api.keys.update_key(update).await.unwrap().into_inner();
+            updated.revision
+        }
+        6 => {
+            let entry = pb::ImportEntry {
+                secret: Some(pb::import_entry::Secret::Text(format!(
+                    "key-of-another-system.{step:08}"
+                ))),
+                partner: "umbrella".to_owned(),
+                level: pb::KeyLevel::Partner.into(),
+                environment: "staging".to_owned(),
+                ..Default::default()
+            };
+            let import = pb::ImportKeysRequest {
+                realm: "demo".to_owned(),
+                entries: vec![entry],
+                ..Default::default()
+            };
+            let imported = api.keys.import_keys(import).await.unwrap().into_inner();
+            imported.revision
+        }
+        _ => {
+            // Those of an environment of a partner, and of a whole partner, whose keys nothing else is done to.
+            let many = pb::RevokeKeysRequest {
+                realm: "demo".to_owned(),
+                partner: "umbrella".to_owned(),
+                environment: ["staging", ""][step % 2].to_owned(),
+                ..Default::default()
+            };
+            let revoked = api.keys.revoke_keys(many).await.unwrap().into_inner();
+            revoked.revision
+        }
+    }
 }
