@@ -123,7 +123,12 @@ impl Draft {
 }
 
 impl Premises {
-    async fn realm(&mut self, snapshot: &mut Snapshot, id: &RealmId) -> Result<Realm, Refusal> {
+    /// The realm of this id.
+    pub(super) async fn realm(
+        &mut self,
+        snapshot: &mut Snapshot,
+        id: &RealmId,
+    ) -> Result<Realm, Refusal> {
         if !self.realms.contains_key(id) {
             let found = snapshot.find_realm(id).await?;
             self.realms.insert(id.clone(), found.map(|row| row.value));

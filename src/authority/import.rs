@@ -81,6 +81,7 @@ impl Authority {
         let known = self.known(&entries, &mut snapshot).await?;
         let mut outcomes = Vec::with_capacity(entries.len());
         let (mut premises, mut seen) = (Premises::default(), HashSet::new());
+        premises.realm(&mut snapshot, &realm).await?;
         for entry in &entries {
             let draft = draft(
                 entry,
