@@ -7,7 +7,9 @@ use sqlx::QueryBuilder;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use super::{Change, Error, Page, Snapshot, StoredKey, execute, for_each_batch, on, page_and_one};
+use super::{
+    Change, Error, Page, Snapshot, StoredKey, execute, for_each_batch, on, page_and_one, usage,
+};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Secret};
 use crate::domain::time::Timestamp;
@@ -85,10 +87,26 @@ impl From<(Uuid, String)> for KeyRow {
 impl Snapshot {
     /// The key of this id.
     pub async fn find_key(&mut self, id: KeyId) -> Result<Option<Key>, Error> {
-        let row = self.find_key_row(id).await?;
-        let mut key = row.as_ref().map(KeyRow::key).transpose()?;
-        self.tell_last_uses(key.as_mut_slice()).await?;
-        Ok(key)
+        type Row = (Uuid, String, Option<i64>, Option<i64>);
+        // In one statement, because changes read keys too and wait for each other.
+        let rows: Vec<Row> = on!(self.session, |conn| {
+            sqlx::query_as(
+                "SELECT keys.id, facts, secret, last_used_at FROM keys LEFT JOIN uses ON key_id = keys.id WHERE keys.id = $1",
+            )
+            .bind(id.as_uuid())
+            .fetch_all(&mut *conn)
+        })?;
+        let uses: Vec<_> = rows
+            .iter()
+            .filter_map(|(_, _, secret, last_used_at)| secret.zip(*last_used_at))
+            .map(|times| <[i64; 2]>::from(times).map(Timestamp::from_micros))
+            .collect();
+        let Some((id, facts, ..)) = rows.into_iter().next() else {
+            return Ok(None);
+        };
+        let mut key = KeyRow::from((id, facts)).key()?;
+        usage::tell_last_uses(&mut key, &uses);
+        Ok(Some(key))
     }
 
     /// The row of this key, whatever it holds.
@@ -175,7 +193,7 @@ impl Snapshot {
                     .ok()
             },
         );
-        self.tell_last_uses(&mut page.items).await?;
+        self.tell_all_last_uses(&mut page.items).await?;
         Ok(page)
     }
 
