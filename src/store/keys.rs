@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Change, Error, Page, Snapshot, StoredKey, execute, for_each_batch, on, page_and_one, revision,
-    stored,
+    stored, usage,
 };
 use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
@@ -194,15 +194,33 @@ impl From<(Uuid, String)> for KeyRow {
 impl Snapshot {
     /// The key of this id.
     pub async fn find_key(&mut self, id: KeyId) -> Result<Option<Key>, Error> {
-        let cells: Option<KeyCells> = on!(self.session, |conn| sqlx::query_as(concat!(
-            key_cells!(),
-            " WHERE k.id = $1"
+        type Row = (
+            Uuid,
+            String,
+            Option<i64>,
+            Option<String>,
+            Option<i64>,
+            Option<i64>,
+        );
+        // In one statement, because changes read keys too and wait for each other.
+        let rows: Vec<Row> = on!(self.session, |conn| sqlx::query_as(concat!(
+            "SELECT k.id, k.facts, r.time, r.reason, u.secret, u.last_used_at",
+            from_keys!(),
+            " LEFT JOIN uses AS u ON u.key_id = k.id WHERE k.id = $1"
         ))
         .bind(id.as_uuid())
-        .fetch_optional(&mut *conn))?;
-        let mut key = cells.map(read_key).transpose()?;
-        self.tell_last_uses(key.as_mut_slice()).await?;
-        Ok(key)
+        .fetch_all(&mut *conn))?;
+        let uses: Vec<_> = rows
+            .iter()
+            .filter_map(|(.., secret, last_used_at)| secret.zip(*last_used_at))
+            .map(|times| <[i64; 2]>::from(times).map(Timestamp::from_micros))
+            .collect();
+        let Some((id, facts, time, reason, ..)) = rows.into_iter().next() else {
+            return Ok(None);
+        };
+        let mut key = read_key((id, facts, time, reason))?;
+        usage::tell_last_uses(&mut key, &uses);
+        Ok(Some(key))
     }
 
     /// The row of this key, whatever it holds.
@@ -238,7 +256,7 @@ impl Snapshot {
                     .ok()
             },
         );
-        self.tell_last_uses(&mut page.items).await?;
+        self.tell_all_last_uses(&mut page.items).await?;
         Ok(page)
     }
 

@@ -137,7 +137,7 @@ impl Snapshot {
     }
 
     /// Fills in when keys and their secrets were last used.
-    pub(super) async fn tell_last_uses(&mut self, keys: &mut [Key]) -> Result<(), Error> {
+    pub(super) async fn tell_all_last_uses(&mut self, keys: &mut [Key]) -> Result<(), Error> {
         if keys.is_empty() {
             return Ok(());
         }
@@ -152,22 +152,14 @@ impl Snapshot {
             query.push(")");
             query.build_query_as().fetch_all(&mut *conn).await
         })?;
-        let mut uses: HashMap<KeyId, Vec<(Timestamp, Timestamp)>> = HashMap::new();
+        let mut uses: HashMap<KeyId, Vec<[Timestamp; 2]>> = HashMap::new();
         for (key, secret, last_used_at) in rows {
             let times = [secret, last_used_at].map(Timestamp::from_micros);
-            uses.entry(KeyId::from(key)).or_default().push(times.into());
+            uses.entry(KeyId::from(key)).or_default().push(times);
         }
         for key in keys {
-            let Some(uses) = uses.get(&key.id) else {
-                continue;
-            };
-            // Also with secrets that are gone.
-            key.last_used_at = uses.iter().map(|(_, last_used_at)| *last_used_at).max();
-            for secret in &mut key.secrets {
-                let own = uses
-                    .iter()
-                    .find(|(made_at, _)| *made_at == secret.created_at);
-                secret.last_used_at = own.map(|(_, last_used_at)| *last_used_at);
+            if let Some(uses) = uses.get(&key.id) {
+                tell_last_uses(key, uses);
             }
         }
         Ok(())
@@ -193,6 +185,18 @@ impl Snapshot {
                 environment: EnvironmentName::parse(&environment).ok()?,
             })
         }))
+    }
+}
+
+/// Fills in when a key and its secrets were last used, from when each secret was made and last used.
+pub(super) fn tell_last_uses(key: &mut Key, uses: &[[Timestamp; 2]]) {
+    // Also with secrets that are gone.
+    key.last_used_at = uses.iter().map(|[_, last_used_at]| *last_used_at).max();
+    for secret in &mut key.secrets {
+        let own = uses
+            .iter()
+            .find(|[made_at, _]| *made_at == secret.created_at);
+        secret.last_used_at = own.map(|[_, last_used_at]| *last_used_at);
     }
 }
 

@@ -2649,7 +2649,6 @@ def keys_are_listed_by_their_use_and_their_end(world: World):
         ({"expires_within": {"seconds": 3600}}, ["soon"]),
         ({"expires_within": {"seconds": 86_400}}, ["late", "soon"]),
         ({"expires_within": {"seconds": 60}}, []),
-        ({"expires_within": {"seconds": 86_400}, "never_expires": True}, []),
         ({"unused_for": {"seconds": 86_400}}, []),
         ({"unused_for": {"seconds": 86_400}, "never_expires": True}, []),
     ):
@@ -2667,6 +2666,7 @@ def keys_are_listed_by_their_use_and_their_end(world: World):
     for what, leaf, fields in (
         ("a negative time without use", "unused_for", {"unused_for": {"seconds": -1}}),
         ("a negative time to come", "expires_within", {"expires_within": {"seconds": -1}}),
+        ("what no key does", "expires_within", {"expires_within": {"seconds": 86_400}, "never_expires": True}),
         ("no span", "expires_within", {"expires_within": {"seconds": 1, "nanos": -1}}),
     ):
         with case(f"refused in ListKeys: {what}"):
