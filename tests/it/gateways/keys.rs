@@ -19,6 +19,14 @@ enum Fate {
     Deleted,
     /// Another secret under the same id, with the right checksum.
     WrongSecret,
+    /// Rotated, and the text is the old one, in the overlap.
+    Rotated,
+    /// Rotated without an overlap, and the text is the old one.
+    RotatedAway,
+    /// Ended with all other keys of its partner.
+    RevokedAmongMany,
+    /// Of another system, in the form of Peaka's, and known by its text.
+    Imported,
 }
 
 /// A key that is to be.
@@ -56,6 +64,9 @@ pub(super) fn wishes(way: Way) -> Vec<Wish> {
             ("expired", Fate::Expired),
             ("deleted", Fate::Deleted),
             ("wrong_secret", Fate::WrongSecret),
+            ("rotated", Fate::Rotated),
+            ("rotated_away", Fate::RotatedAway),
+            ("imported", Fate::Imported),
         ] {
             // The same names in both environments of one API would be the same keys.
             let name = match (environment, name) {
@@ -76,6 +87,7 @@ pub(super) fn wishes(way: Way) -> Vec<Wish> {
         }
         if environment == "production" {
             let frozen = if realm == "partnero" { "yT5pMa9D" } else { "" };
+            let gone = if realm == "partnero" { "hB3cKe6F" } else { "" };
             let good = |name, partner, project, cidrs| Wish {
                 name,
                 realm,
@@ -87,6 +99,10 @@ pub(super) fn wishes(way: Way) -> Vec<Wish> {
                 fate: Fate::Good,
             };
             wishes.push(good("suspended", "frozen", frozen, &[]));
+            wishes.push(Wish {
+                fate: Fate::RevokedAmongMany,
+                ..good("revoked_among_many", "gone", gone, &[])
+            });
             wishes.push(good("from_here", "acme", own_project, here));
             wishes.push(good(
                 "from_elsewhere",
@@ -96,6 +112,12 @@ pub(super) fn wishes(way: Way) -> Vec<Wish> {
             ));
         }
     }
+    wishes.extend(of_one_api());
+    wishes
+}
+
+/// Keys that only one of the APIs has a use for.
+fn of_one_api() -> Vec<Wish> {
     let more = |name, realm, environment, partner, project, scopes| Wish {
         name,
         realm,
@@ -107,7 +129,7 @@ pub(super) fn wishes(way: Way) -> Vec<Wish> {
         fate: Fate::Good,
     };
     let live = "production";
-    wishes.extend([
+    vec![
         more("project", "peaka", live, "acme", "mtKDhe1U", &[]),
         more("other_project", "peaka", live, "acme", "nQ2vXs8B", &[]),
         more("foreign", "peaka", live, "umbrella", "", &[]),
@@ -141,11 +163,13 @@ pub(super) fn wishes(way: Way) -> Vec<Wish> {
             "mtKDhe1U",
             &[],
         ),
-    ]);
-    wishes
+    ]
 }
 
 pub(super) async fn issue(api: &mut Api, wish: &Wish) -> Known {
+    if wish.fate == Fate::Imported {
+        return import(api, wish).await;
+    }
     let request = pb::IssueKeyRequest {
         realm: wish.realm.to_owned(),
         environment: wish.environment.to_owned(),
@@ -165,7 +189,17 @@ pub(super) async fn issue(api: &mut Api, wish: &Wish) -> Known {
     let key = issued.key.unwrap();
     let mut text = issued.plain_key;
     match wish.fate {
-        Fate::Good | Fate::Expired => {}
+        Fate::Good | Fate::Expired | Fate::Imported => {}
+        Fate::Rotated => rotate(api, &key.id, 3_600).await,
+        Fate::RotatedAway => rotate(api, &key.id, 0).await,
+        Fate::RevokedAmongMany => {
+            let request = pb::RevokeKeysRequest {
+                realm: wish.realm.to_owned(),
+                partner: wish.partner.to_owned(),
+                ..Default::default()
+            };
+            api.keys.revoke_keys(request).await.unwrap();
+        }
         Fate::Revoked => drop(api.revoke(&key.id).await.unwrap()),
         Fate::Deleted => {
             api.revoke(&key.id).await.unwrap();
@@ -188,6 +222,49 @@ pub(super) async fn issue(api: &mut Api, wish: &Wish) -> Known {
         }
     }
     Known { text, key }
+}
+
+async fn rotate(api: &mut Api, key_id: &str, seconds: i64) {
+    let request = pb::RotateKeyRequest {
+        key_id: key_id.to_owned(),
+        overlap: Some(prost_types::Duration { seconds, nanos: 0 }),
+        ..Default::default()
+    };
+    api.keys.rotate_key(request).await.unwrap();
+}
+
+/// Takes over a key that looks like Peaka's of today: a public part, a dot, and 32 characters of secret.
+async fn import(api: &mut Api, wish: &Wish) -> Known {
+    let text = format!("TtgGcQFq.{:0>12}s3fzXw8Rk2VbN5yLm9Qp", wish.realm);
+    let entry = pb::ImportEntry {
+        secret: Some(pb::import_entry::Secret::Text(text.clone())),
+        partner: wish.partner.to_owned(),
+        project: wish.project.to_owned(),
+        level: match wish.project {
+            "" => pb::KeyLevel::Partner.into(),
+            _ => pb::KeyLevel::Project.into(),
+        },
+        environment: wish.environment.to_owned(),
+        name: wish.name.to_owned(),
+        ..Default::default()
+    };
+    let request = pb::ImportKeysRequest {
+        realm: wish.realm.to_owned(),
+        entries: vec![entry],
+        ..Default::default()
+    };
+    let imported = api.keys.import_keys(request).await.unwrap().into_inner();
+    let Some(pb::import_result::Result::KeyId(key_id)) = &imported.results[0].result else {
+        panic!("it is not imported: {imported:?}");
+    };
+    let request = pb::GetKeyRequest {
+        key_id: key_id.clone(),
+    };
+    let key = api.keys.get_key(request).await.unwrap().into_inner().key;
+    Known {
+        text,
+        key: key.unwrap(),
+    }
 }
 
 /// A key that may ask about one realm and do nothing else, as the examples tell to give to a gateway.

@@ -8,7 +8,7 @@ use claviger::pb::claviger::v1 as pb;
 
 use super::keys::in_seconds;
 use super::world::World;
-use crate::fixtures::{Api, Engine, Place, Program};
+use crate::fixtures::{Api, Engine, Place, Program, eventually};
 
 /// The authority with the four realms and no gateway, and the place where it is kept.
 async fn authority() -> (Arc<Place>, Program, Api) {
@@ -112,6 +112,104 @@ async fn partna_generates_lists_shows_scopes_invalidates_and_deletes() {
     api.delete(&key.id).await.unwrap();
     assert_eq!(verdict(&mut api).await, pb::Verdict::Unknown);
     assert_eq!(list(&mut api, "partna", "acme").await, []);
+}
+
+#[tokio::test]
+async fn partna_rotates_in_one_call_where_it_took_three_steps() {
+    let (_place, _program, mut api) = authority().await;
+    let request = pb::IssueKeyRequest {
+        realm: "partna".to_owned(),
+        partner: "acme".to_owned(),
+        environment: "production".to_owned(),
+        ..Default::default()
+    };
+    let (key, old) = issue(&mut api, request).await;
+    let request = pb::RotateKeyRequest {
+        key_id: key.id.clone(),
+        overlap: Some(prost_types::Duration {
+            seconds: 86_400,
+            nanos: 0,
+        }),
+        ..Default::default()
+    };
+    let rotated = api.keys.rotate_key(request).await.unwrap().into_inner();
+    let question = |key: &str| pb::VerifyRequest {
+        key: key.to_owned(),
+        realm: "partna".to_owned(),
+        environment: "production".to_owned(),
+        partner: "acme".to_owned(),
+        ..Default::default()
+    };
+    // Both while the integration is updated.
+    for text in [&old, &rotated.plain_key] {
+        let answer = api
+            .verify
+            .verify(question(text))
+            .await
+            .unwrap()
+            .into_inner();
+        assert_eq!(answer.verdict(), pb::Verdict::Allowed);
+        assert_eq!(answer.key.unwrap().id, key.id);
+    }
+    let request = pb::EndRotationRequest {
+        key_id: key.id,
+        survivor: pb::Survivor::New.into(),
+        ..Default::default()
+    };
+    api.keys.end_rotation(request).await.unwrap();
+    let answer = api
+        .verify
+        .verify(question(&old))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(answer.verdict(), pb::Verdict::Unknown);
+}
+
+#[tokio::test]
+async fn bullseye_monitors_how_often_a_key_was_used_with_which_outcome_and_when_last() {
+    let place = Place::on(Engine::Sqlite);
+    let program = Program::serve(&place, &["--usage-interval", "100ms"]);
+    let mut api = program.api();
+    World::put_examples(&program, &mut api).await;
+    let request = pb::IssueKeyRequest {
+        realm: "bullseye".to_owned(),
+        partner: "acme".to_owned(),
+        scopes: vec!["read".to_owned()],
+        ..Default::default()
+    };
+    let (key, text) = issue(&mut api, request).await;
+    for scope in ["read", "read", "write"] {
+        let question = pb::VerifyRequest {
+            key: text.clone(),
+            realm: "bullseye".to_owned(),
+            scopes: vec![scope.to_owned()],
+            ..Default::default()
+        };
+        api.verify.verify(question).await.unwrap();
+    }
+    let usage = eventually("the calls are written down", async || {
+        let request = pb::GetKeyUsageRequest {
+            key_id: key.id.clone(),
+            ..Default::default()
+        };
+        let usage = api.clone().keys.get_key_usage(request).await.unwrap();
+        let usage = usage.into_inner();
+        let count: u64 = usage.totals.iter().map(|total| total.count).sum();
+        (count == 3).then_some(usage)
+    })
+    .await;
+    let mut totals: Vec<_> = usage
+        .totals
+        .iter()
+        .map(|total| (total.verdict(), total.count))
+        .collect();
+    totals.sort_by_key(|(_, count)| *count);
+    assert_eq!(
+        totals,
+        [(pb::Verdict::ScopeMissing, 1), (pb::Verdict::Allowed, 2)]
+    );
+    assert!(usage.last_used_time.is_some());
 }
 
 #[tokio::test]

@@ -55,13 +55,19 @@ pub(super) struct World {
     keys: HashMap<(&'static str, &'static str), Known>,
 }
 
-const PARTNERS: [(&str, bool); 3] = [("acme", false), ("umbrella", false), ("frozen", true)];
+const PARTNERS: [(&str, bool); 4] = [
+    ("acme", false),
+    ("umbrella", false),
+    ("frozen", true),
+    ("gone", false),
+];
 
-const PROJECTS: [(&str, &str); 4] = [
+const PROJECTS: [(&str, &str); 5] = [
     ("mtKDhe1U", "acme"),
     ("nQ2vXs8B", "acme"),
     ("zR7wLk4C", "umbrella"),
     ("yT5pMa9D", "frozen"),
+    ("hB3cKe6F", "gone"),
 ];
 
 impl World {
