@@ -1,29 +1,31 @@
 //! Which of the keys of an owner were ended at once, by rules instead of one by one.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 
-use super::index::KeyFacts;
 use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, ProjectId};
 
-/// The rules by which keys of one owner were ended: all that were issued before a revision, and those of a project or an
-/// environment that were issued before a later one. Only ever more.
+/// The rules by which keys of one owner were ended: all that were issued before a revision, and those of an environment or of a
+/// project that were issued before a later one. Only ever more. Nearly all owners have the first kind alone, or none.
 #[derive(Default)]
 pub(super) struct Ended {
     all_before: AtomicU64,
-    parts: ArcSwapOption<Vec<Part>>,
+    narrower: ArcSwapOption<Narrower>,
 }
 
-/// Some of an owner's keys.
-#[derive(Clone)]
-struct Part {
-    project: Option<ProjectId>,
-    environment: Option<EnvironmentName>,
-    before: Revision,
+#[derive(Clone, Default)]
+struct Narrower {
+    of_environments: OfEnvironments,
+    of_projects: HashMap<ProjectId, OfEnvironments>,
 }
+
+/// Before which revision keys of each environment were ended; of none, in all of them. There are few.
+#[derive(Clone, Default)]
+struct OfEnvironments(Vec<(Option<EnvironmentName>, Revision)>);
 
 impl Ended {
     /// Ends those that were issued before this revision, of a project and an environment if they are named.
@@ -38,39 +40,51 @@ impl Ended {
             return;
         }
         // Only the feed adds, so that nobody else can have added meanwhile.
-        let mut parts: Vec<Part> = self.parts.load().as_deref().cloned().unwrap_or_default();
-        let same = |part: &&mut Part| {
-            part.project.as_ref() == project && part.environment.as_ref() == environment
-        };
-        match parts.iter_mut().find(same) {
-            Some(part) => part.before = part.before.max(before),
-            None => parts.push(Part {
-                project: project.cloned(),
-                environment: environment.cloned(),
-                before,
-            }),
+        let mut narrower = self.narrower.load().as_deref().cloned().unwrap_or_default();
+        match project {
+            Some(project) => narrower.of_projects.entry(project.clone()).or_default(),
+            None => &mut narrower.of_environments,
         }
-        self.parts.store(Some(Arc::new(parts)));
+        .add(environment, before);
+        self.narrower.store(Some(Arc::new(narrower)));
     }
 
-    /// Whether this key of the owner was ended.
-    pub(super) fn includes(&self, key: &KeyFacts) -> bool {
-        let created = key.created_revision();
+    /// Whether a key of the owner was ended that was issued at this revision and is bound so.
+    pub(super) fn includes(
+        &self,
+        created: Revision,
+        project: Option<&ProjectId>,
+        environment: &EnvironmentName,
+    ) -> bool {
         if created.as_u64() < self.all_before.load(Ordering::Acquire) {
             return true;
         }
-        let parts = self.parts.load();
-        parts.iter().flat_map(|parts| parts.iter()).any(|part| {
-            let Part {
-                project,
-                environment,
-                before,
-            } = part;
-            created < *before
-                && (project.is_none() || *project == key.project)
-                && environment
-                    .as_ref()
-                    .is_none_or(|name| name == key.environment())
-        })
+        let narrower = self.narrower.load();
+        let Some(narrower) = narrower.as_deref() else {
+            return false;
+        };
+        let of_project = project.and_then(|project| narrower.of_projects.get(project));
+        [Some(&narrower.of_environments), of_project]
+            .into_iter()
+            .flatten()
+            .any(|rules| rules.include(created, environment))
+    }
+}
+
+impl OfEnvironments {
+    fn add(&mut self, environment: Option<&EnvironmentName>, before: Revision) {
+        let mut known = self.0.iter_mut();
+        match known.find(|(meant, _)| meant.as_ref() == environment) {
+            Some((_, known)) => *known = before.max(*known),
+            None => self.0.push((environment.cloned(), before)),
+        }
+    }
+
+    fn include(&self, created: Revision, environment: &EnvironmentName) -> bool {
+        let meant =
+            |name: &Option<EnvironmentName>| name.as_ref().is_none_or(|name| name == environment);
+        self.0
+            .iter()
+            .any(|(name, before)| created < *before && meant(name))
     }
 }

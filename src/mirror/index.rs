@@ -2,26 +2,25 @@
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
-use ipnet::IpNet;
 use papaya::{HashMapRef, LocalGuard};
 
 use super::ended::Ended;
-use super::words::Words;
-use crate::domain::access::{Ladder, ScopeSet};
+use super::key_facts::{Entry, KeyFacts};
+use super::realm::{Home, MirroredPartner, MirroredRealm, homes};
+use crate::domain::access::Ladder;
 use crate::domain::event::Revision;
-use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, Prefix, ProjectId, RealmId};
-use crate::domain::key::{Digest, LevelKind, admits};
+use crate::domain::ids::{KeyId, PartnerId, Prefix, ProjectId, RealmId};
+use crate::domain::key::Digest;
 use crate::domain::partner::{Partner, Project};
-use crate::domain::realm::{Environment, Realm};
+use crate::domain::realm::Realm;
 use crate::domain::revocation::BulkRevocation;
 use crate::domain::route::RouteTable;
-use crate::domain::time::{Expiry, Timestamp};
-use crate::store::{self, StoredKey, StoredSecret};
+use crate::domain::time::Timestamp;
+use crate::store::{self, StoredKey};
 
 /// One state of the facts, kept up to date in place by the feed.
 #[derive(Default)]
@@ -38,111 +37,6 @@ pub struct Index {
 struct Realms {
     by_id: HashMap<RealmId, Arc<MirroredRealm>>,
     prefixes: HashSet<Prefix>,
-}
-
-/// A realm, ready for decisions.
-pub struct MirroredRealm {
-    /// Its definition.
-    pub definition: Realm,
-    /// Its scopes.
-    pub ladder: Ladder,
-    /// Its routes.
-    pub routes: RouteTable,
-    /// One for each environment.
-    homes: Vec<Arc<Home>>,
-    members: Arc<Members>,
-}
-
-/// The partners and projects of a realm; they outlive a change of its definition.
-#[derive(Default)]
-struct Members {
-    partners: papaya::HashMap<PartnerId, Arc<MirroredPartner>>,
-    /// The owner of each project.
-    projects: papaya::HashMap<ProjectId, Arc<MirroredPartner>>,
-}
-
-/// A partner, shared by its keys and projects.
-pub struct MirroredPartner {
-    /// Its id.
-    pub id: PartnerId,
-    suspended: AtomicBool,
-    ended: Ended,
-}
-
-impl MirroredPartner {
-    /// Whether its keys are refused at present.
-    pub fn is_suspended(&self) -> bool {
-        self.suspended.load(Ordering::Acquire)
-    }
-}
-
-/// What is known under a key's id.
-#[derive(Clone)]
-pub enum Entry {
-    /// A key.
-    Key(KeyFacts),
-    /// A row that cannot be read, or that belongs to nothing that is known.
-    Corrupt,
-}
-
-/// Where a key lives, shared by all the keys that live there. None of it changes while there are such keys, but that many may
-/// be ended at once.
-struct Home {
-    realm: RealmId,
-    prefix: Prefix,
-    environment: Environment,
-    ended: Ended,
-}
-
-/// What is needed of a key to decide and to answer. Small: there may be millions, so what they have in common is shared and
-/// what few of them have is set apart.
-#[derive(Clone)]
-pub struct KeyFacts {
-    /// Its id.
-    pub id: KeyId,
-    home: Arc<Home>,
-    /// Its owner.
-    pub partner: Arc<MirroredPartner>,
-    /// The project that it is bound to; none for a partner key.
-    pub project: Option<ProjectId>,
-    /// Its name and labels.
-    pub words: Words,
-    /// The scopes that it was granted by name.
-    pub granted: ScopeSet,
-    /// Whether it holds every scope.
-    pub full_access: bool,
-    /// Whether it is switched off.
-    pub disabled: bool,
-    /// Whether it was ended by itself.
-    revoked: bool,
-    created_revision: Revision,
-    /// When it expires.
-    pub expires_at: Expiry,
-    newest_secret: StoredSecret,
-    rare: Option<Box<RareFacts>>,
-}
-
-/// What few keys have.
-#[derive(Clone)]
-struct RareFacts {
-    /// Secrets that the newest one replaces, the oldest first.
-    older_secrets: Box<[StoredSecret]>,
-    /// Where it may be used from; empty is anywhere.
-    allowed_cidrs: Box<[IpNet]>,
-}
-
-impl Entry {
-    /// The digests of its texts of another system.
-    fn imports(&self) -> impl Iterator<Item = &[u8; 32]> {
-        let key = match self {
-            Self::Key(key) => Some(key),
-            Self::Corrupt => None,
-        };
-        let secrets = key.into_iter().flat_map(KeyFacts::secrets);
-        secrets
-            .filter(|secret| secret.imported)
-            .map(|secret| &secret.digest.mac)
-    }
 }
 
 /// An index held still while a request is decided.
@@ -195,108 +89,6 @@ impl View<'_> {
         let id = self.imports.pin().get(&digest.mac).copied()?;
         self.key(id)
     }
-}
-
-impl KeyFacts {
-    /// Its realm.
-    pub fn realm(&self) -> &RealmId {
-        &self.home.realm
-    }
-
-    /// Its environment.
-    pub fn environment(&self) -> &EnvironmentName {
-        &self.home.environment.name
-    }
-
-    /// Whether a text that begins so is written as the key's own are: each has one text only.
-    pub fn is_written(&self, prefix: &str, tag: &str) -> bool {
-        self.home.prefix.as_str() == prefix && self.home.environment.tag.as_str() == tag
-    }
-
-    /// The revision at which it was issued.
-    pub(super) fn created_revision(&self) -> Revision {
-        self.created_revision
-    }
-
-    /// Whether it was ended, by itself or among many.
-    pub fn is_revoked(&self) -> bool {
-        self.revoked || self.home.ended.includes(self) || self.partner.ended.includes(self)
-    }
-
-    /// Its secrets, the oldest first.
-    pub fn secrets(&self) -> impl Iterator<Item = &StoredSecret> {
-        let older = self.rare.iter().flat_map(|rare| &rare.older_secrets);
-        older.chain([&self.newest_secret])
-    }
-
-    fn allowed_cidrs(&self) -> &[IpNet] {
-        self.rare.as_ref().map_or(&[], |rare| &rare.allowed_cidrs)
-    }
-
-    /// The key's level.
-    pub fn level(&self) -> LevelKind {
-        match self.project {
-            None => LevelKind::Partner,
-            Some(_) => LevelKind::Project,
-        }
-    }
-
-    /// Everything that the key may do by this ladder.
-    pub fn effective(&self, ladder: &Ladder) -> ScopeSet {
-        if self.full_access {
-            ladder.all()
-        } else {
-            ladder.effective(self.granted)
-        }
-    }
-
-    /// Whether it may be used from this address; from none only if it may be used from anywhere.
-    pub fn admits(&self, client: Option<IpAddr>) -> bool {
-        admits(self.allowed_cidrs(), client)
-    }
-}
-
-impl MirroredRealm {
-    fn home(&self, environment: &str) -> Option<&Arc<Home>> {
-        self.homes
-            .iter()
-            .find(|home| home.environment.name.as_str() == environment)
-    }
-
-    /// The id of a project, shared if the project is known. One that is deleted keeps its keys.
-    fn project(&self, id: &str) -> Option<ProjectId> {
-        let projects = self.members.projects.pin();
-        match projects.get_key_value(id) {
-            Some((known, _)) => Some(known.clone()),
-            None => ProjectId::parse(id).ok(),
-        }
-    }
-
-    /// Whether there is such a project and it belongs to this partner.
-    pub fn owns(&self, partner: &PartnerId, project: &str) -> bool {
-        let projects = self.members.projects.pin();
-        projects
-            .get(project)
-            .is_some_and(|owner| owner.id == *partner)
-    }
-}
-
-/// The homes of a realm: those that there were, as their keys refer to them, and new ones.
-fn homes(realm: &Realm, before: Option<&MirroredRealm>) -> Vec<Arc<Home>> {
-    let home = |environment: &Environment| {
-        let known = before.and_then(|before| before.home(environment.name.as_str()));
-        let known =
-            known.filter(|home| home.prefix == realm.prefix && home.environment == *environment);
-        known.cloned().unwrap_or_else(|| {
-            Arc::new(Home {
-                realm: realm.id.clone(),
-                prefix: realm.prefix.clone(),
-                environment: environment.clone(),
-                ended: Ended::default(),
-            })
-        })
-    };
-    realm.environments.iter().map(home).collect()
 }
 
 impl Index {
@@ -470,10 +262,10 @@ impl Index {
         let entry = match entry {
             Entry::Corrupt if was_revoked => return,
             Entry::Corrupt => Entry::Corrupt,
-            Entry::Key(key) => Entry::Key(KeyFacts {
-                revoked: key.revoked || was_revoked,
-                ..key
-            }),
+            Entry::Key(mut key) => {
+                key.revoked |= was_revoked;
+                Entry::Key(key)
+            }
         };
         let imports = self.imports.pin();
         // What leads to a key that can no longer be read goes on leading there: that it cannot be told is not that it is unknown.
@@ -499,69 +291,13 @@ impl Index {
         }
     }
 
-    /// The facts of a key, with shared words in place of its own copies.
     fn facts(&self, id: KeyId, key: &StoredKey<'_>) -> Option<KeyFacts> {
-        let unknown = |what: &str| {
-            tracing::error!(key_id = %id, "a key cannot be used: its {what} is not known");
-        };
         let realms = self.realms();
         let Some(realm) = realms.by_id.get(key.realm()) else {
-            unknown("realm");
+            tracing::error!(key_id = %id, "a key cannot be used: its realm is not known");
             return None;
         };
-        let Some(partner) = realm.members.partners.pin().get(key.partner()).cloned() else {
-            unknown("partner");
-            return None;
-        };
-        let Some(home) = realm.home(key.environment()) else {
-            unknown("environment");
-            return None;
-        };
-        let Some((newest_secret, older_secrets)) = key.secrets.split_last() else {
-            unknown("secret");
-            return None;
-        };
-        let Some(words) = Words::pack(key.name(), key.labels()) else {
-            tracing::error!(key_id = %id, "a key cannot be used: there are control characters in its name or labels");
-            return None;
-        };
-        let project = match key.project().map(|project| realm.project(project)) {
-            Some(None) => {
-                unknown("project");
-                return None;
-            }
-            project => project.flatten(),
-        };
-        let mut granted = ScopeSet::default();
-        for scope in key.granted() {
-            match realm.ladder.rank(scope) {
-                Some(rank) => granted.insert(rank),
-                None => {
-                    tracing::error!(key_id = %id, "a key was granted a scope that its realm does not know; it gives nothing");
-                }
-            }
-        }
-        let is_rare = !older_secrets.is_empty() || !key.allowed_cidrs.is_empty();
-        Some(KeyFacts {
-            id,
-            home: Arc::clone(home),
-            partner,
-            project,
-            words,
-            granted,
-            full_access: key.has_full_access(),
-            disabled: key.disabled,
-            revoked: key.is_revoked(),
-            created_revision: key.created_revision,
-            expires_at: key.expires_at,
-            newest_secret: newest_secret.clone(),
-            rare: is_rare.then(|| {
-                Box::new(RareFacts {
-                    older_secrets: older_secrets.into(),
-                    allowed_cidrs: key.allowed_cidrs.as_slice().into(),
-                })
-            }),
-        })
+        KeyFacts::new(id, realm, key)
     }
 
     /// Keeps denied what `before` denied for ever. Returns how many keys had to be denied against the store's word.
@@ -605,71 +341,17 @@ impl Index {
                 format!("key {id}"),
                 match entry {
                     Entry::Corrupt => "corrupt".to_owned(),
-                    Entry::Key(key) => self.describe_key(key),
+                    Entry::Key(key) => {
+                        let realm = self.realm(key.realm().as_str());
+                        let imports = self.imports.pin();
+                        key.describe(realm.as_ref().map(|realm| &realm.ladder), |mac| {
+                            imports.get(mac) == Some(id)
+                        })
+                    }
                 },
             );
         }
         all.insert("revision".to_owned(), self.revision().to_string());
         all
-    }
-
-    fn describe_key(&self, key: &KeyFacts) -> String {
-        let KeyFacts {
-            id,
-            home,
-            partner,
-            project,
-            words,
-            granted,
-            full_access,
-            disabled,
-            revoked: _,
-            created_revision,
-            expires_at,
-            newest_secret: _,
-            rare: _,
-        } = key;
-        let Home {
-            realm,
-            prefix: _,
-            environment:
-                Environment {
-                    name: environment,
-                    tag: _,
-                },
-            ended: _,
-        } = &**home;
-        let revoked = key.is_revoked();
-        // Ranks are an accident of history, names are not.
-        let granted: Vec<String> = self
-            .realm(realm.as_str())
-            .map(|realm| {
-                realm
-                    .ladder
-                    .names(*granted)
-                    .map(ToString::to_string)
-                    .collect()
-            })
-            .unwrap_or_default();
-        let secrets: Vec<_> = key
-            .secrets()
-            .map(|secret| {
-                let StoredSecret {
-                    digest,
-                    created_at,
-                    expires_at,
-                    imported,
-                } = secret;
-                let is_found = !imported || self.imports.pin().get(&digest.mac) == Some(id);
-                (digest.pepper, digest.mac, created_at, expires_at, is_found)
-            })
-            .collect();
-        let (name, labels) = (words.name(), words.labels().collect::<Vec<_>>());
-        let allowed_cidrs = key.allowed_cidrs();
-        format!(
-            "{id} {realm} {} {project:?} {environment} {name:?} {labels:?} {allowed_cidrs:?} {granted:?} \
-             full={full_access} disabled={disabled} revoked={revoked} @{created_revision} {expires_at:?} {secrets:?}",
-            partner.id
-        )
     }
 }

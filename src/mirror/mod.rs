@@ -6,6 +6,8 @@
 mod ended;
 mod feed;
 mod index;
+mod key_facts;
+mod realm;
 mod words;
 
 use std::sync::Arc;
@@ -15,7 +17,9 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Notify, watch};
 
 pub use feed::Feed;
-pub use index::{Entry, Index, KeyFacts, MirroredPartner, MirroredRealm, View};
+pub use index::{Index, View};
+pub use key_facts::{Entry, KeyFacts};
+pub use realm::{MirroredPartner, MirroredRealm};
 pub use words::Words;
 
 use crate::domain::event::Revision;

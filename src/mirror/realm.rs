@@ -1,0 +1,98 @@
+//! A realm as decisions need it, with what its keys have in common.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::ended::Ended;
+use crate::domain::access::Ladder;
+use crate::domain::ids::{PartnerId, Prefix, ProjectId, RealmId};
+use crate::domain::realm::{Environment, Realm};
+use crate::domain::route::RouteTable;
+
+/// A realm, ready for decisions.
+pub struct MirroredRealm {
+    /// Its definition.
+    pub definition: Realm,
+    /// Its scopes.
+    pub ladder: Ladder,
+    /// Its routes.
+    pub routes: RouteTable,
+    /// One for each environment.
+    pub(super) homes: Vec<Arc<Home>>,
+    pub(super) members: Arc<Members>,
+}
+
+/// The partners and projects of a realm; they outlive a change of its definition.
+#[derive(Default)]
+pub(super) struct Members {
+    pub(super) partners: papaya::HashMap<PartnerId, Arc<MirroredPartner>>,
+    /// The owner of each project.
+    pub(super) projects: papaya::HashMap<ProjectId, Arc<MirroredPartner>>,
+}
+
+/// A partner, shared by its keys and projects.
+pub struct MirroredPartner {
+    /// Its id.
+    pub id: PartnerId,
+    pub(super) suspended: AtomicBool,
+    pub(super) ended: Ended,
+}
+
+impl MirroredPartner {
+    /// Whether its keys are refused at present.
+    pub fn is_suspended(&self) -> bool {
+        self.suspended.load(Ordering::Acquire)
+    }
+}
+
+/// Where a key lives, shared by all the keys that live there. None of it changes while there are such keys, but that many may
+/// be ended at once.
+pub(super) struct Home {
+    pub(super) realm: RealmId,
+    pub(super) prefix: Prefix,
+    pub(super) environment: Environment,
+    pub(super) ended: Ended,
+}
+
+impl MirroredRealm {
+    pub(super) fn home(&self, environment: &str) -> Option<&Arc<Home>> {
+        self.homes
+            .iter()
+            .find(|home| home.environment.name.as_str() == environment)
+    }
+
+    /// The id of a project, shared if the project is known. One that is deleted keeps its keys.
+    pub(super) fn project(&self, id: &str) -> Option<ProjectId> {
+        let projects = self.members.projects.pin();
+        match projects.get_key_value(id) {
+            Some((known, _)) => Some(known.clone()),
+            None => ProjectId::parse(id).ok(),
+        }
+    }
+
+    /// Whether there is such a project and it belongs to this partner.
+    pub fn owns(&self, partner: &PartnerId, project: &str) -> bool {
+        let projects = self.members.projects.pin();
+        projects
+            .get(project)
+            .is_some_and(|owner| owner.id == *partner)
+    }
+}
+
+/// The homes of a realm: those that there were, as their keys refer to them, and new ones.
+pub(super) fn homes(realm: &Realm, before: Option<&MirroredRealm>) -> Vec<Arc<Home>> {
+    let home = |environment: &Environment| {
+        let known = before.and_then(|before| before.home(environment.name.as_str()));
+        let known =
+            known.filter(|home| home.prefix == realm.prefix && home.environment == *environment);
+        known.cloned().unwrap_or_else(|| {
+            Arc::new(Home {
+                realm: realm.id.clone(),
+                prefix: realm.prefix.clone(),
+                environment: environment.clone(),
+                ended: Ended::default(),
+            })
+        })
+    };
+    realm.environments.iter().map(home).collect()
+}
