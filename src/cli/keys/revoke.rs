@@ -224,7 +224,7 @@ fn preview(answer: &RevokeKeysResponse) -> String {
         shown => format!(" The newest {shown} of them:"),
     };
     format!(
-        "This ends {} for ever.{newest}\n\n{}\n",
+        "This would end {} for ever.{newest}\n\n{}\n",
         counted(answer.would_revoke),
         text::table(&header, rows)
     )
@@ -265,7 +265,7 @@ mod tests {
         let shown = preview(&answer);
         assert!(
             shown.starts_with(
-                "This ends 1,234 keys for ever. The newest 1 of them:\n\nID  NAME  PARTNER"
+                "This would end 1,234 keys for ever. The newest 1 of them:\n\nID  NAME  PARTNER"
             ),
             "{shown}"
         );

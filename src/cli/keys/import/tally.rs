@@ -114,7 +114,7 @@ impl Tally {
         }
         let untold = self.failed - self.failures.len() as u64;
         match &self.report {
-            Some(report) => lines.push(format!(
+            Some(report) if self.failed > 0 => lines.push(format!(
                 "\nAll failures are in {}.",
                 text::plain(&report.path.display().to_string())
             )),
@@ -122,7 +122,7 @@ impl Tally {
                 "… and {} more; --report FILE keeps them all.",
                 text::grouped(untold)
             )),
-            None => {}
+            _ => {}
         }
         lines.join("\n")
     }
