@@ -1,5 +1,8 @@
 -- What happens to keys after they were issued: ended by the many, imported, used, deleted.
 
+-- The earliest time to which the clock was ever set back against the word of the store. Up to it ids are in the order of issue.
+ALTER TABLE authority ADD COLUMN set_back_to BIGINT;
+
 ALTER TABLE keys
     ADD COLUMN created_at BIGINT GENERATED ALWAYS AS ((facts::jsonb ->> 'created_at')::bigint) STORED,
     ADD COLUMN created_revision BIGINT GENERATED ALWAYS AS ((facts::jsonb ->> 'created_revision')::bigint) STORED;
@@ -17,10 +20,11 @@ CREATE TABLE revocations (
 );
 CREATE INDEX revocations_by_partner ON revocations (realm, partner);
 
--- The keyed digest of each text that was ever imported, while its key is there: no text is imported twice.
+-- The keyed digest of each imported text, while its key is there, and of one whose key was revoked also when it is deleted, as
+-- long as its tombstone is kept: no text is imported twice, and none comes back to life.
 CREATE TABLE imports (
     mac             BYTEA   NOT NULL PRIMARY KEY,
-    key_id          UUID    NOT NULL REFERENCES keys ON DELETE CASCADE
+    key_id          UUID    NOT NULL
 );
 CREATE INDEX imports_by_key ON imports (key_id);
 
@@ -29,7 +33,7 @@ CREATE TABLE requests (
     actor           UUID    NOT NULL,
     id              UUID    NOT NULL,
     time            BIGINT  NOT NULL,
-    -- SHA-256 of the request.
+    -- A keyed digest of the request, which may hold texts of keys.
     fingerprint     BYTEA   NOT NULL,
     revision        BIGINT  NOT NULL,
     -- What came of it, as JSON.

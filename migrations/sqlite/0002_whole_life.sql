@@ -1,5 +1,8 @@
 -- What happens to keys after they were issued: ended by the many, imported, used, deleted.
 
+-- The earliest time to which the clock was ever set back against the word of the store. Up to it ids are in the order of issue.
+ALTER TABLE authority ADD COLUMN set_back_to INTEGER;
+
 ALTER TABLE keys ADD COLUMN created_at INTEGER GENERATED ALWAYS AS (facts ->> '$.created_at') VIRTUAL;
 ALTER TABLE keys ADD COLUMN created_revision INTEGER GENERATED ALWAYS AS (facts ->> '$.created_revision') VIRTUAL;
 
@@ -16,10 +19,11 @@ CREATE TABLE revocations (
 ) STRICT;
 CREATE INDEX revocations_by_partner ON revocations (realm, partner);
 
--- The keyed digest of each text that was ever imported, while its key is there: no text is imported twice.
+-- The keyed digest of each imported text, while its key is there, and of one whose key was revoked also when it is deleted, as
+-- long as its tombstone is kept: no text is imported twice, and none comes back to life.
 CREATE TABLE imports (
     mac             BLOB    NOT NULL PRIMARY KEY,
-    key_id          BLOB    NOT NULL REFERENCES keys ON DELETE CASCADE
+    key_id          BLOB    NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX imports_by_key ON imports (key_id);
 
@@ -28,7 +32,7 @@ CREATE TABLE requests (
     actor           BLOB    NOT NULL,
     id              BLOB    NOT NULL,
     time            INTEGER NOT NULL,
-    -- SHA-256 of the request.
+    -- A keyed digest of the request, which may hold texts of keys.
     fingerprint     BLOB    NOT NULL,
     revision        INTEGER NOT NULL,
     -- What came of it, as JSON.

@@ -165,6 +165,10 @@ impl Authority {
             }
             Err(refusal) => return Err(refusal),
         };
+        // A text whose key was revoked stays taken, so that it does not come back to life when a list is sent again.
+        if key.as_ref().is_some_and(|key| key.revocation.is_none()) {
+            change.delete_imports(id).await?;
+        }
         change.delete_key(id).await?;
         self.finish(
             &caller.holder,
@@ -201,8 +205,13 @@ pub(super) async fn visible(
         Err(Error::Corrupt(_)) if !reaches_unread(snapshot, role, id).await? => None,
         found => found?,
     };
-    key.filter(|key| role.reaches(key))
-        .ok_or(Refusal::NotFound("the key"))
+    let mut key = key
+        .filter(|key| role.reaches(key))
+        .ok_or(Refusal::NotFound("the key"))?;
+    snapshot
+        .tell_last_uses(std::slice::from_mut(&mut key))
+        .await?;
+    Ok(key)
 }
 
 /// Whether a key that cannot be read is one that the role reaches, as far as its realm tells.

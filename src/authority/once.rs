@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::issue::pepper_missing;
 use super::keys::visible;
 use super::{Authority, Caller, Done, PATIENCE, Refusal, Standing};
 use crate::domain::event::Revision;
@@ -60,7 +61,10 @@ impl Authority {
         let Some(found) = found.filter(|found| now.since(found.at) < KEPT) else {
             return Ok(None);
         };
-        if found.fingerprint != once.fingerprint {
+        if !self
+            .peppers
+            .is_of_request(&found.fingerprint, &once.fingerprint)
+        {
             let mut bad = Violations::default();
             bad.add(
                 "request_id",
@@ -116,6 +120,10 @@ impl Authority {
         let Some(Once { id, fingerprint }) = once else {
             return Ok(());
         };
+        let fingerprint = self
+            .peppers
+            .digest_request(change.pepper(), &fingerprint)
+            .ok_or_else(pepper_missing)?;
         let answered = AnsweredRequest {
             at: change.time(),
             fingerprint: fingerprint.to_vec(),

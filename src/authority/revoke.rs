@@ -3,7 +3,7 @@
 use super::issue::rfc3339;
 use super::keys::subject;
 use super::once::Once;
-use super::{Authority, Caller, Done, Holder, Read, Refusal, Standing, detail};
+use super::{Authority, Caller, Done, Holder, Read, Refusal, Role, Standing, detail};
 use crate::domain::event::{EventKind, Revision, Subject};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Revocation};
@@ -11,6 +11,9 @@ use crate::domain::revocation::BulkRevocation;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::store::{Change, KeyFilter, Snapshot};
+
+/// How often a partner may revoke in bulk by its own keys.
+const MOST_RULES_BY_DELEGATES: u64 = 1_000;
 
 /// How many keys a trial shows.
 const EXAMPLES: u32 = 10;
@@ -69,7 +72,7 @@ impl Authority {
         if let Some(((), revision)) = before {
             return Ok(self.done(true, revision));
         }
-        let filter = filter(&standing, &mut change, &many, now).await?;
+        let mut filter = filter(&standing, &mut change, &many, now).await?;
         let before = match many.issued_before {
             None => Some(change.revision()),
             Some(time) => issued_before(&mut change, &many.realm, time).await?,
@@ -78,6 +81,12 @@ impl Authority {
             return self.unchanged(change, false).await;
         };
         check_not_locked_out(&standing.key, &filter, before)?;
+        filter.issued_before = Some(before);
+        // A rule about nothing would be kept and read for ever.
+        if !change.has_any(&filter).await? {
+            return self.unchanged(change, false).await;
+        }
+        check_room(&standing, &mut change, &filter).await?;
         let revocation = BulkRevocation {
             realm: filter.realm,
             partner: filter.partner,
@@ -149,7 +158,18 @@ impl Authority {
 
     /// Ends the key that the holder proved. It takes nothing else: whoever can present a key may end it.
     pub async fn revoke_self(&self, holder: &Holder, reason: String) -> Result<Done<Key>, Refusal> {
-        let mut change = self.store.change(self.clock.now()).await?;
+        // Looked at first: what is ended already must not keep others from the one change that is open.
+        let mut snapshot = self.store.snapshot().await?;
+        let now = self.clock.now();
+        if let Some(key) = snapshot.find_key(holder.key).await?
+            && key.revocation.is_some()
+            && holder.still_holds(&key, now)
+        {
+            let revision = snapshot.revision().await?;
+            return Ok(self.done(key, revision));
+        }
+        drop(snapshot);
+        let mut change = self.store.change(now).await?;
         let now = change.time();
         let key = change.find_key(holder.key).await?;
         let key = key.filter(|key| holder.still_holds(key, now));
@@ -241,6 +261,30 @@ async fn issued_before(
 ) -> Result<Option<Revision>, Refusal> {
     let last = snapshot.last_issue_before(realm, time).await?;
     Ok(last.map(Revision::next))
+}
+
+/// Bounds what a partner can make others read by keys of its own: each rule is looked at for each of its keys.
+async fn check_room(
+    standing: &Standing,
+    snapshot: &mut Snapshot,
+    filter: &KeyFilter,
+) -> Result<(), Refusal> {
+    let (Role::Delegate(_), Some(partner)) = (&standing.role, &filter.partner) else {
+        return Ok(());
+    };
+    let rules = snapshot
+        .count_bulk_revocations(&filter.realm, partner)
+        .await?;
+    if rules < MOST_RULES_BY_DELEGATES {
+        return Ok(());
+    }
+    Err(Refusal::Precondition {
+        reason: "TOO_MANY_REVOCATIONS",
+        message: format!(
+            "the partner has had its keys revoked in bulk {rules} times, and by its own keys does so no more than \
+             {MOST_RULES_BY_DELEGATES} times: revoke them one by one, or ask those who run the API"
+        ),
+    })
 }
 
 /// Among the authority's own keys nobody ends itself by a rule: it is easily done, and the door is then shut from outside.

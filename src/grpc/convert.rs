@@ -118,21 +118,17 @@ pub(super) fn found_key(found: Key, now: Timestamp) -> pb::Key {
     let pb::Key {
         id,
         realm,
-        hint,
         state,
         create_time,
         revoke_time,
-        revoke_reason,
         ..
     } = key(found, now);
     pb::Key {
         id,
         realm,
-        hint,
         state,
         create_time,
         revoke_time,
-        revoke_reason,
         ..pb::Key::default()
     }
 }

@@ -15,6 +15,16 @@ use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
 use crate::store::{EventFilter, KeyFilter};
 
+/// What a request asks, its name included: the same for the same request. When to answer is not part of it.
+macro_rules! fingerprint {
+    ($method:literal, $asked:ident) => {{
+        let wait = std::mem::take(&mut $asked.wait);
+        let fingerprint = hash($method, &$asked);
+        $asked.wait = wait;
+        fingerprint
+    }};
+}
+
 /// The administration of keys and the audit trail.
 pub struct KeyAdminService {
     admin: Admin,
@@ -35,8 +45,8 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::IssueKeyRequest>,
     ) -> Result<Response<pb::IssueKeyResponse>, Status> {
         let mut caller = callers::caller(&self.admin.callers, &request)?;
-        let asked = request.into_inner();
-        let fingerprint = fingerprint("IssueKey", &asked);
+        let mut asked = request.into_inner();
+        let fingerprint = fingerprint!("IssueKey", asked);
         let new = key_fields::new_key(asked, &mut caller.holder, self.clock.now())?;
         let once = caller.holder.once(fingerprint);
         let done = self
@@ -190,8 +200,8 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::RotateKeyRequest>,
     ) -> Result<Response<pb::RotateKeyResponse>, Status> {
         let mut caller = callers::caller(&self.admin.callers, &request)?;
-        let asked = request.into_inner();
-        let fingerprint = fingerprint("RotateKey", &asked);
+        let mut asked = request.into_inner();
+        let fingerprint = fingerprint!("RotateKey", asked);
         let (id, overlap) = key_fields::rotation(asked, &mut caller.holder)?;
         let once = caller.holder.once(fingerprint);
         let done = self
@@ -223,8 +233,8 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::RevokeKeysRequest>,
     ) -> Result<Response<pb::RevokeKeysResponse>, Status> {
         let mut caller = callers::caller(&self.admin.callers, &request)?;
-        let asked = request.into_inner();
-        let fingerprint = fingerprint("RevokeKeys", &asked);
+        let mut asked = request.into_inner();
+        let fingerprint = fingerprint!("RevokeKeys", asked);
         let is_trial = asked.dry_run;
         let (many, reason) = key_fields::many_keys(asked, &mut caller.holder)?;
         if is_trial {
@@ -278,8 +288,8 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::ImportKeysRequest>,
     ) -> Result<Response<pb::ImportKeysResponse>, Status> {
         let mut caller = callers::caller(&self.admin.callers, &request)?;
-        let asked = request.into_inner();
-        let fingerprint = fingerprint("ImportKeys", &asked);
+        let mut asked = request.into_inner();
+        let fingerprint = fingerprint!("ImportKeys", asked);
         let is_trial = asked.dry_run;
         let (realm, entries) = key_fields::import(asked, &mut caller.holder, self.clock.now())?;
         let once = caller.holder.once(fingerprint);
@@ -479,8 +489,7 @@ fn parse_state(state: i32) -> Result<KeyState, &'static str> {
     }
 }
 
-/// What a request asks, its name included: the same for the same request.
-fn fingerprint(method: &str, request: &impl Message) -> [u8; 32] {
+fn hash(method: &str, request: &impl Message) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(method);
     hash.update(Zeroizing::new(request.encode_to_vec()));

@@ -78,6 +78,8 @@ pub struct Admin {
     /// The changes that are under way.
     changes: TaskTracker,
     turns: Turns,
+    /// For keys that end themselves: whoever has one must not take the turns of those who administer.
+    own_ends: Turns,
 }
 
 impl Admin {
@@ -94,6 +96,7 @@ impl Admin {
             pages,
             changes,
             turns: Turns::default(),
+            own_ends: Turns::default(),
         }
     }
 
@@ -123,7 +126,7 @@ impl Admin {
         T: Send + 'static,
         F: Future<Output = Result<T, Refusal>> + Send + 'static,
     {
-        let turn = self.turns.take_for(owner)?;
+        let turn = self.own_ends.take_for(owner)?;
         self.run_in(turn, work(Arc::clone(&self.authority))).await
     }
 

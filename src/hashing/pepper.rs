@@ -149,6 +149,23 @@ impl Peppers {
         })
     }
 
+    /// The digest of a request under this version of the pepper: it may hold texts of keys, whose hash alone could be tried.
+    pub fn digest_request(&self, version: u32, fingerprint: &[u8; 32]) -> Option<[u8; 32]> {
+        let mut mac = self.versions.get(&version)?.clone();
+        mac.update(b"request");
+        mac.update(fingerprint);
+        Some(mac.finalize().into_bytes().into())
+    }
+
+    /// Whether this is the digest of that request under some version that the file holds.
+    pub fn is_of_request(&self, digest: &[u8], fingerprint: &[u8; 32]) -> bool {
+        let mut versions = self.versions.keys();
+        versions.any(|version| {
+            let own = self.digest_request(*version, fingerprint);
+            own.is_some_and(|own| own[..].ct_eq(digest).into())
+        })
+    }
+
     /// The digests of an imported text under every version that the file holds: it does not tell under which it was kept.
     pub fn digests_of_import(&self, text: &TextHash) -> impl Iterator<Item = Digest> {
         let versions = self.versions.keys();

@@ -236,7 +236,7 @@ impl Index {
                 environment.as_ref().is_none_or(|meant| meant == name)
             };
             for home in realm.homes.iter().filter(is_meant) {
-                home.ended.add(None, None, *before);
+                home.end_before(*before);
             }
             return;
         };
@@ -267,17 +267,26 @@ impl Index {
                 Entry::Key(key)
             }
         };
-        let imports = self.imports.pin();
+        let stays = |mac: &[u8; 32]| entry.imports().any(|stays| stays == mac);
         // What leads to a key that can no longer be read goes on leading there: that it cannot be told is not that it is unknown.
-        if let (Some(before), Entry::Key(_)) = (before, &entry) {
-            for mac in before.imports() {
-                imports.remove(mac);
-            }
-        }
-        for mac in entry.imports() {
-            imports.insert(*mac, id);
-        }
+        let forgotten: Vec<_> = match (before, &entry) {
+            (Some(before), Entry::Key(_)) => before
+                .imports()
+                .filter(|mac| !stays(mac))
+                .copied()
+                .collect(),
+            _ => Vec::new(),
+        };
+        let found: Vec<_> = entry.imports().copied().collect();
         keys.insert(id, entry);
+        // A text that stays leads here at every moment: somebody may be presenting it.
+        let imports = self.imports.pin();
+        for mac in found {
+            imports.insert(mac, id);
+        }
+        for mac in forgotten {
+            imports.remove(&mac);
+        }
     }
 
     pub(crate) fn remove_key(&self, id: KeyId) {

@@ -5,14 +5,12 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::ended::Ended;
 use super::realm::{Home, MirroredPartner, MirroredRealm};
 use super::words::Words;
 use crate::domain::access::{Ladder, ScopeSet};
 use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, KeyId, ProjectId, RealmId};
 use crate::domain::key::{LevelKind, admits};
-use crate::domain::realm::Environment;
 use crate::domain::time::Expiry;
 use crate::store::{StoredKey, StoredSecret};
 
@@ -155,9 +153,11 @@ impl KeyFacts {
 
     /// Whether it was ended, by itself or among many.
     pub fn is_revoked(&self) -> bool {
-        let (project, environment) = (self.project.as_ref(), self.environment());
-        let is_ended = |ended: &Ended| ended.includes(self.created_revision, project, environment);
-        self.revoked || is_ended(&self.home.ended) || is_ended(&self.partner.ended)
+        let (created, project) = (self.created_revision, self.project.as_ref());
+        let of_partner = &self.partner.ended;
+        self.revoked
+            || self.home.has_ended(created)
+            || of_partner.includes(created, project, self.environment())
     }
 
     /// Its secrets, the oldest first.
@@ -213,16 +213,7 @@ impl KeyFacts {
             newest_secret: _,
             rare: _,
         } = self;
-        let Home {
-            realm,
-            prefix: _,
-            environment:
-                Environment {
-                    name: environment,
-                    tag: _,
-                },
-            ended: _,
-        } = &**home;
+        let (realm, environment) = (&home.realm, &home.environment.name);
         let revoked = self.is_revoked();
         // Ranks are an accident of history, names are not.
         let granted: Vec<String> = ladder

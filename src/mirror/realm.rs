@@ -1,10 +1,11 @@
 //! A realm as decisions need it, with what its keys have in common.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::ended::Ended;
 use crate::domain::access::Ladder;
+use crate::domain::event::Revision;
 use crate::domain::ids::{PartnerId, Prefix, ProjectId, RealmId};
 use crate::domain::realm::{Environment, Realm};
 use crate::domain::route::RouteTable;
@@ -51,7 +52,20 @@ pub(super) struct Home {
     pub(super) realm: RealmId,
     pub(super) prefix: Prefix,
     pub(super) environment: Environment,
-    pub(super) ended: Ended,
+    ended_before: AtomicU64,
+}
+
+impl Home {
+    /// Ends the keys that live here and were issued before this revision.
+    pub(super) fn end_before(&self, revision: Revision) {
+        self.ended_before
+            .fetch_max(revision.as_u64(), Ordering::AcqRel);
+    }
+
+    /// Whether a key that was issued at this revision was ended so.
+    pub(super) fn has_ended(&self, created: Revision) -> bool {
+        created.as_u64() < self.ended_before.load(Ordering::Acquire)
+    }
 }
 
 impl MirroredRealm {
@@ -90,7 +104,7 @@ pub(super) fn homes(realm: &Realm, before: Option<&MirroredRealm>) -> Vec<Arc<Ho
                 realm: realm.id.clone(),
                 prefix: realm.prefix.clone(),
                 environment: environment.clone(),
-                ended: Ended::default(),
+                ended_before: AtomicU64::default(),
             })
         })
     };

@@ -72,7 +72,11 @@ impl Store {
         let mut write = self.write().await?;
         execute!(
             write.session,
-            sqlx::query("UPDATE authority SET clock = $1").bind(now.as_micros())
+            sqlx::query(
+                "UPDATE authority SET clock = $1, set_back_to = CASE
+                     WHEN clock > $1 AND (set_back_to IS NULL OR set_back_to > $1) THEN $1 ELSE set_back_to END"
+            )
+            .bind(now.as_micros())
         )?;
         write.commit().await
     }

@@ -1,4 +1,4 @@
-//! The table of imported texts, by their digests: none is imported twice.
+//! The table of imported texts, by their digests: none is imported twice, and none whose key was revoked comes back.
 
 use std::collections::HashMap;
 
@@ -39,6 +39,15 @@ impl Snapshot {
 }
 
 impl Change {
+    /// Sets the texts of a key free, so that they can be imported again.
+    pub async fn delete_imports(&mut self, id: KeyId) -> Result<(), Error> {
+        execute!(
+            self.snapshot.session,
+            sqlx::query("DELETE FROM imports WHERE key_id = $1").bind(id.as_uuid())
+        )?;
+        Ok(())
+    }
+
     /// Notes that this text was imported as this key.
     pub async fn insert_import(&mut self, digest: &Digest, id: KeyId) -> Result<(), Error> {
         execute!(

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Change, Error, Page, Snapshot, StoredKey, execute, for_each_batch, on, page_and_one, revision,
-    stored, usage,
+    stored,
 };
 use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
@@ -192,35 +192,15 @@ impl From<(Uuid, String)> for KeyRow {
 }
 
 impl Snapshot {
-    /// The key of this id.
+    /// The key of this id, without when it was last used.
     pub async fn find_key(&mut self, id: KeyId) -> Result<Option<Key>, Error> {
-        type Row = (
-            Uuid,
-            String,
-            Option<i64>,
-            Option<String>,
-            Option<i64>,
-            Option<i64>,
-        );
-        // In one statement, because changes read keys too and wait for each other.
-        let rows: Vec<Row> = on!(self.session, |conn| sqlx::query_as(concat!(
-            "SELECT k.id, k.facts, r.time, r.reason, u.secret, u.last_used_at",
-            from_keys!(),
-            " LEFT JOIN uses AS u ON u.key_id = k.id WHERE k.id = $1"
+        let cells: Option<KeyCells> = on!(self.session, |conn| sqlx::query_as(concat!(
+            key_cells!(),
+            " WHERE k.id = $1"
         ))
         .bind(id.as_uuid())
-        .fetch_all(&mut *conn))?;
-        let uses: Vec<_> = rows
-            .iter()
-            .filter_map(|(.., secret, last_used_at)| secret.zip(*last_used_at))
-            .map(|times| <[i64; 2]>::from(times).map(Timestamp::from_micros))
-            .collect();
-        let Some((id, facts, time, reason, ..)) = rows.into_iter().next() else {
-            return Ok(None);
-        };
-        let mut key = read_key((id, facts, time, reason))?;
-        usage::tell_last_uses(&mut key, &uses);
-        Ok(Some(key))
+        .fetch_optional(&mut *conn))?;
+        cells.map(read_key).transpose()
     }
 
     /// The row of this key, whatever it holds.
@@ -256,7 +236,7 @@ impl Snapshot {
                     .ok()
             },
         );
-        self.tell_all_last_uses(&mut page.items).await?;
+        self.tell_last_uses(&mut page.items).await?;
         Ok(page)
     }
 
@@ -270,21 +250,47 @@ impl Snapshot {
         Ok(count as u64)
     }
 
+    /// Whether the filter lets any key through.
+    pub async fn has_any(&mut self, filter: &KeyFilter) -> Result<bool, Error> {
+        let one: Option<i32> = on!(self.session, |conn| async {
+            let mut query = QueryBuilder::new(concat!("SELECT 1", from_keys!()));
+            filter.push_to(&mut query);
+            query.push(" LIMIT 1");
+            query.build_query_scalar().fetch_optional(&mut *conn).await
+        })?;
+        Ok(one.is_some())
+    }
+
     /// The revision at which the last of a realm's keys was issued before this time.
     pub async fn last_issue_before(
         &mut self,
         realm: &RealmId,
         time: Timestamp,
     ) -> Result<Option<Revision>, Error> {
-        // Ids begin with the time of issue, so that this looks at one entry of the index however many keys there are.
-        let found: Option<i64> = on!(self.session, |conn| {
-            sqlx::query_scalar(
-            "SELECT created_revision FROM keys WHERE realm = $1 AND id < $2 ORDER BY id DESC LIMIT 1"
+        let id = KeyId::first_of(time).as_uuid();
+        let set_back_to: Option<i64> = on!(self.session, |conn| sqlx::query_scalar(
+            "SELECT set_back_to FROM authority"
         )
-        .bind(realm.as_str())
-        .bind(KeyId::first_of(time).as_uuid())
-        .fetch_optional(&mut *conn)
-        })?;
+        .fetch_one(&mut *conn))?;
+        let found: Option<i64> = if set_back_to.is_some_and(|then| then < time.as_micros()) {
+            // From that time on ids are not in the order of issue.
+            on!(self.session, |conn| sqlx::query_scalar(
+                "SELECT max(created_revision) FROM keys WHERE realm = $1 AND id < $2"
+            )
+            .bind(realm.as_str())
+            .bind(id)
+            .fetch_one(&mut *conn))?
+        } else {
+            // Ids begin with the time of issue, so that this looks at one entry of the index however many keys there are.
+            on!(self.session, |conn| {
+                sqlx::query_scalar(
+                    "SELECT created_revision FROM keys WHERE realm = $1 AND id < $2 ORDER BY id DESC LIMIT 1"
+                )
+                .bind(realm.as_str())
+                .bind(id)
+                .fetch_optional(&mut *conn)
+            })?
+        };
         Ok(found.map(revision))
     }
 

@@ -9,7 +9,7 @@ use crate::domain::time::Timestamp;
 pub struct AnsweredRequest {
     /// When.
     pub at: Timestamp,
-    /// The SHA-256 of what was asked.
+    /// A keyed digest of what was asked.
     pub fingerprint: Vec<u8>,
     /// The revision that was answered.
     pub revision: Revision,

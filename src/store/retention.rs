@@ -65,14 +65,23 @@ impl Store {
         Ok(More(gone >= ROWS_AT_ONCE as u64))
     }
 
-    /// Forgets some keys that were deleted before this time, and when they were last used.
+    /// Forgets some keys that were deleted before this time, when they were last used, and that their texts were revoked.
     pub async fn forget_tombstones(&self, before: Timestamp) -> Result<More, Error> {
         let mut write = self.write().await?;
-        // The two go together, so that no use is ever kept of which nobody knows whose it was.
+        // They go together, so that no use is ever kept of which nobody knows whose it was.
         delete!(
             write.session,
             sqlx::query(
                 "DELETE FROM uses WHERE key_id IN (
+                     SELECT key_id FROM tombstones WHERE deleted_at < $1 ORDER BY deleted_at, key_id LIMIT $2)",
+            )
+            .bind(before.as_micros())
+            .bind(ROWS_AT_ONCE)
+        )?;
+        delete!(
+            write.session,
+            sqlx::query(
+                "DELETE FROM imports WHERE key_id IN (
                      SELECT key_id FROM tombstones WHERE deleted_at < $1 ORDER BY deleted_at, key_id LIMIT $2)",
             )
             .bind(before.as_micros())

@@ -9,6 +9,21 @@ use crate::domain::time::Timestamp;
 type Row = (String, String, String, String, i64, i64, String);
 
 impl Snapshot {
+    /// How many bulk revocations name this partner.
+    pub async fn count_bulk_revocations(
+        &mut self,
+        realm: &RealmId,
+        partner: &PartnerId,
+    ) -> Result<u64, Error> {
+        let count: i64 = on!(self.session, |conn| sqlx::query_scalar(
+            "SELECT count(*) FROM revocations WHERE realm = $1 AND partner = $2"
+        )
+        .bind(realm.as_str())
+        .bind(partner.as_str())
+        .fetch_one(&mut *conn))?;
+        Ok(count as u64)
+    }
+
     /// The bulk revocations that were made after this revision, in their order.
     pub async fn bulk_revocations(
         &mut self,

@@ -136,30 +136,47 @@ impl Snapshot {
         Ok(last.map(Timestamp::from_micros))
     }
 
-    /// Fills in when keys and their secrets were last used.
-    pub(super) async fn tell_all_last_uses(&mut self, keys: &mut [Key]) -> Result<(), Error> {
+    /// Fills in when keys and their secrets were last used. Also a use of a secret that is gone is one of its key; there may be
+    /// many of those, so that only the latest is read.
+    pub async fn tell_last_uses(&mut self, keys: &mut [Key]) -> Result<(), Error> {
         if keys.is_empty() {
             return Ok(());
         }
-        let rows: Vec<(Uuid, i64, i64)> = on!(self.session, |conn| async {
+        let rows: Vec<(Uuid, Option<i64>, i64)> = on!(self.session, |conn| async {
             let mut query = QueryBuilder::new(
-                "SELECT key_id, secret, last_used_at FROM uses WHERE key_id IN (",
+                "SELECT key_id, CAST(NULL AS BIGINT), max(last_used_at) FROM uses WHERE key_id IN (",
             );
             let mut ids = query.separated(", ");
             for key in &*keys {
                 ids.push_bind(key.id.as_uuid());
             }
+            query.push(
+                ") GROUP BY key_id UNION ALL SELECT key_id, secret, last_used_at FROM uses WHERE (key_id, secret) IN (VALUES ",
+            );
+            let mut pairs = query.separated(", ");
+            for key in &*keys {
+                for secret in &key.secrets {
+                    pairs.push("(");
+                    pairs.push_bind_unseparated(key.id.as_uuid());
+                    pairs.push_unseparated(", ");
+                    pairs.push_bind_unseparated(secret.created_at.as_micros());
+                    pairs.push_unseparated(")");
+                }
+            }
             query.push(")");
             query.build_query_as().fetch_all(&mut *conn).await
         })?;
-        let mut uses: HashMap<KeyId, Vec<[Timestamp; 2]>> = HashMap::new();
-        for (key, secret, last_used_at) in rows {
-            let times = [secret, last_used_at].map(Timestamp::from_micros);
-            uses.entry(KeyId::from(key)).or_default().push(times);
-        }
+        let uses: HashMap<_, _> = rows
+            .into_iter()
+            .map(|(key, secret, at)| {
+                let secret = secret.map(Timestamp::from_micros);
+                ((KeyId::from(key), secret), Timestamp::from_micros(at))
+            })
+            .collect();
         for key in keys {
-            if let Some(uses) = uses.get(&key.id) {
-                tell_last_uses(key, uses);
+            key.last_used_at = uses.get(&(key.id, None)).copied();
+            for secret in &mut key.secrets {
+                secret.last_used_at = uses.get(&(key.id, Some(secret.created_at))).copied();
             }
         }
         Ok(())
@@ -185,18 +202,6 @@ impl Snapshot {
                 environment: EnvironmentName::parse(&environment).ok()?,
             })
         }))
-    }
-}
-
-/// Fills in when a key and its secrets were last used, from when each secret was made and last used.
-pub(super) fn tell_last_uses(key: &mut Key, uses: &[[Timestamp; 2]]) {
-    // Also with secrets that are gone.
-    key.last_used_at = uses.iter().map(|[_, last_used_at]| *last_used_at).max();
-    for secret in &mut key.secrets {
-        let own = uses
-            .iter()
-            .find(|[made_at, _]| *made_at == secret.created_at);
-        secret.last_used_at = own.map(|[_, last_used_at]| *last_used_at);
     }
 }
 
