@@ -77,29 +77,12 @@ impl Authority {
             None => Some(change.revision()),
             Some(time) => issued_before(&mut change, &many.realm, time).await?,
         };
-        let Some(before) = before else {
-            return self.unchanged(change, false).await;
-        };
+        // Before the first revision there is nothing.
+        let before = before.unwrap_or_default();
         check_not_locked_out(&standing.key, &filter, before)?;
         filter.issued_before = Some(before);
-        // A rule about nothing would be kept and read for ever.
-        if !change.has_any(&filter).await? {
-            return self.unchanged(change, false).await;
-        }
-        check_room(&standing, &mut change, &filter).await?;
-        let revocation = BulkRevocation {
-            realm: filter.realm,
-            partner: filter.partner,
-            project: filter.project,
-            environment: filter.environment,
-            before,
-            at: now,
-            reason,
-        };
-        change.insert_bulk_revocation(&revocation).await?;
-        self.remember(caller, once, &mut change, &()).await?;
-        let environment = revocation.environment.as_ref();
-        let words = detail([
+        let environment = filter.environment.as_ref();
+        let mut words = detail([
             (
                 "environment",
                 environment.map(ToString::to_string).unwrap_or_default(),
@@ -108,8 +91,27 @@ impl Authority {
                 "issued_before",
                 many.issued_before.map(rfc3339).unwrap_or_default(),
             ),
-            ("reason", revocation.reason),
+            ("reason", reason.clone()),
         ]);
+        // A rule about nothing would be kept and read for ever; that it was asked for is on record all the same.
+        let is_about_something = change.has_any(&filter).await?;
+        if !is_about_something {
+            words.insert("ended".to_owned(), "none".to_owned());
+        }
+        let revocation = BulkRevocation {
+            realm: filter.realm.clone(),
+            partner: filter.partner.clone(),
+            project: filter.project.clone(),
+            environment: filter.environment.clone(),
+            before,
+            at: now,
+            reason,
+        };
+        if is_about_something {
+            check_room(&standing, &mut change, &filter).await?;
+            change.insert_bulk_revocation(&revocation).await?;
+        }
+        self.remember(caller, once, &mut change, &()).await?;
         let subject = Subject {
             realm: revocation.realm,
             partner: revocation.partner,

@@ -88,6 +88,35 @@ on_both_engines! {
         world.service.stop().await;
     }
 
+    /// Each rule is kept and looked at for ever. Seen red with the rule written in any case.
+    async fn an_end_of_nothing_is_on_record_and_leaves_no_rule(engine: Engine) {
+        let mut world = World::on(engine).await;
+        let root = &mut world.root;
+        let rules = async |store: &claviger::store::Store| {
+            let mut snapshot = store.snapshot().await.unwrap();
+            let all = snapshot.bulk_revocations(claviger::domain::event::Revision::default()).await;
+            all.unwrap().len()
+        };
+        let key = issue(root, issue_request()).await;
+        let of_umbrella = |keys: &mut pb::RevokeKeysRequest| "umbrella".clone_into(&mut keys.partner);
+        let nothing = revoke_keys(root, of_umbrella).await.unwrap();
+        assert_eq!(rules(&world.service.store).await, 0);
+        for _ in 0..3 {
+            revoke_keys(root, |_| ()).await.unwrap();
+        }
+        assert_eq!(rules(&world.service.store).await, 1, "what was ended is not ended again");
+        assert_eq!(root.verdict(&key.text).await, Verdict::Revoked);
+        let request = pb::ListEventsRequest {
+            kind: "keys.revoked".to_owned(),
+            ..Default::default()
+        };
+        let events = root.keys.list_events(request).await.unwrap().into_inner().events;
+        assert_eq!(events.len(), 4);
+        let first = events.last().unwrap();
+        assert_eq!((first.revision, first.detail["ended"].as_str()), (nothing.revision, "none"));
+        world.service.stop().await;
+    }
+
     async fn an_end_of_many_is_told_like_one_of_each(engine: Engine) {
         let mut world = World::on(engine).await;
         let root = &mut world.root;
@@ -380,15 +409,13 @@ on_both_engines! {
             let expected = pb::Key {
                 id: key.id.clone(),
                 realm: "demo".to_owned(),
-                hint: ended.hint.clone(),
                 state: KeyState::Revoked.into(),
                 create_time: key.key.create_time,
                 revoke_time: ended.revoke_time,
-                revoke_reason: "found on the street".to_owned(),
                 ..Default::default()
             };
             assert_eq!(ended, expected, "whoever holds a key need not be its owner");
-            assert!(ended.revoke_time.is_some() && !ended.hint.is_empty());
+            assert!(ended.revoke_time.is_some());
             // To repeat it changes nothing.
             assert_eq!(revoke_self(&mut holder, "again").await.unwrap(), expected);
             assert_eq!(state(root, key).await, KeyState::Revoked);

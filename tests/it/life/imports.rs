@@ -242,14 +242,12 @@ on_both_engines! {
     }
 
     /// Seen red with the text forgotten at the revocation or the rotation, and with it kept at the deletion.
-    async fn a_text_is_free_again_when_its_key_is_deleted_and_not_before(engine: Engine) {
+    async fn a_text_is_free_again_when_its_key_is_deleted_unless_it_was_revoked(engine: Engine) {
         let mut world = World::on(engine).await;
         let root = &mut world.root;
         let first = imported(root, entry(PEAKA)).await;
         rotate(root, &first, 0).await.unwrap();
         assert_eq!(root.verdict(PEAKA).await, Verdict::Unknown);
-        assert_eq!(not_imported(root, entry(PEAKA)).await.reason, "ALREADY_IMPORTED");
-        root.revoke(&first).await.unwrap();
         assert_eq!(not_imported(root, entry(PEAKA)).await.reason, "ALREADY_IMPORTED");
         root.delete(&first).await.unwrap();
         assert_eq!(root.verdict(PEAKA).await, Verdict::Unknown);
@@ -261,6 +259,52 @@ on_both_engines! {
         assert_eq!(answer.key.unwrap().id, second);
         let mut world = world.restarted().await;
         assert_eq!(world.root.verdict(PEAKA).await, Verdict::Allowed);
+
+        // Whoever sends the list again does not bring back what was revoked.
+        let root = &mut world.root;
+        root.revoke(&second).await.unwrap();
+        assert_eq!(not_imported(root, entry(PEAKA)).await.reason, "ALREADY_IMPORTED");
+        root.delete(&second).await.unwrap();
+        assert_eq!(not_imported(root, entry(PEAKA)).await.reason, "ALREADY_IMPORTED");
+        assert_eq!(root.verdict(PEAKA).await, Verdict::Unknown);
+        world.service.stop().await;
+    }
+
+    /// An imported key is found by its digest at every moment, also while it is changed. Seen red with the digest taken out and
+    /// put back at each change.
+    async fn an_imported_key_is_good_while_it_is_changed(engine: Engine) {
+        let mut world = World::on(engine).await;
+        let root = &mut world.root;
+        let id = imported(root, entry(PEAKA)).await;
+        let mirror = std::sync::Arc::clone(&world.service.mirror);
+        let peppers = claviger::hashing::Peppers::load(&world.service.place.pepper()).unwrap().unwrap();
+        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stops = std::sync::Arc::clone(&stop);
+        let presenting = std::thread::spawn(move || {
+            let (mut asked, mut denied) = (0_u64, 0_u64);
+            while !stops.load(std::sync::atomic::Ordering::Relaxed) {
+                let index = mirror.index();
+                let view = index.view();
+                let proof = claviger::verify::prove(PEAKA, &view, &peppers).unwrap();
+                denied += u64::from(!matches!(proof, claviger::verify::Proof::Of(..)));
+                asked += 1;
+            }
+            (asked, denied)
+        });
+        for change in 0..200 {
+            let request = pb::UpdateKeyRequest {
+                key_id: id.clone(),
+                update_mask: Some(prost_types::FieldMask { paths: words(&["name"]) }),
+                name: format!("name {change}"),
+                ..Default::default()
+            };
+            root.keys.update_key(request).await.unwrap();
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let (asked, denied) = presenting.join().unwrap();
+        println!("{asked} questions, {denied} denied");
+        assert!(asked > 1_000);
+        assert_eq!(denied, 0, "of {asked}");
         world.service.stop().await;
     }
 

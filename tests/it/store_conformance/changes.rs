@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use claviger::domain::event::{EventKind, Revision};
+use claviger::domain::event::{EventKind, Revision, Subject};
+use claviger::domain::ids::KeyId;
+use claviger::domain::key::Key;
 
 use super::{
     World, about, all_keys, at, genesis, key, partner, partner_id, realm, realm_id, record,
@@ -17,6 +19,43 @@ on_both_engines! {
         let head = world.snapshot().await.head().await.unwrap().unwrap();
         assert_eq!((head.revision, head.clock), (Revision::from(1), at(2)));
         assert_eq!((head.seal, head.peppers), (vec![8; 32], vec![(1, vec![7; 32])]));
+    }
+
+    /// Seen red with the newest id taken in any case.
+    async fn the_last_issue_before_a_time_is_told_also_after_the_clock_was_set_back(engine: Engine) {
+        let world = World::new(engine).await;
+        let issued = async |time: i64, revision: u64| {
+            let mut change = world.change().await;
+            let key = Key {
+                id: KeyId::new(at(time), &[0; 10]),
+                created_at: at(time),
+                created_revision: Revision::from(revision),
+                ..key(1)
+            };
+            change.insert_key(&key).await.unwrap();
+            let subject = Subject { key: Some(key.id), ..about("demo") };
+            record(change, EventKind::KeyIssued, subject).await;
+        };
+        let last_before = async |time: i64| {
+            let mut snapshot = world.snapshot().await;
+            let last = snapshot.last_issue_before(&realm_id("demo"), at(time)).await.unwrap();
+            last.map(Revision::as_u64)
+        };
+        world.put(async |change| change.put_realm(&realm("demo")).await.unwrap()).await;
+        issued(1_000, 10).await;
+        issued(9_000, 20).await;
+        assert_eq!(last_before(1_000).await, None);
+        assert_eq!(last_before(1_001).await, Some(10));
+        assert_eq!(last_before(9_000).await, Some(10));
+        assert_eq!(last_before(10_000).await, Some(20));
+
+        // What was issued next has an earlier time.
+        world.store().mark_time(at(9_500)).await.unwrap();
+        world.store().reset_time(at(2_000)).await.unwrap();
+        issued(3_000, 30).await;
+        assert_eq!(last_before(2_000).await, Some(10));
+        assert_eq!(last_before(4_000).await, Some(30));
+        assert_eq!(last_before(10_000).await, Some(30), "not that of the newest id");
     }
 
     async fn a_founding_that_is_given_up_leaves_a_store_that_can_be_founded(engine: Engine) {

@@ -44,8 +44,11 @@ impl World {
     }
 
     async fn find(&self, number: u8) -> Key {
-        let found = self.snapshot().await.find_key(key(number).id).await;
-        found.unwrap().unwrap()
+        let mut snapshot = self.snapshot().await;
+        let mut found = snapshot.find_key(key(number).id).await.unwrap().unwrap();
+        let found_alone = std::slice::from_mut(&mut found);
+        snapshot.tell_last_uses(found_alone).await.unwrap();
+        found
     }
 }
 
