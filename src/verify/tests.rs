@@ -665,6 +665,52 @@ fn a_secret_whose_pepper_is_missing_does_not_stand_in_the_way_of_another() {
     );
 }
 
+/// A text of another system leads to its key until it is taken from it, whatever the key goes through meanwhile.
+///
+/// Seen red with what leads to a key that cannot be read forgotten, with what led to it before not removed where it is put anew,
+/// and with any secret of the key taken for that of the text in `prove_imported`.
+#[test]
+fn an_imported_text_is_no_longer_one_when_its_key_has_another() {
+    const TEXTS: [&str; 2] = [
+        "TtgGcQFq.s3fzXw8Rk2VbN5yLm9Qp4TdHj7CgE1aU",
+        "TtgGcQFq.hLx2wB8mQzR5tVn9Kc4YpJ6sDfG3eA7u",
+    ];
+    let world = World::new();
+    let [imported, other] = TEXTS.map(|text| {
+        let mut key = partner_key();
+        let digest = world.peppers.digest_import(1, &TextHash::of(text));
+        key.secrets[0].digest = digest.unwrap();
+        key.secrets[0].imported = true;
+        key
+    });
+    let verdict = |text| world.verdict(&ask(text));
+    let leads_somewhere = || world.index.view().has_imports();
+
+    world.put(&imported);
+    assert_eq!(verdict(TEXTS[0]), Verdict::Allowed);
+    let own = world.add(partner_key(), 1);
+    assert_eq!(verdict(TEXTS[0]), Verdict::Unknown);
+    assert_eq!(verdict(&own), Verdict::Allowed);
+    assert!(!leads_somewhere(), "of no text anything is kept");
+
+    world.put(&imported);
+    world.index.remove_key(imported.id);
+    assert_eq!(verdict(TEXTS[0]), Verdict::Unknown);
+    assert!(!leads_somewhere());
+
+    // While the key cannot be read, it goes unseen that the text is taken from it.
+    for next in [&partner_key(), &other] {
+        world.put(&imported);
+        let corrupt = crate::store::Error::Corrupt("a test".to_owned());
+        world.index.put_key(imported.id, Err(corrupt));
+        let undecided = world.ask(&ask(TEXTS[0]), |_, _| ());
+        assert_eq!(undecided, Err(Undecided::Corrupt));
+        world.put(next);
+        assert_eq!(verdict(TEXTS[0]), Verdict::Unknown);
+    }
+    assert_eq!(verdict(TEXTS[1]), Verdict::Allowed);
+}
+
 /// Seen red with `was_revoked` always false in `Index::put_key`: the key is then good again, or cannot be decided.
 #[test]
 fn a_revoked_key_stays_so_whatever_is_said_of_it_later() {

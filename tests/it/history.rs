@@ -272,6 +272,41 @@ on_both_engines! {
         service.stop().await;
     }
 
+    /// Seen red with `revoked` in place of `is_revoked()` in `Index::keep_revoked`: the keys are then good again.
+    async fn an_end_of_many_once_seen_is_never_unseen_though_the_store_runs_backwards(engine: Engine) {
+        for partner in ["", "acme"] {
+            let service = Service::start(engine).await;
+            let mut api = service.api();
+            api.make_demo().await;
+            let keys = [api.issue().await.plain_key, api.issue().await.plain_key];
+            let request = pb::RevokeKeysRequest {
+                realm: "demo".to_owned(),
+                partner: partner.to_owned(),
+                ..Default::default()
+            };
+            api.keys.revoke_keys(request).await.unwrap();
+
+            // As if the database had been restored from before, under the running server.
+            let statements = [
+                "DELETE FROM revocations",
+                "DELETE FROM events WHERE revision = (SELECT max(revision) FROM events)",
+                "UPDATE authority SET revision = revision - 1",
+            ];
+            service.place.meddle(&statements).await;
+            assert_eq!(revoked(&service).await, 0, "the store knows of no end any more");
+            let readiness = service.readiness.clone();
+            eventually("the server notices", async || {
+                matches!(&*readiness.borrow(), Readiness::Distrusted(why) if why.contains("rewritten"))
+                    .then_some(())
+            })
+            .await;
+            for key in &keys {
+                assert_eq!(api.verdict(key).await, Verdict::Revoked);
+            }
+            service.stop().await;
+        }
+    }
+
     async fn verification_goes_on_from_memory_while_the_store_cannot_be_read(engine: Engine) {
         let service = Service::start(engine).await;
         let mut api = service.api();

@@ -10,7 +10,7 @@ use super::{
     refused_field, revoke_keys, revoke_self, rotate, told,
 };
 use crate::delegation::{realm, words, world};
-use crate::fixtures::{Api, Engine, issue_request, on_both_engines};
+use crate::fixtures::{Api, Engine, demo_realm, issue_request, on_both_engines};
 
 fn of(partner: &str, project: &str, environment: &str) -> pb::IssueKeyRequest {
     let level = match project {
@@ -46,7 +46,8 @@ fn created(key: &Held) -> prost_types::Timestamp {
 }
 
 on_both_engines! {
-    /// Seen red with `<=` in place of `<`, and with the time of the call in place of its revision where no time is given.
+    /// Seen red with `<=` in place of `<`, with the time of the call in place of its revision where no time is given, and with
+    /// the last bound of a realm kept in place of the latest.
     async fn keys_issued_before_a_time_are_ended_to_the_microsecond(engine: Engine) {
         let mut world = World::on(engine).await;
         let root = &mut world.root;
@@ -70,9 +71,11 @@ on_both_engines! {
         assert_eq!(root.verdict(&keys[1].text).await, Verdict::Revoked);
         assert_eq!(root.verdict(&keys[2].text).await, Verdict::Allowed);
 
-        // An earlier time than that of a call before gives nothing back.
-        revoke_keys(root, issued_before(created(&keys[0]))).await.unwrap();
-        assert_eq!(root.verdict(&keys[1].text).await, Verdict::Revoked);
+        // An earlier time than that of a call before gives nothing back; nor does one before all keys, which is no change.
+        for earlier in [&keys[1], &keys[0]] {
+            revoke_keys(root, issued_before(created(earlier))).await.unwrap();
+            assert_eq!(root.verdict(&keys[1].text).await, Verdict::Revoked);
+        }
 
         let future = told(after(HOUR));
         refused_field(revoke_keys(root, issued_before(future)).await, "issued_before");
@@ -114,6 +117,84 @@ on_both_engines! {
         assert_eq!(events.len(), 4);
         let first = events.last().unwrap();
         assert_eq!((first.revision, first.detail["ended"].as_str()), (nothing.revision, "none"));
+        world.service.stop().await;
+    }
+
+    /// Seen red with the last bound kept in place of the latest: of all keys of a home or a partner, and of some of a partner's.
+    async fn an_end_of_fewer_gives_nothing_back_at_any_level(engine: Engine) {
+        let mut world = World::on(engine).await;
+        let mut ended = Vec::new();
+        for (n, [partner, project, environment]) in [
+            ["", "", ""],
+            ["", "", "production"],
+            ["acme", "", ""],
+            ["acme", "", "production"],
+            ["acme", "one", ""],
+            ["acme", "one", "production"],
+            ["", "one", ""],
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let root = &mut world.root;
+            let mut keys = Vec::new();
+            for i in 0..3 {
+                world.clock.set(after((3 * n as i64 + i) * SECOND));
+                keys.push(issue(root, of("acme", "one", "production")).await);
+            }
+            // First all but the last, and then all but the last two.
+            for spared in [&keys[2], &keys[1]] {
+                revoke_keys(root, |keys| {
+                    partner.clone_into(&mut keys.partner);
+                    project.clone_into(&mut keys.project);
+                    environment.clone_into(&mut keys.environment);
+                    keys.issued_before = Some(created(spared));
+                })
+                .await
+                .unwrap();
+            }
+            let mut are_ended = Vec::new();
+            for key in &keys {
+                are_ended.push(root.verdict(&key.text).await == Verdict::Revoked);
+            }
+            assert_eq!(are_ended, [true, true, false], "of {partner:?}, {project:?}, {environment:?}");
+            ended.extend(keys.into_iter().take(2));
+        }
+        let mut world = world.restarted().await;
+        for key in &ended {
+            assert_eq!(world.root.verdict(&key.text).await, Verdict::Revoked, "after a restart");
+        }
+        world.service.stop().await;
+    }
+
+    /// Seen red with the homes of a realm made anew whenever it is put, and with those made anew that it has when it is changed.
+    async fn keys_are_ended_at_once_though_their_realm_was_changed_since(engine: Engine) {
+        let mut world = World::on(engine).await;
+        let root = &mut world.root;
+        let production = issue(root, issue_request()).await;
+        let staging = issue(root, of("acme", "", "staging")).await;
+        let mut changed = demo_realm();
+        changed.environments.insert(0, pb::Environment {
+            name: "sandbox".to_owned(),
+            tag: "sand".to_owned(),
+        });
+        root.put_realm(changed).await;
+        let of_staging = |keys: &mut pb::RevokeKeysRequest| "staging".clone_into(&mut keys.environment);
+        revoke_keys(root, of_staging).await.unwrap();
+        assert_eq!(root.verdict(&staging.text).await, Verdict::Revoked);
+        assert_eq!(root.verdict(&production.text).await, Verdict::Allowed);
+
+        // What was ended stays so when the realm is changed afterwards, and what is issued then is good.
+        root.put_realm(demo_realm()).await;
+        revoke_keys(root, |_| ()).await.unwrap();
+        let mut other = demo_realm();
+        "changed again".clone_into(&mut other.scopes[0].description);
+        root.put_realm(other).await;
+        let later = issue(root, issue_request()).await;
+        for key in [&staging, &production] {
+            assert_eq!(root.verdict(&key.text).await, Verdict::Revoked);
+        }
+        assert_eq!(root.verdict(&later.text).await, Verdict::Allowed);
         world.service.stop().await;
     }
 
@@ -291,7 +372,7 @@ on_both_engines! {
         service.stop().await;
     }
 
-    /// Seen red without the look at the caller's own key.
+    /// Seen red without the look at the caller's own key, where it is done and where it is tried.
     async fn an_operator_does_not_lock_itself_out(engine: Engine) {
         let mut world = World::on(engine).await;
         let root = &mut world.root;
@@ -299,9 +380,16 @@ on_both_engines! {
         let gateway = of_the_authority(root, "verify", "demo").await;
         let mut other_api = world.service.api_as(&other.text);
         let authority = |keys: &mut pb::RevokeKeysRequest| "claviger".clone_into(&mut keys.realm);
-        let refusal = refused(revoke_keys(&mut other_api, authority).await);
-        let told = (refusal.code, refusal.reason.as_str());
-        assert_eq!(told, (Code::FailedPrecondition, "LOCKS_OUT_CALLER"));
+        for dry_run in [true, false] {
+            let answer = revoke_keys(&mut other_api, |keys| {
+                authority(keys);
+                keys.dry_run = dry_run;
+            })
+            .await;
+            let refusal = refused(answer);
+            let told = (refusal.code, refusal.reason.as_str());
+            assert_eq!(told, (Code::FailedPrecondition, "LOCKS_OUT_CALLER"));
+        }
         for key in [&other, &gateway] {
             assert_eq!(state(root, key).await, KeyState::Active, "nothing was ended");
         }

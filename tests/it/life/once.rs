@@ -8,8 +8,8 @@ use pb::import_result::Result as Imported;
 use tonic::{Code, Status};
 
 use super::{
-    HOUR, SECOND, World, after, entry, events_of, get, issue, listed, refused_field, request_id,
-    revoke_keys, rotation, seconds,
+    HOUR, SECOND, World, after, became, entry, events_of, get, issue, listed, refused_field,
+    request_id, revoke_keys, rotation, seconds,
 };
 use crate::fixtures::{Api, DEADLINE, Engine, Service, issue_request, on_both_engines};
 
@@ -138,6 +138,30 @@ on_both_engines! {
         }
         assert_eq!(root.verdict(TEXT).await, Verdict::Allowed);
         assert_eq!(listed(&mut root, "demo", &[]).await, [imported(made[0])]);
+        service.stop().await;
+    }
+
+    /// Each is a request of its own. Seen red with the texts of before looked for outside of the transaction alone.
+    async fn a_text_that_is_imported_a_hundred_times_at_once_becomes_one_key(engine: Engine) {
+        let service = Service::start(engine).await;
+        let mut root = service.api();
+        root.make_demo().await;
+        let answers = at_once(&service, import_by, TEXT).await;
+        let mut ids = Vec::new();
+        let mut told = Vec::new();
+        for result in answers.into_iter().flat_map(|answer| answer.results) {
+            match became(result) {
+                Ok(id) => ids.push(id),
+                Err(refusal) => told.push((refusal.reason, refusal.metadata["key_id"].clone())),
+            }
+        }
+        assert_eq!((ids.len(), told.len()), (1, AT_ONCE - 1));
+        let id = ids.remove(0);
+        for told in told {
+            assert_eq!(told, ("ALREADY_IMPORTED".to_owned(), id.clone()));
+        }
+        assert_eq!(root.ask(TEXT).await.key.unwrap().id, id);
+        assert_eq!(listed(&mut root, "demo", &[]).await, [id]);
         service.stop().await;
     }
 
@@ -275,6 +299,15 @@ async fn issue_once_by(mut api: Api, id: String) -> Result<pb::IssueKeyResponse,
 
 async fn rotate_once_by(mut api: Api, key_id: String) -> Result<pb::RotateKeyResponse, Status> {
     let answer = api.keys.rotate_key(rotate_once(&key_id)).await;
+    answer.map(tonic::Response::into_inner)
+}
+
+async fn import_by(mut api: Api, text: String) -> Result<pb::ImportKeysResponse, Status> {
+    let request = pb::ImportKeysRequest {
+        request_id: String::new(),
+        ..import_once(&text)
+    };
+    let answer = api.keys.import_keys(request).await;
     answer.map(tonic::Response::into_inner)
 }
 
