@@ -257,7 +257,7 @@ impl Index {
         };
         let keys = self.keys.pin();
         let before = keys.get(&id);
-        let was_revoked = matches!(before, Some(Entry::Key(before)) if before.revoked);
+        let was_revoked = matches!(before, Some(Entry::Key(before)) if before.is_revoked());
         // Denied for ever is for ever, whatever a store says that runs backwards, or can no longer say.
         let entry = match entry {
             Entry::Corrupt if was_revoked => return,
