@@ -146,6 +146,7 @@ impl Callers {
             realm,
             environment,
             target: Target::Any,
+            projects: &[],
             partner: "",
             scopes: ScopeSet::default(),
             any_scopes: ScopeSet::default(),

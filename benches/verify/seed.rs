@@ -19,6 +19,7 @@ use claviger::domain::ids::{EnvironmentName, KeyId, PartnerId, Prefix, RealmId, 
 use claviger::domain::key::{Key, Level, LevelKind, Secret};
 use claviger::domain::key_text::{PlainKey, SecretBytes};
 use claviger::domain::partner::Partner;
+use claviger::domain::path::PathRules;
 use claviger::domain::realm::{Environment, Realm, UnscopedKeys};
 use claviger::domain::route::{KeyNeed, Method, Need, PathTemplate, Reach, Route};
 use claviger::domain::time::{Expiry, Timestamp};
@@ -334,7 +335,7 @@ fn route_of(number: usize) -> Route {
         need: Need::Key(KeyNeed {
             reach: Reach::Partner,
             scopes: [scope_name("write")].into(),
-            any_scopes: BTreeSet::new(),
+            any_scopes: Vec::new(),
         }),
     }
 }
@@ -371,6 +372,7 @@ fn demo() -> Realm {
             partner: None,
         },
         routes: (0..ROUTES).map(route_of).collect(),
+        paths: PathRules::default(),
         denials: Denials::new(),
     }
 }

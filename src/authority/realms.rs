@@ -8,6 +8,7 @@ use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::RealmId;
 use crate::domain::partner::Partner;
 use crate::domain::realm::{Environment, Realm};
+use crate::mirror::PreparedRealm;
 use crate::store::{Change, RealmRow};
 
 impl Authority {
@@ -19,6 +20,9 @@ impl Authority {
         if_revision: Option<u64>,
     ) -> Result<Done<RealmRow>, Refusal> {
         caller.role.may_manage(&realm.id)?;
+        // Before the change is begun, since no other can be made meanwhile.
+        let prepared = PreparedRealm::new(realm);
+        let realm = prepared.definition();
         let (mut change, Standing { role, .. }) = self.begin(caller).await?;
         role.may_manage(&realm.id)?;
         if realm.id.is_built_in() {
@@ -37,9 +41,9 @@ impl Authority {
             )));
         }
         let is_new = match found {
-            Some(found) if found.value == realm => return self.unchanged(change, found).await,
+            Some(found) if found.value == *realm => return self.unchanged(change, found).await,
             Some(found) => {
-                check_frozen(&mut change, &found.value, &realm).await?;
+                check_frozen(&mut change, &found.value, realm).await?;
                 false
             }
             None => {
@@ -47,7 +51,7 @@ impl Authority {
                 true
             }
         };
-        change.put_realm(&realm).await?;
+        change.put_realm(realm).await?;
         if is_new {
             change
                 .put_partner(&Partner {
@@ -62,13 +66,15 @@ impl Authority {
             .find_realm(&realm.id)
             .await?
             .ok_or(Refusal::NotFound("the realm"))?;
-        let definition = serde_json::to_string(&realm).expect("a realm is JSON");
+        let definition = serde_json::to_string(realm).expect("a realm is JSON");
         let words = detail([("definition", definition)]);
+        let subject = subject(&realm.id);
+        self.mirror.prepare(prepared);
         self.finish(
             &caller.holder,
             change,
             EventKind::RealmPut,
-            subject(&realm.id),
+            subject,
             words,
             put,
         )

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::pb::claviger::v1::explain_request::Question;
 use crate::pb::claviger::v1::{
-    CheckOutcome, ExplainRequest, ExplainResponse, HttpHeader, HttpQuestion, Verdict,
+    CheckOutcome, ExplainRequest, ExplainResponse, HttpHeader, HttpQuestion,
 };
 
 use super::connect::Connection;
@@ -100,11 +100,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 }
 
 fn shown(answer: &ExplainResponse) -> String {
-    let verdict = match answer.verdict() {
-        // The key is good; what is denied is the route.
-        Verdict::Allowed => "NO_ROUTE",
-        verdict => verdict.as_str_name(),
-    };
+    let verdict = answer.verdict().as_str_name();
     let first = match (answer.allowed, answer.decided_by.as_str()) {
         (true, _) => "allowed".to_owned(),
         (false, by) => format!("denied by \"{by}\": {verdict}, HTTP {}", answer.http_status),

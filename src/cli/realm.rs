@@ -8,8 +8,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use crate::pb::claviger::v1::{
-    DeleteRealmRequest, Environment, GetRealmRequest, ListRealmsRequest, PutRealmRequest, Realm,
-    Scope, UnscopedKeys,
+    DeleteRealmRequest, EncodedCharacters, Environment, GetRealmRequest, ListRealmsRequest,
+    PutRealmRequest, Realm, Scope, TrailingSlash, UnscopedKeys,
 };
 
 use super::answer::Change as _;
@@ -188,6 +188,10 @@ impl RealmFlags {
             credentials: None,
             routes: Vec::new(),
             denials: Vec::new(),
+            project_segments: Vec::new(),
+            lenient_paths: false,
+            trailing_slash: TrailingSlash::Unspecified.into(),
+            encoded_characters: EncodedCharacters::Unspecified.into(),
             revision: 0,
             create_time: None,
         })

@@ -141,8 +141,8 @@ fn as_people_write(value: &mut Value, kind: &Kind) {
 #[cfg(test)]
 mod tests {
     use crate::pb::claviger::v1::{
-        Credentials, Denial, DenialClass, Environment, KeyHeader, KeyLevel, Route, Scope,
-        UnscopedKeys, route,
+        Credentials, Denial, DenialClass, EncodedCharacters, Environment, KeyHeader, KeyLevel,
+        Route, Scope, TrailingSlash, UnscopedKeys, route,
     };
 
     use super::*;
@@ -155,6 +155,10 @@ unscoped_keys = "UNSCOPED_KEYS_FULL_ACCESS"
 levels = ["KEY_LEVEL_PARTNER", "project"]
 max_cache = "30s"
 max_lifetime = "90d"
+project_segments = ["projects"]
+lenient_paths = true
+trailing_slash = "significant"
+encoded_characters = "ENCODED_CHARACTERS_KEEP"
 
 [[environments]]
 name = "production"
@@ -250,6 +254,10 @@ body = '{"code":"Unauthorized"}'
                 headers: [("content-type".to_owned(), "application/json".to_owned())].into(),
                 body: r#"{"code":"Unauthorized"}"#.to_owned(),
             }],
+            project_segments: vec!["projects".to_owned()],
+            lenient_paths: true,
+            trailing_slash: TrailingSlash::Significant as i32,
+            encoded_characters: EncodedCharacters::Keep as i32,
             revision: 0,
             create_time: None,
         }

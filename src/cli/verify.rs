@@ -236,6 +236,7 @@ fn verdict(number: i32, names_target: bool) -> String {
         Verdict::ProjectMismatch => "the key does not reach the target",
         Verdict::AddressDenied => "the client's address is not in the key's ranges, or not told",
         Verdict::ScopeMissing => "the key lacks a scope",
+        Verdict::NoRoute => "no rule of the realm matches the request",
     };
     format!("denied: {} — {why}", verdict.as_str_name())
 }

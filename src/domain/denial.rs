@@ -39,7 +39,8 @@ impl DenialClass {
             Verdict::PartnerSuspended
             | Verdict::ProjectMismatch
             | Verdict::AddressDenied
-            | Verdict::ScopeMissing => Some(Self::Forbidden),
+            | Verdict::ScopeMissing
+            | Verdict::NoRoute => Some(Self::Forbidden),
             Verdict::Allowed => None,
         }
     }

@@ -1,132 +1,312 @@
-//! The path of a request, if there is only one way to read it.
+//! The path of a request, as the decoded segments that routes are matched against.
 //!
-//! Gateways and the servers behind them disagree about odd paths: some decode `%2f`, some drop `..` or a second slash, some
-//! take `\` for `/` or cut a segment at `;`. Where two could disagree about what a path means, a rule that let it through
-//! would be a rule about another path. So such a path is no path here (RFC 3986, sections 3.3, 6.2.2).
+//! Gateways and the servers behind them disagree about odd paths: some decode `%2F`, some resolve `..` or drop a second slash,
+//! some read `\` as `/` or cut a segment at `;`. A rule that let such a path through would be a rule about another path. So a
+//! path that can be read in two ways is refused here, unless the realm says how its server reads it ([`PathRules`]).
+//!
+//! What is encoded without need is decoded first, as RFC 3986 asks (sections 2.3 and 6.2.2.2), and dot segments are looked
+//! for afterwards. The gateway passes on the bytes that the client sent.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
 
-/// The longest path that is looked at, in bytes.
+/// The longest path that is matched, in bytes.
 const MAX_LENGTH: usize = 4_096;
 
-/// Why a path is not one that everybody reads alike.
+/// How many project segments a realm may name.
+pub const MAX_PROJECT_SEGMENTS: usize = 16;
+
+/// How a realm's server reads paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathRules {
+    /// Segments after which the next segment names a project, such as `projects`.
+    pub project_segments: Vec<String>,
+    /// Whether the server reads `/API-KEYS` and `/api-keys.json` as `/api-keys`.
+    pub lenient: bool,
+    /// What a slash at the end means.
+    pub trailing_slash: TrailingSlash,
+    /// What encoded delimiters within a segment mean.
+    pub encoded_characters: EncodedCharacters,
+}
+
+/// What a slash at the end of a path means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TrailingSlash {
+    /// Paths that end with one are denied.
+    #[default]
+    Deny,
+    /// `/users/` and `/users` are two paths, each with rules of its own.
+    Significant,
+    /// `/users/` and `/users` are one path.
+    Ignored,
+}
+
+/// What `%2F`, `%25`, `%3B` and a bare `;` within a segment mean.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EncodedCharacters {
+    /// Paths that have them are denied.
+    #[default]
+    Deny,
+    /// They are data within their segment.
+    Keep,
+}
+
+/// Why a path cannot be matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotCanonical {
+pub enum PathError {
     /// It does not begin with a slash.
     NoLeadingSlash,
     /// It is longer than 4,096 bytes.
     TooLong,
-    /// A byte that has no place in a path, which some encode on the way and others do not, or a `;`, at which some cut.
+    /// It has a byte that RFC 3986 has no place for, or a `;`.
     Byte,
-    /// Two slashes in a row, or one at the end.
+    /// It has two slashes in a row, or a segment with nothing before its `;`.
     EmptySegment,
-    /// `.` or `..`.
+    /// It ends with a slash.
+    TrailingSlash,
+    /// A segment is `.` or `..`, also after decoding, or between encoded slashes.
     DotSegment,
-    /// A percent sign without two hexadecimal digits.
+    /// A percent sign stands without two hexadecimal digits.
     BrokenEncoding,
-    /// What is encoded needs no encoding, is a delimiter or a control, or is no UTF-8.
+    /// A delimiter or a control character is encoded, or what is encoded is not UTF-8.
     DoubtfulEncoding,
 }
 
-impl NotCanonical {
+impl PathError {
     /// What is wrong, for people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoLeadingSlash => "the path does not begin with a slash",
             Self::TooLong => "the path is longer than 4,096 bytes",
-            Self::Byte => "the path holds a byte that not everybody reads alike",
+            Self::Byte => "the path has a byte that servers read differently",
             Self::EmptySegment => "the path has an empty segment",
+            Self::TrailingSlash => {
+                "the path ends with a slash; realm.trailing_slash can allow that"
+            }
             Self::DotSegment => "the path has a segment . or ..",
             Self::BrokenEncoding => "the path has a percent sign without two hexadecimal digits",
-            Self::DoubtfulEncoding => "the path encodes what not everybody decodes alike",
-        }
-    }
-}
-
-/// A path that everybody reads alike, without its query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CanonicalPath<'p>(&'p str);
-
-impl<'p> CanonicalPath<'p> {
-    /// Reads the target of a request in origin form: the path up to the first question mark.
-    pub fn of_target(target: &'p str) -> Result<Self, NotCanonical> {
-        let path = target.split_once('?').map_or(target, |(path, _)| path);
-        if !path.starts_with('/') {
-            return Err(NotCanonical::NoLeadingSlash);
-        }
-        if path.len() > MAX_LENGTH {
-            return Err(NotCanonical::TooLong);
-        }
-        let plain =
-            |byte: u8| byte.is_ascii_alphanumeric() || b"/%-._~!$&'()*+,=:@".contains(&byte);
-        if !path.bytes().all(plain) {
-            return Err(NotCanonical::Byte);
-        }
-        if path != "/" {
-            for segment in path[1..].split('/') {
-                check(segment)?;
+            Self::DoubtfulEncoding => {
+                "the path encodes a character that servers decode differently; realm.encoded_characters can allow %2F, %25 and %3B"
             }
         }
-        Ok(Self(path))
-    }
-
-    /// The path as it was sent.
-    pub fn as_str(self) -> &'p str {
-        self.0
     }
 }
 
-fn check(segment: &str) -> Result<(), NotCanonical> {
+/// The path of a request: its decoded segments.
+///
+/// ```
+/// use claviger::domain::path::{PathRules, RequestPath};
+///
+/// let path = RequestPath::parse("/v1/%7Eme/a%20b?page=2", &PathRules::default()).unwrap();
+/// assert!(path.segments().eq(["v1", "~me", "a b"]));
+/// assert!(RequestPath::parse("/v1/%2e%2e/admin", &PathRules::default()).is_err());
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestPath<'p> {
+    /// A last one that is empty stands for a slash at the end that counts.
+    segments: Vec<Cow<'p, str>>,
+}
+
+impl<'p> RequestPath<'p> {
+    /// Reads the target of a request in origin form: the path up to the first question mark.
+    ///
+    /// # Errors
+    /// Why servers could read it in two ways.
+    pub fn parse(target: &'p str, rules: &PathRules) -> Result<Self, PathError> {
+        let path = target.split_once('?').map_or(target, |(path, _)| path);
+        let rest = path.strip_prefix('/').ok_or(PathError::NoLeadingSlash)?;
+        if path.len() > MAX_LENGTH {
+            return Err(PathError::TooLong);
+        }
+        let keeps = rules.encoded_characters == EncodedCharacters::Keep;
+        let plain = |byte: u8| {
+            byte.is_ascii_alphanumeric()
+                || b"/%-._~!$&'()*+,=:@".contains(&byte)
+                || (keeps && byte == b';')
+        };
+        if !path.bytes().all(plain) {
+            return Err(PathError::Byte);
+        }
+        let (rest, ends_with_slash) = match rest.strip_suffix('/') {
+            Some(rest) if !rest.is_empty() => (rest, true),
+            _ => (rest, false),
+        };
+        let mut segments = Vec::new();
+        if !rest.is_empty() {
+            for segment in rest.split('/') {
+                segments.push(decode(segment, keeps)?);
+            }
+        }
+        match rules.trailing_slash {
+            TrailingSlash::Deny if ends_with_slash => return Err(PathError::TrailingSlash),
+            TrailingSlash::Significant if ends_with_slash => segments.push(Cow::Borrowed("")),
+            _ => {}
+        }
+        Ok(Self { segments })
+    }
+
+    /// Its segments, decoded once. A last one that is empty stands for a slash at the end.
+    pub fn segments(&self) -> impl ExactSizeIterator<Item = &str> + DoubleEndedIterator {
+        self.segments.iter().map(AsRef::as_ref)
+    }
+
+    /// The segment at this index.
+    pub(super) fn segment(&self, index: usize) -> Option<&str> {
+        self.segments.get(index).map(AsRef::as_ref)
+    }
+
+    /// The index of the last segment that is not empty; 0 if there is none.
+    pub(super) fn last_place(&self) -> usize {
+        let count = match self.segments.last() {
+            Some(last) if last.is_empty() => self.segments.len() - 1,
+            _ => self.segments.len(),
+        };
+        count.saturating_sub(1)
+    }
+}
+
+fn decode(segment: &str, keeps: bool) -> Result<Cow<'_, str>, PathError> {
     if segment.is_empty() {
-        return Err(NotCanonical::EmptySegment);
+        return Err(PathError::EmptySegment);
     }
-    if segment == "." || segment == ".." {
-        return Err(NotCanonical::DotSegment);
+    let decoded = if segment.contains('%') {
+        check_encoding(segment, keeps)?;
+        percent_decode_str(segment)
+            .decode_utf8()
+            .map_err(|_| PathError::DoubtfulEncoding)?
+    } else {
+        Cow::Borrowed(segment)
+    };
+    for part in decoded.split('/') {
+        if matches!(stem(part), "." | "..") {
+            return Err(PathError::DotSegment);
+        }
     }
-    let mut parts = segment.split('%');
-    parts.next();
-    for part in parts {
+    // A server that cuts at `;` would be left with an empty segment.
+    if stem(&decoded).is_empty() {
+        return Err(PathError::EmptySegment);
+    }
+    Ok(decoded)
+}
+
+fn check_encoding(segment: &str, keeps: bool) -> Result<(), PathError> {
+    for part in segment.split('%').skip(1) {
         let code = part
             .get(..2)
             .filter(|code| code.bytes().all(|digit| digit.is_ascii_hexdigit()));
-        let code = code.ok_or(NotCanonical::BrokenEncoding)?;
-        let byte = u8::from_str_radix(code, 16).map_err(|_| NotCanonical::BrokenEncoding)?;
-        let unreserved = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        if unreserved || byte.is_ascii_control() || b"/\\;%?#".contains(&byte) {
-            return Err(NotCanonical::DoubtfulEncoding);
+        let code = code.ok_or(PathError::BrokenEncoding)?;
+        let byte = u8::from_str_radix(code, 16).map_err(|_| PathError::BrokenEncoding)?;
+        let denied: &[u8] = if keeps { b"\\?#" } else { b"/\\;%?#" };
+        if byte.is_ascii_control() || denied.contains(&byte) {
+            return Err(PathError::DoubtfulEncoding);
         }
     }
-    decoded(segment)
-        .map(drop)
-        .ok_or(NotCanonical::DoubtfulEncoding)
+    Ok(())
 }
 
-/// A segment of a canonical path as what it stands for.
-pub fn decoded(segment: &str) -> Option<Cow<'_, str>> {
-    percent_decode_str(segment).decode_utf8().ok()
+/// What stands before the first `;`: all that is left for a server that takes the rest for parameters of the segment.
+pub(super) fn stem(segment: &str) -> &str {
+    segment.split_once(';').map_or(segment, |(stem, _)| stem)
+}
+
+/// What stands before an extension, which is a dot, a letter, and then letters and digits: `api-keys` of `api-keys.json`.
+pub(super) fn without_extension(text: &str) -> Option<&str> {
+    let (name, extension) = text.rsplit_once('.')?;
+    let is_extension = extension.starts_with(|first: char| first.is_ascii_alphabetic())
+        && extension.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    (is_extension && !name.is_empty()).then_some(name)
+}
+
+impl PathRules {
+    /// The projects that a path names, each with its index: the segments that follow project segments.
+    pub(super) fn projects<'p>(
+        &self,
+        path: &'p RequestPath<'_>,
+    ) -> impl Iterator<Item = (usize, &'p str)> {
+        path.segments()
+            .zip(path.segments().skip(1))
+            .enumerate()
+            .filter(|(_, (word, name))| !name.is_empty() && self.is_project_segment(word))
+            .map(|(index, (_, name))| (index + 1, name))
+    }
+
+    fn is_project_segment(&self, segment: &str) -> bool {
+        let stem = stem(segment);
+        self.project_segments.iter().any(|word| {
+            if self.lenient {
+                let bare = without_extension(stem);
+                word.eq_ignore_ascii_case(stem)
+                    || bare.is_some_and(|bare| word.eq_ignore_ascii_case(bare))
+            } else {
+                word == stem
+            }
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn rules(trailing_slash: TrailingSlash, encoded_characters: EncodedCharacters) -> PathRules {
+        PathRules {
+            trailing_slash,
+            encoded_characters,
+            ..PathRules::default()
+        }
+    }
+
+    fn strict() -> PathRules {
+        PathRules::default()
+    }
+
+    fn keep() -> PathRules {
+        rules(TrailingSlash::Deny, EncodedCharacters::Keep)
+    }
+
+    fn parsed<'t>(target: &'t str, rules: &PathRules) -> Result<Vec<String>, PathError> {
+        let path: RequestPath<'t> = RequestPath::parse(target, rules)?;
+        Ok(path.segments().map(ToOwned::to_owned).collect())
+    }
+
     #[test]
-    fn a_plain_path_is_read_as_it_is_and_its_query_left_out() {
-        for (target, path) in [
-            ("/", "/"),
-            ("/?a=/../b", "/"),
-            ("/api/v1/partners", "/api/v1/partners"),
-            ("/api/v1/partners?next=%2f..%2f#", "/api/v1/partners"),
-            ("/a.b/c-d/e_f/~g/a@b.c/1,2", "/a.b/c-d/e_f/~g/a@b.c/1,2"),
-            ("/!$&'()*+,=:@", "/!$&'()*+,=:@"),
-            ("/a%20b/%C3%A9/%40", "/a%20b/%C3%A9/%40"),
-            ("/...", "/..."),
+    fn a_plain_path_is_read_as_its_decoded_segments() {
+        for (target, segments) in [
+            ("/", &[][..]),
+            ("/?a=/../b", &[]),
+            ("/api/v1/partners", &["api", "v1", "partners"]),
+            ("/api/v1?next=%2f..%2f#", &["api", "v1"]),
+            (
+                "/a.b/c-d/~g/a@b.c/1,2",
+                &["a.b", "c-d", "~g", "a@b.c", "1,2"],
+            ),
+            ("/!$&'()*+,=:@", &["!$&'()*+,=:@"]),
+            ("/a%20b/%C3%A9/%40", &["a b", "é", "@"]),
+            ("/keys%3Arevoke", &["keys:revoke"]),
+            ("/...", &["..."]),
         ] {
+            let expected = segments.iter().map(ToString::to_string).collect();
+            assert_eq!(parsed(target, &strict()), Ok(expected), "{target}");
+        }
+    }
+
+    /// RFC 3986, section 6.2.2.2: an encoded unreserved character is that character.
+    #[test]
+    fn what_is_encoded_without_need_is_decoded_before_dot_segments_are_looked_for() {
+        assert_eq!(parsed("/%7Eme", &strict()), Ok(vec!["~me".to_owned()]));
+        assert_eq!(
+            parsed("/%2D%5f%2ea", &strict()),
+            Ok(vec!["-_.a".to_owned()])
+        );
+        assert_eq!(parsed("/%61dmin", &strict()), Ok(vec!["admin".to_owned()]));
+        for target in ["/%2e%2e/admin", "/.%2E/admin", "/%2e", "/a/%2E."] {
             assert_eq!(
-                CanonicalPath::of_target(target).map(CanonicalPath::as_str),
-                Ok(path),
+                parsed(target, &strict()),
+                Err(PathError::DotSegment),
                 "{target}"
             );
         }
@@ -134,7 +314,7 @@ mod tests {
 
     #[test]
     fn what_could_be_read_in_two_ways_is_no_path() {
-        use NotCanonical::{
+        use PathError::{
             BrokenEncoding, Byte, DotSegment, DoubtfulEncoding, EmptySegment, NoLeadingSlash,
             TooLong,
         };
@@ -146,10 +326,12 @@ mod tests {
             ("http://host/api", NoLeadingSlash),
             ("?x=/", NoLeadingSlash),
             (long.as_str(), TooLong),
+            ("//", EmptySegment),
             ("//api", EmptySegment),
             ("/api//v1", EmptySegment),
-            ("/api/", EmptySegment),
-            ("/api/?x", EmptySegment),
+            ("/api//", EmptySegment),
+            ("/api/", PathError::TrailingSlash),
+            ("/api/?x", PathError::TrailingSlash),
             ("/.", DotSegment),
             ("/api/./v1", DotSegment),
             ("/api/..", DotSegment),
@@ -174,9 +356,6 @@ mod tests {
             ("/%+1", BrokenEncoding),
             ("/a%2fb", DoubtfulEncoding),
             ("/a%2Fb", DoubtfulEncoding),
-            ("/%2e%2e/admin", DoubtfulEncoding),
-            ("/.%2e/admin", DoubtfulEncoding),
-            ("/%61dmin", DoubtfulEncoding),
             ("/a%5cb", DoubtfulEncoding),
             ("/a%00", DoubtfulEncoding),
             ("/a%0d%0ab", DoubtfulEncoding),
@@ -189,7 +368,105 @@ mod tests {
             ("/%ff", DoubtfulEncoding),
             ("/%ed%a0%80", DoubtfulEncoding),
         ] {
-            assert_eq!(CanonicalPath::of_target(target), Err(why), "{target:?}");
+            assert_eq!(parsed(target, &strict()), Err(why), "{target:?}");
+        }
+    }
+
+    #[test]
+    fn a_slash_at_the_end_is_what_the_realm_says() {
+        let significant = rules(TrailingSlash::Significant, EncodedCharacters::Deny);
+        let ignored = rules(TrailingSlash::Ignored, EncodedCharacters::Deny);
+        let owned = |segments: &[&str]| Ok(segments.iter().map(ToString::to_string).collect());
+        assert_eq!(parsed("/a/", &significant), owned(&["a", ""]));
+        assert_eq!(parsed("/a/?x", &ignored), owned(&["a"]));
+        for rules in [&strict(), &significant, &ignored] {
+            assert_eq!(parsed("/", rules), owned(&[]));
+            assert_eq!(parsed("/a", rules), owned(&["a"]));
+            assert_eq!(parsed("/a//", rules), Err(PathError::EmptySegment));
+            assert_eq!(parsed("//", rules), Err(PathError::EmptySegment));
+            assert_eq!(parsed("/a/../", rules), Err(PathError::DotSegment));
+        }
+    }
+
+    #[test]
+    fn a_realm_may_keep_encoded_delimiters_as_data_of_one_segment() {
+        for (target, segment) in [
+            ("/a%2Fb", "a/b"),
+            ("/a%252Fb", "a%2Fb"),
+            ("/a%3bb", "a;b"),
+            ("/a;b=c", "a;b=c"),
+            ("/%2F", "/"),
+        ] {
+            assert_eq!(
+                parsed(target, &keep()),
+                Ok(vec![segment.to_owned()]),
+                "{target}"
+            );
+        }
+        for (target, why) in [
+            ("/a%2F..%2Fb", PathError::DotSegment),
+            ("/..%2Fb", PathError::DotSegment),
+            ("/a%2f%2e", PathError::DotSegment),
+            ("/..;x/b", PathError::DotSegment),
+            ("/.%3Bx/b", PathError::DotSegment),
+            ("/a%2F..;x", PathError::DotSegment),
+            ("/;x/b", PathError::EmptySegment),
+            ("/a%5cb", PathError::DoubtfulEncoding),
+            ("/a%3fb", PathError::DoubtfulEncoding),
+            ("/a%23b", PathError::DoubtfulEncoding),
+            ("/a%00b", PathError::DoubtfulEncoding),
+            ("/a\\b", PathError::Byte),
+        ] {
+            assert_eq!(parsed(target, &keep()), Err(why), "{target}");
+        }
+    }
+
+    #[test]
+    fn each_project_segment_but_a_final_one_names_a_project() {
+        let named = |target: &str, lenient: bool| -> Vec<String> {
+            let rules = PathRules {
+                project_segments: vec!["projects".to_owned(), "programs".to_owned()],
+                lenient,
+                trailing_slash: TrailingSlash::Significant,
+                encoded_characters: EncodedCharacters::Keep,
+            };
+            let path = RequestPath::parse(target, &rules).unwrap();
+            let projects = rules.projects(&path);
+            projects.map(|(_, name)| name.to_owned()).collect()
+        };
+        for (target, lenient, projects) in [
+            ("/projects/a", false, &["a"][..]),
+            ("/v1/projects/a/x/programs/b/y", false, &["a", "b"]),
+            ("/projects/projects/x", false, &["projects", "x"]),
+            ("/projects", false, &[]),
+            ("/projects/", false, &[]),
+            ("/x/projects", false, &[]),
+            ("/%70rojects/%61", false, &["a"]),
+            ("/subprojects/a/projectsx/b", false, &[]),
+            ("/Projects/a", false, &[]),
+            ("/Projects/A/PROGRAMS.json/b", true, &["A", "b"]),
+            // A server that cuts at `;` sees the word.
+            ("/projects;v=1/a;b", false, &["a;b"]),
+            ("/projects%3Bv/a", false, &["a"]),
+        ] {
+            assert_eq!(named(target, lenient), projects, "{target}");
+        }
+    }
+
+    #[test]
+    fn an_extension_is_a_dot_a_letter_and_letters_or_digits() {
+        for (text, name) in [
+            ("keys.json", Some("keys")),
+            ("keys.mp3", Some("keys")),
+            ("a.b.json", Some("a.b")),
+            ("keys.", None),
+            ("keys.7z", None),
+            ("v1.2", None),
+            ("keys.js-on", None),
+            (".json", None),
+            ("keys", None),
+        ] {
+            assert_eq!(without_extension(text), name, "{text}");
         }
     }
 }

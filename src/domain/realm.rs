@@ -10,6 +10,7 @@ use super::credential::Credentials;
 use super::denial::Denials;
 use super::ids::{EnvironmentName, Prefix, RealmId, ScopeName, Tag};
 use super::key::LevelKind;
+use super::path::{MAX_PROJECT_SEGMENTS, PathRules};
 use super::route::{self, KeyNeed, Need, Route};
 use super::violation::Violations;
 
@@ -46,6 +47,9 @@ pub struct Realm {
     /// What each route needs; the first that matches counts.
     #[serde(default)]
     pub routes: Vec<Route>,
+    /// How its server reads paths.
+    #[serde(default)]
+    pub paths: PathRules,
     /// What denials look like.
     #[serde(default)]
     pub denials: Denials,
@@ -148,7 +152,9 @@ impl Realm {
         if names.windows(2).any(|pair| pair[0] == pair[1]) {
             bad.add("realm.credentials", "names a header twice");
         }
-        route::check(&self.routes, bad);
+        self.check_project_segments(bad);
+        route::check(&self.routes, &self.paths, bad);
+        let names: HashSet<_> = self.scopes.iter().map(|scope| &scope.name).collect();
         for (i, route) in self.routes.iter().enumerate() {
             let Need::Key(KeyNeed {
                 scopes, any_scopes, ..
@@ -157,14 +163,32 @@ impl Realm {
                 continue;
             };
             for (field, wanted) in [("scopes", scopes), ("any_scopes", any_scopes)] {
-                let known =
-                    |wanted: &ScopeName| self.scopes.iter().any(|scope| scope.name == *wanted);
-                if !wanted.iter().all(known) {
+                if !wanted.iter().all(|wanted| names.contains(wanted)) {
                     bad.add(
                         format!("realm.routes[{i}].{field}"),
                         "names a scope that the realm does not have",
                     );
                 }
+            }
+        }
+    }
+
+    fn check_project_segments(&self, bad: &mut Violations) {
+        let segments = &self.paths.project_segments;
+        if segments.len() > MAX_PROJECT_SEGMENTS {
+            bad.add("realm.project_segments", "must have at most 16 entries");
+            return;
+        }
+        for (i, segment) in segments.iter().enumerate() {
+            let field = || format!("realm.project_segments[{i}]");
+            if !route::is_literal(segment) {
+                bad.add(
+                    field(),
+                    "must be a literal segment of a path, such as projects",
+                );
+            }
+            if segments[..i].contains(segment) {
+                bad.add(field(), "stands there twice");
             }
         }
     }
@@ -225,6 +249,7 @@ impl Realm {
             max_lifetime: None,
             credentials: Credentials::default(),
             routes: Vec::new(),
+            paths: PathRules::default(),
             denials: Denials::new(),
         }
     }

@@ -25,13 +25,15 @@ pub enum Verdict {
     AddressDenied,
     /// A wanted scope is not held.
     ScopeMissing,
+    /// No rule of the realm matches the request.
+    NoRoute,
     /// The key is good for this.
     Allowed,
 }
 
 impl Verdict {
     /// Those that can be given on a key whose text proved it, in the order of their values.
-    pub const PROVEN: [Self; 10] = [
+    pub const PROVEN: [Self; 11] = [
         Self::Revoked,
         Self::Disabled,
         Self::Expired,
@@ -41,6 +43,7 @@ impl Verdict {
         Self::ProjectMismatch,
         Self::AddressDenied,
         Self::ScopeMissing,
+        Self::NoRoute,
         Self::Allowed,
     ];
 
@@ -63,6 +66,7 @@ impl Verdict {
             Self::ProjectMismatch => "VERDICT_PROJECT_MISMATCH",
             Self::AddressDenied => "VERDICT_ADDRESS_DENIED",
             Self::ScopeMissing => "VERDICT_SCOPE_MISSING",
+            Self::NoRoute => "VERDICT_NO_ROUTE",
             Self::Allowed => "VERDICT_ALLOWED",
         }
     }

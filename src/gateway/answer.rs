@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use super::Reason;
 use crate::domain::credential::HeaderName;
 use crate::domain::denial::{Denial, DenialClass};
 use crate::domain::ids::ScopeName;
@@ -148,11 +147,11 @@ fn challenge(
 pub(super) fn denied(
     realm: &MirroredRealm,
     class: DenialClass,
-    reason: Reason,
+    verdict: Verdict,
     has_key: bool,
 ) -> Answer {
     Answer::Denied {
         class,
-        told: denial(realm, class, reason.as_str(), has_key),
+        told: denial(realm, class, verdict.as_str(), has_key),
     }
 }

@@ -95,8 +95,8 @@ impl Desk {
                 identity: Box::new(answer::identity(realm, key)),
                 remove: answer::to_remove(realm, request.headers),
             },
-            Ruling::Denied { class, reason } => {
-                answer::denied(realm, class, reason, carries_key(realm, request))
+            Ruling::Denied { class, verdict } => {
+                answer::denied(realm, class, verdict, carries_key(realm, request))
             }
         })
     }

@@ -15,9 +15,9 @@ pub use desk::{Desk, NoAnswer, Place};
 use crate::domain::access::ScopeSet;
 use crate::domain::credential::{Malformed, Presented};
 use crate::domain::denial::DenialClass;
-use crate::domain::path::{CanonicalPath, NotCanonical};
+use crate::domain::path::{PathError, RequestPath};
 use crate::domain::realm::Environment;
-use crate::domain::route::{Matched, Reach};
+use crate::domain::route::{Matched, NoRoute, RequiredLevel};
 use crate::domain::verdict::Verdict;
 use crate::mirror::{KeyFacts, MirroredRealm};
 use crate::verify::{Decision, Question, Target, Undecided};
@@ -67,32 +67,41 @@ pub enum Ruling<'k> {
         /// In HTTP's words.
         class: DenialClass,
         /// In ours.
-        reason: Reason,
+        verdict: Verdict,
     },
-}
-
-/// Why a request is not let through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The verdict on its key.
-    Verdict(Verdict),
-    /// The key is good, but no rule names such a request.
-    NoRoute,
 }
 
 /// How a ruling came about, for people who want to know why.
 pub struct Grounds<'g> {
-    /// The path, if everybody reads it alike.
-    pub path: Result<CanonicalPath<'g>, NotCanonical>,
-    /// The rule that counts, if one names the request.
-    pub matched: Option<Matched<'g, 'g>>,
+    /// The rule that counts, or why there is none.
+    pub matched: Result<Matched<'g, 'g>, Unmatched>,
     /// What the request says of itself.
     pub presented: Result<Presented<'g>, Malformed>,
 }
 
-/// Looks at a request by its realm's rules.
-pub fn look<'g>(realm: &'g MirroredRealm, request: &GatewayRequest<'g>) -> Grounds<'g> {
-    let path = CanonicalPath::of_target(request.target);
+/// Why no rule counts for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmatched {
+    /// Its path could be read in two ways.
+    Path(PathError),
+    /// No rule matches its method and path.
+    Route(NoRoute),
+}
+
+/// Reads the path of a request as the server behind its realm does.
+pub fn path_of<'r>(
+    realm: &MirroredRealm,
+    request: &GatewayRequest<'r>,
+) -> Result<RequestPath<'r>, PathError> {
+    RequestPath::parse(request.target, &realm.definition.paths)
+}
+
+/// Looks at a request, whose path was read, by its realm's rules.
+pub fn look<'g>(
+    realm: &'g MirroredRealm,
+    request: &GatewayRequest<'g>,
+    path: Result<&'g RequestPath<'_>, PathError>,
+) -> Grounds<'g> {
     let headers = request.headers.iter().copied();
     let credentials = &realm.definition.credentials;
     let presented = if request
@@ -104,13 +113,12 @@ pub fn look<'g>(realm: &'g MirroredRealm, request: &GatewayRequest<'g>) -> Groun
     } else {
         credentials.read(headers)
     };
-    Grounds {
-        matched: path
-            .ok()
-            .and_then(|path| realm.routes.find(request.method, path)),
-        path,
-        presented,
-    }
+    let paths = &realm.definition.paths;
+    let matched = path.map_err(Unmatched::Path).and_then(|path| {
+        let matched = realm.routes.find(request.method, path, paths);
+        matched.map_err(Unmatched::Route)
+    });
+    Grounds { matched, presented }
 }
 
 /// Whether a header would be taken for one of ours, or for one that carries a key, by servers that read `_` like `-` (CGI and
@@ -131,15 +139,16 @@ pub fn rule<'k>(
     request: &GatewayRequest<'_>,
     decide: impl FnOnce(&Question<'_>) -> Result<Decision<'k>, Undecided>,
 ) -> Result<Ruling<'k>, Undecided> {
-    let grounds = look(realm, request);
+    let path = path_of(realm, request);
+    let grounds = look(realm, request, path.as_ref().map_err(|why| *why));
     let denied = |verdict| Ruling::Denied {
         class: DenialClass::of(verdict).unwrap_or(DenialClass::Forbidden),
-        reason: Reason::Verdict(verdict),
+        verdict,
     };
     let Ok(presented) = grounds.presented else {
         return Ok(denied(Verdict::Malformed));
     };
-    if let Some(Matched { wanted: None, .. }) = grounds.matched {
+    if grounds.is_public() {
         return Ok(Ruling::Allowed { key: None });
     }
     let decision = ask(
@@ -150,19 +159,27 @@ pub fn rule<'k>(
         request.client,
         decide,
     )?;
-    Ok(match (DenialClass::of(decision.verdict), decision.proven) {
-        (Some(DenialClass::Unauthenticated), _) => denied(decision.verdict),
-        // Who is not known learns nothing about routes; who is, that there is none.
-        _ if grounds.matched.is_none() => Ruling::Denied {
-            class: DenialClass::Forbidden,
-            reason: Reason::NoRoute,
-        },
-        (None, Some((key, _))) => Ruling::Allowed { key: Some(key) },
-        _ => denied(decision.verdict),
+    Ok(match (decision.verdict, decision.proven) {
+        (Verdict::Allowed, Some((key, _))) => Ruling::Allowed { key: Some(key) },
+        (verdict, _) => denied(verdict),
     })
 }
 
-/// Asks the question that a request comes to. Without a route it is about the key alone.
+impl Grounds<'_> {
+    /// Whether the rule that counts asks for no key.
+    pub fn is_public(&self) -> bool {
+        matches!(
+            self.matched,
+            Ok(Matched {
+                requirement: None,
+                ..
+            })
+        )
+    }
+}
+
+/// Asks the question that a request comes to. Without a route the key is judged first, and whoever is known learns that there
+/// is none.
 pub fn ask<T>(
     grounds: &Grounds<'_>,
     presented: Presented<'_>,
@@ -171,41 +188,28 @@ pub fn ask<T>(
     client: Option<IpAddr>,
     answer: impl FnOnce(&Question<'_>) -> T,
 ) -> T {
-    let wanted = grounds.matched.as_ref().and_then(|matched| matched.wanted);
-    let reach = wanted.map_or(&Reach::Any, |wanted| &wanted.reach);
-    let named = grounds
-        .matched
-        .as_ref()
-        .zip(reach.parameter())
-        .and_then(|(matched, parameter)| matched.parameter(parameter))
-        // No project has an empty name.
-        .unwrap_or_default();
+    let matched = grounds.matched.as_ref().ok();
+    let requirement = matched.and_then(|matched| matched.requirement);
+    let projects = matched.map_or(&[][..], |matched| &matched.projects);
+    let target = match requirement.map(|requirement| requirement.level) {
+        None => Target::NoRoute,
+        Some(RequiredLevel::Any) => Target::Any,
+        Some(RequiredLevel::Project) => Target::OwnProject,
+        Some(RequiredLevel::PartnerOrNamedProject) if !projects.is_empty() => Target::Any,
+        Some(RequiredLevel::Partner | RequiredLevel::PartnerOrNamedProject) => Target::Partner,
+    };
     answer(&Question {
         text: presented.key,
         realm,
         environment: &environment.name,
-        target: match reach {
-            Reach::Partner => Target::Partner,
-            Reach::Project(_) => Target::Project(named),
-            Reach::ProjectByPartner(_) => Target::ProjectByPartner(named),
-            Reach::OwnProject => Target::OwnProject,
-            Reach::Any => Target::Any,
-        },
+        target,
+        projects,
         partner: presented.partner,
-        scopes: wanted.map_or_else(ScopeSet::default, |wanted| wanted.scopes),
-        any_scopes: wanted.map_or_else(ScopeSet::default, |wanted| wanted.any_scopes),
+        scopes: requirement.map_or_else(ScopeSet::default, |requirement| requirement.scopes),
+        any_scopes: requirement
+            .map_or_else(ScopeSet::default, |requirement| requirement.any_scopes),
         client,
     })
-}
-
-impl Reason {
-    /// Its name, for bodies and for logs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoRoute => "NO_ROUTE",
-            Self::Verdict(verdict) => verdict.as_str(),
-        }
-    }
 }
 
 #[cfg(test)]

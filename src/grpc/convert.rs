@@ -202,6 +202,7 @@ pub(super) fn realm(row: RealmRow) -> pb::Realm {
         max_lifetime,
         credentials,
         routes,
+        paths,
         denials,
     } = row.value;
     pb::Realm {
@@ -245,6 +246,10 @@ pub(super) fn realm(row: RealmRow) -> pb::Realm {
         denials: gateway_fields::denials(denials),
         revision: row.revision.as_u64(),
         create_time: Some(time(row.created_at)),
+        project_segments: paths.project_segments,
+        lenient_paths: paths.lenient,
+        trailing_slash: gateway_fields::trailing_slash(paths.trailing_slash).into(),
+        encoded_characters: gateway_fields::encoded_characters(paths.encoded_characters).into(),
     }
 }
 

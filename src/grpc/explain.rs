@@ -10,11 +10,11 @@ use super::verify_fields::{question, verdict, verified_key};
 use super::{convert, status};
 use crate::domain::denial::DenialClass;
 use crate::domain::key_text;
-use crate::domain::route::Method;
+use crate::domain::route::{Method, NoRoute};
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::Verdict;
 use crate::domain::violation::Violations;
-use crate::gateway::{self, GatewayRequest, Grounds};
+use crate::gateway::{self, GatewayRequest, Grounds, Unmatched};
 use crate::hashing::Peppers;
 use crate::mirror::{MirroredRealm, View};
 use crate::pb::claviger::v1 as pb;
@@ -57,20 +57,21 @@ fn explain_question(
         Verdict::Unknown => check("secret", Failed, "there is no such key in this realm"),
         _ => check("secret", Passed, "the key is known, and its secret right"),
     });
-    checks.extend(objections(question, &decision, now).into_iter().map(
-        |(verdict, speaks_against)| {
-            let outcome = if speaks_against { Failed } else { Passed };
-            let name = verdict.as_str().trim_start_matches("VERDICT_");
-            check(&name.to_lowercase(), outcome, "")
-        },
-    ));
-    let is_allowed = decision.verdict == Verdict::Allowed;
+    // Whether there is a route was told before.
+    let objections = objections(question, &decision, now);
+    let objections = objections
+        .into_iter()
+        .filter(|(verdict, _)| *verdict != Verdict::NoRoute);
+    checks.extend(objections.map(|(verdict, speaks_against)| {
+        let outcome = if speaks_against { Failed } else { Passed };
+        check(&name_of(verdict), outcome, "")
+    }));
     let realm = question.realm;
     Ok(pb::ExplainResponse {
         verdict: verdict(decision.verdict).into(),
-        allowed: is_allowed && decider(&checks).is_empty(),
+        allowed: decision.verdict == Verdict::Allowed,
         http_status: http_status(realm, DenialClass::of(decision.verdict)),
-        decided_by: decider(&checks),
+        decided_by: decider(&checks, decision.verdict),
         checks,
         route: String::new(),
         key: decision.proven.map(|(key, _)| verified_key(key, realm)),
@@ -122,15 +123,12 @@ fn explain_http(
         headers: &headers,
         client,
     };
-    let grounds = gateway::look(realm, &request);
+    let path = gateway::path_of(realm, &request);
+    let grounds = gateway::look(realm, &request, path.as_ref().map_err(|why| *why));
     let checks = checks_of(&grounds);
     let route = route(realm, &grounds);
-    let is_public = grounds
-        .matched
-        .as_ref()
-        .is_some_and(|matched| matched.wanted.is_none());
     let answer = match grounds.presented {
-        Ok(presented) if !is_public => gateway::ask(
+        Ok(presented) if !grounds.is_public() => gateway::ask(
             &grounds,
             presented,
             realm,
@@ -140,27 +138,7 @@ fn explain_http(
         )?,
         presented => without_a_key(view, realm, presented.is_ok(), checks),
     };
-    Ok(pb::ExplainResponse {
-        route,
-        ..of_route(realm, &grounds, answer)
-    })
-}
-
-/// Who is known and asks for what no rule names is not let through, whatever its key is good for; who is not known hears of
-/// its key first.
-fn of_route(
-    realm: &MirroredRealm,
-    grounds: &Grounds<'_>,
-    answer: pb::ExplainResponse,
-) -> pb::ExplainResponse {
-    if grounds.matched.is_some() || answer.key.is_none() {
-        return answer;
-    }
-    pb::ExplainResponse {
-        allowed: false,
-        http_status: http_status(realm, Some(DenialClass::Forbidden)),
-        ..answer
-    }
+    Ok(pb::ExplainResponse { route, ..answer })
 }
 
 /// No key is looked at: the route is public, or the request does not say who it is.
@@ -177,7 +155,7 @@ fn without_a_key(
         verdict: denied.map_or(pb::Verdict::Unspecified, verdict).into(),
         allowed: is_public,
         http_status: http_status(realm, denied.and_then(DenialClass::of)),
-        decided_by: decider(&checks),
+        decided_by: denied.map_or_else(String::new, |denied| decider(&checks, denied)),
         checks,
         revision: view.revision().as_u64(),
         ..pb::ExplainResponse::default()
@@ -186,18 +164,21 @@ fn without_a_key(
 
 /// How a request came to its question.
 fn checks_of(grounds: &Grounds<'_>) -> Vec<pb::Check> {
-    let path = match grounds.path {
-        Ok(_) => check("path", Passed, "everybody reads it alike"),
-        Err(why) => check("path", Failed, why.as_str()),
+    let path = match grounds.matched {
+        Err(Unmatched::Path(why)) => check("path", Failed, why.as_str()),
+        _ => check("path", Passed, "everybody reads it alike"),
     };
-    let route = match (&grounds.path, &grounds.matched) {
-        (Err(_), _) => check("route", Skipped, ""),
-        (Ok(_), Some(matched)) => check(
+    let route = match &grounds.matched {
+        Ok(matched) => check("route", Passed, &format!("routes[{}] counts", matched.rule)),
+        Err(Unmatched::Path(_)) => check("route", Skipped, ""),
+        Err(Unmatched::Route(NoRoute::Unmatched)) => {
+            check("route", Failed, "no rule matches this method and path")
+        }
+        Err(Unmatched::Route(NoRoute::Semicolon(rule))) => check(
             "route",
-            Passed,
-            &format!("routes[{}] counts", matched.place),
+            Failed,
+            &format!("a segment with a semicolon stands where routes[{rule}] has a literal"),
         ),
-        (Ok(_), None) => check("route", Failed, "no rule names this method and path"),
     };
     let credentials = match grounds.presented {
         Ok(presented) if presented.key.is_empty() => {
@@ -214,10 +195,10 @@ fn checks_of(grounds: &Grounds<'_>) -> Vec<pb::Check> {
 }
 
 fn route(realm: &MirroredRealm, grounds: &Grounds<'_>) -> String {
-    let Some(matched) = &grounds.matched else {
+    let Ok(matched) = &grounds.matched else {
         return String::new();
     };
-    let Some(route) = realm.definition.routes.get(matched.place) else {
+    let Some(route) = realm.definition.routes.get(matched.rule) else {
         return String::new();
     };
     let methods: Vec<_> = route.methods.iter().map(Method::as_str).collect();
@@ -226,11 +207,7 @@ fn route(realm: &MirroredRealm, grounds: &Grounds<'_>) -> String {
     } else {
         methods.join("|")
     };
-    format!(
-        "routes[{}] {methods} {}",
-        matched.place,
-        route.path.as_str()
-    )
+    format!("routes[{}] {methods} {}", matched.rule, route.path.as_str())
 }
 
 fn form(question: &Question<'_>, verdict: Verdict) -> pb::Check {
@@ -255,27 +232,29 @@ fn check(name: &str, outcome: pb::CheckOutcome, detail: &str) -> pb::Check {
     }
 }
 
-/// The check that decided. What is wrong with a key comes before what is wrong with the route.
-fn decider(checks: &[pb::Check]) -> String {
-    let failed = |name: Option<&str>| {
-        let mut failed = checks.iter().filter(|check| check.outcome() == Failed);
-        failed.find(|check| name.is_none_or(|name| check.name == name))
+/// The name of a denial's check.
+fn name_of(verdict: Verdict) -> String {
+    let name = verdict.as_str().trim_start_matches("VERDICT_");
+    name.to_lowercase()
+}
+
+/// The name of the check that led to a verdict.
+fn decider(checks: &[pb::Check], verdict: Verdict) -> String {
+    let candidates: &[&str] = match verdict {
+        Verdict::Allowed => &[],
+        Verdict::Malformed => &["credentials", "form"],
+        Verdict::Unknown => &["secret"],
+        Verdict::NoRoute => &["path", "route"],
+        _ => return name_of(verdict),
     };
-    let about_the_key = [
-        "credentials",
-        "form",
-        "secret",
-        "revoked",
-        "disabled",
-        "expired",
-        "environment_mismatch",
-        "partner_mismatch",
-    ];
-    about_the_key
-        .into_iter()
-        .find_map(|name| failed(Some(name)))
-        .or_else(|| failed(None))
-        .map_or_else(String::new, |check| check.name.clone())
+    let failed = |name: &&&str| {
+        let mut checks = checks.iter();
+        checks.any(|check| check.name == **name && check.outcome() == Failed)
+    };
+    candidates
+        .iter()
+        .find(failed)
+        .map_or_else(String::new, ToString::to_string)
 }
 
 fn http_status(realm: &MirroredRealm, class: Option<DenialClass>) -> u32 {

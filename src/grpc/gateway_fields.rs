@@ -1,16 +1,18 @@
 //! The part of a realm that gateways go by, between the wire's words and the domain's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::fields;
 use crate::domain::credential::{self, Credentials, HeaderName, KeyHeader, Scheme};
 use crate::domain::denial::{self, Denial, DenialClass, Denials};
 use crate::domain::ids::ScopeName;
+use crate::domain::path::{EncodedCharacters, PathRules, TrailingSlash};
 use crate::domain::route::{KeyNeed, Method, Need, PathTemplate, Reach, Route};
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
 
 const MAX_METHODS: usize = 16;
+const MAX_SCOPES_OF_A_ROUTE: usize = 64;
 const MAX_HEADER_VALUE: usize = 512;
 
 pub(super) fn parse_credentials(
@@ -60,13 +62,16 @@ fn parse_route(bad: &mut Violations, field: &str, route: pb::Route) -> Option<Ro
         any_scopes,
     } = route;
     if methods.len() > MAX_METHODS {
-        bad.add(format!("{field}.methods"), "must be 16 at the most");
+        bad.add(format!("{field}.methods"), "must have at most 16 entries");
+        return None;
     }
-    let methods = methods
+    let mut methods: Vec<_> = methods
         .iter()
         .enumerate()
         .filter_map(|(i, method)| bad.check(format!("{field}.methods[{i}]"), Method::parse(method)))
         .collect();
+    methods.sort();
+    methods.dedup();
     let path = bad.check(format!("{field}.path"), PathTemplate::parse(&path));
     let scopes = parse_scopes(bad, &format!("{field}.scopes"), &scopes);
     let any_scopes = parse_scopes(bad, &format!("{field}.any_scopes"), &any_scopes);
@@ -106,13 +111,11 @@ fn parse_reach(
     if let Some(Target::OwnProject(false)) = target {
         refuse("own_project", "must be true or left out");
     }
-    if partner_key && !matches!(target, Some(Target::Project(_))) {
-        refuse(
-            "partner_key",
-            "goes with project only: without a target only a partner key will do anyway",
-        );
+    if partner_key && !matches!(target, None | Some(Target::Project(_))) {
+        refuse("partner_key", "goes with project, or with no target");
     }
     match target {
+        None if partner_key => Some(Reach::PartnerKey),
         None => Some(Reach::Partner),
         Some(Target::Public(_)) => None,
         Some(Target::AnyTarget(_)) => Some(Reach::Any),
@@ -122,12 +125,66 @@ fn parse_reach(
     }
 }
 
-fn parse_scopes(bad: &mut Violations, field: &str, scopes: &[String]) -> BTreeSet<ScopeName> {
-    scopes
+fn parse_scopes(bad: &mut Violations, field: &str, scopes: &[String]) -> Vec<ScopeName> {
+    if scopes.len() > MAX_SCOPES_OF_A_ROUTE {
+        bad.add(field, "must have at most 64 entries");
+        return Vec::new();
+    }
+    let mut scopes: Vec<_> = scopes
         .iter()
         .enumerate()
         .filter_map(|(i, scope)| bad.check(format!("{field}[{i}]"), ScopeName::parse(scope)))
-        .collect()
+        .collect();
+    scopes.sort();
+    scopes.dedup();
+    scopes
+}
+
+/// How the realm's server reads paths. That project segments are such is checked with the whole realm.
+pub(super) fn parse_paths(
+    bad: &mut Violations,
+    project_segments: Vec<String>,
+    lenient: bool,
+    trailing_slash: i32,
+    encoded_characters: i32,
+) -> PathRules {
+    use pb::{EncodedCharacters as Encoded, TrailingSlash as Slash};
+    let trailing_slash = match Slash::try_from(trailing_slash) {
+        Ok(Slash::Unspecified | Slash::Deny) => Ok(TrailingSlash::Deny),
+        Ok(Slash::Significant) => Ok(TrailingSlash::Significant),
+        Ok(Slash::Ignored) => Ok(TrailingSlash::Ignored),
+        Err(_) => Err("is not a value of TrailingSlash"),
+    };
+    let encoded_characters = match Encoded::try_from(encoded_characters) {
+        Ok(Encoded::Unspecified | Encoded::Deny) => Ok(EncodedCharacters::Deny),
+        Ok(Encoded::Keep) => Ok(EncodedCharacters::Keep),
+        Err(_) => Err("is not a value of EncodedCharacters"),
+    };
+    PathRules {
+        project_segments,
+        lenient,
+        trailing_slash: bad
+            .check("realm.trailing_slash", trailing_slash)
+            .unwrap_or_default(),
+        encoded_characters: bad
+            .check("realm.encoded_characters", encoded_characters)
+            .unwrap_or_default(),
+    }
+}
+
+pub(super) fn trailing_slash(setting: TrailingSlash) -> pb::TrailingSlash {
+    match setting {
+        TrailingSlash::Deny => pb::TrailingSlash::Deny,
+        TrailingSlash::Significant => pb::TrailingSlash::Significant,
+        TrailingSlash::Ignored => pb::TrailingSlash::Ignored,
+    }
+}
+
+pub(super) fn encoded_characters(setting: EncodedCharacters) -> pb::EncodedCharacters {
+    match setting {
+        EncodedCharacters::Deny => pb::EncodedCharacters::Deny,
+        EncodedCharacters::Keep => pb::EncodedCharacters::Keep,
+    }
 }
 
 pub(super) fn parse_denials(bad: &mut Violations, denials: Vec<pb::Denial>) -> Denials {
@@ -266,9 +323,9 @@ pub(super) fn route(route: Route) -> pb::Route {
             scopes,
             any_scopes,
         }) => {
-            let partner_key = matches!(reach, Reach::ProjectByPartner(_));
+            let partner_key = matches!(reach, Reach::PartnerKey | Reach::ProjectByPartner(_));
             let target = match reach {
-                Reach::Partner => None,
+                Reach::Partner | Reach::PartnerKey => None,
                 Reach::Any => Some(Target::AnyTarget(true)),
                 Reach::OwnProject => Some(Target::OwnProject(true)),
                 Reach::Project(parameter) | Reach::ProjectByPartner(parameter) => {
@@ -291,7 +348,7 @@ pub(super) fn route(route: Route) -> pb::Route {
     }
 }
 
-fn words(scopes: &BTreeSet<ScopeName>) -> Vec<String> {
+fn words(scopes: &[ScopeName]) -> Vec<String> {
     scopes.iter().map(ToString::to_string).collect()
 }
 

@@ -37,6 +37,12 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             wait,
             request_id,
         } = request.into_inner();
+        // Nobody has rules checked for a realm that they may not manage.
+        let id = realm.as_ref().map_or("", |realm| &realm.id);
+        match RealmId::parse(id) {
+            Ok(id) => caller.role.may_manage(&id)?,
+            Err(_) => caller.role.may_manage_something()?,
+        }
         let realm = parse_realm(realm, &mut caller.holder, wait, &request_id)?;
         let done = self
             .admin

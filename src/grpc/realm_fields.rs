@@ -60,8 +60,15 @@ pub(super) fn parse_realm(
         denials,
         revision: _,
         create_time: _,
+        project_segments,
+        lenient_paths,
+        trailing_slash,
+        encoded_characters,
     } = realm;
-    let id = bad.check("realm.id", RealmId::parse(&id));
+    let Some(id) = bad.check("realm.id", RealmId::parse(&id)) else {
+        // Whether the caller may manage it is not known.
+        return bad.finish(None).map_err(Refusal::Invalid);
+    };
     let prefix = bad.check("realm.prefix", Prefix::parse(&prefix));
     let environments = parse_environments(&mut bad, environments);
     let scopes = parse_scopes(&mut bad, scopes);
@@ -78,10 +85,16 @@ pub(super) fn parse_realm(
     let credentials = gateway_fields::parse_credentials(&mut bad, credentials);
     let routes = gateway_fields::parse_routes(&mut bad, routes);
     let denials = gateway_fields::parse_denials(&mut bad, denials);
-    let realm = id
-        .zip(prefix)
+    let paths = gateway_fields::parse_paths(
+        &mut bad,
+        project_segments,
+        lenient_paths,
+        trailing_slash,
+        encoded_characters,
+    );
+    let realm = prefix
         .zip(unscoped_keys)
-        .map(|((id, prefix), unscoped_keys)| Realm {
+        .map(|(prefix, unscoped_keys)| Realm {
             id,
             prefix,
             environments,
@@ -93,6 +106,7 @@ pub(super) fn parse_realm(
             max_lifetime: Some(max_lifetime).filter(|span| !span.is_zero()),
             credentials,
             routes,
+            paths,
             denials,
         });
     // Only of a whole realm can it be said whether it holds together.

@@ -50,6 +50,7 @@ pub(super) fn question<'q>(
         realm,
         environment: &environment.name,
         target,
+        projects: &[],
         partner,
         scopes,
         any_scopes,
@@ -132,6 +133,7 @@ pub(super) fn verdict(verdict: Verdict) -> pb::Verdict {
         Verdict::ProjectMismatch => pb::Verdict::ProjectMismatch,
         Verdict::AddressDenied => pb::Verdict::AddressDenied,
         Verdict::ScopeMissing => pb::Verdict::ScopeMissing,
+        Verdict::NoRoute => pb::Verdict::NoRoute,
         Verdict::Allowed => pb::Verdict::Allowed,
     }
 }

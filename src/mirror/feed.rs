@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use super::Mirror;
 use super::index::Index;
+use super::{Mirror, PreparedRealm};
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventKind, Revision, Subject};
 use crate::domain::ids::RealmId;
+use crate::domain::realm::Realm;
 use crate::store::{Error, FeedEntry, KeyRow, Snapshot, Store};
 
 /// From so many changes on, everything is loaded anew.
@@ -99,7 +100,7 @@ impl Feed {
                 drop(snapshot);
                 return self.reload(true).await;
             };
-            apply(&mut snapshot, &self.mirror.index(), self.last.0, changes).await?;
+            apply(&mut snapshot, &self.mirror, self.last.0, changes).await?;
             self.last = (last.revision, last.stamp);
         }
         self.mirror.index().set_current(self.last.0, sent);
@@ -144,7 +145,7 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> 
         .ok_or_else(|| Error::Corrupt("the authority".to_owned()))?;
     let index = Arc::new(Index::default());
     for realm in snapshot.all_realms().await? {
-        index.put_realm(realm.value);
+        index.put_realm(prepared(realm.value).await);
     }
     for partner in snapshot.all_partners().await? {
         index.put_partner(&partner.value);
@@ -173,15 +174,23 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> 
     Ok((index, head.stamp))
 }
 
+/// Makes what takes long on a thread of its own.
+async fn prepared(realm: Realm) -> PreparedRealm {
+    tokio::task::spawn_blocking(|| PreparedRealm::new(realm))
+        .await
+        .expect("a stored realm, whatever it holds, does no harm")
+}
+
 /// Brings the present state of everything that changed into the index: first what is gone, then the outer things, and then
 /// the inner ones that refer to them. What was deleted and made again under the same name is another thing, which inherits
-/// nothing.
+/// nothing. Where only what gateways go by changes in a realm, that comes last: nothing waits for its making.
 async fn apply(
     snapshot: &mut Snapshot,
-    index: &Index,
+    mirror: &Mirror,
     known: Revision,
     changes: Vec<(EventKind, Subject)>,
 ) -> Result<(), Error> {
+    let index = mirror.index.load_full();
     let mut realms = HashSet::new();
     let mut partners = HashSet::new();
     let mut projects = HashSet::new();
@@ -249,9 +258,13 @@ async fn apply(
             None => index.remove_realm(&realm),
         }
     }
+    let mut of_gateways = Vec::new();
     for (row, id) in realm_rows {
         match row {
-            Some(realm) => index.put_realm(realm.value),
+            Some(realm) if index.changes_gateways_only(&realm.value) => {
+                of_gateways.push(realm.value);
+            }
+            Some(realm) => index.put_realm(ready(mirror, realm.value).await),
             None => index.remove_realm(&id),
         }
     }
@@ -273,7 +286,18 @@ async fn apply(
     for row in key_rows {
         index.put_key(row.id, row.facts());
     }
+    for realm in of_gateways {
+        index.put_realm(ready(mirror, realm).await);
+    }
     Ok(())
+}
+
+/// A realm as whoever put it handed it over, or made here if another process did.
+async fn ready(mirror: &Mirror, realm: Realm) -> PreparedRealm {
+    match mirror.take_prepared(&realm) {
+        Some(realm) => realm,
+        None => prepared(realm).await,
+    }
 }
 
 #[cfg(test)]
@@ -284,7 +308,6 @@ mod tests {
     use crate::domain::event::{Actor, Event};
     use crate::domain::ids::{PartnerId, ProjectId};
     use crate::domain::partner::{Partner, Project};
-    use crate::domain::realm::Realm;
     use crate::domain::time::Timestamp;
     use crate::store::{Change, Genesis};
 

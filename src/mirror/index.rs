@@ -10,7 +10,7 @@ use papaya::{HashMapRef, LocalGuard};
 
 use super::ended::Ended;
 use super::key_facts::{Entry, KeyFacts};
-use super::realm::{Home, MirroredPartner, MirroredRealm, homes};
+use super::realm::{Home, MirroredPartner, MirroredRealm, PreparedRealm, homes};
 use crate::domain::access::Ladder;
 use crate::domain::event::Revision;
 use crate::domain::ids::{KeyId, PartnerId, Prefix, ProjectId, RealmId};
@@ -131,12 +131,42 @@ impl Index {
         self.revision.store(revision.as_u64(), Ordering::Release);
     }
 
-    pub(crate) fn put_realm(&self, definition: Realm) {
+    /// Whether a definition differs from the known one only in what gateways go by, which no key's facts depend on.
+    pub(super) fn changes_gateways_only(&self, definition: &Realm) -> bool {
+        self.realm(definition.id.as_str()).is_some_and(|known| {
+            let Realm {
+                id,
+                prefix,
+                environments,
+                scopes,
+                admin_scope,
+                unscoped_keys,
+                levels,
+                max_cache,
+                max_lifetime,
+                credentials: _,
+                routes: _,
+                paths: _,
+                denials: _,
+            } = &*known.definition;
+            *id == definition.id
+                && *prefix == definition.prefix
+                && *environments == definition.environments
+                && *scopes == definition.scopes
+                && *admin_scope == definition.admin_scope
+                && *unscoped_keys == definition.unscoped_keys
+                && *levels == definition.levels
+                && *max_cache == definition.max_cache
+                && *max_lifetime == definition.max_lifetime
+        })
+    }
+
+    pub(crate) fn put_realm(&self, PreparedRealm { definition, trie }: PreparedRealm) {
         let mut realms = self.realms().as_ref().clone();
         let before = realms.by_id.get(&definition.id);
         let ladder = Ladder::new(&definition.scopes, before.map(|realm| &realm.ladder));
         let realm = MirroredRealm {
-            routes: RouteTable::new(&definition.routes, &ladder),
+            routes: RouteTable::new(trie, &definition.routes, &ladder),
             ladder,
             homes: homes(&definition, before.map(AsRef::as_ref)),
             members: before.map_or_else(Arc::default, |realm| Arc::clone(&realm.members)),

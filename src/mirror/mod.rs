@@ -10,7 +10,8 @@ mod key_facts;
 mod realm;
 mod words;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -19,10 +20,12 @@ use tokio::sync::{Notify, watch};
 pub use feed::Feed;
 pub use index::{Index, View};
 pub use key_facts::{Entry, KeyFacts};
-pub use realm::{MirroredPartner, MirroredRealm};
+pub use realm::{MirroredPartner, MirroredRealm, PreparedRealm};
 pub use words::Words;
 
 use crate::domain::event::Revision;
+use crate::domain::ids::RealmId;
+use crate::domain::realm::Realm;
 
 /// The copy of the store's facts that this process decides by.
 pub struct Mirror {
@@ -30,6 +33,8 @@ pub struct Mirror {
     poke: Notify,
     applied: watch::Sender<Revision>,
     distrust: watch::Sender<Option<String>>,
+    /// Realms that are being put, so that the feed need not make their tries. Only those who put and the feed lock it.
+    prepared: Mutex<HashMap<RealmId, PreparedRealm>>,
 }
 
 /// The feed did not come so far in time.
@@ -44,6 +49,7 @@ impl Mirror {
             poke: Notify::new(),
             applied: watch::Sender::default(),
             distrust: watch::Sender::default(),
+            prepared: Mutex::default(),
         }
     }
 
@@ -55,6 +61,22 @@ impl Mirror {
     /// Tells the feed that there is something new.
     pub fn poke(&self) {
         self.poke.notify_one();
+    }
+
+    /// Hands the feed a realm that is about to be put. It is taken up when the store tells of the very same definition.
+    pub fn prepare(&self, realm: PreparedRealm) {
+        let id = realm.definition().id.clone();
+        self.prepared
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, realm);
+    }
+
+    /// What was handed over for this definition.
+    fn take_prepared(&self, definition: &Realm) -> Option<PreparedRealm> {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = prepared.remove(&definition.id)?;
+        (found.definition() == definition).then_some(found)
     }
 
     /// Waits until the mirror knows of this change.

@@ -23,6 +23,8 @@ pub struct Question<'q> {
     pub environment: &'q EnvironmentName,
     /// What the request touches.
     pub target: Target<'q>,
+    /// Projects that it touches besides.
+    pub projects: &'q [&'q str],
     /// The owner that the request names; empty is none.
     pub partner: &'q str,
     /// All of these are wanted.
@@ -40,12 +42,12 @@ pub enum Target<'q> {
     Partner,
     /// This project.
     Project(&'q str),
-    /// This project, in a way that only a partner key may.
-    ProjectByPartner(&'q str),
     /// The project that the key is bound to.
     OwnProject,
     /// What either level may do.
     Any,
+    /// What no rule of the realm matches.
+    NoRoute,
 }
 
 /// What was decided.
@@ -205,7 +207,7 @@ struct Case<'c> {
 type Objection = fn(&Case<'_>) -> bool;
 
 /// What can speak against a proven key, in the order that the contract lays down.
-const OBJECTIONS: [(Verdict, Objection); 9] = [
+const OBJECTIONS: [(Verdict, Objection); 10] = [
     (Verdict::Revoked, |case| case.key.is_revoked()),
     (Verdict::Disabled, |case| case.key.disabled),
     (Verdict::Expired, |case| {
@@ -228,6 +230,9 @@ const OBJECTIONS: [(Verdict, Objection); 9] = [
         !case.key.admits(case.question.client)
     }),
     (Verdict::ScopeMissing, |case| !case.missing.is_empty()),
+    (Verdict::NoRoute, |case| {
+        matches!(case.question.target, Target::NoRoute)
+    }),
 ];
 
 /// The first reason against a proven key.
@@ -262,17 +267,22 @@ pub fn objections(
 
 /// Whether the key's level and project reach what the request touches.
 fn reaches(key: &KeyFacts, question: &Question<'_>) -> bool {
-    match (question.target, &key.project) {
-        (Target::Any, _) | (Target::Partner, None) | (Target::OwnProject, Some(_)) => true,
-        (Target::Partner, Some(_)) | (Target::OwnProject, None) => false,
-        (Target::Project(wanted), bound) => {
-            bound.as_ref().is_none_or(|bound| bound.as_str() == wanted)
-                && question.realm.owns(&key.partner.id, wanted)
-        }
-        (Target::ProjectByPartner(wanted), bound) => {
-            bound.is_none() && question.realm.owns(&key.partner.id, wanted)
-        }
-    }
+    let reaches_project = |wanted: &str| {
+        let bound = key.project.as_ref();
+        bound.is_none_or(|bound| bound.as_str() == wanted)
+            && question.realm.owns(&key.partner.id, wanted)
+    };
+    let reaches_target = match question.target {
+        Target::Any | Target::NoRoute => true,
+        Target::Partner => key.project.is_none(),
+        Target::OwnProject => key.project.is_some(),
+        Target::Project(wanted) => reaches_project(wanted),
+    };
+    reaches_target
+        && question
+            .projects
+            .iter()
+            .all(|project| reaches_project(project))
 }
 
 impl Decision<'_> {

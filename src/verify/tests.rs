@@ -9,7 +9,7 @@ use crate::domain::key::{Digest, Key, Level, Revocation, Secret};
 use crate::domain::key_text::{PlainKey, SecretBytes};
 use crate::domain::partner::{Partner, Project};
 use crate::domain::realm::{Environment, Realm};
-use crate::mirror::Index;
+use crate::mirror::{Index, PreparedRealm};
 use crate::store::KeyRow;
 
 const NOW: Timestamp = Timestamp::from_micros(1_900_000_000_000_000);
@@ -66,6 +66,7 @@ struct Asked {
     realm: &'static str,
     environment: &'static str,
     target: Target<'static>,
+    projects: &'static [&'static str],
     partner: &'static str,
     scopes: &'static [&'static str],
     any_scopes: &'static [&'static str],
@@ -76,8 +77,8 @@ struct Asked {
 impl World {
     fn new() -> Self {
         let index = Index::default();
-        index.put_realm(realm("demo", "demo"));
-        index.put_realm(realm("other", "othr"));
+        index.put_realm(PreparedRealm::new(realm("demo", "demo")));
+        index.put_realm(PreparedRealm::new(realm("other", "othr")));
         for (id, suspended) in [("acme", false), ("umbrella", false), ("gone", true)] {
             for realm in ["demo", "other"] {
                 index.put_partner(&Partner {
@@ -140,6 +141,7 @@ impl World {
                 .unwrap()
                 .name,
             target: asked.target,
+            projects: asked.projects,
             partner: asked.partner,
             scopes: set(asked.scopes),
             any_scopes: set(asked.any_scopes),
@@ -194,6 +196,7 @@ fn ask(text: &str) -> Asked {
         realm: "demo",
         environment: "production",
         target: Target::Partner,
+        projects: &[],
         partner: "",
         scopes: &[],
         any_scopes: &[],
@@ -228,7 +231,7 @@ fn the_first_reason_that_holds_is_the_verdict() {
         client: Some("198.51.100.1"),
         ..ask("")
     };
-    let steps: [(Verdict, Mend); 10] = [
+    let steps: [(Verdict, Mend); 11] = [
         (Verdict::Revoked, |key, _| key.revocation = None),
         (Verdict::Disabled, |key, _| key.disabled = false),
         (Verdict::Expired, |key, _| key.expires_at = Expiry::Never),
@@ -241,12 +244,15 @@ fn the_first_reason_that_holds_is_the_verdict() {
             asked.partner = "acme";
         }),
         (Verdict::ProjectMismatch, |_, asked| {
-            asked.target = Target::Project("one");
+            asked.target = Target::NoRoute;
         }),
         (Verdict::AddressDenied, |_, asked| {
             asked.client = Some("192.0.2.1");
         }),
         (Verdict::ScopeMissing, |_, asked| asked.scopes = &["read"]),
+        (Verdict::NoRoute, |_, asked| {
+            asked.target = Target::Project("one");
+        }),
         (Verdict::Allowed, |_, _| ()),
     ];
     for (verdict, mend) in steps {
@@ -394,6 +400,45 @@ fn a_target_is_reached_by_the_right_level_alone_and_absent_never_means_widest() 
             of_project,
             "project key, {target:?}"
         );
+    }
+}
+
+/// Seen red with `any` for `all` in `reaches`, and with the projects left out of it.
+#[test]
+fn each_project_that_a_request_names_must_be_reached() {
+    use Verdict::{Allowed, ProjectMismatch};
+    let world = World::new();
+    let partner = world.add(partner_key(), 1);
+    let project = world.add(
+        Key {
+            id: KeyId::from_bytes([3; 16]),
+            ..project_key("one")
+        },
+        1,
+    );
+    let rows: [(&'static [&'static str], _, _); 7] = [
+        (&["one"], Allowed, Allowed),
+        (&["one", "one"], Allowed, Allowed),
+        (&["one", "two"], Allowed, ProjectMismatch),
+        (&["two", "one"], Allowed, ProjectMismatch),
+        (&["one", "three"], ProjectMismatch, ProjectMismatch),
+        (&["three", "one"], ProjectMismatch, ProjectMismatch),
+        (&["one", ""], ProjectMismatch, ProjectMismatch),
+    ];
+    for (projects, of_partner, of_project) in rows {
+        for (text, verdict) in [(&partner, of_partner), (&project, of_project)] {
+            let asked = Asked {
+                target: Target::Any,
+                projects,
+                ..ask(text)
+            };
+            assert_eq!(world.verdict(&asked), verdict, "{projects:?}");
+        }
+        let asked = Asked {
+            projects,
+            ..ask(&project)
+        };
+        assert_eq!(world.verdict(&asked), ProjectMismatch, "partner-wide too");
     }
 }
 
@@ -619,10 +664,14 @@ fn what_cannot_be_decided_is_no_denial() {
 fn a_key_of_a_realm_that_is_made_again_under_another_prefix_is_not_good_by_its_old_text() {
     let world = World::new();
     let text = world.add(partner_key(), 1);
-    world.index.put_realm(realm("demo", "renamed"));
+    world
+        .index
+        .put_realm(PreparedRealm::new(realm("demo", "renamed")));
     assert_eq!(world.verdict(&ask(&text)), Verdict::Unknown);
     // Nor in a realm that takes the prefix over.
-    world.index.put_realm(realm("other", "demo"));
+    world
+        .index
+        .put_realm(PreparedRealm::new(realm("other", "demo")));
     let asked = Asked {
         realm: "other",
         ..ask(&text)

@@ -295,6 +295,7 @@ impl Court {
                 .unwrap()
                 .name,
             target: question.project.map_or(Target::Partner, Target::Project),
+            projects: &[],
             partner: question.partner,
             scopes,
             any_scopes: ScopeSet::default(),

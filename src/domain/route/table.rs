@@ -1,133 +1,155 @@
-//! The routes of a realm as a tree.
+//! The routes of a realm, ready to be looked up.
 
-use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
-use wayfind::{Router, RouterBuilder};
-
-use super::{Method, Need, Reach, Route};
+use super::template::Place;
+use super::trie::RouteTrie;
+use super::{KeyNeed, Method, Need, Reach, Route};
 use crate::domain::access::{Ladder, ScopeSet};
-use crate::domain::path::{CanonicalPath, decoded};
+use crate::domain::path::{PathRules, RequestPath};
 
-/// The routes of a realm, ready to be looked up.
+/// A realm's rules, ready to be looked up.
 pub struct RouteTable {
-    of_method: HashMap<Method, Router<usize>>,
-    of_others: Router<usize>,
-    wanted: Vec<Option<Wanted>>,
-    names: Vec<Vec<String>>,
+    trie: Arc<RouteTrie>,
+    rules: Box<[Rule]>,
 }
 
-/// What a key is asked for, in the ranks of the realm's ladder.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    /// What it must reach.
-    pub reach: Reach,
+/// What a rule needs, as a decision asks for it.
+struct Rule {
+    requirement: Option<Requirement>,
+    /// Where the project stands that the rule names.
+    project: Option<Place>,
+    /// Whether its template ends with a verb.
+    has_verb: bool,
+}
+
+/// What a rule asks of a key, in the ranks of the realm's scopes.
+#[derive(Clone, Copy, Debug)]
+pub struct Requirement {
+    /// The level that the key must have.
+    pub level: RequiredLevel,
     /// All of these it must hold.
     pub scopes: ScopeSet,
     /// At least one of these it must hold, if there are any.
     pub any_scopes: ScopeSet,
 }
 
-/// The rule that counts for a request.
-#[derive(Debug)]
-pub struct Matched<'t, 'p> {
-    /// Its place among the rules.
-    pub place: usize,
-    /// What it wants of a key; none if the route is public.
-    pub wanted: Option<&'t Wanted>,
-    names: &'t [String],
-    /// What stands in the places of its parameters.
-    found: Vec<Cow<'p, str>>,
+/// The level that a rule asks of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RequiredLevel {
+    /// Either.
+    Any,
+    /// A partner key.
+    Partner,
+    /// A partner key, unless the path names projects.
+    PartnerOrNamedProject,
+    /// A project key.
+    Project,
 }
 
-impl Matched<'_, '_> {
-    /// What the path says in this parameter's place, decoded.
-    pub fn parameter(&self, name: &str) -> Option<&str> {
-        let place = self.names.iter().position(|own| own == name)?;
-        self.found.get(place).map(AsRef::as_ref)
-    }
+/// The rule that counts for a request.
+#[derive(Clone, Debug)]
+pub struct Matched<'t, 'p> {
+    /// Its number.
+    pub rule: usize,
+    /// What it asks of a key; none if the route is public.
+    pub requirement: Option<&'t Requirement>,
+    /// The projects that the request names, all of which the key must reach.
+    pub projects: Vec<&'p str>,
+}
+
+/// Why no rule counts for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoute {
+    /// No rule matches its method and path.
+    Unmatched,
+    /// The rule of this number matches only for servers that cut a segment at `;`.
+    Semicolon(usize),
 }
 
 impl RouteTable {
-    /// Makes the tree of rules that were checked.
-    pub fn new(routes: &[Route], ladder: &Ladder) -> Self {
-        let methods: BTreeSet<&Method> = routes.iter().flat_map(|route| &route.methods).collect();
+    /// The table of rules that were checked, with their trie.
+    pub fn new(trie: Arc<RouteTrie>, routes: &[Route], ladder: &Ladder) -> Self {
+        let rules = routes.iter().map(|route| Rule {
+            requirement: match &route.need {
+                Need::Public => None,
+                Need::Key(need) => Some(Requirement::of(need, ladder)),
+            },
+            project: match &route.need {
+                Need::Public => None,
+                Need::Key(need) => need
+                    .reach
+                    .parameter()
+                    .and_then(|name| route.path.place_of(name)),
+            },
+            has_verb: route.path.has_verb(),
+        });
         Self {
-            of_method: methods
-                .into_iter()
-                .map(|method| {
-                    let tree = tree(routes, |route| {
-                        route.methods.is_empty() || route.methods.contains(method)
-                    });
-                    (method.clone(), tree)
-                })
-                .collect(),
-            of_others: tree(routes, |route| route.methods.is_empty()),
-            names: routes.iter().map(|route| route.path.parameters()).collect(),
-            wanted: routes
-                .iter()
-                .map(|route| match &route.need {
-                    Need::Public => None,
-                    Need::Key(need) => Some(Wanted {
-                        reach: need.reach.clone(),
-                        scopes: ladder.set(&need.scopes),
-                        any_scopes: ladder.set(&need.any_scopes),
-                    }),
-                })
-                .collect(),
+            trie,
+            rules: rules.collect(),
         }
     }
 
-    /// The rule for this request, if there is one. A method that is not in capitals is none: some servers would read it as if
-    /// it were, and so go by another rule. A path is read as what it stands for, as the servers behind do.
+    /// The rule for a request. A method that is not in capitals has none, because some servers read it as if it were.
     pub fn find<'t, 'p>(
         &'t self,
         method: &str,
-        path: CanonicalPath<'p>,
-    ) -> Option<Matched<'t, 'p>> {
+        path: &'p RequestPath<'_>,
+        rules: &PathRules,
+    ) -> Result<Matched<'t, 'p>, NoRoute> {
         if !Method::fits(method) {
-            return None;
+            return Err(NoRoute::Unmatched);
         }
-        let tree = self.of_method.get(method).unwrap_or(&self.of_others);
-        // No slash is encoded in it, so that it has the same segments as before.
-        let (place, found) = match decoded(path.as_str())? {
-            Cow::Borrowed(path) => {
-                let found = tree.search(path)?;
-                let values = found.parameters().iter();
-                (
-                    *found.data(),
-                    values.map(|(_, value)| Cow::Borrowed(*value)).collect(),
-                )
-            }
-            Cow::Owned(path) => {
-                let found = tree.search(&path)?;
-                let values = found.parameters().iter();
-                let owned = |value: &str| Cow::Owned(value.to_owned());
-                (
-                    *found.data(),
-                    values.map(|(_, value)| owned(value)).collect(),
-                )
-            }
+        let found = self.trie.find(method, path).ok_or(NoRoute::Unmatched)?;
+        if !found.exact {
+            return Err(NoRoute::Semicolon(found.rule));
+        }
+        let rule = &self.rules[found.rule];
+        let requirement = rule.requirement.as_ref();
+        let projects = match requirement {
+            Some(_) => rule.projects(path, rules),
+            None => Vec::new(),
         };
-        Some(Matched {
-            place,
-            wanted: self.wanted.get(place)?.as_ref(),
-            names: self.names.get(place)?,
-            found,
+        Ok(Matched {
+            rule: found.rule,
+            requirement,
+            projects,
         })
     }
 }
 
-fn tree(routes: &[Route], has_method: impl Fn(&Route) -> bool) -> Router<usize> {
-    let mut tree = RouterBuilder::new();
-    for (i, route) in routes.iter().enumerate() {
-        if has_method(route) {
-            for template in route.path.for_tree() {
-                // What is there already is a rule before this one: for the same paths with methods of its own, or for the
-                // place where this one's `**` stands for nothing. What is before counts.
-                let _ = tree.insert(&template, i);
-            }
+impl Rule {
+    /// The projects that a path names: in the place that the rule says, and after each project segment of the realm.
+    fn projects<'p>(&self, path: &'p RequestPath<'_>, rules: &PathRules) -> Vec<&'p str> {
+        let own = self.project.map(|place| {
+            let index = match place {
+                Place::FromStart(index) => Some(usize::from(index)),
+                Place::FromEnd(index) => path.last_place().checked_sub(usize::from(index)),
+            };
+            // No project has an empty name.
+            index.map_or((0, ""), |index| (index, path.segment(index).unwrap_or("")))
+        });
+        let named = own.into_iter().chain(rules.projects(path));
+        named
+            .map(|(index, name)| match name.rsplit_once(':') {
+                Some((name, _verb)) if self.has_verb && index == path.last_place() => name,
+                _ => name,
+            })
+            .collect()
+    }
+}
+
+impl Requirement {
+    fn of(need: &KeyNeed, ladder: &Ladder) -> Self {
+        Self {
+            level: match need.reach {
+                Reach::Partner => RequiredLevel::PartnerOrNamedProject,
+                Reach::PartnerKey | Reach::ProjectByPartner(_) => RequiredLevel::Partner,
+                Reach::OwnProject => RequiredLevel::Project,
+                Reach::Project(_) | Reach::Any => RequiredLevel::Any,
+            },
+            scopes: ladder.set(&need.scopes),
+            any_scopes: ladder.set(&need.any_scopes),
         }
     }
-    tree.build()
 }

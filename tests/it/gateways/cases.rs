@@ -150,7 +150,7 @@ fn of_levels_and_projects() -> Vec<Case> {
     row(
         "DELETE /api/v1/projects/mtKDhe1U/apiKeys/17",
         "project",
-        true,
+        false,
     );
     for scheme in [
         "Basic {good}",

@@ -41,6 +41,28 @@ impl Way {
         self.flags().is_empty()
     }
 
+    /// Whether a target that was sent so reaches the server behind so: byte by byte, unless it is normalised on the way
+    /// (RFC 3986, section 6.2.2.2).
+    pub(super) fn passes_on(self, sent: &str, seen: &str) -> bool {
+        if self != Self::EnvoyNormalising {
+            return sent == seen;
+        }
+        let (path, query) = sent.split_at(sent.find('?').unwrap_or(sent.len()));
+        let mut parts = path.split('%');
+        let mut normal = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let (code, rest) = part.split_at(2.min(part.len()));
+            match u8::from_str_radix(code, 16).map(char::from) {
+                Ok(letter) if letter.is_ascii_alphanumeric() || "-._~".contains(letter) => {
+                    normal.push(letter);
+                }
+                _ => normal.extend(["%", code]),
+            }
+            normal.push_str(rest);
+        }
+        seen == normal + query
+    }
+
     /// Its configuration, with places left open.
     fn example(self) -> String {
         let envoy = include_str!("../../../examples/envoy/envoy.yaml");

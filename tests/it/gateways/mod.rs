@@ -3,10 +3,13 @@
 
 mod cases;
 mod credentials;
+mod documented;
 mod gate;
 mod keys;
 mod management;
 mod odd;
+mod projects;
+mod readings;
 mod wire;
 mod world;
 
@@ -64,10 +67,41 @@ on_each_way! {
         println!("{way:?}: {} cases", cases.len());
     }
 
+    /// Written from the documents alone.
+    async fn each_request_becomes_what_its_document_says(way: Way) {
+        let world = World::on(way).await;
+        let mut wrong = Vec::new();
+        for case in documented::ALL {
+            let headers: Vec<_> = case.headers.iter().map(ToString::to_string).collect();
+            let (answer, seen) = world.request(case.site, case.line, &headers).await;
+            let documented::Documented { source, says, line, .. } = case;
+            let what = format!("{source}: {says}: {line} {headers:?}");
+            if let Err(found) = judge(way, case.site, case.outcome, &answer, &seen, line) {
+                wrong.push(format!("{what}: should be {:?}, {found}", case.outcome));
+            } else if let Outcome::Passes(name) = case.outcome {
+                world.check_seen(&what, &seen[0], Some(&world.key(case.site, name).key));
+            }
+        }
+        let count = documented::ALL.len();
+        assert!(wrong.is_empty(), "{way:?}, {} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+        println!("{way:?}: {count} cases of the documents");
+    }
+
+    async fn a_key_reaches_exactly_its_own_projects_wherever_a_path_names_them(way: Way) {
+        let world = World::on(way).await;
+        projects::send(&world, 9 + way as u64, 1_000).await;
+    }
+
     async fn what_is_odd_is_refused_or_made_plain(way: Way) {
         let world = World::on(way).await;
         let count = odd::send_all(&world).await;
         println!("{way:?}: {count} odd requests");
+    }
+
+    async fn no_reading_of_a_path_reaches_what_its_key_is_not_good_for(way: Way) {
+        let world = World::on(way).await;
+        let count = readings::send_all(&world).await;
+        println!("{way:?}: {count} requests under each way of reading paths");
     }
 
     /// Seen red with `failure_mode_allow: true` in Envoy's configuration.
@@ -109,7 +143,7 @@ on_each_way! {
 async fn each_status_that_a_realm_may_deny_with_reaches_the_client_through_envoy() {
     let world = World::on(Way::EnvoyRaw).await;
     for status in 400..500 {
-        world.put_denial(PARTNERO, status).await.unwrap();
+        world.put_denial(PARTNERO, status).await;
         let (answer, seen) = world.request(PARTNERO, "GET /v1/partners", &[]).await;
         let told = u32::from(answer.status);
         assert_eq!((told, seen.len()), (status, 0), "{answer:?}");
@@ -126,8 +160,11 @@ fn judge(
     line: &str,
 ) -> Result<(), String> {
     let refused = seen.is_empty() && (400..500).contains(&answer.status);
+    let method = line.split(' ').next().unwrap_or_default();
+    let target = line.split(' ').nth(1).unwrap_or_default();
     let passed = answer.status == 200
-        && matches!(seen, [only] if only.line.rsplit_once(' ').is_some_and(|(own, _)| own == line));
+        && matches!(seen, [only] if only.line.starts_with(&format!("{method} "))
+            && way.passes_on(target, only.target()));
     let right = match outcome {
         Outcome::Passes(_) | Outcome::Public => passed,
         Outcome::Refused => refused,

@@ -5,9 +5,10 @@
 //! tell, with no headers taken away, without a look for underscores; and in the examples without `REJECT_REQUEST`, without one of
 //! nginx's identity headers, without Caddy's two `request_header` lines at the top.
 
-use claviger::domain::path::CanonicalPath;
+use claviger::domain::path::{PathRules, RequestPath};
 
 use super::gate::Way;
+use super::readings::STRICT;
 use super::world::{PARTNERO, PEAKA, Site, World};
 
 /// Where the key `project` may go, and nowhere else.
@@ -74,11 +75,7 @@ const REFUSED: &[&str] = &[
     "~/catalogs\u{7f}",
     "~/catalogs\u{e9}",
     "~/\u{ff0e}\u{ff0e}/x",
-    // What needs no encoding, encoded.
-    "/%61pi/v1/data/projects/mtKDhe1U/catalogs",
-    "/api/v1/data/projects/%6dtKDhe1U/catalogs",
     // Another case, another end.
-    "/API/v1/data/projects/mtKDhe1U/catalogs",
     "/api/v1/data/Projects/mtKDhe1U/catalogs",
     "/api/v1/data/projects/mtkdhe1u/catalogs",
     "/api/v1/data/projects/mtKDhe1U./catalogs",
@@ -110,6 +107,11 @@ const PASSED: &[&str] = &[
     "~/a:b@c",
     "~/~tilde",
     "~",
+    // Any prefix will do, if the project is the key's.
+    "/API/v1/data/projects/mtKDhe1U/catalogs",
+    // What needs no encoding, encoded.
+    "/%61pi/v1/data/projects/mtKDhe1U/catalogs",
+    "/api/v1/data/projects/%6dtKDhe1U/%7e%2D%5f%2ea",
 ];
 
 /// Whole requests, which should be refused or be one plain request. `{…}` is the text of a key.
@@ -195,7 +197,12 @@ const FORGED: &[&str] = &[
     ":path: ~/catalogs",
 ];
 
-fn own(text: &str) -> String {
+/// All single targets, and more.
+pub(super) fn targets(more: &[&str]) -> impl Iterator<Item = String> {
+    [REFUSED, PASSED, more].concat().into_iter().map(own)
+}
+
+pub(super) fn own(text: &str) -> String {
     // A tilde at the end of a word is a tilde.
     text.replacen('~', OWN, 1)
 }
@@ -229,19 +236,20 @@ async fn send_burdens(world: &World, wrong: &mut Vec<String>) -> usize {
 pub(super) async fn send_all(world: &World) -> usize {
     let mut wrong = Vec::new();
     let mut count = 0;
+    world.put_realm(PEAKA, |realm| STRICT.say(realm)).await;
     for target in REFUSED {
         count += 1;
         let target = own(target);
         let line = format!("GET {target}");
-        for (key, root) in [("project", OWN), ("good", "/api/v1")] {
+        for key in ["project", "good"] {
             let headers = [format!("Authorization: Bearer {{{key}}}")];
             let (answer, seen) = world.request(PEAKA, &line, &headers).await;
             // The partner's key is good for each plain path, so with it only what is odd is refused.
-            let odd = CanonicalPath::of_target(&target).is_err();
+            let odd = RequestPath::parse(&target, &PathRules::default()).is_err();
             let refused = seen.is_empty() && is_refusal(answer.status);
             // What makes a path plain before it asks passes on what it asked about.
             let made_plain = matches!(world.way, Way::Caddy | Way::EnvoyNormalising)
-                && matches!(seen.as_slice(), [seen] if is_plain(seen.target(), root));
+                && matches!(seen.as_slice(), [seen] if STRICT.allows(key, seen.target()));
             if (key == "project" || odd) && !refused && !made_plain {
                 wrong.push(format!("{target:?} with {key}: {} {seen:?}", answer.status));
             }
@@ -263,11 +271,12 @@ pub(super) async fn send_all(world: &World) -> usize {
     count += send_burdens(world, &mut wrong).await;
     for target in PASSED {
         count += 1;
-        let line = format!("GET {}", own(target));
+        let target = own(target);
+        let line = format!("GET {target}");
         let headers = ["Authorization: Bearer {project}".to_owned()];
         let (answer, seen) = world.request(PEAKA, &line, &headers).await;
         match seen.as_slice() {
-            [seen] if answer.status == 200 && format!("GET {}", seen.target()) == line => {
+            [seen] if answer.status == 200 && world.way.passes_on(&target, seen.target()) => {
                 world.check_seen(&line, seen, Some(&world.key(PEAKA, "project").key));
             }
             _ => wrong.push(format!("{line:?}: {} {seen:?}", answer.status)),
@@ -290,7 +299,7 @@ pub(super) async fn send_all(world: &World) -> usize {
             [] if is_refusal(answer.status) => {}
             // Caddy answers by itself what is about no path but the server.
             [] if request.starts_with("OPTIONS *") && world.way == Way::Caddy => {}
-            [seen] if answer.status == 200 && is_plain(seen.target(), OWN) => {
+            [seen] if answer.status == 200 && STRICT.allows("project", seen.target()) => {
                 world.check_seen(&what, seen, Some(&world.key(PEAKA, "project").key));
                 if seen
                     .headers
@@ -353,23 +362,6 @@ async fn forge(world: &World, forged: &str) -> Vec<String> {
 }
 
 /// A status that lays it at the client's door; 0 is a connection that was closed without a word.
-fn is_refusal(status: u16) -> bool {
+pub(super) fn is_refusal(status: u16) -> bool {
     matches!(status, 0 | 400..=499 | 501 | 505)
-}
-
-/// Whether it is at or below this path, and there is only one way to read it. Claviger's own word for that is not taken here.
-fn is_plain(target: &str, root: &str) -> bool {
-    let path = target.split('?').next().unwrap_or_default();
-    let within = path == root || path.starts_with(&format!("{root}/"));
-    let decoded: Vec<u8> = percent_encoding::percent_decode_str(path).collect();
-    let slashes = |bytes: &[u8]| bytes.split(|byte| *byte == b'/').count();
-    within
-        && slashes(&decoded) == slashes(path.as_bytes())
-        && !decoded
-            .iter()
-            .any(|byte| byte.is_ascii_control() || b"\\;%#".contains(byte))
-        && !path[1..]
-            .split('/')
-            .any(|segment| matches!(segment, "" | "." | ".."))
-        && !decoded.windows(2).any(|pair| pair == b"..")
 }

@@ -241,23 +241,30 @@ impl World {
     }
 
     /// Has a realm deny those that it does not know with this status.
-    pub(super) async fn put_denial(&self, site: Site, status: u32) -> Result<(), tonic::Status> {
+    pub(super) async fn put_denial(&self, site: Site, status: u32) {
+        let denial = pb::Denial {
+            denial_class: pb::DenialClass::Unauthenticated.into(),
+            status,
+            ..Default::default()
+        };
+        self.put_realm(site, |realm| realm.denials = vec![denial])
+            .await;
+    }
+
+    /// Changes the definition of a site's realm.
+    pub(super) async fn put_realm(&self, site: Site, change: impl FnOnce(&mut pb::Realm)) {
         let mut api = self.program.api();
         let request = pb::GetRealmRequest {
             realm_id: site.realm.to_owned(),
         };
-        let got = api.realms.get_realm(request).await?.into_inner();
+        let got = api.realms.get_realm(request).await.unwrap().into_inner();
         let mut realm = got.realm.unwrap();
-        realm.denials = vec![pb::Denial {
-            denial_class: pb::DenialClass::Unauthenticated.into(),
-            status,
-            ..Default::default()
-        }];
+        change(&mut realm);
         let request = pb::PutRealmRequest {
             realm: Some(realm),
             ..Default::default()
         };
-        api.realms.put_realm(request).await.map(drop)
+        api.realms.put_realm(request).await.unwrap();
     }
 
     /// Ends claviger as a power failure would.

@@ -1,0 +1,111 @@
+//! Peaka's sentence about `projects/{projectId}`, on paths that nobody thought of.
+
+use std::fmt::Write as _;
+
+use super::wire::Answer;
+use super::world::{PEAKA, World};
+
+/// The projects of each key, and whether it is a partner key.
+const KEYS: [(&str, &[&str], bool); 5] = [
+    ("project", &["mtKDhe1U"], false),
+    ("other_project", &["nQ2vXs8B"], false),
+    ("good", &["mtKDhe1U", "nQ2vXs8B"], true),
+    ("foreign", &["zR7wLk4C"], true),
+    ("foreign_project", &["zR7wLk4C"], false),
+];
+
+/// What stands between the projects of a path.
+const WORDS: [&str; 8] = [
+    "data",
+    "metadata",
+    "catalogs",
+    "tables",
+    "v2",
+    "subprojects",
+    "project",
+    "links",
+];
+
+/// A small generator of numbers (splitmix64), so that a failure can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
+    }
+
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.below(all.len())]
+    }
+}
+
+/// A path below `/api/v1`, and the projects that it names.
+fn path(random: &mut Random) -> (String, Vec<&'static str>) {
+    let mut segments: Vec<&'static str> = Vec::new();
+    for _ in 0..random.below(4) {
+        for _ in 0..random.below(4) {
+            segments.push(random.one_of(&WORDS));
+        }
+        segments.push("projects");
+        // Mostly one that is somebody's.
+        let ids = ["mtKDhe1U", "mtKDhe1U", "nQ2vXs8B", "zR7wLk4C", "MTKDHE1U"];
+        segments.push(random.one_of(&ids));
+    }
+    for _ in 0..random.below(3) {
+        segments.push(random.one_of(&WORDS));
+    }
+    if random.below(8) == 0 {
+        segments.push("projects");
+    }
+    let named = segments.windows(2).filter(|pair| pair[0] == "projects");
+    let named = named.map(|pair| pair[1]).collect();
+    let mut target = "/api/v1".to_owned();
+    for segment in segments {
+        target.push('/');
+        for letter in segment.chars() {
+            if random.below(12) == 0 {
+                let _ = write!(target, "%{:02X}", u32::from(letter));
+            } else {
+                target.push(letter);
+            }
+        }
+    }
+    (target, named)
+}
+
+/// Sends `count` requests, and asserts that each key reaches exactly what is its own.
+pub(super) async fn send(world: &World, seed: u64, count: usize) {
+    let mut random = Random(seed);
+    let mut passed = 0;
+    for i in 0..count {
+        let (target, named) = path(&mut random);
+        let (key, own, is_partner) = random.one_of(&KEYS);
+        let reaches = named.iter().all(|project| own.contains(project));
+        let expected = reaches && (is_partner || !named.is_empty());
+        let headers = [format!("Authorization: Bearer {{{key}}}")];
+        let (answer, seen) = world
+            .request(PEAKA, &format!("GET {target}"), &headers)
+            .await;
+        let Answer { status, .. } = answer;
+        let way = world.way;
+        let what = format!("{way:?}, seed {seed}, request {i}: GET {target} with {key}");
+        assert_eq!(
+            (status, seen.len()),
+            if expected { (200, 1) } else { (403, 0) },
+            "{what}"
+        );
+        passed += usize::from(expected);
+    }
+    assert!(
+        passed > count / 5 && passed < count * 4 / 5,
+        "{passed} of {count}"
+    );
+    println!(
+        "{:?}: {passed} of {count} generated requests passed",
+        world.way
+    );
+}
