@@ -50,7 +50,7 @@ pub const MAX_SCOPES: usize = 256;
 const WORDS: usize = MAX_SCOPES / 64;
 
 /// A set of one realm's scopes, by the ranks that its [`Ladder`] gave them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ScopeSet([u64; WORDS]);
 
 impl ScopeSet {

@@ -10,7 +10,7 @@ use super::verify_fields::{question, verdict, verified_key};
 use super::{convert, status};
 use crate::domain::denial::DenialClass;
 use crate::domain::key_text;
-use crate::domain::route::{Method, NoRoute};
+use crate::domain::route::NoRoute;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::Verdict;
 use crate::domain::violation::Violations;
@@ -198,16 +198,8 @@ fn route(realm: &MirroredRealm, grounds: &Grounds<'_>) -> String {
     let Ok(matched) = &grounds.matched else {
         return String::new();
     };
-    let Some(route) = realm.definition.routes.get(matched.rule) else {
-        return String::new();
-    };
-    let methods: Vec<_> = route.methods.iter().map(Method::as_str).collect();
-    let methods = if methods.is_empty() {
-        "any method".to_owned()
-    } else {
-        methods.join("|")
-    };
-    format!("routes[{}] {methods} {}", matched.rule, route.path.as_str())
+    let text = realm.routes.text(matched.rule).unwrap_or_default();
+    format!("routes[{}] {text}", matched.rule)
 }
 
 fn form(question: &Question<'_>, verdict: Verdict) -> pb::Check {

@@ -148,7 +148,7 @@ impl Index {
                 routes: _,
                 paths: _,
                 denials: _,
-            } = &*known.definition;
+            } = &known.definition;
             *id == definition.id
                 && *prefix == definition.prefix
                 && *environments == definition.environments
@@ -161,12 +161,17 @@ impl Index {
         })
     }
 
-    pub(crate) fn put_realm(&self, PreparedRealm { definition, trie }: PreparedRealm) {
+    pub(crate) fn put_realm(&self, realm: PreparedRealm) {
+        let PreparedRealm {
+            mut definition,
+            trie,
+        } = realm;
         let mut realms = self.realms().as_ref().clone();
         let before = realms.by_id.get(&definition.id);
         let ladder = Ladder::new(&definition.scopes, before.map(|realm| &realm.ladder));
+        let routes = std::mem::take(&mut definition.routes);
         let realm = MirroredRealm {
-            routes: RouteTable::new(trie, &definition.routes, &ladder),
+            routes: RouteTable::new(trie, &routes, &ladder),
             ladder,
             homes: homes(&definition, before.map(AsRef::as_ref)),
             members: before.map_or_else(Arc::default, |realm| Arc::clone(&realm.members)),
@@ -361,7 +366,11 @@ impl Index {
     pub fn describe(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         for (id, realm) in &self.realms.load().by_id {
-            all.insert(format!("realm {id}"), format!("{:?}", realm.definition));
+            let routes: Vec<_> = realm.routes.texts().collect();
+            all.insert(
+                format!("realm {id}"),
+                format!("{:?} {routes:?}", realm.definition),
+            );
             for (partner, known) in &realm.members.partners.pin() {
                 all.insert(
                     format!("partner {id} {partner}"),

@@ -12,8 +12,8 @@ use crate::domain::route::{RouteTable, RouteTrie};
 
 /// A realm, ready for decisions.
 pub struct MirroredRealm {
-    /// Its definition.
-    pub definition: Arc<Realm>,
+    /// Its definition but for the routes, of which the table has all that is needed.
+    pub definition: Realm,
     /// Its scopes.
     pub ladder: Ladder,
     /// Its routes.
@@ -24,20 +24,16 @@ pub struct MirroredRealm {
 }
 
 /// A realm's definition with what takes long to make of it.
-#[derive(Clone)]
 pub struct PreparedRealm {
-    pub(super) definition: Arc<Realm>,
-    pub(super) trie: Arc<RouteTrie>,
+    pub(super) definition: Realm,
+    pub(super) trie: RouteTrie,
 }
 
 impl PreparedRealm {
     /// Makes the trie of a realm's routes: a few milliseconds for the largest.
     pub fn new(definition: Realm) -> Self {
         let trie = RouteTrie::new(&definition.routes, &definition.paths);
-        Self {
-            definition: Arc::new(definition),
-            trie: Arc::new(trie),
-        }
+        Self { definition, trie }
     }
 
     /// The realm's definition.

@@ -130,6 +130,10 @@ on_both_engines! {
             let told = (answer.decided_by.as_str(), answer.http_status, answer.allowed);
             assert_eq!(told, (decided_by, status, status == 200), "{authorization} {target}");
         }
+        for target in ["/else", "/p//x", "/p/one/"] {
+            let answer = explain(&mut api, http(&key, target)).await;
+            assert_eq!(answer.verdict(), Verdict::NoRoute, "{target}");
+        }
         let answer = explain(&mut api, http(&key, "/p/one/x")).await;
         assert_eq!(answer.route, "routes[1] any method /p/{id}/**");
         service.stop().await;

@@ -875,8 +875,9 @@ async fn every_way_in_counts_once_and_an_explanation_does_not() {
         question: Some(question),
     };
     api.verify.explain(request).await.unwrap();
-    // Two by batch, one by itself, and of each gateway the one on a route and the one on none.
-    written(&mut api, &id, 7).await;
+    // Two by batch, one by itself, and of each gateway the one on a route; the one on none is counted as that.
+    written(&mut api, &id, 5).await;
+    assert_eq!(totals(&mut api, &id).await[&Verdict::NoRoute], 2);
     assert_eq!(
         usage(&mut api, &untouched).await,
         pb::GetKeyUsageResponse::default()

@@ -3,6 +3,8 @@
 //! The rules have an order, and the first one that matches a request counts. [`RouteTrie`] finds it without trying them one by
 //! one.
 
+#[cfg(test)]
+mod differential;
 mod table;
 mod template;
 mod trie;

@@ -1,6 +1,6 @@
 //! The routes of a realm, ready to be looked up.
 
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use super::template::Place;
 use super::trie::RouteTrie;
@@ -10,21 +10,28 @@ use crate::domain::path::{PathRules, RequestPath};
 
 /// A realm's rules, ready to be looked up.
 pub struct RouteTable {
-    trie: Arc<RouteTrie>,
+    trie: RouteTrie,
     rules: Box<[Rule]>,
+    /// The rules as people read them, one after the other.
+    texts: Box<str>,
+    /// What the rules ask, each once: most ask the same.
+    requirements: Box<[Requirement]>,
 }
 
 /// What a rule needs, as a decision asks for it.
 struct Rule {
-    requirement: Option<Requirement>,
+    /// The index of what it asks; none if the route is public.
+    requirement: Option<u16>,
     /// Where the project stands that the rule names.
     project: Option<Place>,
     /// Whether its template ends with a verb.
     has_verb: bool,
+    /// Where its text ends.
+    text_end: u32,
 }
 
 /// What a rule asks of a key, in the ranks of the realm's scopes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Requirement {
     /// The level that the key must have.
     pub level: RequiredLevel,
@@ -35,7 +42,7 @@ pub struct Requirement {
 }
 
 /// The level that a rule asks of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RequiredLevel {
     /// Either.
     Any,
@@ -69,11 +76,20 @@ pub enum NoRoute {
 
 impl RouteTable {
     /// The table of rules that were checked, with their trie.
-    pub fn new(trie: Arc<RouteTrie>, routes: &[Route], ladder: &Ladder) -> Self {
+    pub fn new(trie: RouteTrie, routes: &[Route], ladder: &Ladder) -> Self {
+        let mut requirements = Vec::new();
+        let mut known = HashMap::new();
+        let mut index_of = |requirement| {
+            *known.entry(requirement).or_insert_with(|| {
+                requirements.push(requirement);
+                requirements.len() as u16 - 1
+            })
+        };
+        let mut texts = String::new();
         let rules = routes.iter().map(|route| Rule {
             requirement: match &route.need {
                 Need::Public => None,
-                Need::Key(need) => Some(Requirement::of(need, ladder)),
+                Need::Key(need) => Some(index_of(Requirement::of(need, ladder))),
             },
             project: match &route.need {
                 Need::Public => None,
@@ -83,11 +99,40 @@ impl RouteTable {
                     .and_then(|name| route.path.place_of(name)),
             },
             has_verb: route.path.has_verb(),
+            text_end: {
+                describe(route, &mut texts);
+                texts.len() as u32
+            },
         });
+        let rules = rules.collect();
         Self {
             trie,
-            rules: rules.collect(),
+            rules,
+            requirements: requirements.into(),
+            texts: texts.into(),
         }
+    }
+
+    /// A rule as people read it, such as `GET|HEAD /v1/**`.
+    pub fn text(&self, rule: usize) -> Option<&str> {
+        let end = self.rules.get(rule)?.text_end as usize;
+        let before = rule
+            .checked_sub(1)
+            .and_then(|before| self.rules.get(before));
+        let start = before.map_or(0, |before| before.text_end as usize);
+        self.texts.get(start..end)
+    }
+
+    /// The memory that it takes, in bytes.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> usize {
+        let own = size_of_val(&*self.rules) + size_of_val(&*self.requirements);
+        own + self.texts.len() + self.trie.size()
+    }
+
+    /// All rules as people read them.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        (0..self.rules.len()).filter_map(|rule| self.text(rule))
     }
 
     /// The rule for a request. A method that is not in capitals has none, because some servers read it as if it were.
@@ -105,7 +150,9 @@ impl RouteTable {
             return Err(NoRoute::Semicolon(found.rule));
         }
         let rule = &self.rules[found.rule];
-        let requirement = rule.requirement.as_ref();
+        let requirement = rule
+            .requirement
+            .map(|index| &self.requirements[usize::from(index)]);
         let projects = match requirement {
             Some(_) => rule.projects(path, rules),
             None => Vec::new(),
@@ -116,6 +163,21 @@ impl RouteTable {
             projects,
         })
     }
+}
+
+fn describe(route: &Route, texts: &mut String) {
+    match route.methods.as_slice() {
+        [] => texts.push_str("any method"),
+        [first, others @ ..] => {
+            texts.push_str(first.as_str());
+            for method in others {
+                texts.push('|');
+                texts.push_str(method.as_str());
+            }
+        }
+    }
+    texts.push(' ');
+    texts.push_str(route.path.as_str());
 }
 
 impl Rule {

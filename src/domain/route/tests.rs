@@ -1,7 +1,5 @@
 //! Which rule counts for a request, and which rules are refused.
 
-use std::sync::Arc;
-
 use super::*;
 use crate::domain::access::Ladder;
 use crate::domain::path::{EncodedCharacters, RequestPath};
@@ -64,7 +62,7 @@ fn problems(routes: &[Route], rules: &PathRules) -> Vec<String> {
 }
 
 fn table(routes: &[Route], rules: &PathRules) -> RouteTable {
-    let trie = Arc::new(RouteTrie::new(routes, rules));
+    let trie = RouteTrie::new(routes, rules);
     RouteTable::new(trie, routes, &Ladder::default())
 }
 
@@ -369,6 +367,42 @@ fn a_realm_of_routes_is_bounded() {
     assert_eq!(problems(&long(640, 24), &strict()), [""; 0]);
     assert_eq!(problems(&long(700, 24), &strict()), ["realm.routes"]);
     assert_eq!(problems(&long(1_001, 2), &strict()), ["realm.routes"]);
+}
+
+/// The sizes are those of the bytes on the wire, which are the least that a definition can be.
+#[test]
+fn a_table_is_not_larger_than_three_times_its_definition() {
+    let names: String = (0..31).map(|number| format!("/{{p{number}}}")).collect();
+    let own = |i: usize| -> String {
+        (0..32)
+            .map(|depth| format!("/segment{i}-{depth}"))
+            .collect()
+    };
+    let kinds: [Vec<Route>; 4] = [
+        (0..500)
+            .map(|i| route(&[["GET", "PUT", "POST"][i % 3]], &format!("/r{i}{names}")))
+            .collect(),
+        (0..500).map(|i| route(&[], &own(i))).collect(),
+        (0..1_000)
+            .map(|i| route(&["GET"], &format!("/{i}/a/b/c/d/e/f/g/h/i/j/k/l/m/n/o")))
+            .collect(),
+        (0..60)
+            .map(|i| route(&["GET"], &format!("/**/resource{i}/**")))
+            .collect(),
+    ];
+    for routes in kinds {
+        assert_eq!(problems(&routes, &strict()), [""; 0]);
+        let wire: usize = routes
+            .iter()
+            .map(|route| {
+                let methods = route.methods.iter().map(|method| 2 + method.as_str().len());
+                // Tags and lengths, and `public`.
+                methods.sum::<usize>() + route.path.as_str().len() + 8
+            })
+            .sum();
+        let size = table(&routes, &strict()).size();
+        assert!(size <= 3 * wire, "{size} bytes for {wire}");
+    }
 }
 
 #[test]

@@ -4,11 +4,11 @@
 //! way that matches at once, so that the time is bounded by its segments times the positions that can be alive together
 //! ([`RouteTrie::width`]), whatever the rules are.
 //!
-//! The trie is flat: the children of a node stand side by side, sorted as [`Segment`] sorts, and all labels stand in one string.
-//! So a segment costs some twenty bytes, and the whole stays within a small multiple of the rules' text.
+//! The nodes stand one behind the other in a string of bytes, each with its label, and only where ways part or end is there
+//! more. So the whole is about as large as the text of the templates.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 
 use super::template::{PathTemplate, Segment};
 use super::{Method, Route};
@@ -27,25 +27,43 @@ const ROOT: u32 = 0;
 
 /// The path templates and methods of a realm's rules, as a trie.
 pub struct RouteTrie {
-    nodes: Box<[Node]>,
-    /// The texts of literals and verbs, each once; in lower case if the realm is lenient.
-    labels: Box<str>,
+    /// The nodes, each known by where it begins. A node is its kind with or without [`PARTS`]; for literals and verbs the
+    /// length of the label in two bytes and the label, in lower case if the realm is lenient; and where ways part the index
+    /// of the branch in two bytes. Where they do not, its one child follows.
+    nodes: Box<[u8]>,
+    branches: Box<[Branch]>,
+    /// The children of the branches, those of each in the order of [`Segment`].
+    children: Box<[u32]>,
     /// The rules, sorted by their templates and then by their numbers: those that end at one node stand side by side.
     ends: Box<[End]>,
+    /// The sets of methods that rules are for, each once.
+    method_sets: Box<[Methods]>,
     /// The methods that rules name, sorted. Each has the bit of its index.
     methods: Box<[Method]>,
     lenient: bool,
 }
 
-struct Node {
-    /// What leads here.
-    kind: Kind,
-    label: u32,
-    label_length: u16,
+/// The bit in a node's first byte that says that a branch follows its label.
+const PARTS: u8 = 1 << 7;
+
+/// Where ways part or end.
+#[derive(Clone, Copy, Default)]
+struct Branch {
     children: u32,
     child_count: u16,
     ends: u16,
     end_count: u16,
+}
+
+/// A node as it is read.
+#[derive(Clone, Copy)]
+struct Node<'t> {
+    /// What leads here.
+    kind: Kind,
+    label: &'t [u8],
+    branch: Option<&'t Branch>,
+    /// The one child of a node without a branch.
+    next: u32,
 }
 
 /// The kinds of [`Segment`], in its order.
@@ -59,8 +77,9 @@ enum Kind {
 
 /// A rule that ends at a node.
 struct End {
-    methods: Methods,
-    rule: u32,
+    /// The index of its methods.
+    method_set: u16,
+    rule: u16,
 }
 
 /// A node that the segments so far lead to.
@@ -99,16 +118,28 @@ impl RouteTrie {
             .collect();
         sorted.sort();
 
-        let ends = sorted.iter().map(|(_, rule): &(Vec<_>, usize)| End {
-            methods: set_of(&methods, &routes[*rule].methods),
-            rule: *rule as u32,
+        let mut method_sets = Vec::new();
+        let ends = sorted.iter().map(|(_, rule): &(Vec<_>, usize)| {
+            let methods = set_of(&methods, &routes[*rule].methods);
+            let known = method_sets.iter().position(|known| *known == methods);
+            End {
+                method_set: known.unwrap_or_else(|| {
+                    method_sets.push(methods);
+                    method_sets.len() - 1
+                }) as u16,
+                rule: *rule as u16,
+            }
         });
         let ends = ends.collect();
-        let (nodes, labels) = build(&sorted);
+        let mut builder = Builder::of(&sorted);
+        builder.node(Segment::Literal(""), true);
+        builder.branch(0..sorted.len(), 0);
         Self {
-            nodes: nodes.into(),
-            labels: labels.into(),
+            nodes: builder.nodes.into(),
+            branches: builder.branches.into(),
+            children: builder.children.into(),
             ends,
+            method_sets: method_sets.into(),
             methods,
             lenient: rules.lenient,
         }
@@ -123,9 +154,9 @@ impl RouteTrie {
         let alive = self.alive_after(path);
         let found = alive.iter().filter_map(|position| {
             let mut ends = self.ends_at(position.node).iter();
-            let end = ends.find(|end| end.methods & method != 0)?;
+            let end = ends.find(|end| self.methods_of(end) & method != 0)?;
             Some(Found {
-                rule: end.rule as usize,
+                rule: usize::from(end.rule),
                 exact: position.exact,
             })
         });
@@ -151,13 +182,13 @@ impl RouteTrie {
         let wanted = set_of(&self.methods, &route.methods);
         let earlier = || {
             let ends = alive.iter().flat_map(|at| self.ends_at(at.node));
-            ends.filter(|end| (end.rule as usize) < rule && end.methods & wanted != 0)
+            ends.filter(|end| usize::from(end.rule) < rule && self.methods_of(end) & wanted != 0)
         };
-        let covered = earlier().fold(0, |covered, end| covered | end.methods);
+        let covered = earlier().fold(0, |covered, end| covered | self.methods_of(end));
         if covered & wanted != wanted {
             return None;
         }
-        earlier().map(|end| end.rule as usize).min()
+        earlier().map(|end| usize::from(end.rule)).min()
     }
 
     fn alive_after(&self, path: &RequestPath<'_>) -> Vec<Position> {
@@ -169,6 +200,14 @@ impl RouteTrie {
             next.clear();
         }
         alive
+    }
+
+    /// The memory that it takes, in bytes.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> usize {
+        let nodes = self.nodes.len() + size_of_val(&*self.branches) + size_of_val(&*self.children);
+        let sets = size_of_val(&*self.method_sets) + size_of_val(&*self.methods);
+        nodes + size_of_val(&*self.ends) + sets
     }
 
     /// How many positions are alive after a path.
@@ -200,18 +239,18 @@ impl RouteTrie {
         ];
         let is_whole = literal.len() == segment.len();
         for position in alive {
-            let node = &self.nodes[position.node as usize];
+            let node = self.node(position.node);
             if node.kind == Kind::Rest {
                 self.enter(*position, next);
             }
             for (kind, label) in labels {
-                if let Some(child) = label.and_then(|label| self.labelled(node, kind, label)) {
+                if let Some(child) = label.and_then(|label| self.labelled(&node, kind, label)) {
                     let exact = position.exact && is_whole;
                     self.enter(Position { node: child, exact }, next);
                 }
             }
             if !segment.is_empty()
-                && let Some(child) = self.unlabelled(node, Kind::Parameter)
+                && let Some(child) = self.unlabelled(&node, Kind::Parameter)
             {
                 let exact = position.exact;
                 self.enter(Position { node: child, exact }, next);
@@ -222,22 +261,22 @@ impl RouteTrie {
     /// Where all paths lead that have one more segment of this kind.
     fn follow_template(&self, alive: &[Position], segment: Segment<'_>, next: &mut Vec<Position>) {
         for position in alive {
-            let node = &self.nodes[position.node as usize];
+            let node = self.node(position.node);
             if node.kind == Kind::Rest {
                 self.enter(*position, next);
             }
-            let parameter = || self.unlabelled(node, Kind::Parameter);
+            let parameter = || self.unlabelled(&node, Kind::Parameter);
             let children = match segment {
-                Segment::Literal("") => [self.labelled(node, Kind::Literal, ""), None, None],
+                Segment::Literal("") => [self.labelled(&node, Kind::Literal, ""), None, None],
                 Segment::Literal(text) => {
                     let verb = verb_of(text);
                     [
-                        self.labelled(node, Kind::Literal, text),
-                        verb.and_then(|verb| self.labelled(node, Kind::Verb, verb)),
+                        self.labelled(&node, Kind::Literal, text),
+                        verb.and_then(|verb| self.labelled(&node, Kind::Verb, verb)),
                         parameter(),
                     ]
                 }
-                Segment::Verb(verb) => [self.labelled(node, Kind::Verb, verb), None, parameter()],
+                Segment::Verb(verb) => [self.labelled(&node, Kind::Verb, verb), None, parameter()],
                 Segment::Parameter => [None, None, parameter()],
                 Segment::Rest => [None; 3],
             };
@@ -249,7 +288,7 @@ impl RouteTrie {
 
     /// Adds a position, and that of the `**` that may follow it with no segment.
     fn enter(&self, position: Position, alive: &mut Vec<Position>) {
-        let node = &self.nodes[position.node as usize];
+        let node = self.node(position.node);
         // Each node has one parent, so only what stays alive by itself can be there already.
         let known = match node.kind {
             Kind::Rest => alive.iter_mut().find(|known| known.node == position.node),
@@ -259,7 +298,7 @@ impl RouteTrie {
             Some(known) => known.exact |= position.exact,
             None => alive.push(position),
         }
-        if let Some(node) = self.unlabelled(node, Kind::Rest) {
+        if let Some(node) = self.unlabelled(&node, Kind::Rest) {
             self.enter(Position { node, ..position }, alive);
         }
     }
@@ -272,36 +311,82 @@ impl RouteTrie {
         }
     }
 
-    fn label(&self, node: &Node) -> &str {
-        let start = node.label as usize;
-        &self.labels[start..start + usize::from(node.label_length)]
+    /// Reads the node that begins here.
+    fn node(&self, at: u32) -> Node<'_> {
+        let mut rest = &self.nodes[at as usize..];
+        let mut take = |count: usize| {
+            let (taken, left) = rest.split_at(count);
+            rest = left;
+            taken
+        };
+        let first = take(1)[0];
+        let kind = match first & !PARTS {
+            0 => Kind::Literal,
+            1 => Kind::Verb,
+            2 => Kind::Parameter,
+            _ => Kind::Rest,
+        };
+        let label = match kind {
+            Kind::Literal | Kind::Verb => {
+                let length = number(take(2));
+                take(length)
+            }
+            Kind::Parameter | Kind::Rest => &[],
+        };
+        let branch = (first & PARTS != 0).then(|| &self.branches[number(take(2))]);
+        let next = (self.nodes.len() - rest.len()) as u32;
+        Node {
+            kind,
+            label,
+            branch,
+            next,
+        }
     }
 
-    fn children(&self, node: &Node) -> &[Node] {
-        let start = node.children as usize;
-        &self.nodes[start..start + usize::from(node.child_count)]
+    fn children<'n>(&'n self, node: &'n Node<'_>) -> &'n [u32] {
+        match node.branch {
+            Some(branch) => {
+                let start = branch.children as usize;
+                &self.children[start..start + usize::from(branch.child_count)]
+            }
+            None => std::slice::from_ref(&node.next),
+        }
     }
 
     fn ends_at(&self, node: u32) -> &[End] {
-        let node = &self.nodes[node as usize];
-        let start = usize::from(node.ends);
-        &self.ends[start..start + usize::from(node.end_count)]
+        self.node(node).branch.map_or(&[], |branch| {
+            let start = usize::from(branch.ends);
+            &self.ends[start..start + usize::from(branch.end_count)]
+        })
     }
 
-    fn labelled(&self, node: &Node, kind: Kind, label: &str) -> Option<u32> {
+    fn methods_of(&self, end: &End) -> Methods {
+        self.method_sets[usize::from(end.method_set)]
+    }
+
+    fn labelled(&self, node: &Node<'_>, kind: Kind, label: &str) -> Option<u32> {
         let children = self.children(node);
-        let wanted = (kind, label);
-        let found = children.binary_search_by(|child| (child.kind, self.label(child)).cmp(&wanted));
-        found.ok().map(|index| node.children + index as u32)
+        let wanted = (kind, label.as_bytes());
+        let found = children.binary_search_by(|child| {
+            let child = self.node(*child);
+            (child.kind, child.label).cmp(&wanted)
+        });
+        found.ok().map(|index| children[index])
     }
 
     /// The child of one of the two kinds that a node can have but once. They come last.
-    fn unlabelled(&self, node: &Node, kind: Kind) -> Option<u32> {
-        let children = self.children(node).iter().enumerate();
-        let mut last = children.rev().take(2);
-        last.find(|(_, child)| child.kind == kind)
-            .map(|(index, _)| node.children + index as u32)
+    fn unlabelled(&self, node: &Node<'_>, kind: Kind) -> Option<u32> {
+        let last = self.children(node).iter().rev().take(2);
+        last.copied().find(|child| self.node(*child).kind == kind)
     }
+}
+
+/// A number of two bytes.
+fn number(bytes: &[u8]) -> usize {
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |number, byte| number << 8 | usize::from(*byte))
 }
 
 /// The verb of a segment such as `jobs-7:cancel`.
@@ -325,63 +410,85 @@ fn set_of(methods: &[Method], of_rule: &[Method]) -> Methods {
     bits.fold(0, |all, bit| all | bit)
 }
 
-/// The nodes, level by level, and their labels. The templates are sorted, so the rules below a node stand side by side.
-fn build(sorted: &[(Vec<Segment<'_>>, usize)]) -> (Vec<Node>, String) {
-    let mut labels = Labels::default();
-    let mut nodes = vec![labels.node(Segment::Literal(""))];
-    let mut queue = VecDeque::from([(0, 0..sorted.len(), 0)]);
-    while let Some((node, mut rules, depth)) = queue.pop_front() {
-        let ends = rules.clone();
-        let ends = ends.take_while(|rule| sorted[*rule].0.len() == depth);
-        let end_count = ends.count();
-        nodes[node] = Node {
-            children: nodes.len() as u32,
-            ends: rules.start as u16,
-            end_count: end_count as u16,
-            ..nodes[node]
-        };
-        rules.start += end_count;
-        while !rules.is_empty() {
-            let segment = sorted[rules.start].0[depth];
-            let same = rules.clone();
-            let same = same.take_while(|rule| sorted[*rule].0[depth] == segment);
-            let end = rules.start + same.count();
-            queue.push_back((nodes.len(), rules.start..end, depth + 1));
-            nodes.push(labels.node(segment));
-            nodes[node].child_count += 1;
-            rules.start = end;
+/// Writes the nodes. The templates are sorted, so the rules below a node stand side by side.
+#[derive(Default)]
+struct Builder<'t> {
+    sorted: &'t [(Vec<Segment<'t>>, usize)],
+    nodes: Vec<u8>,
+    branches: Vec<Branch>,
+    children: Vec<u32>,
+}
+
+impl<'t> Builder<'t> {
+    fn of(sorted: &'t [(Vec<Segment<'t>>, usize)]) -> Self {
+        Self {
+            sorted,
+            ..Self::default()
         }
     }
-    (nodes, labels.text)
-}
 
-#[derive(Default)]
-struct Labels<'t> {
-    text: String,
-    known: HashMap<&'t str, u32>,
-}
+    /// The segment of a rule at a depth; none if it ends there.
+    fn segment(&self, rule: usize, depth: usize) -> Option<Segment<'t>> {
+        self.sorted[rule].0.get(depth).copied()
+    }
 
-impl<'t> Labels<'t> {
-    fn node(&mut self, segment: Segment<'t>) -> Node {
+    fn node(&mut self, segment: Segment<'_>, parts: bool) {
         let (kind, label) = match segment {
             Segment::Literal(text) => (Kind::Literal, text),
             Segment::Verb(verb) => (Kind::Verb, verb),
             Segment::Parameter => (Kind::Parameter, ""),
             Segment::Rest => (Kind::Rest, ""),
         };
-        let start = *self.known.entry(label).or_insert_with(|| {
-            let start = self.text.len() as u32;
-            self.text.push_str(label);
-            start
-        });
-        Node {
-            kind,
-            label: start,
-            label_length: label.len() as u16,
-            children: 0,
-            child_count: 0,
-            ends: 0,
-            end_count: 0,
+        self.nodes.push(kind as u8 | if parts { PARTS } else { 0 });
+        if matches!(kind, Kind::Literal | Kind::Verb) {
+            self.nodes.extend((label.len() as u16).to_le_bytes());
+            self.nodes.extend(label.as_bytes());
+        }
+        if parts {
+            self.nodes
+                .extend((self.branches.len() as u16).to_le_bytes());
+        }
+    }
+
+    /// Adds the branch that was just announced, and everything below it.
+    fn branch(&mut self, mut rules: Range<usize>, depth: usize) {
+        let index = self.branches.len();
+        self.branches.push(Branch::default());
+        let ends = rules.start;
+        while !rules.is_empty() && self.segment(rules.start, depth).is_none() {
+            rules.start += 1;
+        }
+        let end_count = rules.start - ends;
+        let mut children = Vec::new();
+        while !rules.is_empty() {
+            let segment = self.segment(rules.start, depth);
+            let same = rules.clone();
+            let same = same.take_while(|rule| self.segment(*rule, depth) == segment);
+            let below = rules.start..rules.start + same.count();
+            rules.start = below.end;
+            children.push(self.nodes.len() as u32);
+            self.way(below, depth);
+        }
+        self.branches[index] = Branch {
+            children: self.children.len() as u32,
+            child_count: children.len() as u16,
+            ends: ends as u16,
+            end_count: end_count as u16,
+        };
+        self.children.extend(children);
+    }
+
+    /// Adds the nodes of rules that are alike at this depth, up to where they part or end.
+    fn way(&mut self, rules: Range<usize>, mut depth: usize) {
+        while let Some(segment) = self.segment(rules.start, depth) {
+            depth += 1;
+            let next = self.segment(rules.start, depth);
+            let parts = next.is_none() || next != self.segment(rules.end - 1, depth);
+            self.node(segment, parts);
+            if parts {
+                self.branch(rules, depth);
+                return;
+            }
         }
     }
 }
@@ -420,45 +527,45 @@ impl Width {
 impl RouteTrie {
     /// How many positions can be alive at once, whatever the path: never fewer than there can be.
     pub(super) fn width(&self) -> usize {
-        let width = self.width_below(&self.nodes[0]);
+        let width = self.width_below(ROOT);
         let most = width.at.iter().copied().max().unwrap_or(0);
         most.saturating_add(width.lasting)
     }
 
-    fn width_below(&self, node: &Node) -> Width {
-        let children = self.children(node);
-        let widths: Vec<_> = children
-            .iter()
-            .map(|child| self.width_below(child))
+    fn width_below(&self, node: u32) -> Width {
+        let node = self.node(node);
+        let children = self.children(&node).iter();
+        let children: Vec<_> = children
+            .map(|child| (self.node(*child), self.width_below(*child)))
             .collect();
         let mut below = Width::default();
         let mut lasting = 0_usize;
         for kind in [Kind::Literal, Kind::Verb, Kind::Parameter] {
             // A segment matches one of them, and in a lenient realm also the one that lacks its extension.
             let mut most = Width::default();
-            for (child, width) in children.iter().zip(&widths) {
-                if child.kind != kind {
-                    continue;
-                }
+            let of_kind = || children.iter().filter(|(child, _)| child.kind == kind);
+            for (child, width) in of_kind() {
                 let mut both = Width::default();
                 both.add(width);
-                if self.lenient
-                    && let Some(bare) = without_extension(self.label(child))
-                    && let Some(index) = self.labelled(node, kind, bare)
-                {
-                    both.add(&widths[(index - node.children) as usize]);
+                let bare = str::from_utf8(child.label).ok().and_then(without_extension);
+                if let Some(bare) = bare.filter(|_| self.lenient) {
+                    for (_, width) in of_kind().filter(|(other, _)| other.label == bare.as_bytes())
+                    {
+                        both.add(width);
+                    }
                 }
                 most.raise_to(&both);
                 below.all_lasting = below.all_lasting.saturating_add(width.all_lasting);
             }
             below.add(&most);
         }
-        for (child, width) in children.iter().zip(&widths) {
-            if child.kind == Kind::Rest {
-                // Each segment enters it anew, so what is alive below it at any distance is alive together.
-                let steady = width.at.iter().fold(0, |sum, at| at.saturating_add(sum));
-                lasting = steady.saturating_add(width.all_lasting);
-            }
+        for (_, width) in children
+            .iter()
+            .filter(|(child, _)| child.kind == Kind::Rest)
+        {
+            // Each segment enters it anew, so what is alive below it at any distance is alive together.
+            let steady = width.at.iter().fold(0, |sum, at| at.saturating_add(sum));
+            lasting = steady.saturating_add(width.all_lasting);
         }
         below.at.insert(0, 1);
         below.lasting = below.lasting.saturating_add(lasting);

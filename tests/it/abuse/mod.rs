@@ -1,7 +1,9 @@
-//! Clients that abuse the transport, frame by frame, against the real program, beside a client that only wants its answers.
+//! Clients that abuse the transport, frame by frame, or a call, against the real program, beside a client that only wants its
+//! answers.
 
 mod floods;
 mod hoards;
+mod realms;
 mod siege;
 
 use siege::Siege;
