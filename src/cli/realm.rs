@@ -341,6 +341,8 @@ fn facts(realm: &Realm) -> String {
         ),
         ("key stands in", or(key_headers(realm), "no header")),
         ("routes", or(routes(realm), "none")),
+        ("project segments", realm.project_segments.join(", ")),
+        ("paths", paths(realm)),
         ("created", text::time_if_any(realm.create_time.as_ref())),
         ("revision", realm.revision.to_string()),
     ])
@@ -383,9 +385,49 @@ fn routes(realm: &Realm) -> String {
     }
 }
 
+/// How its server reads paths; empty if the realm does not say.
+fn paths(realm: &Realm) -> String {
+    let lenient = realm.lenient_paths.then(|| "lenient".to_owned());
+    let trailing_slash = match realm.trailing_slash() {
+        TrailingSlash::Unspecified | TrailingSlash::Deny => None,
+        setting => Some(format!(
+            "trailing slash {}",
+            text::word(setting.as_str_name(), "TRAILING_SLASH_")
+        )),
+    };
+    let encoded = match realm.encoded_characters() {
+        EncodedCharacters::Unspecified | EncodedCharacters::Deny => None,
+        EncodedCharacters::Keep => Some("encoded characters kept".to_owned()),
+    };
+    let settings: Vec<_> = [lenient, trailing_slash, encoded]
+        .into_iter()
+        .flatten()
+        .collect();
+    settings.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_settings_that_a_realm_makes_are_shown() {
+        let realm = Realm {
+            trailing_slash: TrailingSlash::Deny.into(),
+            ..Realm::default()
+        };
+        assert_eq!(paths(&realm), "");
+        let realm = Realm {
+            lenient_paths: true,
+            trailing_slash: TrailingSlash::Ignored.into(),
+            encoded_characters: EncodedCharacters::Keep.into(),
+            ..Realm::default()
+        };
+        assert_eq!(
+            paths(&realm),
+            "lenient, trailing slash ignored, encoded characters kept"
+        );
+    }
 
     #[test]
     fn a_scope_flag_is_a_name_and_what_it_implies() {

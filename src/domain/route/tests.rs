@@ -53,6 +53,10 @@ fn slashes(trailing_slash: TrailingSlash) -> PathRules {
     }
 }
 
+fn repeated(count: usize, segment: impl Fn(usize) -> String) -> String {
+    (0..count).map(segment).collect::<Vec<_>>().concat()
+}
+
 /// The fields that are wrong.
 fn problems(routes: &[Route], rules: &PathRules) -> Vec<String> {
     let mut bad = Violations::default();
@@ -372,12 +376,8 @@ fn a_realm_of_routes_is_bounded() {
 /// The sizes are those of the bytes on the wire, which are the least that a definition can be.
 #[test]
 fn a_table_is_not_larger_than_three_times_its_definition() {
-    let names: String = (0..31).map(|number| format!("/{{p{number}}}")).collect();
-    let own = |i: usize| -> String {
-        (0..32)
-            .map(|depth| format!("/segment{i}-{depth}"))
-            .collect()
-    };
+    let names = repeated(31, |number| format!("/{{p{number}}}"));
+    let own = |i: usize| repeated(32, |depth| format!("/segment{i}-{depth}"));
     let kinds: [Vec<Route>; 4] = [
         (0..500)
             .map(|i| route(&[["GET", "PUT", "POST"][i % 3]], &format!("/r{i}{names}")))

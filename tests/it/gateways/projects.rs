@@ -78,8 +78,8 @@ fn path(random: &mut Random) -> (String, Vec<&'static str>) {
 }
 
 /// Sends `count` requests, and asserts that each key reaches exactly what is its own.
-pub(super) async fn send(world: &World, seed: u64, count: usize) {
-    let mut random = Random(seed);
+pub(super) async fn send(world: &World, start: u64, count: usize) {
+    let mut random = Random(start);
     let mut passed = 0;
     for i in 0..count {
         let (target, named) = path(&mut random);
@@ -92,7 +92,7 @@ pub(super) async fn send(world: &World, seed: u64, count: usize) {
             .await;
         let Answer { status, .. } = answer;
         let way = world.way;
-        let what = format!("{way:?}, seed {seed}, request {i}: GET {target} with {key}");
+        let what = format!("{way:?}, start {start}, request {i}: GET {target} with {key}");
         assert_eq!(
             (status, seen.len()),
             if expected { (200, 1) } else { (403, 0) },
