@@ -308,6 +308,7 @@ mod tests {
     use crate::domain::event::{Actor, Event};
     use crate::domain::ids::{PartnerId, ProjectId};
     use crate::domain::partner::{Partner, Project};
+    use crate::domain::route::{Need, PathTemplate, Route};
     use crate::domain::time::Timestamp;
     use crate::store::{Change, Genesis};
 
@@ -395,6 +396,33 @@ mod tests {
             detail: BTreeMap::new(),
         };
         change.commit(&event).await.unwrap();
+    }
+
+    /// Seen red with `take_prepared` that does not compare.
+    #[tokio::test]
+    async fn a_realm_that_was_handed_over_is_taken_only_if_the_store_has_the_very_same() {
+        let mut world = World::new().await;
+        let with_route = |path: &str| Realm {
+            routes: vec![Route {
+                methods: Vec::new(),
+                path: PathTemplate::parse(path).unwrap(),
+                need: Need::Public,
+            }],
+            ..Realm::built_in()
+        };
+        for (stored, handed_over) in [("/a", "/a"), ("/b", "/c"), ("/d", "/d")] {
+            world
+                .feed
+                .mirror()
+                .prepare(PreparedRealm::new(with_route(handed_over)));
+            let mut change = world.change().await;
+            change.put_realm(&with_route(stored)).await.unwrap();
+            commit(change, EventKind::RealmPut, None, None).await;
+            world.feed.poll().await.unwrap();
+            world.assert_faithful().await;
+            let mirror = world.feed.mirror();
+            assert!(mirror.take_prepared(&with_route(handed_over)).is_none());
+        }
     }
 
     /// Seen red with `gone` left empty in `apply`: the project is then still the new partner's.
