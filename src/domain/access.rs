@@ -124,8 +124,7 @@ pub struct Ladder {
 impl Ladder {
     /// Builds the ladder of `scopes`. Those that `previous` had keep their rank, so that the sets made by it stay right.
     ///
-    /// Of more than [`MAX_SCOPES`], which [`Realm::check`](super::realm::Realm::check) does not let through, the rest is
-    /// left out.
+    /// Of more than [`MAX_SCOPES`], which no realm can be put with, the rest is left out.
     pub fn new(scopes: &[Scope], previous: Option<&Self>) -> Self {
         let kept: HashMap<ScopeName, Rank> = scopes
             .iter()

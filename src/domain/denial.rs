@@ -26,6 +26,9 @@ pub enum DenialClass {
 }
 
 impl DenialClass {
+    /// How many classes there are.
+    pub const COUNT: usize = 3;
+
     /// The class of a verdict; none if it is no denial.
     pub fn of(verdict: Verdict) -> Option<Self> {
         match verdict {

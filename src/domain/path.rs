@@ -11,9 +11,16 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 /// The longest path that is matched, in bytes.
 const MAX_LENGTH: usize = 4_096;
+
+/// The most segments of a path that is matched. Each is followed along every way of the realm's routes.
+const MAX_SEGMENTS: usize = 256;
+
+/// How many dots of a segment may begin an extension, in a lenient realm.
+const MAX_DOTS: usize = 8;
 
 /// How many project segments a realm may name.
 pub const MAX_PROJECT_SEGMENTS: usize = 16;
@@ -60,7 +67,7 @@ pub enum EncodedCharacters {
 pub enum PathError {
     /// It does not begin with a slash.
     NoLeadingSlash,
-    /// It is longer than 4,096 bytes.
+    /// It is longer than 4,096 bytes, or has more than 256 segments.
     TooLong,
     /// It has a byte that RFC 3986 has no place for, or a `;`.
     Byte,
@@ -81,7 +88,7 @@ impl PathError {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoLeadingSlash => "the path does not begin with a slash",
-            Self::TooLong => "the path is longer than 4,096 bytes",
+            Self::TooLong => "the path has more than 4,096 bytes or 256 segments",
             Self::Byte => "the path has a byte that servers read differently",
             Self::EmptySegment => "the path has an empty segment",
             Self::TrailingSlash => {
@@ -108,7 +115,7 @@ impl PathError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestPath<'p> {
     /// A last one that is empty stands for a slash at the end that counts.
-    segments: Vec<Cow<'p, str>>,
+    segments: SmallVec<[Cow<'p, str>; 8]>,
 }
 
 impl<'p> RequestPath<'p> {
@@ -135,9 +142,12 @@ impl<'p> RequestPath<'p> {
             Some(rest) if !rest.is_empty() => (rest, true),
             _ => (rest, false),
         };
-        let mut segments = Vec::new();
+        let mut segments = SmallVec::new();
         if !rest.is_empty() {
             for segment in rest.split('/') {
+                if segments.len() == MAX_SEGMENTS {
+                    return Err(PathError::TooLong);
+                }
                 segments.push(decode(segment, keeps)?);
             }
         }
@@ -213,12 +223,30 @@ pub(super) fn stem(segment: &str) -> &str {
     segment.split_once(';').map_or(segment, |(stem, _)| stem)
 }
 
-/// What stands before an extension, which is a dot, a letter, and then letters and digits: `api-keys` of `api-keys.json`.
-pub(super) fn without_extension(text: &str) -> Option<&str> {
-    let (name, extension) = text.rsplit_once('.')?;
-    let is_extension = extension.starts_with(|first: char| first.is_ascii_alphabetic())
-        && extension.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    (is_extension && !name.is_empty()).then_some(name)
+/// A text in lower case, as far as a server that takes no account of case could take it for ASCII: with the four letters beyond
+/// it that Unicode's simple case mappings lead there.
+pub(super) fn fold_case(text: &str) -> Cow<'_, str> {
+    if !text
+        .bytes()
+        .any(|byte| byte.is_ascii_uppercase() || !byte.is_ascii())
+    {
+        return Cow::Borrowed(text);
+    }
+    let fold = |each: char| match each {
+        '\u{130}' | '\u{131}' => 'i',
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        each => each.to_ascii_lowercase(),
+    };
+    Cow::Owned(text.chars().map(fold).collect())
+}
+
+/// What is left of a text without what follows its first dot, its second, and so on: `api-keys` of `api-keys.json`. Servers
+/// differ about what an extension may be, and how many there may be.
+pub(super) fn without_extensions(text: &str) -> impl Iterator<Item = &str> {
+    let dots = text.match_indices('.').take(MAX_DOTS);
+    dots.map(|(dot, _)| &text[..dot])
+        .filter(|name| !name.is_empty())
 }
 
 impl PathRules {
@@ -236,14 +264,13 @@ impl PathRules {
 
     fn is_project_segment(&self, segment: &str) -> bool {
         let stem = stem(segment);
+        if !self.lenient {
+            return self.project_segments.iter().any(|word| word == stem);
+        }
+        let folded = fold_case(stem);
         self.project_segments.iter().any(|word| {
-            if self.lenient {
-                let bare = without_extension(stem);
-                word.eq_ignore_ascii_case(stem)
-                    || bare.is_some_and(|bare| word.eq_ignore_ascii_case(bare))
-            } else {
-                word == stem
-            }
+            let word = fold_case(word);
+            word == folded || without_extensions(&folded).any(|bare| word == bare)
         })
     }
 }
@@ -445,6 +472,7 @@ mod tests {
             ("/subprojects/a/projectsx/b", false, &[]),
             ("/Projects/a", false, &[]),
             ("/Projects/A/PROGRAMS.json/b", true, &["A", "b"]),
+            ("/project%C5%BF/a/projects.7/b", true, &["a", "b"]),
             // A server that cuts at `;` sees the word.
             ("/projects;v=1/a;b", false, &["a;b"]),
             ("/projects%3Bv/a", false, &["a"]),
@@ -454,19 +482,33 @@ mod tests {
     }
 
     #[test]
-    fn an_extension_is_a_dot_a_letter_and_letters_or_digits() {
-        for (text, name) in [
-            ("keys.json", Some("keys")),
-            ("keys.mp3", Some("keys")),
-            ("a.b.json", Some("a.b")),
-            ("keys.", None),
-            ("keys.7z", None),
-            ("v1.2", None),
-            ("keys.js-on", None),
-            (".json", None),
-            ("keys", None),
+    fn what_follows_a_dot_may_be_an_extension() {
+        let names = |text| without_extensions(text).collect::<Vec<_>>();
+        assert_eq!(names("keys"), [""; 0]);
+        assert_eq!(names("keys.json"), ["keys"]);
+        assert_eq!(names("keys."), ["keys"]);
+        assert_eq!(names("a.b.7z"), ["a", "a.b"]);
+        assert_eq!(names(".json"), [""; 0]);
+        assert_eq!(names(&"a.".repeat(20)).len(), MAX_DOTS);
+    }
+
+    #[test]
+    fn case_is_folded_as_servers_do() {
+        for (text, folded) in [
+            ("keys", "keys"),
+            ("API-Keys", "api-keys"),
+            ("\u{212a}ey\u{17f}", "keys"),
+            ("b\u{131}ll\u{130}ng", "billing"),
+            ("\u{c9}t\u{e9}", "\u{c9}t\u{e9}"),
         ] {
-            assert_eq!(without_extension(text), name, "{text}");
+            assert_eq!(fold_case(text), folded);
         }
+    }
+
+    #[test]
+    fn a_path_has_so_many_segments() {
+        let path = |segments| "/a".repeat(segments);
+        assert_eq!(parsed(&path(256), &strict()).map(|all| all.len()), Ok(256));
+        assert_eq!(parsed(&path(257), &strict()), Err(PathError::TooLong));
     }
 }

@@ -7,7 +7,7 @@ use crate::domain::credential::{self, Credentials, HeaderName, KeyHeader, Scheme
 use crate::domain::denial::{self, Denial, DenialClass, Denials};
 use crate::domain::ids::ScopeName;
 use crate::domain::path::{EncodedCharacters, PathRules, TrailingSlash};
-use crate::domain::route::{KeyNeed, Method, Need, PathTemplate, Reach, Route};
+use crate::domain::route::{KeyNeed, MAX_ROUTES, Method, Need, PathTemplate, Reach, Route};
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
 
@@ -24,7 +24,8 @@ pub(super) fn parse_credentials(
         partner_header,
     } = credentials.unwrap_or_default();
     if keys.len() > credential::MAX_HEADERS {
-        bad.add("realm.credentials.keys", "must be 8 at the most");
+        bad.add("realm.credentials.keys", "must have at most 8 entries");
+        return Credentials::default();
     }
     let keys: Vec<_> = keys
         .into_iter()
@@ -45,6 +46,10 @@ pub(super) fn parse_credentials(
 }
 
 pub(super) fn parse_routes(bad: &mut Violations, routes: Vec<pb::Route>) -> Vec<Route> {
+    if routes.len() > MAX_ROUTES {
+        bad.add("realm.routes", "must have at most 1,000 entries");
+        return Vec::new();
+    }
     routes
         .into_iter()
         .enumerate()
@@ -189,6 +194,13 @@ pub(super) fn encoded_characters(setting: EncodedCharacters) -> pb::EncodedChara
 
 pub(super) fn parse_denials(bad: &mut Violations, denials: Vec<pb::Denial>) -> Denials {
     let mut told = Denials::new();
+    if denials.len() > DenialClass::COUNT {
+        bad.add(
+            "realm.denials",
+            "must have at most one entry for each class",
+        );
+        return told;
+    }
     for (i, denial) in denials.into_iter().enumerate() {
         let field = format!("realm.denials[{i}]");
         let pb::Denial {
@@ -242,10 +254,11 @@ fn parse_headers(
     headers: BTreeMap<String, String>,
 ) -> BTreeMap<HeaderName, String> {
     let field = format!("{field}.headers");
-    if headers.len() > denial::MAX_HEADERS {
-        bad.add(field.as_str(), "must be 16 at the most");
-    }
     let mut told = BTreeMap::new();
+    if headers.len() > denial::MAX_HEADERS {
+        bad.add(field.as_str(), "must have at most 16 entries");
+        return told;
+    }
     for (name, value) in headers {
         let fits = value.len() <= MAX_HEADER_VALUE
             && value

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use super::{fields, gateway_fields};
 use crate::authority::{Holder, Refusal};
-use crate::domain::access::Scope;
+use crate::domain::access::{MAX_SCOPES, Scope};
 use crate::domain::ids::{EnvironmentName, PartnerId, Prefix, ProjectId, RealmId, ScopeName, Tag};
 use crate::domain::key::LevelKind;
 use crate::domain::partner::{Partner, Project};
-use crate::domain::realm::{Environment, Realm, UnscopedKeys};
+use crate::domain::realm::{Environment, MAX_ENVIRONMENTS, Realm, UnscopedKeys};
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
 
@@ -120,6 +120,10 @@ fn parse_environments(
     bad: &mut Violations,
     environments: Vec<pb::Environment>,
 ) -> Vec<Environment> {
+    if environments.len() > MAX_ENVIRONMENTS {
+        bad.add("realm.environments", "must have at most 64 entries");
+        return Vec::new();
+    }
     environments
         .into_iter()
         .enumerate()
@@ -135,6 +139,14 @@ fn parse_environments(
 }
 
 fn parse_scopes(bad: &mut Violations, scopes: Vec<pb::Scope>) -> Vec<Scope> {
+    let implied: usize = scopes.iter().map(|scope| scope.implies.len()).sum();
+    if scopes.len() > MAX_SCOPES || implied > MAX_SCOPES * MAX_SCOPES {
+        bad.add(
+            "realm.scopes",
+            "must have at most 256 entries, each of which implies at most 256",
+        );
+        return Vec::new();
+    }
     scopes
         .into_iter()
         .enumerate()
@@ -185,6 +197,10 @@ fn parse_levels(bad: &mut Violations, levels: Vec<i32>) -> BTreeSet<LevelKind> {
         return BTreeSet::from([LevelKind::Partner, LevelKind::Project]);
     }
     let mut named = BTreeSet::new();
+    if levels.len() > 2 {
+        bad.add("realm.levels", "must have at most 2 entries");
+        return named;
+    }
     for (i, level) in levels.into_iter().enumerate() {
         let field = format!("realm.levels[{i}]");
         if level == i32::from(pb::KeyLevel::Unspecified) {

@@ -98,12 +98,21 @@ fn before_semicolon(text: &str) -> &str {
 
 /// Tells whether a text is a literal, verb or project segment.
 fn is_same(literal: &str, text: &str, lenient: bool) -> bool {
-    let (head, tail) = text.split_at_checked(literal.len()).unwrap_or_default();
-    let rest = tail.strip_prefix('.').unwrap_or_default();
-    let is_extension = rest.starts_with(|first: char| first.is_ascii_alphabetic())
-        && rest.chars().all(|other| other.is_ascii_alphanumeric());
-    let is_loosely = head.eq_ignore_ascii_case(literal) && (tail.is_empty() || is_extension);
+    let folded: String = text.chars().map(fold).collect();
+    let literal_folded = literal.to_ascii_lowercase();
+    let rest = folded.strip_prefix(&literal_folded);
+    let is_loosely = rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
     literal == text || lenient && is_loosely
+}
+
+/// The letter that a case-blind server sees.
+fn fold(letter: char) -> char {
+    match letter {
+        'ı' | 'İ' => 'i',
+        'ſ' => 's',
+        '\u{212a}' => 'k',
+        _ => letter.to_ascii_lowercase(),
+    }
 }
 
 /// The verb of a piece `{parameter}:verb`.
@@ -114,11 +123,15 @@ fn verb(piece: &str) -> Option<&str> {
 /// Tells whether a piece takes a segment. `cut`: literals and verbs take segments with a `;`.
 fn takes(piece: &str, segment: &str, lenient: bool, cut: bool) -> bool {
     let said = before_semicolon(segment);
-    let is_taken = match (verb(piece), said.rsplit_once(':')) {
-        (None, _) if piece == "*" || piece.starts_with('{') => return true,
-        (None, _) => is_same(piece, said, lenient),
-        (Some(verb), Some((name, said))) => !name.is_empty() && is_same(verb, said, lenient),
-        (Some(_), None) => false,
+    let is_verb = |verb, text: &str| {
+        let parts = text.rsplit_once(':');
+        parts.is_some_and(|(name, said)| !name.is_empty() && is_same(verb, said, lenient))
+    };
+    let is_taken = match verb(piece) {
+        None if piece == "*" || piece.starts_with('{') => return true,
+        None => is_same(piece, said, lenient),
+        // Servers differ about whether the verb stands before or after the `;`.
+        Some(verb) => is_verb(verb, said) || is_verb(verb, segment),
     };
     is_taken && (cut || !segment.contains(';'))
 }
@@ -201,7 +214,7 @@ const METHODS: [&[&str]; 5] = [&[], &[], &["GET"], &["PUT"], &["GET", "PUT"]];
 const NEEDS: [&str; 2] = ["project project-by-partner", ANY];
 const ANY: &str = "public partner partner-key own-project any";
 const LITERALS: &str = "a b A ab projects keys keys.json a.b x:stop projects";
-const SUFFIXES: &str = ";x %3Bx ; %3bx:stop ;x=%2F .json .J1 .1x .tar.gz . .j-n %2Fb %2f.. %25 \
+const SUFFIXES: &str = ";x %3Bx ; %3bx:stop ;x=%2F .json .J1 .1x .tar.gz . .j-n ;x:stop ;:cancel %2Fb %2f.. %25 \
      %252F %20 %C3%A9 %2D %7E %2Ejson :stop :STOP.json :stop;x :cancel %3Astop";
 const ODDITIES: &str = ". .. %2e%2e .%2E %252e%252e ... ..x ..%3Bx ..; .;x ;x %3B %2F %2Fa a%2F;x \
      %2e%2Fa a;%2F.. %zz %4 % %+4 %C3 %5C %3F %23 %00 %7F é a\" a#b :stop x: x;y:stop";
@@ -298,7 +311,8 @@ impl Random {
         let verb = verb(piece).map_or_else(String::new, |verb| format!(":{verb}"));
         match self.below(32) {
             0 => return self.word(96, ODDITIES).to_owned(),
-            1..=4 => text = text.to_uppercase(),
+            1..=3 => text = text.to_uppercase(),
+            4 => text = text.replace('k', "%E2%84%AA").replace('s', "%C5%BF"),
             9 => text += ";x",
             10 if !verb.is_empty() => text.clear(),
             5..=8 => {

@@ -96,7 +96,7 @@ impl RouteTable {
                 Need::Key(need) => need
                     .reach
                     .parameter()
-                    .and_then(|name| route.path.place_of(name)),
+                    .map(|name| route.path.place_of(name).unwrap_or(Place::Nowhere)),
             },
             has_verb: route.path.has_verb(),
             text_end: {
@@ -187,8 +187,9 @@ impl Rule {
             let index = match place {
                 Place::FromStart(index) => Some(usize::from(index)),
                 Place::FromEnd(index) => path.last_place().checked_sub(usize::from(index)),
+                Place::Nowhere => None,
             };
-            // No project has an empty name.
+            // No project has an empty name, so that no key reaches it.
             index.map_or((0, ""), |index| (index, path.segment(index).unwrap_or("")))
         });
         let named = own.into_iter().chain(rules.projects(path));

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::path::{PathRules, TrailingSlash};
+use crate::domain::path::{PathRules, TrailingSlash, fold_case};
 
 /// The longest template, in bytes.
 const MAX_LENGTH: usize = 512;
@@ -47,6 +47,8 @@ pub(super) enum Place {
     FromStart(u8),
     /// So many segments before the last, a slash at the end aside.
     FromEnd(u8),
+    /// Not in one place.
+    Nowhere,
 }
 
 impl PathTemplate {
@@ -106,7 +108,7 @@ impl PathTemplate {
             _ => &self.0,
         };
         if rules.lenient {
-            Cow::Owned(Self(text.to_ascii_lowercase().into()))
+            Cow::Owned(Self(fold_case(text).into()))
         } else if text.len() < self.0.len() {
             Cow::Owned(Self(text.into()))
         } else {

@@ -10,9 +10,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 use super::template::{PathTemplate, Segment};
-use super::{Method, Route};
-use crate::domain::path::{PathRules, RequestPath, stem, without_extension};
+use super::{MAX_WIDTH, Method, Route};
+use crate::domain::path::{PathRules, RequestPath, fold_case, stem, without_extensions};
 
 /// A set of methods, one bit each.
 type Methods = u64;
@@ -40,6 +42,7 @@ pub struct RouteTrie {
     method_sets: Box<[Methods]>,
     /// The methods that rules name, sorted. Each has the bit of its index.
     methods: Box<[Method]>,
+    has_verbs: bool,
     lenient: bool,
 }
 
@@ -81,6 +84,12 @@ struct End {
     method_set: u16,
     rule: u16,
 }
+
+/// The positions after some segments of a path. Mostly there are one or two.
+type Positions = SmallVec<[Position; 8]>;
+
+/// The labels of the nodes to which a segment may lead.
+type Labels<'s> = SmallVec<[(Kind, &'s str); 4]>;
 
 /// A node that the segments so far lead to.
 #[derive(Clone, Copy)]
@@ -141,6 +150,7 @@ impl RouteTrie {
             ends,
             method_sets: method_sets.into(),
             methods,
+            has_verbs: routes.iter().any(|route| route.path.has_verb()),
             lenient: rules.lenient,
         }
     }
@@ -173,7 +183,7 @@ impl RouteTrie {
         template: &PathTemplate,
     ) -> Option<usize> {
         let mut alive = self.start();
-        let mut next = Vec::new();
+        let mut next = Positions::new();
         for segment in template.segments() {
             self.follow_template(&alive, segment, &mut next);
             std::mem::swap(&mut alive, &mut next);
@@ -191,13 +201,17 @@ impl RouteTrie {
         earlier().map(|end| usize::from(end.rule)).min()
     }
 
-    fn alive_after(&self, path: &RequestPath<'_>) -> Vec<Position> {
+    fn alive_after(&self, path: &RequestPath<'_>) -> Positions {
         let mut alive = self.start();
-        let mut next = Vec::with_capacity(alive.capacity());
+        let mut next = Positions::new();
         for segment in path.segments() {
             self.follow(&alive, segment, &mut next);
             std::mem::swap(&mut alive, &mut next);
             next.clear();
+            // Rules that were stored before there was a check may be too many; then none counts.
+            if alive.len() > MAX_WIDTH {
+                return Positions::new();
+            }
         }
         alive
     }
@@ -216,8 +230,8 @@ impl RouteTrie {
         self.alive_after(path).len()
     }
 
-    fn start(&self) -> Vec<Position> {
-        let mut alive = Vec::with_capacity(8);
+    fn start(&self) -> Positions {
+        let mut alive = Positions::new();
         let root = Position {
             node: ROOT,
             exact: true,
@@ -227,26 +241,30 @@ impl RouteTrie {
     }
 
     /// Where one more segment leads.
-    fn follow(&self, alive: &[Position], segment: &str, next: &mut Vec<Position>) {
-        let literal = self.fold(stem(segment));
-        let verb = verb_of(&literal);
-        let bare = |text| self.lenient.then(|| without_extension(text)).flatten();
-        let labels = [
-            (Kind::Literal, Some(&*literal)),
-            (Kind::Literal, bare(&literal)),
-            (Kind::Verb, verb),
-            (Kind::Verb, verb.and_then(bare)),
-        ];
-        let is_whole = literal.len() == segment.len();
+    fn follow(&self, alive: &[Position], segment: &str, next: &mut Positions) {
+        let stem = stem(segment);
+        let is_whole = stem.len() == segment.len();
+        let literal = self.fold(stem);
+        let whole;
+        let mut labels = Labels::new();
+        self.add_labels(Kind::Literal, &literal, &mut labels);
+        if self.has_verbs {
+            self.add_verb(&literal, &mut labels);
+            if !is_whole {
+                // A server that does not cut there sees another verb.
+                whole = self.fold(segment);
+                self.add_verb(&whole, &mut labels);
+            }
+        }
         for position in alive {
             let node = self.node(position.node);
             if node.kind == Kind::Rest {
                 self.enter(*position, next);
             }
-            for (kind, label) in labels {
-                if let Some(child) = label.and_then(|label| self.labelled(&node, kind, label)) {
-                    let exact = position.exact && is_whole;
-                    self.enter(Position { node: child, exact }, next);
+            let exact = position.exact && is_whole;
+            for (kind, label) in &labels {
+                if let Some(node) = self.labelled(&node, *kind, label) {
+                    self.enter(Position { node, exact }, next);
                 }
             }
             if !segment.is_empty()
@@ -259,35 +277,36 @@ impl RouteTrie {
     }
 
     /// Where all paths lead that have one more segment of this kind.
-    fn follow_template(&self, alive: &[Position], segment: Segment<'_>, next: &mut Vec<Position>) {
+    fn follow_template(&self, alive: &[Position], segment: Segment<'_>, next: &mut Positions) {
+        let mut labels = Labels::new();
+        match segment {
+            Segment::Literal(text) => {
+                self.add_labels(Kind::Literal, text, &mut labels);
+                // In a lenient realm it is matched with any extension, also one that has a colon.
+                if !self.lenient {
+                    self.add_verb(text, &mut labels);
+                }
+            }
+            Segment::Verb(verb) => self.add_labels(Kind::Verb, verb, &mut labels),
+            Segment::Parameter | Segment::Rest => {}
+        }
+        let is_one = !matches!(segment, Segment::Literal("") | Segment::Rest);
         for position in alive {
             let node = self.node(position.node);
             if node.kind == Kind::Rest {
                 self.enter(*position, next);
             }
-            let parameter = || self.unlabelled(&node, Kind::Parameter);
-            let children = match segment {
-                Segment::Literal("") => [self.labelled(&node, Kind::Literal, ""), None, None],
-                Segment::Literal(text) => {
-                    let verb = verb_of(text);
-                    [
-                        self.labelled(&node, Kind::Literal, text),
-                        verb.and_then(|verb| self.labelled(&node, Kind::Verb, verb)),
-                        parameter(),
-                    ]
-                }
-                Segment::Verb(verb) => [self.labelled(&node, Kind::Verb, verb), None, parameter()],
-                Segment::Parameter => [None, None, parameter()],
-                Segment::Rest => [None; 3],
-            };
-            for node in children.into_iter().flatten() {
+            let labels = labels.iter();
+            let labelled = labels.filter_map(|(kind, label)| self.labelled(&node, *kind, label));
+            let parameter = is_one.then(|| self.unlabelled(&node, Kind::Parameter));
+            for node in labelled.chain(parameter.flatten()) {
                 self.enter(Position { node, ..*position }, next);
             }
         }
     }
 
     /// Adds a position, and that of the `**` that may follow it with no segment.
-    fn enter(&self, position: Position, alive: &mut Vec<Position>) {
+    fn enter(&self, position: Position, alive: &mut Positions) {
         let node = self.node(position.node);
         // Each node has one parent, so only what stays alive by itself can be there already.
         let known = match node.kind {
@@ -304,10 +323,24 @@ impl RouteTrie {
     }
 
     fn fold<'s>(&self, segment: &'s str) -> Cow<'s, str> {
-        if self.lenient && segment.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            Cow::Owned(segment.to_ascii_lowercase())
+        if self.lenient {
+            fold_case(segment)
         } else {
             Cow::Borrowed(segment)
+        }
+    }
+
+    /// Adds the labels by which a folded text is found: itself, and what it is without extensions.
+    fn add_labels<'s>(&self, kind: Kind, text: &'s str, labels: &mut Labels<'s>) {
+        labels.push((kind, text));
+        if self.lenient {
+            labels.extend(without_extensions(text).map(|bare| (kind, bare)));
+        }
+    }
+
+    fn add_verb<'s>(&self, segment: &'s str, labels: &mut Labels<'s>) {
+        if let Some(verb) = verb_of(segment) {
+            self.add_labels(Kind::Verb, verb, labels);
         }
     }
 
@@ -541,21 +574,23 @@ impl RouteTrie {
         let mut below = Width::default();
         let mut lasting = 0_usize;
         for kind in [Kind::Literal, Kind::Verb, Kind::Parameter] {
-            // A segment matches one of them, and in a lenient realm also the one that lacks its extension.
+            // A segment matches one of them, in a lenient realm also those that lack its extensions, and with a `;` two verbs.
             let mut most = Width::default();
             let of_kind = || children.iter().filter(|(child, _)| child.kind == kind);
             for (child, width) in of_kind() {
-                let mut both = Width::default();
-                both.add(width);
-                let bare = str::from_utf8(child.label).ok().and_then(without_extension);
-                if let Some(bare) = bare.filter(|_| self.lenient) {
-                    for (_, width) in of_kind().filter(|(other, _)| other.label == bare.as_bytes())
-                    {
-                        both.add(width);
-                    }
+                let mut together = Width::default();
+                together.add(width);
+                let label = str::from_utf8(child.label).unwrap_or_default();
+                let bare = without_extensions(label).filter(|_| self.lenient);
+                for other in bare.filter_map(|bare| self.labelled(&node, kind, bare)) {
+                    let index = self.children(&node).binary_search(&other);
+                    together.add(&children[index.expect("children stand in their order")].1);
                 }
-                most.raise_to(&both);
+                most.raise_to(&together);
                 below.all_lasting = below.all_lasting.saturating_add(width.all_lasting);
+            }
+            if kind == Kind::Verb && of_kind().count() > 1 {
+                most.at[0] = 2;
             }
             below.add(&most);
         }

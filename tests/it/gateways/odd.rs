@@ -76,6 +76,7 @@ const REFUSED: &[&str] = &[
     "~/catalogs\u{e9}",
     "~/\u{ff0e}\u{ff0e}/x",
     // Another case, another end.
+    "/API/v1/data/projects/mtKDhe1U/catalogs",
     "/api/v1/data/Projects/mtKDhe1U/catalogs",
     "/api/v1/data/projects/mtkdhe1u/catalogs",
     "/api/v1/data/projects/mtKDhe1U./catalogs",
@@ -107,8 +108,6 @@ const PASSED: &[&str] = &[
     "~/a:b@c",
     "~/~tilde",
     "~",
-    // Any prefix will do, if the project is the key's.
-    "/API/v1/data/projects/mtKDhe1U/catalogs",
     // What needs no encoding, encoded.
     "/%61pi/v1/data/projects/mtKDhe1U/catalogs",
     "/api/v1/data/projects/%6dtKDhe1U/%7e%2D%5f%2ea",

@@ -62,6 +62,13 @@ const TARGETS: &[&str] = &[
     "/api/v1/projects/mtKDhe1U/APIKEYS",
     "/api/v1/projects/mtKDhe1U/apiKeys.json",
     "/api/v1/projects/mtKDhe1U/ApiKeys.xml/7",
+    "/api/v1/projects/mtKDhe1U/apiKeys.7z",
+    "/api/v1/projects/mtKDhe1U/apiKeys.json.json",
+    "/api/v1/projects/mtKDhe1U/apiKeys.",
+    "/api/v1/projects/mtKDhe1U/apiKeys.%20",
+    "/api/v1/projects/mtKDhe1U/api%E2%84%AAeys",
+    "/api/v1/projects/mtKDhe1U/apiKey%C5%BF",
+    "/api/v1/project%C5%BF/nQ2vXs8B/tables",
     "/api/v1/projects/mtKDhe1U/apiKeys;x=1",
     "/api/v1/projects/mtKDhe1U/apiKeys%3Bx/7",
     "/api/v1/projects/mtKDhe1U/APIKEYS.json;x",
@@ -199,9 +206,13 @@ impl Reading {
         if !self.lenient {
             return segment == word;
         }
-        let (word, segment) = (word.to_lowercase(), segment.to_lowercase());
-        let extension = segment.strip_prefix(&format!("{word}."));
-        segment == word || extension.is_some_and(|end| end.chars().all(char::is_alphabetic))
+        // Java's and Python's comparisons without case take these four for ASCII letters.
+        let folded = segment
+            .replace(['\u{130}', '\u{131}'], "i")
+            .replace('\u{17f}', "s")
+            .replace('\u{212a}', "k");
+        let name = folded.split('.').next().unwrap_or_default();
+        name.eq_ignore_ascii_case(word)
     }
 }
 
