@@ -115,7 +115,7 @@ impl PathError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestPath<'p> {
     /// A last one that is empty stands for a slash at the end that counts.
-    segments: SmallVec<[Cow<'p, str>; 8]>,
+    segments: SmallVec<[Cow<'p, str>; 6]>,
 }
 
 impl<'p> RequestPath<'p> {
@@ -130,13 +130,14 @@ impl<'p> RequestPath<'p> {
             return Err(PathError::TooLong);
         }
         let keeps = rules.encoded_characters == EncodedCharacters::Keep;
-        let plain = |byte: u8| {
-            byte.is_ascii_alphanumeric()
-                || b"/%-._~!$&'()*+,=:@".contains(&byte)
-                || (keeps && byte == b';')
-        };
-        if !path.bytes().all(plain) {
-            return Err(PathError::Byte);
+        let mut is_plain = true;
+        for byte in path.bytes() {
+            match BYTES[usize::from(byte)] {
+                Byte::Plain => {}
+                Byte::Percent => is_plain = false,
+                Byte::Semicolon if keeps => is_plain = false,
+                Byte::Semicolon | Byte::Odd => return Err(PathError::Byte),
+            }
         }
         let (rest, ends_with_slash) = match rest.strip_suffix('/') {
             Some(rest) if !rest.is_empty() => (rest, true),
@@ -148,7 +149,11 @@ impl<'p> RequestPath<'p> {
                 if segments.len() == MAX_SEGMENTS {
                     return Err(PathError::TooLong);
                 }
-                segments.push(decode(segment, keeps)?);
+                segments.push(if is_plain {
+                    check_plain(segment)?
+                } else {
+                    decode(segment, keeps)?
+                });
             }
         }
         match rules.trailing_slash {
@@ -176,6 +181,41 @@ impl<'p> RequestPath<'p> {
             _ => self.segments.len(),
         };
         count.saturating_sub(1)
+    }
+}
+
+/// What a byte may be in a path.
+#[derive(Clone, Copy)]
+enum Byte {
+    /// Itself.
+    Plain,
+    /// The beginning of an encoded byte.
+    Percent,
+    /// A delimiter to some servers.
+    Semicolon,
+    /// Something that RFC 3986 (section 3.3) has no place for.
+    Odd,
+}
+
+const BYTES: [Byte; 256] = {
+    let mut bytes = [Byte::Odd; 256];
+    let plain = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz-._~!$&'()*+,=:@/";
+    let mut i = 0;
+    while i < plain.len() {
+        bytes[plain[i] as usize] = Byte::Plain;
+        i += 1;
+    }
+    bytes[b'%' as usize] = Byte::Percent;
+    bytes[b';' as usize] = Byte::Semicolon;
+    bytes
+};
+
+/// A segment in which nothing is encoded.
+fn check_plain(segment: &str) -> Result<Cow<'_, str>, PathError> {
+    match segment {
+        "" => Err(PathError::EmptySegment),
+        "." | ".." => Err(PathError::DotSegment),
+        _ => Ok(Cow::Borrowed(segment)),
     }
 }
 

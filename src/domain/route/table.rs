@@ -192,6 +192,9 @@ impl Rule {
             // No project has an empty name, so that no key reaches it.
             index.map_or((0, ""), |index| (index, path.segment(index).unwrap_or("")))
         });
+        if own.is_none() && rules.project_segments.is_empty() {
+            return Vec::new();
+        }
         let named = own.into_iter().chain(rules.projects(path));
         named
             .map(|(index, name)| match name.rsplit_once(':') {

@@ -14,7 +14,9 @@ use smallvec::SmallVec;
 
 use super::template::{PathTemplate, Segment};
 use super::{MAX_WIDTH, Method, Route};
-use crate::domain::path::{PathRules, RequestPath, fold_case, stem, without_extensions};
+use crate::domain::path::{
+    EncodedCharacters, PathRules, RequestPath, fold_case, stem, without_extensions,
+};
 
 /// A set of methods, one bit each.
 type Methods = u64;
@@ -44,6 +46,8 @@ pub struct RouteTrie {
     methods: Box<[Method]>,
     has_verbs: bool,
     lenient: bool,
+    /// Whether the segments of paths may have a `;`.
+    has_semicolons: bool,
 }
 
 /// The bit in a node's first byte that says that a branch follows its label.
@@ -56,6 +60,10 @@ struct Branch {
     child_count: u16,
     ends: u16,
     end_count: u16,
+    /// Whether one of the children is a parameter. It stands last, or before the last.
+    has_parameter: bool,
+    /// Whether one of the children is a `**`. It stands last.
+    has_rest: bool,
 }
 
 /// A node as it is read.
@@ -86,10 +94,10 @@ struct End {
 }
 
 /// The positions after some segments of a path. Mostly there are one or two.
-type Positions = SmallVec<[Position; 8]>;
+type Positions = SmallVec<[Position; 4]>;
 
 /// The labels of the nodes to which a segment may lead.
-type Labels<'s> = SmallVec<[(Kind, &'s str); 4]>;
+type Labels<'s> = SmallVec<[(Kind, &'s str); 2]>;
 
 /// A node that the segments so far lead to.
 #[derive(Clone, Copy)]
@@ -152,6 +160,7 @@ impl RouteTrie {
             methods,
             has_verbs: routes.iter().any(|route| route.path.has_verb()),
             lenient: rules.lenient,
+            has_semicolons: rules.encoded_characters == EncodedCharacters::Keep,
         }
     }
 
@@ -205,9 +214,9 @@ impl RouteTrie {
         let mut alive = self.start();
         let mut next = Positions::new();
         for segment in path.segments() {
+            next.clear();
             self.follow(&alive, segment, &mut next);
             std::mem::swap(&mut alive, &mut next);
-            next.clear();
             // Rules that were stored before there was a check may be too many; then none counts.
             if alive.len() > MAX_WIDTH {
                 return Positions::new();
@@ -242,7 +251,11 @@ impl RouteTrie {
 
     /// Where one more segment leads.
     fn follow(&self, alive: &[Position], segment: &str, next: &mut Positions) {
-        let stem = stem(segment);
+        let stem = if self.has_semicolons {
+            stem(segment)
+        } else {
+            segment
+        };
         let is_whole = stem.len() == segment.len();
         let literal = self.fold(stem);
         let whole;
@@ -268,7 +281,7 @@ impl RouteTrie {
                 }
             }
             if !segment.is_empty()
-                && let Some(child) = self.unlabelled(&node, Kind::Parameter)
+                && let Some(child) = self.parameter(&node)
             {
                 let exact = position.exact;
                 self.enter(Position { node: child, exact }, next);
@@ -298,7 +311,7 @@ impl RouteTrie {
             }
             let labels = labels.iter();
             let labelled = labels.filter_map(|(kind, label)| self.labelled(&node, *kind, label));
-            let parameter = is_one.then(|| self.unlabelled(&node, Kind::Parameter));
+            let parameter = is_one.then(|| self.parameter(&node));
             for node in labelled.chain(parameter.flatten()) {
                 self.enter(Position { node, ..*position }, next);
             }
@@ -317,7 +330,7 @@ impl RouteTrie {
             Some(known) => known.exact |= position.exact,
             None => alive.push(position),
         }
-        if let Some(node) = self.unlabelled(&node, Kind::Rest) {
+        if let Some(node) = self.rest(&node) {
             self.enter(Position { node, ..position }, alive);
         }
     }
@@ -346,33 +359,27 @@ impl RouteTrie {
 
     /// Reads the node that begins here.
     fn node(&self, at: u32) -> Node<'_> {
-        let mut rest = &self.nodes[at as usize..];
-        let mut take = |count: usize| {
-            let (taken, left) = rest.split_at(count);
-            rest = left;
-            taken
-        };
-        let first = take(1)[0];
-        let kind = match first & !PARTS {
+        let bytes = &self.nodes[at as usize..];
+        let number = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
+        let kind = match bytes[0] & !PARTS {
             0 => Kind::Literal,
             1 => Kind::Verb,
             2 => Kind::Parameter,
             _ => Kind::Rest,
         };
-        let label = match kind {
+        let (label, end) = match kind {
             Kind::Literal | Kind::Verb => {
-                let length = number(take(2));
-                take(length)
+                let end = 3 + number(1);
+                (&bytes[3..end], end)
             }
-            Kind::Parameter | Kind::Rest => &[],
+            Kind::Parameter | Kind::Rest => (&[][..], 1),
         };
-        let branch = (first & PARTS != 0).then(|| &self.branches[number(take(2))]);
-        let next = (self.nodes.len() - rest.len()) as u32;
+        let parts = bytes[0] & PARTS != 0;
         Node {
             kind,
             label,
-            branch,
-            next,
+            branch: parts.then(|| &self.branches[number(end)]),
+            next: at + end as u32,
         }
     }
 
@@ -407,19 +414,28 @@ impl RouteTrie {
         found.ok().map(|index| children[index])
     }
 
-    /// The child of one of the two kinds that a node can have but once. They come last.
-    fn unlabelled(&self, node: &Node<'_>, kind: Kind) -> Option<u32> {
-        let last = self.children(node).iter().rev().take(2);
-        last.copied().find(|child| self.node(*child).kind == kind)
+    /// The child that a parameter leads to.
+    fn parameter(&self, node: &Node<'_>) -> Option<u32> {
+        let Some(branch) = node.branch else {
+            return self.next_if(node, Kind::Parameter);
+        };
+        let after = usize::from(branch.has_rest);
+        let mut last = self.children(node).iter().rev().skip(after);
+        last.next().copied().filter(|_| branch.has_parameter)
     }
-}
 
-/// A number of two bytes.
-fn number(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .rev()
-        .fold(0, |number, byte| number << 8 | usize::from(*byte))
+    /// The child that `**` leads to.
+    fn rest(&self, node: &Node<'_>) -> Option<u32> {
+        let Some(branch) = node.branch else {
+            return self.next_if(node, Kind::Rest);
+        };
+        let last = self.children(node).last();
+        last.copied().filter(|_| branch.has_rest)
+    }
+
+    fn next_if(&self, node: &Node<'_>, kind: Kind) -> Option<u32> {
+        (self.node(node.next).kind == kind).then_some(node.next)
+    }
 }
 
 /// The verb of a segment such as `jobs-7:cancel`.
@@ -493,8 +509,11 @@ impl<'t> Builder<'t> {
         }
         let end_count = rules.start - ends;
         let mut children = Vec::new();
+        let (mut has_parameter, mut has_rest) = (false, false);
         while !rules.is_empty() {
             let segment = self.segment(rules.start, depth);
+            has_parameter |= segment == Some(Segment::Parameter);
+            has_rest |= segment == Some(Segment::Rest);
             let same = rules.clone();
             let same = same.take_while(|rule| self.segment(*rule, depth) == segment);
             let below = rules.start..rules.start + same.count();
@@ -507,6 +526,8 @@ impl<'t> Builder<'t> {
             child_count: children.len() as u16,
             ends: ends as u16,
             end_count: end_count as u16,
+            has_parameter,
+            has_rest,
         };
         self.children.extend(children);
     }
