@@ -139,8 +139,8 @@ fn parse_environments(
 }
 
 fn parse_scopes(bad: &mut Violations, scopes: Vec<pb::Scope>) -> Vec<Scope> {
-    let implied: usize = scopes.iter().map(|scope| scope.implies.len()).sum();
-    if scopes.len() > MAX_SCOPES || implied > MAX_SCOPES * MAX_SCOPES {
+    let total: usize = scopes.iter().map(|scope| scope.implies.len()).sum();
+    if scopes.len() > MAX_SCOPES || total > MAX_SCOPES * MAX_SCOPES {
         bad.add(
             "realm.scopes",
             "must have at most 256 entries, each of which implies at most 256",
