@@ -45,7 +45,7 @@ pub enum TrailingSlash {
     /// Paths that end with one are denied.
     #[default]
     Deny,
-    /// `/users/` and `/users` are two paths, each with rules of its own.
+    /// `/users/` and `/users` are two paths with separate rules.
     Significant,
     /// `/users/` and `/users` are one path.
     Ignored,

@@ -8,7 +8,7 @@
 use claviger::domain::path::{PathRules, RequestPath};
 
 use super::gate::Way;
-use super::readings::STRICT;
+use super::readings::{Reading, STRICT};
 use super::world::{PARTNERO, PEAKA, Site, World};
 
 /// Where the key `project` may go, and nowhere else.
@@ -281,8 +281,24 @@ pub(super) async fn send_all(world: &World) -> usize {
             _ => wrong.push(format!("{line:?}: {} {seen:?}", answer.status)),
         }
     }
+    count += send_requests(world, STRICT, &mut wrong).await;
+    assert!(
+        wrong.is_empty(),
+        "{:?}, {} of {count}:\n{}",
+        world.way,
+        wrong.len(),
+        wrong.join("\n")
+    );
+    count
+}
+
+/// Sends the whole requests and the forged headers, where the server behind reads paths so. Returns how many those were.
+pub(super) async fn send_requests(
+    world: &World,
+    reading: Reading,
+    wrong: &mut Vec<String>,
+) -> usize {
     for request in REQUESTS {
-        count += 1;
         let request = world.filled(PEAKA, &own(request));
         let end = if request.ends_with("\r\n") {
             "\r\n"
@@ -298,31 +314,20 @@ pub(super) async fn send_all(world: &World) -> usize {
             [] if is_refusal(answer.status) => {}
             // Caddy answers by itself what is about no path but the server.
             [] if request.starts_with("OPTIONS *") && world.way == Way::Caddy => {}
-            [seen] if answer.status == 200 && STRICT.allows("project", seen.target()) => {
+            [seen] if answer.status == 200 && reading.allows("project", seen.target()) => {
                 world.check_seen(&what, seen, Some(&world.key(PEAKA, "project").key));
-                if seen
-                    .headers
-                    .iter()
-                    .any(|(name, _)| name.eq_ignore_ascii_case("upgrade"))
-                {
-                    wrong.push(format!("{what:?}: {seen:?}"));
+                let mut headers = seen.headers.iter();
+                if headers.any(|(name, _)| name.eq_ignore_ascii_case("upgrade")) {
+                    wrong.push(format!("{reading:?} {what:?}: {seen:?}"));
                 }
             }
-            _ => wrong.push(format!("{what:?}: {} {seen:?}", answer.status)),
+            _ => wrong.push(format!("{reading:?} {what:?}: {} {seen:?}", answer.status)),
         }
     }
     for forged in FORGED {
-        count += 3;
         wrong.extend(forge(world, forged).await);
     }
-    assert!(
-        wrong.is_empty(),
-        "{:?}, {} of {count}:\n{}",
-        world.way,
-        wrong.len(),
-        wrong.join("\n")
-    );
-    count
+    REQUESTS.len() + 3 * FORGED.len()
 }
 
 /// On a request that is let through, on an open route, and on one that is denied.

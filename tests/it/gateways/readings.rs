@@ -216,7 +216,7 @@ impl Reading {
     }
 }
 
-/// Sends every odd path under every reading. Returns how many requests that were.
+/// Sends every odd path, whole request and forged header under every reading. Returns how many requests that were.
 pub(super) async fn send_all(world: &World) -> usize {
     let mut wrong = Vec::new();
     let mut count = 0;
@@ -228,6 +228,7 @@ pub(super) async fn send_all(world: &World) -> usize {
                 wrong.extend(send(world, reading, &target, key).await.err());
             }
         }
+        count += odd::send_requests(world, reading, &mut wrong).await;
         for (target, is_allowed) in ALLOWED {
             count += 1;
             let target = odd::own(target);
