@@ -2062,3 +2062,98 @@ pub(super) const ALL: &[Documented] = &[
         Passes("good"),
     ),
 ];
+
+/// Requests that once came out otherwise than the documents say.
+pub(super) const FOUND: &[Documented] = &[
+    peaka(
+        "Peaka Authentication: Example: Using a Project API Key",
+        "another partner's project, in a path that the page does not list",
+        "GET /api/v1/metadata/projects/zR7wLk4C/tables",
+        &["Authorization: Bearer {good}"],
+        Denied(403),
+    ),
+    peaka(
+        "Peaka Authentication: Example: Using a Project API Key",
+        "the key's own project, in a path that the page does not list",
+        "GET /api/v1/metadata/projects/mtKDhe1U/tables",
+        &["Authorization: Bearer {project}"],
+        Passes("project"),
+    ),
+    peaka(
+        "Peaka Create API Key: badge",
+        "the whole resource is the partner's: listing",
+        "GET /api/v1/projects/mtKDhe1U/apiKeys",
+        &["Authorization: Bearer {project}"],
+        Denied(403),
+    ),
+    peaka(
+        "Peaka Create API Key: badge",
+        "the whole resource is the partner's: changing",
+        "PUT /api/v1/projects/mtKDhe1U/apiKeys/x",
+        &["Authorization: Bearer {project}"],
+        Denied(403),
+    ),
+    peaka(
+        "Peaka Create API Key: badge",
+        "the whole resource is the partner's: below it",
+        "POST /api/v1/projects/mtKDhe1U/apiKeys/x",
+        &["Authorization: Bearer {project}"],
+        Denied(403),
+    ),
+    peaka(
+        "Peaka Create API Key: badge",
+        "the same resource to a server that does not tell case apart",
+        "POST /api/v1/projects/mtKDhe1U/apikeys",
+        &["Authorization: Bearer {project}"],
+        Denied(403),
+    ),
+    peaka(
+        "Peaka Create API Key: badge",
+        "the same to one that folds case as Unicode does",
+        "POST /api/v1/projects/mtKDhe1U/api%E2%84%AAeys",
+        &["Authorization: Bearer {project}"],
+        Denied(403),
+    ),
+    peaka(
+        "Peaka Authentication: Example: Using a Project API Key",
+        "another partner's project, to a server that folds case as Unicode does",
+        "DELETE /api/v1/project%C5%BF/zR7wLk4C/tables",
+        &["Authorization: Bearer {good}"],
+        Denied(403),
+    ),
+    peaka(
+        "Peaka Create API Key: badge",
+        "the same resource to a server that drops an extension of any kind",
+        "POST /api/v1/projects/mtKDhe1U/apiKeys.7",
+        &["Authorization: Bearer {project}"],
+        Denied(403),
+    ),
+    partna(
+        "Partna Authentication: Managing API keys, reference links",
+        "an operation below the version that its link has",
+        "POST /v3/user/api-key/invalidate",
+        &["x-api-key: {good}", "x-api-user: acme"],
+        Passes("good"),
+    ),
+    bullseye(
+        "Bullseye Authentication: Key Scopes, admin",
+        "the same resource to a server that does not tell case apart",
+        "POST /api/v1/partner/API-KEYS",
+        &["X-Partner-API-Key: {write}"],
+        Denied(403),
+    ),
+    bullseye(
+        "Bullseye Authentication: Key Scopes, admin",
+        "the same resource to a server that drops an extension",
+        "POST /api/v1/partner/api-keys.json",
+        &["X-Partner-API-Key: {write}"],
+        Denied(403),
+    ),
+    bullseye(
+        "Bullseye Authentication: Unauthorized Responses",
+        "the short form of the path",
+        "GET /partner/me",
+        &["X-Partner-API-Key: {read}"],
+        Passes("read"),
+    ),
+];
