@@ -20,7 +20,7 @@ impl Authority {
         if_revision: Option<u64>,
     ) -> Result<Done<RealmRow>, Refusal> {
         caller.role.may_manage(&realm.id)?;
-        // Before the change is begun, since no other can be made meanwhile.
+        // Before the change begins, because only one change runs at a time.
         let prepared = PreparedRealm::new(realm);
         let realm = prepared.definition();
         let (mut change, Standing { role, .. }) = self.begin(caller).await?;

@@ -89,7 +89,9 @@ impl PathError {
         match self {
             Self::NoLeadingSlash => "the path does not begin with a slash",
             Self::TooLong => "the path has more than 4,096 bytes or 256 segments",
-            Self::Byte => "the path has a byte that servers read differently",
+            Self::Byte => {
+                "the path has a byte that servers read differently; realm.encoded_characters can allow ;"
+            }
             Self::EmptySegment => "the path has an empty segment",
             Self::TrailingSlash => {
                 "the path ends with a slash; realm.trailing_slash can allow that"
@@ -175,7 +177,7 @@ impl<'p> RequestPath<'p> {
     }
 
     /// The index of the last segment that is not empty; 0 if there is none.
-    pub(super) fn last_place(&self) -> usize {
+    pub(super) fn last_index(&self) -> usize {
         let count = match self.segments.last() {
             Some(last) if last.is_empty() => self.segments.len() - 1,
             _ => self.segments.len(),
@@ -263,8 +265,8 @@ pub(super) fn stem(segment: &str) -> &str {
     segment.split_once(';').map_or(segment, |(stem, _)| stem)
 }
 
-/// A text in lower case, as far as a server that takes no account of case could take it for ASCII: with the four letters beyond
-/// it that Unicode's simple case mappings lead there.
+/// The text in lower case: ASCII letters, and the four other letters that Unicode's simple case mappings turn into ASCII ones
+/// (U+0130, U+0131, U+017F, U+212A).
 pub(super) fn fold_case(text: &str) -> Cow<'_, str> {
     if !text
         .bytes()

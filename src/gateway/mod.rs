@@ -82,9 +82,9 @@ pub struct Grounds<'g> {
 /// Why no rule counts for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unmatched {
-    /// Its path could be read in two ways.
+    /// Its path cannot be matched.
     Path(PathError),
-    /// No rule matches its method and path.
+    /// Its path was read, but no rule counts for it.
     Route(NoRoute),
 }
 
@@ -100,7 +100,7 @@ pub fn path_of<'r>(
 pub fn look<'g>(
     realm: &'g MirroredRealm,
     request: &GatewayRequest<'g>,
-    path: Result<&'g RequestPath<'_>, PathError>,
+    path: &'g Result<RequestPath<'_>, PathError>,
 ) -> Grounds<'g> {
     let headers = request.headers.iter().copied();
     let credentials = &realm.definition.credentials;
@@ -114,7 +114,8 @@ pub fn look<'g>(
         credentials.read(headers)
     };
     let paths = &realm.definition.paths;
-    let matched = path.map_err(Unmatched::Path).and_then(|path| {
+    let path = path.as_ref().map_err(|why| Unmatched::Path(*why));
+    let matched = path.and_then(|path| {
         let matched = realm.routes.find(request.method, path, paths);
         matched.map_err(Unmatched::Route)
     });
@@ -140,7 +141,7 @@ pub fn rule<'k>(
     decide: impl FnOnce(&Question<'_>) -> Result<Decision<'k>, Undecided>,
 ) -> Result<Ruling<'k>, Undecided> {
     let path = path_of(realm, request);
-    let grounds = look(realm, request, path.as_ref().map_err(|why| *why));
+    let grounds = look(realm, request, &path);
     let denied = |verdict| Ruling::Denied {
         class: DenialClass::of(verdict).unwrap_or(DenialClass::Forbidden),
         verdict,
@@ -178,8 +179,8 @@ impl Grounds<'_> {
     }
 }
 
-/// Asks the question that a request comes to. Without a route the key is judged first, and whoever is known learns that there
-/// is none.
+/// Asks the question of `verify::decide` for a request. Without a route the key is judged first; only a good key gets
+/// [`Verdict::NoRoute`].
 pub fn ask<T>(
     grounds: &Grounds<'_>,
     presented: Presented<'_>,

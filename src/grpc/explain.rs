@@ -124,7 +124,7 @@ fn explain_http(
         client,
     };
     let path = gateway::path_of(realm, &request);
-    let grounds = gateway::look(realm, &request, path.as_ref().map_err(|why| *why));
+    let grounds = gateway::look(realm, &request, &path);
     let checks = checks_of(&grounds);
     let route = route(realm, &grounds);
     let answer = match grounds.presented {
@@ -166,7 +166,11 @@ fn without_a_key(
 fn checks_of(grounds: &Grounds<'_>) -> Vec<pb::Check> {
     let path = match grounds.matched {
         Err(Unmatched::Path(why)) => check("path", Failed, why.as_str()),
-        _ => check("path", Passed, "everybody reads it alike"),
+        _ => check(
+            "path",
+            Passed,
+            "it has one reading under the realm's settings",
+        ),
     };
     let route = match &grounds.matched {
         Ok(matched) => check("route", Passed, &format!("routes[{}] counts", matched.rule)),
@@ -239,14 +243,12 @@ fn decider(checks: &[pb::Check], verdict: Verdict) -> String {
         Verdict::NoRoute => &["path", "route"],
         _ => return name_of(verdict),
     };
-    let failed = |name: &&&str| {
+    let failed = |name: &str| {
         let mut checks = checks.iter();
-        checks.any(|check| check.name == **name && check.outcome() == Failed)
+        checks.any(|check| check.name == name && check.outcome() == Failed)
     };
-    candidates
-        .iter()
-        .find(failed)
-        .map_or_else(String::new, ToString::to_string)
+    let decided = candidates.iter().copied().find(|name| failed(name));
+    decided.unwrap_or_default().to_owned()
 }
 
 fn http_status(realm: &MirroredRealm, class: Option<DenialClass>) -> u32 {

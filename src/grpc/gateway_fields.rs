@@ -145,7 +145,7 @@ fn parse_scopes(bad: &mut Violations, field: &str, scopes: &[String]) -> Vec<Sco
     scopes
 }
 
-/// How the realm's server reads paths. That project segments are such is checked with the whole realm.
+/// How the realm's server reads paths. `Realm::check` validates the project segments.
 pub(super) fn parse_paths(
     bad: &mut Violations,
     project_segments: Vec<String>,

@@ -143,7 +143,7 @@ fn parse_scopes(bad: &mut Violations, scopes: Vec<pb::Scope>) -> Vec<Scope> {
     if scopes.len() > MAX_SCOPES || total > MAX_SCOPES * MAX_SCOPES {
         bad.add(
             "realm.scopes",
-            "must have at most 256 entries, each of which implies at most 256",
+            "must have at most 256 entries, which imply at most 65,536 scopes together",
         );
         return Vec::new();
     }

@@ -130,6 +130,7 @@ impl Feed {
         }
         self.last = (index.revision(), stamp);
         self.mirror.index.store(index);
+        self.mirror.forget_prepared();
         self.mirror.applied.send_replace(self.last.0);
         Ok(())
     }
@@ -174,7 +175,7 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> 
     Ok((index, head.stamp))
 }
 
-/// Makes what takes long on a thread of its own.
+/// Makes the trie of a realm on a blocking thread.
 async fn prepared(realm: Realm) -> PreparedRealm {
     tokio::task::spawn_blocking(|| PreparedRealm::new(realm))
         .await
@@ -292,7 +293,7 @@ async fn apply(
     Ok(())
 }
 
-/// A realm as whoever put it handed it over, or made here if another process did.
+/// The realm with its trie: handed over by `Authority::put_realm`, or made here if another process put it.
 async fn ready(mirror: &Mirror, realm: Realm) -> PreparedRealm {
     match mirror.take_prepared(&realm) {
         Some(realm) => realm,

@@ -33,7 +33,8 @@ pub struct Mirror {
     poke: Notify,
     applied: watch::Sender<Revision>,
     distrust: watch::Sender<Option<String>>,
-    /// Realms that are being put, so that the feed need not make their tries. Only those who put and the feed lock it.
+    /// Realms that were put, until the feed takes them up, so that it need not make their tries. Only `Authority::put_realm`
+    /// and the feed lock it.
     prepared: Mutex<HashMap<RealmId, PreparedRealm>>,
 }
 
@@ -70,6 +71,14 @@ impl Mirror {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(id, realm);
+    }
+
+    /// Drops what was handed over: a load has all of it.
+    fn forget_prepared(&self) {
+        self.prepared
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 
     /// What was handed over for this definition.

@@ -23,7 +23,7 @@ pub struct MirroredRealm {
     pub(super) members: Arc<Members>,
 }
 
-/// A realm's definition with what takes long to make of it.
+/// A realm's definition and the trie of its routes.
 pub struct PreparedRealm {
     pub(super) definition: Realm,
     pub(super) trie: RouteTrie,

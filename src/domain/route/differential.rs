@@ -344,8 +344,8 @@ fn refusals(rules: &[Rule], settings: &PathRules) -> BTreeSet<(usize, bool)> {
     refusals
 }
 
-/// Draws rules. Returns those that `check` refuses at most as never winning, and of these the
-/// ones that it refuses and the ones that it does not.
+/// Draws rules, without those that `check` refuses for another reason than never winning.
+/// Returns all of them, the refused ones, and the kept ones.
 fn draw(case: usize) -> (Random, [Vec<Rule>; 3]) {
     let mut random = Random(((seed() as u64) << 32) ^ case as u64);
     let rules = (0..=random.below(8)).map(|number| random.rule(number));

@@ -23,7 +23,7 @@ use super::violation::Violations;
 pub const MAX_ROUTES: usize = 1_000;
 
 /// How many segments the templates of a realm may have together, which bounds the memory of their trie.
-const MAX_SEGMENTS: usize = 16_000;
+const MAX_TOTAL_SEGMENTS: usize = 16_000;
 
 /// How many positions of the trie a path may keep alive at once, which bounds the time of a look-up.
 const MAX_WIDTH: usize = 64;
@@ -127,7 +127,7 @@ pub fn check(routes: &[Route], rules: &PathRules, bad: &mut Violations) {
     for (i, route) in routes.iter().enumerate() {
         segments += check_route(i, route, rules, bad);
     }
-    if segments > MAX_SEGMENTS {
+    if segments > MAX_TOTAL_SEGMENTS {
         bad.add(
             "realm.routes",
             "must have at most 16,000 segments in all paths together",
@@ -140,8 +140,7 @@ pub fn check(routes: &[Route], rules: &PathRules, bad: &mut Violations) {
     if trie.width() > MAX_WIDTH {
         bad.add(
             "realm.routes",
-            "match too many ways at once: one path can keep more than 64 positions alive; use fewer ** that have something after them, \
-             or fewer parameters beside literals",
+            "can match one path in more than 64 ways at once: use fewer rules with two **, or fewer parameters beside literals",
         );
         return;
     }
@@ -160,7 +159,7 @@ pub fn check(routes: &[Route], rules: &PathRules, bad: &mut Violations) {
 fn check_route(i: usize, route: &Route, rules: &PathRules, bad: &mut Violations) -> usize {
     let path = || format!("realm.routes[{i}].path");
     let segments = route.path.segments().count();
-    if segments > template::MAX_SEGMENTS + usize::from(route.path.ends_with_slash()) {
+    if segments > template::MAX_TEMPLATE_SEGMENTS + usize::from(route.path.ends_with_slash()) {
         bad.add(path(), "must have at most 32 segments");
     }
     if route.path.ends_with_slash() && rules.trailing_slash == TrailingSlash::Deny {

@@ -86,23 +86,19 @@ impl RouteTable {
             })
         };
         let mut texts = String::new();
-        let rules = routes.iter().map(|route| Rule {
-            requirement: match &route.need {
+        let rules = routes.iter().map(|route| {
+            let need = match &route.need {
                 Need::Public => None,
-                Need::Key(need) => Some(index_of(Requirement::of(need, ladder))),
-            },
-            project: match &route.need {
-                Need::Public => None,
-                Need::Key(need) => need
-                    .reach
-                    .parameter()
-                    .map(|name| route.path.place_of(name).unwrap_or(Place::Nowhere)),
-            },
-            has_verb: route.path.has_verb(),
-            text_end: {
-                describe(route, &mut texts);
-                texts.len() as u32
-            },
+                Need::Key(need) => Some(need),
+            };
+            let parameter = need.and_then(|need| need.reach.parameter());
+            describe(route, &mut texts);
+            Rule {
+                requirement: need.map(|need| index_of(Requirement::of(need, ladder))),
+                project: parameter.map(|name| route.path.place_of(name).unwrap_or(Place::Nowhere)),
+                has_verb: route.path.has_verb(),
+                text_end: texts.len() as u32,
+            }
         });
         let rules = rules.collect();
         Self {
@@ -186,7 +182,7 @@ impl Rule {
         let own = self.project.map(|place| {
             let index = match place {
                 Place::FromStart(index) => Some(usize::from(index)),
-                Place::FromEnd(index) => path.last_place().checked_sub(usize::from(index)),
+                Place::FromEnd(index) => path.last_index().checked_sub(usize::from(index)),
                 Place::Nowhere => None,
             };
             // No project has an empty name, so that no key reaches it.
@@ -198,7 +194,7 @@ impl Rule {
         let named = own.into_iter().chain(rules.projects(path));
         named
             .map(|(index, name)| match name.rsplit_once(':') {
-                Some((name, _verb)) if self.has_verb && index == path.last_place() => name,
+                Some((name, _verb)) if self.has_verb && index == path.last_index() => name,
                 _ => name,
             })
             .collect()

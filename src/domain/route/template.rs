@@ -10,7 +10,7 @@ use crate::domain::path::{PathRules, TrailingSlash, fold_case};
 const MAX_LENGTH: usize = 512;
 
 /// The most segments of a template, without the empty one that stands for a slash at its end.
-pub(super) const MAX_SEGMENTS: usize = 32;
+pub(super) const MAX_TEMPLATE_SEGMENTS: usize = 32;
 
 /// A template of paths: literal segments, and placeholders for others.
 ///
@@ -143,23 +143,16 @@ impl PathTemplate {
     /// Where the parameter of this name stands; none if there is none, or if it stands between two `**`, so that different
     /// segments could be meant.
     pub(super) fn place_of(&self, name: &str) -> Option<Place> {
-        let place = self.parts().position(|part| is_named(part, name))?;
-        let rests_before = self
-            .parts()
-            .take(place)
-            .filter(|part| *part == "**")
-            .count();
-        let after: Vec<_> = self
-            .parts()
-            .skip(place + 1)
-            .filter(|part| !part.is_empty())
-            .collect();
-        if rests_before == 0 {
-            return u8::try_from(place).ok().map(Place::FromStart);
+        let parts: Vec<_> = self.parts().filter(|part| !part.is_empty()).collect();
+        let index = parts.iter().position(|part| is_named(part, name))?;
+        let (before, after) = (&parts[..index], &parts[index + 1..]);
+        if !before.contains(&"**") {
+            u8::try_from(index).ok().map(Place::FromStart)
+        } else if !after.contains(&"**") {
+            u8::try_from(after.len()).ok().map(Place::FromEnd)
+        } else {
+            None
         }
-        let is_last = !after.contains(&"**");
-        let from_end = u8::try_from(after.len()).ok().map(Place::FromEnd);
-        from_end.filter(|_| is_last)
     }
 }
 
@@ -187,9 +180,7 @@ fn parse_segment(part: &str) -> Result<(Segment<'_>, &str), &'static str> {
         return if is_literal(part) {
             Ok((Segment::Literal(part), ""))
         } else {
-            Err(
-                "must have plain words, {a_parameter}, {a_parameter}:verb, * or ** between its slashes",
-            )
+            Err("must have literals, {parameters}, {parameter}:verb, * or ** between its slashes")
         };
     };
     let is_name = (1..=32).contains(&name.len())
@@ -215,7 +206,8 @@ fn parse_segment(part: &str) -> Result<(Segment<'_>, &str), &'static str> {
     }
 }
 
-/// Whether a text can stand as a literal segment: what a path may have there without being encoded, and no dot segment.
+/// Whether a text can be a literal segment of a template: unreserved characters of RFC 3986 and `!$&'+,=:@`, and no dot
+/// segment.
 pub fn is_literal(text: &str) -> bool {
     !matches!(text, "" | "." | "..")
         && text

@@ -69,6 +69,8 @@ const TARGETS: &[&str] = &[
     "/api/v1/projects/mtKDhe1U/api%E2%84%AAeys",
     "/api/v1/projects/mtKDhe1U/apiKey%C5%BF",
     "/api/v1/project%C5%BF/nQ2vXs8B/tables",
+    "/data/projects/mtKDhe1U/apiKeys",
+    "/projects/mtKDhe1U/x/projects/mtKDhe1U/apiKeys/7",
     "/api/v1/projects/mtKDhe1U/apiKeys;x=1",
     "/api/v1/projects/mtKDhe1U/apiKeys%3Bx/7",
     "/api/v1/projects/mtKDhe1U/APIKEYS.json;x",
@@ -235,7 +237,8 @@ pub(super) async fn send_all(world: &World) -> usize {
             let passed = send(world, reading, &target, "project").await;
             let expected = is_allowed(reading);
             // Where `%2F` is denied, this one makes `/` of it before it asks.
-            let made_plain = world.way == Way::EnvoyNormalising && passed == Ok(true);
+            let made_plain =
+                world.way == Way::EnvoyNormalising && target.contains("%2F") && passed == Ok(true);
             if passed != Ok(expected) && !made_plain {
                 wrong.push(format!(
                     "{reading:?} {target:?}: {passed:?}, should be {expected}"

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Branch, Kind, PARTS};
+use super::{Branch, HAS_BRANCH, Kind};
 use crate::domain::route::template::Segment;
 
 /// Writes the nodes. The templates are sorted, so the rules below a node stand side by side.
@@ -27,19 +27,20 @@ impl<'t> Builder<'t> {
         self.sorted[rule].0.get(depth).copied()
     }
 
-    pub(super) fn node(&mut self, segment: Segment<'_>, parts: bool) {
+    pub(super) fn node(&mut self, segment: Segment<'_>, has_branch: bool) {
         let (kind, label) = match segment {
             Segment::Literal(text) => (Kind::Literal, text),
             Segment::Verb(verb) => (Kind::Verb, verb),
             Segment::Parameter => (Kind::Parameter, ""),
             Segment::Rest => (Kind::Rest, ""),
         };
-        self.nodes.push(kind as u8 | if parts { PARTS } else { 0 });
+        self.nodes
+            .push(kind as u8 | if has_branch { HAS_BRANCH } else { 0 });
         if matches!(kind, Kind::Literal | Kind::Verb) {
             self.nodes.extend((label.len() as u16).to_le_bytes());
             self.nodes.extend(label.as_bytes());
         }
-        if parts {
+        if has_branch {
             self.nodes
                 .extend((self.branches.len() as u16).to_le_bytes());
         }
@@ -68,9 +69,9 @@ impl<'t> Builder<'t> {
             self.way(below, depth);
         }
         self.branches[index] = Branch {
-            children: self.children.len() as u32,
+            first_child: self.children.len() as u32,
             child_count: children.len() as u16,
-            ends: ends as u16,
+            first_end: ends as u16,
             end_count: end_count as u16,
             has_parameter,
             has_rest,
@@ -83,9 +84,9 @@ impl<'t> Builder<'t> {
         while let Some(segment) = self.segment(rules.start, depth) {
             depth += 1;
             let next = self.segment(rules.start, depth);
-            let parts = next.is_none() || next != self.segment(rules.end - 1, depth);
-            self.node(segment, parts);
-            if parts {
+            let has_branch = next.is_none() || next != self.segment(rules.end - 1, depth);
+            self.node(segment, has_branch);
+            if has_branch {
                 self.branch(rules, depth);
                 return;
             }

@@ -34,7 +34,7 @@ const ROOT: u32 = 0;
 
 /// The path templates and methods of a realm's rules, as a trie.
 pub struct RouteTrie {
-    /// The nodes, each known by where it begins. A node is its kind with or without [`PARTS`]; for literals and verbs the
+    /// The nodes, each known by where it begins. A node is its kind with or without [`HAS_BRANCH`]; for literals and verbs the
     /// length of the label in two bytes and the label, in lower case if the realm is lenient; and where ways part the index
     /// of the branch in two bytes. Where they do not, its one child follows.
     nodes: Box<[u8]>,
@@ -54,14 +54,16 @@ pub struct RouteTrie {
 }
 
 /// The bit in a node's first byte that says that a branch follows its label.
-const PARTS: u8 = 1 << 7;
+const HAS_BRANCH: u8 = 1 << 7;
 
 /// Where ways part or end.
 #[derive(Clone, Copy, Default)]
 struct Branch {
-    children: u32,
+    /// The index of the first child.
+    first_child: u32,
     child_count: u16,
-    ends: u16,
+    /// The index of the first rule that ends here.
+    first_end: u16,
     end_count: u16,
     /// Whether one of the children is a parameter. It stands last, or before the last.
     has_parameter: bool,
@@ -324,7 +326,8 @@ impl RouteTrie {
     /// Adds a position, and that of the `**` that may follow it with no segment.
     fn enter(&self, position: Position, alive: &mut Positions) {
         let node = self.node(position.node);
-        // Each node has one parent, so only what stays alive by itself can be there already.
+        // Each node has one parent, so only what stays alive by itself can be there already. A verb
+        // that both readings of a segment with a `;` end with may be there twice.
         let known = match node.kind {
             Kind::Rest => alive.iter_mut().find(|known| known.node == position.node),
             _ => None,
@@ -364,7 +367,7 @@ impl RouteTrie {
     fn node(&self, at: u32) -> Node<'_> {
         let bytes = &self.nodes[at as usize..];
         let number = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
-        let kind = match bytes[0] & !PARTS {
+        let kind = match bytes[0] & !HAS_BRANCH {
             0 => Kind::Literal,
             1 => Kind::Verb,
             2 => Kind::Parameter,
@@ -377,11 +380,11 @@ impl RouteTrie {
             }
             Kind::Parameter | Kind::Rest => (&[][..], 1),
         };
-        let parts = bytes[0] & PARTS != 0;
+        let has_branch = bytes[0] & HAS_BRANCH != 0;
         Node {
             kind,
             label,
-            branch: parts.then(|| &self.branches[number(end)]),
+            branch: has_branch.then(|| &self.branches[number(end)]),
             next: at + end as u32,
         }
     }
@@ -389,7 +392,7 @@ impl RouteTrie {
     fn children<'n>(&'n self, node: &'n Node<'_>) -> &'n [u32] {
         match node.branch {
             Some(branch) => {
-                let start = branch.children as usize;
+                let start = branch.first_child as usize;
                 &self.children[start..start + usize::from(branch.child_count)]
             }
             None => std::slice::from_ref(&node.next),
@@ -398,7 +401,7 @@ impl RouteTrie {
 
     fn ends_at(&self, node: u32) -> &[End] {
         self.node(node).branch.map_or(&[], |branch| {
-            let start = usize::from(branch.ends);
+            let start = usize::from(branch.first_end);
             &self.ends[start..start + usize::from(branch.end_count)]
         })
     }

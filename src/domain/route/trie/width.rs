@@ -51,7 +51,7 @@ impl RouteTrie {
         let mut below = Width::default();
         let mut lasting = 0_usize;
         for kind in [Kind::Literal, Kind::Verb, Kind::Parameter] {
-            // A segment matches one of them, in a lenient realm also those that lack its extensions, and with a `;` two verbs.
+            // A segment matches one of them, and in a lenient realm also those that lack its extensions.
             let mut most = Width::default();
             let of_kind = || children.iter().filter(|(child, _)| child.kind == kind);
             for (child, width) in of_kind() {
@@ -66,7 +66,8 @@ impl RouteTrie {
                 most.raise_to(&together);
                 below.all_lasting = below.all_lasting.saturating_add(width.all_lasting);
             }
-            if kind == Kind::Verb && of_kind().count() > 1 {
+            if kind == Kind::Verb && self.has_semicolons && !most.at.is_empty() {
+                // What stands before a `;` and the whole segment may each end with a verb, also with the same one.
                 most.at[0] = 2;
             }
             below.add(&most);
