@@ -179,7 +179,7 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> 
 async fn prepared(realm: Realm) -> PreparedRealm {
     tokio::task::spawn_blocking(|| PreparedRealm::new(realm))
         .await
-        .expect("a stored realm, whatever it holds, does no harm")
+        .expect("no stored realm makes it panic")
 }
 
 /// Brings the present state of everything that changed into the index: first what is gone, then the outer things, and then

@@ -403,7 +403,7 @@ fn a_target_is_reached_by_the_right_level_alone_and_absent_never_means_widest() 
     }
 }
 
-/// Seen red with `any` for `all` in `reaches`, and with the projects left out of it.
+/// Seen red with `any` for `all` in `reaches`, and with `||` before it for `&&`.
 #[test]
 fn each_project_that_a_request_names_must_be_reached() {
     use Verdict::{Allowed, ProjectMismatch};

@@ -127,8 +127,8 @@ async fn key(api: &mut Api, realm: &str, scope: &str) -> String {
     issued.into_inner().plain_key
 }
 
-/// A caller who may not put a realm is told that first, whatever the definition is; a caller who may is told what is wrong with
-/// it. What each costs is printed: on a release build some milliseconds.
+/// A caller who may not put a realm is told that first, also of a wrong definition; a caller who may is told what is wrong with
+/// it. The processor time of each is printed: some milliseconds on a release build.
 ///
 /// Seen red with the program that checked rules first: all are told `INVALID_ARGUMENT`.
 #[tokio::test]

@@ -1901,7 +1901,7 @@ pub(super) const ALL: &[Documented] = &[
     ),
     partnero(
         "Partnero API authentication: Authentication errors, 403",
-        "the account has no API access, whatever the path",
+        "the account has no API access, on any path",
         "GET /v1/customers/c4/transactions",
         &["Authorization: Bearer {suspended}"],
         Denied(403),
@@ -2056,7 +2056,7 @@ pub(super) const ALL: &[Documented] = &[
     ),
     partnero(
         "Partnero API authentication: Program-specific requests",
-        "the program comes from the key, whatever the query says",
+        "the program comes from the key and not from the query",
         "GET /v1/partners?program_id=nQ2vXs8B",
         &["Authorization: Bearer {good}"],
         Passes("good"),

@@ -1,8 +1,8 @@
 //! The segment trie: finds the rule with the lowest number that matches a request.
 //!
 //! Each template is a way from the root, and templates that begin alike share the beginning. A request is followed along every
-//! way that matches at once, so that the time is bounded by its segments times the positions that can be alive together
-//! ([`RouteTrie::width`]), whatever the rules are.
+//! way that matches at once. So for any set of rules the time is bounded by the segments of the path times the positions that
+//! can be alive together ([`RouteTrie::width`]).
 //!
 //! The nodes stand one behind the other in a string of bytes, each with its label, and only where ways part or end is there
 //! more. So the whole is about as large as the text of the templates.

@@ -35,7 +35,7 @@ impl Width {
 }
 
 impl RouteTrie {
-    /// How many positions can be alive at once, whatever the path: never fewer than there can be.
+    /// An upper bound of the positions that any path can keep alive at once.
     pub(in crate::domain::route) fn width(&self) -> usize {
         let width = self.width_below(ROOT);
         let most = width.at.iter().copied().max().unwrap_or(0);
