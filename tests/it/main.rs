@@ -2,25 +2,10 @@
 //! time; what must come about is asked for until it has, or a deadline has passed.
 
 mod abuse;
-mod callers;
-mod crash;
-mod delegation;
-mod explain;
 mod fixtures;
-mod garbage;
 mod gateways;
-mod history;
-mod life;
-mod many;
-mod paths;
-mod postgres;
-mod python;
-mod secrets;
-mod sequences;
-mod starting;
-mod stopping;
-mod store_conformance;
-mod tour;
-mod transport;
-mod usage;
-mod writers;
+mod key_admin;
+mod key_verify;
+mod process;
+mod realm_admin;
+mod store;

@@ -2,8 +2,8 @@
 //! the outcome is, too.
 
 use super::credentials;
-use super::gate::Way;
-use super::world::{BULLSEYE, PARTNA, PARTNA_STAGING, PARTNERO, PEAKA, SITES, Site};
+use super::fixture::{BULLSEYE, PARTNA, PARTNA_STAGING, PARTNERO, PEAKA, SITES, Site};
+use super::gateway_process::GatewayKind;
 
 /// A request, and what must become of it.
 pub(super) struct Case {
@@ -48,24 +48,27 @@ pub(super) fn all() -> Vec<Case> {
 impl Case {
     /// What becomes of it on one way: what the table says, but for what a gateway does before it asks. **This is the whole
     /// list of where the gateways differ.** (nginx also writes a page of its own where a denial has no body.)
-    pub(super) fn outcome_on(&self, way: Way) -> Outcome {
+    pub(super) fn outcome_on(&self, kind: GatewayKind) -> Outcome {
         let bearer = matches!(self.site.realm, "peaka" | "partnero");
-        match (way, self.what.as_str()) {
+        match (kind, self.what.as_str()) {
             // It takes two of this header for a broken request (400).
             (
-                Way::Nginx,
+                GatewayKind::Nginx,
                 credentials::SAME_TWICE
                 | credentials::GOOD_AND_BAD
                 | credentials::BAD_AND_GOOD
                 | credentials::EMPTY_AND_GOOD,
             ) if bearer => Refused,
             // It drops what has underscores, and asks about the rest.
-            (Way::Nginx, credentials::UNDERSCORED | credentials::USER_UNDERSCORED) => {
+            (GatewayKind::Nginx, credentials::UNDERSCORED | credentials::USER_UNDERSCORED) => {
                 Passes(good_key(self.site))
             }
             // It joins this header, and nothing with something makes that.
             (
-                Way::EnvoyRaw | Way::EnvoyJoined | Way::EnvoyNormalising | Way::EnvoyHttp,
+                GatewayKind::EnvoyRaw
+                | GatewayKind::EnvoyJoined
+                | GatewayKind::EnvoyNormalising
+                | GatewayKind::EnvoyHttp,
                 credentials::EMPTY_AND_GOOD,
             ) if bearer => Passes(good_key(self.site)),
             _ => self.outcome,

@@ -2,7 +2,7 @@
 
 use super::cases::Outcome::{self, Denied, Passes, Refused};
 use super::cases::{Case, good_key, plain_request};
-use super::world::Site;
+use super::fixture::Site;
 
 pub(super) const SAME_TWICE: &str = "the same key in two headers";
 pub(super) const GOOD_AND_BAD: &str = "a good and a bad key";

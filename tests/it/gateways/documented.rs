@@ -5,7 +5,7 @@
 //! it does not share their blind spots. `source` names the document and the place in it.
 
 use super::cases::Outcome::{self, Denied, Passes};
-use super::world::{BULLSEYE, PARTNA, PARTNA_STAGING, PARTNERO, PEAKA, Site};
+use super::fixture::{BULLSEYE, PARTNA, PARTNA_STAGING, PARTNERO, PEAKA, Site};
 
 /// A request and what a document says of it.
 pub(super) struct Documented {

@@ -1,17 +1,16 @@
 //! Keys of every kind, for each API.
 
-use claviger::domain::clock::Clock;
 use claviger::domain::ids::{KeyId, Prefix, Tag};
 use claviger::domain::key_text::{PlainKey, SecretBytes};
 use claviger::pb::claviger::v1 as pb;
 
-use super::gate::Way;
-use super::world::{SITES, Site};
-use crate::fixtures::Api;
+use super::fixture::{SITES, Site};
+use super::gateway_process::GatewayKind;
+use crate::fixtures::{Api, authority_key_request, in_seconds, seconds, strings};
 
 /// What becomes of a key after it was issued.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum KeyCondition {
     Good,
     Revoked,
     Disabled,
@@ -30,7 +29,7 @@ enum Fate {
 }
 
 /// A key that is to be.
-pub(super) struct Wish {
+pub(super) struct KeySpec {
     pub(super) name: &'static str,
     pub(super) realm: &'static str,
     environment: &'static str,
@@ -38,35 +37,35 @@ pub(super) struct Wish {
     project: &'static str,
     scopes: &'static [&'static str],
     cidrs: &'static [&'static str],
-    fate: Fate,
+    condition: KeyCondition,
 }
 
 /// A key that is.
-pub(super) struct Known {
-    pub(super) text: String,
+pub(super) struct KnownKey {
+    pub(super) plain_key: String,
     pub(super) key: pb::Key,
 }
 
 /// The keys of all sites. In each, `good` is one that its plain request takes.
-pub(super) fn wishes(way: Way) -> Vec<Wish> {
+pub(super) fn key_specs(kind: GatewayKind) -> Vec<KeySpec> {
     // Of a client on its own machine Envoy says over HTTP that it is that machine, with whichever address that has.
-    let here: &[&str] = match way {
-        Way::EnvoyHttp => &["0.0.0.0/0"],
+    let here: &[&str] = match kind {
+        GatewayKind::EnvoyHttp => &["0.0.0.0/0"],
         _ => &["127.0.0.0/8"],
     };
-    let mut wishes = Vec::new();
+    let mut key_specs = Vec::new();
     for Site { realm, environment } in SITES {
         let own_project = if realm == "partnero" { "mtKDhe1U" } else { "" };
-        for (name, fate) in [
-            ("good", Fate::Good),
-            ("revoked", Fate::Revoked),
-            ("disabled", Fate::Disabled),
-            ("expired", Fate::Expired),
-            ("deleted", Fate::Deleted),
-            ("wrong_secret", Fate::WrongSecret),
-            ("rotated", Fate::Rotated),
-            ("rotated_away", Fate::RotatedAway),
-            ("imported", Fate::Imported),
+        for (name, condition) in [
+            ("good", KeyCondition::Good),
+            ("revoked", KeyCondition::Revoked),
+            ("disabled", KeyCondition::Disabled),
+            ("expired", KeyCondition::Expired),
+            ("deleted", KeyCondition::Deleted),
+            ("wrong_secret", KeyCondition::WrongSecret),
+            ("rotated", KeyCondition::Rotated),
+            ("rotated_away", KeyCondition::RotatedAway),
+            ("imported", KeyCondition::Imported),
         ] {
             // The same names in both environments of one API would be the same keys.
             let name = match (environment, name) {
@@ -74,7 +73,7 @@ pub(super) fn wishes(way: Way) -> Vec<Wish> {
                 ("staging", _) => continue,
                 (_, name) => name,
             };
-            wishes.push(Wish {
+            key_specs.push(KeySpec {
                 name,
                 realm,
                 environment,
@@ -82,13 +81,13 @@ pub(super) fn wishes(way: Way) -> Vec<Wish> {
                 project: own_project,
                 scopes: &[],
                 cidrs: &[],
-                fate,
+                condition,
             });
         }
         if environment == "production" {
             let frozen = if realm == "partnero" { "yT5pMa9D" } else { "" };
             let gone = if realm == "partnero" { "hB3cKe6F" } else { "" };
-            let good = |name, partner, project, cidrs| Wish {
+            let good = |name, partner, project, cidrs| KeySpec {
                 name,
                 realm,
                 environment,
@@ -96,15 +95,15 @@ pub(super) fn wishes(way: Way) -> Vec<Wish> {
                 project,
                 scopes: &[],
                 cidrs,
-                fate: Fate::Good,
+                condition: KeyCondition::Good,
             };
-            wishes.push(good("suspended", "frozen", frozen, &[]));
-            wishes.push(Wish {
-                fate: Fate::RevokedAmongMany,
+            key_specs.push(good("suspended", "frozen", frozen, &[]));
+            key_specs.push(KeySpec {
+                condition: KeyCondition::RevokedAmongMany,
                 ..good("revoked_among_many", "gone", gone, &[])
             });
-            wishes.push(good("from_here", "acme", own_project, here));
-            wishes.push(good(
+            key_specs.push(good("from_here", "acme", own_project, here));
+            key_specs.push(good(
                 "from_elsewhere",
                 "acme",
                 own_project,
@@ -112,13 +111,13 @@ pub(super) fn wishes(way: Way) -> Vec<Wish> {
             ));
         }
     }
-    wishes.extend(of_one_api());
-    wishes
+    key_specs.extend(of_one_api());
+    key_specs
 }
 
 /// Keys that only one of the APIs has a use for.
-fn of_one_api() -> Vec<Wish> {
-    let more = |name, realm, environment, partner, project, scopes| Wish {
+fn of_one_api() -> Vec<KeySpec> {
+    let more = |name, realm, environment, partner, project, scopes| KeySpec {
         name,
         realm,
         environment,
@@ -126,7 +125,7 @@ fn of_one_api() -> Vec<Wish> {
         project,
         scopes,
         cidrs: &[],
-        fate: Fate::Good,
+        condition: KeyCondition::Good,
     };
     let live = "production";
     vec![
@@ -166,53 +165,53 @@ fn of_one_api() -> Vec<Wish> {
     ]
 }
 
-pub(super) async fn issue(api: &mut Api, wish: &Wish) -> Known {
-    if wish.fate == Fate::Imported {
-        return import(api, wish).await;
+pub(super) async fn issue(api: &mut Api, spec: &KeySpec) -> KnownKey {
+    if spec.condition == KeyCondition::Imported {
+        return import(api, spec).await;
     }
     let request = pb::IssueKeyRequest {
-        realm: wish.realm.to_owned(),
-        environment: wish.environment.to_owned(),
-        partner: wish.partner.to_owned(),
-        project: wish.project.to_owned(),
-        level: match wish.project {
+        realm: spec.realm.to_owned(),
+        environment: spec.environment.to_owned(),
+        partner: spec.partner.to_owned(),
+        project: spec.project.to_owned(),
+        level: match spec.project {
             "" => pb::KeyLevel::Partner.into(),
             _ => pb::KeyLevel::Project.into(),
         },
-        scopes: wish.scopes.iter().map(ToString::to_string).collect(),
-        allowed_cidrs: wish.cidrs.iter().map(ToString::to_string).collect(),
-        expire_time: (wish.fate == Fate::Expired).then(|| in_seconds(1)),
-        name: wish.name.to_owned(),
+        scopes: strings(spec.scopes),
+        allowed_cidrs: strings(spec.cidrs),
+        expire_time: (spec.condition == KeyCondition::Expired).then(|| in_seconds(1)),
+        name: spec.name.to_owned(),
         ..Default::default()
     };
     let issued = api.keys.issue_key(request).await.unwrap().into_inner();
     let key = issued.key.unwrap();
     let mut text = issued.plain_key;
-    match wish.fate {
-        Fate::Good | Fate::Expired | Fate::Imported => {}
-        Fate::Rotated => rotate(api, &key.id, 3_600).await,
-        Fate::RotatedAway => rotate(api, &key.id, 0).await,
-        Fate::RevokedAmongMany => {
+    match spec.condition {
+        KeyCondition::Good | KeyCondition::Expired | KeyCondition::Imported => {}
+        KeyCondition::Rotated => rotate(api, &key.id, 3_600).await,
+        KeyCondition::RotatedAway => rotate(api, &key.id, 0).await,
+        KeyCondition::RevokedAmongMany => {
             let request = pb::RevokeKeysRequest {
-                realm: wish.realm.to_owned(),
-                partner: wish.partner.to_owned(),
+                realm: spec.realm.to_owned(),
+                partner: spec.partner.to_owned(),
                 ..Default::default()
             };
             api.keys.revoke_keys(request).await.unwrap();
         }
-        Fate::Revoked => drop(api.revoke(&key.id).await.unwrap()),
-        Fate::Deleted => {
+        KeyCondition::Revoked => drop(api.revoke(&key.id).await.unwrap()),
+        KeyCondition::Deleted => {
             api.revoke(&key.id).await.unwrap();
             api.delete(&key.id).await.unwrap();
         }
-        Fate::Disabled => {
+        KeyCondition::Disabled => {
             let request = pb::DisableKeyRequest {
                 key_id: key.id.clone(),
                 ..Default::default()
             };
             api.keys.disable_key(request).await.unwrap();
         }
-        Fate::WrongSecret => {
+        KeyCondition::WrongSecret => {
             let mut words = text.split('_');
             let prefix = Prefix::parse(words.next().unwrap()).unwrap();
             let tag = Tag::parse(words.next().unwrap()).unwrap();
@@ -221,35 +220,38 @@ pub(super) async fn issue(api: &mut Api, wish: &Wish) -> Known {
             other.expose().clone_into(&mut text);
         }
     }
-    Known { text, key }
+    KnownKey {
+        plain_key: text,
+        key,
+    }
 }
 
-async fn rotate(api: &mut Api, key_id: &str, seconds: i64) {
+async fn rotate(api: &mut Api, key_id: &str, overlap: i64) {
     let request = pb::RotateKeyRequest {
         key_id: key_id.to_owned(),
-        overlap: Some(prost_types::Duration { seconds, nanos: 0 }),
+        overlap: seconds(overlap),
         ..Default::default()
     };
     api.keys.rotate_key(request).await.unwrap();
 }
 
 /// Takes over a key that looks like Peaka's of today: a public part, a dot, and 32 characters of secret.
-async fn import(api: &mut Api, wish: &Wish) -> Known {
-    let text = format!("TtgGcQFq.{:0>12}s3fzXw8Rk2VbN5yLm9Qp", wish.realm);
+async fn import(api: &mut Api, spec: &KeySpec) -> KnownKey {
+    let text = format!("TtgGcQFq.{:0>12}s3fzXw8Rk2VbN5yLm9Qp", spec.realm);
     let entry = pb::ImportEntry {
         secret: Some(pb::import_entry::Secret::Text(text.clone())),
-        partner: wish.partner.to_owned(),
-        project: wish.project.to_owned(),
-        level: match wish.project {
+        partner: spec.partner.to_owned(),
+        project: spec.project.to_owned(),
+        level: match spec.project {
             "" => pb::KeyLevel::Partner.into(),
             _ => pb::KeyLevel::Project.into(),
         },
-        environment: wish.environment.to_owned(),
-        name: wish.name.to_owned(),
+        environment: spec.environment.to_owned(),
+        name: spec.name.to_owned(),
         ..Default::default()
     };
     let request = pb::ImportKeysRequest {
-        realm: wish.realm.to_owned(),
+        realm: spec.realm.to_owned(),
         entries: vec![entry],
         ..Default::default()
     };
@@ -261,28 +263,15 @@ async fn import(api: &mut Api, wish: &Wish) -> Known {
         key_id: key_id.clone(),
     };
     let key = api.keys.get_key(request).await.unwrap().into_inner().key;
-    Known {
-        text,
+    KnownKey {
+        plain_key: text,
         key: key.unwrap(),
     }
 }
 
 /// A key that may ask about one realm and do nothing else, as the examples tell to give to a gateway.
 pub(super) async fn gateway_key(api: &mut Api, realm: &str) -> String {
-    let request = pb::IssueKeyRequest {
-        realm: "claviger".to_owned(),
-        partner: realm.to_owned(),
-        scopes: vec!["verify".to_owned()],
-        ..Default::default()
-    };
+    let request = authority_key_request("verify", realm);
     let issued = api.keys.issue_key(request).await.unwrap();
     issued.into_inner().plain_key
-}
-
-/// So many seconds and a little from now.
-pub(super) fn in_seconds(seconds: i64) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: Clock::system().now().as_micros() / 1_000_000 + seconds + 1,
-        nanos: 0,
-    }
 }

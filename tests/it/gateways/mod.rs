@@ -4,94 +4,93 @@
 mod cases;
 mod credentials;
 mod documented;
-mod gate;
+mod fixture;
+mod gateway_process;
+mod http1;
 mod keys;
-mod management;
-mod odd;
+mod odd_requests;
+mod path_readings;
 mod projects;
-mod readings;
-mod wire;
-mod world;
 
 use cases::Outcome;
 use claviger::pb::claviger::v1 as pb;
-use gate::Way;
-use wire::{Answer, Seen};
-use world::{PARTNERO, SITES, Site, World};
+use fixture::{GatewayFixture, PARTNERO, SITES, Site};
+use gateway_process::GatewayKind;
+use http1::{Answer, UpstreamRequest};
 
-use super::fixtures::eventually;
+use crate::fixtures::eventually;
 
-/// Runs a test on each way in, under its name.
-macro_rules! on_each_way {
-    ($($(#[$attribute:meta])* async fn $name:ident($way:ident: Way) $body:block)*) => {
-        $(async fn $name($way: Way) $body)*
+/// Makes a test of each for every kind of gateway, under the same name.
+macro_rules! on_each_gateway {
+    ($($(#[$attribute:meta])* async fn $name:ident($kind:ident: GatewayKind) $body:block)*) => {
+        $(async fn $name($kind: GatewayKind) $body)*
 
-        on_each_way!(@ envoy_raw, EnvoyRaw, $($name)*);
-        on_each_way!(@ envoy_joined, EnvoyJoined, $($name)*);
-        on_each_way!(@ envoy_normalising, EnvoyNormalising, $($name)*);
-        on_each_way!(@ envoy_http, EnvoyHttp, $($name)*);
-        on_each_way!(@ nginx, Nginx, $($name)*);
-        on_each_way!(@ caddy, Caddy, $($name)*);
+        on_each_gateway!(@ envoy_raw, EnvoyRaw, $($name)*);
+        on_each_gateway!(@ envoy_joined, EnvoyJoined, $($name)*);
+        on_each_gateway!(@ envoy_normalising, EnvoyNormalising, $($name)*);
+        on_each_gateway!(@ envoy_http, EnvoyHttp, $($name)*);
+        on_each_gateway!(@ nginx, Nginx, $($name)*);
+        on_each_gateway!(@ caddy, Caddy, $($name)*);
     };
-    (@ $module:ident, $way:ident, $($name:ident)*) => {
+    (@ $module:ident, $kind:ident, $($name:ident)*) => {
         mod $module {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $name() {
-                super::$name(super::Way::$way).await;
+                super::$name(super::GatewayKind::$kind).await;
             })*
         }
     };
 }
 
-on_each_way! {
-    async fn each_request_becomes_what_its_api_documents(way: Way) {
-        let world = World::on(way).await;
+on_each_gateway! {
+    async fn each_request_becomes_what_its_api_documents(kind: GatewayKind) {
+        let fixture = GatewayFixture::on(kind).await;
         let cases = cases::all();
         let mut wrong = Vec::new();
         for case in &cases {
-            let outcome = case.outcome_on(way);
-            let (answer, seen) = world.request(case.site, &case.line, &case.headers).await;
+            let outcome = case.outcome_on(kind);
+            let (answer, seen) = fixture.request(case.site, &case.line, &case.headers).await;
             let what = format!("{}: {}", case.site.realm, case.what);
-            if let Err(found) = judge(way, case.site, outcome, &answer, &seen, &case.line) {
+            if let Err(found) = judge(kind, case.site, outcome, &answer, &seen, &case.line) {
                 wrong.push(format!("{what}: should be {outcome:?}, {found}"));
                 continue;
             }
             let key = match outcome {
-                Outcome::Passes(name) => Some(&world.key(case.site, name).key),
+                Outcome::Passes(name) => Some(&fixture.key(case.site, name).key),
                 _ => None,
             };
             for seen in &seen {
-                world.check_seen(&what, seen, key);
+                fixture.check_seen(&what, seen, key);
             }
         }
-        assert!(wrong.is_empty(), "{way:?}, {} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
-        println!("{way:?}: {} cases", cases.len());
+        assert!(wrong.is_empty(), "{kind:?}, {} of {}:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+        println!("{kind:?}: {} cases", cases.len());
     }
 
     /// Written from the documents alone.
-    async fn each_request_becomes_what_its_document_says(way: Way) {
-        let world = World::on(way).await;
+    async fn each_request_becomes_what_its_document_says(kind: GatewayKind) {
+        let fixture = GatewayFixture::on(kind).await;
         let mut wrong = Vec::new();
         for case in documented::ALL.iter().chain(documented::FOUND) {
             let headers: Vec<_> = case.headers.iter().map(ToString::to_string).collect();
-            let (answer, seen) = world.request(case.site, case.line, &headers).await;
+            let (answer, seen) = fixture.request(case.site, case.line, &headers).await;
             let documented::Documented { source, says, line, .. } = case;
             let what = format!("{source}: {says}: {line} {headers:?}");
-            if let Err(found) = judge(way, case.site, case.outcome, &answer, &seen, line) {
+            if let Err(found) = judge(kind, case.site, case.outcome, &answer, &seen, line) {
                 wrong.push(format!("{what}: should be {:?}, {found}", case.outcome));
             } else if let Outcome::Passes(name) = case.outcome {
-                world.check_seen(&what, &seen[0], Some(&world.key(case.site, name).key));
+                fixture.check_seen(&what, &seen[0], Some(&fixture.key(case.site, name).key));
             }
         }
         let count = documented::ALL.len() + documented::FOUND.len();
-        assert!(wrong.is_empty(), "{way:?}, {} of {count}:\n{}", wrong.len(), wrong.join("\n"));
-        println!("{way:?}: {count} cases of the documents");
+        assert!(wrong.is_empty(), "{kind:?}, {} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+        println!("{kind:?}: {count} cases of the documents");
     }
 
     /// A preflight for everybody, as its rule comes first; paths with a slash at the end; and an encoded slash that is data.
-    async fn what_ordinary_apis_need_can_be_said(way: Way) {
-        let world = World::on(way).await;
-        world
+    async fn what_ordinary_apis_need_can_be_said(kind: GatewayKind) {
+        let fixture = GatewayFixture::on(kind).await;
+        fixture
             .put_realm(PARTNERO, |realm| {
                 realm.trailing_slash = pb::TrailingSlash::Significant.into();
                 realm.encoded_characters = pb::EncodedCharacters::Keep.into();
@@ -120,65 +119,65 @@ on_each_way! {
             ("GET /v1/queues/a%2Fb/messages", "good", Outcome::Passes("good")),
             ("GET /v1/users%3Bx/", "read", Outcome::Denied(403)),
         ] {
-            if way == Way::EnvoyNormalising && line.contains("%2F") {
+            if kind == GatewayKind::EnvoyNormalising && line.contains("%2F") {
                 // It makes a slash of it before it asks.
                 continue;
             }
             let header = format!("Authorization: Bearer {{{key}}}");
             let headers = if key.is_empty() { vec![] } else { vec![header] };
-            let (answer, seen) = world.request(PARTNERO, line, &headers).await;
-            judge(way, PARTNERO, outcome, &answer, &seen, line)
-                .unwrap_or_else(|found| panic!("{way:?} {line} with {key:?}: {found}"));
+            let (answer, seen) = fixture.request(PARTNERO, line, &headers).await;
+            judge(kind, PARTNERO, outcome, &answer, &seen, line)
+                .unwrap_or_else(|found| panic!("{kind:?} {line} with {key:?}: {found}"));
         }
     }
 
-    async fn a_key_reaches_exactly_its_own_projects_wherever_a_path_names_them(way: Way) {
-        let world = World::on(way).await;
-        projects::send(&world, 9 + way as u64, 1_000).await;
+    async fn a_key_reaches_exactly_its_own_projects_wherever_a_path_names_them(kind: GatewayKind) {
+        let fixture = GatewayFixture::on(kind).await;
+        projects::send(&fixture, 9 + kind as u64, 1_000).await;
     }
 
-    async fn what_is_odd_is_refused_or_made_plain(way: Way) {
-        let world = World::on(way).await;
-        let count = odd::send_all(&world).await;
-        println!("{way:?}: {count} odd requests");
+    async fn what_is_odd_is_refused_or_made_plain(kind: GatewayKind) {
+        let fixture = GatewayFixture::on(kind).await;
+        let count = odd_requests::send_all(&fixture).await;
+        println!("{kind:?}: {count} odd requests");
     }
 
-    async fn no_reading_of_a_path_reaches_what_its_key_is_not_good_for(way: Way) {
-        let world = World::on(way).await;
-        let count = readings::send_all(&world).await;
-        println!("{way:?}: {count} requests under each way of reading paths");
+    async fn no_reading_of_a_path_reaches_what_its_key_is_not_good_for(kind: GatewayKind) {
+        let fixture = GatewayFixture::on(kind).await;
+        let count = path_readings::send_all(&fixture).await;
+        println!("{kind:?}: {count} requests under each way of reading paths");
     }
 
     /// Seen red with `failure_mode_allow: true` in Envoy's configuration.
-    async fn without_claviger_nothing_passes_and_with_it_again_everything_does(way: Way) {
-        let mut world = World::on(way).await;
-        let ask = async |world: &World, site, key: &str| {
+    async fn without_claviger_nothing_passes_and_with_it_again_everything_does(kind: GatewayKind) {
+        let mut fixture = GatewayFixture::on(kind).await;
+        let ask = async |fixture: &GatewayFixture, site, key: &str| {
             let headers = credentials::headers(site, key);
-            world.request(site, cases::plain_request(site), &headers).await
+            fixture.request(site, cases::plain_request(site), &headers).await
         };
         for site in SITES {
-            let (answer, seen) = ask(&world, site, cases::good_key(site)).await;
-            assert_eq!((answer.status, seen.len()), (200, 1), "{way:?}");
+            let (answer, seen) = ask(&fixture, site, cases::good_key(site)).await;
+            assert_eq!((answer.status, seen.len()), (200, 1), "{kind:?}");
         }
-        world.stop_claviger();
+        fixture.stop_claviger();
         for site in SITES {
             for key in [cases::good_key(site), "nonsense"] {
-                let (answer, seen) = ask(&world, site, key).await;
-                assert_eq!((answer.status, seen.len()), (503, 0), "{way:?} {site:?} {answer:?}");
+                let (answer, seen) = ask(&fixture, site, key).await;
+                assert_eq!((answer.status, seen.len()), (503, 0), "{kind:?} {site:?} {answer:?}");
             }
         }
-        let (answer, seen) = world.request(PARTNERO, "GET /health", &[]).await;
+        let (answer, seen) = fixture.request(PARTNERO, "GET /health", &[]).await;
         assert_eq!((answer.status, seen.len()), (503, 0), "not even an open path");
-        world.start_claviger();
+        fixture.start_claviger();
         for site in SITES {
             eventually("requests pass again", async || {
-                let (answer, seen) = ask(&world, site, cases::good_key(site)).await;
-                assert!(matches!(answer.status, 200 | 503), "{way:?} {answer:?}");
+                let (answer, seen) = ask(&fixture, site, cases::good_key(site)).await;
+                assert!(matches!(answer.status, 200 | 503), "{kind:?} {answer:?}");
                 (answer.status == 200 && seen.len() == 1).then_some(())
             })
             .await;
-            let (answer, _) = ask(&world, site, "nonsense").await;
-            assert_eq!(answer.status, 401, "{way:?}");
+            let (answer, _) = ask(&fixture, site, "nonsense").await;
+            assert_eq!(answer.status, 401, "{kind:?}");
         }
     }
 }
@@ -186,10 +185,10 @@ on_each_way! {
 /// Also those for which Envoy's protocol has no name, such as 418: it takes the number.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_status_that_a_realm_may_deny_with_reaches_the_client_through_envoy() {
-    let world = World::on(Way::EnvoyRaw).await;
+    let fixture = GatewayFixture::on(GatewayKind::EnvoyRaw).await;
     for status in 400..500 {
-        world.put_denial(PARTNERO, status).await;
-        let (answer, seen) = world.request(PARTNERO, "GET /v1/partners", &[]).await;
+        fixture.put_denial(PARTNERO, status).await;
+        let (answer, seen) = fixture.request(PARTNERO, "GET /v1/partners", &[]).await;
         let told = u32::from(answer.status);
         assert_eq!((told, seen.len()), (status, 0), "{answer:?}");
     }
@@ -197,11 +196,11 @@ async fn each_status_that_a_realm_may_deny_with_reaches_the_client_through_envoy
 
 /// Whether a request became what it should.
 fn judge(
-    way: Way,
+    kind: GatewayKind,
     site: Site,
     outcome: Outcome,
     answer: &Answer,
-    seen: &[Seen],
+    seen: &[UpstreamRequest],
     line: &str,
 ) -> Result<(), String> {
     let refused = seen.is_empty() && (400..500).contains(&answer.status);
@@ -209,12 +208,12 @@ fn judge(
     let target = line.split(' ').nth(1).unwrap_or_default();
     let passed = answer.status == 200
         && matches!(seen, [only] if only.line.starts_with(&format!("{method} "))
-            && way.passes_on(target, only.target()));
+            && kind.passes_on(target, only.target()));
     let right = match outcome {
         Outcome::Passes(_) | Outcome::Public => passed,
         Outcome::Refused => refused,
         Outcome::Denied(status) => {
-            seen.is_empty() && answer.status == status && is_told(way, site, line, answer)
+            seen.is_empty() && answer.status == status && is_told(kind, site, line, answer)
         }
     };
     if right {
@@ -232,11 +231,11 @@ fn judge(
 }
 
 /// Whether a denial is told as the realm has it.
-fn is_told(way: Way, site: Site, line: &str, answer: &Answer) -> bool {
+fn is_told(kind: GatewayKind, site: Site, line: &str, answer: &Answer) -> bool {
     let body = site.body(answer.status);
     let bodied = match body {
         // Where there is none, nginx writes a page of its own.
-        "" => way == Way::Nginx || answer.body.is_empty(),
+        "" => kind == GatewayKind::Nginx || answer.body.is_empty(),
         body => {
             line.starts_with("HEAD ")
                 || (answer.body == body

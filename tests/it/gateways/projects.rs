@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::wire::Answer;
-use super::world::{PEAKA, World};
+use super::fixture::{GatewayFixture, PEAKA};
+use super::http1::Answer;
 
 /// The projects of each key, and whether it is a partner key.
 const KEYS: [(&str, &[&str], bool); 5] = [
@@ -78,7 +78,7 @@ fn path(random: &mut Random) -> (String, Vec<&'static str>) {
 }
 
 /// Sends `count` requests, and asserts that each key reaches exactly what is its own.
-pub(super) async fn send(world: &World, start: u64, count: usize) {
+pub(super) async fn send(fixture: &GatewayFixture, start: u64, count: usize) {
     let mut random = Random(start);
     let mut passed = 0;
     for i in 0..count {
@@ -87,12 +87,12 @@ pub(super) async fn send(world: &World, start: u64, count: usize) {
         let reaches = named.iter().all(|project| own.contains(project));
         let expected = reaches && (is_partner || !named.is_empty());
         let headers = [format!("Authorization: Bearer {{{key}}}")];
-        let (answer, seen) = world
+        let (answer, seen) = fixture
             .request(PEAKA, &format!("GET {target}"), &headers)
             .await;
         let Answer { status, .. } = answer;
-        let way = world.way;
-        let what = format!("{way:?}, start {start}, request {i}: GET {target} with {key}");
+        let kind = fixture.kind;
+        let what = format!("{kind:?}, start {start}, request {i}: GET {target} with {key}");
         assert_eq!(
             (status, seen.len()),
             if expected { (200, 1) } else { (403, 0) },
@@ -106,6 +106,6 @@ pub(super) async fn send(world: &World, start: u64, count: usize) {
     );
     println!(
         "{:?}: {passed} of {count} generated requests passed",
-        world.way
+        fixture.kind
     );
 }

@@ -1,0 +1,12 @@
+//! `KeyAdmin`: the life of keys from their issue or import to their deletion, and who may change them.
+
+mod callers_in_flight;
+mod delegation;
+mod hundred_thousand_keys;
+mod idempotency;
+mod import;
+mod partner_apis;
+mod revocation;
+mod rotation;
+mod update;
+mod usage;

@@ -1,0 +1,4 @@
+//! Revocations of one key, of many keys at once, and of a key by its holder.
+
+mod bulk;
+mod sequences;

@@ -1,0 +1,160 @@
+//! Explain: every check of a question, and the one that decided.
+
+use claviger::pb::claviger::v1 as pb;
+use pb::explain_request::Question;
+use pb::{CheckOutcome, Verdict};
+use tonic::Code;
+
+use crate::fixtures::{
+    Api, Engine, Service, authority_key_request, demo_realm, on_both_engines, verify_request,
+};
+
+/// The realm `demo`, at gateways.
+fn realm() -> pb::Realm {
+    let route = |path: &str, target| pb::Route {
+        path: path.to_owned(),
+        target,
+        ..Default::default()
+    };
+    pb::Realm {
+        credentials: Some(pb::Credentials {
+            keys: vec![pb::KeyHeader {
+                name: "authorization".to_owned(),
+                scheme: "Bearer".to_owned(),
+            }],
+            partner_header: String::new(),
+        }),
+        routes: vec![
+            route("/open", Some(pb::route::Target::Public(true))),
+            route(
+                "/p/{id}/**",
+                Some(pb::route::Target::Project("id".to_owned())),
+            ),
+            pb::Route {
+                scopes: vec!["admin".to_owned()],
+                ..route("/admin", None)
+            },
+        ],
+        ..demo_realm()
+    }
+}
+
+async fn explain(api: &mut Api, question: Question) -> pb::ExplainResponse {
+    let request = pb::ExplainRequest {
+        question: Some(question),
+    };
+    api.verify.explain(request).await.unwrap().into_inner()
+}
+
+fn http(key: &str, target: &str) -> Question {
+    Question::Http(pb::HttpQuestion {
+        realm: "demo".to_owned(),
+        environment: "production".to_owned(),
+        method: "GET".to_owned(),
+        target: target.to_owned(),
+        headers: vec![pb::HttpHeader {
+            name: "Authorization".to_owned(),
+            value: key.to_owned(),
+        }],
+        client_ip: String::new(),
+    })
+}
+
+fn outcome(answer: &pb::ExplainResponse, name: &str) -> CheckOutcome {
+    let mut checks = answer.checks.iter();
+    let check = checks.find(|check| check.name == name);
+    check
+        .unwrap_or_else(|| panic!("there is no check {name}"))
+        .outcome()
+}
+
+on_both_engines! {
+    async fn a_question_is_explained_as_it_is_answered(engine: Engine) {
+        let service = Service::start(engine).await;
+        let mut api = service.api();
+        api.make_demo().await;
+        let issued = api.issue().await;
+        let id = issued.key.unwrap().id;
+        let good = issued.plain_key;
+        let end = if good.ends_with('x') { "y" } else { "x" };
+        let typo = format!("{}{end}", &good[..good.len() - 1]);
+        let wanting = pb::VerifyRequest {
+            scopes: vec!["admin".to_owned()],
+            environment: "staging".to_owned(),
+            partner: "umbrella".to_owned(),
+            ..verify_request(&good)
+        };
+        for (question, decided_by) in [
+            (verify_request(&good), ""),
+            (verify_request(&typo), "form"),
+            (verify_request("someone_elses"), "secret"),
+            (wanting.clone(), "environment_mismatch"),
+        ] {
+            let verdict = api.verify.verify(question.clone()).await.unwrap().into_inner().verdict();
+            let answer = explain(&mut api, Question::Verify(question)).await;
+            assert_eq!(answer.decided_by, decided_by);
+            assert_eq!(answer.verdict(), verdict);
+            assert_eq!(answer.allowed, verdict == Verdict::Allowed);
+        }
+        // All that speaks against it is told, not only what decided.
+        let answer = explain(&mut api, Question::Verify(wanting.clone())).await;
+        for name in ["environment_mismatch", "partner_mismatch", "scope_missing"] {
+            assert_eq!(outcome(&answer, name), CheckOutcome::Failed, "{name}");
+        }
+        assert_eq!(outcome(&answer, "revoked"), CheckOutcome::Passed);
+        assert_eq!(answer.missing_scopes, ["admin"]);
+
+        api.revoke(&id).await.unwrap();
+        let answer = explain(&mut api, Question::Verify(wanting)).await;
+        assert_eq!(answer.decided_by, "revoked");
+        assert_eq!(answer.http_status, 401);
+        service.stop().await;
+    }
+
+    async fn a_request_is_explained_from_its_path_on(engine: Engine) {
+        let service = Service::start(engine).await;
+        let mut api = service.api();
+        api.make_demo().await;
+        api.put_realm(realm()).await;
+        let key = format!("Bearer {}", api.issue().await.plain_key);
+        for (authorization, target, decided_by, status) in [
+            (key.as_str(), "/p/one/x?y", "", 200),
+            (&key, "/open", "", 200),
+            ("", "/open", "credentials", 401),
+            (&key, "/p/three/x", "project_mismatch", 403),
+            (&key, "/admin", "scope_missing", 403),
+            (&key, "/else", "route", 403),
+            (&key, "/p//x", "path", 403),
+            ("Basic x", "/p/one/x", "credentials", 401),
+            ("Bearer x", "/else", "secret", 401),
+        ] {
+            let answer = explain(&mut api, http(authorization, target)).await;
+            let told = (answer.decided_by.as_str(), answer.http_status, answer.allowed);
+            assert_eq!(told, (decided_by, status, status == 200), "{authorization} {target}");
+        }
+        for target in ["/else", "/p//x", "/p/one/"] {
+            let answer = explain(&mut api, http(&key, target)).await;
+            assert_eq!(answer.verdict(), Verdict::NoRoute, "{target}");
+        }
+        let answer = explain(&mut api, http(&key, "/p/one/x")).await;
+        assert_eq!(answer.route, "routes[1] any method /p/{id}/**");
+        service.stop().await;
+    }
+
+    async fn only_operators_may_look_behind_the_answers(engine: Engine) {
+        let service = Service::start(engine).await;
+        let mut api = service.api();
+        api.make_demo().await;
+        let gateway = authority_key_request("verify", "demo");
+        let gateway = api.keys.issue_key(gateway).await.unwrap().into_inner();
+        let question = Question::Verify(verify_request("k"));
+        let request = pb::ExplainRequest { question: Some(question) };
+        let mut gateway = service.api_as(&gateway.plain_key);
+        let refused = gateway.verify.explain(request).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied);
+        let nothing = pb::ExplainRequest { question: None };
+        let refused = api.verify.explain(nothing).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        service.stop().await;
+    }
+}

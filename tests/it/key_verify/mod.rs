@@ -1,0 +1,5 @@
+//! `KeyVerify`: verdicts on presented keys, and how they are explained.
+
+mod expiry;
+mod explain;
+mod wrong_keys;

@@ -1,0 +1,142 @@
+//! The command line as a newcomer types it, from an empty directory to a revoked key.
+
+use crate::fixtures::{Engine, Program, Shell, TestStore};
+
+#[test]
+fn the_tour_leads_from_an_empty_directory_to_a_revoked_key() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let program = Program::serve(&test_store, &[]);
+    let operator = program.operator();
+    let shell = Shell { program, operator };
+
+    let put = "realm put demo --prefix demo --environment production=live --scope read --scope write=read";
+    shell.says(put, "", 0);
+    shell.says("partner put acme --realm demo --display-name Acme", "", 0);
+    shell.says("project put web --realm demo --partner acme", "", 0);
+    assert!(shell.says("realm list", "", 0).contains("production"));
+    assert!(
+        shell
+            .says("project list --realm demo", "", 0)
+            .contains("web")
+    );
+
+    let issued = shell.json(
+        "keys issue --realm demo --partner acme --level partner --name first --scope write --expires-in 90d",
+        "",
+        0,
+    );
+    let key = issued["plain_key"].as_str().unwrap();
+    let id = issued["key"]["id"].as_str().unwrap();
+    assert_eq!(issued["key"]["state"], "KEY_STATE_ACTIVE");
+    assert!(
+        issued["key"]["expire_time"]
+            .as_str()
+            .unwrap()
+            .ends_with('Z')
+    );
+    assert!(issued["revision"].is_u64());
+
+    let listed = shell.says("keys list --realm demo", "", 0);
+    assert!(
+        listed.contains(id) && listed.contains("first") && !listed.contains(key),
+        "{listed}"
+    );
+    assert!(
+        shell
+            .says(&format!("keys get {id}"), "", 0)
+            .contains("acme")
+    );
+    assert!(
+        shell
+            .says(&format!("keys scopes {id}"), "", 0)
+            .contains("read")
+    );
+
+    let question = "verify --realm demo --scope read";
+    assert!(shell.says(question, key, 0).starts_with("allowed"));
+    assert!(
+        shell
+            .says(question, &format!("{key}\n"), 0)
+            .starts_with("allowed")
+    );
+    assert!(
+        shell
+            .says(&format!("verify {key} --realm demo"), "", 0)
+            .starts_with("allowed")
+    );
+    let denied = shell.json(question, "demo_live_nonsense", 3);
+    assert_eq!(denied["verdict"], "VERDICT_MALFORMED");
+
+    shell.says(&format!("keys disable {id}"), "", 0);
+    assert_eq!(shell.json(question, key, 3)["verdict"], "VERDICT_DISABLED");
+    shell.says(&format!("keys enable {id}"), "", 0);
+    shell.says(&format!("keys revoke {id} --reason leaked"), "", 0);
+    assert_eq!(shell.json(question, key, 3)["verdict"], "VERDICT_REVOKED");
+    assert!(
+        shell
+            .says("events --realm demo", "", 0)
+            .contains("key.revoked")
+    );
+    shell.says(&format!("keys delete {id} --yes"), "", 0);
+    assert_eq!(shell.json(question, key, 3)["verdict"], "VERDICT_UNKNOWN");
+}
+
+#[test]
+fn exit_codes_tell_failure_wrong_use_denial_and_indecision_apart() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let program = Program::serve(&test_store, &[]);
+    let operator = program.operator();
+    let mut shell = Shell { program, operator };
+    shell.says("realm get nothing", "", 1);
+    let complaint = shell.says(
+        "realm put Demo --prefix demo --environment production=live",
+        "",
+        2,
+    );
+    assert!(complaint.contains("must match"), "{complaint}");
+    shell.says("verify --realm nothing", "x", 2);
+    shell.says("verify --realm claviger", "x", 3);
+    shell.says("verify --no-such-flag", "x", 2);
+
+    shell.operator = "claviger_main_wrong".to_owned();
+    shell.says("realm list", "", 1);
+    shell.says("verify --realm claviger", "x", 4);
+    shell.program.kill();
+    let complaint = shell.says("realm list", "", 1);
+    assert!(complaint.contains("claviger serve"), "{complaint}");
+    shell.says("verify --realm claviger", "x", 4);
+}
+
+#[test]
+fn the_readmes_tour_is_true_as_it_stands() {
+    let readme = include_str!("../../../README.md");
+    let (_, tour) = readme.split_once("<!-- The tour").expect("the tour's mark");
+    let (_, tour) = tour.split_once("```sh\n").expect("the tour's beginning");
+    let (tour, _) = tour.split_once("```").expect("the tour's end");
+
+    let test_store = TestStore::on(Engine::Sqlite);
+    let program = Program::serve(&test_store, &[]);
+    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_claviger"));
+    let path = format!(
+        "{}:{}",
+        binary.parent().unwrap().display(),
+        std::env::var("PATH").unwrap()
+    );
+    let output = std::process::Command::new("bash")
+        .args(["-c", tour])
+        .current_dir(test_store.data())
+        .env("PATH", path)
+        .env("CLAVIGER_ENDPOINT", &program.address)
+        .env("CLAVIGER_KEY", program.operator())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let complaints = String::from_utf8(output.stderr).unwrap();
+    assert!(complaints.is_empty(), "{complaints}");
+    let allowed = said.find("\nallowed\n").expect("the key is allowed");
+    let denied = said
+        .find("\ndenied: VERDICT_REVOKED")
+        .expect("the key is denied");
+    assert!(allowed < denied, "{said}");
+    assert!(said.contains("the tour is over"), "{said}");
+}

@@ -1,0 +1,11 @@
+//! The program as a process: its start and stop, crashes, its transport, its command line, and what it writes.
+
+mod cancelled_calls;
+mod command_line;
+mod crash;
+mod method_paths;
+mod python;
+mod secrets;
+mod start;
+mod stop;
+mod transport;

@@ -1,0 +1,148 @@
+//! No secret is ever logged, printed, stored or echoed: recognisable ones are planted everywhere, every call is made and
+//! every way to fail is taken, at the most talkative level of the log, and then everything that was written is searched.
+//!
+//! Seen red with the metadata of a call logged, with a new key's text traced, with an error that repeats what was sent, and
+//! with the text, or the secret's bytes in hexadecimals, stored beside the key.
+
+mod calls;
+mod canaries;
+
+use std::fs;
+use std::path::Path;
+
+use claviger::pb::claviger::v1 as pb;
+
+use crate::fixtures::{DATABASE_PASSWORD, Engine, Program, TestStore, claviger, on_both_engines};
+use calls::{ask_as_gateways, live_on, send_keys_to_wrong_places, use_every_call};
+use canaries::Canaries;
+
+on_both_engines! {
+    async fn no_secret_is_logged_printed_stored_or_echoed(engine: Engine) {
+        let test_store = TestStore::on(engine);
+        let mut canaries = Canaries::default();
+        let mut program = Program::serve(&test_store, &["--log", "trace", "--drain-delay", "0s", "--gateway", "nginx"]);
+        let operator = program.operator();
+        canaries.plant_key("the operator key", &operator);
+        let mut api = program.api();
+        api.make_demo().await;
+
+        let mut errors = Vec::new();
+        use_every_call(&mut api, &program.address, &mut canaries, &mut errors).await;
+        send_keys_to_wrong_places(&mut api, &mut canaries, &mut errors).await;
+        live_on(&mut api, &mut canaries, &mut errors).await;
+        ask_as_gateways(&mut api, &program, &mut canaries, &mut errors).await;
+        let pepper = fs::read_to_string(test_store.pepper()).unwrap();
+        let digits = pepper.split('"').nth(1).unwrap();
+        let bytes: Vec<u8> = (0..32)
+            .map(|i| u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).unwrap())
+            .collect();
+        canaries.plant_bytes("the pepper", &bytes);
+        canaries.plant("the password of the database", DATABASE_PASSWORD);
+
+        // Refusals of the program itself, with a key in its environment.
+        for command in ["serve", "bootstrap"] {
+            let flags = test_store.flags();
+            let mut line = vec![command, "--log", "trace"];
+            line.extend(flags.iter().map(String::as_str));
+            let output = claviger(&line)
+                .env("CLAVIGER_KEY", &operator)
+                .output()
+                .unwrap();
+            assert!(!output.status.success());
+            canaries.assert_absent("a refusal", &[output.stdout, output.stderr].concat());
+        }
+        for args in [
+            ["--help"].as_slice(),
+            &["serve", "--help"],
+            &["keys", "issue", "--help"],
+            &["keys", "get", "x"],
+        ] {
+            let output = claviger(args)
+                .env("CLAVIGER_KEY", &operator)
+                .env("CLAVIGER_ENDPOINT", &program.address)
+                .env("CLAVIGER_DATABASE_URL", format!("postgres://claviger:{DATABASE_PASSWORD}@localhost/claviger"))
+                .output()
+                .unwrap();
+            canaries.assert_absent(
+                "a help text or an error",
+                &[output.stdout, output.stderr].concat(),
+            );
+        }
+
+        for error in &errors {
+            let shown = format!("{error:?} {error}");
+            canaries.assert_absent("an error", &[shown.as_bytes(), error.details()].concat());
+        }
+        // Killed, so that the write-ahead log is left as it was.
+        program.kill();
+        let log = program.log.lock().unwrap().clone();
+        assert!(
+            log.len() > 100_000,
+            "the log is as talkative as can be: {} bytes",
+            log.len()
+        );
+        canaries.assert_absent("the log", &log);
+        let mut searched = search(&test_store.data(), &canaries);
+        match engine {
+            Engine::Sqlite => assert!(
+                searched.iter().any(|name| name == "claviger.db-wal"),
+                "{searched:?}"
+            ),
+            Engine::Postgres => {
+                let dump = test_store.database().dump();
+                assert!(dump.contains("first operator"), "the dump holds the keys");
+                canaries.assert_absent("the dump", dump.as_bytes());
+                let log = test_store.database().cluster.log();
+                assert!(!log.is_empty());
+                canaries.assert_absent("the database's log", &log);
+                searched.extend(["dump".to_owned(), "log".to_owned()]);
+            }
+        }
+        println!(
+            "{} canaries in {} errors, {} bytes of log and the files {searched:?}: 0 hits",
+            canaries.count(),
+            errors.len(),
+            log.len()
+        );
+    }
+}
+
+/// Every file but the two that are there to hold a secret.
+fn search(dir: &Path, canaries: &Canaries) -> Vec<String> {
+    let mut searched = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        if name != "operator.key" && name != "pepper.toml" {
+            canaries.assert_absent(&name, &fs::read(entry.path()).unwrap());
+            searched.push(name);
+        }
+    }
+    searched
+}
+
+/// Does not compile once one of these types can be printed: the function is then ambiguous.
+#[test]
+fn what_carries_a_secret_cannot_be_printed() {
+    trait Printable<Marker> {
+        fn cannot_be() {}
+    }
+    struct ByDebug;
+    impl<T: ?Sized> Printable<()> for T {}
+    impl<T: ?Sized + std::fmt::Debug> Printable<ByDebug> for T {}
+
+    <pb::IssueKeyResponse as Printable<_>>::cannot_be();
+    <pb::RotateKeyResponse as Printable<_>>::cannot_be();
+    <pb::ImportKeysRequest as Printable<_>>::cannot_be();
+    <pb::ImportEntry as Printable<_>>::cannot_be();
+    <pb::import_entry::Secret as Printable<_>>::cannot_be();
+    <claviger::authority::Made as Printable<_>>::cannot_be();
+    <claviger::authority::ForeignKey as Printable<_>>::cannot_be();
+    <claviger::hashing::TextHash as Printable<_>>::cannot_be();
+    <pb::VerifyRequest as Printable<_>>::cannot_be();
+    <pb::VerifyBatchRequest as Printable<_>>::cannot_be();
+    <claviger::domain::key_text::PlainKey as Printable<_>>::cannot_be();
+    <claviger::domain::key_text::SecretBytes as Printable<_>>::cannot_be();
+    <claviger::domain::key_text::KeyText<'_> as Printable<_>>::cannot_be();
+    <claviger::hashing::Peppers as Printable<_>>::cannot_be();
+}

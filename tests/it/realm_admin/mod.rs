@@ -1,0 +1,4 @@
+//! `RealmAdmin`: who may define realms, and realm files.
+
+mod authorization;
+mod realm_files;

@@ -1,0 +1,203 @@
+//! What a store that is corrupt, unreadable or restored from before does to a running server.
+
+use std::time::Duration;
+
+use claviger::domain::clock::Clock;
+use claviger::domain::ids::RealmId;
+use claviger::domain::key::KeyState;
+use claviger::pb::claviger::v1 as pb;
+use claviger::readiness::Readiness;
+use claviger::store::KeyFilter;
+use pb::Verdict;
+use tonic::Code;
+
+use crate::fixtures::{Engine, NOW, Service, eventually, on_both_engines, verify_request};
+
+/// How many keys are revoked, by the store.
+async fn revoked(service: &Service) -> usize {
+    let filter = KeyFilter {
+        realm: RealmId::parse("demo").unwrap(),
+        partner: None,
+        project: None,
+        environment: None,
+        issued_before: None,
+        states: vec![KeyState::Revoked],
+        unused_for: None,
+        never_expires: false,
+        expires_within: None,
+        now: NOW,
+        before: None,
+        limit: 10,
+    };
+    let mut snapshot = service.store.snapshot().await.unwrap();
+    snapshot.list_keys(&filter).await.unwrap().items.len()
+}
+
+on_both_engines! {
+    /// Seen red with an unreadable event as an error of the poll: nothing then comes round any more.
+    async fn an_event_that_cannot_be_read_does_not_stop_the_feed(engine: Engine) {
+        let service = Service::start(engine).await;
+        let mut api = service.api();
+        api.make_demo().await;
+        let statements = [
+            "INSERT INTO events
+             SELECT revision + 1, stamp + 1, time, actor, peer, 'no.such.kind', realm, partner, project, key_id, detail
+             FROM events ORDER BY revision DESC LIMIT 1",
+            "UPDATE authority SET revision = revision + 1",
+        ];
+        service.test_store.execute_sql(&statements).await;
+        let issued = api.issue().await;
+        assert_eq!(api.verdict(&issued.plain_key).await, Verdict::Allowed);
+        assert_eq!(*service.readiness.borrow(), Readiness::Ready);
+        service.stop().await;
+    }
+
+    async fn a_corrupt_row_hurts_one_key_and_nothing_else(engine: Engine) {
+        let service = Service::start(engine).await;
+        let operator = service.operator.clone();
+        let mut api = service.api();
+        api.make_demo().await;
+        let (bad, good) = (api.issue().await, api.issue().await);
+        let bad_id = bad.key.unwrap().id;
+        api.revoke(&good.key.unwrap().id).await.unwrap();
+        let good = api.issue().await;
+        let test_store = service.stop().await;
+        // The oldest key of the realm loses its digest.
+        let statement = "UPDATE keys SET facts = replace(facts, '\"mac\"', '\"mad\"')
+                         WHERE id = (SELECT id FROM keys WHERE realm = 'demo' ORDER BY id LIMIT 1)";
+        test_store.execute_sql(&[statement]).await;
+
+        let service = Service::start_with(test_store, Clock::system(), &operator, &[]).await;
+        let mut api = service.api();
+        assert_eq!(api.verdict(&good.plain_key).await, Verdict::Allowed);
+        let refused = api
+            .verify
+            .verify(verify_request(&bad.plain_key))
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (refused.code(), refused.message()),
+            (Code::Internal, "internal error")
+        );
+        let refused = api
+            .keys
+            .get_key(pb::GetKeyRequest {
+                key_id: bad_id.clone(),
+            })
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (refused.code(), refused.message()),
+            (Code::Internal, "internal error")
+        );
+        let listed = pb::ListKeysRequest {
+            realm: "demo".to_owned(),
+            ..Default::default()
+        };
+        assert_eq!(
+            api.keys
+                .list_keys(listed)
+                .await
+                .unwrap()
+                .into_inner()
+                .keys
+                .len(),
+            2
+        );
+        assert_eq!(
+            api.issue().await.key.unwrap().partner,
+            "acme",
+            "the rest goes on"
+        );
+        // It can at least be removed.
+        assert!(api.delete(&bad_id).await.unwrap().key.is_none());
+        assert_eq!(api.verdict(&bad.plain_key).await, Verdict::Unknown);
+        service.stop().await;
+    }
+
+    /// Seen red with `keep_revoked` left out: the key is then good again.
+    async fn a_revocation_once_seen_is_never_unseen_though_the_store_runs_backwards(engine: Engine) {
+        let service = Service::start(engine).await;
+        let mut api = service.api();
+        api.make_demo().await;
+        let issued = api.issue().await;
+        let id = issued.key.unwrap().id;
+        api.revoke(&id).await.unwrap();
+        assert_eq!(api.verdict(&issued.plain_key).await, Verdict::Revoked);
+
+        // As if the database had been restored from before the revocation, under the running server.
+        let statements = [
+            "UPDATE keys SET facts = replace(facts, '\"revocation\":{', '\"revocation\":null,\"never\":{')",
+            "DELETE FROM events WHERE revision = (SELECT max(revision) FROM events)",
+            "UPDATE authority SET revision = revision - 1",
+        ];
+        service.test_store.execute_sql(&statements).await;
+        assert_eq!(revoked(&service).await, 0, "the store knows of no revocation any more");
+        let readiness = service.readiness.clone();
+        eventually("the server notices", async || {
+            matches!(&*readiness.borrow(), Readiness::Distrusted(why) if why.contains("rewritten"))
+                .then_some(())
+        })
+        .await;
+        assert_eq!(api.verdict(&issued.plain_key).await, Verdict::Revoked);
+        service.stop().await;
+    }
+
+    /// Seen red with `revoked` in place of `is_revoked()` in `Index::keep_revoked`: the keys are then good again.
+    async fn an_end_of_many_once_seen_is_never_unseen_though_the_store_runs_backwards(engine: Engine) {
+        for partner in ["", "acme"] {
+            let service = Service::start(engine).await;
+            let mut api = service.api();
+            api.make_demo().await;
+            let keys = [api.issue().await.plain_key, api.issue().await.plain_key];
+            let request = pb::RevokeKeysRequest {
+                realm: "demo".to_owned(),
+                partner: partner.to_owned(),
+                ..Default::default()
+            };
+            api.keys.revoke_keys(request).await.unwrap();
+
+            // As if the database had been restored from before, under the running server.
+            let statements = [
+                "DELETE FROM revocations",
+                "DELETE FROM events WHERE revision = (SELECT max(revision) FROM events)",
+                "UPDATE authority SET revision = revision - 1",
+            ];
+            service.test_store.execute_sql(&statements).await;
+            assert_eq!(revoked(&service).await, 0, "the store knows of no end any more");
+            let readiness = service.readiness.clone();
+            eventually("the server notices", async || {
+                matches!(&*readiness.borrow(), Readiness::Distrusted(why) if why.contains("rewritten"))
+                    .then_some(())
+            })
+            .await;
+            for key in &keys {
+                assert_eq!(api.verdict(key).await, Verdict::Revoked);
+            }
+            service.stop().await;
+        }
+    }
+
+    async fn verification_goes_on_from_memory_while_the_store_cannot_be_read(engine: Engine) {
+        let service = Service::start(engine).await;
+        let mut api = service.api();
+        api.make_demo().await;
+        let issued = api.issue().await;
+        service.test_store.execute_sql(&["ALTER TABLE events RENAME TO hidden"]).await;
+        let before = api.ask(&issued.plain_key).await;
+        eventually("the feed fails", async || {
+            let answer = api.ask(&issued.plain_key).await;
+            assert_eq!(answer.verdict(), Verdict::Allowed);
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            let later = api.ask(&issued.plain_key).await;
+            (answer.as_of == later.as_of).then_some(())
+        })
+        .await;
+        let after = api.ask(&issued.plain_key).await;
+        assert_eq!(
+            (after.verdict(), after.revision),
+            (Verdict::Allowed, before.revision)
+        );
+        service.stop().await;
+    }
+}

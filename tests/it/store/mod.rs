@@ -1,0 +1,6 @@
+//! Stores of both engines: the conformance suite, and servers whose store is shared, broken or away.
+
+mod concurrent_writers;
+mod conformance;
+mod faults;
+mod postgres;
