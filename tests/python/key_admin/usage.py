@@ -1,0 +1,155 @@
+"""How keys are used."""
+
+import collections
+import time
+
+import keytext
+from calls import import_one, old_text, realm_of_its_own, rotate
+from checks import case, check
+from fixture import CLOCK_TOLERANCE_SECONDS, IssuedKey, Fixture, from_now, seconds, until
+from wire import must, same
+
+# Servers write their counts down every few seconds.
+USAGE_SECONDS = 30
+
+
+def usage_of(fixture: Fixture, key: IssuedKey, **fields):
+    return fixture.operator.call("GetKeyUsage", key_id=key.id, **fields)
+
+
+def counted(fixture: Fixture, counts) -> dict:
+    found = {fixture.schema.name("Verdict", count.verdict): count.count for count in counts}
+    same(len(found), len(counts), "the number of different verdicts")
+    must(all(found.values()), "a verdict that did not occur is told")
+    return found
+
+
+@check
+def uses_are_counted_by_verdict(fixture: Fixture):
+    began = time.time()
+    issued, idle = fixture.issue(scopes=["read"]), fixture.issue()
+    imported = import_one(fixture, old_text())
+    must(not issued.key.HasField("last_used_time"), "a new key was used")
+    same(len(usage_of(fixture, issued).totals), 0, "the uses of a new key")
+    for _ in range(3):
+        fixture.expect("VERDICT_ALLOWED", issued)
+    fixture.operator.call("VerifyBatch", requests=[fixture.question(issued.plain_key)] * 2)
+    fixture.expect("VERDICT_SCOPE_MISSING", issued, scopes=["admin"])
+    fixture.expect("VERDICT_ENVIRONMENT_MISMATCH", issued, environment="staging")
+    fixture.expect("VERDICT_ALLOWED", imported)
+    # What proves nothing is nobody's use, and to explain is not to use.
+    fixture.expect("VERDICT_UNKNOWN", keytext.with_another_secret(issued.plain_key))
+    fixture.expect("VERDICT_MALFORMED", keytext.with_one_character_changed(issued.plain_key, -1))
+    fixture.operator.call("Explain", verify=fixture.question(issued.plain_key))
+
+    wanted = {"VERDICT_ALLOWED": 5, "VERDICT_SCOPE_MISSING": 1, "VERDICT_ENVIRONMENT_MISMATCH": 1}
+
+    def all_of_them():
+        found = usage_of(fixture, issued)
+        return sum(count.count for count in found.totals) >= 7 and found
+
+    usage = until(all_of_them, "the uses of a key", USAGE_SECONDS)
+    same(counted(fixture, usage.totals), wanted, "the uses")
+    in_buckets = collections.Counter()
+    for bucket in usage.buckets:
+        same((bucket.start_time.seconds % 3600, bucket.start_time.nanos), (0, 0), "the begin of an hour")
+        must(began - 3600 < bucket.start_time.seconds <= time.time(), "the hour is another one")
+        in_buckets.update(counted(fixture, bucket.counts))
+    same(dict(in_buckets), wanted, "the uses hour by hour")
+    must(began - CLOCK_TOLERANCE_SECONDS < seconds(usage.last_used_time) < time.time() + CLOCK_TOLERANCE_SECONDS,
+         "when it was last used")
+    until(lambda: usage_of(fixture, imported).totals, "the use of an imported key", USAGE_SECONDS)
+    same(counted(fixture, usage_of(fixture, imported).totals), {"VERDICT_ALLOWED": 1}, "the uses of an imported key")
+    same(len(usage_of(fixture, idle).totals), 0, "the uses of an idle key")
+
+    key = fixture.operator.call("GetKey", key_id=issued.id).key
+    must(key.last_used_time == usage.last_used_time, "the key tells another last use than its usage")
+    must(key.secrets[0].last_used_time == usage.last_used_time, "its secret tells another last use")
+    must(not fixture.operator.call("GetKey", key_id=idle.id).key.HasField("last_used_time"), "an idle key was used")
+    listed = {key.id: key for key in fixture.operator.every_page("ListKeys", "keys", realm=fixture.realm)}
+    must(listed[issued.id].last_used_time == usage.last_used_time, "the list tells another last use")
+
+    # Another range holds none of it, and tells of the last use all the same.
+    old = usage_of(fixture, issued, start_time=from_now(-10 * 86400), end_time=from_now(-9 * 86400))
+    same((len(old.totals), len(old.buckets)), (0, 0), "the uses of another day")
+    must(old.last_used_time == usage.last_used_time, "the last use, whatever the range")
+    whole = usage_of(fixture, issued, start_time=from_now(-399 * 86400))
+    same(counted(fixture, whole.totals), wanted, "the uses of 399 days")
+    fixture.operator.refused_field("_time", "GetKeyUsage", key_id=issued.id, start_time=from_now(-402 * 86400),
+                                 end_time=from_now(-1))
+    fixture.operator.refused_field("_time", "GetKeyUsage", key_id=issued.id, start_time={"seconds": 2**62, "nanos": -1})
+
+    # It outlives the key.
+    fixture.operator.call("DeleteKey", key_id=issued.id)
+    same(counted(fixture, usage_of(fixture, issued).totals), wanted, "the uses of a deleted key")
+
+
+@check
+def to_call_the_authority_is_to_use_a_key(fixture: Fixture):
+    gateway = fixture.key_of_the_authority("verify")
+    fixture.expect("VERDICT_ALLOWED", fixture.issue(), caller=fixture.operator.with_key(gateway.plain_key))
+    until(lambda: fixture.operator.call("GetKey", key_id=gateway.id).key.HasField("last_used_time"),
+          "the use of a gateway's key", USAGE_SECONDS)
+
+
+@check
+def it_is_told_which_text_of_a_key_is_still_in_use(fixture: Fixture):
+    old = fixture.issue()
+    new = rotate(fixture, old, 600)
+    fixture.expect("VERDICT_ALLOWED", old)
+
+    def told():
+        secrets = fixture.operator.call("GetKey", key_id=old.id).key.secrets
+        return secrets[0].HasField("last_used_time") and secrets
+
+    secrets = until(told, "the use of the old text", USAGE_SECONDS)
+    must(not secrets[1].HasField("last_used_time"), "the new text was used")
+    fixture.expect("VERDICT_ALLOWED", new)
+    until(lambda: fixture.operator.call("GetKey", key_id=old.id).key.secrets[1].HasField("last_used_time"),
+          "the use of the new text", USAGE_SECONDS)
+
+
+@check
+def keys_are_listed_by_their_use_and_their_end(fixture: Fixture):
+    realm = realm_of_its_own(fixture)
+    idle, used = fixture.issue(realm=realm), fixture.issue(realm=realm)
+    soon = fixture.issue(realm=realm, expire_time=from_now(600))
+    late = fixture.issue(realm=realm, expire_time=from_now(7200))
+    over = fixture.issue(realm=realm, expire_time=from_now(0.3))
+    names = {idle.id: "idle", used.id: "used", soon.id: "soon", late.id: "late", over.id: "over"}
+
+    def listed(**filters) -> list[str]:
+        found = fixture.operator.every_page("ListKeys", "keys", realm=realm, page_size=2, **filters)
+        return [names[key.id] for key in found]
+
+    until(lambda: fixture.verdict(fixture.verify(over.plain_key, realm=realm)) == "VERDICT_EXPIRED", "the expiry of a key")
+    for filters, wanted in (
+        ({"never_expires": True}, ["used", "idle"]),
+        ({"expires_within": {"seconds": 3600}}, ["soon"]),
+        ({"expires_within": {"seconds": 86_400}}, ["late", "soon"]),
+        ({"expires_within": {"seconds": 60}}, []),
+        ({"unused_for": {"seconds": 86_400}}, []),
+        ({"unused_for": {"seconds": 86_400}, "never_expires": True}, []),
+    ):
+        with case(f"keys are listed under {filters}"):
+            same(listed(**filters), wanted, f"the keys under {filters}")
+
+    def unused() -> bool:
+        # In use all the while, though it is told a few seconds late.
+        fixture.verify(used.plain_key, realm=realm)
+        key = fixture.operator.call("GetKey", key_id=used.id).key
+        return key.HasField("last_used_time") and "idle" in listed(unused_for={"seconds": 12}, never_expires=True)
+
+    until(unused, "a key is called unused", 60)
+    same(listed(unused_for={"seconds": 12}, never_expires=True), ["idle"], "the unused keys")
+    for what, leaf, fields in (
+        ("a negative time without use", "unused_for", {"unused_for": {"seconds": -1}}),
+        ("a negative time to come", "expires_within", {"expires_within": {"seconds": -1}}),
+        ("what no key does", "expires_within", {"expires_within": {"seconds": 86_400}, "never_expires": True}),
+        ("no span", "expires_within", {"expires_within": {"seconds": 1, "nanos": -1}}),
+    ):
+        with case(f"refused in ListKeys: {what}"):
+            fixture.operator.refused_field(leaf, "ListKeys", realm=realm, **fields)
+    token = fixture.operator.call("ListKeys", realm=realm, never_expires=True, page_size=1).next_page_token
+    for other in ({}, {"never_expires": True, "unused_for": {"seconds": 1}}, {"expires_within": {"seconds": 1}}):
+        fixture.operator.refused_field("page_token", "ListKeys", realm=realm, page_token=token, **other)
