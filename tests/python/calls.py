@@ -29,7 +29,8 @@ def refused_by_state(fixture: Fixture, method: str, reason: str | None = None, *
     return refusal
 
 
-def rotate(fixture: Fixture, key: IssuedKey, overlap: float | None = None, caller: Caller | None = None, **fields) -> IssuedKey:
+def rotate(fixture: Fixture, key: IssuedKey, overlap: float | None = None, caller: Caller | None = None,
+           **fields) -> IssuedKey:
     if overlap is not None:
         fields["overlap"] = {"seconds": int(overlap), "nanos": round(overlap % 1 * 1e9)}
     response = (caller or fixture.operator).call("RotateKey", key_id=key.id, **fields)

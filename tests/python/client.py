@@ -3,13 +3,13 @@
     CLAVIGER_ENDPOINT=127.0.0.1:7700 CLAVIGER_KEY=... python client.py
     python client.py --self-test
 
-`CLAVIGER_KEY` is an operator's API key. Everything is made anew in realms with a random name, so the program can be run on
-the same server again and again. It ends at the first promise that is not kept, with a traceback in which no key is shown,
-and exit code 1.
+`CLAVIGER_KEY` is an operator's API key. Everything is made anew in realms with a random name, so the program can be run
+on the same server again and again. It ends at the first promise that is not kept, with a traceback in which no key is
+shown, and exit code 1.
 
 The checks stand in modules by service. The modules run in the order of `MODULES`, which begins with the realms that all
-others use, and each module's checks in the order in which they stand there. Where the contract leaves more than one answer
-open, the check takes each of them and a comment says so.
+others use, and each module's checks in the order in which they stand there. Where the contract leaves more than one
+answer open, the check takes each of them and a comment says so.
 """
 
 import os

@@ -33,7 +33,8 @@ def a_key_of_another_system_goes_on_with_its_text(fixture: Fixture):
     same((key.realm, key.partner, key.environment), (fixture.realm, "acme", "production"), "where the key belongs")
     same((key.name, dict(key.labels)), ("from before", {"a": "b"}), "its name and labels")
     same((list(key.scopes), key.full_access), (["write"], False), "what it may do")
-    same((fixture.state_of(key), fixture.level_of(key)), ("KEY_STATE_ACTIVE", "KEY_LEVEL_PARTNER"), "its state and level")
+    state_and_level = fixture.state_of(key), fixture.level_of(key)
+    same(state_and_level, ("KEY_STATE_ACTIVE", "KEY_LEVEL_PARTNER"), "its state and level")
     same(key.created_by, fixture.operator_id, "who imported it")
     [secret] = key.secrets
     must(secret.imported, "its text is told as one of claviger's own")
@@ -226,7 +227,8 @@ def an_import_that_is_sent_again_under_its_name_is_answered_as_before(fixture: F
     fixture.operator.refused_field("request_id", "ImportKeys", **request | {"entries": [good]})
     # A look neither takes nor gives a name.
     for other in ({"request_id": str(uuid.uuid4())}, {}):
-        look = fixture.operator.call("ImportKeys", **{"realm": fixture.realm, "entries": [good], "dry_run": True} | other)
+        dry_run = {"realm": fixture.realm, "entries": [good], "dry_run": True}
+        look = fixture.operator.call("ImportKeys", **dry_run | other)
         same(outcome(look.results[0]).reason, "ALREADY_IMPORTED", "the look without the name")
 
 

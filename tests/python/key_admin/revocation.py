@@ -13,7 +13,8 @@ from fixture import Code, IssuedKey, Fixture, from_now, letters, seconds
 from wire import Caller, must, same
 
 
-def expect_each(fixture: Fixture, realm: str, ended: set[str], keys: dict[str, IssuedKey], caller: Caller | None = None):
+def expect_each(fixture: Fixture, realm: str, ended: set[str], keys: dict[str, IssuedKey],
+                caller: Caller | None = None):
     """That those are ended which are named, and no others: by verdict, by state and in the list."""
     states = {}
     for state in ("KEY_STATE_ACTIVE", "KEY_STATE_REVOKED"):
@@ -149,7 +150,8 @@ def nobody_ends_with_many_what_is_not_theirs(fixture: Fixture):
         manager.refused("RevokeKeys", Code.PERMISSION_DENIED, Code.NOT_FOUND, realm=other)
     delegate_key = fixture.issue(realm=realm, scopes=["admin"])
     delegate = fixture.operator.with_key(delegate_key.plain_key)
-    for fields in ({"partner": "umbrella"}, {"partner": "nobody"}, {"environment": "staging"}, {"realm": fixture.realm}):
+    own_realm = {"realm": fixture.realm}
+    for fields in ({"partner": "umbrella"}, {"partner": "nobody"}, {"environment": "staging"}, own_realm):
         delegate.refused("RevokeKeys", Code.PERMISSION_DENIED, **{"realm": realm} | fields)
     plain = fixture.operator.with_key(keys["own"].plain_key)
     plain.refused("RevokeKeys", Code.PERMISSION_DENIED, Code.UNAUTHENTICATED, realm=realm)

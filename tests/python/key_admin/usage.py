@@ -122,7 +122,10 @@ def keys_are_listed_by_their_use_and_their_end(fixture: Fixture):
         found = fixture.operator.every_page("ListKeys", "keys", realm=realm, page_size=2, **filters)
         return [names[key.id] for key in found]
 
-    until(lambda: fixture.verdict(fixture.verify(over.plain_key, realm=realm)) == "VERDICT_EXPIRED", "the expiry of a key")
+    def expired() -> bool:
+        return fixture.verdict(fixture.verify(over.plain_key, realm=realm)) == "VERDICT_EXPIRED"
+
+    until(expired, "the expiry of a key")
     for filters, wanted in (
         ({"never_expires": True}, ["used", "idle"]),
         ({"expires_within": {"seconds": 3600}}, ["soon"]),

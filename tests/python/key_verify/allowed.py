@@ -83,7 +83,8 @@ def an_answer_knows_of_every_change_that_was_answered(fixture: Fixture):
 def a_revision_of_the_future_is_unavailable_and_says_when_to_retry(fixture: Fixture):
     issued = fixture.issue()
     future = fixture.operator.revision + 2**40
-    refusal = fixture.operator.refused("Verify", Code.UNAVAILABLE, **fixture.question(issued.plain_key, min_revision=future))
+    question = fixture.question(issued.plain_key, min_revision=future)
+    refusal = fixture.operator.refused("Verify", Code.UNAVAILABLE, **question)
     retry = refusal.detail(error_details_pb2.RetryInfo)
     must(retry is not None, "UNAVAILABLE without RetryInfo")
     must(seconds(retry.retry_delay) >= 0, "a retry before now")
