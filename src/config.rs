@@ -13,7 +13,7 @@ use crate::store::DatabaseUrl;
 
 /// Where the database is.
 #[derive(Args, Clone, Debug)]
-pub struct PlaceArgs {
+pub struct LocationArgs {
     /// The directory that holds the database, and the pepper if it is not elsewhere. On a local file system
     #[arg(
         long,
@@ -46,7 +46,7 @@ pub struct StoreArgs {
         missing_docs,
         reason = "a comment here would become the command's help"
     )]
-    pub place: PlaceArgs,
+    pub location: LocationArgs,
 
     /// The file with the pepper, under which secrets are digested [default: pepper.toml in the data directory; with
     /// --database-url there is none]
@@ -79,11 +79,11 @@ impl StoreArgs {
     /// Where the pepper is; nowhere if the database is a shared one and nobody said.
     pub fn pepper_path(&self) -> Option<PathBuf> {
         self.pepper_file.clone().or_else(|| {
-            let PlaceArgs {
+            let LocationArgs {
                 data_dir,
                 database_url,
                 database_timeout: _,
-            } = &self.place;
+            } = &self.location;
             database_url.is_none().then(|| data_dir.join("pepper.toml"))
         })
     }
@@ -307,7 +307,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// How often to write usage down; zero is never. No counter of the board overflows within an hour.
+/// How often to write usage down; zero is never. No counter of the recorder overflows within an hour.
 fn usage_interval(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(interval) if interval > Duration::from_hours(1) => {

@@ -2,7 +2,7 @@
 //!
 //! The program in `main.rs` is thin; everything is here. Three walks through the house:
 //!
-//! **A Verify.** [`callers`] proves the caller from the [`mirror`], [`grpc`] reads the request into a [`verify::Question`], and
+//! **A Verify.** [`auth`] authenticates the caller from the [`mirror`], [`grpc`] reads the request into a [`verify::Question`], and
 //! [`verify::decide`] compares it with the facts that the mirror holds. No step waits, locks, or asks the store.
 //!
 //! **A gateway's request.** It comes whole, by [`grpc`] or [`http`]. [`gateway`] reads its path and its credential by the
@@ -16,18 +16,18 @@
 //! The arrows point one way: wire types stop at [`grpc`] and [`cli`], sqlx stops at [`store`], argon2 stops at [`hashing`],
 //! and [`domain`] knows of nothing but itself.
 
+pub mod auth;
 pub mod authority;
-pub mod callers;
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod domain;
 pub mod gateway;
 pub mod grpc;
 pub mod hashing;
-pub mod home;
 pub mod http;
-pub mod launch;
 pub mod mirror;
+pub mod open;
 pub mod readiness;
 pub mod retention;
 pub mod server;

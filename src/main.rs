@@ -7,8 +7,8 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use claviger::cli::{self, ClientCommand, Connection};
+use claviger::commands::{self, BootstrapArgs, MigrateArgs};
 use claviger::config::ServeArgs;
-use claviger::launch::{self, BootstrapArgs, MigrateArgs};
 use claviger::telemetry::{self, LogArgs};
 
 /// A key authority: issues API keys, and answers on every request whether a key is good for it.
@@ -66,12 +66,12 @@ async fn main() -> ExitCode {
     }
     if let Some(Err(problem)) = log.map(telemetry::start) {
         eprintln!("error: {problem}");
-        return ExitCode::from(launch::BAD_CONFIGURATION);
+        return ExitCode::from(commands::BAD_CONFIGURATION);
     }
     match command {
-        Command::Serve { serve, .. } => launch::serve(&serve).await,
-        Command::Bootstrap { bootstrap, .. } => launch::bootstrap(&bootstrap).await,
-        Command::Migrate { migrate, .. } => launch::migrate(&migrate).await,
+        Command::Serve { serve, .. } => commands::serve(&serve).await,
+        Command::Bootstrap { bootstrap, .. } => commands::bootstrap(&bootstrap).await,
+        Command::Migrate { migrate, .. } => commands::migrate(&migrate).await,
         Command::Client(command) => cli::run(connection, command).await,
     }
 }

@@ -17,18 +17,18 @@ use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use crate::auth::Authenticator;
 use crate::authority::Authority;
-use crate::callers::Callers;
 use crate::config::{GatewayArgs, RetentionArgs, ServeArgs, TransportArgs};
 use crate::domain::clock::Clock;
-use crate::gateway::Desk;
+use crate::gateway::GatewayAuthorizer;
 use crate::grpc::{
     Admin, ExtAuthzService, Guard, KeyAdminService, KeyVerifyService, Pages, RealmAdminService,
 };
 use crate::hashing::Roots;
-use crate::home::{Home, Lock};
 use crate::http;
 use crate::mirror::{Feed, Mirror};
+use crate::open::{LockHandle, OpenedStore};
 use crate::pb::DESCRIPTORS;
 use crate::pb::claviger::v1::key_admin_server::KeyAdminServer;
 use crate::pb::claviger::v1::key_verify_server::KeyVerifyServer;
@@ -37,7 +37,7 @@ use crate::readiness::Readiness;
 use crate::retention;
 use crate::store::Store;
 use crate::transport;
-use crate::usage::{self, Board};
+use crate::usage::{self, UsageRecorder};
 
 /// The largest message that health and reflection take, in bytes: the name of a service or a symbol. Anybody may send one.
 const MAX_OPEN_MESSAGE: usize = 4 * 1024;
@@ -142,7 +142,7 @@ pub struct Server {
     listeners: Listeners,
     guard: Guard,
     transport: TransportArgs,
-    desk: Desk,
+    authorizer: GatewayAuthorizer,
     gateway: GatewayArgs,
     stop_serving: CancellationToken,
     health: HealthReporter,
@@ -158,32 +158,32 @@ pub struct Server {
     drain_delay: Duration,
     drain_timeout: Duration,
     /// Keeps every other process away.
-    lock: Lock,
+    lock: LockHandle,
 }
 
 impl Server {
     /// Puts everything together. Health says NOT_SERVING until [`Server::run`] has loaded the keys.
     pub async fn new(
         args: &ServeArgs,
-        home: Home,
+        opened: OpenedStore,
         listeners: Listeners,
     ) -> Result<Self, ServeError> {
-        let Home {
+        let OpenedStore {
             store,
             peppers,
             clock,
             head,
             roots,
             lock,
-        } = home;
+        } = opened;
         let feed = Feed::new(store.clone(), clock.clone(), args.poll_interval);
         let mirror = feed.mirror();
-        let board = Arc::new(Board::new(!args.usage_interval.is_zero()));
-        let callers = Callers::new(
+        let recorder = Arc::new(UsageRecorder::new(!args.usage_interval.is_zero()));
+        let authenticator = Authenticator::new(
             Arc::clone(&mirror),
             Arc::clone(&peppers),
             clock.clone(),
-            Arc::clone(&board),
+            Arc::clone(&recorder),
         );
         let changes = TaskTracker::new();
         let authority = Authority::new(
@@ -195,26 +195,26 @@ impl Server {
         );
         let admin = Admin::new(
             Arc::new(authority),
-            callers.clone(),
+            authenticator.clone(),
             Pages::new(&head.seal),
             changes.clone(),
         );
 
         let (health, health_service) = tonic_health::server::health_reporter();
         tell_health(&health, ServingStatus::NotServing).await;
-        let desk = Desk::new(
+        let authorizer = GatewayAuthorizer::new(
             Arc::clone(&mirror),
             Arc::clone(&peppers),
             clock.clone(),
-            callers.clone(),
-            Arc::clone(&board),
+            authenticator.clone(),
+            Arc::clone(&recorder),
         );
         let key_verify = KeyVerifyService::new(
             Arc::clone(&mirror),
             peppers,
             clock.clone(),
-            callers,
-            Arc::clone(&board),
+            authenticator,
+            Arc::clone(&recorder),
         );
         let mut services = Routes::builder();
         services
@@ -223,7 +223,7 @@ impl Server {
                 KeyVerifyServer::new(key_verify).max_decoding_message_size(MAX_VERIFY_MESSAGE),
             )
             .add_service(
-                AuthorizationServer::new(ExtAuthzService::new(desk.clone()))
+                AuthorizationServer::new(ExtAuthzService::new(authorizer.clone()))
                     .max_decoding_message_size(MAX_GATEWAY_MESSAGE),
             )
             .add_service(
@@ -249,14 +249,14 @@ impl Server {
             listeners,
             guard,
             transport,
-            desk,
+            authorizer,
             gateway: args.gateway,
             stop_serving,
             health,
             readiness: watch::Sender::new(Readiness::Starting),
             feed,
             mirror,
-            usage: usage::Writer::new(board, store.clone(), args.usage_interval),
+            usage: usage::Writer::new(recorder, store.clone(), args.usage_interval),
             kept: args.retention,
             store,
             clock,
@@ -294,7 +294,7 @@ impl Server {
             listeners: Listeners { grpc, http },
             guard,
             transport,
-            desk,
+            authorizer,
             gateway,
             stop_serving,
             mut health,
@@ -323,7 +323,7 @@ impl Server {
                 accepted.http2(move |peer| guard.towards(peer))
             },
         ));
-        let router = http::router(readiness.subscribe(), desk, gateway);
+        let router = http::router(readiness.subscribe(), authorizer, gateway);
         let probes = tokio::spawn(transport::accept(
             http,
             transport,
@@ -350,7 +350,7 @@ impl Server {
         let mut feeding = tokio::spawn(feed.run(feed_stops));
         readiness.send_replace(Readiness::Ready);
         tell_health(&health, ServingStatus::Serving).await;
-        let mut chores = start_chores(mirror, &health, &readiness, &store, clock, kept);
+        let mut background_tasks = start_chores(mirror, &health, &readiness, &store, clock, kept);
         let counting = usage.start();
 
         let asked = tokio::select! {
@@ -361,7 +361,7 @@ impl Server {
             _ = &mut locked => return Err(ServeError::Usurped),
         };
         tracing::info!(?asked, "stopping");
-        chores.abort_all();
+        background_tasks.abort_all();
         readiness.send_replace(Readiness::Draining);
         tell_health(&health, ServingStatus::NotServing).await;
         if asked == Stop::Drain {
@@ -392,7 +392,7 @@ impl Server {
     }
 }
 
-/// Waits for the calls in flight, and for the changes that go on though their callers have gone; but not for ever.
+/// Waits for the calls in flight, and for the changes that go on though their authenticator have gone; but not for ever.
 async fn finish(
     serving: &mut JoinHandle<()>,
     changes: &TaskTracker,
@@ -423,21 +423,21 @@ fn start_chores(
     clock: Clock,
     kept: RetentionArgs,
 ) -> JoinSet<()> {
-    let mut chores = JoinSet::new();
-    chores.spawn(watch_trust(
+    let mut background_tasks = JoinSet::new();
+    background_tasks.spawn(watch_trust(
         Arc::clone(&mirror),
         health.clone(),
         readiness.clone(),
     ));
-    chores.spawn(mark_time(store.clone(), clock.clone()));
-    chores.spawn(retention::run(
+    background_tasks.spawn(mark_time(store.clone(), clock.clone()));
+    background_tasks.spawn(retention::run(
         kept.retention(),
         store.clone(),
         mirror,
         clock,
         kept.retain_interval,
     ));
-    chores
+    background_tasks
 }
 
 /// Writes the time down now and then, so that a start does not begin long before the last stop.

@@ -2,40 +2,39 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Arc;
 
 use super::Refusal;
-use super::draft::{Draft, NewKey, Premises};
-use super::issue::issue_words;
-use super::keys::subject;
+use super::audit::{audit_detail, subject};
+use super::resolve::{LookupCache, NewKey};
+use super::secret::NewSecret;
 use crate::domain::clock::Clock;
 use crate::domain::event::{Actor, Event, EventKind};
 use crate::domain::ids::{KeyId, PartnerId, RealmId, ScopeName};
-use crate::domain::key_text::{PlainKey, SecretBytes};
+use crate::domain::key_text::PlainKey;
 use crate::domain::partner::Partner;
 use crate::domain::realm::{Realm, scopes};
 use crate::hashing::{Peppers, Roots, random};
 use crate::store::{Change, Genesis, Store};
 
 /// An operator key that was made on the command line of the server.
-pub struct Founded {
+pub struct CreatedAuthority {
     /// Its id.
     pub id: KeyId,
-    /// Its text.
-    pub plain: PlainKey,
+    /// The API key.
+    pub plain_key: PlainKey,
 }
 
 /// Makes a new authority with its first operator key; `None` if the store has one already.
 ///
 /// `hand_over` gets the key's text before anything is durable: if it fails, nothing was done; if it succeeds, a crash
 /// afterwards loses no key.
-pub async fn found(
+pub async fn create(
     store: &Store,
     clock: &Clock,
     peppers: &Peppers,
     roots: &Roots,
     hand_over: impl FnOnce(&PlainKey) -> io::Result<()>,
-) -> Result<Option<Founded>, Refusal> {
+) -> Result<Option<CreatedAuthority>, Refusal> {
     let canary = peppers
         .canary(Peppers::FIRST)
         .ok_or_else(|| Refusal::Precondition {
@@ -81,7 +80,7 @@ pub async fn recover(
     peppers: &Peppers,
     roots: &Roots,
     hand_over: impl FnOnce(&PlainKey) -> io::Result<()>,
-) -> Result<Founded, Refusal> {
+) -> Result<CreatedAuthority, Refusal> {
     let change = store.change(clock.now()).await?;
     make_operator(change, peppers, roots, EventKind::KeyIssued, hand_over).await
 }
@@ -92,7 +91,7 @@ async fn make_operator(
     roots: &Roots,
     kind: EventKind,
     hand_over: impl FnOnce(&PlainKey) -> io::Result<()>,
-) -> Result<Founded, Refusal> {
+) -> Result<CreatedAuthority, Refusal> {
     let new = NewKey {
         realm: RealmId::built_in(),
         partner: None,
@@ -109,15 +108,17 @@ async fn make_operator(
         labels: BTreeMap::new(),
         allowed_cidrs: Vec::new(),
     };
-    let secret = Arc::new(SecretBytes::new(random()));
-    // Here the slow hash may run within the change: nobody else is there to wait for it.
-    let root = roots.make(Arc::clone(&secret)).await?;
+    // The slow hash may run inside the change: no other caller waits.
+    let secret = NewSecret::make(roots).await?;
     let now = change.time();
-    let draft = Draft::of(&new, None, &mut change, &mut Premises::default(), now).await?;
-    let (key, plain) = draft.seal(&change, peppers, &secret)?;
+    let lookups = &mut LookupCache::default();
+    let resolved = new.resolve(None, &mut change, lookups, now).await?;
+    let (key, plain_key) = resolved.with_secret(&change, peppers, &secret)?;
     change.insert_key(&key).await?;
-    change.insert_root(key.id, &key.secrets[0], &root).await?;
-    hand_over(&plain).map_err(|error| Refusal::Precondition {
+    change
+        .insert_root(key.id, &key.secrets[0], &secret.root)
+        .await?;
+    hand_over(&plain_key).map_err(|error| Refusal::Precondition {
         reason: "KEY_NOT_HANDED_OVER",
         message: format!("the operator key could not be handed over, so none was made: {error}"),
     })?;
@@ -127,8 +128,11 @@ async fn make_operator(
         actor: Actor::command_line(),
         kind,
         subject: subject(&key),
-        detail: issue_words(&key),
+        detail: audit_detail(&key),
     };
     change.commit(&event).await?;
-    Ok(Founded { id: key.id, plain })
+    Ok(CreatedAuthority {
+        id: key.id,
+        plain_key,
+    })
 }

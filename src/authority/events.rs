@@ -1,6 +1,7 @@
 //! The audit trail.
 
-use super::{Authority, Caller, Page, Refusal};
+use super::{Authority, Page, Refusal};
+use crate::auth::AuthorizedCaller;
 use crate::domain::event::Event;
 use crate::store::EventFilter;
 
@@ -8,7 +9,7 @@ impl Authority {
     /// A page of the audit trail, newest first.
     pub async fn list_events(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
         filter: EventFilter,
     ) -> Result<Page<Event>, Refusal> {
         match &filter.realm {

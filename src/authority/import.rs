@@ -1,15 +1,18 @@
-//! Import: keys of another system, with the texts that their holders have.
+//! Import: keys of another system, with the API keys that their holders have.
 
 use std::collections::{HashMap, HashSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
-use super::draft::{Draft, Premises};
-use super::issue::{issue_words, pepper_missing};
-use super::keys::{subject, visible};
-use super::once::Once;
-use super::{Authority, Caller, Done, NewKey, Refusal, Standing, built_in, event};
+use super::audit::{AuditEntry, audit_detail};
+use super::caller_state::CallerState;
+use super::keys::visible;
+use super::resolve::{LookupCache, ResolvedKey};
+use super::secret::pepper_missing;
+use super::two_pass::{Applied, EventOf, Pass, Prepared, TwoPassChange};
+use super::{Authority, ChangeRequest, Done, IdempotencyKey, NewKey, Refusal, built_in};
+use crate::auth::AuthorizedCaller;
 use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, RealmId};
 use crate::domain::key::{Key, Secret};
@@ -19,12 +22,12 @@ use crate::hashing::{RootsBusy, TextHash, random};
 use crate::store::{Change, Snapshot};
 
 /// A key of another system.
-pub struct ForeignKey {
-    /// What it shall be here.
+pub struct ImportedKey {
+    /// The key that it becomes.
     pub new: NewKey,
-    /// What is known of its text.
-    pub text: TextHash,
-    /// What may be shown of it.
+    /// The SHA-256 of its API key.
+    pub hash: TextHash,
+    /// The part of its API key that may be shown.
     pub hint: String,
 }
 
@@ -41,209 +44,211 @@ pub enum EntryRefusal {
     Repeated,
 }
 
-/// What became of the entries, each with the id of its key; with none if it was a trial.
-pub struct Imported {
-    /// One for each entry, in order.
-    pub outcomes: Vec<Result<Option<KeyId>, EntryRefusal>>,
-    /// Whether this very request had been answered before.
+/// The outcome of each entry.
+pub struct ImportOutcomes {
+    /// One for each entry, in order: the id of its key, or `None` in a dry run.
+    pub outcomes: Vec<Outcome>,
+    /// Whether this answers a repeated request.
     pub replayed: bool,
 }
 
-type Entry = Result<ForeignKey, Vec<Violation>>;
+type Entry = Result<ImportedKey, Vec<Violation>>;
 type Outcome = Result<Option<KeyId>, EntryRefusal>;
+type CheckedEntry = Result<ResolvedKey, EntryRefusal>;
 
 impl Authority {
-    /// Takes over keys of another system, each for itself, and all the good ones in one transaction.
+    /// Imports keys of another system. Each entry has an outcome of its own; all good entries are one transaction.
     pub async fn import_keys(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
         realm: RealmId,
         entries: Vec<Entry>,
-        is_trial: bool,
-        once: Option<Once>,
-    ) -> Result<Done<Imported>, Refusal> {
+        is_dry_run: bool,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Done<ImportOutcomes>, Refusal> {
         caller.role.may_manage(&realm)?;
         if realm.is_built_in() {
             return Err(built_in(
-                "the built-in realm has keys of its own making only",
+                "the realm \"claviger\" takes no imported keys: issue new ones",
             ));
         }
-        // As for a new key: before the slow hashes, and again within the change.
-        let now = self.clock.now();
-        let mut snapshot = self.store.snapshot().await?;
-        let standing = Standing::reread(&mut snapshot, &caller.holder, now).await?;
-        if let Some(done) = self
-            .imported_before(caller, once.as_ref(), &mut snapshot, now)
-            .await?
-        {
-            return Ok(done);
-        }
-        let known = self.known(&entries, &mut snapshot).await?;
-        let mut outcomes = Vec::with_capacity(entries.len());
-        let (mut premises, mut seen) = (Premises::default(), HashSet::new());
-        premises.realm(&mut snapshot, &realm).await?;
-        for entry in &entries {
-            let draft = draft(
-                entry,
-                &standing,
-                &known,
-                &mut seen,
-                &mut premises,
-                &mut snapshot,
-                now,
-            );
-            outcomes.push(draft.await?.map(|_| None));
-        }
-        let revision = snapshot.revision().await?;
-        drop(snapshot);
-        if is_trial || outcomes.iter().all(Result::is_err) {
-            let replayed = false;
-            return Ok(self.done(Imported { outcomes, replayed }, revision));
-        }
-        let roots = self.roots_of(&entries, &outcomes).await?;
-        self.import(caller, &entries, roots, once).await
-    }
-
-    async fn import(
-        &self,
-        caller: &Caller,
-        entries: &[Entry],
-        mut roots: HashMap<usize, String>,
-        once: Option<Once>,
-    ) -> Result<Done<Imported>, Refusal> {
-        let (mut change, standing) = self.begin(caller).await?;
-        let now = change.time();
-        if let Some(done) = self
-            .imported_before(caller, once.as_ref(), &mut change, now)
-            .await?
-        {
-            return Ok(done);
-        }
-        let known = self.known(entries, &mut change).await?;
-        let mut outcomes: Vec<Outcome> = Vec::with_capacity(entries.len());
-        let (mut premises, mut seen) = (Premises::default(), HashSet::new());
-        let mut last: Option<Key> = None;
-        for (place, entry) in entries.iter().enumerate() {
-            let now = change.time();
-            let draft = draft(
-                entry,
-                &standing,
-                &known,
-                &mut seen,
-                &mut premises,
-                &mut change,
-                now,
-            );
-            outcomes.push(match (draft.await?, roots.remove(&place)) {
-                (Err(why), _) => Err(why),
-                (Ok((draft, foreign)), Some(root)) => {
-                    // The one before becomes a change of its own, so that each key has its revision, its time and its event.
-                    if let Some(key) = last.take() {
-                        let words = issue_words(&key);
-                        let kind = EventKind::KeyImported;
-                        let before = event(&caller.holder, &change, kind, subject(&key), words);
-                        change.and_another(&before).await?;
-                    }
-                    let key = self.take_over(draft, foreign, &root, &mut change).await?;
-                    let id = key.id;
-                    last = Some(key);
-                    Ok(Some(id))
-                }
-                // It was refused when the roots were made, and what it lacked was made meanwhile.
-                (Ok(_), None) => return Err(Refusal::Busy(RootsBusy)),
-            });
-        }
-        let Some(key) = last else {
-            let replayed = false;
-            return self
-                .unchanged(change, Imported { outcomes, replayed })
-                .await;
+        let import = Import {
+            authority: self,
+            realm,
+            entries,
+            is_dry_run,
         };
-        self.remember(caller, once, &mut change, &outcomes).await?;
-        let words = issue_words(&key);
-        let replayed = false;
-        self.finish(
-            &caller.holder,
-            change,
-            EventKind::KeyImported,
-            subject(&key),
-            words,
-            Imported { outcomes, replayed },
-        )
-        .await
+        self.run_two_pass(caller, request, idempotency, &import)
+            .await
     }
 
+    /// The keys of those entries that were imported before, by the SHA-256 of their API keys.
     async fn imported_before(
         &self,
-        caller: &Caller,
-        once: Option<&Once>,
+        entries: &[Entry],
         snapshot: &mut Snapshot,
-        now: Timestamp,
-    ) -> Result<Option<Done<Imported>>, Refusal> {
-        let before = self.done_before(caller, once, snapshot, now).await?;
-        Ok(before.map(|(outcomes, revision)| {
-            let replayed = true;
-            self.done(Imported { outcomes, replayed }, revision)
-        }))
-    }
-
-    /// The keys of those texts that were imported before, by their digests.
-    async fn known(&self, entries: &[Entry], snapshot: &mut Snapshot) -> Result<Known, Refusal> {
+    ) -> Result<HashMap<[u8; 32], KeyId>, Refusal> {
         let good = || entries.iter().filter_map(|entry| entry.as_ref().ok());
         let digests: Vec<_> = good()
-            .flat_map(|foreign| self.peppers.digests_of_import(&foreign.text))
+            .flat_map(|imported| self.peppers.digests_of_import(&imported.hash))
             .collect();
         let imports = snapshot.find_imports(&digests).await?;
-        let mut known = Known::new();
-        for foreign in good() {
-            let mut digests = self.peppers.digests_of_import(&foreign.text);
+        let mut before = HashMap::new();
+        for imported in good() {
+            let mut digests = self.peppers.digests_of_import(&imported.hash);
             if let Some(id) = digests.find_map(|digest| imports.get(&digest.mac)) {
-                known.insert(*foreign.text.secret().expose(), *id);
+                before.insert(*imported.hash.secret().expose(), *id);
             }
         }
-        Ok(known)
+        Ok(before)
+    }
+}
+
+struct Import<'a> {
+    authority: &'a Authority,
+    realm: RealmId,
+    entries: Vec<Entry>,
+    is_dry_run: bool,
+}
+
+impl TwoPassChange for Import<'_> {
+    type Record = Vec<Outcome>;
+    type Checked = Vec<CheckedEntry>;
+    /// The roots of the good entries, by their positions.
+    type Prepared = HashMap<usize, String>;
+    type Answer = ImportOutcomes;
+
+    async fn replay(&self, _: Pass<'_>, outcomes: Vec<Outcome>) -> Result<ImportOutcomes, Refusal> {
+        Ok(ImportOutcomes {
+            outcomes,
+            replayed: true,
+        })
     }
 
-    /// The roots of those that are good so far, by their places. As many at a time as there are cores, so that whoever issues
-    /// a key meanwhile waits for one of them and not for all.
-    async fn roots_of(
+    async fn check(&self, pass: Pass<'_>) -> Result<Vec<CheckedEntry>, Refusal> {
+        let Pass {
+            snapshot,
+            caller_state,
+            now,
+        } = pass;
+        let lookups = &mut LookupCache::default();
+        lookups.realm(snapshot, &self.realm).await?;
+        let mut check = EntryCheck {
+            caller_state,
+            imported_before: self
+                .authority
+                .imported_before(&self.entries, snapshot)
+                .await?,
+            seen: HashSet::new(),
+            lookups,
+            now,
+        };
+        let mut checked = Vec::with_capacity(self.entries.len());
+        for entry in &self.entries {
+            checked.push(check.check(entry, snapshot).await?);
+        }
+        Ok(checked)
+    }
+
+    async fn prepare(
         &self,
-        entries: &[Entry],
-        outcomes: &[Outcome],
-    ) -> Result<HashMap<usize, String>, Refusal> {
-        let good =
-            entries
-                .iter()
-                .zip(outcomes)
-                .enumerate()
-                .filter_map(|(place, (entry, outcome))| {
-                    let foreign = entry.as_ref().ok()?;
-                    outcome
-                        .is_ok()
-                        .then(|| (place, foreign.text.secret().clone()))
-                });
-        let roots = stream::iter(good.collect::<Vec<_>>())
-            .map(|(place, secret)| async move {
-                let root = self.roots.make(secret).await?;
-                Ok::<_, RootsBusy>((place, root))
+        authority: &Authority,
+        checked: Vec<CheckedEntry>,
+    ) -> Result<Prepared<HashMap<usize, String>, ImportOutcomes>, Refusal> {
+        if self.is_dry_run || checked.iter().all(Result::is_err) {
+            let outcomes = checked.into_iter().map(|entry| entry.map(|_| None));
+            return Ok(Prepared::NothingToDo(ImportOutcomes::new(
+                outcomes.collect(),
+            )));
+        }
+        let secrets: Vec<_> = self
+            .entries
+            .iter()
+            .zip(&checked)
+            .enumerate()
+            .filter_map(|(index, (entry, outcome))| {
+                let imported = entry.as_ref().ok()?;
+                let secret = || imported.hash.secret().clone();
+                outcome.is_ok().then(|| (index, secret()))
             })
-            .buffer_unordered(self.roots.width())
+            .collect();
+        // As many at a time as there are cores, so that a caller who issues a key meanwhile waits for one root and not for all.
+        let roots = stream::iter(secrets)
+            .map(|(index, secret)| async move {
+                let root = authority.roots.make(secret).await?;
+                Ok::<_, RootsBusy>((index, root))
+            })
+            .buffer_unordered(authority.roots.width())
             .try_collect()
             .await?;
-        Ok(roots)
+        Ok(Prepared::Ready(roots))
     }
 
-    /// Stores one.
-    async fn take_over(
+    async fn apply(
         &self,
-        draft: Draft,
-        foreign: &ForeignKey,
+        authority: &Authority,
+        change: &mut Change,
+        event: &EventOf<'_>,
+        checked: Vec<CheckedEntry>,
+        mut roots: HashMap<usize, String>,
+    ) -> Result<Applied<Self>, Refusal> {
+        let mut outcomes: Vec<Outcome> = Vec::with_capacity(checked.len());
+        let mut last: Option<AuditEntry> = None;
+        for (index, (entry, checked)) in self.entries.iter().zip(checked).enumerate() {
+            outcomes.push(match (entry, checked, roots.remove(&index)) {
+                (_, Err(refusal), _) => Err(refusal),
+                (Ok(imported), Ok(resolved), Some(root)) => {
+                    // The key before this one becomes a change of its own, so that each key has its revision, time and event.
+                    if let Some(entry) = last.take() {
+                        let before = entry.event(&event.caller.principal, event.request, change);
+                        change.and_another(&before).await?;
+                    }
+                    let key = authority
+                        .insert_imported(resolved, imported, &root, change)
+                        .await?;
+                    last = Some(AuditEntry::of_key(
+                        EventKind::KeyImported,
+                        &key,
+                        audit_detail(&key),
+                    ));
+                    Ok(Some(key.id))
+                }
+                // It was refused in the first pass, and what it lacked was made since.
+                (_, Ok(_), _) => return Err(Refusal::Busy(RootsBusy)),
+            });
+        }
+        Ok(match last {
+            Some(entry) => Applied::Changed {
+                record: outcomes.clone(),
+                entry,
+                answer: ImportOutcomes::new(outcomes),
+            },
+            None => Applied::Unchanged(ImportOutcomes::new(outcomes)),
+        })
+    }
+}
+
+impl ImportOutcomes {
+    fn new(outcomes: Vec<Outcome>) -> Self {
+        Self {
+            outcomes,
+            replayed: false,
+        }
+    }
+}
+
+impl Authority {
+    async fn insert_imported(
+        &self,
+        resolved: ResolvedKey,
+        imported: &ImportedKey,
         root: &str,
         change: &mut Change,
     ) -> Result<Key, Refusal> {
         let digest = self
             .peppers
-            .digest_import(change.pepper(), &foreign.text)
+            .digest_import(change.pepper(), &imported.hash)
             .ok_or_else(pepper_missing)?;
         let secret = Secret {
             digest,
@@ -257,9 +262,9 @@ impl Authority {
             id: KeyId::new(change.time(), &random()),
             created_at: change.time(),
             created_revision: change.revision(),
-            hint: foreign.hint.clone(),
+            hint: imported.hint.clone(),
             secrets: vec![secret],
-            ..draft.key
+            ..resolved.key
         };
         change.insert_key(&key).await?;
         change.insert_root(key.id, &key.secrets[0], root).await?;
@@ -268,39 +273,48 @@ impl Authority {
     }
 }
 
-/// The keys of imported texts, by the SHA-256 of the texts.
-type Known = HashMap<[u8; 32], KeyId>;
-
-/// What an entry comes to, if it may be imported.
-async fn draft<'e>(
-    entry: &'e Entry,
-    standing: &Standing,
-    known: &Known,
-    seen: &mut HashSet<[u8; 32]>,
-    premises: &mut Premises,
-    snapshot: &mut Snapshot,
+/// What the entries of one request are checked against, in one pass.
+struct EntryCheck<'c> {
+    caller_state: &'c CallerState,
+    /// Keys that were imported before, by the SHA-256 of their API keys.
+    imported_before: HashMap<[u8; 32], KeyId>,
+    /// The SHA-256 of the API keys of the entries so far.
+    seen: HashSet<[u8; 32]>,
+    lookups: &'c mut LookupCache,
     now: Timestamp,
-) -> Result<Result<(Draft, &'e ForeignKey), EntryRefusal>, Refusal> {
-    let foreign = match entry {
-        Ok(foreign) => foreign,
-        Err(violations) => return Ok(Err(EntryRefusal::Invalid(violations.clone()))),
-    };
-    let text = foreign.text.secret().expose();
-    if let Some(id) = known.get(text) {
-        let told = match visible(snapshot, &standing.role, *id).await {
-            Ok(key) => Some((key.id, key.realm)),
-            Err(Refusal::NotFound(_)) => None,
-            Err(refusal) => return Err(refusal),
+}
+
+impl EntryCheck<'_> {
+    async fn check(
+        &mut self,
+        entry: &Entry,
+        snapshot: &mut Snapshot,
+    ) -> Result<CheckedEntry, Refusal> {
+        let imported = match entry {
+            Ok(imported) => imported,
+            Err(violations) => return Ok(Err(EntryRefusal::Invalid(violations.clone()))),
         };
-        return Ok(Err(EntryRefusal::AlreadyImported(told)));
-    }
-    if !seen.insert(*text) {
-        return Ok(Err(EntryRefusal::Repeated));
-    }
-    match Draft::of(&foreign.new, Some(standing), snapshot, premises, now).await {
-        Ok(draft) => Ok(Ok((draft, foreign))),
-        Err(Refusal::Invalid(violations)) => Ok(Err(EntryRefusal::Invalid(violations))),
-        Err(Refusal::NotFound(what)) => Ok(Err(EntryRefusal::NotFound(what.to_owned()))),
-        Err(refusal) => Err(refusal),
+        let hash = imported.hash.secret().expose();
+        if let Some(id) = self.imported_before.get(hash) {
+            let known = match visible(snapshot, &self.caller_state.role, *id).await {
+                Ok(key) => Some((key.id, key.realm)),
+                Err(Refusal::NotFound(_)) => None,
+                Err(refusal) => return Err(refusal),
+            };
+            return Ok(Err(EntryRefusal::AlreadyImported(known)));
+        }
+        if !self.seen.insert(*hash) {
+            return Ok(Err(EntryRefusal::Repeated));
+        }
+        let resolved = imported
+            .new
+            .resolve(Some(self.caller_state), snapshot, self.lookups, self.now)
+            .await;
+        match resolved {
+            Ok(resolved) => Ok(Ok(resolved)),
+            Err(Refusal::Invalid(violations)) => Ok(Err(EntryRefusal::Invalid(violations))),
+            Err(Refusal::NotFound(what)) => Ok(Err(EntryRefusal::NotFound(what.to_owned()))),
+            Err(refusal) => Err(refusal),
+        }
     }
 }

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use super::{Authority, Caller, Done, Page, Read, Refusal, Role, Standing, detail, giving};
-use crate::domain::access::Ladder;
+use super::audit::{AuditEntry, detail, subject};
+use super::caller_state::CallerState;
+use super::{Authority, ChangeRequest, Done, Page, Read, Refusal, grants};
+use crate::auth::{AuthorizedCaller, Forbidden, Role};
+use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::{KeyId, RealmId, ScopeName};
 use crate::domain::key::Key;
 use crate::store::{Change, Error, KeyFilter, Snapshot};
 
-/// What a key may do, by the realm's ladder of today.
+/// What a key may do, by the realm's hierarchy of today.
 #[derive(Debug)]
 pub struct KeyScopes {
     /// Granted by name.
@@ -22,7 +25,11 @@ pub struct KeyScopes {
 
 impl Authority {
     /// One key.
-    pub async fn get_key(&self, caller: &Caller, id: KeyId) -> Result<Read<Key>, Refusal> {
+    pub async fn get_key(
+        &self,
+        caller: &AuthorizedCaller,
+        id: KeyId,
+    ) -> Result<Read<Key>, Refusal> {
         caller.role.may_administer_keys()?;
         let mut snapshot = self.store.snapshot().await?;
         let value = visible(&mut snapshot, &caller.role, id).await?;
@@ -31,7 +38,11 @@ impl Authority {
     }
 
     /// What a key may do.
-    pub async fn key_scopes(&self, caller: &Caller, id: KeyId) -> Result<Read<KeyScopes>, Refusal> {
+    pub async fn key_scopes(
+        &self,
+        caller: &AuthorizedCaller,
+        id: KeyId,
+    ) -> Result<Read<KeyScopes>, Refusal> {
         caller.role.may_administer_keys()?;
         let mut snapshot = self.store.snapshot().await?;
         let key = visible(&mut snapshot, &caller.role, id).await?;
@@ -39,13 +50,13 @@ impl Authority {
             Some(realm) => realm.value.scopes,
             None => Vec::new(),
         };
-        let ladder = Ladder::new(&scopes, None);
+        let hierarchy = ScopeHierarchy::new(&scopes, None);
         let revision = snapshot.revision().await?;
         Ok(Read {
             value: KeyScopes {
                 granted: key.access.granted().cloned().collect(),
-                effective: ladder
-                    .names(ladder.effective_access(&key.access))
+                effective: hierarchy
+                    .names(hierarchy.effective_access(&key.access))
                     .cloned()
                     .collect(),
                 full_access: key.access.is_full(),
@@ -57,10 +68,10 @@ impl Authority {
     /// A page of a realm's keys, newest first.
     pub async fn list_keys(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
         filter: KeyFilter,
     ) -> Result<Read<Page<Key>>, Refusal> {
-        let filter = caller.role.narrow(filter)?;
+        let filter = narrow(&caller.role, filter)?;
         let mut snapshot = self.store.snapshot().await?;
         if snapshot.find_realm(&filter.realm).await?.is_none() {
             return Err(Refusal::NotFound("the realm"));
@@ -77,39 +88,51 @@ impl Authority {
     }
 
     /// Switches a key off.
-    pub async fn disable_key(&self, caller: &Caller, id: KeyId) -> Result<Done<Key>, Refusal> {
-        self.switch_key(caller, id, true).await
+    pub async fn disable_key(
+        &self,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
+        id: KeyId,
+    ) -> Result<Done<Key>, Refusal> {
+        self.set_disabled(caller, request, id, true).await
     }
 
     /// Switches a key on again.
-    pub async fn enable_key(&self, caller: &Caller, id: KeyId) -> Result<Done<Key>, Refusal> {
-        self.switch_key(caller, id, false).await
+    pub async fn enable_key(
+        &self,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
+        id: KeyId,
+    ) -> Result<Done<Key>, Refusal> {
+        self.set_disabled(caller, request, id, false).await
     }
 
-    async fn switch_key(
+    async fn set_disabled(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
         id: KeyId,
         off: bool,
     ) -> Result<Done<Key>, Refusal> {
-        let (mut change, standing, mut key) = self.begin_with_key(caller, id).await?;
+        let (mut change, caller_state, mut key) = self.begin_with_key(caller, id).await?;
         if key.revocation.is_some() {
             return Err(revoked());
         }
-        let is_above = !matches!(standing.role, Role::Delegate(_));
+        let is_above = !matches!(caller_state.role, Role::Delegate(_));
         let withheld = off && (is_above || key.withheld);
         if (key.disabled, key.withheld) == (off, withheld) {
             return self.unchanged(change, key).await;
         }
         if !off {
             if key.withheld && !is_above {
-                return Err(Refusal::Forbidden(
-                    "the key was switched off by those who run the API, and only they switch it on again".to_owned(),
-                ));
+                return Err(Forbidden(
+                    "the key was disabled by an operator or a manager: ask them to enable it",
+                )
+                .into());
             }
             let realm = change.find_realm(&key.realm).await?;
             let realm = realm.ok_or(Refusal::NotFound("the realm"))?.value;
-            giving::check(&standing, &realm, &key)?;
+            grants::check(&caller_state, &realm, &key)?;
         }
         key.disabled = off;
         key.withheld = withheld;
@@ -119,29 +142,25 @@ impl Authority {
         } else {
             EventKind::KeyEnabled
         };
-        self.finish(
-            &caller.holder,
-            change,
-            kind,
-            subject(&key),
-            BTreeMap::new(),
-            key,
-        )
-        .await
+        let entry = AuditEntry::of_key(kind, &key, BTreeMap::new());
+        self.finish(&caller.principal, request, change, entry, key)
+            .await
     }
 
     /// Removes a key. An operator can also remove one that cannot be read; the answer is then without the key.
     pub async fn delete_key(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
         id: KeyId,
     ) -> Result<Done<Option<Key>>, Refusal> {
         caller.role.may_administer_keys()?;
-        let (mut change, Standing { role, .. }) = self.begin(caller).await?;
-        let (key, subject, words) = match visible(&mut change, &role, id).await {
+        let (mut change, CallerState { role, .. }) = self.begin(caller).await?;
+        let (key, subject, detail_of_key) = match visible(&mut change, &role, id).await {
             Ok(key) => {
-                let words = detail([("name", key.name.clone()), ("hint", key.hint.clone())]);
-                (Some(key.clone()), subject(&key), words)
+                let detail_of_key =
+                    detail([("name", key.name.clone()), ("hint", key.hint.clone())]);
+                (Some(key.clone()), subject(&key), detail_of_key)
             }
             Err(Refusal::Store(Error::Corrupt(_))) if role == Role::Operator => {
                 let realm = change
@@ -170,27 +189,25 @@ impl Authority {
             change.delete_imports(id).await?;
         }
         change.delete_key(id).await?;
-        self.finish(
-            &caller.holder,
-            change,
-            EventKind::KeyDeleted,
+        let entry = AuditEntry {
+            kind: EventKind::KeyDeleted,
             subject,
-            words,
-            key,
-        )
-        .await
+            detail: detail_of_key,
+        };
+        self.finish(&caller.principal, request, change, entry, key)
+            .await
     }
 
     /// Opens a change of a key that the caller may administer.
     pub(super) async fn begin_with_key(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
         id: KeyId,
-    ) -> Result<(Change, Standing, Key), Refusal> {
+    ) -> Result<(Change, CallerState, Key), Refusal> {
         caller.role.may_administer_keys()?;
-        let (mut change, standing) = self.begin(caller).await?;
-        let key = visible(&mut change, &standing.role, id).await?;
-        Ok((change, standing, key))
+        let (mut change, caller_state) = self.begin(caller).await?;
+        let key = visible(&mut change, &caller_state.role, id).await?;
+        Ok((change, caller_state, key))
     }
 }
 
@@ -224,19 +241,37 @@ async fn reaches_unread(snapshot: &mut Snapshot, role: &Role, id: KeyId) -> Resu
     })
 }
 
-/// What a change of this key is about.
-pub(super) fn subject(key: &Key) -> Subject {
-    Subject {
-        realm: key.realm.clone(),
-        partner: Some(key.partner.clone()),
-        project: key.level.project().cloned(),
-        key: Some(key.id),
+/// The filter, narrowed to the keys that the role reaches.
+///
+/// # Errors
+/// [`Refusal::Forbidden`] if it names something beyond the reach, whether or not that exists.
+pub(super) fn narrow(role: &Role, mut filter: KeyFilter) -> Result<KeyFilter, Refusal> {
+    let Role::Delegate(delegate) = role else {
+        role.may_manage(&filter.realm)?;
+        return Ok(filter);
+    };
+    filter.partner.get_or_insert(delegate.partner.clone());
+    filter
+        .environment
+        .get_or_insert(delegate.environment.clone());
+    if filter.project.is_none() {
+        filter.project.clone_from(&delegate.project);
+    }
+    if delegate.reaches(
+        &filter.realm,
+        filter.partner.as_ref(),
+        filter.project.as_ref(),
+        filter.environment.as_ref(),
+    ) {
+        Ok(filter)
+    } else {
+        Err(delegate.beyond_reach().into())
     }
 }
 
 pub(super) fn revoked() -> Refusal {
     Refusal::Precondition {
         reason: "KEY_REVOKED",
-        message: "the key is revoked, which is for ever: issue a new one".to_owned(),
+        message: "the key is revoked, which cannot be undone: issue a new key".to_owned(),
     }
 }

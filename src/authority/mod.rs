@@ -1,60 +1,83 @@
-//! The use cases of administration: who may do what, and how it is done so that nothing is lost.
+//! The use cases of administration.
 //!
-//! Every change goes the same way. `Authority::begin` takes the counter of revisions and re-reads the caller, so that
-//! one who was revoked a moment ago changes nothing any more; the use case reads what it depends on and writes;
-//! `Authority::finish` records the event, commits, and waits until the mirror knows.
+//! Every change takes the same steps. `Authority::begin` takes the revision counter and reads the caller's key again, so that a
+//! key that was revoked a moment ago changes nothing. The use case reads what it depends on and writes. `Authority::finish`
+//! records the event, commits, and waits until the mirror has applied the change.
 
+mod audit;
 mod bootstrap;
-mod caller;
-mod draft;
+mod caller_state;
 mod events;
-mod giving;
+mod grants;
+mod idempotency;
 mod import;
 mod issue;
 mod keys;
-mod once;
 mod partners;
 mod projects;
 mod realms;
+mod resolve;
 mod revoke;
 mod rotate;
+mod secret;
+mod two_pass;
 mod update;
 mod usage;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use bootstrap::{Founded, found, recover};
-use caller::Standing;
-pub use caller::{ALLOWS_NOTHING, Caller, Delegate, Holder, Role, may_verify};
-pub use draft::NewKey;
-pub use import::{EntryRefusal, ForeignKey, Imported};
+use audit::AuditEntry;
+pub use bootstrap::{CreatedAuthority, create, recover};
+use caller_state::CallerState;
+pub use idempotency::{IdempotencyKey, IssuedKey};
+pub use import::{EntryRefusal, ImportOutcomes, ImportedKey};
 pub use keys::KeyScopes;
-pub use once::{Made, Once};
-pub use revoke::{ManyKeys, Trial};
-pub use rotate::Survivor;
+pub use resolve::NewKey;
+pub use revoke::{BulkSelection, DryRun};
+pub use rotate::KeepSecret;
 pub use update::KeyUpdate;
 pub use usage::KeyUsage;
 
+use crate::auth::{AuthorizedCaller, Forbidden, Principal};
 use crate::domain::clock::Clock;
-use crate::domain::event::{Event, EventKind, Revision, Subject};
+use crate::domain::event::Revision;
+use crate::domain::ids::RequestId;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violation;
 use crate::hashing::{Peppers, Roots, RootsBusy};
 use crate::mirror::Mirror;
 use crate::store::{self, Change, Store};
 
-/// How long a change may take to come round to the mirror.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the mirror may take to apply a change.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What administration works with.
+/// The use cases of administration, over one store and its mirror.
 pub struct Authority {
     store: Store,
     mirror: Arc<Mirror>,
     clock: Clock,
     peppers: Arc<Peppers>,
     roots: Roots,
+}
+
+/// When a change is answered. With one server both are the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Wait {
+    /// When it is durable and in force at the server that answers.
+    #[default]
+    Committed,
+    /// When it is in force at every server.
+    Everywhere,
+}
+
+/// What every request for a change carries besides the change itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ChangeRequest {
+    /// The caller's own id of the request. The audit trail keeps it.
+    pub request_id: Option<RequestId>,
+    /// When to answer.
+    pub wait: Wait,
 }
 
 /// A change that is durable and in force here.
@@ -88,7 +111,7 @@ pub enum Refusal {
     CallerGone,
     /// The caller may not do this.
     #[error("{0}")]
-    Forbidden(String),
+    Forbidden(&'static str),
     /// The caller may do this, but not give so much. Names each field that goes beyond what it holds itself.
     #[error("this would give more than the caller's own key holds")]
     Exceeds(Vec<Violation>),
@@ -107,6 +130,9 @@ pub enum Refusal {
         /// For people; says what to do.
         message: String,
     },
+    /// The request sets this field, which is not implemented yet.
+    #[error("{0}: is not implemented yet: leave it unset")]
+    Unimplemented(String),
     /// Somebody else changed it since it was read.
     #[error("{0}")]
     Conflict(String),
@@ -124,6 +150,12 @@ pub enum Refusal {
         "the change was made, at revision {0}, but this server cannot read it back yet; look before you repeat it"
     )]
     NotApplied(Revision),
+}
+
+impl From<Forbidden> for Refusal {
+    fn from(Forbidden(why): Forbidden) -> Self {
+        Self::Forbidden(why)
+    }
 }
 
 impl Authority {
@@ -144,38 +176,37 @@ impl Authority {
         }
     }
 
-    /// Opens a change for a caller, whose key is read anew within it.
-    async fn begin(&self, caller: &Caller) -> Result<(Change, Standing), Refusal> {
+    /// Opens a change and reads the caller's key again within it.
+    async fn begin(&self, caller: &AuthorizedCaller) -> Result<(Change, CallerState), Refusal> {
         let mut change = self.store.change(self.clock.now()).await?;
         let now = change.time();
-        let standing = Standing::reread(&mut change, &caller.holder, now).await?;
-        Ok((change, standing))
+        let caller_state = CallerState::reread(&mut change, &caller.principal, now).await?;
+        Ok((change, caller_state))
     }
 
-    /// Records, commits, and waits until the mirror knows.
+    /// Records the event, commits, and waits until the mirror has applied the change.
     async fn finish<T>(
         &self,
-        caller: &Holder,
+        principal: &Principal,
+        request: &ChangeRequest,
         change: Change,
-        kind: EventKind,
-        subject: Subject,
-        detail: BTreeMap<String, String>,
+        entry: AuditEntry,
         value: T,
     ) -> Result<Done<T>, Refusal> {
-        let event = event(caller, &change, kind, subject, detail);
+        let event = entry.event(principal, request, &change);
         let revision = change.commit(&event).await?;
         tracing::info!(
             %revision,
-            kind = kind.as_str(),
+            kind = event.kind.as_str(),
             realm = %event.subject.realm,
             key_id = event.subject.key.map(tracing::field::display),
             actor = event.actor.key.map(tracing::field::display),
             peer = event.actor.peer,
-            "changed"
+            "change committed"
         );
-        self.mirror.poke();
+        self.mirror.notify();
         self.mirror
-            .wait_for(revision, PATIENCE)
+            .wait_for(revision, APPLY_TIMEOUT)
             .await
             .map_err(|_| Refusal::NotApplied(revision))?;
         Ok(self.done(value, revision))
@@ -186,7 +217,7 @@ impl Authority {
         let revision = Revision::from(change.revision().as_u64().saturating_sub(1));
         drop(change);
         self.mirror
-            .wait_for(revision, PATIENCE)
+            .wait_for(revision, APPLY_TIMEOUT)
             .await
             .map_err(|_| Refusal::Behind)?;
         Ok(self.done(value, revision))
@@ -198,27 +229,6 @@ impl Authority {
             revision,
             effective_at: self.clock.now(),
         }
-    }
-}
-
-/// What this change records.
-fn event(
-    caller: &Holder,
-    change: &Change,
-    kind: EventKind,
-    subject: Subject,
-    mut detail: BTreeMap<String, String>,
-) -> Event {
-    if let Some(id) = caller.request_id {
-        detail.insert("request_id".to_owned(), id.to_string());
-    }
-    Event {
-        revision: change.revision(),
-        time: change.time(),
-        actor: caller.actor(),
-        kind,
-        subject,
-        detail,
     }
 }
 
@@ -235,15 +245,6 @@ fn check_revision(found: Option<Revision>, wanted: Option<u64>) -> Result<(), Re
 
 /// A page of a list: what is on it, and where the next one begins.
 pub type Page<T> = store::Page<T, String>;
-
-/// Words for an event's detail; empty ones are left out.
-fn detail<const N: usize>(words: [(&str, String); N]) -> BTreeMap<String, String> {
-    words
-        .into_iter()
-        .filter(|(_, word)| !word.is_empty())
-        .map(|(name, word)| (name.to_owned(), word))
-        .collect()
-}
 
 fn in_use(message: String) -> Refusal {
     Refusal::Precondition {

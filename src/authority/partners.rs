@@ -1,9 +1,11 @@
 //! Partners: put, looked up, deleted.
 
+use super::audit::{AuditEntry, detail};
+use super::caller_state::CallerState;
 use super::{
-    Authority, Caller, Done, Page, Read, Refusal, Standing, built_in, check_revision, detail,
-    in_use,
+    Authority, ChangeRequest, Done, Page, Read, Refusal, built_in, check_revision, in_use,
 };
+use crate::auth::AuthorizedCaller;
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::{PartnerId, RealmId};
 use crate::domain::partner::Partner;
@@ -13,7 +15,8 @@ impl Authority {
     /// Makes or replaces a partner.
     pub async fn put_partner(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
         partner: Partner,
         if_revision: Option<u64>,
     ) -> Result<Done<PartnerRow>, Refusal> {
@@ -27,26 +30,24 @@ impl Authority {
         }
         change.put_partner(&partner).await?;
         let put = get_partner(&mut change, &partner.realm, &partner.id).await?;
-        let words = detail([
+        let detail = detail([
             ("display_name", partner.display_name.clone()),
             ("suspended", partner.suspended.to_string()),
         ]);
         let subject = subject(&partner.realm, &partner.id);
-        self.finish(
-            &caller.holder,
-            change,
-            EventKind::PartnerPut,
+        let entry = AuditEntry {
+            kind: EventKind::PartnerPut,
             subject,
-            words,
-            put,
-        )
-        .await
+            detail,
+        };
+        self.finish(&caller.principal, request, change, entry, put)
+            .await
     }
 
     /// One partner.
     pub async fn get_partner(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
         realm: &RealmId,
         id: &PartnerId,
     ) -> Result<Read<PartnerRow>, Refusal> {
@@ -63,7 +64,7 @@ impl Authority {
     /// A page of a realm's partners.
     pub async fn list_partners(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
         realm: &RealmId,
         after: &str,
         limit: u32,
@@ -81,7 +82,8 @@ impl Authority {
     /// Deletes a partner and its projects.
     pub async fn delete_partner(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
         realm: &RealmId,
         id: &PartnerId,
         if_revision: Option<u64>,
@@ -96,26 +98,24 @@ impl Authority {
             )));
         }
         change.delete_partner(realm, id).await?;
-        let words = detail([("display_name", found.value.display_name)]);
-        self.finish(
-            &caller.holder,
-            change,
-            EventKind::PartnerDeleted,
-            subject(realm, id),
-            words,
-            (),
-        )
-        .await
+        let detail = detail([("display_name", found.value.display_name)]);
+        let entry = AuditEntry {
+            kind: EventKind::PartnerDeleted,
+            subject: subject(realm, id),
+            detail,
+        };
+        self.finish(&caller.principal, request, change, entry, ())
+            .await
     }
 
     /// Opens a change of the members of a realm, which must exist and not be the built-in one: its partners are the realms.
     pub(super) async fn begin_in_realm(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
         realm: &RealmId,
     ) -> Result<Change, Refusal> {
         caller.role.may_manage(realm)?;
-        let (mut change, Standing { role, .. }) = self.begin(caller).await?;
+        let (mut change, CallerState { role, .. }) = self.begin(caller).await?;
         role.may_manage(realm)?;
         if realm.is_built_in() {
             return Err(built_in(

@@ -1,7 +1,9 @@
 //! Projects: put, listed, deleted.
 
+use super::audit::{AuditEntry, detail};
 use super::partners::get_partner;
-use super::{Authority, Caller, Done, Page, Read, Refusal, check_revision, detail, in_use};
+use super::{Authority, ChangeRequest, Done, Page, Read, Refusal, check_revision, in_use};
+use crate::auth::AuthorizedCaller;
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::{PartnerId, ProjectId, RealmId};
 use crate::domain::partner::Project;
@@ -11,7 +13,8 @@ impl Authority {
     /// Makes or replaces a project.
     pub async fn put_project(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
         project: Project,
         if_revision: Option<u64>,
     ) -> Result<Done<ProjectRow>, Refusal> {
@@ -37,22 +40,20 @@ impl Authority {
         }
         change.put_project(&project).await?;
         let put = get_project(&mut change, &project.realm, &project.id).await?;
-        let words = detail([("display_name", project.display_name.clone())]);
-        self.finish(
-            &caller.holder,
-            change,
-            EventKind::ProjectPut,
-            subject(&project),
-            words,
-            put,
-        )
-        .await
+        let detail = detail([("display_name", project.display_name.clone())]);
+        let entry = AuditEntry {
+            kind: EventKind::ProjectPut,
+            subject: subject(&project),
+            detail,
+        };
+        self.finish(&caller.principal, request, change, entry, put)
+            .await
     }
 
     /// A page of a realm's or of one partner's projects.
     pub async fn list_projects(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
         realm: &RealmId,
         partner: Option<&PartnerId>,
         after: &str,
@@ -71,7 +72,8 @@ impl Authority {
     /// Deletes a project.
     pub async fn delete_project(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
         realm: &RealmId,
         id: &ProjectId,
         if_revision: Option<u64>,
@@ -86,16 +88,14 @@ impl Authority {
             )));
         }
         change.delete_project(realm, id).await?;
-        let words = detail([("display_name", found.value.display_name.clone())]);
-        self.finish(
-            &caller.holder,
-            change,
-            EventKind::ProjectDeleted,
-            subject(&found.value),
-            words,
-            (),
-        )
-        .await
+        let detail = detail([("display_name", found.value.display_name.clone())]);
+        let entry = AuditEntry {
+            kind: EventKind::ProjectDeleted,
+            subject: subject(&found.value),
+            detail,
+        };
+        self.finish(&caller.principal, request, change, entry, ())
+            .await
     }
 }
 

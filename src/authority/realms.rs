@@ -1,9 +1,11 @@
 //! Realms: put, looked up, deleted.
 
+use super::audit::{AuditEntry, detail};
+use super::caller_state::CallerState;
 use super::{
-    Authority, Caller, Delegate, Done, Page, Read, Refusal, Role, Standing, built_in,
-    check_revision, detail, in_use,
+    Authority, ChangeRequest, Done, Page, Read, Refusal, built_in, check_revision, in_use,
 };
+use crate::auth::{AuthorizedCaller, Delegate, Role};
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::RealmId;
 use crate::domain::partner::Partner;
@@ -15,7 +17,8 @@ impl Authority {
     /// Makes or replaces a realm.
     pub async fn put_realm(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
         realm: Realm,
         if_revision: Option<u64>,
     ) -> Result<Done<RealmRow>, Refusal> {
@@ -23,7 +26,7 @@ impl Authority {
         // Before the change begins, because only one change runs at a time.
         let prepared = PreparedRealm::new(realm);
         let realm = prepared.definition();
-        let (mut change, Standing { role, .. }) = self.begin(caller).await?;
+        let (mut change, CallerState { role, .. }) = self.begin(caller).await?;
         role.may_manage(&realm.id)?;
         if realm.id.is_built_in() {
             return Err(built_in(
@@ -67,24 +70,22 @@ impl Authority {
             .await?
             .ok_or(Refusal::NotFound("the realm"))?;
         let definition = serde_json::to_string(realm).expect("a realm is JSON");
-        let words = detail([("definition", definition)]);
+        let detail = detail([("definition", definition)]);
         let subject = subject(&realm.id);
         self.mirror.prepare(prepared);
-        self.finish(
-            &caller.holder,
-            change,
-            EventKind::RealmPut,
+        let entry = AuditEntry {
+            kind: EventKind::RealmPut,
             subject,
-            words,
-            put,
-        )
-        .await
+            detail,
+        };
+        self.finish(&caller.principal, request, change, entry, put)
+            .await
     }
 
     /// One realm.
     pub async fn get_realm(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
         id: &RealmId,
     ) -> Result<Read<RealmRow>, Refusal> {
         caller.role.may_manage(id)?;
@@ -100,7 +101,7 @@ impl Authority {
     /// A page of the realms that the caller may administer.
     pub async fn list_realms(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
         after: &str,
         limit: u32,
     ) -> Result<Read<Page<RealmRow>>, Refusal> {
@@ -120,12 +121,13 @@ impl Authority {
     /// Deletes a realm with its partners and projects.
     pub async fn delete_realm(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
         id: &RealmId,
         if_revision: Option<u64>,
     ) -> Result<Done<()>, Refusal> {
         caller.role.may_operate()?;
-        let (mut change, Standing { role, .. }) = self.begin(caller).await?;
+        let (mut change, CallerState { role, .. }) = self.begin(caller).await?;
         role.may_operate()?;
         if id.is_built_in() {
             return Err(built_in(
@@ -150,16 +152,14 @@ impl Authority {
         change
             .delete_partner(&RealmId::built_in(), &id.as_partner())
             .await?;
-        let words = detail([("prefix", found.value.prefix.to_string())]);
-        self.finish(
-            &caller.holder,
-            change,
-            EventKind::RealmDeleted,
-            subject(id),
-            words,
-            (),
-        )
-        .await
+        let detail = detail([("prefix", found.value.prefix.to_string())]);
+        let entry = AuditEntry {
+            kind: EventKind::RealmDeleted,
+            subject: subject(id),
+            detail,
+        };
+        self.finish(&caller.principal, request, change, entry, ())
+            .await
     }
 }
 

@@ -1,9 +1,10 @@
-//! Revocation: of one key, of many at once, and of a key by itself.
+//! Revocation: of one key, of many at idempotency, and of a key by itself.
 
-use super::issue::rfc3339;
-use super::keys::subject;
-use super::once::Once;
-use super::{Authority, Caller, Done, Holder, Read, Refusal, Role, Standing, detail};
+use super::audit::{AuditEntry, detail, rfc3339};
+use super::caller_state::CallerState;
+use super::keys::narrow;
+use super::{Authority, ChangeRequest, Done, IdempotencyKey, Read, Refusal};
+use crate::auth::{AuthorizedCaller, Principal, Role};
 use crate::domain::event::{EventKind, Revision, Subject};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Revocation};
@@ -15,12 +16,12 @@ use crate::store::{Change, KeyFilter, Snapshot};
 /// How often a partner may revoke in bulk by its own keys.
 const MOST_RULES_BY_DELEGATES: u64 = 1_000;
 
-/// How many keys a trial shows.
+/// How many keys a dry run shows.
 const EXAMPLES: u32 = 10;
 
 /// Which keys to end.
 #[derive(Clone, Debug)]
-pub struct ManyKeys {
+pub struct BulkSelection {
     /// Of this realm.
     pub realm: RealmId,
     /// Of this partner.
@@ -35,7 +36,7 @@ pub struct ManyKeys {
 
 /// What a bulk revocation would end.
 #[derive(Debug)]
-pub struct Trial {
+pub struct DryRun {
     /// How many keys.
     pub count: u64,
     /// The newest of them.
@@ -46,57 +47,60 @@ impl Authority {
     /// Ends a key for ever.
     pub async fn revoke_key(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
         id: KeyId,
         reason: String,
     ) -> Result<Done<Key>, Refusal> {
         let (change, _, key) = self.begin_with_key(caller, id).await?;
-        self.end_key(&caller.holder, change, key, reason).await
+        self.end_key(&caller.principal, request, change, key, reason)
+            .await
     }
 
-    /// Ends many keys at once: a rule is written, whatever the number of keys. Tells whether this very request had done so
+    /// Ends many keys at idempotency: a rule is written, whatever the number of keys. Tells whether this very request had done so
     /// before.
     pub async fn revoke_keys(
         &self,
-        caller: &Caller,
-        many: ManyKeys,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
+        selection: BulkSelection,
         reason: String,
-        once: Option<Once>,
+        idempotency: Option<IdempotencyKey>,
     ) -> Result<Done<bool>, Refusal> {
         caller.role.may_administer_keys()?;
-        let (mut change, standing) = self.begin(caller).await?;
+        let (mut change, caller_state) = self.begin(caller).await?;
         let now = change.time();
         let before = self
-            .done_before(caller, once.as_ref(), &mut change, now)
+            .replayed(caller, idempotency.as_ref(), &mut change, now)
             .await?;
         if let Some(((), revision)) = before {
             return Ok(self.done(true, revision));
         }
-        let mut filter = filter(&standing, &mut change, &many, now).await?;
-        let before = match many.issued_before {
+        let mut filter = filter(&caller_state, &mut change, &selection, now).await?;
+        let before = match selection.issued_before {
             None => Some(change.revision()),
-            Some(time) => issued_before(&mut change, &many.realm, time).await?,
+            Some(time) => issued_before(&mut change, &selection.realm, time).await?,
         };
         // Before the first revision there is nothing.
         let before = before.unwrap_or_default();
-        check_not_locked_out(&standing.key, &filter, before)?;
+        check_not_locked_out(&caller_state.key, &filter, before)?;
         filter.issued_before = Some(before);
         let environment = filter.environment.as_ref();
-        let mut words = detail([
+        let mut detail = detail([
             (
                 "environment",
                 environment.map(ToString::to_string).unwrap_or_default(),
             ),
             (
                 "issued_before",
-                many.issued_before.map(rfc3339).unwrap_or_default(),
+                selection.issued_before.map(rfc3339).unwrap_or_default(),
             ),
             ("reason", reason.clone()),
         ]);
         // A rule about nothing would be kept and read for ever; that it was asked for is on record all the same.
         let is_about_something = change.has_any(&filter).await?;
         if !is_about_something {
-            words.insert("ended".to_owned(), "none".to_owned());
+            detail.insert("ended".to_owned(), "none".to_owned());
         }
         let revocation = BulkRevocation {
             realm: filter.realm.clone(),
@@ -108,64 +112,68 @@ impl Authority {
             reason,
         };
         if is_about_something {
-            check_room(&standing, &mut change, &filter).await?;
+            check_room(&caller_state, &mut change, &filter).await?;
             change.insert_bulk_revocation(&revocation).await?;
         }
-        self.remember(caller, once, &mut change, &()).await?;
+        self.record_answer(caller, idempotency, &mut change, &())
+            .await?;
         let subject = Subject {
             realm: revocation.realm,
             partner: revocation.partner,
             project: revocation.project,
             key: None,
         };
-        self.finish(
-            &caller.holder,
-            change,
-            EventKind::KeysRevoked,
+        let entry = AuditEntry {
+            kind: EventKind::KeysRevoked,
             subject,
-            words,
-            false,
-        )
-        .await
+            detail,
+        };
+        self.finish(&caller.principal, request, change, entry, false)
+            .await
     }
 
-    /// What that would end. This does count, and so takes longer for many.
-    pub async fn try_revoke_keys(
+    /// What that would end. This does count, and so takes longer for selection.
+    pub async fn dry_run_revoke_keys(
         &self,
-        caller: &Caller,
-        many: ManyKeys,
-    ) -> Result<Read<Trial>, Refusal> {
+        caller: &AuthorizedCaller,
+        selection: BulkSelection,
+    ) -> Result<Read<DryRun>, Refusal> {
         caller.role.may_administer_keys()?;
         let mut snapshot = self.store.snapshot().await?;
         let now = self.clock.now();
-        let standing = Standing::reread(&mut snapshot, &caller.holder, now).await?;
-        let mut filter = filter(&standing, &mut snapshot, &many, now).await?;
+        let caller_state = CallerState::reread(&mut snapshot, &caller.principal, now).await?;
+        let mut filter = filter(&caller_state, &mut snapshot, &selection, now).await?;
         let revision = snapshot.revision().await?;
-        filter.issued_before = match many.issued_before {
+        filter.issued_before = match selection.issued_before {
             None => None,
             // Before the first revision there is nothing.
-            Some(time) => issued_before(&mut snapshot, &many.realm, time)
+            Some(time) => issued_before(&mut snapshot, &selection.realm, time)
                 .await?
                 .or(Some(Revision::default())),
         };
         let before = filter.issued_before.unwrap_or(Revision::from(u64::MAX));
-        check_not_locked_out(&standing.key, &filter, before)?;
+        check_not_locked_out(&caller_state.key, &filter, before)?;
         let count = snapshot.count_filtered(&filter).await?;
         let examples = snapshot.list_keys(&filter).await?.items;
         Ok(Read {
-            value: Trial { count, examples },
+            value: DryRun { count, examples },
             revision,
         })
     }
 
-    /// Ends the key that the holder proved. It takes nothing else: whoever can present a key may end it.
-    pub async fn revoke_self(&self, holder: &Holder, reason: String) -> Result<Done<Key>, Refusal> {
+    /// Ends the key that the principal proved. It takes nothing else: whoever can present a key may end it.
+    pub async fn revoke_self(
+        &self,
+        principal: &Principal,
+        request: &ChangeRequest,
+        reason: String,
+    ) -> Result<Done<Key>, Refusal> {
         // Looked at first: what is ended already must not keep others from the one change that is open.
         let mut snapshot = self.store.snapshot().await?;
         let now = self.clock.now();
-        if let Some(key) = snapshot.find_key(holder.key).await?
+        if let Some(key) = snapshot.find_key(principal.key).await?
             && key.revocation.is_some()
-            && holder.still_holds(&key, now)
+            && principal.still_holds(&key, now)
         {
             let revision = snapshot.revision().await?;
             return Ok(self.done(key, revision));
@@ -173,15 +181,16 @@ impl Authority {
         drop(snapshot);
         let mut change = self.store.change(now).await?;
         let now = change.time();
-        let key = change.find_key(holder.key).await?;
-        let key = key.filter(|key| holder.still_holds(key, now));
+        let key = change.find_key(principal.key).await?;
+        let key = key.filter(|key| principal.still_holds(key, now));
         let key = key.ok_or(Refusal::CallerGone)?;
-        self.end_key(holder, change, key, reason).await
+        self.end_key(principal, request, change, key, reason).await
     }
 
     async fn end_key(
         &self,
-        holder: &Holder,
+        principal: &Principal,
+        request: &ChangeRequest,
         mut change: Change,
         mut key: Key,
         reason: String,
@@ -189,45 +198,41 @@ impl Authority {
         if key.revocation.is_some() {
             return self.unchanged(change, key).await;
         }
-        let words = detail([("reason", reason.clone())]);
+        let detail = detail([("reason", reason.clone())]);
         key.revocation = Some(Revocation {
             at: change.time(),
             reason,
         });
         change.update_key(&key).await?;
-        self.finish(
-            holder,
-            change,
-            EventKind::KeyRevoked,
-            subject(&key),
-            words,
-            key,
-        )
-        .await
+        let entry = AuditEntry::of_key(EventKind::KeyRevoked, &key, detail);
+        self.finish(principal, request, change, entry, key).await
     }
 }
 
 /// The keys that are meant, if the caller may administer them all and there is everything that is named.
 async fn filter(
-    standing: &Standing,
+    caller_state: &CallerState,
     snapshot: &mut Snapshot,
-    many: &ManyKeys,
+    selection: &BulkSelection,
     now: Timestamp,
 ) -> Result<KeyFilter, Refusal> {
-    let mut filter = standing.role.narrow(KeyFilter {
-        realm: many.realm.clone(),
-        partner: many.partner.clone(),
-        project: many.project.clone(),
-        environment: many.environment.clone(),
-        issued_before: None,
-        states: vec![KeyState::Active, KeyState::Disabled, KeyState::Expired],
-        unused_for: None,
-        never_expires: false,
-        expires_within: None,
-        now,
-        before: None,
-        limit: EXAMPLES,
-    })?;
+    let mut filter = narrow(
+        &caller_state.role,
+        KeyFilter {
+            realm: selection.realm.clone(),
+            partner: selection.partner.clone(),
+            project: selection.project.clone(),
+            environment: selection.environment.clone(),
+            issued_before: None,
+            states: vec![KeyState::Active, KeyState::Disabled, KeyState::Expired],
+            unused_for: None,
+            never_expires: false,
+            expires_within: None,
+            now,
+            before: None,
+            limit: EXAMPLES,
+        },
+    )?;
     let realm = snapshot.find_realm(&filter.realm).await?;
     let realm = realm.ok_or(Refusal::NotFound("the realm"))?.value;
     let mut bad = Violations::default();
@@ -236,7 +241,7 @@ async fn filter(
     {
         bad.add("environment", "is not an environment of the realm");
     }
-    if many.issued_before.is_some_and(|time| time > now) {
+    if selection.issued_before.is_some_and(|time| time > now) {
         bad.add("issued_before", "must not be in the future");
     }
     bad.finish(Some(())).map_err(Refusal::Invalid)?;
@@ -267,11 +272,11 @@ async fn issued_before(
 
 /// Bounds what a partner can make others read by keys of its own: each rule is looked at for each of its keys.
 async fn check_room(
-    standing: &Standing,
+    caller_state: &CallerState,
     snapshot: &mut Snapshot,
     filter: &KeyFilter,
 ) -> Result<(), Refusal> {
-    let (Role::Delegate(_), Some(partner)) = (&standing.role, &filter.partner) else {
+    let (Role::Delegate(_), Some(partner)) = (&caller_state.role, &filter.partner) else {
         return Ok(());
     };
     let rules = snapshot

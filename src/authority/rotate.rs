@@ -1,24 +1,25 @@
-//! Rotation: a key gets a new secret, and the old one lives on for a while.
+//! Rotation: a key gets a new secret, and the old secret works on for an overlap.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::issue::{give_secret, rfc3339};
-use super::keys::{revoked, subject, visible};
-use super::once::{Made, Once};
-use super::{Authority, Caller, Done, Refusal, Standing, detail, giving};
+use super::audit::{AuditEntry, detail, rfc3339};
+use super::caller_state::CallerState;
+use super::idempotency::replayed_key;
+use super::keys::{revoked, visible};
+use super::secret::NewSecret;
+use super::two_pass::{Applied, EventOf, Pass, Prepared, TwoPassChange};
+use super::{Authority, ChangeRequest, Done, IdempotencyKey, IssuedKey, Refusal, grants};
+use crate::auth::AuthorizedCaller;
 use crate::domain::event::EventKind;
 use crate::domain::ids::KeyId;
 use crate::domain::key::{Key, Secret};
-use crate::domain::key_text::SecretBytes;
 use crate::domain::realm::Realm;
 use crate::domain::time::{Expiry, Timestamp};
-use crate::hashing::random;
-use crate::store::Snapshot;
+use crate::store::{Change, Snapshot};
 
 /// Which of the two secrets of a rotation stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Survivor {
+pub enum KeepSecret {
     /// The newest.
     New,
     /// The oldest.
@@ -26,102 +27,41 @@ pub enum Survivor {
 }
 
 impl Authority {
-    /// Gives a key a new secret. The old one works on for the overlap, but never beyond the end of the key.
+    /// Gives a key a new secret. The old secret works on for `overlap`, but never beyond the expiry of the key.
     pub async fn rotate_key(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
         id: KeyId,
         overlap: Duration,
-        once: Option<Once>,
-    ) -> Result<Done<Made>, Refusal> {
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<Done<IssuedKey>, Refusal> {
         caller.role.may_administer_keys()?;
-        // As for a new key: before the slow hash, and again within the change.
-        let now = self.clock.now();
-        let mut snapshot = self.store.snapshot().await?;
-        let standing = Standing::reread(&mut snapshot, &caller.holder, now).await?;
-        if let Some(made) = self
-            .made_before(caller, &standing, once.as_ref(), &mut snapshot, now)
-            .await?
-        {
-            return Ok(made);
-        }
-        rotatable(&standing, &mut snapshot, id, now).await?;
-        drop(snapshot);
-        let secret = Arc::new(SecretBytes::new(random()));
-        let root = self.roots.make(Arc::clone(&secret)).await?;
-
-        let (mut change, standing) = self.begin(caller).await?;
-        let now = change.time();
-        if let Some(made) = self
-            .made_before(caller, &standing, once.as_ref(), &mut change, now)
-            .await?
-        {
-            return Ok(made);
-        }
-        let (mut key, realm) = rotatable(&standing, &mut change, id, now).await?;
-        let old_hint = key.hint.clone();
-        let old_end = key.expires_at.or_earlier(now.saturating_add(overlap));
-        // Of two that work the newest goes: its text may have been lost on its way, and whoever lost it still has the oldest.
-        let is_alive = |secret: &Secret| !secret.expires_at.is_over(now);
-        let kept = key.secrets.iter().position(is_alive);
-        for (place, mut secret) in std::mem::take(&mut key.secrets).into_iter().enumerate() {
-            if Some(place) == kept && !overlap.is_zero() {
-                if secret.hint.is_empty() {
-                    secret.hint.clone_from(&old_hint);
-                }
-                secret.expires_at = old_end;
-                key.secrets.push(secret);
-            } else {
-                change.delete_root(id, &secret).await?;
-            }
-        }
-        let plain = give_secret(&mut key, &realm, &change, &self.peppers, &secret)?;
-        change.update_key(&key).await?;
-        let newest = key
-            .secrets
-            .last()
-            .ok_or(Refusal::NotFound("the key's secret"))?;
-        change.insert_root(id, newest, &root).await?;
-        self.remember(caller, once, &mut change, &key.id).await?;
-        let words = detail([
-            ("hint", key.hint.clone()),
-            ("old_hint", old_hint),
-            (
-                "old_expire_time",
-                Option::from(old_end).map_or_else(String::new, rfc3339),
-            ),
-        ]);
-        self.finish(
-            &caller.holder,
-            change,
-            EventKind::KeyRotated,
-            subject(&key),
-            words,
-            Made::now(key, plain),
-        )
-        .await
+        self.run_two_pass(caller, request, idempotency, &Rotate { id, overlap })
+            .await
     }
 
     /// Takes one of a key's two secrets away before the overlap is over.
     pub async fn end_rotation(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
         id: KeyId,
-        survivor: Survivor,
+        keep: KeepSecret,
     ) -> Result<Done<Key>, Refusal> {
-        let (mut change, standing, mut key) = self.begin_with_key(caller, id).await?;
+        let (mut change, caller_state, mut key) = self.begin_with_key(caller, id).await?;
         if key.revocation.is_some() {
             return Err(revoked());
         }
         let [old, new] = key.secrets.as_mut_slice() else {
-            return Err(no_rotation("the key has one text only"));
+            return Err(no_rotation("the key has only one secret"));
         };
-        let (gone, which) = match survivor {
-            Survivor::New => (old.clone(), "new"),
-            Survivor::Old => {
+        let (gone, which) = match keep {
+            KeepSecret::New => (old.clone(), "new"),
+            KeepSecret::Old => {
                 if old.expires_at.is_over(change.time()) {
                     return Err(no_rotation(
-                        "the old text has ended, and nothing brings it back",
+                        "the old secret has expired: keep the new one, or rotate the key",
                     ));
                 }
                 old.expires_at = Expiry::Never;
@@ -131,49 +71,119 @@ impl Authority {
         };
         key.secrets
             .retain(|secret| secret.created_at != gone.created_at);
-        if survivor == Survivor::Old {
+        if keep == KeepSecret::Old {
             // Its end is taken from it, which is to give.
             let realm = change.find_realm(&key.realm).await?;
             let realm = realm.ok_or(Refusal::NotFound("the realm"))?.value;
-            giving::check(&standing, &realm, &key)?;
+            grants::check(&caller_state, &realm, &key)?;
         }
         change.delete_root(id, &gone).await?;
         change.update_key(&key).await?;
-        let words = detail([("survivor", which.to_owned()), ("hint", key.hint.clone())]);
-        self.finish(
-            &caller.holder,
-            change,
-            EventKind::RotationEnded,
-            subject(&key),
-            words,
-            key,
-        )
-        .await
+        let detail = detail([("keep", which.to_owned()), ("hint", key.hint.clone())]);
+        let entry = AuditEntry::of_key(EventKind::RotationEnded, &key, detail);
+        self.finish(&caller.principal, request, change, entry, key)
+            .await
+    }
+}
+
+struct Rotate {
+    id: KeyId,
+    overlap: Duration,
+}
+
+impl TwoPassChange for Rotate {
+    type Record = KeyId;
+    type Checked = (Key, Realm);
+    type Prepared = NewSecret;
+    type Answer = IssuedKey;
+
+    async fn replay(&self, pass: Pass<'_>, id: KeyId) -> Result<IssuedKey, Refusal> {
+        replayed_key(pass, id).await
+    }
+
+    async fn check(&self, pass: Pass<'_>) -> Result<(Key, Realm), Refusal> {
+        rotatable(pass.caller_state, pass.snapshot, self.id, pass.now).await
+    }
+
+    async fn prepare(
+        &self,
+        authority: &Authority,
+        _: (Key, Realm),
+    ) -> Result<Prepared<NewSecret, IssuedKey>, Refusal> {
+        authority.new_secret().await.map(Prepared::Ready)
+    }
+
+    async fn apply(
+        &self,
+        authority: &Authority,
+        change: &mut Change,
+        _: &EventOf<'_>,
+        (mut key, realm): (Key, Realm),
+        new: NewSecret,
+    ) -> Result<Applied<Self>, Refusal> {
+        let now = change.time();
+        let old_hint = key.hint.clone();
+        let old_end = key.expires_at.or_earlier(now.saturating_add(self.overlap));
+        // Of two secrets that work the newest is replaced: its API key may have been lost on the way, and whoever lost it still has
+        // the oldest.
+        let is_alive = |secret: &Secret| !secret.expires_at.is_over(now);
+        let kept = key.secrets.iter().position(is_alive);
+        for (index, mut secret) in std::mem::take(&mut key.secrets).into_iter().enumerate() {
+            if Some(index) == kept && !self.overlap.is_zero() {
+                if secret.hint.is_empty() {
+                    secret.hint.clone_from(&old_hint);
+                }
+                secret.expires_at = old_end;
+                key.secrets.push(secret);
+            } else {
+                change.delete_root(key.id, &secret).await?;
+            }
+        }
+        let plain_key = new.add_to(&mut key, &realm, change, &authority.peppers)?;
+        change.update_key(&key).await?;
+        let newest = key
+            .secrets
+            .last()
+            .ok_or(Refusal::NotFound("the key's secret"))?;
+        change.insert_root(key.id, newest, &new.root).await?;
+        let detail = detail([
+            ("hint", key.hint.clone()),
+            ("old_hint", old_hint),
+            (
+                "old_expire_time",
+                Option::from(old_end).map_or_else(String::new, rfc3339),
+            ),
+        ]);
+        Ok(Applied::Changed {
+            record: key.id,
+            entry: AuditEntry::of_key(EventKind::KeyRotated, &key, detail),
+            answer: IssuedKey::new(key, plain_key),
+        })
     }
 }
 
 /// The key, if it may be rotated by this caller, and its realm.
 async fn rotatable(
-    standing: &Standing,
+    caller_state: &CallerState,
     snapshot: &mut Snapshot,
     id: KeyId,
     now: Timestamp,
 ) -> Result<(Key, Realm), Refusal> {
-    let key = visible(snapshot, &standing.role, id).await?;
+    let key = visible(snapshot, &caller_state.role, id).await?;
     if key.revocation.is_some() {
         return Err(revoked());
     }
     if key.expires_at.is_over(now) {
         return Err(Refusal::Precondition {
             reason: "KEY_EXPIRED",
-            message: "the key has expired, and a rotation revives nothing: give it a later end first, or issue a new one"
+            message: "the key has expired, and a rotation does not extend it: set a later expire_time first, or issue a new key"
                 .to_owned(),
         });
     }
     let realm = snapshot.find_realm(&key.realm).await?;
     let realm = realm.ok_or(Refusal::NotFound("the realm"))?.value;
-    // Whoever rotates a key learns its text, and so can do all that the key can.
-    giving::check(standing, &realm, &key)?;
+    // The caller gets the new API key, and so everything that the key holds.
+    grants::check(caller_state, &realm, &key)?;
     Ok((key, realm))
 }
 

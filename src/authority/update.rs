@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
-use super::draft::{check_owner, end, granted};
-use super::issue::issue_words;
-use super::keys::{revoked, subject};
-use super::{Authority, Caller, Done, Refusal, giving};
+use super::audit::{AuditEntry, audit_detail};
+use super::keys::revoked;
+use super::resolve::{check_owner, granted, resolve_expiry};
+use super::{Authority, ChangeRequest, Done, Refusal, grants};
+use crate::auth::AuthorizedCaller;
 use crate::domain::access::Access;
 use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, ScopeName};
@@ -37,11 +38,12 @@ impl Authority {
     /// Changes a key.
     pub async fn update_key(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
         id: KeyId,
         update: KeyUpdate,
     ) -> Result<Done<Key>, Refusal> {
-        let (mut change, standing, before) = self.begin_with_key(caller, id).await?;
+        let (mut change, caller_state, before) = self.begin_with_key(caller, id).await?;
         if before.revocation.is_some() {
             return Err(revoked());
         }
@@ -51,18 +53,11 @@ impl Authority {
         if key == before {
             return self.unchanged(change, key).await;
         }
-        giving::check_change(&standing, &realm, &before, &key)?;
+        grants::check_change(&caller_state, &realm, &before, &key)?;
         change.update_key(&key).await?;
-        let words = words(&before, &key);
-        self.finish(
-            &caller.holder,
-            change,
-            EventKind::KeyUpdated,
-            subject(&key),
-            words,
-            key,
-        )
-        .await
+        let entry = AuditEntry::of_key(EventKind::KeyUpdated, &key, changed_detail(&before, &key));
+        self.finish(&caller.principal, request, change, entry, key)
+            .await
     }
 }
 
@@ -90,7 +85,7 @@ impl KeyUpdate {
             }
         }
         if let Some(asked) = expires_at {
-            key.expires_at = end(realm, asked, key.created_at, now, &mut bad);
+            key.expires_at = resolve_expiry(realm, asked, key.created_at, now, &mut bad);
             if let Expiry::At(last) = key.expires_at {
                 let in_overlap =
                     |secret: &&mut crate::domain::key::Secret| secret.expires_at != Expiry::Never;
@@ -107,10 +102,10 @@ impl KeyUpdate {
 }
 
 /// What the audit trail tells: which fields were changed, and to what.
-fn words(before: &Key, after: &Key) -> BTreeMap<String, String> {
-    let was = issue_words(before);
-    let mut words = issue_words(after);
-    words.retain(|name, word| was.get(name) != Some(word));
+fn changed_detail(before: &Key, after: &Key) -> BTreeMap<String, String> {
+    let was = audit_detail(before);
+    let mut detail = audit_detail(after);
+    detail.retain(|name, value| was.get(name) != Some(value));
     let changed = [
         ("name", before.name != after.name),
         ("labels", before.labels != after.labels),
@@ -126,8 +121,8 @@ fn words(before: &Key, after: &Key) -> BTreeMap<String, String> {
         .into_iter()
         .filter_map(|(name, is)| is.then_some(name))
         .collect();
-    words.insert("changed".to_owned(), changed.join(" "));
-    words
+    detail.insert("changed".to_owned(), changed.join(" "));
+    detail
 }
 
 fn scopes(access: &Access) -> Vec<&ScopeName> {

@@ -3,10 +3,11 @@
 use std::ops::Range;
 
 use super::keys::visible;
-use super::{Authority, Caller, Refusal};
+use super::{Authority, Refusal};
+use crate::auth::AuthorizedCaller;
 use crate::domain::ids::KeyId;
 use crate::domain::time::{Hour, Timestamp};
-use crate::store::KeyCount;
+use crate::store::{KeyCount, Tombstone};
 
 /// How a key was used within some hours.
 #[derive(Debug)]
@@ -21,7 +22,7 @@ impl Authority {
     /// How a key was used, also one that was deleted, to whoever reaches it or did.
     pub async fn key_usage(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
         id: KeyId,
         hours: Range<Hour>,
     ) -> Result<KeyUsage, Refusal> {
@@ -31,7 +32,17 @@ impl Authority {
             Err(Refusal::NotFound(what)) => snapshot
                 .find_tombstone(id)
                 .await?
-                .filter(|gone| caller.role.reached(gone))
+                .filter(|deleted| {
+                    let Tombstone {
+                        realm,
+                        partner,
+                        project,
+                        environment,
+                    } = deleted;
+                    caller
+                        .role
+                        .reaches_keys_of(realm, partner, project.as_ref(), environment)
+                })
                 .map(drop)
                 .ok_or(Refusal::NotFound(what))?,
             found => found.map(drop)?,

@@ -185,7 +185,10 @@ impl Access {
         let client = connection.connect().await?;
         let found = self.name.find(&client).await?;
         let done = if suspended { "suspended" } else { "restored" };
-        let partner = Partner { suspended, ..found };
+        let partner = Partner {
+            suspended: Some(suspended),
+            ..found
+        };
         let if_revision = partner.revision;
         put(&client, output, done, partner, if_revision, self.wait).await
     }
@@ -265,7 +268,7 @@ fn facts(partner: &Partner) -> String {
 }
 
 fn access(partner: &Partner) -> &'static str {
-    if partner.suspended {
+    if partner.suspended() {
         "suspended"
     } else {
         "granted"

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::pb::claviger::v1::credential_source::Source;
 use crate::pb::claviger::v1::{
-    DeleteRealmRequest, EncodedCharacters, Environment, GetRealmRequest, ListRealmsRequest,
-    PutRealmRequest, Realm, Scope, TrailingSlash, UnscopedKeys,
+    CredentialSource, DeleteRealmRequest, EncodedCharacters, Environment, GetRealmRequest,
+    ListRealmsRequest, PutRealmRequest, Realm, Scope, TrailingSlash, UnscopedKeys,
 };
 
 use super::answer::Change as _;
@@ -339,7 +340,7 @@ fn facts(realm: &Realm) -> String {
             "max lifetime",
             or(text::span_if_any(realm.max_lifetime.as_ref()), "none"),
         ),
-        ("key stands in", or(key_headers(realm), "no header")),
+        ("key stands in", or(credential_sources(realm), "no header")),
         ("routes", or(routes(realm), "none")),
         ("project segments", realm.project_segments.join(", ")),
         ("paths", paths(realm)),
@@ -356,18 +357,11 @@ fn environments(realm: &Realm) -> String {
     names.join(", ")
 }
 
-fn key_headers(realm: &Realm) -> String {
+fn credential_sources(realm: &Realm) -> String {
     let Some(credentials) = &realm.credentials else {
         return String::new();
     };
-    let keys = credentials.keys.iter().map(|key| {
-        if key.scheme.is_empty() {
-            key.name.clone()
-        } else {
-            format!("{} ({})", key.name, key.scheme)
-        }
-    });
-    let mut names: Vec<_> = keys.collect();
+    let mut names: Vec<_> = credentials.sources.iter().map(credential_source).collect();
     if !credentials.partner_header.is_empty() {
         names.push(format!(
             "the partner's id in {}",
@@ -375,6 +369,16 @@ fn key_headers(realm: &Realm) -> String {
         ));
     }
     names.join(", ")
+}
+
+fn credential_source(source: &CredentialSource) -> String {
+    match &source.source {
+        Some(Source::Header(header)) if header.scheme.is_empty() => header.name.clone(),
+        Some(Source::Header(header)) => format!("{} ({})", header.name, header.scheme),
+        Some(Source::Cookie(cookie)) => format!("cookie {}", cookie.name),
+        Some(Source::WebsocketProtocol(_)) => "sec-websocket-protocol".to_owned(),
+        None => String::new(),
+    }
 }
 
 fn routes(realm: &Realm) -> String {

@@ -141,8 +141,8 @@ fn as_people_write(value: &mut Value, kind: &Kind) {
 #[cfg(test)]
 mod tests {
     use crate::pb::claviger::v1::{
-        Credentials, Denial, DenialClass, EncodedCharacters, Environment, KeyHeader, KeyLevel,
-        Route, Scope, TrailingSlash, UnscopedKeys, route,
+        CredentialSource, Credentials, Denial, DenialClass, EncodedCharacters, Environment,
+        KeyLevel, Route, Scope, TrailingSlash, UnscopedKeys, credential_source, route,
     };
 
     use super::*;
@@ -175,9 +175,8 @@ description = "Everything, \"billing\" too"
 [credentials]
 partner_header = "x-api-user"
 
-[[credentials.keys]]
-name = "authorization"
-scheme = "Bearer"
+[[credentials.sources]]
+header = { name = "authorization", scheme = "Bearer" }
 
 [[routes]]
 methods = ["POST"]
@@ -227,9 +226,13 @@ body = '{"code":"Unauthorized"}'
                 nanos: 0,
             }),
             credentials: Some(Credentials {
-                keys: vec![KeyHeader {
-                    name: "authorization".to_owned(),
-                    scheme: "Bearer".to_owned(),
+                sources: vec![CredentialSource {
+                    source: Some(credential_source::Source::Header(
+                        credential_source::Header {
+                            name: "authorization".to_owned(),
+                            scheme: "Bearer".to_owned(),
+                        },
+                    )),
                 }],
                 partner_header: "x-api-user".to_owned(),
             }),

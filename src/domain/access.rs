@@ -1,4 +1,4 @@
-//! What a key may do: its granted scopes, and the ladder by which a realm lets one scope imply others.
+//! What a key may do: its granted scopes, and the hierarchy by which a realm lets one scope imply others.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -49,19 +49,19 @@ pub const MAX_SCOPES: usize = 256;
 
 const WORDS: usize = MAX_SCOPES / 64;
 
-/// A set of one realm's scopes, by the ranks that its [`Ladder`] gave them.
+/// A set of one realm's scopes, by the indexes that its [`ScopeHierarchy`] gave them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ScopeSet([u64; WORDS]);
 
 impl ScopeSet {
-    /// Adds the scope of this rank.
-    pub fn insert(&mut self, rank: Rank) {
-        self.0[usize::from(rank.0) / 64] |= 1 << (rank.0 % 64);
+    /// Adds the scope of this index.
+    pub fn insert(&mut self, index: ScopeIndex) {
+        self.0[usize::from(index.0) / 64] |= 1 << (index.0 % 64);
     }
 
-    /// Whether the scope of this rank is among them.
-    pub fn contains(&self, rank: Rank) -> bool {
-        self.0[usize::from(rank.0) / 64] & (1 << (rank.0 % 64)) != 0
+    /// Whether the scope of this index is among them.
+    pub fn contains(&self, index: ScopeIndex) -> bool {
+        self.0[usize::from(index.0) / 64] & (1 << (index.0 % 64)) != 0
     }
 
     /// Whether there are none.
@@ -88,10 +88,10 @@ impl ScopeSet {
 
     /// Whether the scope at this place is among them, in a set that [`reach`] made.
     pub fn contains_place(&self, place: usize) -> bool {
-        u8::try_from(place).is_ok_and(|place| self.contains(Rank(place)))
+        u8::try_from(place).is_ok_and(|place| self.contains(ScopeIndex(place)))
     }
 
-    fn ranks(self) -> impl Iterator<Item = Rank> {
+    fn indexes(self) -> impl Iterator<Item = ScopeIndex> {
         self.0
             .into_iter()
             .zip((0_u8..).step_by(64))
@@ -100,7 +100,7 @@ impl ScopeSet {
                 std::iter::from_fn(move || {
                     let bit = word.trailing_zeros() as u8;
                     word &= word.checked_sub(1)?;
-                    Some(Rank(first + bit))
+                    Some(ScopeIndex(first + bit))
                 })
             })
     }
@@ -108,73 +108,75 @@ impl ScopeSet {
 
 /// Where a scope stands in the [`ScopeSet`]s of its realm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Rank(u8);
+pub struct ScopeIndex(u8);
 
-/// A realm's scopes, ready for decisions: each has a rank, and each rank knows all that it implies.
+/// A realm's scopes, ready for decisions: each has a index, and each index knows all that it implies.
 #[derive(Clone, Debug, Default)]
-pub struct Ladder {
-    ranks: HashMap<ScopeName, Rank>,
+pub struct ScopeHierarchy {
+    indexes: HashMap<ScopeName, ScopeIndex>,
     /// The scopes in alphabetical order.
-    alphabetical: Vec<(ScopeName, Rank)>,
-    /// By rank: the scope itself and everything that it implies.
+    alphabetical: Vec<(ScopeName, ScopeIndex)>,
+    /// By index: the scope itself and everything that it implies.
     implied: Vec<ScopeSet>,
     all: ScopeSet,
 }
 
-impl Ladder {
-    /// Builds the ladder of `scopes`. Those that `previous` had keep their rank, so that the sets made by it stay right.
+impl ScopeHierarchy {
+    /// Builds the hierarchy of `scopes`. Those that `previous` had keep their index, so that the sets made by it stay right.
     ///
     /// Of more than [`MAX_SCOPES`], which no realm can be put with, the rest is left out.
     pub fn new(scopes: &[Scope], previous: Option<&Self>) -> Self {
-        let kept: HashMap<ScopeName, Rank> = scopes
+        let kept: HashMap<ScopeName, ScopeIndex> = scopes
             .iter()
-            .filter_map(|scope| Some((scope.name.clone(), previous?.rank(scope.name.as_str())?)))
+            .filter_map(|scope| {
+                Some((scope.name.clone(), previous?.index_of(scope.name.as_str())?))
+            })
             .collect();
-        // A rank that was just freed is given out last: who still holds the ladder of before must not take the one scope
+        // A index that was just freed is given out last: who still holds the hierarchy of before must not take the one scope
         // for the other.
         let before = previous.map_or_else(ScopeSet::default, |previous| previous.all);
         let kept_ranks = collect(kept.values().copied());
-        let all_ranks = || (0..=u8::MAX).map(Rank);
-        let fresh = all_ranks().filter(|rank| !before.contains(*rank));
+        let all_ranks = || (0..=u8::MAX).map(ScopeIndex);
+        let fresh = all_ranks().filter(|index| !before.contains(*index));
         let freed =
-            all_ranks().filter(|rank| before.contains(*rank) && !kept_ranks.contains(*rank));
+            all_ranks().filter(|index| before.contains(*index) && !kept_ranks.contains(*index));
         let mut free = fresh.chain(freed);
-        let ranked: Vec<Rank> = scopes
+        let ranked: Vec<ScopeIndex> = scopes
             .iter()
             .map_while(|scope| kept.get(&scope.name).copied().or_else(|| free.next()))
             .collect();
 
         let mut implied = vec![ScopeSet::default(); MAX_SCOPES];
-        for ((rank, below), i) in ranked.iter().zip(reach(scopes)).zip(0..) {
+        for ((index, below), i) in ranked.iter().zip(reach(scopes)).zip(0..) {
             let mut all = collect(
                 below
-                    .ranks()
-                    .filter_map(|Rank(j)| ranked.get(usize::from(j)).copied()),
+                    .indexes()
+                    .filter_map(|ScopeIndex(j)| ranked.get(usize::from(j)).copied()),
             );
             all.insert(ranked[i]);
-            implied[usize::from(rank.0)] = all;
+            implied[usize::from(index.0)] = all;
         }
         let names = scopes.iter().map(|scope| scope.name.clone());
         let mut alphabetical: Vec<_> = names.zip(ranked.iter().copied()).collect();
         alphabetical.sort();
         Self {
-            ranks: alphabetical.iter().cloned().collect(),
+            indexes: alphabetical.iter().cloned().collect(),
             alphabetical,
             implied,
             all: collect(ranked.into_iter()),
         }
     }
 
-    /// The rank of the scope of this name, if the realm knows it.
-    pub fn rank(&self, name: &str) -> Option<Rank> {
-        self.ranks.get(name).copied()
+    /// The index of the scope of this name, if the realm knows it.
+    pub fn index_of(&self, name: &str) -> Option<ScopeIndex> {
+        self.indexes.get(name).copied()
     }
 
     /// These scopes and all that they imply.
     pub fn effective(&self, granted: ScopeSet) -> ScopeSet {
         granted
-            .ranks()
-            .filter_map(|rank| self.implied.get(usize::from(rank.0)))
+            .indexes()
+            .filter_map(|index| self.implied.get(usize::from(index.0)))
             .fold(ScopeSet::default(), |all, implied| all.union(*implied))
     }
 
@@ -196,7 +198,7 @@ impl Ladder {
         collect(
             names
                 .into_iter()
-                .filter_map(|name| self.rank(name.as_str())),
+                .filter_map(|name| self.index_of(name.as_str())),
         )
     }
 
@@ -209,7 +211,7 @@ impl Ladder {
     pub fn names(&self, set: ScopeSet) -> impl Iterator<Item = &ScopeName> {
         self.alphabetical
             .iter()
-            .filter(move |(_, rank)| set.contains(*rank))
+            .filter(move |(_, index)| set.contains(*index))
             .map(|(name, _)| name)
     }
 }
@@ -217,10 +219,10 @@ impl Ladder {
 /// By the place of each scope in the list: the places of all that it implies, over any number of steps (Warshall's
 /// algorithm). A scope that implies itself is in a circle. Of more than [`MAX_SCOPES`] the rest is left out.
 pub fn reach(scopes: &[Scope]) -> Vec<ScopeSet> {
-    let place: HashMap<&ScopeName, Rank> = scopes
+    let place: HashMap<&ScopeName, ScopeIndex> = scopes
         .iter()
         .map(|scope| &scope.name)
-        .zip((0..=u8::MAX).map(Rank))
+        .zip((0..=u8::MAX).map(ScopeIndex))
         .collect();
     let mut reach: Vec<ScopeSet> = scopes
         .iter()
@@ -234,7 +236,7 @@ pub fn reach(scopes: &[Scope]) -> Vec<ScopeSet> {
             )
         })
         .collect();
-    for (over, middle) in (0..reach.len()).zip((0..=u8::MAX).map(Rank)) {
+    for (over, middle) in (0..reach.len()).zip((0..=u8::MAX).map(ScopeIndex)) {
         let beyond = reach[over];
         for below in &mut reach {
             if below.contains(middle) {
@@ -245,9 +247,9 @@ pub fn reach(scopes: &[Scope]) -> Vec<ScopeSet> {
     reach
 }
 
-fn collect(ranks: impl Iterator<Item = Rank>) -> ScopeSet {
-    ranks.fold(ScopeSet::default(), |mut set, rank| {
-        set.insert(rank);
+fn collect(indexes: impl Iterator<Item = ScopeIndex>) -> ScopeSet {
+    indexes.fold(ScopeSet::default(), |mut set, index| {
+        set.insert(index);
         set
     })
 }
@@ -267,22 +269,22 @@ mod tests {
         }
     }
 
-    fn held(ladder: &Ladder, granted: &[&str]) -> Vec<String> {
+    fn held(hierarchy: &ScopeHierarchy, granted: &[&str]) -> Vec<String> {
         let access = Access::Scopes(
             granted
                 .iter()
                 .map(|name| ScopeName::parse(name).unwrap())
                 .collect(),
         );
-        ladder
-            .names(ladder.effective_access(&access))
+        hierarchy
+            .names(hierarchy.effective_access(&access))
             .map(ToString::to_string)
             .collect()
     }
 
     #[test]
     fn a_scope_holds_all_below_it() {
-        let ladder = Ladder::new(
+        let hierarchy = ScopeHierarchy::new(
             &[
                 scope("admin", &["write"]),
                 scope("write", &["read"]),
@@ -291,48 +293,54 @@ mod tests {
             ],
             None,
         );
-        assert_eq!(held(&ladder, &["admin"]), ["admin", "read", "write"]);
+        assert_eq!(held(&hierarchy, &["admin"]), ["admin", "read", "write"]);
         assert_eq!(
-            held(&ladder, &["write", "billing"]),
+            held(&hierarchy, &["write", "billing"]),
             ["billing", "read", "write"]
         );
-        assert_eq!(held(&ladder, &[]), [""; 0]);
-        assert_eq!(ladder.names(ladder.all()).count(), 4);
+        assert_eq!(held(&hierarchy, &[]), [""; 0]);
+        assert_eq!(hierarchy.names(hierarchy.all()).count(), 4);
     }
 
     #[test]
     fn a_rank_outlives_a_change_of_the_ladder_and_is_not_given_twice() {
-        let before = Ladder::new(&[scope("b", &[]), scope("d", &[])], None);
-        let after = Ladder::new(
+        let before = ScopeHierarchy::new(&[scope("b", &[]), scope("d", &[])], None);
+        let after = ScopeHierarchy::new(
             &[scope("a", &[]), scope("d", &[]), scope("e", &["d"])],
             Some(&before),
         );
-        assert_eq!(after.rank("d"), before.rank("d"));
-        let ranks: std::collections::HashSet<_> =
-            ["a", "d", "e"].map(|name| after.rank(name).unwrap()).into();
-        assert_eq!(ranks.len(), 3);
+        assert_eq!(after.index_of("d"), before.index_of("d"));
+        let indexes: std::collections::HashSet<_> = ["a", "d", "e"]
+            .map(|name| after.index_of(name).unwrap())
+            .into();
+        assert_eq!(indexes.len(), 3);
         assert_eq!(held(&after, &["e"]), ["d", "e"]);
     }
 
     #[test]
     fn a_set_tells_its_ranks_in_order_whatever_they_are() {
-        let every_third: Vec<Rank> = (0..=u8::MAX).step_by(3).map(Rank).collect();
+        let every_third: Vec<ScopeIndex> = (0..=u8::MAX).step_by(3).map(ScopeIndex).collect();
         assert_eq!(
             collect(every_third.iter().copied())
-                .ranks()
+                .indexes()
                 .collect::<Vec<_>>(),
             every_third
         );
-        let ends = [Rank(0), Rank(63), Rank(64), Rank(255)];
-        assert!(collect(ends.into_iter()).ranks().eq(ends));
-        assert_eq!(ScopeSet::default().ranks().count(), 0);
+        let ends = [
+            ScopeIndex(0),
+            ScopeIndex(63),
+            ScopeIndex(64),
+            ScopeIndex(255),
+        ];
+        assert!(collect(ends.into_iter()).indexes().eq(ends));
+        assert_eq!(ScopeSet::default().indexes().count(), 0);
     }
 
     #[test]
     fn a_freed_rank_is_not_given_out_while_there_is_another() {
-        let before = Ladder::new(&[scope("a", &[])], None);
-        let after = Ladder::new(&[scope("b", &[])], Some(&before));
-        assert_ne!(after.rank("b"), before.rank("a"));
+        let before = ScopeHierarchy::new(&[scope("a", &[])], None);
+        let after = ScopeHierarchy::new(&[scope("b", &[])], Some(&before));
+        assert_ne!(after.index_of("b"), before.index_of("a"));
     }
 
     #[test]
@@ -342,8 +350,8 @@ mod tests {
                 .map(|i| scope(&format!("{letter}{i}"), &[]))
                 .collect::<Vec<_>>()
         };
-        let first = Ladder::new(&names('a'), None);
-        let second = Ladder::new(&names('b'), Some(&first));
+        let first = ScopeHierarchy::new(&names('a'), None);
+        let second = ScopeHierarchy::new(&names('b'), Some(&first));
         assert_eq!(second.names(second.all()).count(), 256);
     }
 }

@@ -1,26 +1,44 @@
-//! Where the requests of an API carry their key.
+//! The places where an API's requests carry their credentials.
 
 use serde::{Deserialize, Serialize};
 
-/// How many headers a realm may name.
-pub const MAX_HEADERS: usize = 8;
+/// The number of credential sources that a realm may have.
+pub const MAX_SOURCES: usize = 8;
 
-/// The headers in which a realm's requests say who they are.
+/// The places that carry the credentials of a realm's requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
-    /// Where the key may stand. None: at no gateway is there a key, so that only public routes are let through.
-    pub keys: Vec<KeyHeader>,
+    /// The places that may carry the key. Without any, gateways let only public routes through.
+    pub sources: Vec<CredentialSource>,
     /// The header that must name the partner, if the API has one.
     pub partner: Option<HeaderName>,
 }
 
-/// A header that may carry a key.
+/// A place that may carry a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyHeader {
-    /// Its name.
-    pub name: HeaderName,
-    /// What stands before the key, such as `Bearer`; none: the key stands there alone.
-    pub scheme: Option<Scheme>,
+#[serde(rename_all = "snake_case")]
+pub enum CredentialSource {
+    /// A header.
+    Header {
+        /// The name of the header.
+        name: HeaderName,
+        /// The scheme before the key, such as `Bearer`. `None`: the key stands alone.
+        scheme: Option<Scheme>,
+    },
+}
+
+impl CredentialSource {
+    /// The header that carries the key.
+    pub fn header(&self) -> &HeaderName {
+        let Self::Header { name, .. } = self;
+        name
+    }
+
+    /// The scheme before the key.
+    pub fn scheme(&self) -> Option<&Scheme> {
+        let Self::Header { scheme, .. } = self;
+        scheme.as_ref()
+    }
 }
 
 /// The name of a header, in lower case.
@@ -104,9 +122,10 @@ impl Credentials {
         let mut key = None;
         let mut partner = None;
         for (name, value) in headers {
-            if let Some(header) = self.keys.iter().find(|header| header.name.as_str() == name) {
+            let mut sources = self.sources.iter();
+            if let Some(source) = sources.find(|source| source.header().as_str() == name) {
                 let value = text(value)?;
-                let found = match &header.scheme {
+                let found = match source.scheme() {
                     Some(scheme) => scheme.strip(value).ok_or(Malformed)?,
                     None => value,
                 };
@@ -136,15 +155,12 @@ impl Credentials {
 
     /// Every header that says who a request is.
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.keys
-            .iter()
-            .map(|header| &header.name)
-            .chain(&self.partner)
+        self.secrets().chain(&self.partner)
     }
 
     /// Those that carry a key, which nobody behind the gateway has to see.
     pub fn secrets(&self) -> impl Iterator<Item = &HeaderName> {
-        self.keys.iter().map(|header| &header.name)
+        self.sources.iter().map(CredentialSource::header)
     }
 }
 
@@ -164,8 +180,8 @@ fn text(value: &[u8]) -> Result<&str, Malformed> {
 mod tests {
     use super::*;
 
-    fn header(name: &str, scheme: Option<&str>) -> KeyHeader {
-        KeyHeader {
+    fn header(name: &str, scheme: Option<&str>) -> CredentialSource {
+        CredentialSource::Header {
             name: HeaderName::parse(name).unwrap(),
             scheme: scheme.map(|scheme| Scheme::parse(scheme).unwrap()),
         }
@@ -184,14 +200,14 @@ mod tests {
 
     fn bearer() -> Credentials {
         Credentials {
-            keys: vec![header("Authorization", Some("Bearer"))],
+            sources: vec![header("Authorization", Some("Bearer"))],
             partner: None,
         }
     }
 
     fn merchant() -> Credentials {
         Credentials {
-            keys: vec![header("X-API-Key", None)],
+            sources: vec![header("X-API-Key", None)],
             partner: Some(HeaderName::parse("X-API-User").unwrap()),
         }
     }
@@ -259,7 +275,7 @@ mod tests {
             assert_eq!(read(&merchant(), headers), Err(Malformed), "{headers:?}");
         }
         let two = Credentials {
-            keys: vec![
+            sources: vec![
                 header("authorization", Some("Bearer")),
                 header("x-api-key", None),
             ],

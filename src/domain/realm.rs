@@ -29,7 +29,7 @@ pub struct Realm {
     pub prefix: Prefix,
     /// At least one.
     pub environments: Vec<Environment>,
-    /// The ladder of scopes.
+    /// The hierarchy of scopes.
     pub scopes: Vec<Scope>,
     /// The scope whose holders administer the keys of their own partner.
     pub admin_scope: Option<ScopeName>,
@@ -139,8 +139,7 @@ impl Realm {
     }
 
     fn check_gateways(&self, bad: &mut Violations) {
-        let Credentials { keys, partner } = &self.credentials;
-        let mut names: Vec<_> = keys.iter().map(|key| &key.name).chain(partner).collect();
+        let mut names: Vec<_> = self.credentials.names().collect();
         names.sort();
         if names.windows(2).any(|pair| pair[0] == pair[1]) {
             bad.add("realm.credentials", "names a header twice");

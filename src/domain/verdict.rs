@@ -48,7 +48,7 @@ impl Verdict {
     ];
 
     /// Its place among [`Verdict::PROVEN`]; none if it is not one of them.
-    pub const fn place(self) -> Option<usize> {
+    pub const fn proven_index(self) -> Option<usize> {
         (self as usize).checked_sub(Self::Revoked as usize)
     }
 
@@ -79,10 +79,13 @@ mod tests {
     #[test]
     fn each_verdict_on_a_proven_key_stands_in_its_place() {
         for (place, verdict) in Verdict::PROVEN.into_iter().enumerate() {
-            assert_eq!(verdict.place(), Some(place), "{verdict:?}");
+            assert_eq!(verdict.proven_index(), Some(place), "{verdict:?}");
         }
-        assert_eq!(Verdict::Malformed.place(), None);
-        assert_eq!(Verdict::Unknown.place(), None);
-        assert_eq!(Verdict::Allowed.place(), Some(Verdict::PROVEN.len() - 1));
+        assert_eq!(Verdict::Malformed.proven_index(), None);
+        assert_eq!(Verdict::Unknown.proven_index(), None);
+        assert_eq!(
+            Verdict::Allowed.proven_index(),
+            Some(Verdict::PROVEN.len() - 1)
+        );
     }
 }

@@ -4,13 +4,13 @@
 //! Nothing that a client sends can bring about anything but an answer; only a realm that is set up wrongly, or a server that
 //! cannot tell, is an error.
 
-mod answer;
-mod desk;
+mod authorizer;
+mod response;
 
 use std::net::IpAddr;
 
-pub use answer::{Answer, IDENTITY_HEADERS, Told};
-pub use desk::{Desk, NoAnswer, Place};
+pub use authorizer::{GatewayAuthorizer, GatewayError, ProtectedApi};
+pub use response::{GatewayResponse, HttpDenial, IDENTITY_HEADERS};
 
 use crate::domain::access::ScopeSet;
 use crate::domain::credential::{Malformed, Presented};
@@ -20,7 +20,7 @@ use crate::domain::realm::Environment;
 use crate::domain::route::{Matched, NoRoute, RequiredLevel};
 use crate::domain::verdict::Verdict;
 use crate::mirror::{KeyFacts, MirroredRealm};
-use crate::verify::{Decision, Question, Target, Undecided};
+use crate::verify::{Decision, Question, Target, VerifyError};
 
 /// A request as the gateway got it.
 pub struct GatewayRequest<'r> {
@@ -56,7 +56,7 @@ pub fn client_of(
 }
 
 /// What is said of a request.
-pub enum Ruling<'k> {
+pub enum GatewayDecision<'k> {
     /// It is let through.
     Allowed {
         /// The key that it came with; none on a public route.
@@ -71,8 +71,8 @@ pub enum Ruling<'k> {
     },
 }
 
-/// How a ruling came about, for people who want to know why.
-pub struct Grounds<'g> {
+/// How a decision came about, for people who want to know why.
+pub struct RouteMatch<'g> {
     /// The rule that counts, or why there is none.
     pub matched: Result<Matched<'g, 'g>, Unmatched>,
     /// What the request says of itself.
@@ -97,11 +97,11 @@ pub fn path_of<'r>(
 }
 
 /// Looks at a request, whose path was read, by its realm's rules.
-pub fn look<'g>(
+pub fn match_request<'g>(
     realm: &'g MirroredRealm,
     request: &GatewayRequest<'g>,
     path: &'g Result<RequestPath<'_>, PathError>,
-) -> Grounds<'g> {
+) -> RouteMatch<'g> {
     let headers = request.headers.iter().copied();
     let credentials = &realm.definition.credentials;
     let presented = if request
@@ -119,7 +119,7 @@ pub fn look<'g>(
         let matched = realm.routes.find(request.method, path, paths);
         matched.map_err(Unmatched::Route)
     });
-    Grounds { matched, presented }
+    RouteMatch { matched, presented }
 }
 
 /// Whether a header would be taken for one of ours, or for one that carries a key, by servers that read `_` like `-` (CGI and
@@ -138,22 +138,22 @@ pub fn rule<'k>(
     realm: &MirroredRealm,
     environment: &Environment,
     request: &GatewayRequest<'_>,
-    decide: impl FnOnce(&Question<'_>) -> Result<Decision<'k>, Undecided>,
-) -> Result<Ruling<'k>, Undecided> {
+    decide: impl FnOnce(&Question<'_>) -> Result<Decision<'k>, VerifyError>,
+) -> Result<GatewayDecision<'k>, VerifyError> {
     let path = path_of(realm, request);
-    let grounds = look(realm, request, &path);
-    let denied = |verdict| Ruling::Denied {
+    let route_match = match_request(realm, request, &path);
+    let denied = |verdict| GatewayDecision::Denied {
         class: DenialClass::of(verdict).unwrap_or(DenialClass::Forbidden),
         verdict,
     };
-    let Ok(presented) = grounds.presented else {
+    let Ok(presented) = route_match.presented else {
         return Ok(denied(Verdict::Malformed));
     };
-    if grounds.is_public() {
-        return Ok(Ruling::Allowed { key: None });
+    if route_match.is_public() {
+        return Ok(GatewayDecision::Allowed { key: None });
     }
     let decision = ask(
-        &grounds,
+        &route_match,
         presented,
         realm,
         environment,
@@ -161,12 +161,12 @@ pub fn rule<'k>(
         decide,
     )?;
     Ok(match (decision.verdict, decision.proven) {
-        (Verdict::Allowed, Some((key, _))) => Ruling::Allowed { key: Some(key) },
+        (Verdict::Allowed, Some((key, _))) => GatewayDecision::Allowed { key: Some(key) },
         (verdict, _) => denied(verdict),
     })
 }
 
-impl Grounds<'_> {
+impl RouteMatch<'_> {
     /// Whether the rule that counts asks for no key.
     pub fn is_public(&self) -> bool {
         matches!(
@@ -182,14 +182,14 @@ impl Grounds<'_> {
 /// Asks the question of `verify::decide` for a request. Without a route the key is judged first; only a good key gets
 /// [`Verdict::NoRoute`].
 pub fn ask<T>(
-    grounds: &Grounds<'_>,
+    route_match: &RouteMatch<'_>,
     presented: Presented<'_>,
     realm: &MirroredRealm,
     environment: &Environment,
     client: Option<IpAddr>,
     answer: impl FnOnce(&Question<'_>) -> T,
 ) -> T {
-    let matched = grounds.matched.as_ref().ok();
+    let matched = route_match.matched.as_ref().ok();
     let requirement = matched.and_then(|matched| matched.requirement);
     let projects = matched.map_or(&[][..], |matched| &matched.projects);
     let target = match requirement.map(|requirement| requirement.level) {
@@ -200,7 +200,7 @@ pub fn ask<T>(
         Some(RequiredLevel::Partner | RequiredLevel::PartnerOrNamedProject) => Target::Partner,
     };
     answer(&Question {
-        text: presented.key,
+        plain_key: presented.key,
         realm,
         environment: &environment.name,
         target,

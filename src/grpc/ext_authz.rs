@@ -20,21 +20,24 @@ use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::rpc;
 use tonic::{Code, Request, Response, Status};
 
-use super::callers::{bearer_of, peer};
+use super::decode::{authorization, peer_ip};
 use super::status::{self, undecided};
+use crate::auth::bearer_key;
 use crate::domain::denial::DenialClass;
 use crate::domain::violation::Violations;
-use crate::gateway::{Answer, Desk, GatewayRequest, NoAnswer, Place, client_of};
+use crate::gateway::{
+    GatewayAuthorizer, GatewayError, GatewayRequest, GatewayResponse, ProtectedApi, client_of,
+};
 
-/// Envoy's desk.
+/// Envoy's authorizer.
 pub struct ExtAuthzService {
-    desk: Desk,
+    authorizer: GatewayAuthorizer,
 }
 
 impl ExtAuthzService {
-    /// Answers at this desk.
-    pub fn new(desk: Desk) -> Self {
-        Self { desk }
+    /// Answers at this authorizer.
+    pub fn new(authorizer: GatewayAuthorizer) -> Self {
+        Self { authorizer }
     }
 }
 
@@ -44,7 +47,7 @@ impl Authorization for ExtAuthzService {
         &self,
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
-        let gateway = bearer_of(request.metadata())?;
+        let gateway = bearer_key(authorization(request.metadata()))?;
         let attributes = request.get_ref().attributes.as_ref();
         let attributes = attributes.ok_or_else(|| missing("attributes"))?;
         let http = attributes
@@ -67,13 +70,13 @@ impl Authorization for ExtAuthzService {
                 trusted_hops(configured("trusted_hops"))?,
             ),
         };
-        let place = Place {
+        let api = ProtectedApi {
             realm: configured("realm"),
             environment: configured("environment"),
         };
         let answer = self
-            .desk
-            .answer(gateway, peer(&request), place, &asked)
+            .authorizer
+            .answer(gateway, peer_ip(&request), api, &asked)
             .map_err(no_answer)?;
         Ok(Response::new(response(answer)))
     }
@@ -137,9 +140,9 @@ fn trusted_hops(configured: &str) -> Result<usize, Status> {
     })
 }
 
-fn response(answer: Answer) -> CheckResponse {
+fn response(answer: GatewayResponse) -> CheckResponse {
     let (code, http) = match answer {
-        Answer::Allowed { identity, remove } => {
+        GatewayResponse::Allowed { identity, remove } => {
             let headers = identity
                 .into_iter()
                 .map(|(name, value)| set(name.to_owned(), value));
@@ -150,7 +153,7 @@ fn response(answer: Answer) -> CheckResponse {
             };
             (Code::Ok, HttpResponse::OkResponse(ok))
         }
-        Answer::Denied { class, told } => {
+        GatewayResponse::Denied { class, told } => {
             let code = match class {
                 DenialClass::Unauthenticated => Code::Unauthenticated,
                 DenialClass::Forbidden => Code::PermissionDenied,
@@ -207,16 +210,16 @@ fn refuse(bad: Violations) -> Status {
     }
 }
 
-fn no_answer(reason: NoAnswer) -> Status {
+fn no_answer(reason: GatewayError) -> Status {
     let misconfigured = |name: &str, sentence: &str| {
         let mut bad = Violations::default();
         bad.add(format!("attributes.context_extensions.{name}"), sentence);
         refuse(bad)
     };
     match reason {
-        NoAnswer::NotLetIn(reason) => reason.into(),
-        NoAnswer::UnknownRealm => misconfigured("realm", "is not a realm of this authority"),
-        NoAnswer::Environment(sentence) => misconfigured("environment", sentence),
-        NoAnswer::Undecided(reason) => undecided(reason),
+        GatewayError::Auth(reason) => reason.into(),
+        GatewayError::UnknownRealm => misconfigured("realm", "is not a realm of this authority"),
+        GatewayError::Environment(sentence) => misconfigured("environment", sentence),
+        GatewayError::Verify(reason) => undecided(reason),
     }
 }

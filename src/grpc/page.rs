@@ -7,7 +7,8 @@ use prost::Message;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use crate::authority::{Caller, Page};
+use crate::auth::AuthorizedCaller;
+use crate::authority::Page;
 use crate::domain::violation::Violations;
 
 const SEAL_WIDTH: usize = 16;
@@ -39,7 +40,7 @@ impl Pages {
     /// that was asked.
     pub(super) fn token(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
         list: &str,
         filters: &[u8],
         next: Option<String>,
@@ -55,7 +56,7 @@ impl Pages {
     pub(super) fn cursor(
         &self,
         bad: &mut Violations,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
         list: &str,
         filters: &[u8],
         token: &str,
@@ -80,14 +81,14 @@ impl Pages {
 
     fn sealed(
         &self,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
         list: &str,
         filters: &[u8],
         cursor: &str,
     ) -> [u8; SEAL_WIDTH] {
         let mut mac = self.seal.clone();
         for part in [
-            caller.holder.key.as_bytes().as_slice(),
+            caller.principal.key.as_bytes().as_slice(),
             list.as_bytes(),
             filters,
             cursor.as_bytes(),
@@ -138,20 +139,19 @@ pub(super) fn size(bad: &mut Violations, asked: i32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::authority::{Holder, Role};
+    use crate::auth::{Principal, Role};
     use crate::domain::ids::KeyId;
     use crate::domain::key::Digest;
 
-    fn caller(byte: u8) -> Caller {
-        Caller {
-            holder: Holder {
+    fn caller(byte: u8) -> AuthorizedCaller {
+        AuthorizedCaller {
+            principal: Principal {
                 key: KeyId::from_bytes([byte; 16]),
                 secret: Digest {
                     pepper: 1,
                     mac: [byte; 32],
                 },
                 peer: None,
-                request_id: None,
             },
             role: Role::Operator,
         }
@@ -182,7 +182,7 @@ mod tests {
 
     fn read(
         pages: &Pages,
-        caller: &Caller,
+        caller: &AuthorizedCaller,
         list: &str,
         filters: &[u8],
         token: &str,

@@ -9,10 +9,11 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use crate::auth::{AuthError, Forbidden};
 use crate::authority::{EntryRefusal, Refusal};
 use crate::domain::violation::Violation;
 use crate::store;
-use crate::verify::Undecided;
+use crate::verify::VerifyError;
 
 /// The domain of every `google.rpc.ErrorInfo` that is sent.
 const DOMAIN: &str = "claviger";
@@ -45,6 +46,18 @@ impl From<Refusal> for Status {
             }
             Refusal::Precondition { reason, .. } => {
                 error(Code::FailedPrecondition, message, info(reason))
+            }
+            Refusal::Unimplemented(field) => {
+                let violation = Violation {
+                    field,
+                    description: "is not implemented yet: leave it unset".to_owned(),
+                };
+                violated(
+                    Code::Unimplemented,
+                    "",
+                    "FIELD_NOT_IMPLEMENTED",
+                    &[violation],
+                )
             }
             Refusal::Conflict(_) => error(Code::Aborted, message, info("CHANGED_MEANWHILE")),
             Refusal::Busy(_) => error(Code::ResourceExhausted, message, retry("BUSY", RETRY_SOON)),
@@ -84,6 +97,24 @@ impl From<Refusal> for Status {
                 retry("STORE_UNAVAILABLE", RETRY_STORE),
             ),
         }
+    }
+}
+
+impl From<AuthError> for Status {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Starting => starting(),
+            AuthError::Unauthenticated(why) => unauthenticated(why),
+            AuthError::Forbidden(forbidden) => forbidden.into(),
+            AuthError::Verify(VerifyError::PepperMissing) => pepper_missing(),
+            AuthError::Verify(VerifyError::Corrupt) | AuthError::NoBuiltInRealm => internal(),
+        }
+    }
+}
+
+impl From<Forbidden> for Status {
+    fn from(Forbidden(why): Forbidden) -> Self {
+        error(Code::PermissionDenied, why, info("NOT_ALLOWED"))
     }
 }
 
@@ -150,11 +181,6 @@ pub(super) fn unauthenticated(message: &str) -> Status {
     error(Code::Unauthenticated, message, info("NOT_AUTHENTICATED"))
 }
 
-/// The caller may not do this.
-pub(super) fn forbidden(message: &str) -> Status {
-    error(Code::PermissionDenied, message, info("NOT_ALLOWED"))
-}
-
 /// The caller's partner has as many changes under way as it may have by keys of its own.
 pub(super) fn too_many_changes() -> Status {
     error(
@@ -192,13 +218,13 @@ pub(super) fn pepper_missing() -> Status {
 }
 
 /// Why there is no decision, for the gateway; the log has the rest.
-pub(super) fn undecided(undecided: Undecided) -> Status {
+pub(super) fn undecided(undecided: VerifyError) -> Status {
     match undecided {
-        Undecided::Corrupt => {
+        VerifyError::Corrupt => {
             tracing::error!("a key was presented of which what is stored cannot be read");
             internal()
         }
-        Undecided::PepperMissing => {
+        VerifyError::PepperMissing => {
             tracing::error!(
                 "a key was presented whose version of the pepper the pepper file lacks"
             );

@@ -12,10 +12,13 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use axum::routing::any;
 
-use crate::callers::{NotLetIn, bearer};
+use crate::auth::{AuthError, Forbidden, bearer};
 use crate::config::{GatewayArgs, GatewayKind};
 use crate::domain::denial::DenialClass;
-use crate::gateway::{Answer, Desk, GatewayRequest, NoAnswer, Place, Told, client_of};
+use crate::gateway::{
+    GatewayAuthorizer, GatewayError, GatewayRequest, GatewayResponse, HttpDenial, ProtectedApi,
+    client_of,
+};
 
 /// Where a gateway presents its own key: `authorization` is the client's.
 const GATEWAYS_KEY: &str = "x-claviger-authorization";
@@ -33,15 +36,18 @@ struct Misconfigured(String);
 
 #[derive(Clone)]
 struct Asked {
-    desk: Desk,
+    authorizer: GatewayAuthorizer,
     gateway: GatewayArgs,
 }
 
-/// The desk over HTTP.
-pub(super) fn router(desk: Desk, gateway: GatewayArgs) -> Router {
+/// The authorizer over HTTP.
+pub(super) fn router(authorizer: GatewayAuthorizer, gateway: GatewayArgs) -> Router {
     Router::new()
-        .route("/forward-auth/{*place}", any(forward_auth))
-        .with_state(Asked { desk, gateway })
+        .route("/forward-auth/{*api}", any(forward_auth))
+        .with_state(Asked {
+            authorizer,
+            gateway,
+        })
 }
 
 async fn forward_auth(
@@ -50,7 +56,7 @@ async fn forward_auth(
     request: Request<Body>,
 ) -> Response<Body> {
     match asked.answer(peer, &request) {
-        Ok(Answer::Allowed { identity, .. }) => {
+        Ok(GatewayResponse::Allowed { identity, .. }) => {
             let mut response = Response::new(Body::empty());
             for (name, value) in *identity {
                 if let Ok(value) = HeaderValue::try_from(value) {
@@ -59,7 +65,7 @@ async fn forward_auth(
             }
             response
         }
-        Ok(Answer::Denied { class, told }) => {
+        Ok(GatewayResponse::Denied { class, told }) => {
             let status = match asked.gateway.kind() {
                 // It knows these two and turns all others into 500.
                 Some(GatewayKind::Nginx) if class != DenialClass::Undecided => class.status(),
@@ -77,13 +83,17 @@ async fn forward_auth(
 }
 
 impl Asked {
-    fn answer(&self, peer: IpAddr, request: &Request<Body>) -> Result<Answer, Misconfigured> {
+    fn answer(
+        &self,
+        peer: IpAddr,
+        request: &Request<Body>,
+    ) -> Result<GatewayResponse, Misconfigured> {
         let Some(kind) = self.gateway.kind() else {
             return Err(Misconfigured(
                 "no kind of gateway is served here: start the server with --gateway nginx, caddy, traefik or envoy".to_owned(),
             ));
         };
-        let (place, rest) = place(request.uri().path());
+        let (api, rest) = api(request.uri().path());
         let original = original(kind, request, rest)?;
         let gateway = only(request.headers(), GATEWAYS_KEY)?;
         let gateway = bearer(gateway.as_bytes()).ok_or_else(|| {
@@ -104,27 +114,27 @@ impl Asked {
             // The gateway adds the other end of its own connection, which is one hop more.
             client: client_of(None, &headers, self.gateway.trusted_hops.saturating_add(1)),
         };
-        match self.desk.answer(gateway, Some(peer), place, &asked) {
+        match self.authorizer.answer(gateway, Some(peer), api, &asked) {
             Ok(answer) => Ok(answer),
-            Err(NoAnswer::NotLetIn(NotLetIn::Starting) | NoAnswer::Undecided(_)) => {
-                Ok(Answer::Denied {
+            Err(GatewayError::Auth(AuthError::Starting) | GatewayError::Verify(_)) => {
+                Ok(GatewayResponse::Denied {
                     class: DenialClass::Undecided,
-                    told: self.desk.undecided(place),
+                    told: self.authorizer.undecided(api),
                 })
             }
-            Err(NoAnswer::NotLetIn(reason)) => Err(Misconfigured(format!(
+            Err(GatewayError::Auth(reason)) => Err(Misconfigured(format!(
                 "the gateway's own key: {}",
                 match reason {
-                    NotLetIn::Unproven(why) | NotLetIn::Forbidden(why) => why,
-                    NotLetIn::Starting | NotLetIn::Undecided(_) | NotLetIn::Broken =>
+                    AuthError::Unauthenticated(why) | AuthError::Forbidden(Forbidden(why)) => why,
+                    AuthError::Starting | AuthError::Verify(_) | AuthError::NoBuiltInRealm =>
                         "cannot be decided upon",
                 }
             ))),
-            Err(NoAnswer::UnknownRealm) => Err(Misconfigured(
+            Err(GatewayError::UnknownRealm) => Err(Misconfigured(
                 "the path must be /forward-auth/REALM/ENVIRONMENT, with a realm of this authority"
                     .to_owned(),
             )),
-            Err(NoAnswer::Environment(why)) => Err(Misconfigured(format!(
+            Err(GatewayError::Environment(why)) => Err(Misconfigured(format!(
                 "the path must be /forward-auth/REALM/ENVIRONMENT, where the environment {why}"
             ))),
         }
@@ -132,11 +142,11 @@ impl Asked {
 }
 
 /// What the gateway stands for, and what follows in its path.
-fn place(path: &str) -> (Place<'_>, &str) {
+fn api(path: &str) -> (ProtectedApi<'_>, &str) {
     let named = path.strip_prefix(PREFIX).unwrap_or_default();
     let (realm, rest) = cut(named);
     let (environment, rest) = cut(rest.strip_prefix('/').unwrap_or_default());
-    (Place { realm, environment }, rest)
+    (ProtectedApi { realm, environment }, rest)
 }
 
 /// Up to the next slash, and from there on.
@@ -193,8 +203,8 @@ fn only<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h HeaderValue, Misco
     }
 }
 
-fn tell(status: u16, told: Told) -> Response<Body> {
-    let Told {
+fn tell(status: u16, told: HttpDenial) -> Response<Body> {
+    let HttpDenial {
         status: _,
         headers,
         body,

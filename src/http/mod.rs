@@ -1,4 +1,4 @@
-//! What is served over HTTP/1.1: the probes, and the desk for gateways that speak HTTP.
+//! What is served over HTTP/1.1: the probes, and the authorizer for gateways that speak HTTP.
 
 mod forward_auth;
 
@@ -9,16 +9,20 @@ use axum::routing::get;
 use tokio::sync::watch;
 
 use crate::config::GatewayArgs;
-use crate::gateway::Desk;
+use crate::gateway::GatewayAuthorizer;
 use crate::readiness::Readiness;
 
 /// `/livez` answers for as long as the process does; `/readyz` only while requests should come here, and says why not.
-pub fn router(readiness: watch::Receiver<Readiness>, desk: Desk, gateway: GatewayArgs) -> Router {
+pub fn router(
+    readiness: watch::Receiver<Readiness>,
+    authorizer: GatewayAuthorizer,
+    gateway: GatewayArgs,
+) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(readiness)
-        .merge(forward_auth::router(desk, gateway))
+        .merge(forward_auth::router(authorizer, gateway))
 }
 
 async fn ready(State(readiness): State<watch::Receiver<Readiness>>) -> (StatusCode, String) {

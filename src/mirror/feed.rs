@@ -74,8 +74,8 @@ impl Feed {
             }
             tokio::select! {
                 () = tokio::time::sleep(self.interval) => {}
-                // After a failure a poke does not shorten the wait: there is nothing to be had.
-                () = self.mirror.poke.notified(), if answers => {}
+                // After a failure a notify does not shorten the wait: there is nothing to be had.
+                () = self.mirror.notify.notified(), if answers => {}
                 _ = stop.changed() => {}
             }
         }

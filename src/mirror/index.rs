@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use arc_swap::{ArcSwap, Guard};
 use papaya::{HashMapRef, LocalGuard};
 
-use super::ended::Ended;
 use super::key_facts::{Entry, KeyFacts};
-use super::realm::{Home, MirroredPartner, MirroredRealm, PreparedRealm, homes};
-use crate::domain::access::Ladder;
+use super::realm::{EnvironmentFacts, MirroredPartner, MirroredRealm, PreparedRealm, environments};
+use super::revocation_watermarks::RevocationWatermarks;
+use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::Revision;
 use crate::domain::ids::{KeyId, PartnerId, Prefix, ProjectId, RealmId};
 use crate::domain::key::Digest;
@@ -168,12 +168,13 @@ impl Index {
         } = realm;
         let mut realms = self.realms().as_ref().clone();
         let before = realms.by_id.get(&definition.id);
-        let ladder = Ladder::new(&definition.scopes, before.map(|realm| &realm.ladder));
+        let hierarchy =
+            ScopeHierarchy::new(&definition.scopes, before.map(|realm| &realm.hierarchy));
         let routes = std::mem::take(&mut definition.routes);
         let realm = MirroredRealm {
-            routes: RouteTable::new(trie, &routes, &ladder),
-            ladder,
-            homes: homes(&definition, before.map(AsRef::as_ref)),
+            routes: RouteTable::new(trie, &routes, &hierarchy),
+            hierarchy,
+            environments: environments(&definition, before.map(AsRef::as_ref)),
             members: before.map_or_else(Arc::default, |realm| Arc::clone(&realm.members)),
             definition,
         };
@@ -213,7 +214,7 @@ impl Index {
             let new = MirroredPartner {
                 id: partner.id.clone(),
                 suspended: AtomicBool::new(partner.suspended),
-                ended: Ended::default(),
+                watermarks: RevocationWatermarks::default(),
             };
             partners.insert(partner.id.clone(), Arc::new(new));
         }
@@ -266,19 +267,19 @@ impl Index {
             return;
         };
         let Some(partner) = partner else {
-            let is_meant = |home: &&Arc<Home>| {
-                let name = &home.environment.name;
+            let is_meant = |environment_facts: &&Arc<EnvironmentFacts>| {
+                let name = &environment_facts.environment.name;
                 environment.as_ref().is_none_or(|meant| meant == name)
             };
-            for home in realm.homes.iter().filter(is_meant) {
-                home.end_before(*before);
+            for environment_facts in realm.environments.iter().filter(is_meant) {
+                environment_facts.end_before(*before);
             }
             return;
         };
         // One that was deleted has no keys.
         if let Some(partner) = realm.members.partners.pin().get(partner) {
             let (project, environment) = (project.as_ref(), environment.as_ref());
-            partner.ended.add(project, environment, *before);
+            partner.watermarks.add(project, environment, *before);
         }
     }
 
@@ -392,7 +393,7 @@ impl Index {
                     Entry::Key(key) => {
                         let realm = self.realm(key.realm().as_str());
                         let imports = self.imports.pin();
-                        key.describe(realm.as_ref().map(|realm| &realm.ladder), |mac| {
+                        key.describe(realm.as_ref().map(|realm| &realm.hierarchy), |mac| {
                             imports.get(mac) == Some(id)
                         })
                     }

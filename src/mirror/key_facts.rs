@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::realm::{Home, MirroredPartner, MirroredRealm};
-use super::words::Words;
-use crate::domain::access::{Ladder, ScopeSet};
+use super::packed_labels::PackedLabels;
+use super::realm::{EnvironmentFacts, MirroredPartner, MirroredRealm};
+use super::secret::MirroredSecret;
+use crate::domain::access::{ScopeHierarchy, ScopeSet};
 use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, KeyId, ProjectId, RealmId};
 use crate::domain::key::{LevelKind, admits};
 use crate::domain::time::Expiry;
-use crate::store::{StoredKey, StoredSecret};
+use crate::store::StoredKey;
 
 /// What is known under a key's id.
 #[derive(Clone)]
@@ -29,13 +30,13 @@ pub enum Entry {
 pub struct KeyFacts {
     /// Its id.
     pub id: KeyId,
-    pub(super) home: Arc<Home>,
+    pub(super) environment_facts: Arc<EnvironmentFacts>,
     /// Its owner.
     pub partner: Arc<MirroredPartner>,
     /// The project that it is bound to; none for a partner key.
     pub project: Option<ProjectId>,
     /// Its name and labels.
-    pub words: Words,
+    pub name_and_labels: PackedLabels,
     /// The scopes that it was granted by name.
     pub granted: ScopeSet,
     /// Whether it holds every scope.
@@ -47,7 +48,7 @@ pub struct KeyFacts {
     created_revision: Revision,
     /// When it expires.
     pub expires_at: Expiry,
-    newest_secret: StoredSecret,
+    newest_secret: MirroredSecret,
     rare: Option<Box<RareFacts>>,
 }
 
@@ -55,7 +56,7 @@ pub struct KeyFacts {
 #[derive(Clone)]
 struct RareFacts {
     /// Secrets that the newest one replaces, the oldest first.
-    older_secrets: Box<[StoredSecret]>,
+    older_secrets: Box<[MirroredSecret]>,
     /// Where it may be used from; empty is anywhere.
     allowed_cidrs: Box<[IpNet]>,
 }
@@ -85,7 +86,7 @@ impl KeyFacts {
             unknown("partner");
             return None;
         };
-        let Some(home) = realm.home(key.environment()) else {
+        let Some(environment_facts) = realm.environment_facts(key.environment()) else {
             unknown("environment");
             return None;
         };
@@ -93,7 +94,7 @@ impl KeyFacts {
             unknown("secret");
             return None;
         };
-        let Some(words) = Words::pack(key.name(), key.labels()) else {
+        let Some(name_and_labels) = PackedLabels::pack(key.name(), key.labels()) else {
             tracing::error!(key_id = %id, "a key cannot be used: there are control characters in its name or labels");
             return None;
         };
@@ -106,8 +107,8 @@ impl KeyFacts {
         };
         let mut granted = ScopeSet::default();
         for scope in key.granted() {
-            match realm.ladder.rank(scope) {
-                Some(rank) => granted.insert(rank),
+            match realm.hierarchy.index_of(scope) {
+                Some(index) => granted.insert(index),
                 None => {
                     tracing::error!(key_id = %id, "a key was granted a scope that its realm does not know; it gives nothing");
                 }
@@ -116,20 +117,20 @@ impl KeyFacts {
         let is_rare = !older_secrets.is_empty() || !key.allowed_cidrs.is_empty();
         Some(KeyFacts {
             id,
-            home: Arc::clone(home),
+            environment_facts: Arc::clone(environment_facts),
             partner,
             project,
-            words,
+            name_and_labels,
             granted,
             full_access: key.has_full_access(),
             disabled: key.disabled,
             revoked: key.is_revoked(),
             created_revision: key.created_revision,
             expires_at: key.expires_at,
-            newest_secret: newest_secret.clone(),
+            newest_secret: newest_secret.into(),
             rare: is_rare.then(|| {
                 Box::new(RareFacts {
-                    older_secrets: older_secrets.into(),
+                    older_secrets: older_secrets.iter().map(MirroredSecret::from).collect(),
                     allowed_cidrs: key.allowed_cidrs.as_slice().into(),
                 })
             }),
@@ -138,30 +139,31 @@ impl KeyFacts {
 
     /// Its realm.
     pub fn realm(&self) -> &RealmId {
-        &self.home.realm
+        &self.environment_facts.realm
     }
 
     /// Its environment.
     pub fn environment(&self) -> &EnvironmentName {
-        &self.home.environment.name
+        &self.environment_facts.environment.name
     }
 
     /// Whether a text that begins so is written as the key's own are: each has one text only.
     pub fn is_written(&self, prefix: &str, tag: &str) -> bool {
-        self.home.prefix.as_str() == prefix && self.home.environment.tag.as_str() == tag
+        self.environment_facts.prefix.as_str() == prefix
+            && self.environment_facts.environment.tag.as_str() == tag
     }
 
     /// Whether it was ended, by itself or among many.
     pub fn is_revoked(&self) -> bool {
         let (created, project) = (self.created_revision, self.project.as_ref());
-        let of_partner = &self.partner.ended;
+        let of_partner = &self.partner.watermarks;
         self.revoked
-            || self.home.has_ended(created)
+            || self.environment_facts.has_ended(created)
             || of_partner.includes(created, project, self.environment())
     }
 
     /// Its secrets, the oldest first.
-    pub fn secrets(&self) -> impl Iterator<Item = &StoredSecret> {
+    pub fn secrets(&self) -> impl Iterator<Item = &MirroredSecret> {
         let older = self.rare.iter().flat_map(|rare| &rare.older_secrets);
         older.chain([&self.newest_secret])
     }
@@ -178,12 +180,12 @@ impl KeyFacts {
         }
     }
 
-    /// Everything that the key may do by this ladder.
-    pub fn effective(&self, ladder: &Ladder) -> ScopeSet {
+    /// Everything that the key may do by this hierarchy.
+    pub fn effective(&self, hierarchy: &ScopeHierarchy) -> ScopeSet {
         if self.full_access {
-            ladder.all()
+            hierarchy.all()
         } else {
-            ladder.effective(self.granted)
+            hierarchy.effective(self.granted)
         }
     }
 
@@ -195,15 +197,15 @@ impl KeyFacts {
     /// All that is known of it, in words. Whether its imported texts lead to it is asked of whoever knows.
     pub(super) fn describe(
         &self,
-        ladder: Option<&Ladder>,
+        hierarchy: Option<&ScopeHierarchy>,
         leads_here: impl Fn(&[u8; 32]) -> bool,
     ) -> String {
         let KeyFacts {
             id,
-            home,
+            environment_facts,
             partner,
             project,
-            words,
+            name_and_labels,
             granted,
             full_access,
             disabled,
@@ -213,16 +215,19 @@ impl KeyFacts {
             newest_secret: _,
             rare: _,
         } = self;
-        let (realm, environment) = (&home.realm, &home.environment.name);
+        let (realm, environment) = (
+            &environment_facts.realm,
+            &environment_facts.environment.name,
+        );
         let revoked = self.is_revoked();
-        // Ranks are an accident of history, names are not.
-        let granted: Vec<String> = ladder
-            .map(|ladder| ladder.names(*granted).map(ToString::to_string).collect())
+        // Indexes are an accident of history, names are not.
+        let granted: Vec<String> = hierarchy
+            .map(|hierarchy| hierarchy.names(*granted).map(ToString::to_string).collect())
             .unwrap_or_default();
         let secrets: Vec<_> = self
             .secrets()
             .map(|secret| {
-                let StoredSecret {
+                let MirroredSecret {
                     digest,
                     created_at,
                     expires_at,
@@ -232,7 +237,10 @@ impl KeyFacts {
                 (digest.pepper, digest.mac, created_at, expires_at, is_found)
             })
             .collect();
-        let (name, labels) = (words.name(), words.labels().collect::<Vec<_>>());
+        let (name, labels) = (
+            name_and_labels.name(),
+            name_and_labels.labels().collect::<Vec<_>>(),
+        );
         let allowed_cidrs = self.allowed_cidrs();
         format!(
             "{id} {realm} {} {project:?} {environment} {name:?} {labels:?} {allowed_cidrs:?} {granted:?} \

@@ -3,12 +3,13 @@
 //! It holds facts, never verdicts. Only the [`Feed`] writes it; whoever changes the store pokes the feed and waits until the
 //! change has come round.
 
-mod ended;
 mod feed;
 mod index;
 mod key_facts;
+mod packed_labels;
 mod realm;
-mod words;
+mod revocation_watermarks;
+mod secret;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,8 +21,9 @@ use tokio::sync::{Notify, watch};
 pub use feed::Feed;
 pub use index::{Index, View};
 pub use key_facts::{Entry, KeyFacts};
+pub use packed_labels::PackedLabels;
 pub use realm::{MirroredPartner, MirroredRealm, PreparedRealm};
-pub use words::Words;
+pub use secret::MirroredSecret;
 
 use crate::domain::event::Revision;
 use crate::domain::ids::RealmId;
@@ -30,7 +32,7 @@ use crate::domain::realm::Realm;
 /// The copy of the store's facts that this process decides by.
 pub struct Mirror {
     index: ArcSwap<Index>,
-    poke: Notify,
+    notify: Notify,
     applied: watch::Sender<Revision>,
     distrust: watch::Sender<Option<String>>,
     /// Realms that were put, until the feed takes them up, so that it need not make their tries. Only `Authority::put_realm`
@@ -47,7 +49,7 @@ impl Mirror {
     fn empty() -> Self {
         Self {
             index: ArcSwap::default(),
-            poke: Notify::new(),
+            notify: Notify::new(),
             applied: watch::Sender::default(),
             distrust: watch::Sender::default(),
             prepared: Mutex::default(),
@@ -60,8 +62,8 @@ impl Mirror {
     }
 
     /// Tells the feed that there is something new.
-    pub fn poke(&self) {
-        self.poke.notify_one();
+    pub fn notify(&self) {
+        self.notify.notify_one();
     }
 
     /// Hands the feed a realm that is about to be put. It is taken up when the store tells of the very same definition.

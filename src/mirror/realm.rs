@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::ended::Ended;
-use crate::domain::access::Ladder;
+use super::revocation_watermarks::RevocationWatermarks;
+use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::Revision;
 use crate::domain::ids::{PartnerId, Prefix, ProjectId, RealmId};
 use crate::domain::realm::{Environment, Realm};
@@ -15,11 +15,11 @@ pub struct MirroredRealm {
     /// Its definition but for the routes, of which the table has all that is needed.
     pub definition: Realm,
     /// Its scopes.
-    pub ladder: Ladder,
+    pub hierarchy: ScopeHierarchy,
     /// Its routes.
     pub routes: RouteTable,
     /// One for each environment.
-    pub(super) homes: Vec<Arc<Home>>,
+    pub(super) environments: Vec<Arc<EnvironmentFacts>>,
     pub(super) members: Arc<Members>,
 }
 
@@ -55,7 +55,7 @@ pub struct MirroredPartner {
     /// Its id.
     pub id: PartnerId,
     pub(super) suspended: AtomicBool,
-    pub(super) ended: Ended,
+    pub(super) watermarks: RevocationWatermarks,
 }
 
 impl MirroredPartner {
@@ -67,14 +67,14 @@ impl MirroredPartner {
 
 /// Where a key lives, shared by all the keys that live there. None of it changes while there are such keys, but that many may
 /// be ended at once.
-pub(super) struct Home {
+pub(super) struct EnvironmentFacts {
     pub(super) realm: RealmId,
     pub(super) prefix: Prefix,
     pub(super) environment: Environment,
     ended_before: AtomicU64,
 }
 
-impl Home {
+impl EnvironmentFacts {
     /// Ends the keys that live here and were issued before this revision.
     pub(super) fn end_before(&self, revision: Revision) {
         self.ended_before
@@ -88,10 +88,10 @@ impl Home {
 }
 
 impl MirroredRealm {
-    pub(super) fn home(&self, environment: &str) -> Option<&Arc<Home>> {
-        self.homes
+    pub(super) fn environment_facts(&self, environment: &str) -> Option<&Arc<EnvironmentFacts>> {
+        self.environments
             .iter()
-            .find(|home| home.environment.name.as_str() == environment)
+            .find(|environment_facts| environment_facts.environment.name.as_str() == environment)
     }
 
     /// The id of a project, shared if the project is known. One that is deleted keeps its keys.
@@ -112,14 +112,19 @@ impl MirroredRealm {
     }
 }
 
-/// The homes of a realm: those that there were, as their keys refer to them, and new ones.
-pub(super) fn homes(realm: &Realm, before: Option<&MirroredRealm>) -> Vec<Arc<Home>> {
-    let home = |environment: &Environment| {
-        let known = before.and_then(|before| before.home(environment.name.as_str()));
-        let known =
-            known.filter(|home| home.prefix == realm.prefix && home.environment == *environment);
+/// The environments of a realm: those that there were, as their keys refer to them, and new ones.
+pub(super) fn environments(
+    realm: &Realm,
+    before: Option<&MirroredRealm>,
+) -> Vec<Arc<EnvironmentFacts>> {
+    let environment_facts = |environment: &Environment| {
+        let known = before.and_then(|before| before.environment_facts(environment.name.as_str()));
+        let known = known.filter(|environment_facts| {
+            environment_facts.prefix == realm.prefix
+                && environment_facts.environment == *environment
+        });
         known.cloned().unwrap_or_else(|| {
-            Arc::new(Home {
+            Arc::new(EnvironmentFacts {
                 realm: realm.id.clone(),
                 prefix: realm.prefix.clone(),
                 environment: environment.clone(),
@@ -127,5 +132,5 @@ pub(super) fn homes(realm: &Realm, before: Option<&MirroredRealm>) -> Vec<Arc<Ho
             })
         })
     };
-    realm.environments.iter().map(home).collect()
+    realm.environments.iter().map(environment_facts).collect()
 }

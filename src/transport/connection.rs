@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::ledger::{Seat, Share};
+use super::connection_limiter::{CallQuota, ConnectionPermit};
 use super::limits::{self, FAREWELL, FIRST_BYTES};
 use super::socket::{Allowance, Socket};
 
@@ -34,7 +34,7 @@ const FRAME_HEAD: usize = 9;
 /// A connection that was taken in, and has not said anything yet.
 pub struct Accepted {
     pub(super) stream: TcpStream,
-    pub(super) seat: Seat,
+    pub(super) permit: ConnectionPermit,
     pub(super) remote: SocketAddr,
     pub(super) life: Life,
 }
@@ -47,7 +47,7 @@ pub struct Peer {
     /// The address that it called.
     pub local: Option<SocketAddr>,
     /// What it may hold of calls and bodies.
-    pub share: Share,
+    pub quota: CallQuota,
     /// What it may send.
     pub allowance: Arc<Allowance>,
 }
@@ -69,14 +69,14 @@ impl Accepted {
         let service = service(Peer {
             remote: self.remote,
             local: self.stream.local_addr().ok(),
-            share: self.seat.share(),
+            quota: self.permit.quota(),
             allowance: Arc::clone(&calls.allowance),
         });
         let socket = Socket::new(self.stream, first, Arc::clone(&calls.allowance));
         let connection =
             limits::http2(calls, TokioTimer::new()).serve_connection(TokioIo::new(socket), service);
         self.life.of(connection).await;
-        drop(self.seat);
+        drop(self.permit);
     }
 
     /// Serves HTTP/1.1 and HTTP/1.0.
@@ -96,7 +96,7 @@ impl Accepted {
         let connection =
             limits::http1(TokioTimer::new()).serve_connection(TokioIo::new(socket), service);
         self.life.of(connection).await;
-        drop(self.seat);
+        drop(self.permit);
     }
 
     /// Reads until `begins` knows whether this is what is served here. Whoever says nothing, or something else, or says it

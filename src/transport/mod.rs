@@ -3,8 +3,8 @@
 //! What calls are answered with is none of its business: [`Accepted::http2`] and [`Accepted::http1`] are given a service.
 
 mod connection;
+mod connection_limiter;
 mod descriptors;
-mod ledger;
 mod limits;
 mod socket;
 
@@ -17,13 +17,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use connection::{Accepted, Peer};
+pub use connection_limiter::CallQuota;
 pub use descriptors::within_descriptors;
-pub use ledger::Share;
 pub use socket::Allowance;
 
 use crate::config::TransportArgs;
 use connection::{Calls, Life};
-use ledger::Ledger;
+use connection_limiter::ConnectionLimiter;
 
 /// Takes connections and has them served until told to stop, and is done when the last of them has gone. Dropped, it cuts
 /// them all.
@@ -35,7 +35,7 @@ pub async fn accept<F>(
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
-    let ledger = Ledger::new(args.max_connections, args.max_connections_per_address);
+    let limiter = ConnectionLimiter::new(args.max_connections, args.max_connections_per_address);
     let mut connections = JoinSet::new();
     let mut refused = Refused::default();
     loop {
@@ -55,8 +55,8 @@ pub async fn accept<F>(
                 continue;
             }
         };
-        let seat = match ledger.seat(remote.ip()) {
-            Ok(seat) => seat,
+        let permit = match limiter.admit(remote.ip()) {
+            Ok(permit) => permit,
             Err(full) => {
                 refused.count(&full);
                 continue;
@@ -68,7 +68,7 @@ pub async fn accept<F>(
         }
         connections.spawn(serve(Accepted {
             stream,
-            seat,
+            permit,
             remote,
             life: Life {
                 age: jittered(args.connection_age),

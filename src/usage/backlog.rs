@@ -1,8 +1,8 @@
-//! What was taken off the board and is not written down yet.
+//! What was drained off the recorder and is not written down yet.
 
 use std::collections::BTreeMap;
 
-use super::board::Taken;
+use super::recorder::Drained;
 use crate::domain::ids::KeyId;
 use crate::domain::time::{Hour, Timestamp};
 use crate::domain::verdict::Verdict;
@@ -17,14 +17,14 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    pub(super) fn add(&mut self, taken: &Taken) {
-        let Taken {
+    pub(super) fn add(&mut self, drained: &Drained) {
+        let Drained {
             key,
             secret,
             hour,
             counts,
             used_at,
-        } = taken;
+        } = drained;
         for (verdict, count) in Verdict::PROVEN.into_iter().zip(counts) {
             if *count > 0 {
                 *self.counts.entry((*key, *hour, verdict)).or_default() += u64::from(*count);

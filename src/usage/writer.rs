@@ -7,16 +7,16 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::backlog::Backlog;
-use super::board::Board;
+use super::recorder::UsageRecorder;
 use crate::store::{Error, Store};
 
 /// How many rows are written in one transaction. A change waits for one such at the most.
 const ROWS_AT_ONCE: usize = 1_000;
 
-/// Takes the marks off a board, every interval and at the end, and writes them down. What cannot be written is kept and tried
+/// Takes the marks off a recorder, every interval and at the end, and writes them down. What cannot be written is kept and tried
 /// again with what came since.
 pub struct Writer {
-    board: Arc<Board>,
+    recorder: Arc<UsageRecorder>,
     store: Store,
     interval: Duration,
     backlog: Backlog,
@@ -44,10 +44,10 @@ impl Writing {
 }
 
 impl Writer {
-    /// A writer of what is marked on this board, which must have no other.
-    pub fn new(board: Arc<Board>, store: Store, interval: Duration) -> Self {
+    /// A writer of what is marked on this recorder, which must have no other.
+    pub fn new(recorder: Arc<UsageRecorder>, store: Store, interval: Duration) -> Self {
         Self {
-            board,
+            recorder,
             store,
             interval,
             backlog: Backlog::default(),
@@ -65,7 +65,7 @@ impl Writer {
     }
 
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        if !self.board.is_on() {
+        if !self.recorder.is_on() {
             return;
         }
         loop {
@@ -89,11 +89,11 @@ impl Writer {
     }
 
     async fn write_down(&mut self) {
-        let board = Arc::clone(&self.board);
+        let recorder = Arc::clone(&self.recorder);
         let mut backlog = std::mem::take(&mut self.backlog);
         // With a million keys in use it takes a while, in which calls should not wait for this thread.
         let draining = tokio::task::spawn_blocking(move || {
-            board.drain(|taken| backlog.add(&taken));
+            recorder.drain(|drained| backlog.add(&drained));
             backlog
         });
         self.backlog = draining.await.expect("counting does not panic");

@@ -10,13 +10,12 @@ use crate::domain::key_text;
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::verdict::Verdict;
 use crate::hashing::{Peppers, TextHash};
-use crate::mirror::{Entry, KeyFacts, MirroredRealm, View};
-use crate::store::StoredSecret;
+use crate::mirror::{Entry, KeyFacts, MirroredRealm, MirroredSecret, View};
 
 /// What is asked.
 pub struct Question<'q> {
-    /// The text as it was presented.
-    pub text: &'q str,
+    /// The API key as it was presented.
+    pub plain_key: &'q str,
     /// The realm that was called.
     pub realm: &'q MirroredRealm,
     /// The environment that was called.
@@ -55,14 +54,14 @@ pub struct Decision<'k> {
     /// Allowed, or the first reason why not.
     pub verdict: Verdict,
     /// The key and its secret, if the text proved them.
-    pub proven: Option<(&'k KeyFacts, &'k StoredSecret)>,
+    pub proven: Option<(&'k KeyFacts, &'k MirroredSecret)>,
     /// Which wanted scopes are not held.
     pub missing: ScopeSet,
 }
 
 /// Why there is no decision. Nothing that the presenter of a key sends can bring it about, except to name such a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Undecided {
+pub enum VerifyError {
     /// What is stored of the key cannot be read.
     Corrupt,
     /// The pepper file does not hold the version under which the key was digested.
@@ -75,13 +74,13 @@ pub fn decide<'k>(
     view: &'k View<'_>,
     peppers: &Peppers,
     now: Timestamp,
-) -> Result<Decision<'k>, Undecided> {
+) -> Result<Decision<'k>, VerifyError> {
     let denied = |verdict| Decision {
         verdict,
         proven: None,
         missing: ScopeSet::default(),
     };
-    let (key, secret) = match prove(question.text, view, peppers)? {
+    let (key, secret) = match prove(question.plain_key, view, peppers)? {
         Proof::Of(key, secret) if *key.realm() == question.realm.definition.id => (key, secret),
         Proof::Of(..) | Proof::OfNothing => return Ok(denied(Verdict::Unknown)),
         Proof::Malformed => return Ok(denied(Verdict::Malformed)),
@@ -103,7 +102,7 @@ pub fn decide<'k>(
 /// What a text proves by itself, whatever it is presented for.
 pub enum Proof<'k> {
     /// That its holder holds this secret of this key, which may be long over.
-    Of(&'k KeyFacts, &'k StoredSecret),
+    Of(&'k KeyFacts, &'k MirroredSecret),
     /// Nothing: there is no such key, or the secret is wrong.
     OfNothing,
     /// Nothing: it cannot be a key.
@@ -115,7 +114,7 @@ pub fn prove<'k>(
     text: &str,
     view: &'k View<'_>,
     peppers: &Peppers,
-) -> Result<Proof<'k>, Undecided> {
+) -> Result<Proof<'k>, VerifyError> {
     if key_text::screen(text).is_err() {
         return Ok(Proof::Malformed);
     }
@@ -132,7 +131,7 @@ fn prove_own<'k>(
     text: &str,
     view: &'k View<'_>,
     peppers: &Peppers,
-) -> Result<Proof<'k>, Undecided> {
+) -> Result<Proof<'k>, VerifyError> {
     if !key_text::prefix(text).is_some_and(|prefix| view.knows_prefix(prefix)) {
         return Ok(Proof::OfNothing);
     }
@@ -141,19 +140,19 @@ fn prove_own<'k>(
     };
     let key = match view.key(text.id) {
         Some(Entry::Key(key)) if key.is_written(text.prefix, text.tag) => key,
-        Some(Entry::Corrupt) => return Err(Undecided::Corrupt),
+        Some(Entry::Corrupt) => return Err(VerifyError::Corrupt),
         _ => return Ok(Proof::OfNothing),
     };
-    let mut untold = false;
+    let mut missing_pepper = false;
     for secret in key.secrets().filter(|secret| !secret.imported) {
         match peppers.proves(&secret.digest, text.id, &text.secret) {
             Some(true) => return Ok(Proof::Of(key, secret)),
             Some(false) => {}
-            None => untold = true,
+            None => missing_pepper = true,
         }
     }
-    if untold {
-        Err(Undecided::PepperMissing)
+    if missing_pepper {
+        Err(VerifyError::PepperMissing)
     } else {
         Ok(Proof::OfNothing)
     }
@@ -164,12 +163,12 @@ fn prove_imported<'k>(
     text: &str,
     view: &'k View<'_>,
     peppers: &Peppers,
-) -> Result<Option<Proof<'k>>, Undecided> {
+) -> Result<Option<Proof<'k>>, VerifyError> {
     let hash = TextHash::of(text);
     for digest in peppers.digests_of_import(&hash) {
         let key = match view.key_of_import(&digest) {
             Some(Entry::Key(key)) => key,
-            Some(Entry::Corrupt) => return Err(Undecided::Corrupt),
+            Some(Entry::Corrupt) => return Err(VerifyError::Corrupt),
             None => continue,
         };
         let mut secrets = key.secrets();
@@ -185,7 +184,7 @@ fn missing(question: &Question<'_>, key: &KeyFacts) -> ScopeSet {
     if question.scopes.is_empty() && question.any_scopes.is_empty() {
         return ScopeSet::default();
     }
-    let held = key.effective(&question.realm.ladder);
+    let held = key.effective(&question.realm.hierarchy);
     let missing = question.scopes.without(held);
     if question.any_scopes.is_empty() || question.any_scopes.meets(held) {
         missing
@@ -198,7 +197,7 @@ fn missing(question: &Question<'_>, key: &KeyFacts) -> ScopeSet {
 struct Case<'c> {
     question: &'c Question<'c>,
     key: &'c KeyFacts,
-    secret: &'c StoredSecret,
+    secret: &'c MirroredSecret,
     missing: ScopeSet,
     now: Timestamp,
 }

@@ -122,18 +122,18 @@ impl World {
         &self,
         asked: &Asked,
         read: impl FnOnce(&Decision<'_>, &View<'_>) -> T,
-    ) -> Result<T, Undecided> {
+    ) -> Result<T, VerifyError> {
         let view = self.index.view();
         let realm = view.realm(asked.realm).unwrap();
         let set = |names: &[&str]| {
             let mut set = ScopeSet::default();
             for name in names {
-                set.insert(realm.ladder.rank(name).unwrap());
+                set.insert(realm.hierarchy.index_of(name).unwrap());
             }
             set
         };
         let question = Question {
-            text: &asked.text,
+            plain_key: &asked.text,
             realm,
             environment: &realm
                 .definition
@@ -330,12 +330,12 @@ fn what_is_nobodys_key_is_unknown() {
     ] {
         assert_eq!(world.verdict(&ask(text)), Verdict::Unknown, "{text}");
     }
-    let foreign = Asked {
+    let imported = Asked {
         realm: "other",
         ..ask(&right)
     };
     assert_eq!(
-        world.verdict(&foreign),
+        world.verdict(&imported),
         Verdict::Unknown,
         "a key of another realm"
     );
@@ -539,8 +539,8 @@ fn scopes_are_held_by_grant_by_implication_or_by_full_access() {
         };
         world
             .ask(&asked, |decision, view| {
-                let ladder = &view.realm("demo").unwrap().ladder;
-                let names: Vec<_> = ladder
+                let hierarchy = &view.realm("demo").unwrap().hierarchy;
+                let names: Vec<_> = hierarchy
                     .names(decision.missing)
                     .map(ToString::to_string)
                     .collect();
@@ -645,7 +645,7 @@ fn what_cannot_be_decided_is_no_denial() {
         corrupt.id,
         Err(crate::store::Error::Corrupt("a test".to_owned())),
     );
-    assert_eq!(world.ask(&ask(&text), |_, _| ()), Err(Undecided::Corrupt));
+    assert_eq!(world.ask(&ask(&text), |_, _| ()), Err(VerifyError::Corrupt));
 
     let mut later = partner_key();
     later.secrets[0].digest = Digest {
@@ -656,7 +656,7 @@ fn what_cannot_be_decided_is_no_denial() {
     let text = text_of(&later, &SecretBytes::new([1; 32]));
     assert_eq!(
         world.ask(&ask(&text), |_, _| ()),
-        Err(Undecided::PepperMissing)
+        Err(VerifyError::PepperMissing)
     );
 }
 
@@ -692,13 +692,13 @@ fn a_secret_whose_pepper_is_missing_does_not_stand_in_the_way_of_another() {
         hint: String::new(),
         last_used_at: None,
     };
-    let untold = Digest {
+    let missing_pepper = Digest {
         pepper: 2,
         mac: [0; 32],
     };
     key.expires_at = Expiry::At(Timestamp::from_micros(NOW.as_micros() + 2));
     key.secrets = vec![
-        secret(untold, 3),
+        secret(missing_pepper, 3),
         secret(world.peppers.digest(1, key.id, &new).unwrap(), 1),
     ];
     world.put(&key);
@@ -709,7 +709,7 @@ fn a_secret_whose_pepper_is_missing_does_not_stand_in_the_way_of_another() {
     assert_eq!(until, Ok((Verdict::Allowed, end)), "the earlier end counts");
     assert_eq!(
         world.ask(&ask(&text_of(&key, &old)), |_, _| ()),
-        Err(Undecided::PepperMissing),
+        Err(VerifyError::PepperMissing),
         "which of them it was cannot be told"
     );
 }
@@ -753,7 +753,7 @@ fn an_imported_text_is_no_longer_one_when_its_key_has_another() {
         let corrupt = crate::store::Error::Corrupt("a test".to_owned());
         world.index.put_key(imported.id, Err(corrupt));
         let undecided = world.ask(&ask(TEXTS[0]), |_, _| ());
-        assert_eq!(undecided, Err(Undecided::Corrupt));
+        assert_eq!(undecided, Err(VerifyError::Corrupt));
         world.put(next);
         assert_eq!(verdict(TEXTS[0]), Verdict::Unknown);
     }

@@ -1,6 +1,6 @@
 //! How often something happened, hour by hour or day by day, as bars of text.
 
-use super::super::text::grouped;
+use crate::cli::text::grouped;
 
 /// From so many empty rows on, one row stands for them.
 const LONG_GAP: usize = 4;

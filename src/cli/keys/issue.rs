@@ -4,14 +4,14 @@ use clap::Args;
 
 use crate::pb::claviger::v1::{IssueKeyRequest, IssueKeyResponse};
 
-use super::super::answer::Change as _;
-use super::super::connect::Connection;
-use super::super::failure::Failure;
-use super::super::flags::{self, ExpiryFlags, Level, WaitFlag};
-use super::super::output::Output;
-use super::super::request_id::RequestIdFlag;
 use super::key::facts;
 use super::once::TextFlag;
+use crate::cli::answer::Change as _;
+use crate::cli::connect::Connection;
+use crate::cli::failure::Failure;
+use crate::cli::flags::{self, ExpiryFlags, Level, WaitFlag};
+use crate::cli::output::Output;
+use crate::cli::request_id::RequestIdFlag;
 
 /// Make a key, and show its text this once.
 ///

@@ -4,10 +4,10 @@ use clap::Args;
 
 use crate::pb::claviger::v1::{Key, KeyState};
 
-use super::super::answer::Change;
-use super::super::failure::Failure;
-use super::super::output::Output;
-use super::super::text;
+use crate::cli::answer::Change;
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::cli::text;
 
 /// Names a key.
 #[derive(Debug, Args)]

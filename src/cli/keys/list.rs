@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::pb::claviger::v1::{Key, KeyState, ListKeysRequest};
+use crate::pb::claviger::v1::{Key, KeyFilter, KeyState, ListKeysRequest};
 
-use super::super::connect::Connection;
-use super::super::failure::Failure;
-use super::super::flags;
-use super::super::output::Output;
-use super::super::page::{Listing, PageFlags};
-use super::super::text;
 use super::key::{last_used, state};
+use crate::cli::connect::Connection;
+use crate::cli::failure::Failure;
+use crate::cli::flags;
+use crate::cli::output::Output;
+use crate::cli::page::{Listing, PageFlags};
+use crate::cli::text;
 
 /// List the keys of a realm, newest first.
 #[derive(Debug, Args)]
@@ -91,14 +91,17 @@ impl List {
         self.page
             .show(output, listing, row, async |page_size, page_token| {
                 let request = ListKeysRequest {
-                    unused_for,
-                    never_expires: self.never_expires,
-                    expires_within,
-                    realm: self.realm.clone(),
-                    partner: self.partner.clone(),
-                    project: self.project.clone(),
-                    environment: self.environment.clone(),
-                    states: self.state.iter().map(|state| state.on_wire()).collect(),
+                    filter: Some(KeyFilter {
+                        realm: self.realm.clone(),
+                        partner: self.partner.clone(),
+                        project: self.project.clone(),
+                        environment: self.environment.clone(),
+                        states: self.state.iter().map(|state| state.on_wire()).collect(),
+                        unused_for,
+                        never_expires: self.never_expires,
+                        expires_within,
+                        issued_before: None,
+                    }),
                     page_size,
                     page_token,
                 };

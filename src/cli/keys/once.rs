@@ -11,10 +11,10 @@ use clap::Args;
 
 use crate::pb::claviger::v1::{IssueKeyResponse, Key, RotateKeyResponse};
 
-use super::super::answer::Change;
-use super::super::failure::Failure;
-use super::super::output::{self, Output};
-use super::super::text;
+use crate::cli::answer::Change;
+use crate::cli::failure::Failure;
+use crate::cli::output::{self, Output};
+use crate::cli::text;
 
 /// An answer that has the new text of a key in it.
 pub(super) trait Once: Change {

@@ -4,18 +4,18 @@ use clap::Args;
 use prost_types::Timestamp;
 
 use crate::pb::claviger::v1::{
-    RevokeKeyRequest, RevokeKeysRequest, RevokeKeysResponse, RevokeSelfRequest,
+    KeyFilter, RevokeKeyRequest, RevokeKeysRequest, RevokeKeysResponse, RevokeSelfRequest,
 };
 
-use super::super::answer::Change as _;
-use super::super::ask;
-use super::super::connect::Connection;
-use super::super::failure::Failure;
-use super::super::flags::{self, WaitFlag};
-use super::super::output::Output;
-use super::super::request_id::{self, RequestIdFlag};
-use super::super::text;
 use super::key::{KeyId, last_used};
+use crate::cli::answer::Change as _;
+use crate::cli::ask;
+use crate::cli::connect::Connection;
+use crate::cli::failure::Failure;
+use crate::cli::flags::{self, WaitFlag};
+use crate::cli::output::Output;
+use crate::cli::request_id::{self, RequestIdFlag};
+use crate::cli::text;
 
 /// End a key for ever. It stays listed, with the reason.
 #[derive(Debug, Args)]
@@ -109,6 +109,7 @@ impl Revoke {
             key_id: self.key.id.clone(),
             reason: self.reason,
             wait: self.wait.on_wire(),
+            ..RevokeKeyRequest::default()
         };
         let answer = client.change(client.keys().revoke_key(request)).await?;
         self.key.changed(output, "revoked", &answer)
@@ -148,11 +149,14 @@ impl RevokeAll {
 
     fn request(&self, dry_run: bool) -> RevokeKeysRequest {
         RevokeKeysRequest {
-            realm: self.realm.clone(),
-            partner: self.partner.clone(),
-            project: self.project.clone(),
-            environment: self.environment.clone(),
-            issued_before: self.issued_before,
+            filter: Some(KeyFilter {
+                realm: self.realm.clone(),
+                partner: self.partner.clone(),
+                project: self.project.clone(),
+                environment: self.environment.clone(),
+                issued_before: self.issued_before,
+                ..KeyFilter::default()
+            }),
             reason: self.reason.clone(),
             dry_run,
             wait: self.wait.on_wire(),

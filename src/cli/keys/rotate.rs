@@ -4,17 +4,19 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::pb::claviger::v1::{EndRotationRequest, RotateKeyRequest, RotateKeyResponse, Survivor};
+use crate::pb::claviger::v1::{
+    EndRotationRequest, KeepSecret, RotateKeyRequest, RotateKeyResponse,
+};
 
-use super::super::answer::Change as _;
-use super::super::connect::Connection;
-use super::super::failure::Failure;
-use super::super::flags::{self, WaitFlag};
-use super::super::output::Output;
-use super::super::request_id::{self, RequestIdFlag};
-use super::super::text;
 use super::key::{KeyId, facts};
 use super::once::TextFlag;
+use crate::cli::answer::Change as _;
+use crate::cli::connect::Connection;
+use crate::cli::failure::Failure;
+use crate::cli::flags::{self, WaitFlag};
+use crate::cli::output::Output;
+use crate::cli::request_id::{self, RequestIdFlag};
+use crate::cli::text;
 
 /// Give a key a new text, and show it this once.
 ///
@@ -68,6 +70,7 @@ impl Rotate {
             overlap: flags::span_on_wire(Some(self.overlap), "--overlap")?,
             wait: self.wait.on_wire(),
             request_id: id.on_wire(),
+            ..RotateKeyRequest::default()
         };
         let client = connection.connect().await?;
         let place = place.prepare()?;
@@ -82,15 +85,16 @@ impl Rotate {
 
 impl EndRotation {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        let (survivor, done) = match self.keep {
-            Keep::New => (Survivor::New, "completed the rotation of"),
-            Keep::Old => (Survivor::Old, "took back the rotation of"),
+        let (keep, done) = match self.keep {
+            Keep::New => (KeepSecret::New, "completed the rotation of"),
+            Keep::Old => (KeepSecret::Old, "took back the rotation of"),
         };
         let request = EndRotationRequest {
             key_id: self.key.id.clone(),
-            survivor: survivor as i32,
+            keep: keep as i32,
             wait: self.wait.on_wire(),
             request_id: request_id::fresh(),
+            ..EndRotationRequest::default()
         };
         let client = connection.connect().await?;
         let answer = client.change(client.keys().end_rotation(request)).await?;

@@ -2,11 +2,11 @@
 
 use crate::pb::claviger::v1::{GetKeyRequest, GetKeyScopesRequest};
 
-use super::super::connect::Connection;
-use super::super::failure::Failure;
-use super::super::output::Output;
-use super::super::text;
 use super::key::{KeyId, facts_with_use};
+use crate::cli::connect::Connection;
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::cli::text;
 
 /// Shows all that is known of a key but its texts.
 pub(super) async fn get(
@@ -15,7 +15,10 @@ pub(super) async fn get(
     output: &Output,
 ) -> Result<(), Failure> {
     let client = connection.connect().await?;
-    let request = GetKeyRequest { key_id: key.id };
+    let request = GetKeyRequest {
+        key_id: key.id,
+        ..GetKeyRequest::default()
+    };
     let answer = client.ask(client.keys().get_key(request)).await?;
     output.show(&answer, |answer| {
         answer.key.as_ref().map(facts_with_use).unwrap_or_default()
@@ -29,7 +32,10 @@ pub(super) async fn scopes(
     output: &Output,
 ) -> Result<(), Failure> {
     let client = connection.connect().await?;
-    let request = GetKeyScopesRequest { key_id: key.id };
+    let request = GetKeyScopesRequest {
+        key_id: key.id,
+        ..GetKeyScopesRequest::default()
+    };
     let answer = client.ask(client.keys().get_key_scopes(request)).await?;
     output.show(&answer, |answer| {
         text::facts([

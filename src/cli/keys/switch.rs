@@ -4,13 +4,13 @@ use clap::Args;
 
 use crate::pb::claviger::v1::{DeleteKeyRequest, DisableKeyRequest, EnableKeyRequest};
 
-use super::super::ask;
-use super::super::connect::Connection;
-use super::super::failure::Failure;
-use super::super::flags::WaitFlag;
-use super::super::output::Output;
-use super::super::request_id;
 use super::key::KeyId;
+use crate::cli::ask;
+use crate::cli::connect::Connection;
+use crate::cli::failure::Failure;
+use crate::cli::flags::WaitFlag;
+use crate::cli::output::Output;
+use crate::cli::request_id;
 
 /// Which key to switch.
 #[derive(Debug, Args)]
@@ -46,6 +46,7 @@ impl Switch {
             request_id: request_id::fresh(),
             key_id: self.key.id.clone(),
             wait: self.wait.on_wire(),
+            ..DisableKeyRequest::default()
         };
         let answer = client.change(client.keys().disable_key(request)).await?;
         self.key.changed(output, "disabled", &answer)
@@ -61,6 +62,7 @@ impl Switch {
             request_id: request_id::fresh(),
             key_id: self.key.id.clone(),
             wait: self.wait.on_wire(),
+            ..EnableKeyRequest::default()
         };
         let answer = client.change(client.keys().enable_key(request)).await?;
         self.key.changed(output, "enabled", &answer)
@@ -75,6 +77,7 @@ impl Delete {
             request_id: request_id::fresh(),
             key_id: self.key.id.clone(),
             wait: self.wait.on_wire(),
+            ..DeleteKeyRequest::default()
         };
         let answer = client.change(client.keys().delete_key(request)).await?;
         self.key.changed(output, "deleted", &answer)

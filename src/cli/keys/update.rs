@@ -5,13 +5,13 @@ use prost_types::{FieldMask, Timestamp};
 
 use crate::pb::claviger::v1::{UpdateKeyRequest, UpdateKeyResponse};
 
-use super::super::answer::Change as _;
-use super::super::connect::Connection;
-use super::super::failure::Failure;
-use super::super::flags::{self, ExpiryFlags, WaitFlag};
-use super::super::output::Output;
-use super::super::request_id;
 use super::key::{KeyId, facts};
+use crate::cli::answer::Change as _;
+use crate::cli::connect::Connection;
+use crate::cli::failure::Failure;
+use crate::cli::flags::{self, ExpiryFlags, WaitFlag};
+use crate::cli::output::Output;
+use crate::cli::request_id;
 
 /// Change what a key is called, or what it may do, how long and from where.
 ///
@@ -113,6 +113,8 @@ impl Update {
             allowed_cidrs: self.allow_cidr,
             wait: self.wait.on_wire(),
             request_id: String::new(),
+            if_partner: String::new(),
+            if_revision: None,
         })
     }
 }

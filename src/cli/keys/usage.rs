@@ -7,13 +7,13 @@ use crate::pb::claviger::v1::{
     GetKeyUsageRequest, GetKeyUsageResponse, UsageBucket, Verdict, VerdictCount,
 };
 
-use super::super::connect::Connection;
-use super::super::failure::Failure;
-use super::super::flags;
-use super::super::output::Output;
-use super::super::text;
 use super::chart::{Bar, chart};
 use super::key::KeyId;
+use crate::cli::connect::Connection;
+use crate::cli::failure::Failure;
+use crate::cli::flags;
+use crate::cli::output::Output;
+use crate::cli::text;
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
@@ -59,6 +59,7 @@ impl Usage {
             start_time: Some(start),
             // The server's clock knows what happened until now.
             end_time: self.to,
+            ..GetKeyUsageRequest::default()
         };
         let client = connection.connect().await?;
         let answer = client.ask(client.keys().get_key_usage(request)).await?;

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::domain::access::Ladder;
+use crate::domain::access::ScopeHierarchy;
 use crate::domain::path::{EncodedCharacters, PathRules, RequestPath, TrailingSlash};
 use crate::domain::violation::Violations;
 
@@ -379,7 +379,7 @@ fn compare(case: usize, random: &mut Random, sets: [&[Rule]; 3]) -> Vec<&'static
     let ([rules, kept, like], settings) = (sets, settings(case));
     let routes: Vec<Route> = kept.iter().filter_map(Rule::route).collect();
     let trie = RouteTrie::new(&routes, &settings);
-    let table = RouteTable::new(trie, &routes, &Ladder::default());
+    let table = RouteTable::new(trie, &routes, &ScopeHierarchy::default());
     let mut classes = Vec::new();
     for _ in 0..20 {
         let target = random.target(like);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::template::Place;
 use super::trie::RouteTrie;
 use super::{KeyNeed, Method, Need, Reach, Route};
-use crate::domain::access::{Ladder, ScopeSet};
+use crate::domain::access::{ScopeHierarchy, ScopeSet};
 use crate::domain::path::{PathRules, RequestPath};
 
 /// A realm's rules, ready to be looked up.
@@ -30,7 +30,7 @@ struct Rule {
     text_end: u32,
 }
 
-/// What a rule asks of a key, in the ranks of the realm's scopes.
+/// What a rule asks of a key, in the indexes of the realm's scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Requirement {
     /// The level that the key must have.
@@ -76,7 +76,7 @@ pub enum NoRoute {
 
 impl RouteTable {
     /// The table of rules that were checked, with their trie.
-    pub fn new(trie: RouteTrie, routes: &[Route], ladder: &Ladder) -> Self {
+    pub fn new(trie: RouteTrie, routes: &[Route], hierarchy: &ScopeHierarchy) -> Self {
         let mut requirements = Vec::new();
         let mut known = HashMap::new();
         let mut index_of = |requirement| {
@@ -94,7 +94,7 @@ impl RouteTable {
             let parameter = need.and_then(|need| need.reach.parameter());
             describe(route, &mut texts);
             Rule {
-                requirement: need.map(|need| index_of(Requirement::of(need, ladder))),
+                requirement: need.map(|need| index_of(Requirement::of(need, hierarchy))),
                 project: parameter.map(|name| route.path.place_of(name).unwrap_or(Place::Nowhere)),
                 has_verb: route.path.has_verb(),
                 text_end: texts.len() as u32,
@@ -202,7 +202,7 @@ impl Rule {
 }
 
 impl Requirement {
-    fn of(need: &KeyNeed, ladder: &Ladder) -> Self {
+    fn of(need: &KeyNeed, hierarchy: &ScopeHierarchy) -> Self {
         Self {
             level: match need.reach {
                 Reach::Partner => RequiredLevel::PartnerOrNamedProject,
@@ -210,8 +210,8 @@ impl Requirement {
                 Reach::OwnProject => RequiredLevel::Project,
                 Reach::Project(_) | Reach::Any => RequiredLevel::Any,
             },
-            scopes: ladder.set(&need.scopes),
-            any_scopes: ladder.set(&need.any_scopes),
+            scopes: hierarchy.set(&need.scopes),
+            any_scopes: hierarchy.set(&need.any_scopes),
         }
     }
 }

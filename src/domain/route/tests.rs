@@ -1,7 +1,7 @@
 //! Which rule counts for a request, and which rules are refused.
 
 use super::*;
-use crate::domain::access::Ladder;
+use crate::domain::access::ScopeHierarchy;
 use crate::domain::path::{EncodedCharacters, RequestPath};
 
 fn route(methods: &[&str], path: &str) -> Route {
@@ -67,7 +67,7 @@ fn problems(routes: &[Route], rules: &PathRules) -> Vec<String> {
 
 fn table(routes: &[Route], rules: &PathRules) -> RouteTable {
     let trie = RouteTrie::new(routes, rules);
-    RouteTable::new(trie, routes, &Ladder::default())
+    RouteTable::new(trie, routes, &ScopeHierarchy::default())
 }
 
 fn found(

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use csv::{ReaderBuilder, StringRecord, Trim};
 
-use super::super::super::flags;
 use super::entry::{Cell, Field, Said};
+use crate::cli::flags;
 
 /// The columns that the header line names.
 pub(super) fn header(line: &str) -> Result<Vec<Field>, String> {
@@ -111,7 +111,7 @@ mod tests {
                     2030-01-31T12:00:00Z,team=a;tier=b=c,10.0.0.0/8 ::1/128";
         let entry = entry(head, line, &Said::default()).unwrap();
         assert!(
-            matches!(&entry.secret, Some(Secret::Text(text)) if text == "TtgGcQFq.s3fzs3fzs3fz")
+            matches!(&entry.secret, Some(Secret::PlainKey(text)) if text == "TtgGcQFq.s3fzs3fzs3fz")
         );
         assert_eq!(
             (entry.partner.as_str(), entry.project.as_str()),

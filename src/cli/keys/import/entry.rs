@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::pb::claviger::v1::ImportEntry;
 use crate::pb::claviger::v1::import_entry::Secret;
 
-use super::super::super::flags::{self, Level};
+use crate::cli::flags::{self, Level};
 
 /// No text as long as this is shown where a name should stand: it may be a key that has slipped. Keys that can be imported
 /// have 22 characters at least.
@@ -144,7 +144,7 @@ impl Said {
         let (secret, digest) = match (self.text, self.sha256) {
             (Some(text), None) => {
                 let digest = beginning(&Sha256::digest(text.as_bytes()));
-                (Secret::Text(text), digest)
+                (Secret::PlainKey(text), digest)
             }
             (None, Some(hash)) => {
                 let digest = beginning(&decoded(&hash)?);

@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::super::connect::Connection;
-use super::super::failure::Failure;
-use super::super::flags::{self, ExpiryFlags, Level, WaitFlag};
-use super::super::output::Output;
-use super::super::request_id::RequestIdFlag;
+use crate::cli::connect::Connection;
+use crate::cli::failure::Failure;
+use crate::cli::flags::{self, ExpiryFlags, Level, WaitFlag};
+use crate::cli::output::Output;
+use crate::cli::request_id::RequestIdFlag;
 use entry::Said;
 use outcome::{Judge, Seen};
 use progress::Progress;

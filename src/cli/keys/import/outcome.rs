@@ -102,7 +102,7 @@ fn reason(entry: &ImportEntry, status: &Status) -> String {
     let reason = violations
         .filter(|told| !told.is_empty())
         .unwrap_or_else(|| status.message.clone());
-    let (Some(Secret::Text(secret) | Secret::Sha256(secret)), false) =
+    let (Some(Secret::PlainKey(secret) | Secret::Sha256(secret)), false) =
         (&entry.secret, reason.is_empty())
     else {
         return format!("refused without a reason (code {})", status.code);
@@ -138,7 +138,7 @@ mod tests {
 
     fn entry() -> ImportEntry {
         ImportEntry {
-            secret: Some(Secret::Text("a-text-of-another-system".to_owned())),
+            secret: Some(Secret::PlainKey("a-text-of-another-system".to_owned())),
             ..ImportEntry::default()
         }
     }

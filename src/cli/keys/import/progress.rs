@@ -3,8 +3,8 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use super::super::super::output;
-use super::super::super::text::{grouped, span};
+use crate::cli::output;
+use crate::cli::text::{grouped, span};
 
 /// How often a log gets a line.
 const PAUSE: Duration = Duration::from_secs(5);

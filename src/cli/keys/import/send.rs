@@ -8,16 +8,16 @@ use zeroize::Zeroize as _;
 use crate::pb::claviger::v1::import_entry::Secret;
 use crate::pb::claviger::v1::{ImportEntry, ImportKeysRequest, ImportKeysResponse};
 
-use super::super::super::answer::Change as _;
-use super::super::super::client::Client;
-use super::super::super::failure::Failure;
-use super::super::super::flags::WaitFlag;
-use super::super::super::request_id::RequestId;
-use super::super::super::text::span;
 use super::entry::{Entry, TextDigest};
 use super::outcome::{Judge, Outcome};
 use super::progress::Progress;
 use super::tally::Tally;
+use crate::cli::answer::Change as _;
+use crate::cli::client::Client;
+use crate::cli::failure::Failure;
+use crate::cli::flags::WaitFlag;
+use crate::cli::request_id::RequestId;
+use crate::cli::text::span;
 
 /// The server takes a message of 1 MiB; this leaves room for what is round the entries.
 const LARGEST_BATCH: usize = 900 * 1024;
@@ -68,7 +68,7 @@ fn length(entry: &ImportEntry) -> usize {
 
 /// What is on its way through the connection is out of reach; this is what would stay.
 fn wipe(entry: &mut ImportEntry) {
-    if let Some(Secret::Text(secret) | Secret::Sha256(secret)) = &mut entry.secret {
+    if let Some(Secret::PlainKey(secret) | Secret::Sha256(secret)) = &mut entry.secret {
         secret.zeroize();
     }
 }
@@ -189,7 +189,7 @@ mod tests {
     fn entry(text: &str) -> Entry {
         Entry {
             message: ImportEntry {
-                secret: Some(Secret::Text(text.to_owned())),
+                secret: Some(Secret::PlainKey(text.to_owned())),
                 ..ImportEntry::default()
             },
             digest: 7,

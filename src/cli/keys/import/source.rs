@@ -5,12 +5,12 @@ use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use super::super::super::failure::Failure;
-use super::super::super::output;
 use super::csv_line;
 use super::entry::{Entry, Field, Said};
 use super::json_line;
 use super::lines::Lines;
+use crate::cli::failure::Failure;
+use crate::cli::output;
 
 /// What a file is made of.
 #[derive(Clone, Copy, Debug)]

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::super::super::failure::Failure;
-use super::super::super::text;
 use super::outcome::Outcome;
+use crate::cli::failure::Failure;
+use crate::cli::text;
 
 /// How many failures are told at the end; a report has them all.
 const TOLD: usize = 20;

@@ -1,0 +1,120 @@
+//! The audit trail's entry for a change.
+
+use std::collections::BTreeMap;
+
+use crate::domain::event::{Event, EventKind, Subject};
+use crate::domain::ids::ScopeName;
+use crate::domain::key::{Key, Level};
+use crate::domain::time::Timestamp;
+use crate::store::Change;
+
+use super::ChangeRequest;
+use crate::auth::Principal;
+
+/// What a change does, for the audit trail.
+pub(super) struct AuditEntry {
+    pub(super) kind: EventKind,
+    pub(super) subject: Subject,
+    /// Never contains a secret.
+    pub(super) detail: BTreeMap<String, String>,
+}
+
+impl AuditEntry {
+    /// An entry about a key.
+    pub(super) fn of_key(kind: EventKind, key: &Key, detail: BTreeMap<String, String>) -> Self {
+        Self {
+            kind,
+            subject: subject(key),
+            detail,
+        }
+    }
+
+    /// The event that records this entry as the given change, made by `principal`.
+    pub(super) fn event(
+        self,
+        principal: &Principal,
+        request: &ChangeRequest,
+        change: &Change,
+    ) -> Event {
+        let Self {
+            kind,
+            subject,
+            mut detail,
+        } = self;
+        if let Some(id) = request.request_id {
+            detail.insert("request_id".to_owned(), id.to_string());
+        }
+        Event {
+            revision: change.revision(),
+            time: change.time(),
+            actor: principal.actor(),
+            kind,
+            subject,
+            detail,
+        }
+    }
+}
+
+/// The subject of a change of this key.
+pub(super) fn subject(key: &Key) -> Subject {
+    Subject {
+        realm: key.realm.clone(),
+        partner: Some(key.partner.clone()),
+        project: key.level.project().cloned(),
+        key: Some(key.id),
+    }
+}
+
+/// An event's detail. Empty values are left out.
+pub(super) fn detail<const N: usize>(values: [(&str, String); N]) -> BTreeMap<String, String> {
+    values
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// The detail that describes a whole key.
+pub(super) fn audit_detail(key: &Key) -> BTreeMap<String, String> {
+    let scopes: Vec<&str> = key.access.granted().map(ScopeName::as_str).collect();
+    detail([
+        ("name", key.name.clone()),
+        ("hint", key.hint.clone()),
+        ("environment", key.environment.to_string()),
+        (
+            "level",
+            match key.level {
+                Level::Partner => "partner".to_owned(),
+                Level::Project(_) => "project".to_owned(),
+            },
+        ),
+        ("scopes", scopes.join(" ")),
+        (
+            "expire_time",
+            Option::from(key.expires_at).map_or_else(String::new, rfc3339),
+        ),
+        (
+            "allowed_cidrs",
+            key.allowed_cidrs
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(" "),
+        ),
+        (
+            "full_access",
+            if key.access.is_full() {
+                "true".to_owned()
+            } else {
+                String::new()
+            },
+        ),
+    ])
+}
+
+/// An instant in RFC 3339, with microseconds.
+pub(super) fn rfc3339(time: Timestamp) -> String {
+    let micros = u64::try_from(time.as_micros()).unwrap_or(0);
+    let since = std::time::Duration::from_micros(micros);
+    humantime::format_rfc3339_micros(std::time::UNIX_EPOCH + since).to_string()
+}

@@ -1,0 +1,182 @@
+//! Changes with slow work in the middle.
+//!
+//! An Argon2 root takes tens of milliseconds and must not run inside the transaction, because changes are serial. So everything
+//! is checked twice: on a snapshot, so that a request that will be refused costs no slow hash, and again inside the transaction,
+//! where the result is binding.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::audit::AuditEntry;
+use super::caller_state::CallerState;
+use super::{Authority, AuthorizedCaller, ChangeRequest, Done, IdempotencyKey, Refusal};
+use crate::domain::event::Revision;
+use crate::domain::time::Timestamp;
+use crate::store::{Change, Snapshot};
+
+/// The state that a pass reads.
+pub(super) struct Pass<'p> {
+    /// A snapshot; in the second pass that of the change.
+    pub(super) snapshot: &'p mut Snapshot,
+    /// The caller in this state.
+    pub(super) caller_state: &'p CallerState,
+    /// The time of this pass.
+    pub(super) now: Timestamp,
+}
+
+/// The result of the slow work.
+pub(super) enum Prepared<P, A> {
+    /// The change can be made.
+    Ready(P),
+    /// There is nothing to change; this is the answer.
+    NothingToDo(A),
+}
+
+/// The result of a change.
+pub(super) enum Applied<C: TwoPassChange + ?Sized> {
+    /// Something was written.
+    Changed {
+        /// What is kept for a repetition of the request.
+        record: C::Record,
+        entry: AuditEntry,
+        answer: C::Answer,
+    },
+    /// Nothing had to be written.
+    Unchanged(C::Answer),
+}
+
+/// A change that is checked, prepared by slow work, checked again, and applied.
+pub(super) trait TwoPassChange: Sync {
+    /// What is kept for 24 hours, so that a repeated request is answered and not done again.
+    type Record: Serialize + DeserializeOwned + Send + Sync;
+    /// What the checks find.
+    type Checked: Send;
+    /// What the slow work makes.
+    type Prepared: Send;
+    type Answer: Send;
+
+    /// The answer to a repeated request.
+    fn replay(
+        &self,
+        pass: Pass<'_>,
+        record: Self::Record,
+    ) -> impl Future<Output = Result<Self::Answer, Refusal>> + Send;
+
+    /// Checks everything that the change depends on. Runs once in each pass.
+    fn check(&self, pass: Pass<'_>) -> impl Future<Output = Result<Self::Checked, Refusal>> + Send;
+
+    /// Does the slow work, outside of any transaction.
+    fn prepare(
+        &self,
+        authority: &Authority,
+        checked: Self::Checked,
+    ) -> impl Future<Output = Result<Prepared<Self::Prepared, Self::Answer>, Refusal>> + Send;
+
+    /// Writes the change.
+    fn apply(
+        &self,
+        authority: &Authority,
+        change: &mut Change,
+        event: &EventOf<'_>,
+        checked: Self::Checked,
+        prepared: Self::Prepared,
+    ) -> impl Future<Output = Result<Applied<Self>, Refusal>> + Send;
+}
+
+/// Whom an event names as its author, for changes that write more than one.
+pub(super) struct EventOf<'e> {
+    pub(super) caller: &'e AuthorizedCaller,
+    pub(super) request: &'e ChangeRequest,
+}
+
+impl Authority {
+    /// Runs a two-pass change, or answers a repeated request as it was answered before.
+    pub(super) async fn run_two_pass<C: TwoPassChange>(
+        &self,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
+        idempotency: Option<IdempotencyKey>,
+        work: &C,
+    ) -> Result<Done<C::Answer>, Refusal> {
+        let now = self.clock.now();
+        let mut snapshot = self.store.snapshot().await?;
+        let caller_state = CallerState::reread(&mut snapshot, &caller.principal, now).await?;
+        let pass = Pass {
+            snapshot: &mut snapshot,
+            caller_state: &caller_state,
+            now,
+        };
+        let checked = match self
+            .check_pass(caller, idempotency.as_ref(), work, pass)
+            .await?
+        {
+            Checked::Replayed(done) => return Ok(done),
+            Checked::New(checked) => checked,
+        };
+        let revision = snapshot.revision().await?;
+        drop(snapshot);
+        let prepared = match work.prepare(self, checked).await? {
+            Prepared::Ready(prepared) => prepared,
+            Prepared::NothingToDo(answer) => return Ok(self.done(answer, revision)),
+        };
+
+        let (mut change, caller_state) = self.begin(caller).await?;
+        let now = change.time();
+        let pass = Pass {
+            snapshot: &mut change,
+            caller_state: &caller_state,
+            now,
+        };
+        let checked = match self
+            .check_pass(caller, idempotency.as_ref(), work, pass)
+            .await?
+        {
+            Checked::Replayed(done) => return Ok(done),
+            Checked::New(checked) => checked,
+        };
+        let event = EventOf { caller, request };
+        match work
+            .apply(self, &mut change, &event, checked, prepared)
+            .await?
+        {
+            Applied::Changed {
+                record,
+                entry,
+                answer,
+            } => {
+                self.record_answer(caller, idempotency, &mut change, &record)
+                    .await?;
+                self.finish(&caller.principal, request, change, entry, answer)
+                    .await
+            }
+            Applied::Unchanged(answer) => self.unchanged(change, answer).await,
+        }
+    }
+
+    async fn check_pass<C: TwoPassChange>(
+        &self,
+        caller: &AuthorizedCaller,
+        idempotency: Option<&IdempotencyKey>,
+        work: &C,
+        pass: Pass<'_>,
+    ) -> Result<Checked<C>, Refusal> {
+        let before: Option<(C::Record, Revision)> = self
+            .replayed(caller, idempotency, pass.snapshot, pass.now)
+            .await?;
+        Ok(match before {
+            Some((record, revision)) => {
+                let answer = work.replay(pass, record).await?;
+                Checked::Replayed(self.done(answer, revision))
+            }
+            None => Checked::New(work.check(pass).await?),
+        })
+    }
+}
+
+/// The outcome of one pass.
+enum Checked<C: TwoPassChange> {
+    /// The request was answered before.
+    Replayed(Done<C::Answer>),
+    /// It is new and passed the checks.
+    New(C::Checked),
+}

@@ -1,0 +1,109 @@
+//! ChangeLimiter: how many changes a partner may have under way by keys of its own.
+//!
+//! Changes are made one after the other, and a new key takes a slow hash. Partners share both with those who run the API,
+//! who must be able to revoke a key while its principal does its worst.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tonic::Status;
+
+use super::status;
+use crate::auth::{Delegate, Role};
+use crate::domain::ids::{PartnerId, RealmId};
+
+/// Enough for whoever has a few keys to change, and little beside what others wait for.
+const AT_ONCE: usize = 4;
+
+/// A partner of a realm.
+pub(super) type Owner = (RealmId, PartnerId);
+
+/// Who has how many changes under way.
+#[derive(Clone, Default)]
+pub(super) struct ChangeLimiter(Arc<Mutex<HashMap<Owner, usize>>>);
+
+/// The right to one change, given back when it is dropped.
+pub(super) struct ChangePermit {
+    change_limiter: ChangeLimiter,
+    partner: Option<Owner>,
+}
+
+impl ChangeLimiter {
+    /// Takes a permit. Only delegates can be refused one.
+    pub(super) fn take(&self, role: &Role) -> Result<ChangePermit, Status> {
+        match role {
+            Role::Delegate(Delegate { realm, partner, .. }) => {
+                self.take_for((realm.clone(), partner.clone()))
+            }
+            Role::Operator | Role::Realm { .. } => Ok(ChangePermit {
+                change_limiter: self.clone(),
+                partner: None,
+            }),
+        }
+    }
+
+    /// Takes a permit of this partner.
+    pub(super) fn take_for(&self, partner: Owner) -> Result<ChangePermit, Status> {
+        let mut all = self.lock();
+        let taken = all.entry(partner.clone()).or_default();
+        if *taken >= AT_ONCE {
+            return Err(status::too_many_changes());
+        }
+        *taken += 1;
+        Ok(ChangePermit {
+            change_limiter: self.clone(),
+            partner: Some(partner),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Owner, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for ChangePermit {
+    fn drop(&mut self) {
+        let Some(partner) = self.partner.take() else {
+            return;
+        };
+        let mut taken = self.change_limiter.lock();
+        if let Some(count) = taken.get_mut(&partner) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&partner);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::EnvironmentName;
+
+    fn delegate(partner: &str) -> Role {
+        Role::Delegate(Delegate {
+            realm: RealmId::parse("demo").unwrap(),
+            partner: PartnerId::parse(partner).unwrap(),
+            project: None,
+            environment: EnvironmentName::parse("production").unwrap(),
+        })
+    }
+
+    #[test]
+    fn a_partner_has_so_many_turns_and_gets_them_back() {
+        let change_limiter = ChangeLimiter::default();
+        let held: Vec<_> = (0..AT_ONCE)
+            .map(|_| change_limiter.take(&delegate("acme")).ok().unwrap())
+            .collect();
+        assert!(change_limiter.take(&delegate("acme")).is_err());
+        assert!(change_limiter.take(&delegate("umbrella")).is_ok());
+        assert!(change_limiter.take(&Role::Operator).is_ok());
+        drop(held);
+        assert!(change_limiter.take(&delegate("acme")).is_ok());
+        assert!(
+            change_limiter.lock().is_empty(),
+            "who has none is forgotten"
+        );
+    }
+}

@@ -1,0 +1,90 @@
+//! The body of a request, counted while it arrives.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use crate::grpc::status;
+use crate::transport::Peer;
+
+/// How many bytes of a body are not counted: what every call has, as a Verify; the bound on calls bounds them.
+const UNCOUNTED: usize = 1024;
+
+pub(super) type Until = Pin<Box<WaitForCancellationFutureOwned>>;
+
+/// The body of a request: counted as it comes, and ended early if there is something that ends it.
+pub(super) struct Metered<B> {
+    body: B,
+    peer: Arc<Peer>,
+    received: usize,
+    until: Option<Until>,
+}
+
+impl<B> Metered<B> {
+    pub(super) fn new(body: B, peer: Arc<Peer>, until: Option<Until>) -> Self {
+        Self {
+            body,
+            peer,
+            received: 0,
+            until,
+        }
+    }
+
+    /// How many of the bytes that came are counted.
+    fn counted(&self) -> usize {
+        self.received.saturating_sub(UNCOUNTED)
+    }
+}
+
+impl<B> HttpBody for Metered<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<tonic::codegen::StdError>,
+{
+    type Data = Bytes;
+    type Error = tonic::codegen::StdError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if let Some(until) = &mut self.until
+            && until.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(None);
+        }
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+        {
+            self.peer.allowance.body(data.len());
+            let before = self.counted();
+            self.received += data.len();
+            let more = self.counted() - before;
+            if more > 0 && !self.peer.quota.keep(more) {
+                return Poll::Ready(Some(Err(status::too_many_bodies().into())));
+            }
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B> Drop for Metered<B> {
+    fn drop(&mut self) {
+        let counted = self.counted();
+        if counted > 0 {
+            self.peer.quota.give_back(counted);
+        }
+    }
+}

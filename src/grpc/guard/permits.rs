@@ -1,0 +1,74 @@
+//! Permits for calls: one for each call in progress, given back when it is dropped.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
+use tonic::Status;
+use tonic::body::Body;
+
+use crate::transport::Peer;
+
+/// The permit of a call.
+pub(super) struct CallPermit(Arc<Peer>);
+
+impl CallPermit {
+    pub(super) fn take(peer: &Arc<Peer>, max: usize) -> Option<Self> {
+        // One too many is given back by `drop`.
+        let permit = Self(Arc::clone(peer));
+        permit.0.quota.begin_call(max).then_some(permit)
+    }
+}
+
+impl Drop for CallPermit {
+    fn drop(&mut self) {
+        self.0.quota.end_call();
+    }
+}
+
+/// A permit among the calls of health and reflection; given back when dropped.
+pub struct OpenCallPermit(Arc<Peer>);
+
+impl OpenCallPermit {
+    pub(super) fn take(peer: &Arc<Peer>, must_be_answered: bool) -> Option<Self> {
+        let permit = Self(Arc::clone(peer));
+        permit
+            .0
+            .quota
+            .begin_open_call(must_be_answered)
+            .then_some(permit)
+    }
+}
+
+impl Drop for OpenCallPermit {
+    fn drop(&mut self) {
+        self.0.quota.end_open_call();
+    }
+}
+
+/// The body of an answer that may go on for long, with the permit that it takes.
+pub(super) struct WithPermit {
+    pub(super) body: Body,
+    pub(super) _permit: Option<OpenCallPermit>,
+}
+
+impl HttpBody for WithPermit {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,153 @@
+//! Decodes the filters of `ListKeys`, `RevokeKeys` and `ListEvents`.
+
+use crate::authority::Refusal;
+use crate::domain::event::{EventKind, Revision};
+use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
+use crate::domain::key::KeyState;
+use crate::domain::time::Timestamp;
+use crate::domain::violation::Violations;
+use crate::grpc::{decode, page};
+use crate::pb::claviger::v1 as pb;
+use crate::store::{EventFilter, KeyFilter};
+
+/// The part of a `KeyFilter` that says whose keys are meant.
+pub(super) struct KeyOwner {
+    pub(super) realm: RealmId,
+    pub(super) partner: Option<PartnerId>,
+    pub(super) project: Option<ProjectId>,
+    pub(super) environment: Option<EnvironmentName>,
+}
+
+impl KeyOwner {
+    pub(super) fn decode(
+        bad: &mut Violations,
+        realm: &str,
+        partner: &str,
+        project: &str,
+        environment: &str,
+    ) -> Option<Self> {
+        let partner = decode::optional(bad, "filter.partner", partner, PartnerId::parse);
+        let project = decode::optional(bad, "filter.project", project, ProjectId::parse);
+        let environment = decode::optional(
+            bad,
+            "filter.environment",
+            environment,
+            EnvironmentName::parse,
+        );
+        let realm = bad.check("filter.realm", RealmId::parse(realm));
+        realm.map(|realm| Self {
+            realm,
+            partner,
+            project,
+            environment,
+        })
+    }
+}
+
+/// The keys to list. `bad` has what was wrong with the page token, `cursor` is where the page starts.
+pub(super) fn key_filter(
+    mut bad: Violations,
+    request: pb::ListKeysRequest,
+    page_size: i32,
+    cursor: &str,
+    now: Timestamp,
+) -> Result<KeyFilter, Refusal> {
+    let pb::ListKeysRequest {
+        filter,
+        page_size: _,
+        page_token: _,
+    } = request;
+    let pb::KeyFilter {
+        realm,
+        partner,
+        project,
+        environment,
+        states,
+        unused_for,
+        never_expires,
+        expires_within,
+        issued_before,
+    } = filter.unwrap_or_default();
+    decode::unimplemented(&[("filter.issued_before", issued_before.is_some())])?;
+    let limit = page::size(&mut bad, page_size);
+    let owner = KeyOwner::decode(&mut bad, &realm, &partner, &project, &environment);
+    let states = states
+        .into_iter()
+        .enumerate()
+        .filter_map(|(i, state)| bad.check(format!("filter.states[{i}]"), key_state(state)))
+        .collect();
+    let before = decode::optional(&mut bad, "page_token", cursor, KeyId::parse);
+    let unused_for = decode::span_or_none(&mut bad, "filter.unused_for", unused_for);
+    let expires_within = decode::span_or_none(&mut bad, "filter.expires_within", expires_within);
+    if never_expires && expires_within.is_some() {
+        bad.add(
+            "filter.expires_within",
+            "excludes never_expires: set only one of them",
+        );
+    }
+    bad.finish(owner.map(|owner| KeyFilter {
+        realm: owner.realm,
+        partner: owner.partner,
+        project: owner.project,
+        environment: owner.environment,
+        issued_before: None,
+        states,
+        unused_for,
+        never_expires,
+        expires_within,
+        now,
+        before,
+        limit,
+    }))
+    .map_err(Refusal::Invalid)
+}
+
+fn key_state(state: i32) -> Result<KeyState, &'static str> {
+    match pb::KeyState::try_from(state) {
+        Ok(pb::KeyState::Active) => Ok(KeyState::Active),
+        Ok(pb::KeyState::Disabled) => Ok(KeyState::Disabled),
+        Ok(pb::KeyState::Expired) => Ok(KeyState::Expired),
+        Ok(pb::KeyState::Revoked) => Ok(KeyState::Revoked),
+        Ok(pb::KeyState::Unspecified) | Err(_) => {
+            Err("must be a state of a key, such as KEY_STATE_ACTIVE")
+        }
+    }
+}
+
+/// The events to list. `bad` has what was wrong with the page token, `cursor` is where the page starts.
+pub(super) fn event_filter(
+    mut bad: Violations,
+    request: pb::ListEventsRequest,
+    page_size: i32,
+    cursor: &str,
+) -> Result<EventFilter, Refusal> {
+    let pb::ListEventsRequest {
+        realm,
+        partner,
+        key_id,
+        kind,
+        start_time,
+        end_time,
+        page_size: _,
+        page_token: _,
+    } = request;
+    let limit = page::size(&mut bad, page_size);
+    let filter = EventFilter {
+        realm: decode::optional(&mut bad, "realm", &realm, RealmId::parse),
+        partner: decode::optional(&mut bad, "partner", &partner, PartnerId::parse),
+        key: decode::optional(&mut bad, "key_id", &key_id, KeyId::parse),
+        kind: decode::optional(&mut bad, "kind", &kind, |kind| {
+            EventKind::parse(kind).ok_or("must be a kind of event, such as key.revoked")
+        }),
+        from: decode::timestamp(&mut bad, "start_time", start_time),
+        until: decode::timestamp(&mut bad, "end_time", end_time),
+        before: decode::optional(&mut bad, "page_token", cursor, |cursor| {
+            cursor
+                .parse::<u64>()
+                .map(Revision::from)
+                .map_err(|_| "must be the next_page_token of an answer of this server")
+        }),
+        limit,
+    };
+    bad.finish(Some(filter)).map_err(Refusal::Invalid)
+}

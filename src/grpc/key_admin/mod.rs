@@ -1,0 +1,374 @@
+//! `claviger.v1.KeyAdmin`.
+
+mod filters;
+mod request;
+mod response;
+mod usage;
+
+use prost::Message;
+use sha2::{Digest, Sha256};
+use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
+
+use super::{Admin, encode, page, status};
+use crate::authority::{EntryRefusal, ImportOutcomes};
+use crate::domain::clock::Clock;
+use crate::domain::ids::KeyId;
+use crate::domain::violation::Violations;
+use crate::pb::claviger::v1 as pb;
+
+/// The fingerprint of a request: the same for the same method and body. `wait` does not count.
+macro_rules! fingerprint {
+    ($method:literal, $asked:ident) => {{
+        let wait = std::mem::take(&mut $asked.wait);
+        let fingerprint = hash($method, &$asked);
+        $asked.wait = wait;
+        fingerprint
+    }};
+}
+
+/// The administration of keys and the audit trail.
+pub struct KeyAdminService {
+    admin: Admin,
+    clock: Clock,
+}
+
+impl KeyAdminService {
+    /// The clock tells in which state a key is shown.
+    pub fn new(admin: Admin, clock: Clock) -> Self {
+        Self { admin, clock }
+    }
+}
+
+#[tonic::async_trait]
+impl pb::key_admin_server::KeyAdmin for KeyAdminService {
+    async fn issue_key(
+        &self,
+        request: Request<pb::IssueKeyRequest>,
+    ) -> Result<Response<pb::IssueKeyResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let mut asked = request.into_inner();
+        let fingerprint = fingerprint!("IssueKey", asked);
+        let (new, change) = request::new_key(asked, self.clock.now())?;
+        let idempotency = change.idempotency_key(fingerprint);
+        let done = self
+            .admin
+            .run(caller, |authority, caller| async move {
+                authority
+                    .issue_key(&caller, &change, new, idempotency)
+                    .await
+            })
+            .await?;
+        issued!(IssueKeyResponse, done, self.clock.now())
+    }
+
+    async fn get_key(
+        &self,
+        request: Request<pb::GetKeyRequest>,
+    ) -> Result<Response<pb::GetKeyResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let id = request::get(request.into_inner())?;
+        let read = self.admin.authority.get_key(&caller, id).await?;
+        Ok(Response::new(pb::GetKeyResponse {
+            key: Some(response::key(read.value, self.clock.now())),
+            revision: read.revision.as_u64(),
+        }))
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<pb::ListKeysRequest>,
+    ) -> Result<Response<pb::ListKeysResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let mut asked = request.into_inner();
+        let page_token = std::mem::take(&mut asked.page_token);
+        let page_size = std::mem::take(&mut asked.page_size);
+        let filters = asked.encode_to_vec();
+        let mut bad = Violations::default();
+        let cursor = self
+            .admin
+            .pages
+            .cursor(&mut bad, &caller, "keys", &filters, &page_token);
+        let filter = filters::key_filter(bad, asked, page_size, &cursor, self.clock.now())?;
+        let read = self.admin.authority.list_keys(&caller, filter).await?;
+        let now = self.clock.now();
+        let key = |key| response::key(key, now);
+        let (keys, next) = page::fitting(read.value, key, |key| key.id.clone());
+        Ok(Response::new(pb::ListKeysResponse {
+            keys,
+            next_page_token: self.admin.pages.token(&caller, "keys", &filters, next),
+            revision: read.revision.as_u64(),
+        }))
+    }
+
+    async fn get_key_scopes(
+        &self,
+        request: Request<pb::GetKeyScopesRequest>,
+    ) -> Result<Response<pb::GetKeyScopesResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let id = request::get_scopes(request.into_inner())?;
+        let read = self.admin.authority.key_scopes(&caller, id).await?;
+        Ok(Response::new(pb::GetKeyScopesResponse {
+            granted: encode::scope_names(&read.value.granted),
+            effective: encode::scope_names(&read.value.effective),
+            full_access: read.value.full_access,
+            revision: read.revision.as_u64(),
+        }))
+    }
+
+    async fn disable_key(
+        &self,
+        request: Request<pb::DisableKeyRequest>,
+    ) -> Result<Response<pb::DisableKeyResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let (id, change) = request::disable(request.into_inner())?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority.disable_key(&caller, &change, id).await
+            })
+            .await?;
+        changed!(DisableKeyResponse, done, key: |key| response::key(key, self.clock.now()))
+    }
+
+    async fn enable_key(
+        &self,
+        request: Request<pb::EnableKeyRequest>,
+    ) -> Result<Response<pb::EnableKeyResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let (id, change) = request::enable(request.into_inner())?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority.enable_key(&caller, &change, id).await
+            })
+            .await?;
+        changed!(EnableKeyResponse, done, key: |key| response::key(key, self.clock.now()))
+    }
+
+    async fn revoke_key(
+        &self,
+        request: Request<pb::RevokeKeyRequest>,
+    ) -> Result<Response<pb::RevokeKeyResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let (id, change, reason) = request::revocation(request.into_inner())?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority.revoke_key(&caller, &change, id, reason).await
+            })
+            .await?;
+        changed!(RevokeKeyResponse, done, key: |key| response::key(key, self.clock.now()))
+    }
+
+    async fn update_key(
+        &self,
+        request: Request<pb::UpdateKeyRequest>,
+    ) -> Result<Response<pb::UpdateKeyResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let (id, change, update) = request::update(request.into_inner())?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority.update_key(&caller, &change, id, update).await
+            })
+            .await?;
+        changed!(UpdateKeyResponse, done, key: |key| response::key(key, self.clock.now()))
+    }
+
+    async fn rotate_key(
+        &self,
+        request: Request<pb::RotateKeyRequest>,
+    ) -> Result<Response<pb::RotateKeyResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let mut asked = request.into_inner();
+        let fingerprint = fingerprint!("RotateKey", asked);
+        let (id, change, overlap) = request::rotation(asked)?;
+        let idempotency = change.idempotency_key(fingerprint);
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority
+                    .rotate_key(&caller, &change, id, overlap, idempotency)
+                    .await
+            })
+            .await?;
+        issued!(RotateKeyResponse, done, self.clock.now())
+    }
+
+    async fn end_rotation(
+        &self,
+        request: Request<pb::EndRotationRequest>,
+    ) -> Result<Response<pb::EndRotationResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let (id, change, keep) = request::end_of_rotation(request.into_inner())?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority.end_rotation(&caller, &change, id, keep).await
+            })
+            .await?;
+        changed!(EndRotationResponse, done, key: |key| response::key(key, self.clock.now()))
+    }
+
+    async fn revoke_keys(
+        &self,
+        request: Request<pb::RevokeKeysRequest>,
+    ) -> Result<Response<pb::RevokeKeysResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let mut asked = request.into_inner();
+        let fingerprint = fingerprint!("RevokeKeys", asked);
+        let is_dry_run = asked.dry_run;
+        let (selection, change, reason) = request::bulk_revocation(asked)?;
+        if is_dry_run {
+            let read = self
+                .admin
+                .authority
+                .dry_run_revoke_keys(&caller, selection)
+                .await?;
+            let now = self.clock.now();
+            let examples = read.value.examples.into_iter();
+            return Ok(Response::new(pb::RevokeKeysResponse {
+                would_revoke: read.value.count,
+                examples: examples.map(|key| response::key(key, now)).collect(),
+                revision: read.revision.as_u64(),
+                effective_everywhere_time: None,
+                confirmed: false,
+                replayed: false,
+            }));
+        }
+        let idempotency = change.idempotency_key(fingerprint);
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority
+                    .revoke_keys(&caller, &change, selection, reason, idempotency)
+                    .await
+            })
+            .await?;
+        Ok(Response::new(pb::RevokeKeysResponse {
+            would_revoke: 0,
+            examples: Vec::new(),
+            revision: done.revision.as_u64(),
+            effective_everywhere_time: Some(encode::time(done.effective_at)),
+            confirmed: true,
+            replayed: done.value,
+        }))
+    }
+
+    async fn revoke_self(
+        &self,
+        request: Request<pb::RevokeSelfRequest>,
+    ) -> Result<Response<pb::RevokeSelfResponse>, Status> {
+        let (principal, owner) = self.admin.principal(&request)?;
+        let (change, reason) = request::self_revocation(request.into_inner())?;
+        let done = self
+            .admin
+            .run_for(owner, move |authority| async move {
+                authority.revoke_self(&principal, &change, reason).await
+            })
+            .await?;
+        let now = self.clock.now();
+        changed!(RevokeSelfResponse, done, key: |key| response::self_revoked_key(key, now))
+    }
+
+    async fn import_keys(
+        &self,
+        request: Request<pb::ImportKeysRequest>,
+    ) -> Result<Response<pb::ImportKeysResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let mut asked = request.into_inner();
+        let fingerprint = fingerprint!("ImportKeys", asked);
+        let is_dry_run = asked.dry_run;
+        let (realm, change, entries) = request::import(asked, self.clock.now())?;
+        let idempotency = change.idempotency_key(fingerprint);
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority
+                    .import_keys(&caller, &change, realm, entries, is_dry_run, idempotency)
+                    .await
+            })
+            .await?;
+        let ImportOutcomes { outcomes, replayed } = done.value;
+        Ok(Response::new(pb::ImportKeysResponse {
+            results: outcomes.into_iter().map(import_result).collect(),
+            revision: done.revision.as_u64(),
+            effective_everywhere_time: (!is_dry_run).then(|| encode::time(done.effective_at)),
+            confirmed: !is_dry_run,
+            replayed,
+        }))
+    }
+
+    async fn get_key_usage(
+        &self,
+        request: Request<pb::GetKeyUsageRequest>,
+    ) -> Result<Response<pb::GetKeyUsageResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let (id, hours) = usage::asked(request.into_inner(), self.clock.now())?;
+        let usage = self.admin.authority.key_usage(&caller, id, hours).await?;
+        Ok(Response::new(usage::usage(&usage)))
+    }
+
+    async fn delete_key(
+        &self,
+        request: Request<pb::DeleteKeyRequest>,
+    ) -> Result<Response<pb::DeleteKeyResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let (id, change) = request::delete(request.into_inner())?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority.delete_key(&caller, &change, id).await
+            })
+            .await?;
+        let now = self.clock.now();
+        Ok(Response::new(pb::DeleteKeyResponse {
+            key: done.value.map(|key| response::key(key, now)),
+            revision: done.revision.as_u64(),
+            effective_everywhere_time: Some(encode::time(done.effective_at)),
+            confirmed: true,
+        }))
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<pb::ListEventsRequest>,
+    ) -> Result<Response<pb::ListEventsResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let mut asked = request.into_inner();
+        let page_token = std::mem::take(&mut asked.page_token);
+        let page_size = std::mem::take(&mut asked.page_size);
+        let filters = asked.encode_to_vec();
+        let mut bad = Violations::default();
+        let cursor = self
+            .admin
+            .pages
+            .cursor(&mut bad, &caller, "events", &filters, &page_token);
+        let filter = filters::event_filter(bad, asked, page_size, &cursor)?;
+        let page = self.admin.authority.list_events(&caller, filter).await?;
+        let (events, next) =
+            page::fitting(page, response::event, |event| event.revision.to_string());
+        Ok(Response::new(pb::ListEventsResponse {
+            events,
+            next_page_token: self.admin.pages.token(&caller, "events", &filters, next),
+        }))
+    }
+}
+
+fn hash(method: &str, request: &impl Message) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(method);
+    hash.update(Zeroizing::new(request.encode_to_vec()));
+    hash.finalize().into()
+}
+
+fn import_result(outcome: Result<Option<KeyId>, EntryRefusal>) -> pb::ImportResult {
+    use pb::import_result::Result::{Error, KeyId};
+    pb::ImportResult {
+        result: Some(match outcome {
+            Ok(id) => KeyId(id.as_ref().map(ToString::to_string).unwrap_or_default()),
+            Err(why) => Error(status::as_message(&status::not_imported(why))),
+        }),
+    }
+}

@@ -1,0 +1,506 @@
+//! Decodes the requests of `KeyAdmin`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::filters::KeyOwner;
+use crate::authority::{
+    BulkSelection, ChangeRequest, ImportedKey, KeepSecret, KeyUpdate, NewKey, Refusal,
+};
+use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
+use crate::domain::imported_text;
+use crate::domain::time::Timestamp;
+use crate::domain::violation::{Violation, Violations};
+use crate::grpc::decode;
+use crate::hashing::TextHash;
+use crate::pb::claviger::v1 as pb;
+
+/// The longest overlap of a rotation. Beyond it there are two keys and no rotation.
+const MAX_OVERLAP: Duration = Duration::from_hours(366 * 24);
+
+/// How many keys are imported at idempotency.
+const MAX_ENTRIES: usize = 1_000;
+
+/// The fields of a key that can be changed.
+const MUTABLE: [&str; 6] = [
+    "name",
+    "labels",
+    "scopes",
+    "full_access",
+    "expire_time",
+    "allowed_cidrs",
+];
+
+/// The key that a request names, if `if_partner` is unset.
+fn key_id(key_id: &str, if_partner: &str) -> Result<KeyId, Refusal> {
+    decode::unimplemented(&[("if_partner", !if_partner.is_empty())])?;
+    let mut bad = Violations::default();
+    let id = bad.check("key_id", KeyId::parse(key_id));
+    bad.finish(id).map_err(Refusal::Invalid)
+}
+
+pub(super) fn get(request: pb::GetKeyRequest) -> Result<KeyId, Refusal> {
+    let pb::GetKeyRequest {
+        key_id: id,
+        if_partner,
+    } = request;
+    key_id(&id, &if_partner)
+}
+
+pub(super) fn get_scopes(request: pb::GetKeyScopesRequest) -> Result<KeyId, Refusal> {
+    let pb::GetKeyScopesRequest {
+        key_id: id,
+        if_partner,
+    } = request;
+    key_id(&id, &if_partner)
+}
+
+/// The conditions under which a key is changed. None is implemented yet.
+fn no_conditions(if_partner: &str, if_revision: Option<u64>) -> Result<(), Refusal> {
+    decode::unimplemented(&[
+        ("if_partner", !if_partner.is_empty()),
+        ("if_revision", if_revision.is_some()),
+    ])
+}
+
+/// A change that names only its key.
+fn change_of_key(
+    key_id: &str,
+    wait: i32,
+    request_id: &str,
+) -> Result<(KeyId, ChangeRequest), Refusal> {
+    let mut bad = Violations::default();
+    let change = decode::change(&mut bad, wait, request_id);
+    let id = bad.check("key_id", KeyId::parse(key_id));
+    bad.finish(id.map(|id| (id, change)))
+        .map_err(Refusal::Invalid)
+}
+
+pub(super) fn disable(request: pb::DisableKeyRequest) -> Result<(KeyId, ChangeRequest), Refusal> {
+    let pb::DisableKeyRequest {
+        key_id,
+        wait,
+        request_id,
+        if_partner,
+        if_revision,
+    } = request;
+    no_conditions(&if_partner, if_revision)?;
+    change_of_key(&key_id, wait, &request_id)
+}
+
+pub(super) fn enable(request: pb::EnableKeyRequest) -> Result<(KeyId, ChangeRequest), Refusal> {
+    let pb::EnableKeyRequest {
+        key_id,
+        wait,
+        request_id,
+        if_partner,
+        if_revision,
+    } = request;
+    no_conditions(&if_partner, if_revision)?;
+    change_of_key(&key_id, wait, &request_id)
+}
+
+pub(super) fn delete(request: pb::DeleteKeyRequest) -> Result<(KeyId, ChangeRequest), Refusal> {
+    let pb::DeleteKeyRequest {
+        key_id,
+        wait,
+        request_id,
+        if_partner,
+    } = request;
+    no_conditions(&if_partner, None)?;
+    change_of_key(&key_id, wait, &request_id)
+}
+
+/// The key to revoke and the reason.
+pub(super) fn revocation(
+    request: pb::RevokeKeyRequest,
+) -> Result<(KeyId, ChangeRequest, String), Refusal> {
+    let pb::RevokeKeyRequest {
+        key_id,
+        reason,
+        wait,
+        request_id,
+        if_partner,
+    } = request;
+    no_conditions(&if_partner, None)?;
+    let mut bad = Violations::default();
+    let change = decode::change(&mut bad, wait, &request_id);
+    let reason = decode::reason(&mut bad, "reason", reason);
+    let id = bad.check("key_id", KeyId::parse(&key_id));
+    bad.finish(id.map(|id| (id, change, reason)))
+        .map_err(Refusal::Invalid)
+}
+
+/// The key to issue.
+pub(super) fn new_key(
+    request: pb::IssueKeyRequest,
+    now: Timestamp,
+) -> Result<(NewKey, ChangeRequest), Refusal> {
+    let pb::IssueKeyRequest {
+        realm,
+        partner,
+        project,
+        level,
+        environment,
+        name,
+        scopes,
+        full_access,
+        expire_time,
+        labels,
+        allowed_cidrs,
+        wait,
+        request_id,
+    } = request;
+    let mut bad = Violations::default();
+    let change = decode::change(&mut bad, wait, &request_id);
+    let realm = bad.check("realm", RealmId::parse(&realm));
+    let properties = KeyProperties {
+        partner,
+        project,
+        level,
+        environment,
+        name,
+        scopes,
+        full_access,
+        expire_time,
+        labels,
+        allowed_cidrs,
+    };
+    let new = properties.decode(&mut bad, realm, now);
+    bad.finish(new.map(|new| (new, change)))
+        .map_err(Refusal::Invalid)
+}
+
+/// The fields that describe a new key, whether it is issued or imported.
+struct KeyProperties {
+    partner: String,
+    project: String,
+    level: i32,
+    environment: String,
+    name: String,
+    scopes: Vec<String>,
+    full_access: bool,
+    expire_time: Option<prost_types::Timestamp>,
+    labels: BTreeMap<String, String>,
+    allowed_cidrs: Vec<String>,
+}
+
+impl KeyProperties {
+    fn decode(
+        self,
+        bad: &mut Violations,
+        realm: Option<RealmId>,
+        now: Timestamp,
+    ) -> Option<NewKey> {
+        let Self {
+            partner,
+            project,
+            level,
+            environment,
+            name,
+            scopes,
+            full_access,
+            expire_time,
+            labels,
+            allowed_cidrs,
+        } = self;
+        let partner = decode::optional(bad, "partner", &partner, PartnerId::parse);
+        let project = decode::optional(bad, "project", &project, ProjectId::parse);
+        let level = decode::level(bad, "level", level);
+        let environment =
+            decode::optional(bad, "environment", &environment, EnvironmentName::parse);
+        let name = decode::name(bad, "name", name);
+        let scopes = decode::scopes(bad, &scopes);
+        let expires_at = decode::timestamp(bad, "expire_time", expire_time);
+        if expires_at.is_some_and(|end| end <= now) {
+            bad.add("expire_time", "must be in the future");
+        }
+        let labels = decode::labels(bad, labels);
+        let allowed_cidrs = decode::cidrs(bad, &allowed_cidrs);
+        realm.map(|realm| NewKey {
+            realm,
+            partner,
+            project,
+            level,
+            environment,
+            name,
+            scopes,
+            full_access,
+            expires_at,
+            labels,
+            allowed_cidrs,
+        })
+    }
+}
+
+/// The key to update and its new properties.
+pub(super) fn update(
+    request: pb::UpdateKeyRequest,
+) -> Result<(KeyId, ChangeRequest, KeyUpdate), Refusal> {
+    let pb::UpdateKeyRequest {
+        key_id,
+        update_mask,
+        name,
+        labels,
+        scopes,
+        full_access,
+        expire_time,
+        allowed_cidrs,
+        wait,
+        request_id,
+        if_partner,
+        if_revision,
+    } = request;
+    no_conditions(&if_partner, if_revision)?;
+    let mut bad = Violations::default();
+    let change = decode::change(&mut bad, wait, &request_id);
+    let paths = update_mask.unwrap_or_default().paths;
+    if paths.is_empty() {
+        bad.add(
+            "update_mask",
+            format!("is required: which of {} to change", MUTABLE.join(", ")),
+        );
+    }
+    if !paths.iter().all(|path| MUTABLE.contains(&path.as_str())) {
+        bad.add(
+            "update_mask",
+            format!("may name {} and nothing else", MUTABLE.join(", ")),
+        );
+    }
+    // Whether a field is to be changed; one that is set and not named would be left out in silence.
+    let mut named = |field: &'static str, is_set: bool| {
+        let is_named = paths.iter().any(|path| path == field);
+        if is_set && !is_named && !paths.is_empty() {
+            bad.add(field, "is set, but not named in update_mask");
+        }
+        is_named
+    };
+    let (of_name, of_labels) = (
+        named("name", !name.is_empty()),
+        named("labels", !labels.is_empty()),
+    );
+    let of_scopes = named("scopes", !scopes.is_empty());
+    let of_full_access = named("full_access", full_access);
+    let of_expiry = named("expire_time", expire_time.is_some());
+    let of_cidrs = named("allowed_cidrs", !allowed_cidrs.is_empty());
+    let update = KeyUpdate {
+        name: of_name.then(|| decode::name(&mut bad, "name", name)),
+        labels: of_labels.then(|| decode::labels(&mut bad, labels)),
+        scopes: of_scopes.then(|| decode::scopes(&mut bad, &scopes)),
+        full_access: of_full_access.then_some(full_access),
+        expires_at: of_expiry.then(|| decode::timestamp(&mut bad, "expire_time", expire_time)),
+        allowed_cidrs: of_cidrs.then(|| decode::cidrs(&mut bad, &allowed_cidrs)),
+    };
+    let id = bad.check("key_id", KeyId::parse(&key_id));
+    bad.finish(id.map(|id| (id, change, update)))
+        .map_err(Refusal::Invalid)
+}
+
+/// The key to rotate, and for how long the old secret works on.
+pub(super) fn rotation(
+    request: pb::RotateKeyRequest,
+) -> Result<(KeyId, ChangeRequest, Duration), Refusal> {
+    let pb::RotateKeyRequest {
+        key_id,
+        overlap,
+        wait,
+        request_id,
+        if_partner,
+        if_revision,
+    } = request;
+    no_conditions(&if_partner, if_revision)?;
+    let mut bad = Violations::default();
+    let change = decode::change(&mut bad, wait, &request_id);
+    let overlap = decode::span(&mut bad, "overlap", overlap);
+    if overlap > MAX_OVERLAP {
+        bad.add(
+            "overlap",
+            "must be at most 366 days: for longer, issue another key",
+        );
+    }
+    let id = bad.check("key_id", KeyId::parse(&key_id));
+    bad.finish(id.map(|id| (id, change, overlap)))
+        .map_err(Refusal::Invalid)
+}
+
+/// The key whose rotation ends, and the secret that it keeps.
+pub(super) fn end_of_rotation(
+    request: pb::EndRotationRequest,
+) -> Result<(KeyId, ChangeRequest, KeepSecret), Refusal> {
+    let pb::EndRotationRequest {
+        key_id,
+        keep,
+        wait,
+        request_id,
+        if_partner,
+        if_revision,
+    } = request;
+    no_conditions(&if_partner, if_revision)?;
+    let mut bad = Violations::default();
+    let change = decode::change(&mut bad, wait, &request_id);
+    let keep = match pb::KeepSecret::try_from(keep) {
+        Ok(pb::KeepSecret::New) => Ok(KeepSecret::New),
+        Ok(pb::KeepSecret::Old) => Ok(KeepSecret::Old),
+        Ok(pb::KeepSecret::Unspecified) => Err("is required: KEEP_SECRET_NEW or KEEP_SECRET_OLD"),
+        Err(_) => Err("is not a value of KeepSecret"),
+    };
+    let keep = bad.check("keep", keep);
+    let id = bad.check("key_id", KeyId::parse(&key_id));
+    bad.finish(id.zip(keep).map(|(id, keep)| (id, change, keep)))
+        .map_err(Refusal::Invalid)
+}
+
+/// The keys to revoke and the reason.
+pub(super) fn bulk_revocation(
+    request: pb::RevokeKeysRequest,
+) -> Result<(BulkSelection, ChangeRequest, String), Refusal> {
+    let pb::RevokeKeysRequest {
+        filter,
+        reason,
+        dry_run: _,
+        wait,
+        request_id,
+    } = request;
+    let pb::KeyFilter {
+        realm,
+        partner,
+        project,
+        environment,
+        states,
+        unused_for,
+        never_expires,
+        expires_within,
+        issued_before,
+    } = filter.unwrap_or_default();
+    decode::unimplemented(&[
+        ("filter.states", !states.is_empty()),
+        ("filter.unused_for", unused_for.is_some()),
+        ("filter.never_expires", never_expires),
+        ("filter.expires_within", expires_within.is_some()),
+    ])?;
+    let mut bad = Violations::default();
+    let change = decode::change(&mut bad, wait, &request_id);
+    let owner = KeyOwner::decode(&mut bad, &realm, &partner, &project, &environment);
+    let issued_before = decode::timestamp(&mut bad, "filter.issued_before", issued_before);
+    let reason = decode::reason(&mut bad, "reason", reason);
+    let selection = owner.map(|owner| BulkSelection {
+        realm: owner.realm,
+        partner: owner.partner,
+        project: owner.project,
+        environment: owner.environment,
+        issued_before,
+    });
+    bad.finish(selection.map(|selection| (selection, change, reason)))
+        .map_err(Refusal::Invalid)
+}
+
+/// Why a key revokes itself.
+pub(super) fn self_revocation(
+    request: pb::RevokeSelfRequest,
+) -> Result<(ChangeRequest, String), Refusal> {
+    let pb::RevokeSelfRequest {
+        reason,
+        wait,
+        request_id,
+    } = request;
+    let mut bad = Violations::default();
+    let change = decode::change(&mut bad, wait, &request_id);
+    let reason = decode::reason(&mut bad, "reason", reason);
+    bad.finish(Some((change, reason))).map_err(Refusal::Invalid)
+}
+
+type Entries = Vec<Result<ImportedKey, Vec<Violation>>>;
+
+/// The keys to import. What is wrong with an entry is reported for that entry alone.
+pub(super) fn import(
+    request: pb::ImportKeysRequest,
+    now: Timestamp,
+) -> Result<(RealmId, ChangeRequest, Entries), Refusal> {
+    let pb::ImportKeysRequest {
+        realm,
+        entries,
+        dry_run: _,
+        wait,
+        request_id,
+    } = request;
+    let mut bad = Violations::default();
+    let change = decode::change(&mut bad, wait, &request_id);
+    if entries.is_empty() || entries.len() > MAX_ENTRIES {
+        bad.add("entries", "must have 1 to 1,000 entries");
+    }
+    let realm = bad.check("realm", RealmId::parse(&realm));
+    let realm = bad.finish(realm).map_err(Refusal::Invalid)?;
+    let entries = entries
+        .into_iter()
+        .map(|entry| imported_key(entry, &realm, now))
+        .collect();
+    Ok((realm, change, entries))
+}
+
+fn imported_key(
+    entry: pb::ImportEntry,
+    realm: &RealmId,
+    now: Timestamp,
+) -> Result<ImportedKey, Vec<Violation>> {
+    let pb::ImportEntry {
+        secret,
+        partner,
+        project,
+        level,
+        environment,
+        name,
+        scopes,
+        full_access,
+        expire_time,
+        labels,
+        allowed_cidrs,
+    } = entry;
+    let mut bad = Violations::default();
+    let known = imported_hash(&mut bad, secret);
+    let properties = KeyProperties {
+        partner,
+        project,
+        level,
+        environment,
+        name,
+        scopes,
+        full_access,
+        expire_time,
+        labels,
+        allowed_cidrs,
+    };
+    let new = properties.decode(&mut bad, Some(realm.clone()), now);
+    bad.finish(
+        known
+            .zip(new)
+            .map(|((hash, hint), new)| ImportedKey { new, hash, hint }),
+    )
+}
+
+/// The SHA-256 of an imported API key, and the part of the key that may be shown.
+fn imported_hash(
+    bad: &mut Violations,
+    secret: Option<pb::import_entry::Secret>,
+) -> Option<(TextHash, String)> {
+    use pb::import_entry::Secret::{PlainKey, Sha256};
+    match secret {
+        None => {
+            bad.add("plain_key", "is required: set either plain_key or sha256");
+            None
+        }
+        Some(PlainKey(plain_key)) => {
+            let plain_key = Zeroizing::new(plain_key);
+            bad.check("plain_key", imported_text::check(&plain_key))?;
+            let hash = TextHash::of(&plain_key);
+            let hint = imported_text::hint(&plain_key).unwrap_or_else(|| hash.hint());
+            Some((hash, hint))
+        }
+        Some(Sha256(written)) => {
+            let hash = bad.check("sha256", TextHash::parse(&Zeroizing::new(written)))?;
+            let hint = hash.hint();
+            Some((hash, hint))
+        }
+    }
+}

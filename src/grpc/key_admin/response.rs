@@ -1,0 +1,151 @@
+//! Encodes the answers of `KeyAdmin`.
+
+use crate::domain::event::{Actor, Event, Subject};
+use crate::domain::ids::{KeyId, PartnerId};
+use crate::domain::key::{Key, KeyState, Secret};
+use crate::domain::time::Timestamp;
+use crate::grpc::encode::{expiry, level, scope_names, time};
+use crate::pb::claviger::v1 as pb;
+
+fn state(state: KeyState) -> pb::KeyState {
+    match state {
+        KeyState::Active => pb::KeyState::Active,
+        KeyState::Disabled => pb::KeyState::Disabled,
+        KeyState::Expired => pb::KeyState::Expired,
+        KeyState::Revoked => pb::KeyState::Revoked,
+    }
+}
+
+pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
+    let state = state(key.state(now)).into();
+    let level_kind = level(key.level.kind()).into();
+    let Key {
+        id,
+        realm,
+        partner,
+        level,
+        environment,
+        name,
+        hint,
+        access,
+        labels,
+        allowed_cidrs,
+        created_at,
+        created_by,
+        created_revision: _,
+        expires_at,
+        disabled: _,
+        withheld: _,
+        revocation,
+        secrets,
+        last_used_at,
+    } = key;
+    let (revoke_time, revoke_reason) = revocation.map_or_else(Default::default, |revocation| {
+        (Some(time(revocation.at)), revocation.reason)
+    });
+    pb::Key {
+        id: id.to_string(),
+        realm: realm.to_string(),
+        partner: partner.to_string(),
+        project: level.project().map(ToString::to_string).unwrap_or_default(),
+        level: level_kind,
+        environment: environment.to_string(),
+        name,
+        scopes: scope_names(access.granted()),
+        full_access: access.is_full(),
+        labels: labels.into_iter().collect(),
+        allowed_cidrs: allowed_cidrs.iter().map(ToString::to_string).collect(),
+        state,
+        create_time: Some(time(created_at)),
+        expire_time: expiry(expires_at),
+        revoke_time,
+        revoke_reason,
+        created_by: created_by
+            .as_ref()
+            .map(KeyId::to_string)
+            .unwrap_or_default(),
+        last_used_time: last_used_at.map(time),
+        secrets: secrets
+            .into_iter()
+            .map(|of_key| secret(of_key, &hint))
+            .collect(),
+        hint,
+        revision: None,
+    }
+}
+
+/// The part of a key that its holder may learn by revoking it: the holder need not be its owner.
+pub(super) fn self_revoked_key(found: Key, now: Timestamp) -> pb::Key {
+    let pb::Key {
+        id,
+        realm,
+        state,
+        create_time,
+        revoke_time,
+        ..
+    } = key(found, now);
+    pb::Key {
+        id,
+        realm,
+        state,
+        create_time,
+        revoke_time,
+        ..pb::Key::default()
+    }
+}
+
+fn secret(secret: Secret, hint_of_newest: &str) -> pb::KeySecret {
+    let Secret {
+        digest: _,
+        created_at,
+        expires_at,
+        imported,
+        hint,
+        last_used_at,
+    } = secret;
+    pb::KeySecret {
+        create_time: Some(time(created_at)),
+        expire_time: expiry(expires_at),
+        last_used_time: last_used_at.map(time),
+        imported,
+        hint: if hint.is_empty() {
+            hint_of_newest.to_owned()
+        } else {
+            hint
+        },
+    }
+}
+
+pub(super) fn event(event: Event) -> pb::Event {
+    let Event {
+        revision,
+        time: at,
+        actor: Actor { key: actor, peer },
+        kind,
+        subject:
+            Subject {
+                realm,
+                partner,
+                project,
+                key,
+            },
+        mut detail,
+    } = event;
+    if let Some(project) = project {
+        detail.insert("project".to_owned(), project.to_string());
+    }
+    pb::Event {
+        revision: revision.as_u64(),
+        time: Some(time(at)),
+        actor: actor.as_ref().map(KeyId::to_string).unwrap_or_default(),
+        peer,
+        kind: kind.as_str().to_owned(),
+        key_id: key.as_ref().map(KeyId::to_string).unwrap_or_default(),
+        realm: realm.to_string(),
+        partner: partner
+            .as_ref()
+            .map(PartnerId::to_string)
+            .unwrap_or_default(),
+        detail: detail.into_iter().collect(),
+    }
+}

@@ -1,0 +1,259 @@
+//! `KeyVerify.Explain`: every check of a question, for people who want to know why.
+//!
+//! It makes no decision of its own: it asks for the very same one, and then for all that could have spoken against it.
+
+use tonic::Status;
+
+use super::request::{client_ip, question};
+use super::response::verified_key;
+use crate::domain::denial::DenialClass;
+use crate::domain::key_text;
+use crate::domain::route::NoRoute;
+use crate::domain::time::Timestamp;
+use crate::domain::verdict::Verdict;
+use crate::domain::violation::Violations;
+use crate::gateway::{self, GatewayRequest, RouteMatch, Unmatched};
+use crate::grpc::encode::{self, verdict};
+use crate::grpc::status::{self, undecided};
+use crate::hashing::Peppers;
+use crate::mirror::{MirroredRealm, View};
+use crate::pb::claviger::v1 as pb;
+use crate::verify::{Question, decide, objections};
+use pb::CheckOutcome::{Failed, Passed, Skipped};
+
+pub(super) fn explain(
+    view: &View<'_>,
+    peppers: &Peppers,
+    now: Timestamp,
+    request: &pb::ExplainRequest,
+) -> Result<pb::ExplainResponse, Status> {
+    use pb::explain_request::Question::{Http, Verify};
+    match &request.question {
+        Some(Verify(asked)) => {
+            let question = question(view, asked)?;
+            explain_question(view, peppers, now, &question, Vec::new())
+        }
+        Some(Http(asked)) => explain_http(view, peppers, now, asked),
+        None => {
+            let mut bad = Violations::default();
+            bad.add("question", "is required: verify or http");
+            bad.finish(None).map_err(|bad| status::invalid(&bad))
+        }
+    }
+}
+
+/// The checks of a question, after those of how it came about.
+fn explain_question(
+    view: &View<'_>,
+    peppers: &Peppers,
+    now: Timestamp,
+    question: &Question<'_>,
+    mut checks: Vec<pb::Check>,
+) -> Result<pb::ExplainResponse, Status> {
+    let decision = decide(question, view, peppers, now).map_err(undecided)?;
+    checks.push(form(question, decision.verdict));
+    checks.push(match decision.verdict {
+        Verdict::Malformed => check("secret", Skipped, ""),
+        Verdict::Unknown => check("secret", Failed, "there is no such key in this realm"),
+        _ => check("secret", Passed, "the key is known, and its secret right"),
+    });
+    // Whether there is a route was told before.
+    let objections = objections(question, &decision, now);
+    let objections = objections
+        .into_iter()
+        .filter(|(verdict, _)| *verdict != Verdict::NoRoute);
+    checks.extend(objections.map(|(verdict, speaks_against)| {
+        let outcome = if speaks_against { Failed } else { Passed };
+        check(&name_of(verdict), outcome, "")
+    }));
+    let realm = question.realm;
+    Ok(pb::ExplainResponse {
+        verdict: verdict(decision.verdict).into(),
+        allowed: decision.verdict == Verdict::Allowed,
+        http_status: http_status(realm, DenialClass::of(decision.verdict)),
+        decided_by: decider(&checks, decision.verdict),
+        checks,
+        route: String::new(),
+        key: decision.proven.map(|(key, _)| verified_key(key, realm)),
+        missing_scopes: encode::scope_names(realm.hierarchy.names(decision.missing)),
+        revision: view.revision().as_u64(),
+    })
+}
+
+fn explain_http(
+    view: &View<'_>,
+    peppers: &Peppers,
+    now: Timestamp,
+    asked: &pb::HttpQuestion,
+) -> Result<pb::ExplainResponse, Status> {
+    let pb::HttpQuestion {
+        realm,
+        environment,
+        method,
+        target,
+        headers,
+        client_ip: client,
+    } = asked;
+    let mut bad = Violations::default();
+    let realm = bad.check(
+        "http.realm",
+        view.realm(realm).ok_or("is not a realm of this authority"),
+    );
+    let environment = realm.and_then(|realm| {
+        let found = realm.definition.environment_or_only(environment);
+        bad.check("http.environment", found)
+    });
+    let client = bad.check("http.client_ip", client_ip(client)).flatten();
+    let (realm, environment) = bad
+        .finish(realm.zip(environment))
+        .map_err(|bad| status::invalid(&bad))?;
+
+    let names: Vec<_> = headers
+        .iter()
+        .map(|header| header.name.to_ascii_lowercase())
+        .collect();
+    let headers: Vec<_> = names
+        .iter()
+        .zip(headers)
+        .map(|(name, header)| (name.as_str(), header.value.as_bytes()))
+        .collect();
+    let request = GatewayRequest {
+        method,
+        target,
+        headers: &headers,
+        client,
+    };
+    let path = gateway::path_of(realm, &request);
+    let route_match = gateway::match_request(realm, &request, &path);
+    let checks = checks_of(&route_match);
+    let route = route(realm, &route_match);
+    let answer = match route_match.presented {
+        Ok(presented) if !route_match.is_public() => gateway::ask(
+            &route_match,
+            presented,
+            realm,
+            environment,
+            client,
+            |question| explain_question(view, peppers, now, question, checks),
+        )?,
+        presented => without_a_key(view, realm, presented.is_ok(), checks),
+    };
+    Ok(pb::ExplainResponse { route, ..answer })
+}
+
+/// No key is looked at: the route is public, or the request does not say who it is.
+fn without_a_key(
+    view: &View<'_>,
+    realm: &MirroredRealm,
+    is_public: bool,
+    mut checks: Vec<pb::Check>,
+) -> pb::ExplainResponse {
+    checks.push(check("form", Skipped, ""));
+    checks.push(check("secret", Skipped, ""));
+    let denied = (!is_public).then_some(Verdict::Malformed);
+    pb::ExplainResponse {
+        verdict: denied.map_or(pb::Verdict::Unspecified, verdict).into(),
+        allowed: is_public,
+        http_status: http_status(realm, denied.and_then(DenialClass::of)),
+        decided_by: denied.map_or_else(String::new, |denied| decider(&checks, denied)),
+        checks,
+        revision: view.revision().as_u64(),
+        ..pb::ExplainResponse::default()
+    }
+}
+
+/// How a request came to its question.
+fn checks_of(route_match: &RouteMatch<'_>) -> Vec<pb::Check> {
+    let path = match route_match.matched {
+        Err(Unmatched::Path(why)) => check("path", Failed, why.as_str()),
+        _ => check(
+            "path",
+            Passed,
+            "it has one reading under the realm's settings",
+        ),
+    };
+    let route = match &route_match.matched {
+        Ok(matched) => check("route", Passed, &format!("routes[{}] counts", matched.rule)),
+        Err(Unmatched::Path(_)) => check("route", Skipped, ""),
+        Err(Unmatched::Route(NoRoute::Unmatched)) => {
+            check("route", Failed, "no rule matches this method and path")
+        }
+        Err(Unmatched::Route(NoRoute::Semicolon(rule))) => check(
+            "route",
+            Failed,
+            &format!("a segment with a semicolon stands where routes[{rule}] has a literal"),
+        ),
+    };
+    let credentials = match route_match.presented {
+        Ok(presented) if presented.key.is_empty() => {
+            check("credentials", Passed, "there is no key where one may stand")
+        }
+        Ok(_) => check("credentials", Passed, "it says who it is in one way"),
+        Err(_) => check(
+            "credentials",
+            Failed,
+            "it does not say who it is in the one way in which it may",
+        ),
+    };
+    vec![path, route, credentials]
+}
+
+fn route(realm: &MirroredRealm, route_match: &RouteMatch<'_>) -> String {
+    let Ok(matched) = &route_match.matched else {
+        return String::new();
+    };
+    let text = realm.routes.text(matched.rule).unwrap_or_default();
+    format!("routes[{}] {text}", matched.rule)
+}
+
+fn form(question: &Question<'_>, verdict: Verdict) -> pb::Check {
+    if question.plain_key.is_empty() {
+        return check("form", Failed, "there is no key");
+    }
+    if verdict != Verdict::Malformed {
+        return check("form", Passed, "");
+    }
+    let why = match key_text::parse(question.plain_key) {
+        Err(why) => why.as_str(),
+        Ok(_) => "it cannot be a key",
+    };
+    check("form", Failed, why)
+}
+
+fn check(name: &str, outcome: pb::CheckOutcome, detail: &str) -> pb::Check {
+    pb::Check {
+        name: name.to_owned(),
+        outcome: outcome.into(),
+        detail: detail.to_owned(),
+    }
+}
+
+/// The name of a denial's check.
+fn name_of(verdict: Verdict) -> String {
+    let name = verdict.as_str().trim_start_matches("VERDICT_");
+    name.to_lowercase()
+}
+
+/// The name of the check that led to a verdict.
+fn decider(checks: &[pb::Check], verdict: Verdict) -> String {
+    let candidates: &[&str] = match verdict {
+        Verdict::Allowed => &[],
+        Verdict::Malformed => &["credentials", "form"],
+        Verdict::Unknown => &["secret"],
+        Verdict::NoRoute => &["path", "route"],
+        _ => return name_of(verdict),
+    };
+    let failed = |name: &str| {
+        let mut checks = checks.iter();
+        checks.any(|check| check.name == name && check.outcome() == Failed)
+    };
+    let decided = candidates.iter().copied().find(|name| failed(name));
+    decided.unwrap_or_default().to_owned()
+}
+
+fn http_status(realm: &MirroredRealm, class: Option<DenialClass>) -> u32 {
+    class.map_or(200, |class| {
+        let told = realm.definition.denials.get(&class);
+        told.map_or(class.status(), |told| told.status).into()
+    })
+}

@@ -1,0 +1,176 @@
+//! `claviger.v1.KeyVerify`.
+
+mod explain;
+mod request;
+mod response;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use request::question;
+use response::verified_key;
+
+use super::decode::{authorization, peer_ip};
+use super::status::undecided;
+use super::{encode, status};
+use crate::auth::{AuthenticatedKey, Authenticator, bearer_key};
+use crate::domain::clock::Clock;
+use crate::domain::event::Revision;
+use crate::domain::time::Timestamp;
+use crate::domain::verdict::Verdict;
+use crate::domain::violation::Violations;
+use crate::hashing::Peppers;
+use crate::mirror::{Mirror, MirroredRealm, View};
+use crate::pb::claviger::v1 as pb;
+use crate::usage::UsageRecorder;
+use crate::verify::{Decision, decide};
+
+const MAX_BATCH: usize = 100;
+
+/// Answers from the mirror: no I/O, no lock, no task.
+pub struct KeyVerifyService {
+    mirror: Arc<Mirror>,
+    peppers: Arc<Peppers>,
+    clock: Clock,
+    authenticator: Authenticator,
+    recorder: Arc<UsageRecorder>,
+}
+
+impl KeyVerifyService {
+    /// Answers are decided by what this mirror knows, and counted on the recorder.
+    pub fn new(
+        mirror: Arc<Mirror>,
+        peppers: Arc<Peppers>,
+        clock: Clock,
+        authenticator: Authenticator,
+        recorder: Arc<UsageRecorder>,
+    ) -> Self {
+        Self {
+            mirror,
+            peppers,
+            clock,
+            authenticator,
+            recorder,
+        }
+    }
+
+    /// Proves the caller and hands everything that an answer needs to `work`, on one reading of the clock.
+    fn with_caller<T>(
+        &self,
+        metadata: &MetadataMap,
+        peer: Option<IpAddr>,
+        work: impl FnOnce(&View<'_>, &AuthenticatedKey<'_>, Timestamp) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        let now = self.clock.now();
+        let index = self.mirror.index();
+        let view = index.view();
+        let key = bearer_key(authorization(metadata))?;
+        let caller = self.authenticator.authenticate(&view, key, peer, now)?;
+        work(&view, &caller, now)
+    }
+
+    fn answer(
+        &self,
+        view: &View<'_>,
+        caller: &AuthenticatedKey<'_>,
+        now: Timestamp,
+        request: &pb::VerifyRequest,
+    ) -> Result<pb::VerifyResponse, Status> {
+        caller.may_verify(&request.realm)?;
+        if view.revision() < Revision::from(request.min_revision) {
+            return Err(status::behind());
+        }
+        let question = question(view, request)?;
+        let decision = decide(&question, view, &self.peppers, now).map_err(undecided)?;
+        self.recorder.count(&decision, now);
+        Ok(response(view, question.realm, &decision, now))
+    }
+}
+
+#[tonic::async_trait]
+impl pb::key_verify_server::KeyVerify for KeyVerifyService {
+    async fn verify(
+        &self,
+        request: Request<pb::VerifyRequest>,
+    ) -> Result<Response<pb::VerifyResponse>, Status> {
+        let answer = self.with_caller(
+            request.metadata(),
+            peer_ip(&request),
+            |view, caller, now| self.answer(view, caller, now, request.get_ref()),
+        )?;
+        Ok(Response::new(answer))
+    }
+
+    async fn verify_batch(
+        &self,
+        request: Request<pb::VerifyBatchRequest>,
+    ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
+        let pb::VerifyBatchRequest { requests } = request.get_ref();
+        let results = self.with_caller(
+            request.metadata(),
+            peer_ip(&request),
+            |view, caller, now| {
+                if requests.len() > MAX_BATCH {
+                    let mut bad = Violations::default();
+                    bad.add("requests", "must have at most 100 entries");
+                    return bad.finish(None).map_err(|bad| status::invalid(&bad));
+                }
+                let result = |request| {
+                    use pb::verify_batch_result::Result::{Error, Response};
+                    pb::VerifyBatchResult {
+                        result: Some(match self.answer(view, caller, now, request) {
+                            Ok(answer) => Response(answer),
+                            Err(error) => Error(status::as_message(&error)),
+                        }),
+                    }
+                };
+                Ok(requests.iter().map(result).collect())
+            },
+        )?;
+        Ok(Response::new(pb::VerifyBatchResponse { results }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        let answer = self.with_caller(
+            request.metadata(),
+            peer_ip(&request),
+            |view, caller, now| {
+                caller.may_operate()?;
+                explain::explain(view, &self.peppers, now, request.get_ref())
+            },
+        )?;
+        Ok(Response::new(answer))
+    }
+}
+
+fn response(
+    view: &View<'_>,
+    realm: &MirroredRealm,
+    decision: &Decision<'_>,
+    now: Timestamp,
+) -> pb::VerifyResponse {
+    let max_cache = realm.definition.max_cache;
+    let cache_for = match decision.expires_at().time_left(now) {
+        // What has expired stays so.
+        Some(left) if !left.is_zero() => max_cache.min(left),
+        _ => max_cache,
+    };
+    pb::VerifyResponse {
+        verdict: encode::verdict(decision.verdict).into(),
+        key: decision.proven.map(|(key, _)| verified_key(key, realm)),
+        missing_scopes: if decision.verdict == Verdict::ScopeMissing {
+            encode::scope_names(realm.hierarchy.names(decision.missing))
+        } else {
+            Vec::new()
+        },
+        revision: view.revision().as_u64(),
+        as_of: Some(encode::time(view.as_of())),
+        cache_for: Some(encode::span(cache_for)),
+    }
+}

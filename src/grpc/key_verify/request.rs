@@ -1,0 +1,107 @@
+//! Decodes the requests of `KeyVerify`.
+
+use std::net::IpAddr;
+
+use tonic::Status;
+
+use crate::domain::access::ScopeSet;
+use crate::domain::violation::Violations;
+use crate::grpc::status;
+use crate::mirror::{MirroredRealm, View};
+use crate::pb::claviger::v1 as pb;
+use crate::verify::{Question, Target};
+
+/// The request in the domain's words, or what is wrong with it.
+///
+/// What comes from the gateway's configuration is checked. What the presenter of a key may have chosen, as its key, the
+/// project or the partner, is compared as it is, whatever it is: it can only lead to a denial.
+pub(super) fn question<'q>(
+    view: &'q View<'_>,
+    request: &'q pb::VerifyRequest,
+) -> Result<Question<'q>, Status> {
+    let pb::VerifyRequest {
+        key,
+        realm,
+        environment,
+        target,
+        partner,
+        scopes,
+        any_scopes,
+        client_ip: client,
+        min_revision: _,
+    } = request;
+    let mut bad = Violations::default();
+    let Some(realm) = bad.check(
+        "realm",
+        view.realm(realm).ok_or("is not a realm of this authority"),
+    ) else {
+        return bad.finish(None).map_err(|bad| status::invalid(&bad));
+    };
+    let environment = bad.check(
+        "environment",
+        realm.definition.environment_or_only(environment),
+    );
+    let scopes = scope_set(&mut bad, realm, "scopes", scopes);
+    let any_scopes = scope_set(&mut bad, realm, "any_scopes", any_scopes);
+    let client = bad.check("client_ip", client_ip(client)).flatten();
+    let target = target_of(&mut bad, target.as_ref());
+    bad.finish(environment.map(|environment| Question {
+        plain_key: key,
+        realm,
+        environment: &environment.name,
+        target,
+        projects: &[],
+        partner,
+        scopes,
+        any_scopes,
+        client,
+    }))
+    .map_err(|bad| status::invalid(&bad))
+}
+
+fn target_of<'q>(
+    bad: &mut Violations,
+    target: Option<&'q pb::verify_request::Target>,
+) -> Target<'q> {
+    use pb::verify_request::Target as Asked;
+    match target {
+        None => Target::Partner,
+        Some(Asked::Project(project)) => Target::Project(project),
+        Some(Asked::OwnProject(true)) => Target::OwnProject,
+        Some(Asked::AnyTarget(true)) => Target::Any,
+        Some(Asked::OwnProject(false)) => {
+            bad.add("own_project", "must be true or left out");
+            Target::Partner
+        }
+        Some(Asked::AnyTarget(false)) => {
+            bad.add("any_target", "must be true or left out");
+            Target::Partner
+        }
+    }
+}
+
+fn scope_set(
+    bad: &mut Violations,
+    realm: &MirroredRealm,
+    field: &str,
+    names: &[String],
+) -> ScopeSet {
+    let mut set = ScopeSet::default();
+    for (i, name) in names.iter().enumerate() {
+        match realm.hierarchy.index_of(name) {
+            Some(index) => set.insert(index),
+            None => bad.add(format!("{field}[{i}]"), "is not a scope of the realm"),
+        }
+    }
+    set
+}
+
+/// The address of an end client, or what the field must be.
+pub(super) fn client_ip(text: &str) -> Result<Option<IpAddr>, &'static str> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|_| "must be an IP address such as 192.0.2.7 or 2001:db8::7")
+}

@@ -1,0 +1,417 @@
+//! The part of a realm that gateways go by, between the wire's words and the domain's.
+
+use std::collections::BTreeMap;
+
+use crate::domain::credential::{self, CredentialSource, Credentials, HeaderName, Scheme};
+use crate::domain::denial::{self, Denial, DenialClass, Denials};
+use crate::domain::ids::ScopeName;
+use crate::domain::path::{EncodedCharacters, PathRules, TrailingSlash};
+use crate::domain::route::{KeyNeed, MAX_ROUTES, Method, Need, PathTemplate, Reach, Route};
+use crate::domain::violation::Violations;
+use crate::grpc::decode;
+use crate::pb::claviger::v1 as pb;
+
+const MAX_METHODS: usize = 16;
+const MAX_SCOPES_OF_A_ROUTE: usize = 64;
+const MAX_HEADER_VALUE: usize = 512;
+
+/// The fields that are set but not implemented yet.
+pub(super) fn unimplemented(credentials: Option<&pb::Credentials>) -> Option<String> {
+    use pb::credential_source::Source;
+    let sources = &credentials?.sources;
+    sources.iter().enumerate().find_map(|(i, source)| {
+        let name = match source.source {
+            Some(Source::Cookie(_)) => "cookie",
+            Some(Source::WebsocketProtocol(_)) => "websocket_protocol",
+            Some(Source::Header(_)) | None => return None,
+        };
+        Some(format!("realm.credentials.sources[{i}].{name}"))
+    })
+}
+
+pub(super) fn parse_credentials(
+    bad: &mut Violations,
+    credentials: Option<pb::Credentials>,
+) -> Credentials {
+    let pb::Credentials {
+        sources,
+        partner_header,
+    } = credentials.unwrap_or_default();
+    if sources.len() > credential::MAX_SOURCES {
+        bad.add("realm.credentials.sources", "must have at most 8 entries");
+        return Credentials::default();
+    }
+    let sources: Vec<_> = sources
+        .into_iter()
+        .enumerate()
+        .filter_map(|(i, source)| {
+            let field = format!("realm.credentials.sources[{i}]");
+            let Some(pb::credential_source::Source::Header(header)) = source.source else {
+                bad.add(field, "is required: set `header`");
+                return None;
+            };
+            let pb::credential_source::Header { name, scheme } = header;
+            let field = format!("{field}.header");
+            let name = bad.check(format!("{field}.name"), HeaderName::parse(&name));
+            let scheme = decode::optional(bad, &format!("{field}.scheme"), &scheme, Scheme::parse);
+            name.map(|name| CredentialSource::Header { name, scheme })
+        })
+        .collect();
+    let field = "realm.credentials.partner_header";
+    let partner = decode::optional(bad, field, &partner_header, HeaderName::parse);
+    if partner.is_some() && sources.is_empty() {
+        bad.add(
+            field,
+            "needs a credential source beside it: add one to `sources`",
+        );
+    }
+    Credentials { sources, partner }
+}
+
+pub(super) fn parse_routes(bad: &mut Violations, routes: Vec<pb::Route>) -> Vec<Route> {
+    if routes.len() > MAX_ROUTES {
+        bad.add("realm.routes", "must have at most 1,000 entries");
+        return Vec::new();
+    }
+    routes
+        .into_iter()
+        .enumerate()
+        .filter_map(|(i, route)| parse_route(bad, &format!("realm.routes[{i}]"), route))
+        .collect()
+}
+
+fn parse_route(bad: &mut Violations, field: &str, route: pb::Route) -> Option<Route> {
+    let pb::Route {
+        methods,
+        path,
+        target,
+        partner_key,
+        scopes,
+        any_scopes,
+    } = route;
+    if methods.len() > MAX_METHODS {
+        bad.add(format!("{field}.methods"), "must have at most 16 entries");
+        return None;
+    }
+    let mut methods: Vec<_> = methods
+        .iter()
+        .enumerate()
+        .filter_map(|(i, method)| bad.check(format!("{field}.methods[{i}]"), Method::parse(method)))
+        .collect();
+    methods.sort();
+    methods.dedup();
+    let path = bad.check(format!("{field}.path"), PathTemplate::parse(&path));
+    let scopes = parse_scopes(bad, &format!("{field}.scopes"), &scopes);
+    let any_scopes = parse_scopes(bad, &format!("{field}.any_scopes"), &any_scopes);
+    let reach = parse_reach(bad, field, target, partner_key);
+    if reach.is_none() && !(scopes.is_empty() && any_scopes.is_empty()) {
+        bad.add(format!("{field}.scopes"), "are not asked of a public route");
+    }
+    let need = reach.map_or(Need::Public, |reach| {
+        Need::Key(KeyNeed {
+            reach,
+            scopes,
+            any_scopes,
+        })
+    });
+    path.map(|path| Route {
+        methods,
+        path,
+        need,
+    })
+}
+
+/// What a key must reach; none if none is asked for.
+fn parse_reach(
+    bad: &mut Violations,
+    field: &str,
+    target: Option<pb::route::Target>,
+    partner_key: bool,
+) -> Option<Reach> {
+    use pb::route::Target;
+    let mut refuse = |name: &str, what: &str| bad.add(format!("{field}.{name}"), what);
+    if let Some(Target::Public(false)) = target {
+        refuse("public", "must be true or left out");
+    }
+    if let Some(Target::AnyTarget(false)) = target {
+        refuse("any_target", "must be true or left out");
+    }
+    if let Some(Target::OwnProject(false)) = target {
+        refuse("own_project", "must be true or left out");
+    }
+    if partner_key && !matches!(target, None | Some(Target::Project(_))) {
+        refuse("partner_key", "goes with project, or with no target");
+    }
+    match target {
+        None if partner_key => Some(Reach::PartnerKey),
+        None => Some(Reach::Partner),
+        Some(Target::Public(_)) => None,
+        Some(Target::AnyTarget(_)) => Some(Reach::Any),
+        Some(Target::OwnProject(_)) => Some(Reach::OwnProject),
+        Some(Target::Project(parameter)) if partner_key => Some(Reach::ProjectByPartner(parameter)),
+        Some(Target::Project(parameter)) => Some(Reach::Project(parameter)),
+    }
+}
+
+fn parse_scopes(bad: &mut Violations, field: &str, scopes: &[String]) -> Vec<ScopeName> {
+    if scopes.len() > MAX_SCOPES_OF_A_ROUTE {
+        bad.add(field, "must have at most 64 entries");
+        return Vec::new();
+    }
+    let mut scopes: Vec<_> = scopes
+        .iter()
+        .enumerate()
+        .filter_map(|(i, scope)| bad.check(format!("{field}[{i}]"), ScopeName::parse(scope)))
+        .collect();
+    scopes.sort();
+    scopes.dedup();
+    scopes
+}
+
+/// How the realm's server reads paths. `Realm::check` validates the project segments.
+pub(super) fn parse_paths(
+    bad: &mut Violations,
+    project_segments: Vec<String>,
+    lenient: bool,
+    trailing_slash: i32,
+    encoded_characters: i32,
+) -> PathRules {
+    use pb::{EncodedCharacters as Encoded, TrailingSlash as Slash};
+    let trailing_slash = match Slash::try_from(trailing_slash) {
+        Ok(Slash::Unspecified | Slash::Deny) => Ok(TrailingSlash::Deny),
+        Ok(Slash::Significant) => Ok(TrailingSlash::Significant),
+        Ok(Slash::Ignored) => Ok(TrailingSlash::Ignored),
+        Err(_) => Err("is not a value of TrailingSlash"),
+    };
+    let encoded_characters = match Encoded::try_from(encoded_characters) {
+        Ok(Encoded::Unspecified | Encoded::Deny) => Ok(EncodedCharacters::Deny),
+        Ok(Encoded::Keep) => Ok(EncodedCharacters::Keep),
+        Err(_) => Err("is not a value of EncodedCharacters"),
+    };
+    PathRules {
+        project_segments,
+        lenient,
+        trailing_slash: bad
+            .check("realm.trailing_slash", trailing_slash)
+            .unwrap_or_default(),
+        encoded_characters: bad
+            .check("realm.encoded_characters", encoded_characters)
+            .unwrap_or_default(),
+    }
+}
+
+pub(super) fn trailing_slash(setting: TrailingSlash) -> pb::TrailingSlash {
+    match setting {
+        TrailingSlash::Deny => pb::TrailingSlash::Deny,
+        TrailingSlash::Significant => pb::TrailingSlash::Significant,
+        TrailingSlash::Ignored => pb::TrailingSlash::Ignored,
+    }
+}
+
+pub(super) fn encoded_characters(setting: EncodedCharacters) -> pb::EncodedCharacters {
+    match setting {
+        EncodedCharacters::Deny => pb::EncodedCharacters::Deny,
+        EncodedCharacters::Keep => pb::EncodedCharacters::Keep,
+    }
+}
+
+pub(super) fn parse_denials(bad: &mut Violations, denials: Vec<pb::Denial>) -> Denials {
+    let mut told = Denials::new();
+    if denials.len() > DenialClass::COUNT {
+        bad.add(
+            "realm.denials",
+            "must have at most one entry for each class",
+        );
+        return told;
+    }
+    for (i, denial) in denials.into_iter().enumerate() {
+        let field = format!("realm.denials[{i}]");
+        let pb::Denial {
+            denial_class,
+            status,
+            headers,
+            body,
+        } = denial;
+        let class = bad.check(format!("{field}.denial_class"), parse_class(denial_class));
+        let (statuses, rule) = match class {
+            // An outage must not read as a bad key, nor a bad key as an outage.
+            Some(DenialClass::Undecided) => (500..=599, "must be 500 to 599, or left out"),
+            _ => (400..=499, "must be 400 to 499, or left out"),
+        };
+        if status != 0 && !statuses.contains(&status) {
+            bad.add(format!("{field}.status"), rule);
+        }
+        if body.len() > denial::MAX_BODY {
+            bad.add(format!("{field}.body"), "must be 4,096 bytes at the most");
+        }
+        let headers = parse_headers(bad, &field, headers);
+        let Some(class) = class else { continue };
+        let status = match status {
+            0 => class.status(),
+            status => u16::try_from(status).unwrap_or(class.status()),
+        };
+        let denial = Denial {
+            status,
+            headers,
+            body,
+        };
+        if told.insert(class, denial).is_some() {
+            bad.add(format!("{field}.denial_class"), "stands there twice");
+        }
+    }
+    told
+}
+
+fn parse_class(class: i32) -> Result<DenialClass, &'static str> {
+    match pb::DenialClass::try_from(class) {
+        Ok(pb::DenialClass::Unauthenticated) => Ok(DenialClass::Unauthenticated),
+        Ok(pb::DenialClass::Forbidden) => Ok(DenialClass::Forbidden),
+        Ok(pb::DenialClass::Undecided) => Ok(DenialClass::Undecided),
+        Ok(pb::DenialClass::Unspecified) | Err(_) => Err("must be a class of denials"),
+    }
+}
+
+fn parse_headers(
+    bad: &mut Violations,
+    field: &str,
+    headers: BTreeMap<String, String>,
+) -> BTreeMap<HeaderName, String> {
+    let field = format!("{field}.headers");
+    let mut told = BTreeMap::new();
+    if headers.len() > denial::MAX_HEADERS {
+        bad.add(field.as_str(), "must have at most 16 entries");
+        return told;
+    }
+    for (name, value) in headers {
+        let fits = value.len() <= MAX_HEADER_VALUE
+            && value
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() || byte == b' ');
+        if !fits {
+            bad.add(
+                field.as_str(),
+                "values must be at most 512 bytes of printable ASCII",
+            );
+        }
+        let Some(name) = bad.check(field.as_str(), HeaderName::parse(&name)) else {
+            continue;
+        };
+        // What frames the answer is the gateway's business.
+        if [
+            "connection",
+            "content-length",
+            "transfer-encoding",
+            "te",
+            "upgrade",
+            "trailer",
+            "keep-alive",
+            "proxy-connection",
+            "content-encoding",
+            "date",
+            "server",
+        ]
+        .contains(&name.as_str())
+        {
+            bad.add(
+                field.as_str(),
+                "must not be one that frames the message, such as content-length",
+            );
+        }
+        if told.insert(name, value).is_some() {
+            bad.add(field.as_str(), "names a header twice");
+        }
+    }
+    told
+}
+
+pub(super) fn credentials(credentials: Credentials) -> Option<pb::Credentials> {
+    use pb::credential_source::{Header, Source};
+    if credentials == Credentials::default() {
+        return None;
+    }
+    let Credentials { sources, partner } = credentials;
+    let source = |CredentialSource::Header { name, scheme }| pb::CredentialSource {
+        source: Some(Source::Header(Header {
+            name: name.as_str().to_owned(),
+            scheme: scheme
+                .map(|scheme| scheme.as_str().to_owned())
+                .unwrap_or_default(),
+        })),
+    };
+    Some(pb::Credentials {
+        sources: sources.into_iter().map(source).collect(),
+        partner_header: partner
+            .map(|name| name.as_str().to_owned())
+            .unwrap_or_default(),
+    })
+}
+
+pub(super) fn route(route: Route) -> pb::Route {
+    use pb::route::Target;
+    let Route {
+        methods,
+        path,
+        need,
+    } = route;
+    let (target, partner_key, scopes, any_scopes) = match need {
+        Need::Public => (Some(Target::Public(true)), false, Vec::new(), Vec::new()),
+        Need::Key(KeyNeed {
+            reach,
+            scopes,
+            any_scopes,
+        }) => {
+            let partner_key = matches!(reach, Reach::PartnerKey | Reach::ProjectByPartner(_));
+            let target = match reach {
+                Reach::Partner | Reach::PartnerKey => None,
+                Reach::Any => Some(Target::AnyTarget(true)),
+                Reach::OwnProject => Some(Target::OwnProject(true)),
+                Reach::Project(parameter) | Reach::ProjectByPartner(parameter) => {
+                    Some(Target::Project(parameter))
+                }
+            };
+            (target, partner_key, words(&scopes), words(&any_scopes))
+        }
+    };
+    pb::Route {
+        methods: methods
+            .iter()
+            .map(|method| method.as_str().to_owned())
+            .collect(),
+        path: path.as_str().to_owned(),
+        target,
+        partner_key,
+        scopes,
+        any_scopes,
+    }
+}
+
+fn words(scopes: &[ScopeName]) -> Vec<String> {
+    scopes.iter().map(ToString::to_string).collect()
+}
+
+pub(super) fn denials(denials: Denials) -> Vec<pb::Denial> {
+    denials
+        .into_iter()
+        .map(|(class, denial)| {
+            let Denial {
+                status,
+                headers,
+                body,
+            } = denial;
+            let class = match class {
+                DenialClass::Unauthenticated => pb::DenialClass::Unauthenticated,
+                DenialClass::Forbidden => pb::DenialClass::Forbidden,
+                DenialClass::Undecided => pb::DenialClass::Undecided,
+            };
+            pb::Denial {
+                denial_class: class.into(),
+                status: status.into(),
+                headers: headers
+                    .into_iter()
+                    .map(|(name, value)| (name.as_str().to_owned(), value))
+                    .collect(),
+                body,
+            }
+        })
+        .collect()
+}

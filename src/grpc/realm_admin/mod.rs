@@ -1,0 +1,331 @@
+//! `claviger.v1.RealmAdmin`.
+
+mod gateway_rules;
+mod request;
+mod response;
+
+use prost::Message;
+use tonic::{Request, Response, Status};
+
+use request::{parse_change, parse_in_realm, parse_partner, parse_project, parse_realm};
+
+use super::{Admin, decode, page};
+use crate::authority::Refusal;
+use crate::domain::ids::{PartnerId, ProjectId, RealmId};
+use crate::domain::violation::Violations;
+use crate::pb::claviger::v1 as pb;
+
+/// The administration of realms, partners and projects.
+pub struct RealmAdminService {
+    admin: Admin,
+}
+
+impl RealmAdminService {
+    /// Over the use cases of administration.
+    pub fn new(admin: Admin) -> Self {
+        Self { admin }
+    }
+}
+
+#[tonic::async_trait]
+impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
+    async fn put_realm(
+        &self,
+        request: Request<pb::PutRealmRequest>,
+    ) -> Result<Response<pb::PutRealmResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let pb::PutRealmRequest {
+            realm,
+            if_revision,
+            wait,
+            request_id,
+        } = request.into_inner();
+        // Nobody has rules checked for a realm that they may not manage.
+        let id = realm.as_ref().map_or("", |realm| &realm.id);
+        match RealmId::parse(id) {
+            Ok(id) => caller.role.may_manage(&id)?,
+            Err(_) => caller.role.may_manage_something()?,
+        }
+        let (realm, change) = parse_realm(realm, wait, &request_id)?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority
+                    .put_realm(&caller, &change, realm, if_revision)
+                    .await
+            })
+            .await?;
+        changed!(PutRealmResponse, done, realm: response::realm)
+    }
+
+    async fn get_realm(
+        &self,
+        request: Request<pb::GetRealmRequest>,
+    ) -> Result<Response<pb::GetRealmResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let pb::GetRealmRequest { realm_id } = request.into_inner();
+        let mut bad = Violations::default();
+        let id = bad.check("realm_id", RealmId::parse(&realm_id));
+        let id = bad.finish(id).map_err(Refusal::Invalid)?;
+        let read = self.admin.authority.get_realm(&caller, &id).await?;
+        Ok(Response::new(pb::GetRealmResponse {
+            realm: Some(response::realm(read.value)),
+            revision: read.revision.as_u64(),
+        }))
+    }
+
+    async fn list_realms(
+        &self,
+        request: Request<pb::ListRealmsRequest>,
+    ) -> Result<Response<pb::ListRealmsResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let pb::ListRealmsRequest {
+            page_size,
+            page_token,
+        } = request.into_inner();
+        let mut bad = Violations::default();
+        let limit = page::size(&mut bad, page_size);
+        let after = self
+            .admin
+            .pages
+            .cursor(&mut bad, &caller, "realms", &[], &page_token);
+        bad.finish(Some(())).map_err(Refusal::Invalid)?;
+        let read = self
+            .admin
+            .authority
+            .list_realms(&caller, &after, limit)
+            .await?;
+        let (realms, next) = page::fitting(read.value, response::realm, |realm| realm.id.clone());
+        Ok(Response::new(pb::ListRealmsResponse {
+            realms,
+            next_page_token: self.admin.pages.token(&caller, "realms", &[], next),
+            revision: read.revision.as_u64(),
+        }))
+    }
+
+    async fn delete_realm(
+        &self,
+        request: Request<pb::DeleteRealmRequest>,
+    ) -> Result<Response<pb::DeleteRealmResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let pb::DeleteRealmRequest {
+            realm_id,
+            if_revision,
+            wait,
+            request_id,
+        } = request.into_inner();
+        let mut bad = Violations::default();
+        let change = decode::change(&mut bad, wait, &request_id);
+        let id = bad.check("realm_id", RealmId::parse(&realm_id));
+        let id = bad.finish(id).map_err(Refusal::Invalid)?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority
+                    .delete_realm(&caller, &change, &id, if_revision)
+                    .await
+            })
+            .await?;
+        changed!(DeleteRealmResponse, done)
+    }
+
+    async fn put_partner(
+        &self,
+        request: Request<pb::PutPartnerRequest>,
+    ) -> Result<Response<pb::PutPartnerResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let pb::PutPartnerRequest {
+            partner,
+            if_revision,
+            wait,
+            request_id,
+        } = request.into_inner();
+        let (partner, change) = parse_partner(partner, wait, &request_id)?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority
+                    .put_partner(&caller, &change, partner, if_revision)
+                    .await
+            })
+            .await?;
+        changed!(PutPartnerResponse, done, partner: response::partner)
+    }
+
+    async fn get_partner(
+        &self,
+        request: Request<pb::GetPartnerRequest>,
+    ) -> Result<Response<pb::GetPartnerResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let pb::GetPartnerRequest { realm, partner } = request.into_inner();
+        let (realm, partner) = parse_in_realm(&realm, "partner", &partner, PartnerId::parse)?;
+        let read = self
+            .admin
+            .authority
+            .get_partner(&caller, &realm, &partner)
+            .await?;
+        Ok(Response::new(pb::GetPartnerResponse {
+            partner: Some(response::partner(read.value)),
+            revision: read.revision.as_u64(),
+        }))
+    }
+
+    async fn list_partners(
+        &self,
+        request: Request<pb::ListPartnersRequest>,
+    ) -> Result<Response<pb::ListPartnersResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let mut asked = request.into_inner();
+        let page_token = std::mem::take(&mut asked.page_token);
+        let page_size = std::mem::take(&mut asked.page_size);
+        let filters = asked.encode_to_vec();
+        let pb::ListPartnersRequest {
+            realm,
+            page_size: _,
+            page_token: _,
+        } = asked;
+        let mut bad = Violations::default();
+        let limit = page::size(&mut bad, page_size);
+        let after = self
+            .admin
+            .pages
+            .cursor(&mut bad, &caller, "partners", &filters, &page_token);
+        let realm = bad.check("realm", RealmId::parse(&realm));
+        let realm = bad.finish(realm).map_err(Refusal::Invalid)?;
+        let read = self
+            .admin
+            .authority
+            .list_partners(&caller, &realm, &after, limit)
+            .await?;
+        Ok(Response::new(pb::ListPartnersResponse {
+            partners: read
+                .value
+                .items
+                .into_iter()
+                .map(response::partner)
+                .collect(),
+            next_page_token: self
+                .admin
+                .pages
+                .token(&caller, "partners", &filters, read.value.next),
+            revision: read.revision.as_u64(),
+        }))
+    }
+
+    async fn delete_partner(
+        &self,
+        request: Request<pb::DeletePartnerRequest>,
+    ) -> Result<Response<pb::DeletePartnerResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let pb::DeletePartnerRequest {
+            realm,
+            partner,
+            if_revision,
+            wait,
+            request_id,
+        } = request.into_inner();
+        let change = parse_change(wait, &request_id)?;
+        let (realm, partner) = parse_in_realm(&realm, "partner", &partner, PartnerId::parse)?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority
+                    .delete_partner(&caller, &change, &realm, &partner, if_revision)
+                    .await
+            })
+            .await?;
+        changed!(DeletePartnerResponse, done)
+    }
+
+    async fn put_project(
+        &self,
+        request: Request<pb::PutProjectRequest>,
+    ) -> Result<Response<pb::PutProjectResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let pb::PutProjectRequest {
+            project,
+            if_revision,
+            wait,
+            request_id,
+        } = request.into_inner();
+        let (project, change) = parse_project(project, wait, &request_id)?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority
+                    .put_project(&caller, &change, project, if_revision)
+                    .await
+            })
+            .await?;
+        changed!(PutProjectResponse, done, project: response::project)
+    }
+
+    async fn list_projects(
+        &self,
+        request: Request<pb::ListProjectsRequest>,
+    ) -> Result<Response<pb::ListProjectsResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let mut asked = request.into_inner();
+        let page_token = std::mem::take(&mut asked.page_token);
+        let page_size = std::mem::take(&mut asked.page_size);
+        let filters = asked.encode_to_vec();
+        let pb::ListProjectsRequest {
+            realm,
+            partner,
+            page_size: _,
+            page_token: _,
+        } = asked;
+        let mut bad = Violations::default();
+        let limit = page::size(&mut bad, page_size);
+        let after = self
+            .admin
+            .pages
+            .cursor(&mut bad, &caller, "projects", &filters, &page_token);
+        let partner = decode::optional(&mut bad, "partner", &partner, PartnerId::parse);
+        let realm = bad.check("realm", RealmId::parse(&realm));
+        let realm = bad.finish(realm).map_err(Refusal::Invalid)?;
+        let read = self
+            .admin
+            .authority
+            .list_projects(&caller, &realm, partner.as_ref(), &after, limit)
+            .await?;
+        Ok(Response::new(pb::ListProjectsResponse {
+            projects: read
+                .value
+                .items
+                .into_iter()
+                .map(response::project)
+                .collect(),
+            next_page_token: self
+                .admin
+                .pages
+                .token(&caller, "projects", &filters, read.value.next),
+            revision: read.revision.as_u64(),
+        }))
+    }
+
+    async fn delete_project(
+        &self,
+        request: Request<pb::DeleteProjectRequest>,
+    ) -> Result<Response<pb::DeleteProjectResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let pb::DeleteProjectRequest {
+            realm,
+            project,
+            if_revision,
+            wait,
+            request_id,
+        } = request.into_inner();
+        let change = parse_change(wait, &request_id)?;
+        let (realm, project) = parse_in_realm(&realm, "project", &project, ProjectId::parse)?;
+        let done = self
+            .admin
+            .run(caller, move |authority, caller| async move {
+                authority
+                    .delete_project(&caller, &change, &realm, &project, if_revision)
+                    .await
+            })
+            .await?;
+        changed!(DeleteProjectResponse, done)
+    }
+}
