@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use prost::Message;
 use prost_types::FileDescriptorSet;
 use tokio::net::TcpListener;
@@ -33,6 +32,7 @@ use crate::pb::DESCRIPTORS;
 use crate::pb::claviger::v1::key_admin_server::KeyAdminServer;
 use crate::pb::claviger::v1::key_verify_server::KeyVerifyServer;
 use crate::pb::claviger::v1::realm_admin_server::RealmAdminServer;
+use crate::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use crate::readiness::Readiness;
 use crate::retention;
 use crate::store::Store;

@@ -5,9 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use claviger::pb::claviger::v1 as pb;
-use envoy_types::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
-use envoy_types::pb::envoy::service::auth::v3::attribute_context::{self, HttpRequest};
-use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
+use claviger::pb::envoy::config::core::v3::{HeaderMap, HeaderValue};
+use claviger::pb::envoy::service::auth::v3::attribute_context::{self, HttpRequest};
+use claviger::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
@@ -157,10 +157,7 @@ fn check(key: &str, number: usize) -> CheckRequest {
     };
     CheckRequest {
         attributes: Some(AttributeContext {
-            request: Some(attribute_context::Request {
-                http: Some(http),
-                ..attribute_context::Request::default()
-            }),
+            request: Some(attribute_context::Request { http: Some(http) }),
             context_extensions: [("realm", "demo"), ("environment", "production")]
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into(),

@@ -4,20 +4,8 @@
 //! set wherever a response is made; and "cannot tell" is a gRPC error, which leaves it to the operator's
 //! `failure_mode_allow`.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 
-use envoy_types::pb::envoy::config::core::v3::address::Address;
-use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
-use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
-use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
-use envoy_types::pb::envoy::service::auth::v3::authorization_server::Authorization;
-use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
-use envoy_types::pb::envoy::service::auth::v3::{
-    AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse,
-};
-use envoy_types::pb::envoy::r#type::v3::HttpStatus;
-use envoy_types::pb::google::rpc;
 use tonic::{Code, Request, Response, Status};
 
 use super::decode::{authorization, peer_ip};
@@ -28,6 +16,15 @@ use crate::domain::violation::Violations;
 use crate::gateway::{
     GatewayAuthorizer, GatewayError, GatewayRequest, GatewayResponse, ProtectedApi, client_of,
 };
+use crate::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use crate::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use crate::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
+use crate::pb::envoy::service::auth::v3::authorization_server::Authorization;
+use crate::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use crate::pb::envoy::service::auth::v3::{
+    AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, OkHttpResponse,
+};
+use crate::pb::envoy::r#type::v3::HttpStatus;
 
 /// Envoy's authorizer.
 pub struct ExtAuthzService {
@@ -104,8 +101,7 @@ fn headers(http: &HttpRequest) -> Vec<(&str, &[u8])> {
             )
             .collect();
     }
-    let headers: &HashMap<String, String> = &http.headers;
-    headers
+    http.headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_bytes()))
         .collect()
@@ -113,17 +109,8 @@ fn headers(http: &HttpRequest) -> Vec<(&str, &[u8])> {
 
 /// The other end of the connection that Envoy got the request on.
 fn source(attributes: &AttributeContext) -> Option<IpAddr> {
-    let address = attributes
-        .source
-        .as_ref()?
-        .address
-        .as_ref()?
-        .address
-        .as_ref()?;
-    match address {
-        Address::SocketAddress(socket) => socket.address.parse().ok(),
-        _ => None,
-    }
+    let address = attributes.source.as_ref()?.address.as_ref()?;
+    address.socket_address.as_ref()?.address.parse().ok()
 }
 
 fn trusted_hops(configured: &str) -> Result<usize, Status> {
@@ -149,7 +136,6 @@ fn response(answer: GatewayResponse) -> CheckResponse {
             let ok = OkHttpResponse {
                 headers: headers.collect(),
                 headers_to_remove: remove,
-                ..OkHttpResponse::default()
             };
             (Code::Ok, HttpResponse::OkResponse(ok))
         }
@@ -174,12 +160,11 @@ fn response(answer: GatewayResponse) -> CheckResponse {
         }
     };
     CheckResponse {
-        status: Some(rpc::Status {
+        status: Some(tonic_types::Status {
             code: code.into(),
-            ..rpc::Status::default()
+            ..tonic_types::Status::default()
         }),
         http_response: Some(http),
-        ..CheckResponse::default()
     }
 }
 
@@ -193,7 +178,6 @@ fn set(name: String, value: String) -> HeaderValueOption {
         }),
         append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
         keep_empty_value: true,
-        ..HeaderValueOption::default()
     }
 }
 

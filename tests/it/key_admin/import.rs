@@ -5,6 +5,9 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
 use claviger::domain::ids::{KeyId, Prefix, Tag};
 use claviger::domain::key_text::{PlainKey, SecretBytes};
 use claviger::pb::claviger::v1 as pb;
+use claviger::pb::envoy::service::auth::v3::attribute_context::{self, HttpRequest};
+use claviger::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use claviger::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use pb::import_entry::Secret;
 use pb::verify_request::Target;
 use pb::{KeyState, Survivor, Verdict};
@@ -69,12 +72,31 @@ fn peaka() -> pb::Realm {
 
 /// Whether a gateway lets a request through that presents this.
 async fn passes(service: &Service, gateway: &str, authorization: &str) -> bool {
-    let address = service.address.to_string();
-    let headers = [("authorization", authorization)];
-    let path = "/api/v1/organizations";
-    let answer = envoy_check(&address, gateway, "peaka", path, &headers).await;
-    let status = answer.unwrap().status;
-    status.is_some_and(|status| status.code == 0)
+    let request = HttpRequest {
+        method: "GET".to_owned(),
+        path: "/api/v1/organizations".to_owned(),
+        headers: [("authorization".to_owned(), authorization.to_owned())].into(),
+        ..Default::default()
+    };
+    let extensions = [("realm", "peaka"), ("environment", "production")];
+    let mut check = Request::new(CheckRequest {
+        attributes: Some(AttributeContext {
+            request: Some(attribute_context::Request {
+                http: Some(request),
+            }),
+            context_extensions: extensions
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            ..Default::default()
+        }),
+    });
+    let bearer = format!("Bearer {gateway}").parse().unwrap();
+    check.metadata_mut().insert("authorization", bearer);
+    let mut envoy = AuthorizationClient::connect(format!("http://{}", service.address))
+        .await
+        .unwrap();
+    let answer = envoy.check(check).await.unwrap().into_inner();
+    answer.status.is_some_and(|status| status.code == 0)
 }
 
 on_both_engines! {

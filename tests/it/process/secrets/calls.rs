@@ -1,8 +1,14 @@
 //! Every call, and every way to fail, with keys planted as canaries.
 
 use claviger::pb::claviger::v1 as pb;
+use claviger::pb::envoy::service::auth::v3::attribute_context::{self, HttpRequest};
+use claviger::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use claviger::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use pb::import_entry::Secret;
-use tonic::Status;
+use prost::Message;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::{Request, Status};
 
 use super::canaries::Canaries;
 use crate::fixtures::{
@@ -368,8 +374,8 @@ pub(super) async fn ask_as_gateways(
             let check = envoy_check(&program.address, caller, "demo", &path, &headers);
             match check.await {
                 Ok(answer) => {
-                    let answer = format!("{answer:?}");
-                    canaries.assert_absent("the answer to Envoy", answer.as_bytes());
+                    let answer = answer.into_inner().encode_to_vec();
+                    canaries.assert_absent("the answer to Envoy", &answer);
                 }
                 Err(error) => errors.push(error),
             }
@@ -377,4 +383,76 @@ pub(super) async fn ask_as_gateways(
             canaries.assert_absent("the answer to nginx", &answer);
         }
     }
+}
+
+fn check_request(path: &str, headers: &[(&str, &String)]) -> CheckRequest {
+    let request = HttpRequest {
+        method: "GET".to_owned(),
+        path: path.to_owned(),
+        headers: headers
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).clone()))
+            .collect(),
+        ..Default::default()
+    };
+    let extensions = [("realm", "demo"), ("environment", "production")];
+    CheckRequest {
+        attributes: Some(AttributeContext {
+            request: Some(attribute_context::Request {
+                http: Some(request),
+            }),
+            context_extensions: extensions
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            ..Default::default()
+        }),
+    }
+}
+
+/// Asks as nginx does. The answer, whole.
+async fn forward_auth(
+    address: &str,
+    caller: &str,
+    path: &str,
+    headers: &[(&str, &String)],
+) -> Vec<u8> {
+    let mut request = format!(
+        "GET /forward-auth/demo/production HTTP/1.0\r\nx-original-method: GET\r\nx-original-uri: {path}\r\n\
+         x-claviger-authorization: Bearer {caller}\r\n"
+    );
+    for (name, value) in headers {
+        request.extend([name, ": ", value.as_str(), "\r\n"]);
+    }
+    request.push_str("\r\n");
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).await.unwrap();
+    answer
+}
+
+/// Does not compile once one of these types can be printed: the function is then ambiguous.
+#[test]
+fn what_carries_a_secret_cannot_be_printed() {
+    trait Printable<Marker> {
+        fn cannot_be() {}
+    }
+    struct ByDebug;
+    impl<T: ?Sized> Printable<()> for T {}
+    impl<T: ?Sized + std::fmt::Debug> Printable<ByDebug> for T {}
+
+    <pb::IssueKeyResponse as Printable<_>>::cannot_be();
+    <pb::RotateKeyResponse as Printable<_>>::cannot_be();
+    <pb::ImportKeysRequest as Printable<_>>::cannot_be();
+    <pb::ImportEntry as Printable<_>>::cannot_be();
+    <pb::import_entry::Secret as Printable<_>>::cannot_be();
+    <claviger::authority::Made as Printable<_>>::cannot_be();
+    <claviger::authority::ForeignKey as Printable<_>>::cannot_be();
+    <claviger::hashing::TextHash as Printable<_>>::cannot_be();
+    <pb::VerifyRequest as Printable<_>>::cannot_be();
+    <pb::VerifyBatchRequest as Printable<_>>::cannot_be();
+    <claviger::domain::key_text::PlainKey as Printable<_>>::cannot_be();
+    <claviger::domain::key_text::SecretBytes as Printable<_>>::cannot_be();
+    <claviger::domain::key_text::KeyText<'_> as Printable<_>>::cannot_be();
+    <claviger::hashing::Peppers as Printable<_>>::cannot_be();
 }
