@@ -4,9 +4,8 @@
 mod cases;
 mod credentials;
 mod documented;
-mod fixture;
-mod gateway_process;
-mod http1;
+mod envoy_proto;
+mod gate;
 mod keys;
 mod odd_requests;
 mod path_readings;
