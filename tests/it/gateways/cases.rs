@@ -12,7 +12,7 @@ pub(super) struct Case {
     pub(super) what: String,
     /// Method and target.
     pub(super) line: String,
-    /// Its headers; `{name}` is the text of the key of that name.
+    /// Its headers; `{name}` is the API key of that name.
     pub(super) headers: Vec<String>,
     pub(super) outcome: Outcome,
 }

@@ -18,13 +18,13 @@ enum KeyCondition {
     Deleted,
     /// Another secret under the same id, with the right checksum.
     WrongSecret,
-    /// Rotated, and the text is the old one, in the overlap.
+    /// Rotated, and the secret is the old one, in the overlap.
     Rotated,
-    /// Rotated without an overlap, and the text is the old one.
+    /// Rotated without an overlap, and the secret is the old one.
     RotatedAway,
     /// Ended with all other keys of its partner.
     RevokedAmongMany,
-    /// Of another system, in the form of Peaka's, and known by its text.
+    /// Of another system, in the form of Peaka's, and imported.
     Imported,
 }
 
@@ -186,7 +186,7 @@ pub(super) async fn issue(api: &mut Api, spec: &KeySpec) -> KnownKey {
     };
     let issued = api.keys.issue_key(request).await.unwrap().into_inner();
     let key = issued.key.unwrap();
-    let mut text = issued.plain_key;
+    let mut plain_key = issued.plain_key;
     match spec.condition {
         KeyCondition::Good | KeyCondition::Expired | KeyCondition::Imported => {}
         KeyCondition::Rotated => rotate(api, &key.id, 3_600).await,
@@ -212,18 +212,15 @@ pub(super) async fn issue(api: &mut Api, spec: &KeySpec) -> KnownKey {
             api.keys.disable_key(request).await.unwrap();
         }
         KeyCondition::WrongSecret => {
-            let mut words = text.split('_');
+            let mut words = plain_key.split('_');
             let prefix = Prefix::parse(words.next().unwrap()).unwrap();
             let tag = Tag::parse(words.next().unwrap()).unwrap();
             let id = KeyId::parse(&key.id).unwrap();
             let other = PlainKey::new(&prefix, &tag, id, &SecretBytes::new([7; 32]));
-            other.expose().clone_into(&mut text);
+            other.expose().clone_into(&mut plain_key);
         }
     }
-    KnownKey {
-        plain_key: text,
-        key,
-    }
+    KnownKey { plain_key, key }
 }
 
 async fn rotate(api: &mut Api, key_id: &str, overlap: i64) {
@@ -237,9 +234,9 @@ async fn rotate(api: &mut Api, key_id: &str, overlap: i64) {
 
 /// Takes over a key that looks like Peaka's of today: a public part, a dot, and 32 characters of secret.
 async fn import(api: &mut Api, spec: &KeySpec) -> KnownKey {
-    let text = format!("TtgGcQFq.{:0>12}s3fzXw8Rk2VbN5yLm9Qp", spec.realm);
+    let plain_key = format!("TtgGcQFq.{:0>12}s3fzXw8Rk2VbN5yLm9Qp", spec.realm);
     let entry = pb::ImportEntry {
-        secret: Some(pb::import_entry::Secret::Text(text.clone())),
+        secret: Some(pb::import_entry::Secret::Text(plain_key.clone())),
         partner: spec.partner.to_owned(),
         project: spec.project.to_owned(),
         level: match spec.project {
@@ -264,7 +261,7 @@ async fn import(api: &mut Api, spec: &KeySpec) -> KnownKey {
     };
     let key = api.keys.get_key(request).await.unwrap().into_inner().key;
     KnownKey {
-        plain_key: text,
+        plain_key,
         key: key.unwrap(),
     }
 }

@@ -113,7 +113,7 @@ const PASSED: &[&str] = &[
     "/api/v1/data/projects/%6dtKDhe1U/%7e%2D%5f%2ea",
 ];
 
-/// Whole requests, which should be refused or be one plain request. `{…}` is the text of a key.
+/// Whole requests, which should be refused or be one plain request. `{…}` is an API key.
 const REQUESTS: &[&str] = &[
     // The first line.
     "GET  ~/catalogs HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {project}\r\n",

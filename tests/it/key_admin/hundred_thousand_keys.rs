@@ -31,15 +31,15 @@ fn many() -> usize {
     many
 }
 
-/// The text that a key of this number had in the other system.
-fn text(partner: &str, number: usize) -> String {
+/// The key of this number in the other system.
+fn plain_key(partner: &str, number: usize) -> String {
     format!("{partner}.s3fzXw8Rk2VbN5yLm9Qp4TdH{number:08}")
 }
 
 /// The entries of a batch, known by their hashes.
 fn batch(partner: &str, first: usize, count: usize) -> pb::ImportKeysRequest {
     let entry = |number| {
-        let hash = Sha256::digest(text(partner, number).as_bytes());
+        let hash = Sha256::digest(plain_key(partner, number).as_bytes());
         pb::ImportEntry {
             partner: partner.to_owned(),
             ..import_entry_of(Secret::Sha256(hex_of(&hash)))
@@ -91,7 +91,7 @@ async fn sampled(api: &mut Api, partner: &str, count: usize) -> Vec<(Verdict, us
         .collect();
     let mut verdicts: Vec<(Verdict, usize)> = Vec::new();
     for numbers in numbers.chunks(100) {
-        let question = |number: &usize| verify_request(&text(partner, *number));
+        let question = |number: &usize| verify_request(&plain_key(partner, *number));
         let request = pb::VerifyBatchRequest {
             requests: numbers.iter().map(question).collect(),
         };
@@ -182,7 +182,7 @@ async fn all_the_keys_of_a_partner_are_ended_in_the_time_of_one() {
     service.stop().await;
 }
 
-/// Seen red with a transaction for each entry (a batch is then done by half), and with the texts of before not looked for.
+/// Seen red with a transaction for each entry (a batch is then done by half), and with the keys of before not looked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_of_many_is_imported_and_sent_again_after_a_kill_without_doubles() {
     let many = many();

@@ -63,10 +63,10 @@ fn rotate_once(key_id: &str) -> pb::RotateKeyRequest {
     }
 }
 
-fn import_once(text: &str) -> pb::ImportKeysRequest {
+fn import_once(plain_key: &str) -> pb::ImportKeysRequest {
     pb::ImportKeysRequest {
         realm: "demo".to_owned(),
-        entries: vec![import_entry(text)],
+        entries: vec![import_entry(plain_key)],
         request_id: REQUEST.to_owned(),
         ..Default::default()
     }
@@ -95,7 +95,7 @@ on_both_engines! {
         assert_eq!(made.len(), 1, "one of them made the key");
         assert_eq!(root.verdict(&made[0].plain_key).await, Verdict::Allowed);
         for answer in &answers {
-            assert_eq!(answer.plain_key.is_empty(), answer.replayed, "the text is shown once");
+            assert_eq!(answer.plain_key.is_empty(), answer.replayed, "the API key is shown once");
             assert_eq!(answer.revision, made[0].revision);
             assert_eq!(answer.key.as_ref().unwrap().id, made[0].key.as_ref().unwrap().id);
         }
@@ -112,11 +112,11 @@ on_both_engines! {
         let answers = at_once(&service, rotate_once_by, &key.id).await;
         let made: Vec<_> = answers.iter().filter(|answer| !answer.replayed).collect();
         assert_eq!(made.len(), 1, "one of them rotated");
-        for text in [&key.plain_key, &made[0].plain_key] {
-            assert_eq!(root.verdict(text).await, Verdict::Allowed);
+        for plain_key in [&key.plain_key, &made[0].plain_key] {
+            assert_eq!(root.verdict(plain_key).await, Verdict::Allowed);
         }
         for answer in &answers {
-            assert_eq!(answer.plain_key.is_empty(), answer.replayed, "the text is shown once");
+            assert_eq!(answer.plain_key.is_empty(), answer.replayed, "the API key is shown once");
             assert_eq!(answer.revision, made[0].revision);
         }
         assert_eq!(events_of(&mut root, &key.id).await, ["key.issued", "key.rotated"]);
@@ -124,7 +124,7 @@ on_both_engines! {
         service.stop().await;
     }
 
-    /// Seen red like the one above: the others then find the text imported, which is no answer to the first.
+    /// Seen red like the one above: the others then find the key imported, which is no answer to the first.
     async fn a_request_to_import_that_comes_a_hundred_times_at_once_imports_once(engine: Engine) {
         let service = Service::start(engine).await;
         let mut root = service.api();
@@ -141,7 +141,7 @@ on_both_engines! {
         service.stop().await;
     }
 
-    /// Each is a request of its own. Seen red with the texts of before looked for outside of the transaction alone.
+    /// Each is a request of its own. Seen red with the keys of before looked for outside of the transaction alone.
     async fn a_text_that_is_imported_a_hundred_times_at_once_becomes_one_key(engine: Engine) {
         let service = Service::start(engine).await;
         let mut root = service.api();
@@ -256,8 +256,8 @@ on_both_engines! {
         let other = manager.keys.issue_key(issue_once()).await.unwrap().into_inner();
         assert!(!other.replayed);
         assert_ne!(other.key.unwrap().id, own.id);
-        for text in [&own.plain_key, &other.plain_key] {
-            assert_eq!(root.verdict(text).await, Verdict::Allowed);
+        for plain_key in [&own.plain_key, &other.plain_key] {
+            assert_eq!(root.verdict(plain_key).await, Verdict::Allowed);
         }
         demo.service.stop().await;
     }
@@ -297,16 +297,16 @@ async fn rotate_once_by(mut api: Api, key_id: String) -> Result<pb::RotateKeyRes
     answer.map(tonic::Response::into_inner)
 }
 
-async fn import_by(mut api: Api, text: String) -> Result<pb::ImportKeysResponse, Status> {
+async fn import_by(mut api: Api, plain_key: String) -> Result<pb::ImportKeysResponse, Status> {
     let request = pb::ImportKeysRequest {
         request_id: String::new(),
-        ..import_once(&text)
+        ..import_once(&plain_key)
     };
     let answer = api.keys.import_keys(request).await;
     answer.map(tonic::Response::into_inner)
 }
 
-async fn import_once_by(mut api: Api, text: String) -> Result<pb::ImportKeysResponse, Status> {
-    let answer = api.keys.import_keys(import_once(&text)).await;
+async fn import_once_by(mut api: Api, plain_key: String) -> Result<pb::ImportKeysResponse, Status> {
+    let answer = api.keys.import_keys(import_once(&plain_key)).await;
     answer.map(tonic::Response::into_inner)
 }

@@ -1,4 +1,4 @@
-//! Keys of other systems, with the texts that their holders have.
+//! Keys of other systems, which their holders go on presenting as they are.
 
 use base64::Engine as _;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
@@ -24,16 +24,16 @@ use crate::fixtures::{
 /// As Peaka's are today: a public part, a dot, and 32 characters.
 const PEAKA: &str = "TtgGcQFq.s3fzXw8Rk2VbN5yLm9Qp4TdHj7CgE1aU";
 
-fn sha256(text: &str) -> [u8; 32] {
-    Sha256::digest(text.as_bytes()).into()
+fn sha256(plain_key: &str) -> [u8; 32] {
+    Sha256::digest(plain_key.as_bytes()).into()
 }
 
-fn by_hash(text: String) -> pb::ImportEntry {
-    import_entry_of(Secret::Sha256(text))
+fn by_hash(hash: String) -> pb::ImportEntry {
+    import_entry_of(Secret::Sha256(hash))
 }
 
-/// A text of this number that nobody could guess, and with 22 characters just long enough.
-fn text_of(n: usize) -> String {
+/// A key of another system, hard to guess, and with 22 characters just long enough.
+fn old_key(n: usize) -> String {
     format!("s3fzXw8Rk2VbN5yLm9Qp{n:02}")
 }
 
@@ -153,27 +153,32 @@ on_both_engines! {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
         // Between them their hashes hold every character in which the two alphabets of base64 differ.
-        let texts: Vec<_> = (0..40).map(text_of).collect();
-        let joined: String = texts.iter().map(|text| BASE64_STANDARD.encode(sha256(text))).collect();
+        let plain_keys: Vec<_> = (0..40).map(old_key).collect();
+        let joined: String = plain_keys.iter().map(|plain_key| BASE64_STANDARD.encode(sha256(plain_key))).collect();
         assert!(joined.contains('+') && joined.contains('/'));
         let forms: [fn(&str) -> pb::ImportEntry; 5] = [
             import_entry,
-            |text| by_hash(hex_of(&sha256(text))),
-            |text| by_hash(hex_of(&sha256(text)).to_uppercase()),
-            |text| by_hash(BASE64_STANDARD.encode(sha256(text))),
-            |text| by_hash(BASE64_URL_SAFE.encode(sha256(text))),
+            |plain_key| by_hash(hex_of(&sha256(plain_key))),
+            |plain_key| by_hash(hex_of(&sha256(plain_key)).to_uppercase()),
+            |plain_key| by_hash(BASE64_STANDARD.encode(sha256(plain_key))),
+            |plain_key| by_hash(BASE64_URL_SAFE.encode(sha256(plain_key))),
         ];
-        let entries = texts.iter().enumerate().map(|(i, text)| forms[i % 5](text));
+        let entries = plain_keys.iter().enumerate().map(|(i, plain_key)| forms[i % 5](plain_key));
         let before = demo.service.roots.made();
         let ids = import(root, entries.collect()).await;
         let made = demo.service.roots.made();
-        assert_eq!(made - before, texts.len() as u64, "each has a root");
-        for (text, id) in texts.iter().zip(ids) {
-            let answer = root.ask(text).await;
+        assert_eq!(made - before, plain_keys.len() as u64, "each has a root");
+        for (plain_key, id) in plain_keys.iter().zip(ids) {
+            let answer = root.ask(plain_key).await;
             assert_eq!(answer.verdict(), Verdict::Allowed);
             assert_eq!(answer.key.unwrap().id, id.unwrap());
-            // Neither the hash nor another spelling is the text.
-            for wrong in [hex_of(&sha256(text)), text.to_uppercase(), format!("{text}0"), text[1..].to_owned()] {
+            // Neither the hash nor another spelling is the key.
+            for wrong in [
+                hex_of(&sha256(plain_key)),
+                plain_key.to_uppercase(),
+                format!("{plain_key}0"),
+                plain_key[1..].to_owned(),
+            ] {
                 assert_eq!(root.verdict(&wrong).await, Verdict::Unknown, "{wrong}");
             }
         }
@@ -181,7 +186,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Seen red with texts looked for by realm only where they are imported, and not where they are verified.
+    /// Seen red with keys looked for by realm only where they are imported, and not where they are verified.
     async fn a_text_is_one_key_in_one_realm(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
@@ -230,7 +235,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Seen red with the text forgotten at the revocation or the rotation, and with it kept at the deletion.
+    /// Seen red with the key forgotten at the revocation or the rotation, and with it kept at the deletion.
     async fn a_text_is_free_again_when_its_key_is_deleted_unless_it_was_revoked(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
@@ -297,7 +302,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Seen red with the old digest looked up by the key's id like one of a text made here.
+    /// Seen red with the old digest looked up by the key's id like one of a secret made here.
     async fn an_imported_key_is_rotated_to_a_text_of_clavigers_own(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
@@ -305,7 +310,7 @@ on_both_engines! {
         let rotated = rotate(root, &id, 60).await.unwrap();
         let (new, key) = (rotated.plain_key, rotated.key.unwrap());
         let own = claviger::domain::key_text::parse(&new);
-        assert!(own.is_ok() && new.starts_with("demo_live_"), "the new text is of the contract's form");
+        assert!(own.is_ok() && new.starts_with("demo_live_"), "the new key is of the contract's form");
         let [old, newest] = key.secrets.as_slice() else {
             panic!("{} secrets", key.secrets.len());
         };
@@ -315,10 +320,10 @@ on_both_engines! {
         assert_eq!(same.as_ref().unwrap().id, id);
         for (moment, verdict) in [(end.as_micros() - 1, Verdict::Allowed), (end.as_micros(), Verdict::Expired)] {
             demo.clock.set(claviger::domain::time::Timestamp::from_micros(moment));
-            for (text, verdict) in [(PEAKA, verdict), (new.as_str(), Verdict::Allowed)] {
-                let answer = root.ask(text).await;
+            for (plain_key, verdict) in [(PEAKA, verdict), (new.as_str(), Verdict::Allowed)] {
+                let answer = root.ask(plain_key).await;
                 assert_eq!(answer.verdict(), verdict);
-                assert_eq!(answer.key, same, "both are texts of one key");
+                assert_eq!(answer.key, same, "both are secrets of one key");
             }
         }
 
@@ -328,23 +333,23 @@ on_both_engines! {
             (1, Survivor::New, [Verdict::Unknown, Verdict::Allowed]),
             (2, Survivor::Old, [Verdict::Allowed, Verdict::Unknown]),
         ] {
-            let text = text_of(n);
-            let id = imported(root, import_entry(&text)).await;
+            let plain_key = old_key(n);
+            let id = imported(root, import_entry(&plain_key)).await;
             let new = rotate(root, &id, 60).await.unwrap().plain_key;
             end_rotation(root, &id, survivor).await.unwrap();
-            assert_eq!([root.verdict(&text).await, root.verdict(&new).await], expected);
-            ended.push((text, new, expected));
+            assert_eq!([root.verdict(&plain_key).await, root.verdict(&new).await], expected);
+            ended.push((plain_key, new, expected));
         }
         let mut demo = demo.restarted().await;
         let root = &mut demo.root;
-        for (text, new, expected) in ended {
-            let found = [root.verdict(&text).await, root.verdict(&new).await];
+        for (plain_key, new, expected) in ended {
+            let found = [root.verdict(&plain_key).await, root.verdict(&new).await];
             assert_eq!(found, expected, "after a restart");
         }
         demo.service.stop().await;
     }
 
-    /// Seen red with a text's form looked at before it is looked up among those that were imported.
+    /// Seen red with a key's form checked before it is looked up among those that were imported.
     async fn an_imported_text_may_look_like_one_of_clavigers_own(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
@@ -355,17 +360,17 @@ on_both_engines! {
             KeyId::parse("0192f0c1-2345-7abc-8def-0123456789ab").unwrap(),
             &SecretBytes::new([7; 32]),
         );
-        let texts = [
+        let plain_keys = [
             "demo_live_s3fzXw8Rk2VbN5yLm9Qp4TdHj7CgE1aU",
             "demo_s3fzXw8Rk2VbN5yLm9Qp4TdHj7CgE1aU",
             "claviger_main_s3fzXw8Rk2VbN5yLm9Qp4TdHj7CgE1aU",
             foreign.expose(),
         ];
-        for text in texts {
-            let before = root.verdict(text).await;
+        for plain_key in plain_keys {
+            let before = root.verdict(plain_key).await;
             assert!(matches!(before, Verdict::Malformed | Verdict::Unknown), "{before:?}");
-            let id = imported(root, import_entry(text)).await;
-            let answer = root.ask(text).await;
+            let id = imported(root, import_entry(plain_key)).await;
+            let answer = root.ask(plain_key).await;
             assert_eq!(answer.verdict(), Verdict::Allowed);
             assert_eq!(answer.key.unwrap().id, id);
         }
@@ -380,10 +385,15 @@ on_both_engines! {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
         let unlike = |change: fn(&mut pb::ImportEntry), n: usize| {
-            let mut entry = import_entry(&text_of(n));
+            let mut entry = import_entry(&old_key(n));
             change(&mut entry);
             entry
         };
+        let of_three = |entry: &mut pb::ImportEntry| {
+            entry.level = 0;
+            "three".clone_into(&mut entry.project);
+        };
+        let with_host_bits = |entry: &mut pb::ImportEntry| entry.allowed_cidrs = strings(&["10.0.0.1/8"]);
         let long = "s3fzXw8Rk2VbN5yL".repeat(32);
         let bad: Vec<(&str, pb::ImportEntry, Code, &str)> = vec![
             ("21 characters", import_entry(&PEAKA[..21]), Code::InvalidArgument, "text"),
@@ -403,22 +413,15 @@ on_both_engines! {
             ("no secret", unlike(|entry| entry.secret = None, 50), Code::InvalidArgument, ""),
             ("no partner", unlike(|entry| entry.partner.clear(), 51), Code::InvalidArgument, "partner"),
             ("an unknown partner", unlike(|entry| "nobody".clone_into(&mut entry.partner), 52), Code::NotFound, ""),
-            (
-                "another partner's project",
-                unlike(|entry| {
-                    entry.level = 0;
-                    "three".clone_into(&mut entry.project);
-                }, 53),
-                Code::NotFound,
-                "",
-            ),
+            ("another partner's project", unlike(of_three, 53), Code::NotFound, ""),
             ("no environment", unlike(|entry| entry.environment.clear(), 54), Code::InvalidArgument, "environment"),
             ("an unknown scope", unlike(|entry| entry.scopes = strings(&["ghost"]), 55), Code::InvalidArgument, "scopes"),
-            ("host bits", unlike(|entry| entry.allowed_cidrs = strings(&["10.0.0.1/8"]), 56), Code::InvalidArgument, "allowed_cidrs"),
+            ("host bits", unlike(with_host_bits, 56), Code::InvalidArgument, "allowed_cidrs"),
             ("a past end", unlike(|entry| entry.expire_time = time(-SECOND), 57), Code::InvalidArgument, "expire_time"),
             ("a control character", unlike(|entry| "a\nb".clone_into(&mut entry.name), 58), Code::InvalidArgument, "name"),
         ];
-        let good = [import_entry(&long), import_entry(&text_of(0)), import_entry("s3fzXw8Rk2VbN5yLm9Qp=="), by_hash(hex_of(&sha256(PEAKA)))];
+        let by_sha256 = by_hash(hex_of(&sha256(PEAKA)));
+        let good = [import_entry(&long), import_entry(&old_key(0)), import_entry("s3fzXw8Rk2VbN5yLm9Qp=="), by_sha256];
         // The bad ones stand between the good ones, and at the end a good one once more.
         let (head, tail) = good.split_at(2);
         let mut entries = head.to_vec();
@@ -455,16 +458,16 @@ on_both_engines! {
                 assert!(field.is_empty() || refusal.names_field(field), "{what}: {refusal:?}");
             }
         }
-        // The last one is the hash of before, by its text.
+        // The last one is the hash of before, by its key.
         let last = done.last().unwrap().as_ref().unwrap_err();
         assert_eq!((last.code, last.reason.as_str()), (Code::AlreadyExists, "ALREADY_IMPORTED"));
 
         let mut ids: Vec<_> = done.into_iter().flatten().collect();
-        for text in [long.as_str(), &text_of(0), "s3fzXw8Rk2VbN5yLm9Qp==", PEAKA] {
-            assert_eq!(root.verdict(text).await, Verdict::Allowed);
+        for plain_key in [long.as_str(), &old_key(0), "s3fzXw8Rk2VbN5yLm9Qp==", PEAKA] {
+            assert_eq!(root.verdict(plain_key).await, Verdict::Allowed);
         }
         for n in 50..60 {
-            assert_eq!(root.verdict(&text_of(n)).await, Verdict::Unknown);
+            assert_eq!(root.verdict(&old_key(n)).await, Verdict::Unknown);
         }
         for id in &ids {
             assert_eq!(events_of(root, id).await, ["key.imported"]);

@@ -74,8 +74,11 @@ async fn partna_generates_lists_shows_scopes_invalidates_and_deletes() {
         ..Default::default()
     };
     let issued = issue(&mut api, request).await;
-    let (key, text) = (issued.key, issued.plain_key);
-    assert!(text.starts_with("partna_test_"), "staging shows in the key");
+    let (key, plain_key) = (issued.key, issued.plain_key);
+    assert!(
+        plain_key.starts_with("partna_test_"),
+        "staging shows in the key"
+    );
     assert_eq!(key.level(), pb::KeyLevel::Partner);
 
     let listed = list(&mut api, "partna", "acme").await;
@@ -92,7 +95,7 @@ async fn partna_generates_lists_shows_scopes_invalidates_and_deletes() {
     assert!(scopes.full_access, "a key is good for all of its account");
 
     let question = pb::VerifyRequest {
-        key: text,
+        key: plain_key,
         realm: "partna".to_owned(),
         environment: "staging".to_owned(),
         partner: "acme".to_owned(),
@@ -139,10 +142,10 @@ async fn partna_rotates_in_one_call_where_it_took_three_steps() {
         ..Default::default()
     };
     // Both while the integration is updated.
-    for text in [&old, &rotated.plain_key] {
+    for plain_key in [&old, &rotated.plain_key] {
         let answer = api
             .verify
-            .verify(question(text))
+            .verify(question(plain_key))
             .await
             .unwrap()
             .into_inner();
@@ -177,10 +180,10 @@ async fn bullseye_monitors_how_often_a_key_was_used_with_which_outcome_and_when_
         ..Default::default()
     };
     let issued = issue(&mut api, request).await;
-    let (key, text) = (issued.key, issued.plain_key);
+    let (key, plain_key) = (issued.key, issued.plain_key);
     for scope in ["read", "read", "write"] {
         let question = pb::VerifyRequest {
-            key: text.clone(),
+            key: plain_key.clone(),
             realm: "bullseye".to_owned(),
             scopes: vec![scope.to_owned()],
             ..Default::default()
@@ -265,9 +268,9 @@ async fn partnero_creates_a_key_of_one_program_for_each_environment() {
             ..Default::default()
         };
         let issued = issue(&mut api, request).await;
-        let (key, text) = (issued.key, issued.plain_key);
+        let (key, plain_key) = (issued.key, issued.plain_key);
         assert_eq!(key.project, "mtKDhe1U");
-        assert!(text.starts_with(&format!("partnero_{tag}_")));
+        assert!(plain_key.starts_with(&format!("partnero_{tag}_")));
     }
     let without = pb::IssueKeyRequest {
         realm: "partnero".to_owned(),

@@ -11,10 +11,10 @@ use crate::fixtures::{
 };
 
 /// What a key is told when `scope` is wanted of it.
-async fn asked_for(api: &mut Api, text: &str, scope: &str) -> Verdict {
+async fn asked_for(api: &mut Api, plain_key: &str, scope: &str) -> Verdict {
     let question = pb::VerifyRequest {
         scopes: strings(&[scope]),
-        ..verify_request(text)
+        ..verify_request(plain_key)
     };
     api.verify
         .verify(question)

@@ -11,7 +11,8 @@ on_both_engines! {
     async fn a_mutation_that_nobody_waits_for_any_more_still_runs_to_its_end(engine: Engine) {
         // The feed waits to be poked: only the mutation itself can bring its change into force, and each access is counted.
         let test_store = TestStore::on(engine);
-        let service = Service::start_with(test_store, Clock::system(), "", &["--poll-interval", "1h", "--usage-interval", "0s"]).await;
+        let flags = ["--poll-interval", "1h", "--usage-interval", "0s"];
+        let service = Service::start_with(test_store, Clock::system(), "", &flags).await;
         let mut api = service.api();
         api.make_demo().await;
         let issued = api.issue().await;

@@ -36,7 +36,7 @@ struct Journal {
 /// What the clients know of a key: what was acknowledged, and what was asked for without an answer.
 #[derive(Clone, Debug, Default)]
 struct Known {
-    text: String,
+    plain_key: String,
     revoked: Done,
     deleted: Done,
     revision: u64,
@@ -129,7 +129,7 @@ async fn nothing_acknowledged_is_lost_when_the_database_crashes_at_any_moment() 
         })
         .await;
         let known = Known {
-            text: issued.plain_key,
+            plain_key: issued.plain_key,
             revision: issued.revision,
             ..Default::default()
         };
@@ -230,7 +230,7 @@ async fn write(
         answers.fetch_add(1, Ordering::Relaxed);
         let id = issued.key.unwrap().id;
         let mut known = Known {
-            text: issued.plain_key,
+            plain_key: issued.plain_key,
             revision: issued.revision,
             ..Default::default()
         };
@@ -300,7 +300,7 @@ async fn check_each(api: &mut Api, ids: &[String], journal: &Journal) {
 
 /// Holds the server to what it acknowledged.
 async fn check(api: &mut Api, id: &str, known: &Known) {
-    let answer = api.ask(&known.text).await;
+    let answer = api.ask(&known.plain_key).await;
     assert!(
         answer.revision >= known.revision,
         "the history became shorter: {known:?}"

@@ -51,7 +51,7 @@ async fn overtake(engine: Engine, caller: pb::IssueKeyRequest, meanwhile: Meanwh
     // What becomes of it is under way and holds the one writer, so that the call, which was let in, waits behind it.
     let id = KeyId::parse(&other.key.unwrap().id).unwrap();
     let mut change = service.store.change(Clock::system().now()).await.unwrap();
-    let (kind, subject) = befall(&mut change, id, meanwhile).await;
+    let (kind, subject) = change_caller(&mut change, id, meanwhile).await;
     let before = settled(&service).await;
     let call = tokio::spawn(async move { caller.keys.issue_key(issue_request()).await });
     // The second is the change; the first looked whether there would be one.
@@ -86,7 +86,11 @@ async fn overtake(engine: Engine, caller: pb::IssueKeyRequest, meanwhile: Meanwh
 }
 
 /// Writes it into the change, and says what is to be recorded.
-async fn befall(change: &mut Change, id: KeyId, meanwhile: Meanwhile) -> (EventKind, Subject) {
+async fn change_caller(
+    change: &mut Change,
+    id: KeyId,
+    meanwhile: Meanwhile,
+) -> (EventKind, Subject) {
     let mut key = change.find_key(id).await.unwrap().unwrap();
     let mut subject = Subject {
         realm: key.realm.clone(),

@@ -13,13 +13,13 @@ use crate::fixtures::{
 /// What becomes of the caller's key while its call waits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Meanwhile {
-    /// The text that it called with is gone.
+    /// The secret that it called with is gone.
     Rotated,
-    /// That text goes on for a while.
+    /// That secret works for the length of the overlap.
     RotatedWithAnOverlap,
-    /// It called with the old text of a rotation, which is over now.
+    /// It called with the old secret of a rotation, which is over now.
     RotationEnded,
-    /// It called with the new text of a rotation, which is taken back now.
+    /// It called with the new secret of a rotation, which is taken back now.
     RotationTakenBack,
     RevokedInBulk,
     RevokedByItself,
@@ -37,7 +37,7 @@ enum Call {
     RevokeKeys,
 }
 
-/// The caller's key: its id and its text of now.
+/// The caller's key: its id and its current API key.
 #[derive(Clone)]
 struct Caller {
     id: String,
@@ -64,7 +64,7 @@ async fn prepare(root: &mut Api, meanwhile: Meanwhile) -> Caller {
     }
 }
 
-async fn befall(mut root: Api, caller: Caller, meanwhile: Meanwhile) -> Result<(), Status> {
+async fn change_caller(mut root: Api, caller: Caller, meanwhile: Meanwhile) -> Result<(), Status> {
     let id = &caller.id;
     match meanwhile {
         Meanwhile::Rotated => rotate(&mut root, id, 0).await.map(drop),
@@ -124,7 +124,7 @@ async fn overtake(engine: Engine, call: Call, meanwhile: Meanwhile) {
     // The test holds the one writer. What becomes of the caller comes to wait first, and its call, which was let in, behind.
     let writer = service.store.change(Clock::system().now()).await.unwrap();
     let held = settled(&service).await;
-    let first = tokio::spawn(befall(root.clone(), caller.clone(), meanwhile));
+    let first = tokio::spawn(change_caller(root.clone(), caller.clone(), meanwhile));
     waits(&service, held).await;
     let held = service.store.sessions();
     let own = service.api_as(&caller.plain_key);

@@ -267,16 +267,16 @@ impl SequenceFixture {
     }
 
     /// What a key is good for, of a part of the questions about the owner of a specification.
-    fn answers(&self, text: &str, spec: &KeySpec) -> Vec<bool> {
+    fn answers(&self, plain_key: &str, spec: &KeySpec) -> Vec<bool> {
         let turn = self.granted.load(Ordering::Relaxed) % 5;
         let questions = AccessQuestion::around(spec).skip(turn).step_by(5);
         questions
-            .map(|question| self.is_good(text, &question))
+            .map(|question| self.is_good(plain_key, &question))
             .collect()
     }
 
     /// Whether the key is good for this question, decided by the service's own mirror, at any time.
-    fn is_good(&self, text: &str, question: &AccessQuestion) -> bool {
+    fn is_good(&self, plain_key: &str, question: &AccessQuestion) -> bool {
         let index = self.service.mirror.index();
         let view = index.view();
         let realm = view.realm("demo").unwrap();
@@ -286,7 +286,7 @@ impl SequenceFixture {
         }
         let then = (self.now + 60 + question.hours * 3_600) * 1_000_000;
         let question = Question {
-            text,
+            text: plain_key,
             realm,
             environment: &realm
                 .definition
@@ -379,7 +379,7 @@ impl SequenceFixture {
         key: &mut HeldKey,
         hours: i64,
     ) -> Result<Result<(), Status>, TestCaseError> {
-        // Before: it may be the very key, whose text may stop with this.
+        // Before: it may be the very key, whose secret may stop with this.
         let of_by = self.answers(&by.plain_key, &key.spec);
         let request = pb::RotateKeyRequest {
             key_id: key.id.clone(),
@@ -398,7 +398,12 @@ impl SequenceFixture {
                 .into_iter()
                 .zip(of_by)
             {
-                prop_assert!(!is || has, "{:?} took the text of {:?}", by.spec, key.spec);
+                prop_assert!(
+                    !is || has,
+                    "{:?} took the secret of {:?}",
+                    by.spec,
+                    key.spec
+                );
             }
             let may_be_full = by.is_full || by.id == key.id;
             prop_assert!(!key.is_full || may_be_full, "{:?} took everything", by.spec);
@@ -482,8 +487,9 @@ impl SequenceFixture {
     }
 }
 
-/// Whatever a caller does, no key that it made, switched on, widened or took the text of can do what the caller could not. Asked of the decision itself,
-/// with the facts that the service decides by, so that it holds no rule of its own about what may be given.
+/// Whatever a caller does, no key that it issued, enabled or widened, or whose secret it took, can do what the caller could not.
+/// The decision itself is asked, with the facts that the service decides by, so that the test holds no rule of its own about
+/// what may be granted.
 ///
 /// Seen red with each dimension left out in turn: scopes, full access, expiry and address ranges in `giving::excess`; realm and
 /// partner, project and environment in `Delegate::reaches`; and the check left out where a key is switched on, where it is

@@ -218,7 +218,7 @@ on_both_engines! {
         service.stop().await;
     }
 
-    /// Its new text would be a key that can do more.
+    /// Its new secret would be one that can do more.
     ///
     /// Seen red with the check left out of the rotation.
     async fn no_key_is_rotated_by_one_that_holds_less(engine: Engine) {
@@ -259,7 +259,7 @@ on_both_engines! {
         service.stop().await;
     }
 
-    /// Seen red with callers found by their key's id alone: the old text goes on calling.
+    /// Seen red with callers found by their key's id alone: the old secret goes on calling.
     async fn a_partner_rotates_the_key_that_it_calls_with(engine: Engine) {
         let (service, mut root) = delegating_service(engine).await;
         let caller = issue(&mut root, delegate(plain)).await;
@@ -277,7 +277,7 @@ on_both_engines! {
         assert_eq!(refused(revoke_self(&mut old, "too late").await).code, Code::Unauthenticated);
         assert_eq!(get(&mut root, &sibling.id).await.name, "by the new one");
 
-        // Without an overlap the very answer is the last that the old text gets.
+        // Without an overlap the very answer is the last that the old secret gets.
         let rotated = rotate(&mut new, &caller.id, 0).await.unwrap();
         assert_eq!(
             refused(update(&mut new, &sibling.id, &["name"], label("too late")).await).code,

@@ -204,8 +204,8 @@ on_both_engines! {
         };
         root.keys.disable_key(disable).await.unwrap();
         let active = issue(root, issue_request()).await;
-        let text = "TtgGcQFq.s3fzXw8Rk2VbN5yLm9Qp4TdHj7CgE1aU";
-        let imported = import(root, vec![import_entry(text)]).await.remove(0).unwrap();
+        let plain_key = "TtgGcQFq.s3fzXw8Rk2VbN5yLm9Qp4TdHj7CgE1aU";
+        let imported = import(root, vec![import_entry(plain_key)]).await.remove(0).unwrap();
         let other = issue(root, of("umbrella", "", "production")).await;
 
         let of_acme = |keys: &mut pb::RevokeKeysRequest| "acme".clone_into(&mut keys.partner);
@@ -235,8 +235,8 @@ on_both_engines! {
             assert_eq!(key.revoke_reason, "many at once");
             assert!(parse_time(key.revoke_time.as_ref().unwrap()) >= after(SECOND));
         }
-        for text in [&disabled.plain_key, &active.plain_key, text] {
-            assert_eq!(root.verdict(text).await, Verdict::Revoked);
+        for plain_key in [&disabled.plain_key, &active.plain_key, plain_key] {
+            assert_eq!(root.verdict(plain_key).await, Verdict::Revoked);
         }
         assert_eq!(root.verdict(&other.plain_key).await, Verdict::Allowed);
         assert_eq!(get(root, &before.id).await.revoke_reason, "a test", "the first reason stands");
@@ -434,8 +434,8 @@ on_both_engines! {
                 refused(gateway.verify.verify(question).await).code,
                 Code::Unauthenticated
             );
-            for text in [&manager.plain_key, &delegate.plain_key] {
-                let mut api = demo.service.api_as(text);
+            for plain_key in [&manager.plain_key, &delegate.plain_key] {
+                let mut api = demo.service.api_as(plain_key);
                 let list = pb::ListKeysRequest {
                     realm: "demo".to_owned(),
                     ..Default::default()
@@ -507,17 +507,17 @@ on_both_engines! {
         assert_eq!(root.verdict(&rotated.plain_key).await, Verdict::Revoked);
         assert_eq!(root.verdict(&bystander.plain_key).await, Verdict::Allowed);
 
-        // One of another system is proven by its text as well.
-        let text = "TtgGcQFq.s3fzXw8Rk2VbN5yLm9Qp4TdHj7CgE1aU";
-        let imported = import(root, vec![import_entry(text)]).await.remove(0).unwrap();
-        let ended = revoke_self(&mut demo.service.api_as(text), "leaked").await.unwrap();
+        // An imported key is proven as well.
+        let plain_key = "TtgGcQFq.s3fzXw8Rk2VbN5yLm9Qp4TdHj7CgE1aU";
+        let imported = import(root, vec![import_entry(plain_key)]).await.remove(0).unwrap();
+        let ended = revoke_self(&mut demo.service.api_as(plain_key), "leaked").await.unwrap();
         assert_eq!(ended.id, imported);
-        assert_eq!(root.verdict(text).await, Verdict::Revoked);
+        assert_eq!(root.verdict(plain_key).await, Verdict::Revoked);
 
-        // A text that is nobody's ends nothing.
+        // A key that does not exist revokes nothing.
         root.delete(&bystander.id).await.unwrap();
-        for text in [bystander.plain_key.as_str(), "demo_live_nonsense", "TtgGcQFq.nonsense"] {
-            let answer = revoke_self(&mut demo.service.api_as(text), "").await;
+        for plain_key in [bystander.plain_key.as_str(), "demo_live_nonsense", "TtgGcQFq.nonsense"] {
+            let answer = revoke_self(&mut demo.service.api_as(plain_key), "").await;
             assert_eq!(refused(answer).code, Code::Unauthenticated);
         }
         demo.service.stop().await;

@@ -178,7 +178,7 @@ struct SequenceFixture {
     service: Service,
     root: Api,
     sequences: AtomicUsize,
-    texts: AtomicUsize,
+    plain_keys: AtomicUsize,
     /// Every key of every sequence so far.
     all: Mutex<Vec<KnownKey>>,
 }
@@ -235,19 +235,19 @@ impl SequenceFixture {
             "" => KeyLevel::Partner,
             _ => KeyLevel::Project,
         };
-        let (key, text) = if imported {
-            let n = self.texts.fetch_add(1, Ordering::Relaxed);
-            let text = format!("TtgGcQFq.s3fzXw8Rk2VbN5yLm9Qp{n:08}");
+        let (key, plain_key) = if imported {
+            let n = self.plain_keys.fetch_add(1, Ordering::Relaxed);
+            let plain_key = format!("TtgGcQFq.s3fzXw8Rk2VbN5yLm9Qp{n:08}");
             let entry = pb::ImportEntry {
                 partner: owner.partner.to_owned(),
                 project: owner.project.to_owned(),
                 level: level.into(),
                 environment: owner.environment.to_owned(),
-                ..import_entry_of(pb::import_entry::Secret::Text(text.clone()))
+                ..import_entry_of(pb::import_entry::Secret::Text(plain_key.clone()))
             };
             let mut made = import_into(&mut root, &realm, vec![entry]).await;
             let id = made.remove(0).unwrap();
-            (get(&mut root, &id).await, text)
+            (get(&mut root, &id).await, plain_key)
         } else {
             let request = pb::IssueKeyRequest {
                 realm: realm.clone(),
@@ -262,7 +262,7 @@ impl SequenceFixture {
         };
         KnownKey {
             id: key.id,
-            plain_key: text,
+            plain_key,
             realm,
             owner,
             created: parse_time(key.create_time.as_ref().unwrap()),
@@ -456,7 +456,7 @@ fn what_was_ended_stays_ended_and_nothing_else_does(engine: Engine, sequences: u
             service,
             root,
             sequences: AtomicUsize::new(0),
-            texts: AtomicUsize::new(0),
+            plain_keys: AtomicUsize::new(0),
             all: Mutex::new(Vec::new()),
         }
     });

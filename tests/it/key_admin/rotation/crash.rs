@@ -17,19 +17,19 @@ use crate::fixtures::{
     on_both_engines, request_id, rotate_request,
 };
 
-const HOLDERS: usize = 4;
+const CLIENTS: usize = 4;
 
 /// No overlap ends while the test runs.
 const OVERLAP: i64 = 24 * 3_600;
 
-/// The texts of a key that work. The new one may have been lost with its answer.
+/// The API keys by which a key works. The new one may have been lost with its answer.
 #[derive(Clone, Debug, PartialEq)]
-enum Texts {
+enum ValidKeys {
     One(String),
     Two { old: String, new: Option<String> },
 }
 
-impl Texts {
+impl ValidKeys {
     fn secrets(&self) -> usize {
         match self {
             Self::One(_) => 1,
@@ -37,10 +37,10 @@ impl Texts {
         }
     }
 
-    fn works(&self, text: &str) -> bool {
+    fn works(&self, plain_key: &str) -> bool {
         match self {
-            Self::One(only) => only == text,
-            Self::Two { old, new } => old == text || new.as_deref() == Some(text),
+            Self::One(only) => only == plain_key,
+            Self::Two { old, new } => old == plain_key || new.as_deref() == Some(plain_key),
         }
     }
 
@@ -63,29 +63,29 @@ impl Texts {
 
 /// What was asked for, and whether it was done is not known.
 #[derive(Clone, Debug)]
-enum Open {
+enum Pending {
     Rotation { request_id: String },
     End(Survivor),
 }
 
 /// A key, in the knowledge of who holds it.
-struct Holder {
+struct RotationClient {
     id: String,
-    texts: Texts,
-    open: Option<Open>,
-    /// Every text that was ever answered.
-    ever: HashSet<String>,
+    valid: ValidKeys,
+    pending: Option<Pending>,
+    /// Every API key that an answer has returned.
+    returned: HashSet<String>,
     steps: usize,
 }
 
-impl Holder {
+impl RotationClient {
     async fn new(api: &mut Api, number: usize) -> Self {
         let key = issue(api, issue_request()).await;
         Self {
             id: key.id,
-            ever: HashSet::from([key.plain_key.clone()]),
-            texts: Texts::One(key.plain_key),
-            open: None,
+            returned: HashSet::from([key.plain_key.clone()]),
+            valid: ValidKeys::One(key.plain_key),
+            pending: None,
             steps: number,
         }
     }
@@ -94,9 +94,9 @@ impl Holder {
     async fn go_on(mut self, mut api: Api, answered: Arc<AtomicUsize>) -> Self {
         loop {
             self.steps += 1;
-            let ended = match (&self.texts, self.steps % 5) {
-                (Texts::Two { new: Some(_), .. }, 0 | 2) => Some(Survivor::New),
-                (Texts::Two { .. }, 3) => Some(Survivor::Old),
+            let ended = match (&self.valid, self.steps % 5) {
+                (ValidKeys::Two { new: Some(_), .. }, 0 | 2) => Some(Survivor::New),
+                (ValidKeys::Two { .. }, 3) => Some(Survivor::Old),
                 _ => None,
             };
             let answer = match ended {
@@ -128,45 +128,45 @@ impl Holder {
             request_id: request_id.clone(),
             ..rotate_request(&self.id, OVERLAP)
         };
-        self.open = Some(Open::Rotation { request_id });
+        self.pending = Some(Pending::Rotation { request_id });
         let rotated = api.keys.rotate_key(request).await?.into_inner();
-        self.open = None;
+        self.pending = None;
         assert_eq!(rotated.plain_key.is_empty(), rotated.replayed);
         let new = (!rotated.replayed).then_some(rotated.plain_key);
-        self.ever.extend(new.clone());
-        self.texts = self.texts.after_rotation(new);
+        self.returned.extend(new.clone());
+        self.valid = self.valid.after_rotation(new);
         Ok(rotated.replayed)
     }
 
     async fn end(&mut self, api: &mut Api, survivor: Survivor) -> Result<(), Status> {
-        self.open = Some(Open::End(survivor));
+        self.pending = Some(Pending::End(survivor));
         end_rotation(api, &self.id, survivor).await?;
-        self.open = None;
-        self.texts = self.texts.after_end(survivor);
+        self.pending = None;
+        self.valid = self.valid.after_end(survivor);
         Ok(())
     }
 
-    /// Whether the server says of every text what follows from this.
-    async fn is_so(&self, api: &mut Api, texts: &Texts) -> bool {
-        let mut right = get(api, &self.id).await.secrets.len() == texts.secrets();
-        for text in &self.ever {
-            let expected = if texts.works(text) {
+    /// Whether the server decides on each API key as follows from this.
+    async fn is_so(&self, api: &mut Api, valid: &ValidKeys) -> bool {
+        let mut right = get(api, &self.id).await.secrets.len() == valid.secrets();
+        for plain_key in &self.returned {
+            let expected = if valid.works(plain_key) {
                 Verdict::Allowed
             } else {
                 Verdict::Unknown
             };
-            right &= api.verdict(text).await == expected;
+            right &= api.verdict(plain_key).await == expected;
         }
         right
     }
 
     /// Holds the server to what was answered; what was not may have been done or not, and wholly.
     async fn check(&mut self, api: &mut Api) {
-        let before = self.texts.clone();
-        let after = match &self.open {
+        let before = self.valid.clone();
+        let after = match &self.pending {
             None => before.clone(),
-            Some(Open::Rotation { .. }) => before.after_rotation(None),
-            Some(Open::End(survivor)) => before.after_end(*survivor),
+            Some(Pending::Rotation { .. }) => before.after_rotation(None),
+            Some(Pending::End(survivor)) => before.after_end(*survivor),
         };
         let is_before = self.is_so(api, &before).await;
         let is_after = self.is_so(api, &after).await;
@@ -174,18 +174,18 @@ impl Holder {
             is_before || is_after,
             "{}: neither as before nor as after {:?}, with {} secrets",
             self.id,
-            self.open,
+            self.pending,
             get(api, &self.id).await.secrets.len()
         );
-        match self.open.take() {
+        match self.pending.take() {
             None => {}
-            Some(Open::Rotation { request_id }) => {
+            Some(Pending::Rotation { request_id }) => {
                 // The repetition says which it was, and does it if it was not.
                 let was_done = self.rotate(api, request_id).await.unwrap();
                 assert!(if was_done { is_after } else { is_before });
-                assert!(self.is_so(api, &self.texts).await);
+                assert!(self.is_so(api, &self.valid).await);
             }
-            Some(Open::End(_)) => self.texts = if is_after { after } else { before },
+            Some(Pending::End(_)) => self.valid = if is_after { after } else { before },
         }
     }
 }
@@ -202,8 +202,8 @@ on_both_engines! {
         let mut api = program.api();
         api.make_demo().await;
         let mut holders = Vec::new();
-        for number in 0..HOLDERS {
-            holders.push(Holder::new(&mut api, number).await);
+        for number in 0..CLIENTS {
+            holders.push(RotationClient::new(&mut api, number).await);
         }
         let mut in_doubt = 0;
         let mut steps = 0;
@@ -229,11 +229,11 @@ on_both_engines! {
             program = Program::serve(&test_store, &flags);
             let mut api = program.api();
             for holder in &mut holders {
-                in_doubt += usize::from(holder.open.is_some());
+                in_doubt += usize::from(holder.pending.is_some());
                 holder.check(&mut api).await;
             }
         }
-        println!("{cycles} kills: {steps} answers, {in_doubt} calls without one; no text lost");
+        println!("{cycles} kills: {steps} answers, {in_doubt} calls without one; no key lost");
         assert!(in_doubt > cycles / 4, "too few calls were cut off");
     }
 }

@@ -1,4 +1,4 @@
-//! Rotation: a key with a new text, and the old one for as long as it was said.
+//! A key gets a new secret, and the old one works until the end of the overlap.
 
 use claviger::domain::time::Timestamp;
 use claviger::pb::claviger::v1 as pb;
@@ -13,21 +13,21 @@ use crate::fixtures::{
 
 const DAY: i64 = 24 * HOUR;
 
-/// Until when the oldest text of a key works.
+/// Until when the oldest secret of a key works.
 fn end_of_oldest(key: &pb::Key) -> Timestamp {
     let oldest = key.secrets.first().expect("a key has a secret");
     parse_time(oldest.expire_time.as_ref().expect("its end"))
 }
 
-async fn verdicts<const N: usize>(api: &mut Api, texts: [&str; N]) -> [Verdict; N] {
+async fn verdicts<const N: usize>(api: &mut Api, plain_keys: [&str; N]) -> [Verdict; N] {
     let mut verdicts = [Verdict::Unspecified; N];
-    for (verdict, text) in verdicts.iter_mut().zip(texts) {
-        *verdict = api.verdict(text).await;
+    for (verdict, plain_key) in verdicts.iter_mut().zip(plain_keys) {
+        *verdict = api.verdict(plain_key).await;
     }
     verdicts
 }
 
-/// A key of which a rotation has begun, and its second text.
+/// A key of which a rotation has begun, and the API key with its second secret.
 async fn begun(api: &mut Api, overlap: i64) -> (IssuedKey, String, Timestamp) {
     let first = issue(api, issue_request()).await;
     let rotated = rotate(api, &first.id, overlap).await.unwrap();
@@ -40,8 +40,8 @@ fn one_micro_before(time: Timestamp) -> Timestamp {
 }
 
 on_both_engines! {
-    /// Seen red with the end of a secret left out of the decision (the old text never expires), with `now > end` in place of
-    /// `now >= end` (the very end), and with the digest of the oldest text kept at the next rotation (it is not unknown).
+    /// Seen red with the end of a secret left out of the decision (the old secret never expires), with `now > end` in place of
+    /// `now >= end` (the very end), and with the digest of the oldest secret kept at the next rotation (it is not unknown).
     async fn an_old_text_works_until_the_very_end_of_the_overlap_and_the_new_one_from_the_answer_on(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
@@ -64,7 +64,7 @@ on_both_engines! {
         assert!(end >= after(70 * SECOND) && length.as_millis() < 10, "it ends at {end:?}");
         assert_eq!(key.secrets.len(), 2);
         assert_eq!(key.secrets[1].expire_time, None, "the new one lives as long as its key");
-        assert!(key.hint.ends_with(&second[second.len() - 4..]), "the hint is of the newest text");
+        assert!(key.hint.ends_with(&second[second.len() - 4..]), "the hint is of the newest secret");
         let changed = pb::Key {
             hint: first.key.hint.clone(),
             secrets: first.key.secrets.clone(),
@@ -87,10 +87,10 @@ on_both_engines! {
         ];
         for (moment, of_the_old) in moments {
             demo.clock.set(moment);
-            for (text, verdict) in [(&first.plain_key, of_the_old), (&second, Verdict::Allowed)] {
-                let answer = root.ask(text).await;
+            for (plain_key, verdict) in [(&first.plain_key, of_the_old), (&second, Verdict::Allowed)] {
+                let answer = root.ask(plain_key).await;
                 assert_eq!(answer.verdict(), verdict, "at {moment:?}, the end being {end:?}");
-                assert_eq!(answer.key, known, "both are texts of the same key");
+                assert_eq!(answer.key, known, "both are secrets of the same key");
             }
         }
         let key = get(root, &first.id).await;
@@ -103,21 +103,21 @@ on_both_engines! {
         let end = end_of_oldest(&key);
         assert_eq!(key.secrets.len(), 2);
         demo.clock.set(one_micro_before(end));
-        let texts = [first.plain_key.as_str(), &second, &third];
+        let plain_keys = [first.plain_key.as_str(), &second, &third];
         assert_eq!(
-            verdicts(root, texts).await,
+            verdicts(root, plain_keys).await,
             [Verdict::Unknown, Verdict::Allowed, Verdict::Allowed]
         );
         demo.clock.set(end);
         let at_the_end = [Verdict::Unknown, Verdict::Expired, Verdict::Allowed];
-        assert_eq!(verdicts(root, texts).await, at_the_end);
+        assert_eq!(verdicts(root, plain_keys).await, at_the_end);
         assert_eq!(
             events_of(root, &first.id).await,
             ["key.issued", "key.rotated", "key.rotated"]
         );
 
         let mut demo = demo.restarted().await;
-        assert_eq!(verdicts(&mut demo.root, texts).await, at_the_end, "after a restart");
+        assert_eq!(verdicts(&mut demo.root, plain_keys).await, at_the_end, "after a restart");
         demo.service.stop().await;
     }
 
@@ -153,7 +153,7 @@ on_both_engines! {
         demo.clock.set(after(100 * SECOND));
         assert_eq!(verdicts(root, [&first.plain_key, &second]).await, [Verdict::Expired; 2]);
 
-        // A later end is the key's; the old text has had its own.
+        // A later end is the key's; the old secret has had its own.
         update(root, &first.id, &["expire_time"], |key| key.expire_time = time(HOUR))
             .await
             .unwrap();
@@ -210,10 +210,10 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Whoever lost the answer repeats the call; what was lost is then replaced, and the text that is in use works on.
+    /// Whoever lost the answer repeats the call; what was lost is then replaced, and the secret that is in use works on.
     ///
     /// Seen red without the look at the requests (a third secret is made at the repetition), and with a rotation in an
-    /// overlap that replaces the oldest secret (the text in use is then unknown).
+    /// overlap that replaces the oldest secret (the secret in use is then unknown).
     async fn a_lost_answer_costs_nobody_the_text_in_use(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
@@ -240,15 +240,15 @@ on_both_engines! {
         let end = end_of_oldest(&key);
         assert!(end >= after(125 * SECOND), "the oldest goes on for the new overlap, not to {end:?}");
         assert_eq!(key.secrets.len(), 2);
-        let texts = [first.plain_key.as_str(), &lost.plain_key, &replaced.plain_key];
+        let plain_keys = [first.plain_key.as_str(), &lost.plain_key, &replaced.plain_key];
         demo.clock.set(one_micro_before(end));
         assert_eq!(
-            verdicts(root, texts).await,
+            verdicts(root, plain_keys).await,
             [Verdict::Allowed, Verdict::Unknown, Verdict::Allowed]
         );
         demo.clock.set(end);
         assert_eq!(
-            verdicts(root, texts).await,
+            verdicts(root, plain_keys).await,
             [Verdict::Expired, Verdict::Unknown, Verdict::Allowed]
         );
 
@@ -277,7 +277,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Seen red with the survivors taken for each other, and with the end of the old text left as it was.
+    /// Seen red with the survivors taken for each other, and with the end of the old secret left as it was.
     async fn a_rotation_is_ended_for_the_new_text_or_taken_back_for_the_old_one(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
@@ -305,7 +305,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Seen red without the look at the end of the old text: it is then good again.
+    /// Seen red without the check of the old secret's end: it is then good again.
     async fn a_text_whose_overlap_is_over_is_not_brought_back(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
@@ -361,14 +361,14 @@ on_both_engines! {
         root.keys.disable_key(disable).await.unwrap();
         let rotated = rotate(root, &first.id, 60).await.unwrap();
         assert_eq!(rotated.key.unwrap().state(), KeyState::Disabled);
-        let texts = [first.plain_key.as_str(), &rotated.plain_key];
-        assert_eq!(verdicts(root, texts).await, [Verdict::Disabled; 2]);
+        let plain_keys = [first.plain_key.as_str(), &rotated.plain_key];
+        assert_eq!(verdicts(root, plain_keys).await, [Verdict::Disabled; 2]);
         let enable = pb::EnableKeyRequest {
             key_id: first.id.clone(),
             ..Default::default()
         };
         root.keys.enable_key(enable).await.map(Response::into_inner).unwrap();
-        assert_eq!(verdicts(root, texts).await, [Verdict::Allowed; 2]);
+        assert_eq!(verdicts(root, plain_keys).await, [Verdict::Allowed; 2]);
         demo.service.stop().await;
     }
 

@@ -31,10 +31,10 @@ impl Questions {
     async fn make(api: &mut Api) -> Self {
         api.make_demo().await;
         let mut all = Vec::new();
-        let mut ask = |(id, text): &(String, String),
+        let mut ask = |(id, plain_key): &(String, String),
                        verdict: Verdict,
                        change: &dyn Fn(&mut pb::VerifyRequest)| {
-            let mut request = verify_request(text);
+            let mut request = verify_request(plain_key);
             change(&mut request);
             all.push((request, Some((id.clone(), verdict))));
         };
@@ -90,8 +90,8 @@ impl Questions {
         // These prove nobody, though the one names a key.
         let gone = issue(api, issue_request()).await.into_parts();
         api.delete(&gone.0).await.unwrap();
-        for text in [gone.1, format!("{}x", busy.1), String::new()] {
-            all.push((verify_request(&text), None));
+        for plain_key in [gone.1, format!("{}x", busy.1), String::new()] {
+            all.push((verify_request(&plain_key), None));
         }
         Self(all)
     }
@@ -256,8 +256,8 @@ on_both_engines! {
         let operator = service.operator.clone();
         let mut api = service.api();
         api.make_demo().await;
-        let (id, text) = issue(&mut api, issue_request()).await.into_parts();
-        assert_eq!(api.verdict(&text).await, Verdict::Allowed);
+        let (id, plain_key) = issue(&mut api, issue_request()).await.into_parts();
+        assert_eq!(api.verdict(&plain_key).await, Verdict::Allowed);
         let test_store = service.stop().await;
         let service = Service::start_with(test_store, Clock::system(), &operator, &flags).await;
         let usage = usage(&mut service.api(), &id).await;
@@ -276,15 +276,15 @@ async fn every_way_in_counts_once_and_an_explanation_does_not() {
     api.make_demo().await;
     api.put_realm(gateway_realm()).await;
     let operator = program.operator();
-    let (id, text) = issue(&mut api, issue_request()).await.into_parts();
+    let (id, plain_key) = issue(&mut api, issue_request()).await.into_parts();
     let (untouched, silent) = issue(&mut api, issue_request()).await.into_parts();
 
-    assert_eq!(api.verdict(&text).await, Verdict::Allowed);
-    let requests = vec![verify_request(&text); 2];
+    assert_eq!(api.verdict(&plain_key).await, Verdict::Allowed);
+    let requests = vec![verify_request(&plain_key); 2];
     let batch = pb::VerifyBatchRequest { requests };
     api.verify.verify_batch(batch).await.unwrap();
     for path in ["/items", "/open", "/no/such/route"] {
-        let headers = [("x-api-key", text.as_str())];
+        let headers = [("x-api-key", plain_key.as_str())];
         envoy_check(&program.address, &operator, "demo", path, &headers)
             .await
             .unwrap();

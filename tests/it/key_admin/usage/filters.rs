@@ -17,14 +17,14 @@ on_both_engines! {
         let mut api = service.api();
         api.make_demo().await;
         let (never, _) = issue(&mut api, issue_request_with(|new| new.expire_time = time(40 * DAY))).await.into_parts();
-        let (long_ago, old_text) = issue(&mut api, issue_request()).await.into_parts();
-        let (lately, new_text) = issue(&mut api, issue_request_with(|new| new.expire_time = time(13 * DAY))).await.into_parts();
+        let (long_ago, old_key) = issue(&mut api, issue_request()).await.into_parts();
+        let (lately, new_key) = issue(&mut api, issue_request_with(|new| new.expire_time = time(13 * DAY))).await.into_parts();
         let (over, _) = issue(&mut api, issue_request_with(|new| new.expire_time = time(5 * DAY))).await.into_parts();
         clock.set(after(DAY));
-        api.verdict(&old_text).await;
+        api.verdict(&old_key).await;
         await_allowed(&mut api, &long_ago, 1).await;
         clock.set(after(8 * DAY));
-        api.verdict(&new_text).await;
+        api.verdict(&new_key).await;
         await_allowed(&mut api, &lately, 1).await;
         let (young, _) = issue(&mut api, issue_request()).await.into_parts();
         clock.set(after(10 * DAY));

@@ -22,11 +22,11 @@ on_both_engines! {
         let service = Service::start_with(TestStore::on(engine), clock.clone(), "", &WRITE_OFTEN).await;
         let mut api = service.api();
         api.make_demo().await;
-        let (id, text) = issue(&mut api, issue_request()).await.into_parts();
+        let (id, plain_key) = issue(&mut api, issue_request()).await.into_parts();
         // At the beginning of an hour, at its end, and in the one after the next.
         for (number, micros) in (1..).zip([0, HOUR - SECOND, 2 * HOUR + 5 * SECOND]) {
             clock.set(after(micros));
-            assert_eq!(api.verdict(&text).await, Verdict::Allowed);
+            assert_eq!(api.verdict(&plain_key).await, Verdict::Allowed);
             await_allowed(&mut api, &id, number).await;
         }
         let hours = |answer: &pb::GetKeyUsageResponse| -> Vec<_> {
@@ -65,20 +65,20 @@ on_both_engines! {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
         let first = issue(root, issue_request()).await;
-        let text = rotate(root, &first.id, 0).await.unwrap().plain_key;
+        let plain_key = rotate(root, &first.id, 0).await.unwrap().plain_key;
         let other = issue(root, issue_request()).await;
 
         demo.clock.set(after(10 * MINUTE));
         for _ in 0..3 {
-            root.ask(&text).await;
+            root.ask(&plain_key).await;
         }
         let lacking = pb::VerifyRequest {
             scopes: strings(&["admin"]),
-            ..verify_request(&text)
+            ..verify_request(&plain_key)
         };
         root.verify.verify(lacking.clone()).await.unwrap();
         let many = pb::VerifyBatchRequest {
-            requests: vec![verify_request(&text), lacking],
+            requests: vec![verify_request(&plain_key), lacking],
         };
         root.verify.verify_batch(many).await.unwrap();
         // What proves nothing is nobody's, and to explain is not to use.
@@ -86,7 +86,7 @@ on_both_engines! {
             assert_eq!(root.verdict(&first.plain_key).await, Verdict::Unknown);
         }
         let explain = pb::ExplainRequest {
-            question: Some(pb::explain_request::Question::Verify(verify_request(&text))),
+            question: Some(pb::explain_request::Question::Verify(verify_request(&plain_key))),
         };
         root.verify.explain(explain).await.unwrap();
         let in_the_first = BTreeMap::from([(Verdict::Allowed, 4), (Verdict::ScopeMissing, 2)]);
@@ -98,7 +98,7 @@ on_both_engines! {
 
         demo.clock.set(after(HOUR + 10 * MINUTE));
         for _ in 0..2 {
-            root.ask(&text).await;
+            root.ask(&plain_key).await;
         }
         await_uses(root, &first.id, 8).await;
         demo.clock.set(after(3 * HOUR + 10 * MINUTE));
@@ -107,7 +107,7 @@ on_both_engines! {
             ..Default::default()
         };
         root.keys.disable_key(disable).await.unwrap();
-        assert_eq!(root.verdict(&text).await, Verdict::Disabled);
+        assert_eq!(root.verdict(&plain_key).await, Verdict::Disabled);
         let told = await_uses(root, &first.id, 9).await;
         let totals = [(Verdict::Allowed, 6), (Verdict::Disabled, 1), (Verdict::ScopeMissing, 2)];
         assert_eq!(counts(&told.totals), BTreeMap::from(totals));

@@ -15,7 +15,7 @@ use super::{WRITE_OFTEN, await_uses, counts, is_about, record, usage};
 use crate::fixtures::{
     DemoService, Engine, HOUR, MINUTE, NOW, SECOND, Service, TestStore, after,
     authority_key_request, demo_realm, end_rotation, eventually, get, issue, issue_request,
-    issue_request_with, list_keys, on_both_engines, rotate, time, verify_request,
+    issue_request_with, list_keys, on_both_engines, rotate, strings, time, verify_request,
 };
 
 on_both_engines! {
@@ -30,7 +30,7 @@ on_both_engines! {
         clock.set(after(100 * SECOND));
         assert_eq!(api.verdict(&old).await, Verdict::Allowed);
 
-        // A second text, as a rotation makes it.
+        // A second secret, as a rotation makes it.
         let peppers = Peppers::load(&service.test_store.pepper()).unwrap().unwrap();
         let secret = SecretBytes::new([7; 32]);
         let new = PlainKey::new(&Prefix::parse("demo").unwrap(), &Tag::parse("live").unwrap(), key_id, &secret);
@@ -47,7 +47,7 @@ on_both_engines! {
         change.update_key(&key).await.unwrap();
         record(change, key_id).await;
         clock.set(after(200 * SECOND));
-        eventually("the new text is good", async || {
+        eventually("the new secret is good", async || {
             (api.verdict(new.expose()).await == Verdict::Allowed).then_some(())
         })
         .await;
@@ -78,7 +78,7 @@ on_both_engines! {
         service.stop().await;
     }
 
-    /// So that it can be seen who still has the old text.
+    /// So that it can be seen who still has the old secret.
     ///
     /// Seen red with the use kept with the key alone.
     async fn each_text_of_a_key_is_remembered_by_itself(engine: Engine) {
@@ -124,12 +124,10 @@ on_both_engines! {
         let mut root = service.api();
         root.make_demo().await;
         root.put_realm(pb::Realm { admin_scope: "admin".to_owned(), ..demo_realm() }).await;
-        let (delegate_id, delegate) = issue(&mut root, issue_request_with(|new| new.scopes = vec!["admin".to_owned()])).await.into_parts();
-        let (gateway_id, gateway) = issue(&mut root, issue_request_with(|new| {
-            *new = authority_key_request("verify", "demo");
-        }))
-        .await
-        .into_parts();
+        let delegate = issue_request_with(|new| new.scopes = strings(&["admin"]));
+        let (delegate_id, delegate) = issue(&mut root, delegate).await.into_parts();
+        let gateway = authority_key_request("verify", "demo");
+        let (gateway_id, gateway) = issue(&mut root, gateway).await.into_parts();
         let request = pb::ListKeysRequest { realm: "claviger".to_owned(), ..Default::default() };
         let keys = root.keys.list_keys(request).await.unwrap().into_inner().keys;
         let operator_id = keys.into_iter().find(|key| key.partner.is_empty()).unwrap().id;

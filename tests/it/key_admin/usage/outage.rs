@@ -57,14 +57,14 @@ on_both_engines! {
         let service = Service::start_with(TestStore::on(engine), Clock::system(), "", &flags).await;
         let mut api = service.api();
         api.make_demo().await;
-        let (id, text) = issue(&mut api, issue_request()).await.into_parts();
-        assert_eq!(api.verdict(&text).await, Verdict::Allowed);
+        let (id, plain_key) = issue(&mut api, issue_request()).await.into_parts();
+        assert_eq!(api.verdict(&plain_key).await, Verdict::Allowed);
         await_allowed(&mut api, &id, 1).await;
 
         // Somebody holds on to the table: on PostgreSQL until the writer gives up, again and again.
         let held = Blockade::on(&service.test_store, engine).await;
         for _ in 0..100 {
-            assert_eq!(api.verdict(&text).await, Verdict::Allowed);
+            assert_eq!(api.verdict(&plain_key).await, Verdict::Allowed);
         }
         assert_eq!(totals(&mut api, &id).await[&Verdict::Allowed], 1);
         held.release().await;
@@ -75,7 +75,7 @@ on_both_engines! {
         for _ in 0..3 {
             let tried = service.store.sessions();
             for _ in 0..50 {
-                assert_eq!(api.verdict(&text).await, Verdict::Allowed);
+                assert_eq!(api.verdict(&plain_key).await, Verdict::Allowed);
             }
             eventually("it is tried again", async || {
                 (service.store.sessions() > tried + 1).then_some(())
@@ -92,13 +92,13 @@ on_both_engines! {
         let mut program = Program::serve(&test_store, &WRITE_OFTEN);
         let mut api = program.api();
         api.make_demo().await;
-        let (id, text) = issue(&mut api, issue_request()).await.into_parts();
+        let (id, plain_key) = issue(&mut api, issue_request()).await.into_parts();
         for _ in 0..300 {
-            assert_eq!(api.verdict(&text).await, Verdict::Allowed);
+            assert_eq!(api.verdict(&plain_key).await, Verdict::Allowed);
         }
         await_allowed(&mut api, &id, 300).await;
         for _ in 0..200 {
-            assert_eq!(api.verdict(&text).await, Verdict::Allowed);
+            assert_eq!(api.verdict(&plain_key).await, Verdict::Allowed);
         }
         program.kill();
         let program = Program::serve(&test_store, &WRITE_OFTEN);
@@ -106,7 +106,7 @@ on_both_engines! {
         let counted = totals(&mut api, &id).await[&Verdict::Allowed];
         assert!((300..=500).contains(&counted), "{counted}");
         // And it goes on from there.
-        assert_eq!(api.verdict(&text).await, Verdict::Allowed);
+        assert_eq!(api.verdict(&plain_key).await, Verdict::Allowed);
         await_allowed(&mut api, &id, counted + 1).await;
     }
 
@@ -136,7 +136,7 @@ async fn an_outage_is_logged_once() {
     let program = Program::serve(&test_store, &["--usage-interval", "1ms"]);
     let mut api = program.api();
     api.make_demo().await;
-    let (id, text) = issue(&mut api, issue_request()).await.into_parts();
+    let (id, plain_key) = issue(&mut api, issue_request()).await.into_parts();
     let logged = |what: &str| {
         let log = String::from_utf8_lossy(&program.log.lock().unwrap()).into_owned();
         log.matches(what).count()
@@ -148,13 +148,13 @@ async fn an_outage_is_logged_once() {
         let mut asked = 0;
         eventually("the outage is noticed", async || {
             asked += 1;
-            api.verdict(&text).await;
+            api.verdict(&plain_key).await;
             (logged("cannot be written down") >= outage).then_some(())
         })
         .await;
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(100) {
-            api.verdict(&text).await;
+            api.verdict(&plain_key).await;
         }
         assert_eq!(logged("cannot be written down"), outage);
         test_store

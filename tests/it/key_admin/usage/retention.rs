@@ -41,9 +41,9 @@ on_both_engines! {
         }))
         .await
         .into_parts();
-        let (id, text) = issue(&mut root, issue_request()).await.into_parts();
+        let (id, plain_key) = issue(&mut root, issue_request()).await.into_parts();
         for _ in 0..3 {
-            assert_eq!(root.verdict(&text).await, Verdict::Allowed);
+            assert_eq!(root.verdict(&plain_key).await, Verdict::Allowed);
         }
         await_allowed(&mut root, &id, 3).await;
         let last = usage(&mut root, &id).await.last_used_time;
@@ -75,13 +75,13 @@ on_both_engines! {
         let service = Service::start_with(TestStore::on(engine), clock.clone(), "", &flags).await;
         let mut api = service.api();
         api.make_demo().await;
-        let (id, text) = issue(&mut api, issue_request()).await.into_parts();
+        let (id, plain_key) = issue(&mut api, issue_request()).await.into_parts();
         // Not the very beginning, behind which the first changes are already.
         clock.set(after(SECOND));
-        api.verdict(&text).await;
+        api.verdict(&plain_key).await;
         await_allowed(&mut api, &id, 1).await;
-        let (gone, gone_text) = issue(&mut api, issue_request()).await.into_parts();
-        api.verdict(&gone_text).await;
+        let (gone, gone_key) = issue(&mut api, issue_request()).await.into_parts();
+        api.verdict(&gone_key).await;
         await_allowed(&mut api, &gone, 1).await;
         api.delete(&gone).await.unwrap();
         let row = |number: u8, micros: i64| {
@@ -145,8 +145,8 @@ on_both_engines! {
             sweep(&service).await;
             clock.set(after((9 + 6 * round) * DAY));
             sweep(&service).await;
-            let (_, text) = issue(&mut api, issue_request()).await.into_parts();
-            assert_eq!(api.verdict(&text).await, Verdict::Allowed, "it came round");
+            let (_, plain_key) = issue(&mut api, issue_request()).await.into_parts();
+            assert_eq!(api.verdict(&plain_key).await, Verdict::Allowed, "it came round");
             assert_eq!(*service.readiness.borrow(), Readiness::Ready);
         }
         assert_eq!(get(&mut api, &id).await.last_used_time, time(SECOND), "a key that is there is remembered");

@@ -114,7 +114,7 @@ pub(super) async fn use_every_call(
     }
 }
 
-/// What keys go through after they were issued, with texts of another system too.
+/// Calls that change keys after their issue, and imports of keys of another system.
 pub(super) async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut Vec<Status>) {
     let issued = api.issue().await;
     canaries.plant_key("a key that is rotated", &issued.plain_key);
@@ -139,22 +139,22 @@ pub(super) async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut
     assert!(again.replayed && again.plain_key.is_empty());
     api.ask(&rotated.plain_key).await;
 
-    let text = canaries.plant(
-        "an imported text",
+    let plain_key = canaries.plant(
+        "an imported key",
         "TtgGcQFq.s3fzK1pQ9mZx7LwR2vTn5YbC8dHj4aEu",
     );
-    let short = canaries.plant("a text that is too short", "another-systems-key");
-    let hash = <sha2::Sha256 as sha2::Digest>::digest(b"a text that nobody here has seen");
-    canaries.plant_bytes("the SHA-256 of a text", &hash);
+    let short = canaries.plant("a key that is too short", "another-systems-key");
+    let hash = <sha2::Sha256 as sha2::Digest>::digest(b"a key that nobody here has seen");
+    canaries.plant_bytes("the SHA-256 of a key", &hash);
     let digits: Vec<_> = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-    let of_text = <sha2::Sha256 as sha2::Digest>::digest(text.as_bytes());
-    canaries.plant_bytes("the SHA-256 of an imported text", &of_text);
+    let hash_of_plain_key = <sha2::Sha256 as sha2::Digest>::digest(plain_key.as_bytes());
+    canaries.plant_bytes("the SHA-256 of an imported key", &hash_of_plain_key);
     let entries = [
-        Secret::Text(text.clone()),
-        Secret::Text(text.clone()),
+        Secret::Text(plain_key.clone()),
+        Secret::Text(plain_key.clone()),
         Secret::Text(short.clone()),
         Secret::Sha256(digits.concat()),
-        Secret::Sha256(text.clone()),
+        Secret::Sha256(plain_key.clone()),
     ];
     let import = pb::ImportKeysRequest {
         realm: "demo".to_owned(),
@@ -174,26 +174,26 @@ pub(super) async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut
     let imported = api.keys.import_keys(import).await.unwrap().into_inner();
     let imported = format!("{imported:?}");
     canaries.assert_absent("the outcome of an import", imported.as_bytes());
-    assert_eq!(api.verdict(&text).await, pb::Verdict::Allowed);
+    assert_eq!(api.verdict(&plain_key).await, pb::Verdict::Allowed);
     api.ask(&short).await;
 
     // In the wrong places.
     let update = pb::UpdateKeyRequest {
-        key_id: text.clone(),
+        key_id: plain_key.clone(),
         update_mask: Some(prost_types::FieldMask {
-            paths: vec![text.clone()],
+            paths: vec![plain_key.clone()],
         }),
-        request_id: text.clone(),
+        request_id: plain_key.clone(),
         ..Default::default()
     };
     errors.push(api.keys.update_key(update).await.unwrap_err());
     let many = pb::RevokeKeysRequest {
         realm: "demo".to_owned(),
-        partner: text.clone(),
+        partner: plain_key.clone(),
         ..Default::default()
     };
     errors.push(api.keys.revoke_keys(many).await.unwrap_err());
-    let mut holder = api.with_key(&text);
+    let mut holder = api.with_key(&plain_key);
     let own = pb::RevokeSelfRequest::default();
     holder.keys.revoke_self(own).await.unwrap();
     errors.push(
