@@ -1,4 +1,4 @@
-//! The commands that run where the authority is kept: `serve`, `bootstrap` and `migrate`.
+//! The commands that open the store themselves: `serve`, `bootstrap` and `migrate`.
 
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -18,10 +18,10 @@ use crate::open::{
 use crate::server::{Listeners, ServeError, Server, Stop};
 use crate::store::{OpenError, Schema};
 
-/// The exit code for a configuration that cannot work (`EX_CONFIG` of sysexits.h).
+/// The exit code for a wrong configuration (`EX_CONFIG` of sysexits.h).
 pub const BAD_CONFIGURATION: u8 = 78;
 
-/// `claviger bootstrap`.
+/// The flags of `claviger bootstrap`.
 #[derive(Args, Debug)]
 pub struct BootstrapArgs {
     #[command(flatten)]
@@ -31,12 +31,12 @@ pub struct BootstrapArgs {
     )]
     pub store: StoreArgs,
 
-    /// Make another operator key for an authority that has one, because that was lost. The server must be stopped
+    /// Issue another operator key for an existing authority, because the first was lost. The server must be stopped
     #[arg(long)]
     pub recover: bool,
 }
 
-/// `claviger migrate`.
+/// The flags of `claviger migrate`.
 #[derive(Args, Debug)]
 pub struct MigrateArgs {
     #[command(flatten)]
@@ -47,18 +47,18 @@ pub struct MigrateArgs {
     pub location: LocationArgs,
 }
 
-/// Why a command could not be done.
+/// The reason why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error(transparent)]
-    OpenedStore(#[from] OpenStoreError),
+    OpenStore(#[from] OpenStoreError),
     #[error(transparent)]
     Serve(#[from] ServeError),
     #[error("{0}")]
     Refused(#[from] Refusal),
     #[error(
-        "there is an authority already, and its first operator key is not shown again; if it is lost, \
-         `claviger bootstrap --recover` makes another"
+        "there is an authority already, and its first operator key is not shown again; if the key is lost, issue another with \
+         `claviger bootstrap --recover`"
     )]
     AlreadyCreated,
     #[error("cannot wait for signals: {0}")]
@@ -68,7 +68,7 @@ enum CommandError {
 impl CommandError {
     fn exit_code(&self) -> u8 {
         match self {
-            Self::OpenedStore(
+            Self::OpenStore(
                 OpenStoreError::Store(_)
                 | OpenStoreError::Refused(_)
                 | OpenStoreError::Open(OpenError::Unreachable(_)),
@@ -77,22 +77,22 @@ impl CommandError {
             | Self::Refused(_)
             | Self::AlreadyCreated
             | Self::Signals(_) => 1,
-            Self::OpenedStore(_) => BAD_CONFIGURATION,
+            Self::OpenStore(_) => BAD_CONFIGURATION,
         }
     }
 }
 
-/// Serves until told to stop.
+/// Serves until a signal stops the server.
 pub async fn serve(args: &ServeArgs) -> ExitCode {
     exit(try_serve(args).await)
 }
 
-/// Makes an operator key and prints it, alone, on standard output.
+/// Creates an authority, or with `--recover` another operator key, and prints only the key on standard output.
 pub async fn bootstrap(args: &BootstrapArgs) -> ExitCode {
     exit(try_bootstrap(args).await)
 }
 
-/// Brings the schema up to date and says what it did.
+/// Migrates the schema and prints the result.
 pub async fn migrate(args: &MigrateArgs) -> ExitCode {
     exit(try_migrate(args).await)
 }
@@ -101,7 +101,7 @@ fn exit(outcome: Result<(), CommandError>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // For people, whatever the form of the log.
+            // Not logged: the message is for people, also if the log is JSON.
             let _ = writeln!(io::stderr(), "error: {error}");
             ExitCode::from(error.exit_code())
         }
@@ -109,20 +109,21 @@ fn exit(outcome: Result<(), CommandError>) -> ExitCode {
 }
 
 async fn try_serve(args: &ServeArgs) -> Result<(), CommandError> {
-    // From here on a signal waits to be read, whatever happens in between.
+    // First, so that no signal during the start is lost.
     let stop = signals().map_err(CommandError::Signals)?;
-    // A second process hears that the location is taken, and a port that is taken is known before anything is made.
+    // The lock comes before the ports, so that a second process reports the lock, and the ports before the store, so that
+    // nothing is created if a port is in use.
     let lock = StoreLock::take(&args.store.location, args.init).await?;
     let listeners = Listeners::bind(args).await?;
     let address = listeners.grpc_address();
     let on_terminal = io::stdout().is_terminal();
-    let left_at = operator_key_path(&args.store.location);
+    let key_file = operator_key_path(&args.store.location);
     let mut hand_over = |key: &PlainKey| {
         if on_terminal {
             return welcome(&mut io::stdout(), address, key);
         }
-        write_operator_key(&left_at, key)?;
-        tracing::info!(file = %left_at.display(), "the first operator key was made and left in a file");
+        write_operator_key(&key_file, key)?;
+        tracing::info!(file = %key_file.display(), "first operator key written to a file");
         Ok(())
     };
     let if_empty = if args.init {
@@ -140,7 +141,7 @@ async fn try_serve(args: &ServeArgs) -> Result<(), CommandError> {
     Ok(())
 }
 
-/// Shows the operator key, once, inside the commands to type next.
+/// Shows the operator key as part of the commands to type next. The key is shown only this once.
 fn welcome(out: &mut impl Write, address: SocketAddr, key: &PlainKey) -> io::Result<()> {
     let program = std::env::args()
         .next()
@@ -153,7 +154,7 @@ fn welcome(out: &mut impl Write, address: SocketAddr, key: &PlainKey) -> io::Res
     };
     writeln!(
         out,
-        "\nA new authority. The first of these two commands holds its operator key, which is shown this once.\n\
+        "\nCreated a new authority. The first of these two commands contains its operator key, which is shown only now.\n\
          Type them in another terminal:\n\n\
          \x20   export CLAVIGER_KEY={key}{endpoint}\n\
          \x20   {program} realm put demo --prefix demo --environment production=live --scope read --scope write=read\n"
@@ -193,36 +194,36 @@ async fn try_bootstrap(args: &BootstrapArgs) -> Result<(), CommandError> {
 }
 
 async fn try_migrate(args: &MigrateArgs) -> Result<(), CommandError> {
-    // A directory without a database may be an unmounted volume; a database at a URL is the one that was meant.
-    let make = args.location.database_url.is_some();
-    let Schema { found, now } = StoreLock::take(&args.location, make)
+    // A directory without a database may be an unmounted volume, so it is an error. A database at a URL may be new.
+    let create = args.location.database_url.is_some();
+    let Schema { found, now } = StoreLock::take(&args.location, create)
         .await?
         .migrate()
         .await?;
-    let said = if found == now {
-        format!("The schema is up to date: it was at step {now} already.")
+    let message = if found == now {
+        format!("The schema is up to date, at step {now}.")
     } else {
-        format!("The schema was brought from step {found} to step {now}.")
+        format!("Migrated the schema from step {found} to step {now}.")
     };
-    let _ = writeln!(io::stdout(), "{said}");
+    let _ = writeln!(io::stdout(), "{message}");
     Ok(())
 }
 
-/// Turns signals into words to the server.
+/// Converts signals into stop requests for the server.
 fn signals() -> io::Result<mpsc::Receiver<Stop>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let (tell, told) = mpsc::channel(1);
+    let (requests, stop) = mpsc::channel(1);
     tokio::spawn(async move {
         loop {
-            let word = tokio::select! {
+            let request = tokio::select! {
                 _ = terminate.recv() => Stop::Drain,
                 _ = interrupt.recv() => Stop::Now,
             };
-            if tell.send(word).await.is_err() {
+            if requests.send(request).await.is_err() {
                 return;
             }
         }
     });
-    Ok(told)
+    Ok(stop)
 }

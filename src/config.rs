@@ -1,4 +1,4 @@
-//! What the server is started with. The comments of the fields are the help text.
+//! The flags of the commands that open the store. The doc comments of the fields are the help texts.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,10 +11,10 @@ use crate::hashing::RootCost;
 use crate::retention::{Retention, Span};
 use crate::store::DatabaseUrl;
 
-/// Where the database is.
+/// The location of the database.
 #[derive(Args, Clone, Debug)]
 pub struct LocationArgs {
-    /// The directory that holds the database, and the pepper if it is not elsewhere. On a local file system
+    /// The directory of the database, and of the pepper file unless --pepper-file names another. Must be on a local file system
     #[arg(
         long,
         env = "CLAVIGER_DATA_DIR",
@@ -23,8 +23,9 @@ pub struct LocationArgs {
     )]
     pub data_dir: PathBuf,
 
-    /// A PostgreSQL database instead, 14 or later, such as `postgres://USER@HOST/DATABASE`. Its password is better left to
-    /// PGPASSWORD or ~/.pgpass. Off this machine the connection is encrypted and the server's certificate verified
+    /// A PostgreSQL database (14 or later) to use instead, such as `postgres://USER@HOST/DATABASE`. Set its password in
+    /// PGPASSWORD or ~/.pgpass rather than here. A connection to another machine is encrypted, and the server's certificate is
+    /// verified
     #[arg(
         long,
         env = "CLAVIGER_DATABASE_URL",
@@ -33,12 +34,12 @@ pub struct LocationArgs {
     )]
     pub database_url: Option<DatabaseUrl>,
 
-    /// How long the PostgreSQL database may take over any one answer before it counts as not answering
+    /// How long to wait for each answer of the PostgreSQL database before it counts as unreachable
     #[arg(long, env = "CLAVIGER_DATABASE_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = interval)]
     pub database_timeout: Duration,
 }
 
-/// Where the authority is kept.
+/// The location of the authority's data, and how to open it.
 #[derive(Args, Clone, Debug)]
 pub struct StoreArgs {
     #[command(flatten)]
@@ -48,27 +49,27 @@ pub struct StoreArgs {
     )]
     pub location: LocationArgs,
 
-    /// The file with the pepper, under which secrets are digested [default: pepper.toml in the data directory; with
-    /// --database-url there is none]
+    /// The pepper file, with the key of the secrets' digests [default: pepper.toml in the data directory; required with
+    /// --database-url]
     #[arg(long, env = "CLAVIGER_PEPPER_FILE", value_name = "FILE")]
     pub pepper_file: Option<PathBuf>,
 
-    /// How much memory the Argon2 root of a new key takes, in KiB
+    /// The memory cost of the Argon2 root of a new key, in KiB
     #[arg(long, env = "CLAVIGER_ARGON2_MEMORY", value_name = "KIB", default_value_t = RootCost::default().memory_kib)]
     pub argon2_memory: u32,
 
-    /// How many passes over that memory it takes
+    /// The time cost of the Argon2 root of a new key, in passes over that memory
     #[arg(long, env = "CLAVIGER_ARGON2_PASSES", value_name = "N", default_value_t = RootCost::default().passes)]
     pub argon2_passes: u32,
 
-    /// Believe the machine's clock although it is behind the latest time that this authority has seen. Expired keys may
-    /// come back to life: only if that latest time was wrong
+    /// Trust the machine's clock even if it is behind the latest time that this authority has recorded. Expired keys may work
+    /// again, so use it only if the recorded time was wrong
     #[arg(long, env = "CLAVIGER_TRUST_CLOCK", value_parser = FalseyValueParser::new())]
     pub trust_clock: bool,
 }
 
 impl StoreArgs {
-    /// The cost of a root.
+    /// The cost of the Argon2 root of a new key.
     pub fn root_cost(&self) -> RootCost {
         RootCost {
             memory_kib: self.argon2_memory,
@@ -76,7 +77,7 @@ impl StoreArgs {
         }
     }
 
-    /// Where the pepper is; nowhere if the database is a shared one and nobody said.
+    /// The path of the pepper file; `None` if the database is PostgreSQL and no path is given.
     pub fn pepper_path(&self) -> Option<PathBuf> {
         self.pepper_file.clone().or_else(|| {
             let LocationArgs {
@@ -89,7 +90,7 @@ impl StoreArgs {
     }
 }
 
-/// How the authority is served.
+/// The flags of `claviger serve`.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
     #[command(flatten)]
@@ -99,11 +100,11 @@ pub struct ServeArgs {
     )]
     pub store: StoreArgs,
 
-    /// Make a new authority if there is none yet
+    /// Create a new authority if there is none yet
     #[arg(long, env = "CLAVIGER_INIT", value_parser = FalseyValueParser::new())]
     pub init: bool,
 
-    /// Where to serve gRPC
+    /// The address on which to serve gRPC
     #[arg(
         long,
         env = "CLAVIGER_LISTEN",
@@ -113,7 +114,7 @@ pub struct ServeArgs {
     )]
     pub listen: SocketAddr,
 
-    /// Where to serve /livez, /readyz and /forward-auth over HTTP/1.1
+    /// The address on which to serve /livez, /readyz and /forward-auth over HTTP/1.1
     #[arg(
         long,
         env = "CLAVIGER_HTTP_LISTEN",
@@ -123,12 +124,12 @@ pub struct ServeArgs {
     )]
     pub http_listen: SocketAddr,
 
-    /// How often to look for changes in the store when nobody made one here
+    /// How often to check the store for changes that this server did not make
     #[arg(long, env = "CLAVIGER_POLL_INTERVAL", value_name = "TIME", default_value = "50ms", value_parser = interval)]
     pub poll_interval: Duration,
 
-    /// How often to write down how keys were used; a crash loses what was not written yet. At most an hour. `0s` counts
-    /// nothing: no key has a usage then, and all look unused
+    /// How often to write the usage of keys to the store, at most `1h`; a crash loses the counts since the last write. `0s`
+    /// disables counting, so that all keys appear unused
     #[arg(long, env = "CLAVIGER_USAGE_INTERVAL", value_name = "TIME", default_value = "5s", value_parser = usage_interval)]
     pub usage_interval: Duration,
 
@@ -139,12 +140,12 @@ pub struct ServeArgs {
     )]
     pub retention: RetentionArgs,
 
-    /// How long to go on serving after SIGTERM, while health already says NOT_SERVING, so that load balancers notice.
-    /// SIGINT (Ctrl-C) does not wait
+    /// How long to continue to serve after SIGTERM while health reports NOT_SERVING, so that load balancers notice. SIGINT
+    /// (Ctrl-C) skips the delay
     #[arg(long, env = "CLAVIGER_DRAIN_DELAY", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     pub drain_delay: Duration,
 
-    /// How long calls that are then in flight get to finish
+    /// How long calls in flight may then take to finish
     #[arg(long, env = "CLAVIGER_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
     pub drain_timeout: Duration,
 
@@ -155,7 +156,7 @@ pub struct ServeArgs {
     )]
     pub gateway: GatewayArgs,
 
-    /// Do not describe the services to whoever asks (gRPC reflection)
+    /// Disable gRPC reflection, which describes the services to any client
     #[arg(long, env = "CLAVIGER_NO_REFLECTION", value_parser = FalseyValueParser::new())]
     pub no_reflection: bool,
 
@@ -167,10 +168,10 @@ pub struct ServeArgs {
     pub transport: TransportArgs,
 }
 
-/// For how long what has happened is kept.
+/// How long events, usage and tombstones are kept.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct RetentionArgs {
-    /// How long to keep the audit trail: a time such as `90d`, at least a day, or `forever`. Its newest event always stays
+    /// How long to keep the audit trail: a time such as `90d`, at least one day, or `forever`. The newest event always stays
     #[arg(
         long,
         env = "CLAVIGER_RETAIN_EVENTS",
@@ -179,7 +180,7 @@ pub struct RetentionArgs {
     )]
     retain_events: Span,
 
-    /// How long to keep how often keys were used, hour by hour
+    /// How long to keep the hourly usage of keys
     #[arg(
         long,
         env = "CLAVIGER_RETAIN_USAGE",
@@ -188,7 +189,7 @@ pub struct RetentionArgs {
     )]
     retain_usage: Span,
 
-    /// How long to know of a deleted key whose it was, so that its usage can be asked for
+    /// How long to keep the owner of a deleted key, so that its usage can be read
     #[arg(
         long,
         env = "CLAVIGER_RETAIN_TOMBSTONES",
@@ -197,13 +198,13 @@ pub struct RetentionArgs {
     )]
     retain_tombstones: Span,
 
-    /// How often to look for what is too old
+    /// How often to delete what is too old
     #[arg(long, hide = true, value_name = "TIME", default_value = "10m", value_parser = interval)]
     pub retain_interval: Duration,
 }
 
 impl RetentionArgs {
-    /// What is kept for how long.
+    /// The retention times.
     pub fn retention(self) -> Retention {
         Retention {
             events: self.retain_events,
@@ -213,11 +214,11 @@ impl RetentionArgs {
     }
 }
 
-/// How much clients may hold, and for how long.
+/// The limits on connections and calls.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct TransportArgs {
-    /// How many connections to take at once, on each of the two addresses. More are closed as they come. Each takes a file
-    /// descriptor; where the system gives fewer, fewer are taken
+    /// The maximum number of connections on each of the two listening addresses. Further connections are closed at once. Each
+    /// connection takes a file descriptor; if the system allows fewer descriptors, the limit is lower
     #[arg(
         long,
         env = "CLAVIGER_MAX_CONNECTIONS",
@@ -226,8 +227,8 @@ pub struct TransportArgs {
     )]
     pub max_connections: usize,
 
-    /// How many of them from one address, an IPv6 network of 64 bits being one. Raise it where many clients come through
-    /// one proxy
+    /// The maximum number of connections from one client address; an IPv6 network of 64 bits counts as one address. Raise it if
+    /// many clients connect through one proxy
     #[arg(
         long,
         env = "CLAVIGER_MAX_CONNECTIONS_PER_ADDRESS",
@@ -236,8 +237,8 @@ pub struct TransportArgs {
     )]
     pub max_connections_per_address: usize,
 
-    /// How many calls to work on at once, half of them at the most from one address. More are told to come back
-    /// (RESOURCE_EXHAUSTED); health is always answered
+    /// The maximum number of concurrent calls, at most half of them from one address. Further calls get RESOURCE_EXHAUSTED; a
+    /// health check is always answered
     #[arg(
         long,
         env = "CLAVIGER_MAX_CALLS",
@@ -246,23 +247,24 @@ pub struct TransportArgs {
     )]
     pub max_calls: usize,
 
-    /// How long a call may take, its request included, if it does not ask for less (grpc-timeout)
+    /// The deadline of a call, including the transfer of its request, unless the client sets a shorter one (grpc-timeout)
     #[arg(long, env = "CLAVIGER_CALL_TIMEOUT", value_name = "TIME", default_value = "30s", value_parser = interval)]
     pub call_timeout: Duration,
 
-    /// For how long to keep a connection, a tenth more or less, so that clients spread anew. Calls in flight are finished
+    /// The maximum age of a connection, varied by up to a tenth, so that clients reconnect and spread anew. Calls in flight
+    /// finish first
     #[arg(long, env = "CLAVIGER_CONNECTION_AGE", value_name = "TIME", default_value = "5m", value_parser = interval)]
     pub connection_age: Duration,
 }
 
-/// Which gateway asks at /forward-auth.
+/// The gateway that uses /forward-auth.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct GatewayArgs {
-    /// Which kind of gateway asks at /forward-auth on --http-listen. Without it nobody may
+    /// The kind of gateway that uses /forward-auth on --http-listen. Without this flag /forward-auth is disabled
     #[arg(long, env = "CLAVIGER_GATEWAY", value_enum)]
     gateway: Option<GatewayKind>,
 
-    /// How many proxies there are before that gateway whose x-forwarded-for is to be believed
+    /// The number of trusted proxies in front of that gateway that add to x-forwarded-for
     #[arg(
         long,
         env = "CLAVIGER_TRUSTED_HOPS",
@@ -272,46 +274,46 @@ pub struct GatewayArgs {
     pub trusted_hops: usize,
 }
 
-/// A kind of gateway: they differ in how they tell the original request.
+/// A kind of gateway. The kinds differ in how they send the method and the path of the client's request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum GatewayKind {
-    /// `auth_request`: x-original-method and x-original-uri, as its configuration sets them; it passes on 401 and 403 only
+    /// `auth_request`: x-original-method and x-original-uri, which its configuration must set; only 401 and 403 reach the client
     Nginx,
     /// `forward_auth`: x-forwarded-method and x-forwarded-uri
     Caddy,
     /// `forwardAuth`: x-forwarded-method and x-forwarded-uri
     Traefik,
-    /// `ext_authz` with `http_service`: the method as it is, the path after the prefix
+    /// `ext_authz` with `http_service`: the method of the client's request, and its path after the prefix
     Envoy,
 }
 
 impl GatewayArgs {
-    /// The kind, if one is served.
+    /// The kind of gateway; `None` if /forward-auth is disabled.
     pub fn kind(self) -> Option<GatewayKind> {
         self.gateway
     }
 }
 
-/// An address to listen on.
+/// Parses an address to listen on.
 fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
         .map_err(|_| "must be IP:PORT, such as 127.0.0.1:7700 or [::1]:7700".to_owned())
 }
 
-/// A span that is not zero: to look without a pause would keep a core busy, and in no time nothing can be done.
+/// Parses a time that is not zero. An interval of zero would keep a core busy, and a timeout of zero would fail every time.
 fn interval(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("must not be zero".to_owned()),
+        Ok(Duration::ZERO) => Err("must be longer than zero".to_owned()),
         Ok(interval) => Ok(interval),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// How often to write usage down; zero is never. No counter of the recorder overflows within an hour.
+/// Parses the interval of usage writes; zero disables counting. No counter of the recorder overflows within an hour.
 fn usage_interval(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(interval) if interval > Duration::from_hours(1) => {
-            Err("must be an hour at the most".to_owned())
+            Err("must be at most one hour".to_owned())
         }
         Ok(interval) => Ok(interval),
         Err(error) => Err(error.to_string()),

@@ -1,20 +1,21 @@
-//! claviger, a key authority: it issues API keys, and answers on every request whether a key is good for it.
+//! claviger is an authority for API keys: it issues keys, and decides for each request whether its key may do it.
 //!
-//! The program in `main.rs` is thin; everything is here. Three walks through the house:
+//! The program in `main.rs` is thin; this library contains everything else. Three examples show how the modules work together:
 //!
-//! **A Verify.** [`auth`] authenticates the caller from the [`mirror`], [`grpc`] reads the request into a [`verify::Question`], and
-//! [`verify::decide`] compares it with the facts that the mirror holds. No step waits, locks, or asks the store.
+//! **A Verify call.** [`auth`] authenticates the caller from the [`mirror`], [`grpc`] decodes the request into a
+//! [`verify::Question`], and [`verify::decide`] compares the question with the facts in the mirror. No step waits, takes a lock,
+//! or reads the store.
 //!
-//! **A gateway's request.** It comes whole, by [`grpc`] or [`http`]. [`gateway`] reads its path and its credential by the
-//! realm's rules and asks the very same question.
+//! **A request of a gateway.** The gateway sends the whole request, over [`grpc`] or [`http`]. [`gateway`] parses its path and
+//! its credentials by the realm's rules, and asks [`verify::decide`] the same kind of question.
 //!
-//! **An Issue.** [`grpc`] reads the request into a [`authority::NewKey`] and runs the use case to its end, come what may.
-//! [`authority`] has [`hashing`] make the secret's root, opens a change of the [`store`] that takes the next revision,
-//! re-reads the caller, makes the key, and commits it together with its event. The feed of the [`mirror`] brings it in, and
-//! only then is it answered.
+//! **An Issue call.** [`grpc`] decodes the request into an [`authority::NewKey`] and runs the operation to its end, even if the
+//! client disconnects. [`authority`] lets [`hashing`] compute the root of the secret, opens a change of the [`store`] that takes
+//! the next revision, re-reads the caller, creates the key, and commits it together with its event. Once the feed of the
+//! [`mirror`] has read the change, the call is answered.
 //!
-//! The arrows point one way: wire types stop at [`grpc`] and [`cli`], sqlx stops at [`store`], argon2 stops at [`hashing`],
-//! and [`domain`] knows of nothing but itself.
+//! Dependencies point in one direction: wire types stay within [`grpc`] and [`cli`], sqlx within [`store`], argon2 within
+//! [`hashing`], and [`domain`] depends on no other module.
 
 pub mod auth;
 pub mod authority;
@@ -37,7 +38,7 @@ pub mod transport;
 pub mod usage;
 pub mod verify;
 
-/// What goes over the wire, as generated from `proto/`.
+/// The messages and services, generated from `proto/`.
 #[allow(
     missing_docs,
     unreachable_pub,
@@ -48,6 +49,6 @@ pub mod verify;
 pub mod pb {
     include!(concat!(env!("OUT_DIR"), "/_includes.rs"));
 
-    /// The descriptors of every message and service, with their comments, for reflection.
+    /// The descriptors of all messages and services, with their comments, for reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }

@@ -11,7 +11,7 @@ use claviger::commands::{self, BootstrapArgs, MigrateArgs};
 use claviger::config::ServeArgs;
 use claviger::telemetry::{self, LogArgs};
 
-/// A key authority: issues API keys, and answers on every request whether a key is good for it.
+/// An authority for API keys: issues keys, and decides for each request whether its key may do it.
 #[derive(Parser)]
 #[command(name = "claviger", version, arg_required_else_help = true)]
 struct CommandLine {
@@ -30,14 +30,14 @@ enum Command {
         #[command(flatten)]
         log: LogArgs,
     },
-    /// Make the first operator key, without serving, and print it alone on standard output.
+    /// Create the authority and its first operator key, without serving, and print only the key on standard output.
     Bootstrap {
         #[command(flatten)]
         bootstrap: BootstrapArgs,
         #[command(flatten)]
         log: LogArgs,
     },
-    /// Bring the database's schema up to date, without serving.
+    /// Migrate the database's schema to this version, without serving.
     Migrate {
         #[command(flatten)]
         migrate: MigrateArgs,
@@ -76,15 +76,17 @@ async fn main() -> ExitCode {
     }
 }
 
-/// The flags of the client commands may stand anywhere on the line, so clap takes them here too; to ignore them would be to
-/// mislead.
+/// Refuses flags of the client commands. They may stand anywhere on the command line, so clap accepts them with every command;
+/// ignoring them would mislead the user.
 fn refuse_client_flags(matches: &ArgMatches) {
     let (_, of_command) = matches.subcommand().expect("a command is required");
     let flags = Connection::augment_args(clap::Command::new("client"));
     for flag in flags.get_arguments() {
         if of_command.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine) {
             let name = flag.get_long().unwrap_or_default();
-            let message = format!("--{name} is for the commands that ask a running server\n");
+            let message = format!(
+                "--{name} is only for the commands that call a running server: leave it out\n"
+            );
             CommandLine::command()
                 .error(ErrorKind::ArgumentConflict, message)
                 .exit();

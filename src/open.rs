@@ -1,4 +1,4 @@
-//! Where the authority is kept: one process at a time, and the right pepper beside the right database.
+//! Opening the store: locks it for this process, and checks that the pepper file belongs to the database.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::authority::{CreatedAuthority, Refusal, create, recover};
+use crate::authority::{CreatedAuthority, Refusal, create, recover, update_built_in_realm};
 use crate::config::{LocationArgs, StoreArgs};
 use crate::domain::clock::Clock;
 use crate::domain::key_text::PlainKey;
@@ -17,59 +17,62 @@ const DATABASE: &str = "claviger.db";
 const LOCK: &str = "claviger.lock";
 const OPERATOR_KEY: &str = "operator.key";
 
-/// Everything that is kept, opened and found to belong together.
+/// An opened store and the pepper that belongs to it.
 pub struct OpenedStore {
     /// The database.
     pub store: Store,
-    /// The pepper.
+    /// The peppers of the pepper file.
     pub peppers: Arc<Peppers>,
-    /// The clock, not behind the latest time that the store has seen.
+    /// The clock, which is not behind the latest time that the store has recorded.
     pub clock: Clock,
-    /// What the store begins with.
+    /// The authority's own row in the store.
     pub head: Head,
-    /// Makes roots.
+    /// Computes the roots of new keys.
     pub roots: Roots,
-    /// Keeps every other process away.
+    /// The lock, which keeps other processes from opening the store.
     pub lock: LockHandle,
 }
 
-/// Keeps every other process away for as long as it is there.
+/// A held lock, which keeps other processes from opening the store. Dropping the handle releases the lock.
 pub enum LockHandle {
-    /// The lock of a data directory, for as long as the file is open.
+    /// The lock file of a data directory.
     Directory(File),
-    /// The lock of a shared database.
+    /// The lock of a PostgreSQL database.
     Database(Box<DatabaseLock>),
 }
 
-/// What to do if there is no authority yet.
+/// What to do if the store has no authority yet.
 pub enum IfEmpty<'a> {
-    /// Refuse: an unmounted volume must not turn into a new, empty authority.
+    /// Return an error, so that an unmounted volume does not become a new, empty authority.
     Refuse,
-    /// Make one, and hand its first operator key over.
+    /// Create an authority, and pass its first operator key to this function.
     Create(&'a mut dyn FnMut(&PlainKey) -> io::Result<()>),
 }
 
-/// Why an authority cannot be opened. Each says what to do.
+/// The reason why a store cannot be opened. Each message is for the operator, and ends with what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenStoreError {
-    /// There is nothing there, and nobody said to make something.
+    /// There is no authority, and the caller did not ask to create one.
     #[error(
-        "there is no authority in {0} yet. If there should be one, look whether {hint}. To make a new one, start with \
+        "there is no authority in {0}. If there should be one, check whether {hint}. To create a new one, start \
          `claviger serve --init`, or run `claviger bootstrap` first",
         hint = .0.hint()
     )]
     Empty(StoreLocation),
-    /// Another process has the directory.
+    /// Another process holds the lock of the data directory.
     #[error(
-        "another claviger process uses {0}; an embedded database has one at a time. Stop it first, or name another --data-dir"
+        "another claviger process uses {0}, and an embedded database allows only one. Stop that process, or choose another \
+         --data-dir"
     )]
     InUse(PathBuf),
     /// The directory or a file in it cannot be used.
-    #[error("{path} cannot be used: {source}")]
+    #[error(
+        "cannot use {path}: {source}. Check that the path exists and that this user may read and write it"
+    )]
     Io {
-        /// Which one.
+        /// The directory or file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// The database cannot be opened.
@@ -81,43 +84,43 @@ pub enum OpenStoreError {
     /// The pepper file cannot be used.
     #[error(transparent)]
     PepperFile(#[from] PepperFileError),
-    /// A shared database, and nobody said where the pepper is.
+    /// The database is PostgreSQL, and no pepper file is given.
     #[error(
-        "with --database-url the pepper must be named: --pepper-file FILE. Without that file no key of the database can be \
+        "--database-url needs a pepper file: name it with --pepper-file FILE. Without that file no key of the database can be \
          verified, on this machine or another"
     )]
     PepperUnnamed,
-    /// There is no pepper file.
+    /// The pepper file does not exist.
     #[error(
-        "the pepper file {0} is missing, and without it no key of this database can be verified. Put it back from where its \
-         copy is kept, or name it with --pepper-file"
+        "the pepper file {0} is missing, and without it no key of this database can be verified. Restore it from its backup, \
+         or name its path with --pepper-file"
     )]
     PepperMissing(PathBuf),
-    /// It is another authority's.
+    /// The pepper file belongs to another authority.
     #[error(
-        "the pepper file {path} is not the one of this database: it does not hold version {version} as it was. Put the right \
-         file back, or name it with --pepper-file. Nothing was changed"
+        "the pepper file {path} does not belong to this database: it does not contain the right pepper of version {version}. \
+         Restore the right file, or name its path with --pepper-file. Nothing was changed"
     )]
     PepperWrong {
-        /// The file.
+        /// The pepper file.
         path: PathBuf,
-        /// The version that does not fit.
+        /// The version that is missing or different.
         version: u32,
     },
-    /// The cost of roots is impossible.
+    /// The cost of roots is out of range.
     #[error("{0}")]
     RootCost(String),
-    /// The authority could not be made.
+    /// The authority could not be created.
     #[error(transparent)]
     Refused(#[from] Refusal),
 }
 
-/// Where an authority is looked for, in words for people.
+/// The location of a store, as messages show it.
 #[derive(Debug)]
 pub enum StoreLocation {
-    /// In a data directory.
+    /// A data directory.
     Directory(PathBuf),
-    /// In a shared database.
+    /// A PostgreSQL database, whose URL may contain a password and is not shown.
     Database,
 }
 
@@ -125,7 +128,7 @@ impl StoreLocation {
     fn hint(&self) -> &'static str {
         match self {
             Self::Directory(_) => "its volume is mounted",
-            Self::Database => "--database-url names the right one",
+            Self::Database => "--database-url names the right database",
         }
     }
 }
@@ -140,7 +143,7 @@ impl std::fmt::Display for StoreLocation {
 }
 
 impl LockHandle {
-    /// Keeps every other process away. Ends only when one came all the same.
+    /// Holds the lock. Returns only if another process took it over.
     pub async fn keep(self) -> Usurped {
         match self {
             Self::Directory(_file) => std::future::pending().await,
@@ -149,20 +152,23 @@ impl LockHandle {
     }
 }
 
-/// A location that no other process can use, not opened yet.
+/// A locked location whose store is not opened yet.
 pub struct StoreLock<'a> {
     args: &'a LocationArgs,
     lock: LockHandle,
 }
 
 impl<'a> StoreLock<'a> {
-    /// Takes the location's lock. With `make` a directory is made if it is not there; otherwise there must be a store.
-    pub async fn take(args: &'a LocationArgs, make: bool) -> Result<Self, OpenStoreError> {
+    /// Takes the lock of a location. With `create`, a missing data directory is created.
+    ///
+    /// # Errors
+    /// If another process holds the lock, or if there is no store and `create` is false.
+    pub async fn take(args: &'a LocationArgs, create: bool) -> Result<Self, OpenStoreError> {
         let lock = match &args.database_url {
-            None => LockHandle::Directory(take_directory(&args.data_dir, make)?),
+            None => LockHandle::Directory(lock_directory(&args.data_dir, create)?),
             Some(url) => {
                 let mut lock = DatabaseLock::take(url, args.database_timeout).await?;
-                if !make && !lock.has_store().await? {
+                if !create && !lock.has_store().await? {
                     return Err(OpenStoreError::Empty(StoreLocation::Database));
                 }
                 LockHandle::Database(Box::new(lock))
@@ -171,7 +177,7 @@ impl<'a> StoreLock<'a> {
         Ok(Self { args, lock })
     }
 
-    /// Brings the schema up to date, and says what that took.
+    /// Migrates the schema to this version, and returns the versions before and after.
     pub async fn migrate(mut self) -> Result<Schema, OpenStoreError> {
         let store = self.open_store().await?;
         let schema = store.schema();
@@ -183,7 +189,7 @@ impl<'a> StoreLock<'a> {
         match &mut self.lock {
             LockHandle::Directory(_) => {
                 let database = self.args.data_dir.join(DATABASE);
-                // SQLite gives its other files the mode of this one.
+                // Created here with a private mode, because SQLite gives its other files the mode of this one.
                 let _ = private()
                     .create(true)
                     .truncate(false)
@@ -195,7 +201,7 @@ impl<'a> StoreLock<'a> {
         }
     }
 
-    /// Where it is.
+    /// The location.
     pub fn location(&self) -> StoreLocation {
         match self.lock {
             LockHandle::Directory(_) => StoreLocation::Directory(self.args.data_dir.clone()),
@@ -203,7 +209,7 @@ impl<'a> StoreLock<'a> {
         }
     }
 
-    /// Opens the store, and checks that the pepper is its own.
+    /// Opens the store, and checks that the pepper file belongs to it.
     pub async fn open(
         mut self,
         args: &StoreArgs,
@@ -213,17 +219,17 @@ impl<'a> StoreLock<'a> {
         let roots = Roots::new(args.root_cost()).map_err(OpenStoreError::RootCost)?;
         let path = args.pepper_path().ok_or(OpenStoreError::PepperUnnamed)?;
         let store = self.open_store().await?;
-        let there = Peppers::load(&path)?;
+        let existing = Peppers::load(&path)?;
         let peppers = if store.snapshot().await?.head().await?.is_some() {
-            there.ok_or_else(|| OpenStoreError::PepperMissing(path.clone()))?
+            existing.ok_or_else(|| OpenStoreError::PepperMissing(path.clone()))?
         } else {
             let IfEmpty::Create(hand_over) = if_empty else {
                 return Err(OpenStoreError::Empty(self.location()));
             };
-            // One that is there already was made by a start that did not come further, or brought by the operator.
-            let peppers = match there {
+            // An existing file is from an earlier start that failed, or the operator has put it there.
+            let peppers = match existing {
                 Some(peppers) => peppers,
-                None => make_pepper(&path)?,
+                None => create_pepper(&path)?,
             };
             create(&store, &clock, &peppers, &roots, hand_over).await?;
             peppers
@@ -245,6 +251,9 @@ impl<'a> StoreLock<'a> {
             }
         }
         set_clock(&store, &clock, &head, args.trust_clock).await?;
+        if update_built_in_realm(&store, &clock).await? {
+            tracing::info!("built-in realm updated to the definition of this version");
+        }
         Ok(OpenedStore {
             store,
             peppers: Arc::new(peppers),
@@ -257,18 +266,18 @@ impl<'a> StoreLock<'a> {
 }
 
 impl OpenedStore {
-    /// Takes the location and opens it.
+    /// Locks and opens the store.
     pub async fn open(
         args: &StoreArgs,
         clock: Clock,
         if_empty: IfEmpty<'_>,
     ) -> Result<Self, OpenStoreError> {
-        let make = matches!(if_empty, IfEmpty::Create(_));
-        let lock = StoreLock::take(&args.location, make).await?;
+        let may_create = matches!(if_empty, IfEmpty::Create(_));
+        let lock = StoreLock::take(&args.location, may_create).await?;
         lock.open(args, clock, if_empty).await
     }
 
-    /// Makes another operator key.
+    /// Issues another operator key, and passes it to `hand_over`.
     pub async fn recover(
         &self,
         hand_over: impl FnOnce(&PlainKey) -> io::Result<()>,
@@ -284,24 +293,24 @@ impl OpenedStore {
     }
 }
 
-fn make_pepper(path: &Path) -> Result<Peppers, PepperFileError> {
+fn create_pepper(path: &Path) -> Result<Peppers, PepperFileError> {
     let peppers = Peppers::create(path)?;
     tracing::warn!(
         file = %path.display(),
-        "a new pepper was made. Keep a copy of it, and not beside the database's: without it no key can be verified"
+        "new pepper file created; without it no key can be verified: back it up, but not beside the database"
     );
     Ok(peppers)
 }
 
-/// Where an operator key is left that nobody is there to be shown.
+/// The path of the file for the first operator key, if `serve --init` does not run on a terminal.
 pub fn operator_key_path(args: &LocationArgs) -> PathBuf {
     args.data_dir.join(OPERATOR_KEY)
 }
 
-/// Leaves an operator key in a file of the data directory, durable and readable by its owner alone.
+/// Writes an operator key to a file of the data directory. The file is synced to disk, and only its owner can read it.
 pub fn write_operator_key(path: &Path, key: &PlainKey) -> io::Result<()> {
-    make_directory(path.parent().expect("a file in the data directory"))?;
-    // Whatever is there is from a start that did not come as far as to use it.
+    create_directory(path.parent().expect("a file in the data directory"))?;
+    // An existing file is from a start that failed before its key was valid.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -312,7 +321,7 @@ pub fn write_operator_key(path: &Path, key: &PlainKey) -> io::Result<()> {
     sync_folder_of(path)
 }
 
-/// Lets time begin where the store has seen it last.
+/// Advances the clock to the latest time that the store has recorded.
 async fn set_clock(
     store: &Store,
     clock: &Clock,
@@ -320,31 +329,31 @@ async fn set_clock(
     trust_clock: bool,
 ) -> Result<(), store::Error> {
     if trust_clock {
-        tracing::warn!("the machine's clock is believed, whatever the store has seen");
+        tracing::warn!("--trust-clock: the time in the store is replaced by the machine's clock");
         return store.reset_time(clock.now()).await;
     }
     let behind = clock.advance(head.clock);
     if behind > std::time::Duration::from_secs(1) {
         tracing::warn!(
             ?behind,
-            "the machine's clock is behind the latest time that this authority has seen; until it has caught up, time stands \
-             still here. Set the clock, or start once with --trust-clock if that latest time was wrong"
+            "the machine's clock is behind the latest time that this authority has recorded, so time stands still until it has \
+             caught up; set the clock, or start once with --trust-clock if the recorded time was wrong"
         );
     }
     Ok(())
 }
 
-fn take_directory(dir: &Path, make: bool) -> Result<File, OpenStoreError> {
-    let is_there = dir
+fn lock_directory(dir: &Path, create: bool) -> Result<File, OpenStoreError> {
+    let has_store = dir
         .join(DATABASE)
         .try_exists()
         .map_err(|source| io_error(dir, source))?;
-    if !make && !is_there {
+    if !create && !has_store {
         return Err(OpenStoreError::Empty(StoreLocation::Directory(
             dir.to_owned(),
         )));
     }
-    make_directory(dir).map_err(|source| io_error(dir, source))?;
+    create_directory(dir).map_err(|source| io_error(dir, source))?;
     let path = dir.join(LOCK);
     let file = private()
         .create(true)
@@ -358,10 +367,11 @@ fn take_directory(dir: &Path, make: bool) -> Result<File, OpenStoreError> {
     }
 }
 
-fn make_directory(dir: &Path) -> io::Result<()> {
+fn create_directory(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(dir)
 }
 
+/// The options to open a file that only its owner can read and write.
 fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).mode(0o600);

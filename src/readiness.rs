@@ -1,17 +1,17 @@
-//! Whether this process should get requests.
+//! The readiness of the server: whether it should get requests.
 
 use std::fmt;
 
-/// Whether requests should come here.
+/// Whether the server should get requests, and if not, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
     /// The keys are not in memory yet.
     Starting,
-    /// They should.
+    /// The server should get requests.
     Ready,
     /// The process is about to end.
     Draining,
-    /// The store contradicts what it said before.
+    /// The store contradicts what it contained before; the text is the reason.
     Distrusted(String),
 }
 

@@ -1,4 +1,4 @@
-//! How long what has happened is kept.
+//! Retention: the deletion of events, usage and tombstones that are too old.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,36 +10,36 @@ use crate::domain::time::Hour;
 use crate::mirror::Mirror;
 use crate::store::{Error, More, Store};
 
-/// For how long requests that must not be done twice are known again.
+/// How long idempotent requests are recognized as repetitions.
 const REQUESTS: Duration = Duration::from_hours(24);
 
-/// When to look for the first time: not while a server has more urgent things to do.
-const FIRST_LOOK: Duration = Duration::from_mins(1);
+/// The time from the start to the first deletion, because a starting server has more urgent work.
+const FIRST_DELAY: Duration = Duration::from_mins(1);
 
-/// The shortest time for which anything is kept. A feed that is behind must find again what it read last.
+/// The shortest retention time. A feed that is behind must find the event that it read last.
 const SHORTEST: Duration = Duration::from_hours(24);
 
-/// For how long something is kept.
+/// A retention time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Span {
-    /// For ever.
+    /// Without end.
     Forever,
-    /// For at least so long, and hardly longer.
+    /// At least this long. The next deletion removes what is older.
     For(Duration),
 }
 
-/// What is kept for how long.
+/// The retention times of an authority.
 #[derive(Clone, Copy, Debug)]
 pub struct Retention {
-    /// The audit trail.
+    /// Of events.
     pub events: Span,
-    /// How often keys were used.
+    /// Of hourly usage.
     pub usage: Span,
-    /// Whose the deleted keys were.
+    /// Of tombstones.
     pub tombstones: Span,
 }
 
-/// Forgets what is too old: a minute after the start, and then every so often.
+/// Deletes what is too old, at most a minute after the start and then at every interval. Never returns.
 pub async fn run(
     retention: Retention,
     store: Store,
@@ -47,18 +47,18 @@ pub async fn run(
     clock: Clock,
     interval: Duration,
 ) {
-    let mut wait = FIRST_LOOK.min(interval);
+    let mut wait = FIRST_DELAY.min(interval);
     loop {
         tokio::time::sleep(wait).await;
         wait = interval;
         if let Err(error) = retention.forget(&store, &mirror, &clock).await {
-            tracing::warn!(%error, "what is too old could not be removed; it is tried again");
+            tracing::warn!(%error, "retention failed; it is tried again");
         }
     }
 }
 
 impl Retention {
-    /// Forgets all that is too old now.
+    /// Deletes everything that is too old now.
     pub async fn forget(&self, store: &Store, mirror: &Mirror, clock: &Clock) -> Result<(), Error> {
         let Self {
             events,
@@ -68,7 +68,7 @@ impl Retention {
         let now = clock.now();
         if let Span::For(kept) = events {
             let before = now.saturating_sub(kept);
-            // The feed of this server asks for what it read last, however long ago that is.
+            // The feed of this server needs the event that it read last, however old that event is.
             while store
                 .forget_events(before, mirror.index().revision())
                 .await?
@@ -98,7 +98,7 @@ impl FromStr for Span {
         }
         match humantime::parse_duration(text) {
             Ok(span) if span >= SHORTEST => Ok(Self::For(span)),
-            Ok(_) => Err("must be one day at the least".to_owned()),
+            Ok(_) => Err("must be at least one day".to_owned()),
             Err(error) => Err(format!(
                 "must be a time such as 90d, or \"forever\": {error}"
             )),
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_is_a_day_at_the_least_or_for_ever() {
+    fn a_span_is_at_least_a_day_or_without_end() {
         let day = Duration::from_hours(24);
         for (text, span) in [
             ("forever", Some(Span::Forever)),

@@ -1,4 +1,4 @@
-//! The server: everything put together, from the first byte to the last call.
+//! The server: builds all services from the opened store, runs them, and shuts them down.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,25 +39,26 @@ use crate::store::Store;
 use crate::transport;
 use crate::usage::{self, UsageRecorder};
 
-/// The largest message that health and reflection take, in bytes: the name of a service or a symbol. Anybody may send one.
+/// The largest message that health and reflection accept, in bytes. It contains the name of a service or a symbol, and needs no
+/// key.
 const MAX_OPEN_MESSAGE: usize = 4 * 1024;
 
-/// The largest message that the hot service takes, in bytes.
+/// The largest message that KeyVerify accepts, in bytes.
 const MAX_VERIFY_MESSAGE: usize = 64 * 1024;
 
-/// The largest message that gateways may send, in bytes: Envoy hands over every header of a request.
+/// The largest message that the service for Envoy accepts, in bytes. It contains all headers of a client's request.
 const MAX_GATEWAY_MESSAGE: usize = 256 * 1024;
 
-/// The largest message that the services of administration take, in bytes.
+/// The largest message that the admin services accept, in bytes.
 const MAX_ADMIN_MESSAGE: usize = 1024 * 1024;
 
-/// How often the time is written down while nothing else is.
+/// The time between two writes of the clock's mark to the store.
 const TIME_MARK_EVERY: Duration = Duration::from_mins(1);
 
-/// How long the store gets to close.
-const CLOSING: Duration = Duration::from_secs(10);
+/// How long the last write of usage may take, and how long the store may take to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The names under which health is told.
+/// The service names for which health is reported; the empty name stands for the whole server.
 const HEALTH_NAMES: [&str; 5] = [
     "",
     AuthorizationServer::<ExtAuthzService>::NAME,
@@ -66,55 +67,55 @@ const HEALTH_NAMES: [&str; 5] = [
     RealmAdminServer::<RealmAdminService>::NAME,
 ];
 
-/// How a server is told to stop.
+/// A request to stop the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Be seen to go first, and then stop.
+    /// Report NOT_SERVING for the drain delay, then stop.
     Drain,
     /// Stop as soon as the calls in flight are answered.
     Now,
 }
 
-/// Why the server stopped, other than being told to.
+/// The reason why the server failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// An address cannot be listened on.
     #[error(
-        "cannot listen on {address}: {source}. Is something else there? --{flag} names another address"
+        "cannot listen on {address}: {source}. Choose another address with --{flag}, or stop the process that uses this one"
     )]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// The flag that names it.
+        /// The flag that sets the address.
         flag: &'static str,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// The keys could not be loaded.
-    #[error("the keys could not be loaded: {0}")]
+    #[error("cannot load the keys: {0}")]
     Load(#[from] crate::store::Error),
-    /// A part of the server ended that never should.
-    #[error("the {0} has failed; the log says why")]
+    /// A task of the server ended unexpectedly.
+    #[error("the {0} has failed: see the log for the reason")]
     Failed(&'static str),
     /// Another process serves this database now.
     #[error(
-        "another claviger took the database over while this one could not reach it; replicas are not supported yet, so this \
-         one ends"
+        "another claviger process took over the database while this one could not reach it, so this one ends: run only one, \
+         because replicas are not supported yet"
     )]
     Usurped,
-    /// The reflection service could not be made.
-    #[error("the services cannot be described: {0}")]
+    /// The reflection service could not be built.
+    #[error("cannot build the reflection service: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// The addresses that are listened on.
+/// The bound listeners of gRPC and HTTP.
 pub struct Listeners {
     grpc: TcpListener,
     http: TcpListener,
 }
 
 impl Listeners {
-    /// Takes the addresses.
+    /// Binds both addresses.
     pub async fn bind(args: &ServeArgs) -> Result<Self, ServeError> {
         Ok(Self {
             grpc: listen(args.listen, "listen").await?,
@@ -122,14 +123,14 @@ impl Listeners {
         })
     }
 
-    /// Where gRPC is served; tells the port if the system chose it.
+    /// The address of gRPC, with the real port if the system chose it.
     pub fn grpc_address(&self) -> SocketAddr {
         self.grpc
             .local_addr()
             .expect("a bound listener has an address")
     }
 
-    /// Where HTTP is served.
+    /// The address of HTTP, with the real port if the system chose it.
     pub fn http_address(&self) -> SocketAddr {
         self.http
             .local_addr()
@@ -137,7 +138,7 @@ impl Listeners {
     }
 }
 
-/// A server that does not answer yet.
+/// A server that is not running yet.
 pub struct Server {
     listeners: Listeners,
     guard: Guard,
@@ -150,19 +151,18 @@ pub struct Server {
     feed: Feed,
     mirror: Arc<Mirror>,
     usage: usage::Writer,
-    kept: RetentionArgs,
+    retention: RetentionArgs,
     store: Store,
     clock: Clock,
     roots: Roots,
     changes: TaskTracker,
     drain_delay: Duration,
     drain_timeout: Duration,
-    /// Keeps every other process away.
     lock: LockHandle,
 }
 
 impl Server {
-    /// Puts everything together. Health says NOT_SERVING until [`Server::run`] has loaded the keys.
+    /// Builds the server. Health reports NOT_SERVING until [`Server::run`] has loaded the keys.
     pub async fn new(
         args: &ServeArgs,
         opened: OpenedStore,
@@ -201,7 +201,7 @@ impl Server {
         );
 
         let (health, health_service) = tonic_health::server::health_reporter();
-        tell_health(&health, ServingStatus::NotServing).await;
+        set_health(&health, ServingStatus::NotServing).await;
         let authorizer = GatewayAuthorizer::new(
             Arc::clone(&mirror),
             Arc::clone(&peppers),
@@ -257,7 +257,7 @@ impl Server {
             feed,
             mirror,
             usage: usage::Writer::new(recorder, store.clone(), args.usage_interval),
-            kept: args.retention,
+            retention: args.retention,
             store,
             clock,
             roots,
@@ -268,27 +268,31 @@ impl Server {
         })
     }
 
-    /// Whether requests should come here, from now on.
+    /// Watches whether the server should get requests.
     pub fn readiness(&self) -> watch::Receiver<Readiness> {
         self.readiness.subscribe()
     }
 
-    /// What requests are decided by.
+    /// The mirror from which requests are decided.
     pub fn mirror(&self) -> Arc<Mirror> {
         Arc::clone(&self.mirror)
     }
 
-    /// Where everything is kept.
+    /// The store.
     pub fn store(&self) -> Store {
         self.store.clone()
     }
 
-    /// What makes the roots of new keys.
+    /// The root hashing of new keys.
     pub fn roots(&self) -> Roots {
         self.roots.clone()
     }
 
-    /// Loads the keys and serves until told to stop. A second word hurries a drain; a closed channel is [`Stop::Now`].
+    /// Loads the keys and serves until a stop request. A second request shortens the drain; a closed channel counts as
+    /// [`Stop::Now`].
+    ///
+    /// # Errors
+    /// If the keys cannot be loaded, a task of the server fails, or another process takes over the database.
     pub async fn run(self, mut stop: mpsc::Receiver<Stop>) -> Result<(), ServeError> {
         let Self {
             listeners: Listeners { grpc, http },
@@ -302,7 +306,7 @@ impl Server {
             mut feed,
             mirror,
             usage,
-            kept,
+            retention,
             store,
             clock,
             roots: _,
@@ -311,9 +315,9 @@ impl Server {
             drain_timeout,
             lock,
         } = self;
-        let (stop_feed, feed_stops) = watch::channel(false);
-        // However this ends, nobody is served after it.
-        let _served_until_here = stop_serving.clone().drop_guard();
+        let (stop_feed, feed_stopped) = watch::channel(false);
+        // Stops both transports on every return from this function.
+        let _stop_on_return = stop_serving.clone().drop_guard();
         let mut serving = tokio::spawn(transport::accept(
             grpc,
             transport,
@@ -337,7 +341,7 @@ impl Server {
             loaded = feed.load() => loaded?,
             _ = &mut locked => return Err(ServeError::Usurped),
             _ = stop.recv() => {
-                tracing::info!("stopped while starting");
+                tracing::info!("stopped during the start");
                 return Ok(());
             }
         }
@@ -345,45 +349,49 @@ impl Server {
             keys = mirror.index().len(),
             revision = %mirror.index().revision(),
             took = ?loading.elapsed(),
-            "the keys are in memory"
+            "keys loaded"
         );
-        let mut feeding = tokio::spawn(feed.run(feed_stops));
+        let mut feeding = tokio::spawn(feed.run(feed_stopped));
         readiness.send_replace(Readiness::Ready);
-        tell_health(&health, ServingStatus::Serving).await;
-        let mut background_tasks = start_chores(mirror, &health, &readiness, &store, clock, kept);
-        let counting = usage.start();
+        set_health(&health, ServingStatus::Serving).await;
+        let mut background_tasks =
+            start_background_tasks(mirror, &health, &readiness, &store, clock, retention);
+        let usage_writer = usage.start();
 
-        let asked = tokio::select! {
-            asked = stop.recv() => asked.unwrap_or(Stop::Now),
-            // Neither ends by itself unless it failed, and without either this is no server.
+        let mode = tokio::select! {
+            mode = stop.recv() => mode.unwrap_or(Stop::Now),
+            // These tasks end only if they fail, and the server cannot run without them.
             _ = &mut serving => return Err(ServeError::Failed("transport")),
             _ = &mut feeding => return Err(ServeError::Failed("feed")),
             _ = &mut locked => return Err(ServeError::Usurped),
         };
-        tracing::info!(?asked, "stopping");
+        tracing::info!(asked = ?mode, "stopping");
         background_tasks.abort_all();
         readiness.send_replace(Readiness::Draining);
-        tell_health(&health, ServingStatus::NotServing).await;
-        if asked == Stop::Drain {
+        set_health(&health, ServingStatus::NotServing).await;
+        if mode == Stop::Drain {
             tokio::select! {
                 () = tokio::time::sleep(drain_delay) => {}
                 Some(_) = stop.recv() => {}
             }
         }
         stop_serving.cancel();
-        // An open Watch of health would keep the transport open for ever.
+        // Ends open watches of health, which would keep the transport open permanently.
         for name in HEALTH_NAMES {
             health.clear_service_status(name).await;
         }
         finish(&mut serving, &changes, drain_timeout, &mut stop).await;
         probes.abort();
         let _ = probes.await;
-        // Nobody is answered any more, so that what is counted now is all.
-        counting.stop(CLOSING).await;
+        // No call is answered any more, so the counts are complete.
+        usage_writer.stop(CLOSE_TIMEOUT).await;
         stop_feed.send_replace(true);
         let _ = feeding.await;
-        if tokio::time::timeout(CLOSING, store.close()).await.is_err() {
-            tracing::warn!("the store did not close in time; what was acknowledged is safe");
+        if tokio::time::timeout(CLOSE_TIMEOUT, store.close())
+            .await
+            .is_err()
+        {
+            tracing::warn!("store not closed in time; acknowledged changes are safe");
         }
         locked.abort();
         let _ = locked.await;
@@ -392,11 +400,12 @@ impl Server {
     }
 }
 
-/// Waits for the calls in flight, and for the changes that go on though their authenticator have gone; but not for ever.
+/// Waits for the calls in flight, and for changes that continue although their callers have disconnected, for at most `timeout`.
+/// A further stop request ends the wait.
 async fn finish(
     serving: &mut JoinHandle<()>,
     changes: &TaskTracker,
-    patience: Duration,
+    timeout: Duration,
     stop: &mut mpsc::Receiver<Stop>,
 ) {
     let finished = async {
@@ -406,22 +415,22 @@ async fn finish(
     };
     tokio::select! {
         () = finished => {}
-        () = tokio::time::sleep(patience) => {
-            tracing::warn!(?patience, "calls were still in flight when the time was up");
+        () = tokio::time::sleep(timeout) => {
+            tracing::warn!(patience = ?timeout, "drain timeout reached; calls in flight are dropped");
         }
-        Some(_) = stop.recv() => tracing::warn!("told again: calls in flight are given up"),
+        Some(_) = stop.recv() => tracing::warn!("second stop request; calls in flight are dropped"),
     }
     serving.abort();
 }
 
-/// What goes on beside the calls for as long as there are any.
-fn start_chores(
+/// Starts the tasks that run in the background while the server serves.
+fn start_background_tasks(
     mirror: Arc<Mirror>,
     health: &HealthReporter,
     readiness: &watch::Sender<Readiness>,
     store: &Store,
     clock: Clock,
-    kept: RetentionArgs,
+    retention: RetentionArgs,
 ) -> JoinSet<()> {
     let mut background_tasks = JoinSet::new();
     background_tasks.spawn(watch_trust(
@@ -431,32 +440,32 @@ fn start_chores(
     ));
     background_tasks.spawn(mark_time(store.clone(), clock.clone()));
     background_tasks.spawn(retention::run(
-        kept.retention(),
+        retention.retention(),
         store.clone(),
         mirror,
         clock,
-        kept.retain_interval,
+        retention.retain_interval,
     ));
     background_tasks
 }
 
-/// Writes the time down now and then, so that a start does not begin long before the last stop.
+/// Regularly writes the time to the store, so that after a restart the clock does not begin long before the last stop.
 async fn mark_time(store: Store, clock: Clock) {
     loop {
         tokio::time::sleep(TIME_MARK_EVERY).await;
         if let Err(error) = store.mark_time(clock.now()).await {
-            tracing::warn!(%error, "the time could not be written down");
+            tracing::warn!(%error, "time not written");
         }
     }
 }
 
-async fn tell_health(health: &HealthReporter, status: ServingStatus) {
+async fn set_health(health: &HealthReporter, status: ServingStatus) {
     for name in HEALTH_NAMES {
         health.set_service_status(name, status).await;
     }
 }
 
-/// Takes the server out of service when its mirror and the store contradict each other.
+/// Withdraws readiness and health when the store contradicts the mirror.
 async fn watch_trust(
     mirror: Arc<Mirror>,
     health: HealthReporter,
@@ -469,7 +478,7 @@ async fn watch_trust(
         .map(|reason| reason.clone())
     {
         readiness.send_replace(Readiness::Distrusted(reason.unwrap_or_default()));
-        tell_health(&health, ServingStatus::NotServing).await;
+        set_health(&health, ServingStatus::NotServing).await;
         if distrust.changed().await.is_err() {
             return;
         }
@@ -478,7 +487,10 @@ async fn watch_trust(
 
 async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ServeError> {
     if !address.ip().is_loopback() {
-        tracing::warn!(%address, "this listener is in plain text and open to other machines: keep it inside a private network");
+        tracing::warn!(
+            %address,
+            "listener is unencrypted and reachable from other machines: keep it inside a private network"
+        );
     }
     TcpListener::bind(address)
         .await
@@ -496,7 +508,7 @@ fn add_reflection(services: &mut RoutesBuilder) -> Result<(), ServeError> {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .register_file_descriptor_set(error_details())
     };
-    // grpcurl and buf speak v1, Python's helper only v1alpha.
+    // grpcurl and buf use v1, the reflection client of Python only v1alpha.
     let (v1, v1alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
     services
         .add_service(v1.max_decoding_message_size(MAX_OPEN_MESSAGE))
@@ -504,10 +516,11 @@ fn add_reflection(services: &mut RoutesBuilder) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// The messages in the details of errors, so that a client can show them. `google.rpc.Status` itself is in [`DESCRIPTORS`].
+/// The descriptors of the messages in error details, so that a client can decode them. `google.rpc.Status` itself is in
+/// [`DESCRIPTORS`].
 fn error_details() -> FileDescriptorSet {
     let mut files = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)
-        .expect("the descriptors that tonic-types comes with");
+        .expect("tonic-types contains valid descriptors");
     files
         .file
         .retain(|file| file.name().ends_with("error_details.proto"));

@@ -1,11 +1,11 @@
-//! Logs: for people on a terminal, as JSON otherwise. Always on standard error.
+//! Logging on standard error: for people on a terminal, as JSON otherwise.
 
 use std::io::IsTerminal;
 
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
-/// What is logged, and how.
+/// The flags of the log.
 #[derive(Args, Clone, Debug)]
 pub struct LogArgs {
     /// What to log: a level such as info or debug, or directives such as claviger=debug,h2=warn
@@ -17,26 +17,26 @@ pub struct LogArgs {
     )]
     pub log: String,
 
-    /// The form of the log
+    /// The format of the log
     #[arg(long, env = "CLAVIGER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
     pub log_format: LogFormat,
 }
 
-/// The form of the log.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// For people if standard error is a terminal, JSON otherwise
     Auto,
     /// For people
     Human,
-    /// One JSON object a line
+    /// One JSON object per line
     Json,
 }
 
-/// Begins to log.
+/// Starts logging.
 ///
 /// # Errors
-/// A sentence, if the filter cannot be understood.
+/// A message for the user, if the filter cannot be parsed.
 pub fn start(args: &LogArgs) -> Result<(), String> {
     let filter = EnvFilter::try_new(&args.log).map_err(|error| {
         format!(
@@ -63,12 +63,16 @@ pub fn start(args: &LogArgs) -> Result<(), String> {
     Ok(())
 }
 
-/// A panic is logged like everything else, and only here. What was put together for it is left out, as it may hold
-/// anything; what stands in the source may be said.
+/// Logs panics as events instead of printing them. A message that was formatted at run time is left out, because it may contain
+/// secrets; a literal message is logged.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        let said = panic.payload().downcast_ref::<&'static str>();
-        let place = panic.location().map(ToString::to_string);
-        tracing::error!(place, said, "a panic, which is a bug in claviger");
+        let message = panic.payload().downcast_ref::<&'static str>();
+        let location = panic.location().map(ToString::to_string);
+        tracing::error!(
+            place = location,
+            said = message,
+            "panic: this is a bug in claviger"
+        );
     }));
 }

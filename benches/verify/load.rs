@@ -1,8 +1,8 @@
-//! The load: as many calls as told, over eight connections with 32 streams each, in a process of its own.
+//! The load: a given number of calls over eight connections with 32 streams each, in its own process.
 //!
-//! Written to the bare socket because it must cost less than what it measures, as a gRPC client does not, and because
-//! h2load, which does, can send only one and the same body. Frames and header blocks are prepared beforehand, each answer is
-//! only looked at by its first bytes. HTTP/2 is RFC 9113, header compression RFC 7541.
+//! The load writes HTTP/2 frames to the socket itself, because it must cost less than the server that it measures. A gRPC client
+//! costs more, and h2load can send only one body. Frames and header blocks are prepared in advance, and only the first bytes of
+//! each response are checked. HTTP/2 is RFC 9113, header compression RFC 7541.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -19,28 +19,28 @@ use tokio::net::TcpStream;
 const CONNECTIONS: usize = 8;
 const STREAMS: usize = 32;
 
-/// What to send where, and what to expect.
+/// The parameters of a load.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Load {
-    /// The server.
+    /// The address of the server.
     pub(crate) address: String,
-    /// The caller's key.
+    /// The API key of the caller.
     pub(crate) bearer: String,
-    /// The method, with its service: the path of the call.
+    /// The path of the call: the service and its method.
     pub(crate) method: String,
-    /// The gRPC messages with their prefixes, one after the other, all of one length.
+    /// The file of the gRPC messages with their prefixes, one after the other, all of one length.
     pub(crate) questions: PathBuf,
-    /// How long each is.
+    /// The length of each message with its prefix, in bytes.
     pub(crate) length: usize,
-    /// With which to begin; after the last comes the first.
+    /// The index of the first message to send; the first message follows the last.
     pub(crate) first: usize,
-    /// How many calls to make.
+    /// The number of calls to make.
     pub(crate) calls: usize,
-    /// What each answer's message begins with.
+    /// The first bytes of each expected response message.
     pub(crate) answers_begin: Vec<u8>,
 }
 
-/// Reads the load from standard input and carries it out. An answer that is not as expected ends it.
+/// Reads the parameters from standard input and runs the load. An unexpected response ends it with an error.
 pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
     let load: Load = serde_json::from_reader(io::stdin())?;
     let (load, questions) = (Arc::new(load.clone()), Arc::new(read_questions(&load)?));
@@ -66,7 +66,7 @@ pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// The questions of this slice alone: of a million keys, the file holds more than one slice needs.
+/// Reads only the messages of this slice, because a file for a million keys contains more.
 fn read_questions(load: &Load) -> io::Result<Vec<u8>> {
     let mut file = File::open(&load.questions)?;
     let all = file.metadata()?.len() as usize / load.length;
@@ -99,16 +99,16 @@ const LARGEST_WINDOW: u32 = 0x7fff_ffff;
 struct Connection<'l> {
     load: &'l Load,
     questions: &'l [u8],
-    /// The number of the next call, of all connections together.
+    /// The number of the next call, shared by all connections.
     next: &'l AtomicUsize,
     socket: TcpStream,
     out: Vec<u8>,
     /// The header block of each call after the first.
     block: Vec<u8>,
     stream: u32,
-    /// How much the server lets this connection send.
+    /// The flow-control window of the connection, in bytes.
     window: usize,
-    /// The streams on which nothing was answered yet.
+    /// The streams on which no DATA frame has arrived.
     silent: HashSet<u32>,
     in_flight: usize,
     answered: usize,
@@ -132,7 +132,8 @@ impl<'l> Connection<'l> {
             answered: 0,
         };
         connection.out.extend(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
-        // Setting 4 is the window of each stream; the connection's is widened by hand. So large that neither fills.
+        // Setting 4 is the window of each stream; WINDOW_UPDATE enlarges that of the connection. Both are so large that they
+        // never fill.
         let mut settings = vec![0, 4];
         settings.extend(LARGEST_WINDOW.to_be_bytes());
         connection.frame(SETTINGS, 0, 0, &settings);
@@ -141,7 +142,7 @@ impl<'l> Connection<'l> {
         Ok(connection)
     }
 
-    /// Makes calls until there are none left, and tells how many were answered here.
+    /// Makes calls until none are left, and returns how many were answered on this connection.
     async fn run(mut self) -> Result<usize, Box<dyn Error + Send + Sync>> {
         let mut input = vec![0; 256 * 1024];
         let mut filled = 0;
@@ -173,7 +174,7 @@ impl<'l> Connection<'l> {
         }
     }
 
-    /// Writes the next call; false if there is none.
+    /// Writes the next call to the buffer. Returns `false` if no call is left.
     fn call(&mut self) -> bool {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         if number >= self.load.calls {
@@ -210,17 +211,17 @@ impl<'l> Connection<'l> {
         self.out.extend(payload);
     }
 
-    /// Takes a frame of the server's.
+    /// Handles a frame from the server.
     fn take(&mut self, head: &[u8; FRAME_HEAD], payload: &[u8]) -> Result<(), String> {
         let [_, _, _, kind, flags, stream @ ..] = *head;
         let stream = u32::from_be_bytes(stream);
         match kind {
             DATA | HEADERS => {
                 if kind == DATA && self.silent.remove(&stream) {
-                    // A message's prefix is five bytes long.
+                    // The prefix of a message has five bytes.
                     let message = payload.get(5..).unwrap_or_default();
                     if !message.starts_with(&self.load.answers_begin) {
-                        return Err(format!("an answer begins with {:x?}", message.get(..8)));
+                        return Err(format!("a response begins with {:x?}", message.get(..8)));
                     }
                 }
                 if flags & END_STREAM != 0 {
@@ -244,8 +245,8 @@ impl<'l> Connection<'l> {
     }
 }
 
-/// The header block of a connection's first call, which puts five fields into the table of the connection. (The numbers are
-/// places in the static table of RFC 7541, appendix A.)
+/// The header block of a connection's first call, which adds five fields to the dynamic table of the connection. The numbers are
+/// indexes of the static table of RFC 7541, appendix A.
 fn first_block(load: &Load) -> Vec<u8> {
     let mut block = vec![0x80 + 3, 0x80 + 6];
     let mut field = |name: &[u8], value: &str| {
@@ -260,7 +261,7 @@ fn first_block(load: &Load) -> Vec<u8> {
     block
 }
 
-/// The same fields again, by their places in the tables, as gRPC clients send them.
+/// The same fields again, by their indexes in the tables, as gRPC clients send them.
 const LATER_BLOCK: [u8; 7] = [
     0x80 + 3,
     0x80 + 6,

@@ -1,8 +1,7 @@
-//! How fast claviger is: `cargo bench`, or `cargo bench -- --quick` to see that it runs.
+//! The benchmark: `cargo bench`, or `cargo bench -- --quick` to check that it runs.
 //!
-//! Everything is measured side by side in one run, and every figure says what it is a ratio to. The parts that serve and the
-//! one that makes the load are this same program, started again as processes of their own; the service itself is the real
-//! `claviger serve`.
+//! One run measures all servers side by side, and reports each cost as a ratio to a reference. The reference servers and the load
+//! are this program, started again in processes of their own. The measured service is the real `claviger serve`.
 
 mod load;
 mod naive;
@@ -27,38 +26,38 @@ use tokio::runtime;
 use crate::naive::{Argon2OnEachCall, Empty, StoreReadOnEachCall};
 use crate::postgres::Cluster;
 use crate::questions::{BATCH, Kinds, Questions, question};
-use crate::seed::{Place, Seeded, seed};
-use crate::servers::{Running, in_dir, serve_alone};
-use crate::slices::{Costs, Subject, number, take_turns};
+use crate::seed::{Database, Seeded, seed};
+use crate::servers::{ServerProcess, in_dir, serve_alone};
+use crate::slices::{Costs, Subject, measure_alternately, number};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-/// Measures what a Verify costs, beside what it could cost.
+/// Measures the cost of Verify, and compares it with other servers.
 #[derive(Parser)]
-struct Line {
+struct CommandLine {
     #[command(subcommand)]
-    part: Option<Part>,
+    role: Option<ProcessRole>,
 
-    /// Few keys and short slices: shows that it runs, not how fast
+    /// Use few keys and short slices, to check that the benchmark runs; the figures mean nothing
     #[arg(long)]
     quick: bool,
 
-    /// How many keys the authority has [default: 1,000,000]
+    /// The number of keys of the authority [default: 1,000,000]
     #[arg(long)]
     keys: Option<usize>,
 
-    /// Leave PostgreSQL out
+    /// Skip PostgreSQL
     #[arg(long)]
     no_postgres: bool,
 
-    /// What cargo says
+    /// Set by cargo
     #[arg(long, hide = true)]
     bench: bool,
 }
 
-/// What this program is when it is started again by itself.
+/// The role of a process that this program starts.
 #[derive(Subcommand)]
-enum Part {
+enum ProcessRole {
     #[command(hide = true)]
     Load,
     #[command(hide = true)]
@@ -69,7 +68,7 @@ enum Part {
     ServeStoreRead { data_dir: PathBuf },
 }
 
-/// How much is measured.
+/// The size of the measurement.
 struct Effort {
     keys: usize,
     rounds: usize,
@@ -77,30 +76,30 @@ struct Effort {
 }
 
 fn main() -> Outcome {
-    let line = Line::parse();
-    let mut runtime = match line.part {
-        // The load shall leave the other core to the server.
-        Some(Part::Load) => runtime::Builder::new_current_thread(),
-        // As `claviger` itself.
+    let args = CommandLine::parse();
+    let mut runtime = match args.role {
+        // On one thread, to leave the other core to the server.
+        Some(ProcessRole::Load) => runtime::Builder::new_current_thread(),
+        // Like `claviger` itself.
         _ => runtime::Builder::new_multi_thread(),
     };
-    runtime.enable_all().build()?.block_on(run(&line))
+    runtime.enable_all().build()?.block_on(run(&args))
 }
 
-async fn run(line: &Line) -> Outcome {
-    match &line.part {
-        Some(Part::Load) => load::run().await,
-        Some(Part::ServeEmpty) => serve_alone(Empty).await,
-        Some(Part::ServeArgon2) => serve_alone(Argon2OnEachCall::new().await?).await,
-        Some(Part::ServeStoreRead { data_dir }) => {
+async fn run(args: &CommandLine) -> Outcome {
+    match &args.role {
+        Some(ProcessRole::Load) => load::run().await,
+        Some(ProcessRole::ServeEmpty) => serve_alone(Empty).await,
+        Some(ProcessRole::ServeArgon2) => serve_alone(Argon2OnEachCall::new().await?).await,
+        Some(ProcessRole::ServeStoreRead { data_dir }) => {
             serve_alone(StoreReadOnEachCall::new(data_dir).await?).await
         }
-        None => measure(line).await,
+        None => measure(args).await,
     }
 }
 
-async fn measure(line: &Line) -> Outcome {
-    let mut effort = if line.quick {
+async fn measure(args: &CommandLine) -> Outcome {
+    let mut effort = if args.quick {
         Effort {
             keys: 5_000,
             rounds: 2,
@@ -113,31 +112,31 @@ async fn measure(line: &Line) -> Outcome {
             calls: 40_000,
         }
     };
-    effort.keys = line.keys.unwrap_or(effort.keys).max(1_000);
+    effort.keys = args.keys.unwrap_or(effort.keys).max(1_000);
     let dir = tempfile::tempdir()?;
     println!(
-        "claviger {}, {} cores shared by servers and load{}\n\
-         {} keys, each with two scopes that come to three, and two labels; written straight into the store, where they share\n\
-         the Argon2 root of one secret (Verify reads no root).\n",
+        "claviger {}, {} cores shared by the servers and the load{}\n\
+         {} keys, each with two granted scopes that make three effective ones, and two labels. The keys were written directly\n\
+         into the store and share one Argon2 root (Verify reads no root).\n",
         env!("CARGO_PKG_VERSION"),
         std::thread::available_parallelism()?,
-        if line.quick {
-            "; --quick: these figures tell nothing"
+        if args.quick {
+            "; --quick: these figures mean nothing"
         } else {
             ""
         },
         grouped(effort.keys),
     );
-    let (data, seeded) = start_embedded(dir.path(), &effort).await?;
+    let (data, seeded) = start_sqlite(dir.path(), &effort).await?;
     measure_verify(dir.path(), &data, &seeded, &effort).await?;
-    match (line.no_postgres, postgres::programs()) {
+    match (args.no_postgres, postgres::programs()) {
         (true, _) => {}
         (false, None) => println!(
-            "\nPostgreSQL: not measured, its programs are not here (apt-get install --no-install-recommends postgresql)"
+            "\nPostgreSQL: not measured, it is not installed (apt-get install --no-install-recommends postgresql)"
         ),
         (false, Some(programs)) => {
-            // Last, so that what can go wrong with a cluster takes no other figure along.
-            if let Err(error) = start_shared(dir.path(), &programs, &effort).await {
+            // Last, so that a failed cluster affects no other figure.
+            if let Err(error) = start_postgres(dir.path(), &programs, &effort).await {
                 println!("\nPostgreSQL: not measured: {error}");
             }
         }
@@ -145,14 +144,14 @@ async fn measure(line: &Line) -> Outcome {
     Ok(())
 }
 
-/// Seeds an embedded authority, and measures how it starts.
-async fn start_embedded(dir: &Path, effort: &Effort) -> Result<(PathBuf, Seeded), Box<dyn Error>> {
+/// Creates an authority in SQLite, and measures its start.
+async fn start_sqlite(dir: &Path, effort: &Effort) -> Result<(PathBuf, Seeded), Box<dyn Error>> {
     let mut authorities = Vec::new();
     for (name, keys) in [("empty", 0), ("full", effort.keys)] {
         let data = dir.join(name);
         fs::create_dir(&data)?;
-        let place = Place::Sqlite(data.join("claviger.db"));
-        let seeded = seed(&place, &data.join("pepper.toml"), keys).await?;
+        let database = Database::Sqlite(data.join("claviger.db"));
+        let seeded = seed(&database, &data.join("pepper.toml"), keys).await?;
         authorities.push((data, seeded));
     }
     let (full, seeded) = authorities.pop().ok_or("no authority")?;
@@ -161,22 +160,22 @@ async fn start_embedded(dir: &Path, effort: &Effort) -> Result<(PathBuf, Seeded)
     Ok((full, seeded))
 }
 
-/// The same with PostgreSQL.
-async fn start_shared(dir: &Path, programs: &Path, effort: &Effort) -> Outcome {
-    // A short way that PostgreSQL's own user may go.
-    let home = tempfile::Builder::new()
+/// Creates an authority in PostgreSQL, and measures its start.
+async fn start_postgres(dir: &Path, programs: &Path, effort: &Effort) -> Outcome {
+    // A directory that PostgreSQL's own user can enter.
+    let cluster_dir = tempfile::Builder::new()
         .prefix("claviger-bench")
         .tempdir_in("/tmp")?;
     fs::set_permissions(
-        home.path(),
+        cluster_dir.path(),
         std::os::unix::fs::PermissionsExt::from_mode(0o755),
     )?;
     let mut flags = Vec::new();
     let mut clusters = Vec::new();
     for (name, keys) in [("empty", 0), ("full", effort.keys)] {
-        let cluster = Cluster::start(programs, &home.path().join(name)).await?;
+        let cluster = Cluster::start(programs, &cluster_dir.path().join(name)).await?;
         let pepper_file = dir.join(format!("{name}-pepper.toml"));
-        seed(&Place::Postgres(cluster.url.clone()), &pepper_file, keys).await?;
+        seed(&Database::Postgres(cluster.url.clone()), &pepper_file, keys).await?;
         flags.push([
             "--database-url".into(),
             cluster.url.clone().into(),
@@ -192,35 +191,35 @@ async fn start_shared(dir: &Path, programs: &Path, effort: &Effort) -> Outcome {
     report_start("PostgreSQL", &flags[0], &flags[1], effort)
 }
 
-/// Starts an empty authority and a full one, and tells what the keys cost in time and in memory.
+/// Starts an authority without keys and one with keys, and reports the time and the memory that the keys cost.
 fn report_start(store: &str, empty: &[&OsStr], full: &[&OsStr], effort: &Effort) -> Outcome {
-    let (empty, empty_took) = Running::claviger(empty)?;
-    let empty = (empty.memory()?, empty_took);
-    // Once to warm the machine's memory of the files, as a restart finds it.
-    drop(Running::claviger(full)?);
-    let (full, took) = Running::claviger(full)?;
+    let (empty, empty_took) = ServerProcess::claviger(empty)?;
+    let empty_memory = empty.memory()?;
+    // The first start fills the page cache, as it is when a server restarts.
+    drop(ServerProcess::claviger(full)?);
+    let (full, took) = ServerProcess::claviger(full)?;
     let cpu = full.cpu()?;
     println!(
         "{store}: ready after {:.2} s ({:.2} s of processor time; without keys {:.2} s); {:.0} bytes of memory per key \
-         (VmRSS, less that without keys)",
+         (VmRSS, minus that without keys)",
         took.as_secs_f64(),
         cpu,
-        empty.1.as_secs_f64(),
-        (full.memory()? - empty.0) / number(effort.keys),
+        empty_took.as_secs_f64(),
+        (full.memory()? - empty_memory) / number(effort.keys),
     );
     Ok(())
 }
 
 async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effort) -> Outcome {
-    let kinds = Kinds::write(dir, &seeded.texts)?;
+    let kinds = Kinds::write(dir, &seeded.plain_keys)?;
     let copy = copy(data, &dir.join("copy"))?;
-    let (claviger, _) = Running::claviger(&in_dir(data))?;
-    let empty = Running::part(&["serve-empty".as_ref()])?;
-    let argon2 = Running::part(&["serve-argon2".as_ref()])?;
-    let store_read = Running::part(&["serve-store-read".as_ref(), data.as_os_str()])?;
+    let (claviger, _) = ServerProcess::claviger(&in_dir(data))?;
+    let empty = ServerProcess::reference(&["serve-empty".as_ref()])?;
+    let argon2 = ServerProcess::reference(&["serve-argon2".as_ref()])?;
+    let store_read = ServerProcess::reference(&["serve-store-read".as_ref(), data.as_os_str()])?;
     check(&claviger, seeded).await?;
 
-    // Its one root is of no key's secret.
+    // The Argon2 server has the root of a secret that no key has.
     let unproven = questions::Questions {
         answers_begin: kinds.wrong_secret.answers_begin.clone(),
         ..kinds.hot.clone()
@@ -228,7 +227,7 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
     let subject = |name, server, questions, calls| Subject {
         name,
         server,
-        bearer: &seeded.gateway,
+        bearer: &seeded.gateway_key,
         questions,
         calls,
         keys_per_call: 1,
@@ -243,7 +242,7 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
             calls / BATCH,
         )
     };
-    let unit = || {
+    let reference = || {
         subject(
             "empty handler on the same stack",
             &empty,
@@ -251,11 +250,11 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
             calls,
         )
     };
-    let costs = take_turns(
-        &unit(),
+    let costs = measure_alternately(
+        &reference(),
         &[
-            // Against itself: how far this is from 1.00 is how far to trust the others.
-            unit(),
+            // Against itself: its distance from 1.00 is the error of the other ratios.
+            reference(),
             subject(
                 "Verify, 1,000 hot keys",
                 &claviger,
@@ -287,8 +286,8 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
         ],
         rounds,
     )?;
-    let slow = take_turns(
-        &unit(),
+    let slow = measure_alternately(
+        &reference(),
         &[subject(
             "naive: Argon2 on each call",
             &argon2,
@@ -299,19 +298,19 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
     )?;
 
     println!(
-        "\nProcessor time of the server's process per call, user and system: medians of {rounds} slices of {} calls, each of\n\
-         which took turns with one of the empty handler, over 8 connections x 32 streams. The empty handler against itself\n\
-         shows how far to trust the ratios. Each call to claviger carries the gateway's own key, which is proven too, and an\n\
-         allowed one answers the key's facts with three scopes and two labels; the naive ones do not look at the caller.\n",
+        "\nProcessor time of the server's process per call, user and system: medians of {rounds} slices of {} calls. Each slice\n\
+         alternates with a slice of the empty handler, over 8 connections x 32 streams. The ratio of the empty handler to\n\
+         itself shows the error of the ratios. Each call to claviger carries the gateway's own key, which is verified too, and\n\
+         an allowed call returns the key's facts with three scopes and two labels. The naive servers do not check the caller.\n",
         grouped(calls)
     );
     report("x the empty handler", costs.iter().chain(&slow));
     measure_counting(&claviger, &copy, seeded, [&kinds.hot, &kinds.all], effort)
 }
 
-/// What it costs to count how keys are used, beside a server that does not, of a copy of the same authority.
+/// Measures the cost of counting usage: a server that counts and one that does not, on a copy of the same authority.
 fn measure_counting(
-    on: &Running,
+    on: &ServerProcess,
     copy: &Path,
     seeded: &Seeded,
     [hot, all]: [&Questions; 2],
@@ -319,8 +318,8 @@ fn measure_counting(
 ) -> Outcome {
     let not_counting = ["--usage-interval".as_ref(), "0s".as_ref()];
     let flags: Vec<&OsStr> = in_dir(copy).into_iter().chain(not_counting).collect();
-    let (off, _) = Running::claviger(&flags)?;
-    let mut counted = Vec::new();
+    let (off, _) = ServerProcess::claviger(&flags)?;
+    let mut costs = Vec::new();
     for (name, questions) in [
         ("Verify, 1,000 hot keys", hot),
         ("Verify, all keys in turn", all),
@@ -328,23 +327,23 @@ fn measure_counting(
         let subject = |name, server| Subject {
             name,
             server,
-            bearer: &seeded.gateway,
+            bearer: &seeded.gateway_key,
             questions: questions.clone(),
             calls: effort.calls,
             keys_per_call: 1,
         };
-        let unit = || subject("the same, not counted, against itself", &off);
-        counted.extend(take_turns(
-            &unit(),
-            &[subject(name, on), unit()],
+        let reference = || subject("the same, not counted, against itself", &off);
+        costs.extend(measure_alternately(
+            &reference(),
+            &[subject(name, on), reference()],
             effort.rounds,
         )?);
     }
     println!(
-        "\nWhat it costs to count how keys are used: the same slices, in turns with those of a server that does not\n\
-         (--usage-interval 0s). What is written down every five seconds falls into the slice that is then under way.\n"
+        "\nThe cost of counting usage: the same slices, alternating with those of a server that does not count\n\
+         (--usage-interval 0s). The write every five seconds is part of the slice that runs at that time.\n"
     );
-    report("x not counted", &counted);
+    report("x not counted", &costs);
     Ok(())
 }
 
@@ -360,7 +359,7 @@ fn report<'c>(unit: &str, costs: impl IntoIterator<Item = &'c Costs>) {
     }
 }
 
-/// Copies an authority that nobody serves.
+/// Copies the data directory of an authority that no server has open.
 fn copy(data: &Path, to: &Path) -> io::Result<PathBuf> {
     fs::create_dir(to)?;
     for file in fs::read_dir(data)? {
@@ -370,27 +369,31 @@ fn copy(data: &Path, to: &Path) -> io::Result<PathBuf> {
     Ok(to.to_owned())
 }
 
-/// Sees one answer whole before many are made of which only the beginning is looked at.
-async fn check(claviger: &Running, seeded: &Seeded) -> Outcome {
+/// Checks one whole response, because the load checks only the first bytes of each.
+async fn check(claviger: &ServerProcess, seeded: &Seeded) -> Outcome {
     let mut client = KeyVerifyClient::connect(format!("http://{}", claviger.address)).await?;
-    let ask = |key: &str| {
+    let request = |key: &str| {
         let mut request = tonic::Request::new(question(key.to_owned()));
         request.set_timeout(Duration::from_secs(10));
-        let bearer = format!("Bearer {}", seeded.gateway).parse();
+        let bearer = format!("Bearer {}", seeded.gateway_key).parse();
         bearer.map(|bearer| {
             request.metadata_mut().insert("authorization", bearer);
             request
         })
     };
-    let answer = client.verify(ask(&seeded.texts[0])?).await?.into_inner();
-    let key = answer.key.as_ref().ok_or("the first key is not proven")?;
-    if answer.verdict() != pb::Verdict::Allowed || key.scopes.len() != 3 || key.labels.len() != 2 {
-        return Err(format!("an answer is not as it should be: {answer:?}").into());
+    let response = client
+        .verify(request(&seeded.plain_keys[0])?)
+        .await?
+        .into_inner();
+    let key = response.key.as_ref().ok_or("the first key is not proven")?;
+    if response.verdict() != pb::Verdict::Allowed || key.scopes.len() != 3 || key.labels.len() != 2
+    {
+        return Err(format!("unexpected response: {response:?}").into());
     }
     Ok(())
 }
 
-/// A number with commas.
+/// Formats a number with commas.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let groups: Vec<&str> = digits

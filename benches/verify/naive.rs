@@ -1,4 +1,4 @@
-//! What Verify is compared with: services that answer nothing, or that decide as one is tempted to at first.
+//! The services that Verify is compared with: one returns an empty response, the others decide in the most obvious way.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
-/// Answers at once, and nothing.
+/// A service that immediately returns an empty response.
 pub(crate) struct Empty;
 
 #[tonic::async_trait]
@@ -44,9 +44,9 @@ impl KeyVerify for Empty {
     }
 }
 
-/// Compares each presented secret with its Argon2 root, as many at a time as there are cores.
+/// A service that compares each presented secret with an Argon2 root, as many at a time as there are cores.
 pub(crate) struct Argon2OnEachCall {
-    /// Of no key's secret: to find that out costs the same.
+    /// The root of a secret that no key has; a failed comparison costs the same.
     root: Arc<str>,
     running: Semaphore,
 }
@@ -69,14 +69,14 @@ impl KeyVerify for Argon2OnEachCall {
         &self,
         request: Request<pb::VerifyRequest>,
     ) -> Result<Response<pb::VerifyResponse>, Status> {
-        let _turn = self.running.acquire().await.map_err(internal)?;
+        let _permit = self.running.acquire().await.map_err(internal)?;
         let root = Arc::clone(&self.root);
         tokio::task::spawn_blocking(move || {
-            let text = key_text::parse(&request.get_ref().key)
-                .map_err(|_| Status::internal("a bad key"))?;
+            let parsed = key_text::parse(&request.get_ref().key)
+                .map_err(|_| Status::internal("malformed key"))?;
             let root = PasswordHash::new(&root).map_err(internal)?;
             let proven = Argon2::default()
-                .verify_password(text.secret.expose(), &root)
+                .verify_password(parsed.secret.expose(), &root)
                 .is_ok();
             Ok(answer(proven, None))
         })
@@ -88,7 +88,7 @@ impl KeyVerify for Argon2OnEachCall {
         &self,
         _: Request<pb::VerifyBatchRequest>,
     ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
-        Err(Status::unimplemented("not compared"))
+        Err(Status::unimplemented("not measured"))
     }
 
     async fn explain(
@@ -99,7 +99,7 @@ impl KeyVerify for Argon2OnEachCall {
     }
 }
 
-/// Reads each key's row from the database, and compares its digest.
+/// A service that reads the key's row from the database on each call, and compares its digest.
 pub(crate) struct StoreReadOnEachCall {
     pool: SqlitePool,
     peppers: Peppers,
@@ -116,7 +116,7 @@ impl StoreReadOnEachCall {
             .test_before_acquire(false)
             .connect_with(options)
             .await?;
-        let peppers = Peppers::load(&data_dir.join("pepper.toml"))?.ok_or("there is no pepper")?;
+        let peppers = Peppers::load(&data_dir.join("pepper.toml"))?.ok_or("no pepper file")?;
         Ok(Self { pool, peppers })
     }
 }
@@ -127,17 +127,17 @@ impl KeyVerify for StoreReadOnEachCall {
         &self,
         request: Request<pb::VerifyRequest>,
     ) -> Result<Response<pb::VerifyResponse>, Status> {
-        let text =
-            key_text::parse(&request.get_ref().key).map_err(|_| Status::internal("a bad key"))?;
+        let parsed = key_text::parse(&request.get_ref().key)
+            .map_err(|_| Status::internal("malformed key"))?;
         let facts: String = sqlx::query_scalar("SELECT facts FROM keys WHERE id = $1")
-            .bind(text.id.as_uuid())
+            .bind(parsed.id.as_uuid())
             .fetch_one(&self.pool)
             .await
             .map_err(internal)?;
         let key: Key = serde_json::from_str(&facts).map_err(internal)?;
         let proven = self
             .peppers
-            .proves(&key.secrets[0].digest, text.id, &text.secret);
+            .proves(&key.secrets[0].digest, parsed.id, &parsed.secret);
         Ok(answer(proven == Some(true), Some(key)))
     }
 
@@ -145,7 +145,7 @@ impl KeyVerify for StoreReadOnEachCall {
         &self,
         _: Request<pb::VerifyBatchRequest>,
     ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
-        Err(Status::unimplemented("not compared"))
+        Err(Status::unimplemented("not measured"))
     }
 
     async fn explain(

@@ -1,4 +1,4 @@
-//! A PostgreSQL cluster of the benchmark's own, if the machine has the programs for one.
+//! A PostgreSQL cluster for the benchmark, if the machine has the programs of PostgreSQL.
 
 use std::error::Error;
 use std::fs;
@@ -8,17 +8,17 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// Where Debian keeps the programs, by version.
+/// The directory in which Debian installs the programs of each version.
 const VERSIONS: &str = "/usr/lib/postgresql";
 
-/// A running cluster. Stopped when dropped.
+/// A running cluster. Dropping it stops the cluster.
 pub(crate) struct Cluster {
     server: Child,
     /// The URL of its one database.
     pub(crate) url: String,
 }
 
-/// The programs of the newest version there is.
+/// The directory of the programs of the newest installed version.
 pub(crate) fn programs() -> Option<PathBuf> {
     let version = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
     let dirs = fs::read_dir(VERSIONS)
@@ -29,7 +29,7 @@ pub(crate) fn programs() -> Option<PathBuf> {
 }
 
 impl Cluster {
-    /// Makes and starts a cluster in a new directory.
+    /// Creates and starts a cluster in a new directory.
     pub(crate) async fn start(programs: &Path, dir: &Path) -> Result<Self, Box<dyn Error>> {
         fs::create_dir(dir)?;
         let user = user()?;
@@ -48,7 +48,7 @@ impl Cluster {
             }
             command
         };
-        let made = command("initdb")
+        let initialized = command("initdb")
             .args([
                 "--username=claviger",
                 "--auth=trust",
@@ -58,7 +58,7 @@ impl Cluster {
             ])
             .arg(&data)
             .status()?;
-        if !made.success() {
+        if !initialized.success() {
             return Err("initdb failed".into());
         }
         let port = std::net::TcpListener::bind("127.0.0.1:0")?
@@ -80,11 +80,11 @@ impl Cluster {
             server,
             url: format!("postgres://claviger@127.0.0.1:{port}/postgres?sslmode=disable"),
         };
-        cluster.wait_until_it_answers().await?;
+        cluster.wait_until_ready().await?;
         Ok(cluster)
     }
 
-    async fn wait_until_it_answers(&self) -> Result<(), Box<dyn Error>> {
+    async fn wait_until_ready(&self) -> Result<(), Box<dyn Error>> {
         use sqlx::{Connection, PgConnection};
         for _ in 0..600 {
             if PgConnection::connect(&self.url).await.is_ok() {
@@ -103,7 +103,8 @@ impl Drop for Cluster {
     }
 }
 
-/// Whom PostgreSQL must run as, which refuses to run as root: Debian's `postgres`; nobody else than now if this is not root.
+/// The user and group to run PostgreSQL as, because it refuses to run as root: Debian's `postgres`, or `None` if this process
+/// does not run as root.
 fn user() -> Result<Option<(u32, u32)>, Box<dyn Error>> {
     use std::os::unix::fs::MetadataExt;
     if fs::metadata("/proc/self")?.uid() != 0 {

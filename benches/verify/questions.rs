@@ -1,4 +1,4 @@
-//! The questions that are put, written to files as the bytes that go over the wire.
+//! The requests of the load, written to files as the bytes that go over the wire.
 
 use std::fs;
 use std::io;
@@ -15,26 +15,26 @@ const VERIFY: &str = "/claviger.v1.KeyVerify/Verify";
 const VERIFY_BATCH: &str = "/claviger.v1.KeyVerify/VerifyBatch";
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// How many keys are hot.
+/// The number of hot keys.
 const HOT: usize = 1_000;
 
-/// How many rules the realm's routes have.
+/// The number of the realm's routes.
 pub(crate) const ROUTES: usize = 500;
 
-/// How many questions a batch holds.
+/// The number of requests in a batch.
 pub(crate) const BATCH: usize = 100;
 
-/// Questions of one kind, all of one length.
+/// Requests of one kind, all of one length.
 #[derive(Clone)]
 pub(crate) struct Questions {
     pub(crate) method: &'static str,
     pub(crate) file: PathBuf,
     pub(crate) length: usize,
-    /// What the message of each answer begins with.
+    /// The first bytes of each expected response message.
     pub(crate) answers_begin: Vec<u8>,
 }
 
-/// Every kind of question.
+/// The requests of every kind.
 pub(crate) struct Kinds {
     pub(crate) hot: Questions,
     pub(crate) all: Questions,
@@ -42,23 +42,23 @@ pub(crate) struct Kinds {
     pub(crate) bad_checksum: Questions,
     pub(crate) random_bytes: Questions,
     pub(crate) batch: Questions,
-    /// What Envoy asks about the same hot keys.
+    /// Envoy's requests with the same hot keys.
     pub(crate) check: Questions,
 }
 
 impl Kinds {
-    /// Writes the questions about these keys into a directory.
-    pub(crate) fn write(dir: &Path, texts: &[String]) -> io::Result<Self> {
-        let hot = || texts.iter().take(HOT).cloned();
-        // From one to the next it is a long way, so that no memory is near.
+    /// Writes the requests with these API keys into a directory.
+    pub(crate) fn write(dir: &Path, plain_keys: &[String]) -> io::Result<Self> {
+        let hot = || plain_keys.iter().take(HOT).cloned();
+        // A large stride, so that the caches do not contain the next key.
         let stride = 7_919;
-        let far = (0..texts.len()).map(|i| texts[i * stride % texts.len()].clone());
+        let far = (0..plain_keys.len()).map(|i| plain_keys[i * stride % plain_keys.len()].clone());
         let single = |name: &str, keys: &mut dyn Iterator<Item = String>, verdict| {
             let frames = keys.map(|key| frame(&question(key)));
             Questions::write(dir, name, VERIFY, frames, begins(verdict))
         };
         let batches = (0..HOT / BATCH).map(|batch| {
-            let keys = texts.iter().cycle().skip(batch * BATCH).take(BATCH);
+            let keys = plain_keys.iter().cycle().skip(batch * BATCH).take(BATCH);
             let requests = keys.cloned().map(question).collect();
             frame(&pb::VerifyBatchRequest { requests })
         });
@@ -70,12 +70,12 @@ impl Kinds {
             all: single("all", &mut far.into_iter(), pb::Verdict::Allowed)?,
             wrong_secret: single(
                 "wrong-secret",
-                &mut hot().map(|key| with_secret_of_another(&key)),
+                &mut hot().map(|key| with_wrong_secret(&key)),
                 pb::Verdict::Unknown,
             )?,
             bad_checksum: single(
                 "bad-checksum",
-                &mut hot().map(|key| with_another_end(&key)),
+                &mut hot().map(|key| with_wrong_check(&key)),
                 pb::Verdict::Malformed,
             )?,
             random_bytes: single(
@@ -84,7 +84,7 @@ impl Kinds {
                 pb::Verdict::Malformed,
             )?,
             batch: Questions::write(dir, "batch", VERIFY_BATCH, batches, vec![0x0a])?,
-            // The answer's status is an empty message, which is OK, and the answer to let it through is the third field.
+            // The response begins with an empty status, which means OK, and then the third field, which allows the request.
             check: Questions::write(dir, "check", CHECK, checks, vec![0x0a, 0x00, 0x1a])?,
         })
     }
@@ -103,7 +103,7 @@ impl Questions {
         let length = frames[0].len();
         assert!(
             frames.iter().all(|frame| frame.len() == length),
-            "questions of one length"
+            "requests of one length"
         );
         fs::write(&file, frames.concat())?;
         Ok(Self {
@@ -114,7 +114,7 @@ impl Questions {
         })
     }
 
-    /// The same questions to somebody who answers nothing.
+    /// The same requests to a server whose responses are empty.
     pub(crate) fn unanswered(&self) -> Self {
         Self {
             answers_begin: Vec::new(),
@@ -123,7 +123,7 @@ impl Questions {
     }
 }
 
-/// What a gateway asks: everything that is usually named is named.
+/// The Verify request of a typical gateway.
 pub(crate) fn question(key: String) -> pb::VerifyRequest {
     pb::VerifyRequest {
         key,
@@ -135,7 +135,7 @@ pub(crate) fn question(key: String) -> pb::VerifyRequest {
     }
 }
 
-/// What Envoy asks about a request with this key, on one of the realm's many routes.
+/// Envoy's request about a client request with this key, on one of the realm's routes.
 fn check(key: &str, number: usize) -> CheckRequest {
     let header = |name: &str, value: &str| HeaderValue {
         key: name.to_owned(),
@@ -166,12 +166,12 @@ fn check(key: &str, number: usize) -> CheckRequest {
     }
 }
 
-/// One of the places under which the realm's routes lie; all are equally long.
+/// The path prefix of one of the realm's routes; all prefixes have the same length.
 pub(crate) fn route(number: usize) -> String {
     format!("/api/v1/service{:0>3}/items", number % ROUTES)
 }
 
-/// The beginning of an answer: its first field is the verdict.
+/// The beginning of a response, whose first field is the verdict.
 fn begins(verdict: pb::Verdict) -> Vec<u8> {
     vec![0x08, i32::from(verdict) as u8]
 }
@@ -183,28 +183,29 @@ fn frame(message: &impl Message) -> Vec<u8> {
     frame
 }
 
-/// The id of this key with another secret, and a checksum that is right for it.
-fn with_secret_of_another(key: &str) -> String {
-    // A body is 22 characters of id, 43 of secret and 6 of checksum.
+/// The API key with the id of this one, another secret, and the right check.
+fn with_wrong_secret(key: &str) -> String {
+    // A body has 22 characters of id, 43 of secret and 6 of check.
     let (id, _) = key.split_at(key.len() - 49);
-    let text = format!("{id}{:0>43}", &key[key.len() - 26..key.len() - 6]);
-    let mut check = crc32fast::hash(text.as_bytes());
+    let unchecked = format!("{id}{:0>43}", &key[key.len() - 26..key.len() - 6]);
+    let mut check = crc32fast::hash(unchecked.as_bytes());
     let mut digits = [b'0'; 6];
     for digit in digits.iter_mut().rev() {
         *digit = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
             [(check % 62) as usize];
         check /= 62;
     }
-    format!("{text}{}", String::from_utf8_lossy(&digits))
+    format!("{unchecked}{}", String::from_utf8_lossy(&digits))
 }
 
-fn with_another_end(key: &str) -> String {
+/// This API key with a wrong check.
+fn with_wrong_check(key: &str) -> String {
     let end = if key.ends_with('0') { "1" } else { "0" };
     format!("{}{end}", &key[..key.len() - 1])
 }
 
-/// As long as a key, of letters that nobody chose. (What a string of the wire can carry: bytes that are no UTF-8 are refused
-/// before anything of ours sees them.)
+/// Pseudo-random ASCII as long as this API key. Not arbitrary bytes, because the protobuf decoder refuses strings that are not
+/// UTF-8.
 fn noise(key: &str) -> String {
     let mut noise = String::new();
     let mut state = Sha256::digest(key);

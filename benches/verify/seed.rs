@@ -1,7 +1,7 @@
-//! An authority with many keys, written straight into a store of either engine.
+//! Creates an authority with many keys directly in a store of either engine.
 //!
-//! The keys verify and have a history, one event each, as if they had been issued. Only their roots are not their own: an
-//! Argon2 hash for each of a million keys would take hours, so all share one.
+//! The keys can be verified and have one event each, as if they had been issued. Only their roots differ: an Argon2 hash for each
+//! of a million keys would take hours, so all keys share one root.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -9,10 +9,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use claviger::authority::found;
+use claviger::authority::create;
 use claviger::domain::access::{Access, Scope};
 use claviger::domain::clock::Clock;
-use claviger::domain::credential::{Credentials, HeaderName, KeyHeader, Scheme};
+use claviger::domain::credential::{CredentialSource, Credentials, HeaderName, Scheme};
 use claviger::domain::denial::Denials;
 use claviger::domain::event::{Actor, Event, EventKind, Revision, Subject};
 use claviger::domain::ids::{EnvironmentName, KeyId, PartnerId, Prefix, RealmId, ScopeName, Tag};
@@ -30,39 +30,39 @@ use sqlx::{Connection, PgConnection, SqliteConnection};
 
 use crate::questions::{ROUTES, route};
 
-/// How many partners the keys belong to.
+/// The number of partners that own the keys.
 const PARTNERS: usize = 100;
 
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many keys one statement inserts.
+/// The number of keys that one statement inserts.
 const BATCH: usize = 10_000;
 
-/// The database of an authority that is being made.
-pub(crate) enum Place {
-    /// The file of an embedded one.
+/// The database of a new authority.
+pub(crate) enum Database {
+    /// The file of an SQLite database.
     Sqlite(std::path::PathBuf),
-    /// The URL of a shared one.
+    /// The URL of a PostgreSQL database.
     Postgres(String),
 }
 
-/// What was made.
+/// The API keys of a new authority.
 pub(crate) struct Seeded {
-    /// The text of the key that the gateway calls with.
-    pub(crate) gateway: String,
-    /// The texts of the realm's keys.
-    pub(crate) texts: Vec<String>,
+    /// The API key of the gateway, which makes the calls.
+    pub(crate) gateway_key: String,
+    /// The API keys of the realm `demo`.
+    pub(crate) plain_keys: Vec<String>,
 }
 
-/// Makes an authority with so many keys in its realm `demo`, and its pepper file.
+/// Creates an authority with this number of keys in its realm `demo`, and its pepper file.
 pub(crate) async fn seed(
-    place: &Place,
+    database: &Database,
     pepper_file: &Path,
     keys: usize,
 ) -> Result<Seeded, Box<dyn Error>> {
-    let (store, _lock) = match place {
-        Place::Sqlite(file) => (Store::open_sqlite(file).await?, None),
-        Place::Postgres(url) => {
+    let (store, _lock) = match database {
+        Database::Sqlite(file) => (Store::open_sqlite(file).await?, None),
+        Database::Postgres(url) => {
             let url = DatabaseUrl::from(url.clone());
             let mut lock = DatabaseLock::take(&url, DATABASE_TIMEOUT).await?;
             (Store::open_postgres(&mut lock).await?, Some(lock))
@@ -71,7 +71,7 @@ pub(crate) async fn seed(
     let peppers = Peppers::create(pepper_file)?;
     let clock = Clock::system();
     let roots = Roots::new(RootCost::default())?;
-    found(&store, &clock, &peppers, &roots, |_| Ok(())).await?;
+    create(&store, &clock, &peppers, &roots, |_| Ok(())).await?;
     let root = roots.make(Arc::new(SecretBytes::new([0; 32]))).await?;
 
     let realm = demo();
@@ -95,12 +95,12 @@ pub(crate) async fn seed(
         .await?;
     }
     let mut change = store.change(clock.now()).await?;
-    let made = Made {
+    let first = KeySeed {
         number: u64::MAX,
         time: change.time(),
         revision: change.revision(),
     };
-    let (gateway, gateway_text) = made.gateway_key(&peppers);
+    let (gateway, gateway_key) = first.gateway_key(&peppers);
     change.insert_key(&gateway).await?;
     change
         .insert_root(gateway.id, &gateway.secrets[0], &root)
@@ -113,21 +113,21 @@ pub(crate) async fn seed(
     commit(change, EventKind::KeyIssued, of).await?;
     store.close().await;
 
-    let mut bulk = Bulk::begin(place, root).await?;
-    let mut texts = Vec::with_capacity(keys);
+    let mut bulk = BulkInsert::begin(database, root).await?;
+    let mut plain_keys = Vec::with_capacity(keys);
     let numbers: Vec<u64> = (0..keys as u64).collect();
     for batch in numbers.chunks(BATCH) {
         let batch: Vec<Key> = batch
             .iter()
             .map(|&number| {
                 let nth = number + 1;
-                let after = Made {
+                let seed = KeySeed {
                     number,
-                    time: Timestamp::from_micros(made.time.as_micros() + nth as i64),
-                    revision: Revision::from(made.revision.as_u64() + nth),
+                    time: Timestamp::from_micros(first.time.as_micros() + nth as i64),
+                    revision: Revision::from(first.revision.as_u64() + nth),
                 };
-                let (key, text) = after.demo_key(&realm, &peppers);
-                texts.push(text);
+                let (key, plain_key) = seed.demo_key(&realm, &peppers);
+                plain_keys.push(plain_key);
                 key
             })
             .collect();
@@ -135,35 +135,36 @@ pub(crate) async fn seed(
     }
     bulk.commit().await?;
     Ok(Seeded {
-        gateway: gateway_text,
-        texts,
+        gateway_key,
+        plain_keys,
     })
 }
 
-/// The circumstances under which a key is made.
-struct Made {
+/// The values from which a key is derived.
+struct KeySeed {
     number: u64,
     time: Timestamp,
     revision: Revision,
 }
 
-impl Made {
-    /// One of the many: two scopes by name, which come to three, and two labels.
+impl KeySeed {
+    /// A key of the realm `demo`, with two granted scopes, which make three effective scopes, and two labels.
     fn demo_key(&self, realm: &Realm, peppers: &Peppers) -> (Key, String) {
         let number = self.number;
         let scopes = ["admin", "read"].map(scope_name);
-        let (mut key, text) = self.key(realm, owner(number as usize % PARTNERS), scopes, peppers);
+        let (mut key, plain_key) =
+            self.key(realm, owner(number as usize % PARTNERS), scopes, peppers);
         key.name = format!("integration {number}");
         key.labels = BTreeMap::from([
             ("team".to_owned(), format!("payments-{}", number % 1_000)),
             ("region".to_owned(), "eu-central-1".to_owned()),
         ]);
-        (key, text)
+        (key, plain_key)
     }
 
     fn gateway_key(&self, peppers: &Peppers) -> (Key, String) {
-        let serves = demo().id.as_partner();
-        self.key(&Realm::built_in(), serves, [scope_name("verify")], peppers)
+        let partner = demo().id.as_partner();
+        self.key(&Realm::built_in(), partner, [scope_name("verify")], peppers)
     }
 
     fn key<const N: usize>(
@@ -180,7 +181,7 @@ impl Made {
         let plain = PlainKey::new(&realm.prefix, &environment.tag, id, &secret);
         let digest = peppers
             .digest(Peppers::FIRST, id, &secret)
-            .expect("the pepper was just made");
+            .expect("the pepper was just created");
         let key = Key {
             id,
             realm: realm.id.clone(),
@@ -214,7 +215,7 @@ impl Made {
 }
 
 /// One transaction that inserts keys, their roots and their events, many with each statement.
-struct Bulk {
+struct BulkInsert {
     engine: Engine,
     root: String,
 }
@@ -224,14 +225,14 @@ enum Engine {
     Postgres(PgConnection),
 }
 
-impl Bulk {
-    async fn begin(place: &Place, root: String) -> Result<Self, sqlx::Error> {
-        let mut engine = match place {
-            Place::Sqlite(file) => {
+impl BulkInsert {
+    async fn begin(database: &Database, root: String) -> Result<Self, sqlx::Error> {
+        let mut engine = match database {
+            Database::Sqlite(file) => {
                 let url = format!("sqlite://{}", file.display());
                 Engine::Sqlite(SqliteConnection::connect(&url).await?)
             }
-            Place::Postgres(url) => Engine::Postgres(PgConnection::connect(url).await?),
+            Database::Postgres(url) => Engine::Postgres(PgConnection::connect(url).await?),
         };
         match &mut engine {
             Engine::Sqlite(connection) => {
@@ -290,7 +291,7 @@ impl Bulk {
             }
             Engine::Postgres(mut connection) => {
                 sqlx::query("COMMIT").execute(&mut connection).await?;
-                // As autovacuum would have done by the time that a real table has grown so large.
+                // In a real database autovacuum has done this before the table is so large.
                 sqlx::query("VACUUM ANALYZE")
                     .execute(&mut connection)
                     .await?;
@@ -302,7 +303,7 @@ impl Bulk {
 
 const COUNTER: &str = "UPDATE authority SET revision = $1, clock = $2";
 
-/// $1 is a JSON list of keys, $2 the root that they share.
+/// $1 is a JSON array of keys, $2 the root that they share.
 const SQLITE: [&str; 3] = [
     "INSERT INTO keys (id, facts)
      SELECT unhex(value ->> '$.id', '-'), value FROM json_each($1) WHERE $2 IS NOT NULL",
@@ -326,12 +327,12 @@ const POSTGRES: [&str; 3] = [
      FROM json_array_elements($1::json) WHERE $2::text IS NOT NULL",
 ];
 
-/// A rule that wants a scope and takes any path below its own.
+/// A route that needs a scope and matches any path directly below its own.
 fn route_of(number: usize) -> Route {
     let path = format!("{}/{{item}}", route(number));
     Route {
-        methods: [Method::parse("GET").expect("a method by the rule")].into(),
-        path: PathTemplate::parse(&path).expect("a template by the rule"),
+        methods: [Method::parse("GET").expect("a valid method")].into(),
+        path: PathTemplate::parse(&path).expect("a valid template"),
         need: Need::Key(KeyNeed {
             reach: Reach::Partner,
             scopes: [scope_name("write")].into(),
@@ -340,7 +341,7 @@ fn route_of(number: usize) -> Route {
     }
 }
 
-/// The realm that is asked about.
+/// The realm of the measured keys.
 fn demo() -> Realm {
     let scope = |name, implies: &[&str]| Scope {
         name: scope_name(name),
@@ -348,11 +349,11 @@ fn demo() -> Realm {
         description: String::new(),
     };
     Realm {
-        id: RealmId::parse("demo").expect("a realm by the rule"),
-        prefix: Prefix::parse("demo").expect("a prefix by the rule"),
+        id: RealmId::parse("demo").expect("a valid realm"),
+        prefix: Prefix::parse("demo").expect("a valid prefix"),
         environments: vec![Environment {
-            name: EnvironmentName::parse("production").expect("an environment by the rule"),
-            tag: Tag::parse("live").expect("a tag by the rule"),
+            name: EnvironmentName::parse("production").expect("a valid environment"),
+            tag: Tag::parse("live").expect("a valid tag"),
         }],
         scopes: vec![
             scope("read", &[]),
@@ -365,9 +366,9 @@ fn demo() -> Realm {
         max_cache: std::time::Duration::ZERO,
         max_lifetime: None,
         credentials: Credentials {
-            keys: vec![KeyHeader {
-                name: HeaderName::parse("authorization").expect("a header by the rule"),
-                scheme: Some(Scheme::parse("Bearer").expect("a scheme by the rule")),
+            sources: vec![CredentialSource::Header {
+                name: HeaderName::parse("authorization").expect("a valid header"),
+                scheme: Some(Scheme::parse("Bearer").expect("a valid scheme")),
             }],
             partner: None,
         },
@@ -378,11 +379,11 @@ fn demo() -> Realm {
 }
 
 fn scope_name(name: &str) -> ScopeName {
-    ScopeName::parse(name).expect("a scope by the rule")
+    ScopeName::parse(name).expect("a valid scope")
 }
 
 fn owner(number: usize) -> PartnerId {
-    PartnerId::parse(&format!("partner-{number}")).expect("a partner by the rule")
+    PartnerId::parse(&format!("partner-{number}")).expect("a valid partner")
 }
 
 fn partner(realm: RealmId, id: PartnerId) -> Partner {

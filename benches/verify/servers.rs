@@ -1,4 +1,4 @@
-//! The servers that are measured, each a process of its own.
+//! The measured servers, each in its own process.
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -17,14 +17,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
-/// How many clock ticks make a second in `/proc` (`USER_HZ`, the same on every Linux).
+/// The number of clock ticks per second in `/proc` (`USER_HZ`, the same on every Linux).
 const TICKS: f64 = 100.0;
 
-/// How long a start may take.
-const PATIENCE: Duration = Duration::from_mins(5);
+/// How long a server may take to become ready.
+const START_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// Serves one service as `claviger serve` serves its own, and says where on standard output. Whatever is compared with
-/// claviger goes through this stack.
+/// Serves one service with the same transport and guard as `claviger serve`, and prints its address on standard output. All
+/// services that are compared with claviger use this stack.
 pub(crate) async fn serve_alone(service: impl KeyVerify) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     println!("{}", listener.local_addr()?);
@@ -53,22 +53,22 @@ pub(crate) async fn serve_alone(service: impl KeyVerify) -> Result<(), Box<dyn E
     Ok(())
 }
 
-/// A serving process. Killed when dropped.
-pub(crate) struct Running {
+/// A server process. Dropping it kills the process.
+pub(crate) struct ServerProcess {
     child: Child,
     pub(crate) address: String,
 }
 
-impl Running {
-    /// Starts one of this program's own parts that serve.
-    pub(crate) fn part(args: &[&OsStr]) -> Result<Self, Box<dyn Error>> {
+impl ServerProcess {
+    /// Starts this program as one of the servers to compare with.
+    pub(crate) fn reference(args: &[&OsStr]) -> Result<Self, Box<dyn Error>> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(args)
             .stdout(Stdio::piped())
             .spawn()?;
         let mut address = String::new();
-        let said = child.stdout.take().ok_or("no output")?;
-        BufReader::new(said).read_line(&mut address)?;
+        let output = child.stdout.take().ok_or("no output")?;
+        BufReader::new(output).read_line(&mut address)?;
         if address.is_empty() {
             return Err(format!("{args:?} does not start").into());
         }
@@ -78,7 +78,8 @@ impl Running {
         })
     }
 
-    /// Starts `claviger serve` on an authority, and waits until `/readyz` says that it is ready; tells how long that took.
+    /// Starts `claviger serve` with these flags, and waits until `/readyz` returns 200. Returns the process and how long the
+    /// start took.
     pub(crate) fn claviger(flags: &[&OsStr]) -> Result<(Self, Duration), Box<dyn Error>> {
         let began = Instant::now();
         let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
@@ -101,34 +102,34 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()?;
         let mut log = BufReader::new(child.stderr.take().ok_or("no log")?).lines();
-        let mut said = String::new();
+        let mut lines = String::new();
         let (address, probes) = loop {
             let Some(line) = log.next().transpose()? else {
-                return Err(format!("claviger does not start:\n{said}").into());
+                return Err(format!("claviger does not start:\n{lines}").into());
             };
             let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             if let (Some(grpc), Some(http)) = (event["grpc"].as_str(), event["http"].as_str()) {
                 break (grpc.to_owned(), http.to_owned());
             }
-            said += &line;
-            said.push('\n');
+            lines += &line;
+            lines.push('\n');
         };
-        // Read on, so that the log never stands still.
+        // The log is read to its end, so that a full pipe does not block the server.
         std::thread::spawn(move || log.for_each(drop));
-        let running = Self { child, address };
+        let process = Self { child, address };
         while !is_ready(&probes)? {
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > START_TIMEOUT {
                 return Err("claviger does not become ready".into());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        Ok((running, began.elapsed()))
+        Ok((process, began.elapsed()))
     }
 
-    /// The processor time that it has used so far, user and system, in seconds.
+    /// The processor time that the process has used so far, user and system, in seconds.
     pub(crate) fn cpu(&self) -> Result<f64, Box<dyn Error>> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name, in brackets, may hold anything; user and system time are the 14th and 15th field of all.
+        // The name, in brackets, may contain any character. User and system time are fields 14 and 15 of the line.
         let (_, fields) = stat.rsplit_once(')').ok_or("no name")?;
         let mut times = fields.split_whitespace().skip(11);
         let mut time =
@@ -136,7 +137,7 @@ impl Running {
         Ok((time()? + time()?) / TICKS)
     }
 
-    /// The memory that it has in use, in bytes.
+    /// The resident memory of the process, in bytes.
     pub(crate) fn memory(&self) -> Result<f64, Box<dyn Error>> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -149,7 +150,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -164,7 +165,7 @@ fn is_ready(probes: &str) -> Result<bool, Box<dyn Error>> {
     Ok(answer.starts_with("HTTP/1.1 200"))
 }
 
-/// The flags with which claviger serves what is in a directory.
+/// The flags to serve the authority of this data directory.
 pub(crate) fn in_dir(dir: &Path) -> [&OsStr; 2] {
     [OsStr::new("--data-dir"), dir.as_os_str()]
 }

@@ -1,7 +1,7 @@
-//! Slices: each server takes turns under load with the one that is the unit, and what counts is the median over the turns.
+//! The measurement: each server alternates under load with the reference server, and the result is the median of its slices.
 //!
-//! On a machine whose speed drifts, this is what stays: processor time of the server's process, user and system, over a few
-//! ten thousand calls, and its ratio to that of another server that was measured just before it.
+//! On a machine whose speed varies, two values are still reliable: the processor time of the server's process, user and system,
+//! over a few ten thousand calls, and its ratio to that of the reference server, measured just before.
 
 use std::error::Error;
 use std::io::Write;
@@ -9,42 +9,42 @@ use std::process::{Command, Stdio};
 
 use crate::load::Load;
 use crate::questions::Questions;
-use crate::servers::Running;
+use crate::servers::ServerProcess;
 
-/// One thing to measure.
+/// One measured combination of a server and calls.
 pub(crate) struct Subject<'s> {
     pub(crate) name: &'static str,
-    pub(crate) server: &'s Running,
+    pub(crate) server: &'s ServerProcess,
     pub(crate) bearer: &'s str,
     pub(crate) questions: Questions,
-    /// How many calls make a slice.
+    /// The number of calls in one slice.
     pub(crate) calls: usize,
-    /// How many keys each call asks about.
+    /// The number of keys in each call.
     pub(crate) keys_per_call: usize,
 }
 
-/// What the slices of a subject came to, in microseconds of its server's processor time per key.
+/// The results of a subject's slices, in microseconds of the server's processor time per key.
 pub(crate) struct Costs {
     pub(crate) name: &'static str,
     each: Vec<f64>,
-    /// Each beside the slice of the unit just before it.
+    /// The ratio of each slice to the slice of the reference just before it.
     ratios: Vec<f64>,
 }
 
 impl Costs {
-    /// Of one slice.
+    /// The median cost of a key, in microseconds.
     pub(crate) fn microseconds(&self) -> f64 {
         median(&self.each)
     }
 
-    /// How many times the unit.
+    /// The median ratio to the reference.
     pub(crate) fn ratio(&self) -> f64 {
         median(&self.ratios)
     }
 }
 
-fn median(of: &[f64]) -> f64 {
-    let mut sorted = of.to_vec();
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;
     if sorted.len() % 2 == 1 {
@@ -54,10 +54,10 @@ fn median(of: &[f64]) -> f64 {
     }
 }
 
-/// Measures all of them, so many rounds, after one that does not count. Each takes turns with the unit: what slows the
-/// machine for a while slows both.
-pub(crate) fn take_turns(
-    unit: &Subject<'_>,
+/// Measures all subjects for this number of rounds, after a round to warm up. Each slice alternates with one of the reference,
+/// so that a temporarily slow machine slows both.
+pub(crate) fn measure_alternately(
+    reference: &Subject<'_>,
     subjects: &[Subject<'_>],
     rounds: usize,
 ) -> Result<Vec<Costs>, Box<dyn Error>> {
@@ -71,18 +71,19 @@ pub(crate) fn take_turns(
         .collect();
     for round in 0..=rounds {
         for (subject, costs) in subjects.iter().zip(&mut all) {
-            let one = slice(unit, round)?;
+            let unit = slice(reference, round)?;
             let cost =
                 slice(subject, round).map_err(|error| format!("{}: {error}", subject.name))?;
             if round > 0 {
                 costs.each.push(cost);
-                costs.ratios.push(cost / one);
+                costs.ratios.push(cost / unit);
             }
         }
     }
     Ok(all)
 }
 
+/// Runs one slice, and returns the processor time per key in microseconds.
 fn slice(subject: &Subject<'_>, round: usize) -> Result<f64, Box<dyn Error>> {
     let Questions {
         method,
@@ -96,7 +97,7 @@ fn slice(subject: &Subject<'_>, round: usize) -> Result<f64, Box<dyn Error>> {
         method: method.to_owned(),
         questions: file,
         length,
-        // Of many keys, each round asks about others.
+        // With many keys, each round uses other keys.
         first: round * subject.calls,
         calls: subject.calls,
         answers_begin,
@@ -118,7 +119,7 @@ fn slice(subject: &Subject<'_>, round: usize) -> Result<f64, Box<dyn Error>> {
     Ok(used * 1e6 / number(subject.calls * subject.keys_per_call))
 }
 
-/// How many there are, to divide by.
-pub(crate) fn number(of: usize) -> f64 {
-    u32::try_from(of).map_or(f64::INFINITY, f64::from)
+/// Converts a count into a divisor.
+pub(crate) fn number(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }

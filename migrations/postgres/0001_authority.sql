@@ -1,27 +1,27 @@
--- Times are microseconds since the Unix epoch. Text is compared byte by byte (COLLATE "C").
+-- Times are microseconds since the Unix epoch. Texts are compared byte by byte (COLLATE "C").
 
--- One row. Every change takes it first, so that changes are serial and revisions without gaps.
+-- One row. Every change locks it first, so that changes are serial and revisions have no gaps.
 CREATE TABLE authority (
     one            BIGINT NOT NULL PRIMARY KEY CHECK (one = 1),
     revision       BIGINT NOT NULL,
-    -- The latest time that was ever seen: the clock never runs back behind it.
+    -- The latest time that was ever recorded. The clock is never before it.
     clock          BIGINT NOT NULL,
-    -- The version of the pepper under which new digests are made.
+    -- The version of the pepper for new digests.
     pepper         BIGINT NOT NULL,
-    -- Authenticates page tokens, and nothing else.
+    -- The key that authenticates page tokens. It protects nothing else.
     seal           BYTEA  NOT NULL
 );
 
--- What a pepper file is known by.
+-- The canary of each version of the pepper, by which a wrong pepper file is recognized.
 CREATE TABLE peppers (
     version        BIGINT NOT NULL PRIMARY KEY,
     canary         BYTEA  NOT NULL
 );
 
--- Each change once: audit trail, change feed and consistency token.
+-- One row for each change: the audit trail, the change feed and the consistency token.
 CREATE TABLE events (
     revision       BIGINT NOT NULL PRIMARY KEY,
-    -- Random: tells a history that was cut and written anew.
+    -- A random number, by which a history that was truncated and rewritten is recognized.
     stamp          BIGINT NOT NULL,
     time           BIGINT NOT NULL,
     actor          UUID,
@@ -39,7 +39,7 @@ CREATE INDEX events_by_partner ON events (realm, partner, revision);
 
 CREATE TABLE realms (
     id             TEXT   COLLATE "C" NOT NULL PRIMARY KEY,
-    -- The realm as JSON; the columns below it are read out of it.
+    -- The realm as JSON. The generated column is a part of it.
     definition     TEXT   NOT NULL,
     prefix         TEXT   COLLATE "C" GENERATED ALWAYS AS (definition::jsonb ->> 'prefix') STORED UNIQUE,
     revision       BIGINT NOT NULL,
@@ -56,7 +56,7 @@ CREATE TABLE partners (
     PRIMARY KEY (realm, id)
 );
 
--- A deleted project keeps its row, since its id stays its partner's.
+-- A deleted project keeps its row, because its id remains reserved for its partner.
 CREATE TABLE projects (
     realm          TEXT   COLLATE "C" NOT NULL REFERENCES realms ON DELETE CASCADE,
     id             TEXT   COLLATE "C" NOT NULL,
@@ -71,8 +71,8 @@ CREATE INDEX projects_by_partner ON projects (realm, partner, id);
 
 CREATE TABLE keys (
     id             UUID   NOT NULL PRIMARY KEY,
-    -- All facts of the key as JSON, in one value because a mirror of a million keys is loaded from it; the columns below it
-    -- are read out of it and can therefore not disagree with it.
+    -- All facts of the key as JSON. They are one value, because a mirror of a million keys is loaded from it. The generated
+    -- columns are parts of this value, so they cannot contradict it.
     facts          TEXT   NOT NULL,
     realm          TEXT   COLLATE "C" GENERATED ALWAYS AS (facts::jsonb ->> 'realm') STORED,
     partner        TEXT   COLLATE "C" GENERATED ALWAYS AS (facts::jsonb ->> 'partner') STORED,
@@ -87,7 +87,7 @@ CREATE INDEX keys_by_partner ON keys (realm, partner, id);
 CREATE INDEX keys_by_project ON keys (realm, project, id);
 CREATE INDEX keys_by_realm ON keys (realm, id);
 
--- The slow hash of each secret: what a lost pepper's digests are made again from. Nothing else reads it.
+-- The slow hash of each secret. Only the recovery from a lost pepper, which computes new digests, will read it.
 CREATE TABLE roots (
     key_id         UUID   NOT NULL REFERENCES keys ON DELETE CASCADE,
     created_at     BIGINT NOT NULL,

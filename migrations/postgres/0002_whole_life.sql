@@ -1,13 +1,15 @@
--- What happens to keys after they were issued: ended by the many, imported, used, deleted.
+-- The life of keys after their issue: bulk revocation, import, usage, deletion.
 
--- The earliest time to which the clock was ever set back against the word of the store. Up to it ids are in the order of issue.
+-- The earliest time to which the clock was ever set back although the store had a later time. Up to this time, ids are in the
+-- order of issue.
 ALTER TABLE authority ADD COLUMN set_back_to BIGINT;
 
 ALTER TABLE keys
     ADD COLUMN created_at BIGINT GENERATED ALWAYS AS ((facts::jsonb ->> 'created_at')::bigint) STORED,
     ADD COLUMN created_revision BIGINT GENERATED ALWAYS AS ((facts::jsonb ->> 'created_revision')::bigint) STORED;
 
--- Each ends for ever all keys that it names and that were issued before a revision. An empty word names all.
+-- The bulk revocations. Each one revokes all keys of the named partner, project and environment that were issued before a
+-- revision, which cannot be undone. An empty name matches all.
 CREATE TABLE revocations (
     revision        BIGINT  NOT NULL PRIMARY KEY,
     realm           TEXT    COLLATE "C" NOT NULL REFERENCES realms ON DELETE CASCADE,
@@ -20,29 +22,29 @@ CREATE TABLE revocations (
 );
 CREATE INDEX revocations_by_partner ON revocations (realm, partner);
 
--- The keyed digest of each imported text, while its key is there, and of one whose key was revoked also when it is deleted, as
--- long as its tombstone is kept: no text is imported twice, and none comes back to life.
+-- The keyed digest of each imported API key. A row exists as long as its key. If the key was revoked and then deleted, the row
+-- remains as long as the tombstone. So no API key is imported twice, and a revoked one cannot be imported again.
 CREATE TABLE imports (
     mac             BYTEA   NOT NULL PRIMARY KEY,
     key_id          UUID    NOT NULL
 );
 CREATE INDEX imports_by_key ON imports (key_id);
 
--- What was answered to the requests of the last day that must not be done twice.
+-- The answers of the last day to requests that must not be executed twice.
 CREATE TABLE requests (
     actor           UUID    NOT NULL,
     id              UUID    NOT NULL,
     time            BIGINT  NOT NULL,
-    -- A keyed digest of the request, which may hold texts of keys.
+    -- A keyed digest of the request, because a request may contain API keys.
     fingerprint     BYTEA   NOT NULL,
     revision        BIGINT  NOT NULL,
-    -- What came of it, as JSON.
+    -- The result, as JSON.
     result          TEXT    NOT NULL,
     PRIMARY KEY (actor, id)
 );
 CREATE INDEX requests_by_time ON requests (time);
 
--- Whose the keys were that were deleted.
+-- The owners of deleted keys.
 CREATE TABLE tombstones (
     key_id          UUID    NOT NULL PRIMARY KEY,
     realm           TEXT    COLLATE "C" NOT NULL,
@@ -53,7 +55,7 @@ CREATE TABLE tombstones (
 );
 CREATE INDEX tombstones_by_time ON tombstones (deleted_at);
 
--- How often a key was presented in an hour, with which verdict. Hours are counted since the Unix epoch. Outlives the key.
+-- How often a key was presented in an hour, by verdict. Hours are counted since the Unix epoch. The rows outlive the key.
 CREATE TABLE usage (
     key_id          UUID    NOT NULL,
     hour            BIGINT  NOT NULL,
@@ -63,7 +65,8 @@ CREATE TABLE usage (
 );
 CREATE INDEX usage_by_hour ON usage (hour);
 
--- When each secret of a key, known by the time at which it was made, was last presented. Outlives the secret.
+-- The time at which each secret of a key was last presented. Its time of creation identifies a secret. The rows outlive the
+-- secret.
 CREATE TABLE uses (
     key_id          UUID    NOT NULL,
     secret          BIGINT  NOT NULL,

@@ -1,4 +1,4 @@
-//! From a presented API key to the key and the role of its holder.
+//! Authentication of callers by their API key.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::mirror::{KeyFacts, Mirror, MirroredRealm, MirroredSecret, View};
 use crate::usage::UsageRecorder;
 use crate::verify::{Proof, Question, Target, VerifyError, decide, prove};
 
-/// Authenticates callers from the mirror.
+/// Authenticates callers against the mirror.
 #[derive(Clone)]
 pub struct Authenticator {
     mirror: Arc<Mirror>,
@@ -25,23 +25,23 @@ pub struct Authenticator {
     recorder: Arc<UsageRecorder>,
 }
 
-/// A key that was just proven, with its realm.
+/// An authenticated caller's key, with its realm.
 pub struct AuthenticatedKey<'v> {
     key: &'v KeyFacts,
     secret: &'v MirroredSecret,
     realm: &'v MirroredRealm,
 }
 
-/// Why a caller is refused. It says nothing about the key that the caller asks about.
+/// The reason why a caller is not accepted. It is about the caller's own key, never about the key that a Verify asks about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AuthError {
-    /// The mirror has not been loaded yet.
+    /// The mirror is not loaded yet.
     Starting,
-    /// The caller did not prove a key that is good.
+    /// The caller presented no valid key. Contains the message for the caller.
     Unauthenticated(&'static str),
-    /// The caller proved its key, but the key does not allow this.
+    /// The caller's key is valid, but does not allow the call.
     Forbidden(Forbidden),
-    /// The caller's own key cannot be decided.
+    /// There is no verdict on the caller's own key.
     Verify(VerifyError),
     /// The built-in realm is missing from the store.
     NoBuiltInRealm,
@@ -54,12 +54,13 @@ impl From<Forbidden> for AuthError {
 }
 
 const UNKNOWN_KEY: &str =
-    "the caller's key is not a key of this authority: check which key is sent";
+    "this authority does not know the caller's key: check which key the client sends";
 
-const NOT_OF_BUILT_IN_REALM: &str = "the caller's key is not a key of the realm \"claviger\": issue one there with the scope \"verify\"";
+const NOT_OF_BUILT_IN_REALM: &str = "the caller's key is not a key of the realm \"claviger\": issue a key of this realm with \
+                                     the scope \"verify\"";
 
 impl Authenticator {
-    /// Callers are compared with this mirror. The recorder notes the use of their keys.
+    /// Creates an authenticator. `recorder` records the use of the callers' keys.
     pub fn new(
         mirror: Arc<Mirror>,
         peppers: Arc<Peppers>,
@@ -74,7 +75,10 @@ impl Authenticator {
         }
     }
 
-    /// The caller of an administrative request. Its key may belong to any realm.
+    /// Authenticates the caller of an administrative request. The key may belong to any realm.
+    ///
+    /// # Errors
+    /// See [`AuthError`]. [`NO_ROLE`] if the key administers nothing.
     pub fn administrator(
         &self,
         plain_key: &str,
@@ -100,7 +104,10 @@ impl Authenticator {
         })
     }
 
-    /// The holder of a key and the owner of that key, whatever the key is good for.
+    /// Returns the principal that proves a secret, with the owner of its key. The key may be expired, disabled or revoked.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
     pub fn principal(
         &self,
         plain_key: &str,
@@ -130,7 +137,10 @@ impl Authenticator {
         }
     }
 
-    /// The caller of a verification. Its key must belong to the built-in realm.
+    /// Authenticates the caller of a verification. The key must belong to the built-in realm.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
     pub fn authenticate<'v>(
         &self,
         view: &'v View<'_>,
@@ -175,15 +185,17 @@ impl Authenticator {
         match (decision.verdict, decision.proven) {
             (Verdict::Allowed, Some((key, secret))) => Ok(AuthenticatedKey { key, secret, realm }),
             (Verdict::AddressDenied, _) => Err(AuthError::Forbidden(Forbidden(
-                "the caller's key may not be used from this address: see its allowed_cidrs",
+                "the caller's key may not be used from this address: check the `allowed_cidrs` of the key",
             ))),
             (Verdict::PartnerSuspended, _) => Err(AuthError::Forbidden(Forbidden(
-                "the partner that owns the caller's key is suspended: ask the operators",
+                "the partner that owns the caller's key is suspended: ask an operator to restore the partner",
             ))),
             (verdict, Some(_)) => Err(AuthError::Unauthenticated(match verdict {
                 Verdict::Revoked => "the caller's key is revoked: use another key",
                 Verdict::Disabled => "the caller's key is disabled: enable it, or use another key",
-                _ => "the caller's key has expired: use another key",
+                _ => {
+                    "the caller's key or its old secret has expired: use the new secret, or another key"
+                }
             })),
             (_, None) if realm.definition.id.is_built_in() => {
                 Err(AuthError::Unauthenticated(NOT_OF_BUILT_IN_REALM))
@@ -219,18 +231,24 @@ impl AuthenticatedKey<'_> {
         )
     }
 
-    /// Whether the caller may verify keys of this realm.
+    /// Checks that the caller may verify keys of this realm.
+    ///
+    /// # Errors
+    /// The same whether or not the realm exists.
     pub fn may_verify(&self, realm: &str) -> Result<(), Forbidden> {
         if may_verify(&self.key.partner.id, |scope| self.holds(scope), realm) {
             Ok(())
         } else {
             Err(Forbidden(
-                "only an operator key, or a key that holds \"verify\" for this realm, may do this",
+                "the caller's key may not do this: use an operator key, or a key with the scope \"verify\" for this realm",
             ))
         }
     }
 
-    /// Whether the caller may see how an answer came about.
+    /// Checks that the caller is an operator.
+    ///
+    /// # Errors
+    /// The caller has another role, or none.
     pub fn may_operate(&self) -> Result<(), Forbidden> {
         match self.role() {
             Some(Role::Operator) => Ok(()),

@@ -1,4 +1,4 @@
-//! Who calls: the key that a caller presents, and the role that this key has.
+//! Authentication and authorization of callers: the key that a caller presents, and the role of this key.
 
 mod authenticator;
 mod credentials;

@@ -1,4 +1,4 @@
-//! What a caller may do.
+//! Roles: what the key of a caller may administer.
 
 use std::net::IpAddr;
 
@@ -9,46 +9,49 @@ use crate::domain::key::{Digest, Key};
 use crate::domain::realm::{Realm, scopes};
 use crate::domain::time::Timestamp;
 
-/// The caller is known but may not do this. The text says what it takes.
+/// The refusal of an authenticated caller. The message says what is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forbidden(pub &'static str);
 
-/// The refusal of a key that is good but administers nothing.
+/// The refusal of a valid key that administers nothing.
 pub const NO_ROLE: Forbidden = Forbidden(
-    "the caller's key administers nothing: use a key of the built-in realm, or a key that holds its realm's admin_scope",
+    "the caller's key may not administer anything: use a key of the realm \"claviger\", or a key that holds the `admin_scope` \
+     of its realm",
 );
 
-/// The refusal of everything that only operators may do.
-pub(super) const OPERATORS_ONLY: Forbidden = Forbidden("only an operator key may do this");
+/// The refusal of an action that only operators may do.
+pub(super) const OPERATORS_ONLY: Forbidden =
+    Forbidden("the caller's key may not do this: use an operator key");
 
-const MANAGERS_ONLY: Forbidden =
-    Forbidden("only an operator key, or a key that holds \"manage\" for this realm, may do this");
+const MANAGERS_ONLY: Forbidden = Forbidden(
+    "the caller's key may not do this: use an operator key, or a key with the scope \"manage\" for this realm",
+);
 
 const BEYOND_PARTNER: Forbidden = Forbidden(
-    "the caller's key administers only the keys of its own partner and environment: name these, or use an operator key",
+    "the caller's key administers only the keys of its own partner and environment: name these, or use another key",
 );
 
 const BEYOND_PROJECT: Forbidden = Forbidden(
-    "the caller's key administers only the keys of its own project and environment: name these, or use an operator key",
+    "the caller's key administers only the keys of its own project and environment: name these, or use another key",
 );
 
-/// Who proved which secret, and from where.
+/// A caller that proved a secret.
 #[derive(Clone, Debug)]
 pub struct Principal {
     /// The proven key.
     pub key: KeyId,
     /// The digest of the secret that was presented.
     pub secret: Digest,
-    /// The network address of the caller.
+    /// The network address at the other end of the connection.
     pub peer: Option<IpAddr>,
 }
 
-/// A principal whose key administers something.
+/// A principal whose key has a role.
 #[derive(Clone, Debug)]
 pub struct AuthorizedCaller {
     /// The principal.
     pub principal: Principal,
-    /// The role of its key at the time of the proof.
+    /// The role of the key at the time of the proof.
     pub role: Role,
 }
 
@@ -57,32 +60,32 @@ pub struct AuthorizedCaller {
 pub enum Role {
     /// Everything, in every realm.
     Operator,
-    /// Something in one realm, by a key of the built-in one.
+    /// One realm, by a key of the built-in realm.
     Realm {
         /// The realm that the key serves.
         realm: RealmId,
-        /// Whether that is its administration.
+        /// Whether the key holds the scope `manage`. Without it the key administers nothing.
         manage: bool,
     },
-    /// The keys beside its own, by a partner's key that holds its realm's `admin_scope`.
+    /// Keys of the same partner, by a partner's key that holds its realm's `admin_scope`.
     Delegate(Delegate),
 }
 
-/// The keys that a partner's own key may administer: those of the same owner in the same environment.
+/// The keys that a partner's own key may administer: keys of the same owner in the same environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delegate {
-    /// Their realm.
+    /// The realm of the keys.
     pub realm: RealmId,
-    /// Their owner.
+    /// The owner of the keys.
     pub partner: PartnerId,
-    /// The project that they are bound to; for a partner key any, or none.
+    /// The project of the keys. `None` means keys of every project and partner keys.
     pub project: Option<ProjectId>,
-    /// The environment that they live in.
+    /// The environment of the keys.
     pub environment: EnvironmentName,
 }
 
 impl Principal {
-    /// The principal as the audit trail names it.
+    /// Returns the principal as an actor of the audit trail.
     pub fn actor(&self) -> Actor {
         Actor {
             key: Some(self.key),
@@ -90,7 +93,7 @@ impl Principal {
         }
     }
 
-    /// Whether the key still has the proven secret. A rotation may have replaced it since the proof.
+    /// Whether the key still has the proven secret. A rotation may have replaced the secret since the proof.
     pub fn still_holds(&self, key: &Key, now: Timestamp) -> bool {
         key.secrets
             .iter()
@@ -99,7 +102,8 @@ impl Principal {
 }
 
 impl Role {
-    /// The role of a key of this realm that is so bound and holds the scopes for which `holds` is true.
+    /// Returns the role of a key of this realm with this owner and environment. `holds` tells whether the key has a scope. `None`
+    /// if the key administers nothing.
     pub fn new(
         realm: &Realm,
         partner: &PartnerId,
@@ -127,7 +131,7 @@ impl Role {
         })
     }
 
-    /// The role of a stored key of this realm.
+    /// Returns the role of a stored key of this realm.
     pub fn of(key: &Key, realm: &Realm) -> Option<Self> {
         let hierarchy = ScopeHierarchy::new(&realm.scopes, None);
         let held = hierarchy.effective_access(&key.access);
@@ -144,10 +148,10 @@ impl Role {
         )
     }
 
-    /// Whether it may administer this realm.
+    /// Checks that the role may administer this realm.
     ///
     /// # Errors
-    /// The same whether or not there is such a realm.
+    /// The same whether or not the realm exists.
     pub fn may_manage(&self, wanted: &RealmId) -> Result<(), Forbidden> {
         match self {
             Self::Operator => Ok(()),
@@ -159,7 +163,10 @@ impl Role {
         }
     }
 
-    /// Whether it may read something of some realm, of which what it may not know of stays hidden.
+    /// Checks that the role may administer at least one realm.
+    ///
+    /// # Errors
+    /// The role administers no realm.
     pub fn may_manage_something(&self) -> Result<(), Forbidden> {
         match self {
             Self::Operator => Ok(()),
@@ -169,7 +176,10 @@ impl Role {
         }
     }
 
-    /// Whether it may administer any keys, of which those it does not reach stay hidden.
+    /// Checks that the role may administer at least some keys. Keys beyond its reach stay hidden.
+    ///
+    /// # Errors
+    /// The role administers no keys.
     pub fn may_administer_keys(&self) -> Result<(), Forbidden> {
         match self {
             Self::Delegate(_) => Ok(()),
@@ -177,7 +187,10 @@ impl Role {
         }
     }
 
-    /// Whether it may do what only operators may.
+    /// Checks that the role is that of an operator.
+    ///
+    /// # Errors
+    /// The role is another one.
     pub fn may_operate(&self) -> Result<(), Forbidden> {
         match self {
             Self::Operator => Ok(()),
@@ -185,8 +198,8 @@ impl Role {
         }
     }
 
-    /// Whether it may administer keys that are bound like this one: look at them, and take from them. What it may give is
-    /// bounded further, by the privilege-escalation check of `authority::grants`.
+    /// Whether the role reaches this key: it may read the key and remove access from it. The privilege-escalation check of
+    /// `authority::grants` limits what the role may grant.
     pub fn reaches(&self, key: &Key) -> bool {
         self.reaches_keys_of(
             &key.realm,
@@ -196,7 +209,7 @@ impl Role {
         )
     }
 
-    /// [`Role::reaches`] for a key that is described by its owner, so also for a deleted one.
+    /// Like [`Role::reaches`], for a key that is described by its owner. This works for deleted keys too.
     pub fn reaches_keys_of(
         &self,
         realm: &RealmId,
@@ -212,10 +225,11 @@ impl Role {
         }
     }
 
-    /// Whether it reaches a key that is still to be made. An environment that is not named is looked at when it is known.
+    /// Checks that the role reaches a key that is not issued yet. An environment of `None` is not compared;
+    /// [`Role::reaches`] compares the resolved environment later.
     ///
     /// # Errors
-    /// The same whether or not there are such a realm, partner and project.
+    /// The same whether or not the realm, the partner and the project exist.
     pub fn may_issue(
         &self,
         realm: &RealmId,
@@ -234,7 +248,7 @@ impl Role {
 }
 
 impl Delegate {
-    /// Whether the delegate administers keys that are bound like this. An unnamed environment is not compared.
+    /// Whether the delegate administers keys with this owner and environment. An environment of `None` is not compared.
     pub fn reaches(
         &self,
         realm: &RealmId,
@@ -248,7 +262,7 @@ impl Delegate {
             && environment.is_none_or(|environment| *environment == self.environment)
     }
 
-    /// The refusal of a request that goes beyond the delegate's reach, whether or not the thing it names exists.
+    /// Returns the refusal of a request beyond the delegate's reach. It is the same whether or not the named thing exists.
     pub fn beyond_reach(&self) -> Forbidden {
         if self.project.is_some() {
             BEYOND_PROJECT
@@ -258,8 +272,8 @@ impl Delegate {
     }
 }
 
-/// Whether a key of the built-in realm with this owner, which holds the scopes for which `holds` is true, may ask about the
-/// keys of the realm `wanted`. Asked on every request, so it makes no [`Role`].
+/// Whether a key of the built-in realm with this owner may verify keys of the realm `wanted`. `holds` tells whether the key has
+/// a scope. Every Verify calls this function, so it builds no [`Role`].
 pub(super) fn may_verify(partner: &PartnerId, holds: impl Fn(&str) -> bool, wanted: &str) -> bool {
     if partner.is_nobody() {
         holds(scopes::OPERATOR)
@@ -316,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn asking_takes_the_scope_and_the_realm() {
+    fn verification_needs_the_scope_and_the_realm() {
         let demo = PartnerId::parse("demo").unwrap();
         assert!(may_verify(&demo, |scope| scope == "verify", "demo"));
         assert!(!may_verify(&demo, |scope| scope == "verify", "other"));
@@ -341,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn the_word_operator_gives_nothing_beyond_the_realm_that_the_key_serves() {
+    fn the_scope_operator_gives_nothing_beyond_the_realm_that_the_key_serves() {
         let role = role("demo", &["operator"]).unwrap();
         assert!(role.may_operate().is_err());
         assert!(role.may_manage(&realm("other")).is_err());

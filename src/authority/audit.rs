@@ -1,4 +1,4 @@
-//! The audit trail's entry for a change.
+//! Entries of the audit trail.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::store::Change;
 use super::ChangeRequest;
 use crate::auth::Principal;
 
-/// What a change does, for the audit trail.
+/// The audit-trail entry of a change, before it gets the revision and the time of the change.
 pub(super) struct AuditEntry {
     pub(super) kind: EventKind,
     pub(super) subject: Subject,
@@ -20,7 +20,7 @@ pub(super) struct AuditEntry {
 }
 
 impl AuditEntry {
-    /// An entry about a key.
+    /// Returns an entry about this key.
     pub(super) fn of_key(kind: EventKind, key: &Key, detail: BTreeMap<String, String>) -> Self {
         Self {
             kind,
@@ -29,7 +29,7 @@ impl AuditEntry {
         }
     }
 
-    /// The event that records this entry as the given change, made by `principal`.
+    /// Returns the event that records this entry in `change`, with `principal` as its actor.
     pub(super) fn event(
         self,
         principal: &Principal,
@@ -55,7 +55,7 @@ impl AuditEntry {
     }
 }
 
-/// The subject of a change of this key.
+/// Returns the subject of a change of this key.
 pub(super) fn subject(key: &Key) -> Subject {
     Subject {
         realm: key.realm.clone(),
@@ -65,7 +65,7 @@ pub(super) fn subject(key: &Key) -> Subject {
     }
 }
 
-/// An event's detail. Empty values are left out.
+/// Returns an event's detail, without the empty values.
 pub(super) fn detail<const N: usize>(values: [(&str, String); N]) -> BTreeMap<String, String> {
     values
         .into_iter()
@@ -74,7 +74,7 @@ pub(super) fn detail<const N: usize>(values: [(&str, String); N]) -> BTreeMap<St
         .collect()
 }
 
-/// The detail that describes a whole key.
+/// Returns the detail that describes a whole key.
 pub(super) fn audit_detail(key: &Key) -> BTreeMap<String, String> {
     let scopes: Vec<&str> = key.access.granted().map(ScopeName::as_str).collect();
     detail([
@@ -112,7 +112,7 @@ pub(super) fn audit_detail(key: &Key) -> BTreeMap<String, String> {
     ])
 }
 
-/// An instant in RFC 3339, with microseconds.
+/// Formats a time as in RFC 3339, with microseconds.
 pub(super) fn rfc3339(time: Timestamp) -> String {
     let micros = u64::try_from(time.as_micros()).unwrap_or(0);
     let since = std::time::Duration::from_micros(micros);

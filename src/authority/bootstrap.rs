@@ -1,4 +1,4 @@
-//! The beginning: a new authority and its first operator key, and another one when that was lost.
+//! Operator keys that the server's command line issues: the first one of a new authority, and a replacement for a lost one.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,18 +16,21 @@ use crate::domain::realm::{Realm, scopes};
 use crate::hashing::{Peppers, Roots, random};
 use crate::store::{Change, Genesis, Store};
 
-/// An operator key that was made on the command line of the server.
+/// An operator key that the server's command line issued.
 pub struct CreatedAuthority {
-    /// Its id.
+    /// The id of the key.
     pub id: KeyId,
     /// The API key.
     pub plain_key: PlainKey,
 }
 
-/// Makes a new authority with its first operator key; `None` if the store has one already.
+/// Creates a new authority with its first operator key. Returns `None` if the store already has an authority.
 ///
-/// `hand_over` gets the key's text before anything is durable: if it fails, nothing was done; if it succeeds, a crash
-/// afterwards loses no key.
+/// `hand_over` receives the API key before anything is durable. If it fails, nothing is stored. If it succeeds, a later crash
+/// loses no key.
+///
+/// # Errors
+/// [`Refusal::Precondition`] if the pepper file lacks the first version, or if `hand_over` fails.
 pub async fn create(
     store: &Store,
     clock: &Clock,
@@ -40,7 +43,7 @@ pub async fn create(
         .ok_or_else(|| Refusal::Precondition {
             reason: "PEPPER_MISSING",
             message: format!(
-                "a new authority begins with version {} of its pepper",
+                "a new authority needs version {} of the pepper, which the pepper file lacks: check which pepper file is used",
                 Peppers::FIRST
             ),
         })?;
@@ -62,7 +65,7 @@ pub async fn create(
             suspended: false,
         })
         .await?;
-    make_operator(
+    issue_operator(
         change,
         peppers,
         roots,
@@ -73,7 +76,7 @@ pub async fn create(
     .map(Some)
 }
 
-/// Makes another operator key.
+/// Issues another operator key, for an authority whose operator keys were lost. `hand_over` is as in [`create`].
 pub async fn recover(
     store: &Store,
     clock: &Clock,
@@ -82,10 +85,10 @@ pub async fn recover(
     hand_over: impl FnOnce(&PlainKey) -> io::Result<()>,
 ) -> Result<CreatedAuthority, Refusal> {
     let change = store.change(clock.now()).await?;
-    make_operator(change, peppers, roots, EventKind::KeyIssued, hand_over).await
+    issue_operator(change, peppers, roots, EventKind::KeyIssued, hand_over).await
 }
 
-async fn make_operator(
+async fn issue_operator(
     mut change: Change,
     peppers: &Peppers,
     roots: &Roots,
@@ -108,7 +111,7 @@ async fn make_operator(
         labels: BTreeMap::new(),
         allowed_cidrs: Vec::new(),
     };
-    // The slow hash may run inside the change: no other caller waits.
+    // The slow hash can run inside the change, because no other change waits for it here.
     let secret = NewSecret::make(roots).await?;
     let now = change.time();
     let lookups = &mut LookupCache::default();
@@ -120,7 +123,9 @@ async fn make_operator(
         .await?;
     hand_over(&plain_key).map_err(|error| Refusal::Precondition {
         reason: "KEY_NOT_HANDED_OVER",
-        message: format!("the operator key could not be handed over, so none was made: {error}"),
+        message: format!(
+            "the new operator key could not be written, so it was not issued: {error}"
+        ),
     })?;
     let event = Event {
         revision: change.revision(),

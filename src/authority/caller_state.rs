@@ -1,4 +1,4 @@
-//! The caller as a change finds it.
+//! The caller's key and role, read again inside a change.
 
 use super::Refusal;
 use crate::auth::{NO_ROLE, Principal, Role};
@@ -16,12 +16,12 @@ pub(super) struct CallerState {
 }
 
 impl CallerState {
-    /// Reads the caller's key again. Inside a change the result is binding; on a snapshot before a change it only tells whether
-    /// the change is worth starting.
+    /// Reads the caller's key again. Inside a change the result is binding. On a snapshot before a change the result only avoids
+    /// a change that would be refused.
     ///
     /// # Errors
-    /// [`Refusal::CallerGone`] if the key is no longer active, its partner is suspended, its secret was replaced, or it may not be
-    /// used from the caller's address. [`Refusal::Forbidden`] if the key has no role any more.
+    /// [`Refusal::CallerGone`] if the key was deleted or is no longer active, its partner is suspended, its secret was replaced,
+    /// or the caller's address is no longer allowed. [`Refusal::Forbidden`] if the key no longer has a role.
     pub(super) async fn reread(
         snapshot: &mut Snapshot,
         caller: &Principal,

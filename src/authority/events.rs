@@ -1,4 +1,4 @@
-//! The audit trail.
+//! Reading the audit trail.
 
 use super::{Authority, Page, Refusal};
 use crate::auth::AuthorizedCaller;
@@ -6,7 +6,7 @@ use crate::domain::event::Event;
 use crate::store::EventFilter;
 
 impl Authority {
-    /// A page of the audit trail, newest first.
+    /// Returns a page of the audit trail, newest first.
     pub async fn list_events(
         &self,
         caller: &AuthorizedCaller,

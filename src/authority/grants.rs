@@ -1,6 +1,6 @@
-//! The privilege-escalation check: no caller gives a key more than the caller's own key holds.
+//! The privilege-escalation check: a caller grants a key no more than the caller's own key holds.
 //!
-//! It runs for every change after which a key can do something that it could not do before.
+//! The check runs for every change after which a key can do something that it could not do before.
 
 use ipnet::IpNet;
 
@@ -13,16 +13,19 @@ use crate::domain::realm::{Realm, UnscopedKeys};
 use crate::domain::time::Expiry;
 use crate::domain::violation::{Violation, Violations};
 
-/// Refuses to give `key`, as it would be after the change, anything that the caller's own key does not hold, in any
-/// dimension. `realm` is the key's.
+/// Checks that `key`, as it would be after the change, holds nothing that the caller's own key does not hold: no owner beyond its
+/// reach, no other scope or address range, and no later expiry. `realm` is the realm of `key`.
 ///
-/// A caller of the built-in realm stands outside the realms that it administers: it holds nothing there that could be
-/// compared, and is bound by its [`Role`] alone. Among keys of its own kind it is bound like everybody else, so that no
-/// caller makes another that lasts longer or reaches further.
+/// A caller of the built-in realm holds nothing in the realms that it administers, so there is nothing to compare, and only its
+/// [`Role`] limits it. For keys of the built-in realm the whole check applies, so that a caller cannot issue a key that lasts
+/// longer or reaches further than its own.
+///
+/// # Errors
+/// [`Refusal::Forbidden`] if the caller's role does not reach the key. [`Refusal::Exceeds`] if the key would hold more.
 pub(super) fn check(caller_state: &CallerState, realm: &Realm, key: &Key) -> Result<(), Refusal> {
     if !caller_state.role.reaches(key) {
         return Err(Forbidden(
-            "the caller's key does not reach this key: see the partner, project and environment of both",
+            "the caller's key does not reach this key: compare the partner, project and environment of both keys",
         )
         .into());
     }
@@ -30,12 +33,12 @@ pub(super) fn check(caller_state: &CallerState, realm: &Realm, key: &Key) -> Res
     if own.realm != key.realm {
         return Ok(());
     }
-    // An operator holds everything by its word alone, whatever scopes there will be.
+    // The scope `operator` alone is enough, also for scopes that are defined later.
     let holds_everything = caller_state.role == Role::Operator;
     privilege_escalation(own, holds_everything, realm, key).map_err(Refusal::Exceeds)
 }
 
-/// The same for a key as it was and as it would be: what only takes from it, the caller may always do.
+/// Like [`check`], for a key before and after a change. A change that only removes something always passes.
 pub(super) fn check_change(
     caller_state: &CallerState,
     realm: &Realm,
@@ -48,32 +51,32 @@ pub(super) fn check_change(
     check(caller_state, realm, after)
 }
 
-/// Names the fields in which `given` would hold more than `own`.
+/// Returns the fields in which `given` would hold more than `own`.
 fn privilege_escalation(
     own: &Key,
     holds_everything: bool,
     realm: &Realm,
     given: &Key,
 ) -> Result<(), Vec<Violation>> {
-    // Named one by one, so that a new field does not compile until somebody has thought about what it can give.
+    // Every field is named, so that a new field does not compile until somebody decides what it can grant.
     let Key {
         access,
         allowed_cidrs,
         expires_at,
-        // What it is bound to: the role's reach.
+        // Checked by the role's reach.
         realm: _,
         partner: _,
         level: _,
         environment: _,
-        // Switched on is what every key is that is given; switching off takes.
+        // A new key is enabled. To disable or revoke a key only removes access.
         disabled: _,
         withheld: _,
         revocation: _,
-        // Words for people.
+        // For people only.
         name: _,
         hint: _,
         labels: _,
-        // Set by the authority itself.
+        // Set by the authority.
         id: _,
         created_at: _,
         created_by: _,
@@ -90,7 +93,7 @@ fn privilege_escalation(
     {
         bad.add(
             "expire_time",
-            "must not be later than that of the caller's own key, and must be named if the realm sets none so early",
+            "must be set, and must not be later than the `expire_time` of the caller's own key",
         );
     }
     let within = |range: &IpNet| own.allowed_cidrs.iter().any(|own| own.contains(range));
@@ -99,36 +102,36 @@ fn privilege_escalation(
     {
         bad.add(
             "allowed_cidrs",
-            "must lie within those of the caller's own key",
+            "must be set, and must lie within the `allowed_cidrs` of the caller's own key",
         );
     }
     bad.finish(Some(()))
 }
 
-/// Everything includes the scopes that the realm will get, so only everything holds it.
+/// Checks the scopes. Full access includes the scopes that the realm defines later, so only full access covers it.
 fn check_access(own: &Access, realm: &Realm, given: &Access, bad: &mut Violations) {
     if own.is_full() {
         return;
     }
     if given.is_full() {
-        let sentence = match realm.unscoped_keys {
-            UnscopedKeys::NoAccess => "is more than the caller's own key holds",
+        let description = match realm.unscoped_keys {
+            UnscopedKeys::NoAccess => "exceeds the caller's own key, which has no full access",
             UnscopedKeys::FullAccess => {
-                "is more than the caller's own key holds, and in this realm what a key without scopes gets: name some"
+                "exceeds the caller's own key: set `scopes` because in this realm a key without scopes gets full access"
             }
         };
-        bad.add("full_access", sentence);
+        bad.add("full_access", description);
         return;
     }
     let hierarchy = ScopeHierarchy::new(&realm.scopes, None);
     let beyond = hierarchy
         .effective_access(given)
         .without(hierarchy.effective_access(own));
-    // One that the realm does not know gives nothing today, but would if the realm came to know it.
+    // A scope that the realm does not define grants nothing now, but it would if the realm defined it later.
     let unknown = given.granted().any(|scope| {
         hierarchy.index_of(scope.as_str()).is_none() && !own.granted().any(|own| own == scope)
     });
     if !beyond.is_empty() || unknown {
-        bad.add("scopes", "must be held by the caller's own key");
+        bad.add("scopes", "must all be held by the caller's own key");
     }
 }

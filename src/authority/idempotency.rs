@@ -1,4 +1,4 @@
-//! Idempotency: a repeated request is answered and not done twice.
+//! Idempotency: a repeated request gets the answer of the first one and changes nothing.
 
 use std::time::Duration;
 
@@ -17,31 +17,31 @@ use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::store::{AnsweredRequest, Change, Error, Snapshot};
 
-/// For how long an answer is kept.
+/// How long a recorded answer is kept.
 const RETENTION: Duration = Duration::from_hours(24);
 
-/// What identifies a request that may be sent again, besides its caller.
+/// The identity of a request that its caller may repeat. Each caller has its own.
 #[derive(Clone, Debug)]
 pub struct IdempotencyKey {
-    /// The caller's own id of the request.
+    /// The id that the caller chose for the request.
     pub id: RequestId,
     /// The SHA-256 of the method and the request.
     pub fingerprint: [u8; 32],
 }
 
 impl ChangeRequest {
-    /// The key under which the answer is kept, if the request has an id.
+    /// Returns the key under which the answer is recorded, or `None` if the request has no id.
     pub fn idempotency_key(&self, fingerprint: [u8; 32]) -> Option<IdempotencyKey> {
         let id = self.request_id?;
         Some(IdempotencyKey { id, fingerprint })
     }
 }
 
-/// A key together with the API key that was just made for it.
+/// A key and the API key that was issued for it.
 pub struct IssuedKey {
     /// The key.
     pub key: Key,
-    /// The API key. `None` when a repeated request is answered, because it is kept nowhere.
+    /// The API key. `None` in the answer to a repeated request, because the API key is not stored.
     pub plain_key: Option<PlainKey>,
 }
 
@@ -54,7 +54,7 @@ impl IssuedKey {
     }
 }
 
-/// The answer to a repeated request that issued or rotated this key.
+/// Returns the answer to a repeated request that issued or rotated this key.
 pub(super) async fn replayed_key(pass: Pass<'_>, id: KeyId) -> Result<IssuedKey, Refusal> {
     match visible(pass.snapshot, &pass.caller_state.role, id).await {
         Ok(key) => Ok(IssuedKey {
@@ -63,7 +63,8 @@ pub(super) async fn replayed_key(pass: Pass<'_>, id: KeyId) -> Result<IssuedKey,
         }),
         Err(Refusal::NotFound(_)) => Err(Refusal::Precondition {
             reason: "KEY_DELETED",
-            message: "this request was answered before, and its key was deleted since: send a new request_id to make another key"
+            message: "the key of this repeated request was deleted after the first answer: issue another key with a new \
+                      `request_id`"
                 .to_owned(),
         }),
         Err(refusal) => Err(refusal),
@@ -71,7 +72,11 @@ pub(super) async fn replayed_key(pass: Pass<'_>, id: KeyId) -> Result<IssuedKey,
 }
 
 impl Authority {
-    /// What was kept of the answer to this request, and the revision of that answer.
+    /// Returns the recorded answer to this request and its revision, or `None` if the request is new.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`] if the caller used the id for another request. [`Refusal::Behind`] if this server does not apply the
+    /// revision in time.
     pub(super) async fn replayed<T: DeserializeOwned>(
         &self,
         caller: &AuthorizedCaller,
@@ -101,7 +106,7 @@ impl Authority {
         }
         let result = serde_json::from_str(&found.result)
             .map_err(|_| Error::Corrupt("an answered request".to_owned()))?;
-        // What was answered then holds here: also where another server answered it.
+        // The answer must be in force on this server too. Another server may have given it.
         self.mirror
             .wait_for(found.revision, APPLY_TIMEOUT)
             .await
@@ -109,7 +114,7 @@ impl Authority {
         Ok(Some((result, found.revision)))
     }
 
-    /// Keeps what this change answers to the request, if it may be sent again.
+    /// Records the answer of this change, if the request has an id.
     pub(super) async fn record_answer<T: Serialize + Sync>(
         &self,
         caller: &AuthorizedCaller,
@@ -128,7 +133,7 @@ impl Authority {
             at: change.time(),
             fingerprint: fingerprint.to_vec(),
             revision: change.revision(),
-            result: serde_json::to_string(result).expect("what is answered is JSON"),
+            result: serde_json::to_string(result).expect("an answer is JSON"),
         };
         change
             .insert_request(caller.principal.key, id, &answered)

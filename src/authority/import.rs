@@ -1,4 +1,4 @@
-//! Import: keys of another system, with the API keys that their holders have.
+//! Import: keys that another system issued, with their existing API keys.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,9 +21,9 @@ use crate::domain::violation::Violation;
 use crate::hashing::{RootsBusy, TextHash, random};
 use crate::store::{Change, Snapshot};
 
-/// A key of another system.
+/// A key that another system issued.
 pub struct ImportedKey {
-    /// The key that it becomes.
+    /// The key to create.
     pub new: NewKey,
     /// The SHA-256 of its API key.
     pub hash: TextHash,
@@ -34,19 +34,19 @@ pub struct ImportedKey {
 /// Why an entry was not imported.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum EntryRefusal {
-    /// It breaks rules.
+    /// Fields break rules.
     Invalid(Vec<Violation>),
-    /// Something that it names does not exist.
+    /// The realm, partner or project does not exist. The message for the caller.
     NotFound(String),
-    /// Its text was imported before, as this key if the caller may know.
+    /// The API key was imported before. Names its key and realm if the caller may know them.
     AlreadyImported(Option<(KeyId, RealmId)>),
-    /// Its text stands further up in the same request.
+    /// An earlier entry of the same request has the same API key.
     Repeated,
 }
 
-/// The outcome of each entry.
+/// The outcomes of an import.
 pub struct ImportOutcomes {
-    /// One for each entry, in order: the id of its key, or `None` in a dry run.
+    /// One outcome for each entry, in order: the id of the new key, or `None` in a dry run.
     pub outcomes: Vec<Outcome>,
     /// Whether this answers a repeated request.
     pub replayed: bool,
@@ -57,7 +57,7 @@ type Outcome = Result<Option<KeyId>, EntryRefusal>;
 type CheckedEntry = Result<ResolvedKey, EntryRefusal>;
 
 impl Authority {
-    /// Imports keys of another system. Each entry has an outcome of its own; all good entries are one transaction.
+    /// Imports keys of another system. Each entry has its own outcome. All accepted entries are one transaction.
     pub async fn import_keys(
         &self,
         caller: &AuthorizedCaller,
@@ -70,7 +70,7 @@ impl Authority {
         caller.role.may_manage(&realm)?;
         if realm.is_built_in() {
             return Err(built_in(
-                "the realm \"claviger\" takes no imported keys: issue new ones",
+                "the realm \"claviger\" does not accept imported keys: issue new keys",
             ));
         }
         let import = Import {
@@ -83,19 +83,19 @@ impl Authority {
             .await
     }
 
-    /// The keys of those entries that were imported before, by the SHA-256 of their API keys.
+    /// Returns the keys of the entries that were imported before, by the SHA-256 of their API keys.
     async fn imported_before(
         &self,
         entries: &[Entry],
         snapshot: &mut Snapshot,
     ) -> Result<HashMap<[u8; 32], KeyId>, Refusal> {
-        let good = || entries.iter().filter_map(|entry| entry.as_ref().ok());
-        let digests: Vec<_> = good()
+        let decoded = || entries.iter().filter_map(|entry| entry.as_ref().ok());
+        let digests: Vec<_> = decoded()
             .flat_map(|imported| self.peppers.digests_of_import(&imported.hash))
             .collect();
         let imports = snapshot.find_imports(&digests).await?;
         let mut before = HashMap::new();
-        for imported in good() {
+        for imported in decoded() {
             let mut digests = self.peppers.digests_of_import(&imported.hash);
             if let Some(id) = digests.find_map(|digest| imports.get(&digest.mac)) {
                 before.insert(*imported.hash.secret().expose(), *id);
@@ -115,7 +115,7 @@ struct Import<'a> {
 impl TwoPassChange for Import<'_> {
     type Record = Vec<Outcome>;
     type Checked = Vec<CheckedEntry>;
-    /// The roots of the good entries, by their positions.
+    /// The roots of the accepted entries, by the index of the entry.
     type Prepared = HashMap<usize, String>;
     type Answer = ImportOutcomes;
 
@@ -173,7 +173,7 @@ impl TwoPassChange for Import<'_> {
                 outcome.is_ok().then(|| (index, secret()))
             })
             .collect();
-        // As many at a time as there are cores, so that a caller who issues a key meanwhile waits for one root and not for all.
+        // One root per core at a time, so that another caller who issues a key waits for one root and not for all.
         let roots = stream::iter(secrets)
             .map(|(index, secret)| async move {
                 let root = authority.roots.make(secret).await?;
@@ -199,7 +199,7 @@ impl TwoPassChange for Import<'_> {
             outcomes.push(match (entry, checked, roots.remove(&index)) {
                 (_, Err(refusal), _) => Err(refusal),
                 (Ok(imported), Ok(resolved), Some(root)) => {
-                    // The key before this one becomes a change of its own, so that each key has its revision, time and event.
+                    // The previous key becomes its own change, so that each key has its own revision, time and event.
                     if let Some(entry) = last.take() {
                         let before = entry.event(&event.caller.principal, event.request, change);
                         change.and_another(&before).await?;
@@ -214,7 +214,7 @@ impl TwoPassChange for Import<'_> {
                     ));
                     Ok(Some(key.id))
                 }
-                // It was refused in the first pass, and what it lacked was made since.
+                // The first pass refused the entry, and a later change made it acceptable. It has no root.
                 (_, Ok(_), _) => return Err(Refusal::Busy(RootsBusy)),
             });
         }
@@ -273,7 +273,7 @@ impl Authority {
     }
 }
 
-/// What the entries of one request are checked against, in one pass.
+/// The state against which one pass checks the entries of a request.
 struct EntryCheck<'c> {
     caller_state: &'c CallerState,
     /// Keys that were imported before, by the SHA-256 of their API keys.
@@ -313,7 +313,7 @@ impl EntryCheck<'_> {
         match resolved {
             Ok(resolved) => Ok(Ok(resolved)),
             Err(Refusal::Invalid(violations)) => Ok(Err(EntryRefusal::Invalid(violations))),
-            Err(Refusal::NotFound(what)) => Ok(Err(EntryRefusal::NotFound(what.to_owned()))),
+            Err(Refusal::NotFound(message)) => Ok(Err(EntryRefusal::NotFound(message.to_owned()))),
             Err(refusal) => Err(refusal),
         }
     }

@@ -1,4 +1,4 @@
-//! Issuing: a new key with its first secret.
+//! Issuing a key with its first secret.
 
 use super::audit::{AuditEntry, audit_detail};
 use super::idempotency::replayed_key;
@@ -13,7 +13,7 @@ use crate::domain::ids::KeyId;
 use crate::store::Change;
 
 impl Authority {
-    /// Issues a key. The API key is in the answer and nowhere else.
+    /// Issues a key. Only the answer contains the API key; it is not stored.
     pub async fn issue_key(
         &self,
         caller: &AuthorizedCaller,

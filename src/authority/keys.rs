@@ -1,10 +1,10 @@
-//! Keys: looked up, switched off and on, removed.
+//! Reading, disabling, enabling and deleting keys.
 
 use std::collections::BTreeMap;
 
 use super::audit::{AuditEntry, detail, subject};
 use super::caller_state::CallerState;
-use super::{Authority, ChangeRequest, Done, Page, Read, Refusal, grants};
+use super::{Authority, ChangeRequest, Done, Page, Read, Refusal, grants, not_found};
 use crate::auth::{AuthorizedCaller, Forbidden, Role};
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::{EventKind, Subject};
@@ -12,19 +12,19 @@ use crate::domain::ids::{KeyId, RealmId, ScopeName};
 use crate::domain::key::Key;
 use crate::store::{Change, Error, KeyFilter, Snapshot};
 
-/// What a key may do, by the realm's hierarchy of today.
+/// The scopes of a key, by the realm's current scope hierarchy.
 #[derive(Debug)]
 pub struct KeyScopes {
-    /// Granted by name.
+    /// The scopes that were granted by name.
     pub granted: Vec<ScopeName>,
-    /// Granted or implied.
+    /// The scopes that were granted by name or are implied.
     pub effective: Vec<ScopeName>,
-    /// Whether everything was granted.
+    /// Whether the key has full access.
     pub full_access: bool,
 }
 
 impl Authority {
-    /// One key.
+    /// Returns a key.
     pub async fn get_key(
         &self,
         caller: &AuthorizedCaller,
@@ -37,7 +37,7 @@ impl Authority {
         Ok(Read { value, revision })
     }
 
-    /// What a key may do.
+    /// Returns the scopes of a key.
     pub async fn key_scopes(
         &self,
         caller: &AuthorizedCaller,
@@ -65,7 +65,7 @@ impl Authority {
         })
     }
 
-    /// A page of a realm's keys, newest first.
+    /// Returns a page of a realm's keys, newest first.
     pub async fn list_keys(
         &self,
         caller: &AuthorizedCaller,
@@ -74,7 +74,7 @@ impl Authority {
         let filter = narrow(&caller.role, filter)?;
         let mut snapshot = self.store.snapshot().await?;
         if snapshot.find_realm(&filter.realm).await?.is_none() {
-            return Err(Refusal::NotFound("the realm"));
+            return Err(Refusal::NotFound(not_found::REALM));
         }
         let page = snapshot.list_keys(&filter).await?;
         let revision = snapshot.revision().await?;
@@ -87,7 +87,7 @@ impl Authority {
         })
     }
 
-    /// Switches a key off.
+    /// Disables a key.
     pub async fn disable_key(
         &self,
         caller: &AuthorizedCaller,
@@ -97,7 +97,7 @@ impl Authority {
         self.set_disabled(caller, request, id, true).await
     }
 
-    /// Switches a key on again.
+    /// Enables a key.
     pub async fn enable_key(
         &self,
         caller: &AuthorizedCaller,
@@ -112,32 +112,32 @@ impl Authority {
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
         id: KeyId,
-        off: bool,
+        disabled: bool,
     ) -> Result<Done<Key>, Refusal> {
         let (mut change, caller_state, mut key) = self.begin_with_key(caller, id).await?;
         if key.revocation.is_some() {
             return Err(revoked());
         }
-        let is_above = !matches!(caller_state.role, Role::Delegate(_));
-        let withheld = off && (is_above || key.withheld);
-        if (key.disabled, key.withheld) == (off, withheld) {
+        let is_delegate = matches!(caller_state.role, Role::Delegate(_));
+        let withheld = disabled && (!is_delegate || key.withheld);
+        if (key.disabled, key.withheld) == (disabled, withheld) {
             return self.unchanged(change, key).await;
         }
-        if !off {
-            if key.withheld && !is_above {
+        if !disabled {
+            if key.withheld && is_delegate {
                 return Err(Forbidden(
-                    "the key was disabled by an operator or a manager: ask them to enable it",
+                    "an operator or a manager disabled this key: ask them to enable the key",
                 )
                 .into());
             }
             let realm = change.find_realm(&key.realm).await?;
-            let realm = realm.ok_or(Refusal::NotFound("the realm"))?.value;
+            let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
             grants::check(&caller_state, &realm, &key)?;
         }
-        key.disabled = off;
+        key.disabled = disabled;
         key.withheld = withheld;
         change.update_key(&key).await?;
-        let kind = if off {
+        let kind = if disabled {
             EventKind::KeyDisabled
         } else {
             EventKind::KeyEnabled
@@ -147,7 +147,7 @@ impl Authority {
             .await
     }
 
-    /// Removes a key. An operator can also remove one that cannot be read; the answer is then without the key.
+    /// Deletes a key. An operator can also delete a corrupt key; the answer then has no key.
     pub async fn delete_key(
         &self,
         caller: &AuthorizedCaller,
@@ -156,11 +156,10 @@ impl Authority {
     ) -> Result<Done<Option<Key>>, Refusal> {
         caller.role.may_administer_keys()?;
         let (mut change, CallerState { role, .. }) = self.begin(caller).await?;
-        let (key, subject, detail_of_key) = match visible(&mut change, &role, id).await {
+        let (key, subject, detail) = match visible(&mut change, &role, id).await {
             Ok(key) => {
-                let detail_of_key =
-                    detail([("name", key.name.clone()), ("hint", key.hint.clone())]);
-                (Some(key.clone()), subject(&key), detail_of_key)
+                let detail = detail([("name", key.name.clone()), ("hint", key.hint.clone())]);
+                (Some(key.clone()), subject(&key), detail)
             }
             Err(Refusal::Store(Error::Corrupt(_))) if role == Role::Operator => {
                 let realm = change
@@ -173,18 +172,12 @@ impl Authority {
                     project: None,
                     key: Some(id),
                 };
-                (
-                    None,
-                    subject,
-                    detail([(
-                        "reason",
-                        "what was stored of it could not be read".to_owned(),
-                    )]),
-                )
+                let reason = "the stored key could not be read".to_owned();
+                (None, subject, detail([("reason", reason)]))
             }
             Err(refusal) => return Err(refusal),
         };
-        // A text whose key was revoked stays taken, so that it does not come back to life when a list is sent again.
+        // The API key of a revoked key stays registered, so that a repeated import cannot bring it back.
         if key.as_ref().is_some_and(|key| key.revocation.is_none()) {
             change.delete_imports(id).await?;
         }
@@ -192,13 +185,13 @@ impl Authority {
         let entry = AuditEntry {
             kind: EventKind::KeyDeleted,
             subject,
-            detail: detail_of_key,
+            detail,
         };
         self.finish(&caller.principal, request, change, entry, key)
             .await
     }
 
-    /// Opens a change of a key that the caller may administer.
+    /// Opens a change and reads the key in it, which the caller may administer.
     pub(super) async fn begin_with_key(
         &self,
         caller: &AuthorizedCaller,
@@ -211,28 +204,31 @@ impl Authority {
     }
 }
 
-/// The key of this id; one that the role may not administer does not exist for it.
+/// Returns the key with this id.
+///
+/// # Errors
+/// [`Refusal::NotFound`] if the key does not exist or the role does not reach it.
 pub(super) async fn visible(
     snapshot: &mut Snapshot,
     role: &Role,
     id: KeyId,
 ) -> Result<Key, Refusal> {
     let key = match snapshot.find_key(id).await {
-        // Whose it is cannot be read, so to those who do not reach everything it is nobody's they know.
-        Err(Error::Corrupt(_)) if !reaches_unread(snapshot, role, id).await? => None,
+        // The owner of a corrupt key is unknown, so only a role that reaches every key of the realm gets the error.
+        Err(Error::Corrupt(_)) if !reaches_corrupt(snapshot, role, id).await? => None,
         found => found?,
     };
     let mut key = key
         .filter(|key| role.reaches(key))
-        .ok_or(Refusal::NotFound("the key"))?;
+        .ok_or(Refusal::NotFound(not_found::KEY))?;
     snapshot
         .tell_last_uses(std::slice::from_mut(&mut key))
         .await?;
     Ok(key)
 }
 
-/// Whether a key that cannot be read is one that the role reaches, as far as its realm tells.
-async fn reaches_unread(snapshot: &mut Snapshot, role: &Role, id: KeyId) -> Result<bool, Error> {
+/// Whether the role reaches a corrupt key, of which only the realm is known.
+async fn reaches_corrupt(snapshot: &mut Snapshot, role: &Role, id: KeyId) -> Result<bool, Error> {
     let realm = snapshot.find_realm_of_key(id).await?;
     Ok(match role {
         Role::Operator => true,
@@ -241,10 +237,10 @@ async fn reaches_unread(snapshot: &mut Snapshot, role: &Role, id: KeyId) -> Resu
     })
 }
 
-/// The filter, narrowed to the keys that the role reaches.
+/// Narrows the filter to the keys that the role reaches.
 ///
 /// # Errors
-/// [`Refusal::Forbidden`] if it names something beyond the reach, whether or not that exists.
+/// [`Refusal::Forbidden`] if the filter names something beyond the reach, whether or not that exists.
 pub(super) fn narrow(role: &Role, mut filter: KeyFilter) -> Result<KeyFilter, Refusal> {
     let Role::Delegate(delegate) = role else {
         role.may_manage(&filter.realm)?;
@@ -269,6 +265,7 @@ pub(super) fn narrow(role: &Role, mut filter: KeyFilter) -> Result<KeyFilter, Re
     }
 }
 
+/// The refusal to change a revoked key.
 pub(super) fn revoked() -> Refusal {
     Refusal::Precondition {
         reason: "KEY_REVOKED",

@@ -1,11 +1,12 @@
 //! The use cases of administration.
 //!
-//! Every change takes the same steps. `Authority::begin` takes the revision counter and reads the caller's key again, so that a
-//! key that was revoked a moment ago changes nothing. The use case reads what it depends on and writes. `Authority::finish`
-//! records the event, commits, and waits until the mirror has applied the change.
+//! Every change takes the same steps. `Authority::begin` locks the revision counter and reads the caller's key again, so that a
+//! key that was just revoked changes nothing. The use case checks its preconditions and writes. `Authority::finish` records the
+//! event, commits, and waits until the mirror has applied the change.
 
 mod audit;
 mod bootstrap;
+mod built_in_realm;
 mod caller_state;
 mod events;
 mod grants;
@@ -13,6 +14,7 @@ mod idempotency;
 mod import;
 mod issue;
 mod keys;
+mod not_found;
 mod partners;
 mod projects;
 mod realms;
@@ -29,6 +31,7 @@ use std::time::Duration;
 
 use audit::AuditEntry;
 pub use bootstrap::{CreatedAuthority, create, recover};
+pub use built_in_realm::update_built_in_realm;
 use caller_state::CallerState;
 pub use idempotency::{IdempotencyKey, IssuedKey};
 pub use import::{EntryRefusal, ImportOutcomes, ImportedKey};
@@ -49,7 +52,7 @@ use crate::hashing::{Peppers, Roots, RootsBusy};
 use crate::mirror::Mirror;
 use crate::store::{self, Change, Store};
 
-/// How long the mirror may take to apply a change.
+/// How long a change waits for the mirror to apply it.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The use cases of administration, over one store and its mirror.
@@ -61,93 +64,96 @@ pub struct Authority {
     roots: Roots,
 }
 
-/// When a change is answered. With one server both are the same.
+/// When the server answers a change. With one server both values mean the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wait {
-    /// When it is durable and in force at the server that answers.
+    /// When the change is durable and in force on the server that answers.
     #[default]
     Committed,
-    /// When it is in force at every server.
+    /// When the change is in force on every server.
     Everywhere,
 }
 
-/// What every request for a change carries besides the change itself.
+/// The options that every request for a change has.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ChangeRequest {
-    /// The caller's own id of the request. The audit trail keeps it.
+    /// The id that the caller chose for the request. The audit trail records it.
     pub request_id: Option<RequestId>,
     /// When to answer.
     pub wait: Wait,
 }
 
-/// A change that is durable and in force here.
+/// The result of a change that is durable and in force on this server.
 #[derive(Debug)]
 pub struct Done<T> {
-    /// What came of it.
+    /// The result.
     pub value: T,
-    /// Its revision; if nothing had to change, that of the state that was found.
+    /// The revision of the change. If nothing had to change, the revision of the state that was read.
     pub revision: Revision,
-    /// From when on it is in force everywhere. The embedded store has one server, so that is here.
+    /// The time since which the change is in force on every server. There is one server, so this is the time of the answer.
     pub effective_at: Timestamp,
 }
 
-/// What was read, and the revision of the state that it was read in.
+/// A value and the revision of the state from which it was read.
 #[derive(Debug)]
 pub struct Read<T> {
-    /// What was read.
+    /// The value.
     pub value: T,
-    /// Every change up to this one is in it.
+    /// The value includes every change up to this revision.
     pub revision: Revision,
 }
 
-/// Why something was not done.
+/// The reason why a use case failed. The messages are for the caller.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// The request breaks rules.
+    /// Fields of the request break rules.
     #[error("the request is not valid")]
     Invalid(Vec<Violation>),
-    /// The caller's key is no longer good.
-    #[error("the caller's key is no longer good")]
+    /// The caller's key was accepted, but is not any more when the change reads it again.
+    #[error(
+        "the caller's key is no longer accepted: check whether it was revoked, disabled, rotated or restricted"
+    )]
     CallerGone,
     /// The caller may not do this.
     #[error("{0}")]
     Forbidden(&'static str),
-    /// The caller may do this, but not give so much. Names each field that goes beyond what it holds itself.
-    #[error("this would give more than the caller's own key holds")]
+    /// The change would grant more than the caller's own key holds. Names each field that does so.
+    #[error("the change would grant more than the caller's own key holds")]
     Exceeds(Vec<Violation>),
-    /// There is no such thing, or the caller may not know of it. Says which thing, not its name: a key's text may have
-    /// been pasted there.
-    #[error("{0} does not exist")]
+    /// A named thing does not exist, or the caller may not know of it. The message never repeats the name, which may be an API
+    /// key that was pasted into the wrong field.
+    #[error("{0}")]
     NotFound(&'static str),
-    /// There is such a thing already.
+    /// The new thing conflicts with an existing one.
     #[error("{0}")]
     AlreadyExists(String),
-    /// The state of things forbids it.
+    /// The current state does not allow the change.
     #[error("{message}")]
     Precondition {
-        /// In capitals, for programs.
+        /// The `ErrorInfo` reason, for programs.
         reason: &'static str,
-        /// For people; says what to do.
+        /// For people: what is wrong and what to do.
         message: String,
     },
     /// The request sets this field, which is not implemented yet.
-    #[error("{0}: is not implemented yet: leave it unset")]
+    #[error("{0}: is not implemented yet: leave this field unset")]
     Unimplemented(String),
-    /// Somebody else changed it since it was read.
+    /// The thing is not at the revision that the request expects.
     #[error("{0}")]
     Conflict(String),
-    /// Too much is under way.
-    #[error(transparent)]
+    /// Too many new secrets wait for their slow hash.
+    #[error("too many API keys are being issued at once: try again")]
     Busy(#[from] RootsBusy),
-    /// The store does not answer, or cannot be understood.
+    /// The store does not answer, or its data cannot be read.
     #[error(transparent)]
     Store(#[from] store::Error),
-    /// This server does not know yet of what it should answer about.
-    #[error("this server cannot read the store's last changes; try again")]
+    /// This server has not applied a revision that the answer depends on.
+    #[error("this server has not read the latest changes from the store yet: try again")]
     Behind,
-    /// The change was made and is durable, but is not yet in force here.
+    /// The change is durable, but is not yet in force on this server.
     #[error(
-        "the change was made, at revision {0}, but this server cannot read it back yet; look before you repeat it"
+        "the change was made, at revision {0}, but is not in force on this server yet: check the current state before you \
+         repeat the call"
     )]
     NotApplied(Revision),
 }
@@ -159,7 +165,7 @@ impl From<Forbidden> for Refusal {
 }
 
 impl Authority {
-    /// Puts the parts together.
+    /// Creates the use cases over these parts.
     pub fn new(
         store: Store,
         mirror: Arc<Mirror>,
@@ -176,7 +182,7 @@ impl Authority {
         }
     }
 
-    /// Opens a change and reads the caller's key again within it.
+    /// Opens a change and reads the caller's key again inside it.
     async fn begin(&self, caller: &AuthorizedCaller) -> Result<(Change, CallerState), Refusal> {
         let mut change = self.store.change(self.clock.now()).await?;
         let now = change.time();
@@ -212,7 +218,7 @@ impl Authority {
         Ok(self.done(value, revision))
     }
 
-    /// Nothing had to change; the open change is given up.
+    /// Drops a change that has nothing to write, and returns the current revision.
     async fn unchanged<T>(&self, change: Change, value: T) -> Result<Done<T>, Refusal> {
         let revision = Revision::from(change.revision().as_u64().saturating_sub(1));
         drop(change);
@@ -232,20 +238,33 @@ impl Authority {
     }
 }
 
-/// Refuses a put or a deletion that was meant for another state of the thing. `wanted` 0 means that it must not exist.
-fn check_revision(found: Option<Revision>, wanted: Option<u64>) -> Result<(), Refusal> {
+/// Compares the current revision of a thing with the `if_revision` of a request. `if_revision` 0 means that the thing must not
+/// exist.
+///
+/// # Errors
+/// [`Refusal::Conflict`] if the revisions differ.
+fn check_revision(found: Option<Revision>, if_revision: Option<u64>) -> Result<(), Refusal> {
     let found = found.map_or(0, Revision::as_u64);
-    match wanted {
-        Some(wanted) if wanted != found => Err(Refusal::Conflict(format!(
-            "it is at revision {found} now, not at {wanted}: read it again, then decide"
-        ))),
-        _ => Ok(()),
-    }
+    let Some(expected) = if_revision.filter(|expected| *expected != found) else {
+        return Ok(());
+    };
+    Err(Refusal::Conflict(match (found, expected) {
+        (0, _) => format!(
+            "`if_revision` is {expected}, but nothing with this id exists: set `if_revision` to 0 to create it"
+        ),
+        (_, 0) => format!(
+            "`if_revision` is 0, but this id exists already, at revision {found}: read the current state, then decide"
+        ),
+        _ => format!(
+            "`if_revision` is {expected}, but the current revision is {found}: read the current state, then decide"
+        ),
+    }))
 }
 
-/// A page of a list: what is on it, and where the next one begins.
+/// A page of a list: its items and the cursor of the next page.
 pub type Page<T> = store::Page<T, String>;
 
+/// The refusal to delete or change something that keys depend on.
 fn in_use(message: String) -> Refusal {
     Refusal::Precondition {
         reason: "STILL_HAS_KEYS",
@@ -253,6 +272,7 @@ fn in_use(message: String) -> Refusal {
     }
 }
 
+/// The refusal to change the built-in realm.
 fn built_in(message: &str) -> Refusal {
     Refusal::Precondition {
         reason: "BUILT_IN_REALM",

@@ -1,9 +1,10 @@
-//! Partners: put, looked up, deleted.
+//! Putting, reading and deleting partners.
 
 use super::audit::{AuditEntry, detail};
 use super::caller_state::CallerState;
 use super::{
     Authority, ChangeRequest, Done, Page, Read, Refusal, built_in, check_revision, in_use,
+    not_found,
 };
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::{EventKind, Subject};
@@ -12,7 +13,7 @@ use crate::domain::partner::Partner;
 use crate::store::{Change, PartnerRow};
 
 impl Authority {
-    /// Makes or replaces a partner.
+    /// Creates or replaces a partner.
     pub async fn put_partner(
         &self,
         caller: &AuthorizedCaller,
@@ -44,7 +45,7 @@ impl Authority {
             .await
     }
 
-    /// One partner.
+    /// Returns a partner.
     pub async fn get_partner(
         &self,
         caller: &AuthorizedCaller,
@@ -56,12 +57,12 @@ impl Authority {
         let value = snapshot
             .find_partner(realm, id)
             .await?
-            .ok_or(Refusal::NotFound("the partner"))?;
+            .ok_or(Refusal::NotFound(not_found::PARTNER))?;
         let revision = snapshot.revision().await?;
         Ok(Read { value, revision })
     }
 
-    /// A page of a realm's partners.
+    /// Returns a page of a realm's partners.
     pub async fn list_partners(
         &self,
         caller: &AuthorizedCaller,
@@ -72,7 +73,7 @@ impl Authority {
         caller.role.may_manage(realm)?;
         let mut snapshot = self.store.snapshot().await?;
         if snapshot.find_realm(realm).await?.is_none() {
-            return Err(Refusal::NotFound("the realm"));
+            return Err(Refusal::NotFound(not_found::REALM));
         }
         let value = snapshot.list_partners(realm, after, limit).await?;
         let revision = snapshot.revision().await?;
@@ -94,7 +95,7 @@ impl Authority {
         let keys = change.count_keys(realm, Some(id), None).await?;
         if keys > 0 {
             return Err(in_use(format!(
-                "the partner still has {keys} keys: delete them first"
+                "the partner still has {keys} keys: delete these keys first"
             )));
         }
         change.delete_partner(realm, id).await?;
@@ -108,7 +109,10 @@ impl Authority {
             .await
     }
 
-    /// Opens a change of the members of a realm, which must exist and not be the built-in one: its partners are the realms.
+    /// Opens a change of a realm's partners or projects.
+    ///
+    /// # Errors
+    /// [`Refusal::Precondition`] for the built-in realm, whose partners are the other realms.
     pub(super) async fn begin_in_realm(
         &self,
         caller: &AuthorizedCaller,
@@ -119,11 +123,11 @@ impl Authority {
         role.may_manage(realm)?;
         if realm.is_built_in() {
             return Err(built_in(
-                "the partners of the realm \"claviger\" are the other realms: put those",
+                "the partners of the realm \"claviger\" are the other realms: change these realms instead",
             ));
         }
         if change.find_realm(realm).await?.is_none() {
-            return Err(Refusal::NotFound("the realm"));
+            return Err(Refusal::NotFound(not_found::REALM));
         }
         Ok(change)
     }
@@ -137,7 +141,7 @@ pub(super) async fn get_partner(
     change
         .find_partner(realm, id)
         .await?
-        .ok_or(Refusal::NotFound("the partner"))
+        .ok_or(Refusal::NotFound(not_found::PARTNER))
 }
 
 fn subject(realm: &RealmId, id: &PartnerId) -> Subject {

@@ -1,8 +1,10 @@
-//! Projects: put, listed, deleted.
+//! Putting, listing and deleting projects.
 
 use super::audit::{AuditEntry, detail};
 use super::partners::get_partner;
-use super::{Authority, ChangeRequest, Done, Page, Read, Refusal, check_revision, in_use};
+use super::{
+    Authority, ChangeRequest, Done, Page, Read, Refusal, check_revision, in_use, not_found,
+};
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::{PartnerId, ProjectId, RealmId};
@@ -10,7 +12,7 @@ use crate::domain::partner::Project;
 use crate::store::{Change, ProjectRow};
 
 impl Authority {
-    /// Makes or replaces a project.
+    /// Creates or replaces a project.
     pub async fn put_project(
         &self,
         caller: &AuthorizedCaller,
@@ -29,7 +31,7 @@ impl Authority {
         if known.is_some_and(|(known, _)| known.value.partner != project.partner) {
             return Err(Refusal::Precondition {
                 reason: "PROJECT_OF_ANOTHER_PARTNER",
-                message: "a project belongs to its partner for ever, even after it was deleted: choose another id"
+                message: "this project id belongs to another partner, even after a deletion: choose another project id"
                     .to_owned(),
             });
         }
@@ -50,7 +52,7 @@ impl Authority {
             .await
     }
 
-    /// A page of a realm's or of one partner's projects.
+    /// Returns a page of the projects of a realm or of one partner.
     pub async fn list_projects(
         &self,
         caller: &AuthorizedCaller,
@@ -62,7 +64,7 @@ impl Authority {
         caller.role.may_manage(realm)?;
         let mut snapshot = self.store.snapshot().await?;
         if snapshot.find_realm(realm).await?.is_none() {
-            return Err(Refusal::NotFound("the realm"));
+            return Err(Refusal::NotFound(not_found::REALM));
         }
         let value = snapshot.list_projects(realm, partner, after, limit).await?;
         let revision = snapshot.revision().await?;
@@ -84,7 +86,7 @@ impl Authority {
         let keys = change.count_keys(realm, None, Some(id)).await?;
         if keys > 0 {
             return Err(in_use(format!(
-                "the project still has {keys} keys: delete them first"
+                "the project still has {keys} keys: delete these keys first"
             )));
         }
         change.delete_project(realm, id).await?;
@@ -109,7 +111,7 @@ async fn get_project(
         .await?
         .filter(|(_, deleted)| !deleted)
         .map(|(found, _)| found)
-        .ok_or(Refusal::NotFound("the project"))
+        .ok_or(Refusal::NotFound(not_found::PROJECT))
 }
 
 fn subject(project: &Project) -> Subject {

@@ -1,9 +1,10 @@
-//! Realms: put, looked up, deleted.
+//! Putting, reading and deleting realms.
 
 use super::audit::{AuditEntry, detail};
 use super::caller_state::CallerState;
 use super::{
     Authority, ChangeRequest, Done, Page, Read, Refusal, built_in, check_revision, in_use,
+    not_found,
 };
 use crate::auth::{AuthorizedCaller, Delegate, Role};
 use crate::domain::event::{EventKind, Subject};
@@ -14,7 +15,7 @@ use crate::mirror::PreparedRealm;
 use crate::store::{Change, RealmRow};
 
 impl Authority {
-    /// Makes or replaces a realm.
+    /// Creates or replaces a realm. Only operators create realms.
     pub async fn put_realm(
         &self,
         caller: &AuthorizedCaller,
@@ -39,7 +40,7 @@ impl Authority {
             && other != realm.id
         {
             return Err(Refusal::AlreadyExists(format!(
-                "the prefix \"{}\" belongs to another realm: choose another",
+                "the prefix \"{}\" belongs to another realm: choose another prefix",
                 realm.prefix
             )));
         }
@@ -68,7 +69,7 @@ impl Authority {
         let put = change
             .find_realm(&realm.id)
             .await?
-            .ok_or(Refusal::NotFound("the realm"))?;
+            .ok_or(Refusal::NotFound(not_found::REALM))?;
         let definition = serde_json::to_string(realm).expect("a realm is JSON");
         let detail = detail([("definition", definition)]);
         let subject = subject(&realm.id);
@@ -82,7 +83,7 @@ impl Authority {
             .await
     }
 
-    /// One realm.
+    /// Returns a realm.
     pub async fn get_realm(
         &self,
         caller: &AuthorizedCaller,
@@ -93,12 +94,12 @@ impl Authority {
         let value = snapshot
             .find_realm(id)
             .await?
-            .ok_or(Refusal::NotFound("the realm"))?;
+            .ok_or(Refusal::NotFound(not_found::REALM))?;
         let revision = snapshot.revision().await?;
         Ok(Read { value, revision })
     }
 
-    /// A page of the realms that the caller may administer.
+    /// Returns a page of the realms that the caller may administer.
     pub async fn list_realms(
         &self,
         caller: &AuthorizedCaller,
@@ -137,7 +138,7 @@ impl Authority {
         let found = change
             .find_realm(id)
             .await?
-            .ok_or(Refusal::NotFound("the realm"))?;
+            .ok_or(Refusal::NotFound(not_found::REALM))?;
         check_revision(Some(found.revision), if_revision)?;
         let keys = change.count_keys(id, None, None).await?;
         let gateways = change
@@ -145,7 +146,7 @@ impl Authority {
             .await?;
         if keys + gateways > 0 {
             return Err(in_use(format!(
-                "the realm still has {keys} keys, and {gateways} keys of gateways and managers serve it: delete them first"
+                "the realm still has {keys} keys, and {gateways} keys of gateways and managers: delete all of them first"
             )));
         }
         change.delete_realm(id).await?;
@@ -163,13 +164,16 @@ impl Authority {
     }
 }
 
-/// Refuses to take away what keys depend on.
+/// Checks that the change keeps the parts of the realm that keys depend on.
+///
+/// # Errors
+/// [`Refusal::Precondition`] names the first part that keys depend on.
 async fn check_frozen(change: &mut Change, before: &Realm, after: &Realm) -> Result<(), Refusal> {
     if before.prefix != after.prefix {
         let keys = change.count_keys(&before.id, None, None).await?;
         if keys > 0 {
             return Err(in_use(format!(
-                "the prefix is frozen while the realm has keys; it has {keys}"
+                "the prefix cannot change while the realm has keys: keep the prefix, or delete the {keys} keys first"
             )));
         }
     }
@@ -186,7 +190,7 @@ async fn check_frozen(change: &mut Change, before: &Realm, after: &Realm) -> Res
             .find(|lost| used.contains(lost.name.as_str()))
         {
             return Err(in_use(format!(
-                "the environment \"{}\" and its tag are frozen while it has keys",
+                "the environment \"{}\" still has keys: keep the environment and its tag, or delete these keys first",
                 kept.name
             )));
         }
@@ -200,7 +204,7 @@ async fn check_frozen(change: &mut Change, before: &Realm, after: &Realm) -> Res
         let used = change.scopes_in_use(&before.id).await?;
         if let Some(kept) = scopes.iter().find(|lost| used.contains(lost.name.as_str())) {
             return Err(in_use(format!(
-                "the scope \"{}\" cannot go while keys hold it, revoked ones too",
+                "keys, including revoked keys, still hold the scope \"{}\": keep the scope, or update or delete these keys first",
                 kept.name
             )));
         }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::caller_state::CallerState;
 use super::secret::NewSecret;
-use super::{Refusal, grants};
+use super::{Refusal, grants, not_found};
 use crate::auth::Role;
 use crate::domain::access::Access;
 use crate::domain::event::Revision;
@@ -19,38 +19,38 @@ use crate::domain::violation::Violations;
 use crate::hashing::{Peppers, random};
 use crate::store::{Change, Snapshot};
 
-/// How many keys a partner may have for its own keys to make another.
-const MOST_KEYS_BY_DELEGATES: u64 = 1_000;
+/// How many keys a partner may have before its own keys cannot issue more.
+const MAX_KEYS_BY_DELEGATES: u64 = 1_000;
 
-/// What is asked for in a new key.
+/// The requested properties of a new key.
 #[derive(Debug)]
 pub struct NewKey {
-    /// The realm to issue it in.
+    /// The realm of the key.
     pub realm: RealmId,
-    /// Its owner; none for an operator's key.
+    /// The owner of the key. `None` for an operator key.
     pub partner: Option<PartnerId>,
-    /// The project to bind it to.
+    /// The project of a project key.
     pub project: Option<ProjectId>,
-    /// Its level, if it is said.
+    /// The level. `None` leaves it to the project and the realm.
     pub level: Option<LevelKind>,
-    /// Its environment, if it is said.
+    /// The environment. `None` means the realm's only environment.
     pub environment: Option<EnvironmentName>,
-    /// For people.
+    /// The display name.
     pub name: String,
-    /// What to grant by name, in the order of the request.
+    /// The scopes to grant by name, in the order of the request.
     pub scopes: Vec<ScopeName>,
-    /// Whether to grant everything.
+    /// Whether to grant full access.
     pub full_access: bool,
-    /// When it shall expire, if it is said.
+    /// The expiry. `None` means as late as the realm allows.
     pub expires_at: Option<Timestamp>,
-    /// Free words.
+    /// The labels.
     pub labels: BTreeMap<String, String>,
-    /// Where it may be used from.
+    /// The client addresses from which the key may be used. Empty means all addresses.
     pub allowed_cidrs: Vec<IpNet>,
 }
 
 impl NewKey {
-    /// Whether the role reaches such a key, as far as that can be told before the realm is looked up.
+    /// Checks that the role reaches such a key. This check needs no look-up.
     pub(super) fn check_reach(&self, role: &Role) -> Result<(), Refusal> {
         Ok(role.may_issue(
             &self.realm,
@@ -60,8 +60,12 @@ impl NewKey {
         )?)
     }
 
-    /// The key that is asked for, if the request fits the realm and `by` may issue it. On the command line of the server there is
-    /// no caller.
+    /// Resolves the request against its realm: checks that the request fits the realm and that the caller may issue the key, and
+    /// fills in what the request leaves out. `by` is `None` on the server's command line, which has no caller.
+    ///
+    /// # Errors
+    /// [`Refusal::Invalid`], [`Refusal::NotFound`], [`Refusal::Forbidden`], [`Refusal::Exceeds`], or
+    /// [`Refusal::Precondition`] if the partner of a delegate has too many keys.
     pub(super) async fn resolve(
         &self,
         by: Option<&CallerState>,
@@ -78,7 +82,7 @@ impl NewKey {
         if let Some(project) = &self.project {
             let owner = lookups.owner_of(snapshot, &self.realm, project).await?;
             if owner != Some(&partner) {
-                return Err(Refusal::NotFound("the project, as one of this partner,"));
+                return Err(Refusal::NotFound(not_found::PROJECT_OF_PARTNER));
             }
         }
         let key = Key {
@@ -109,7 +113,7 @@ impl NewKey {
         Ok(ResolvedKey { key, realm })
     }
 
-    /// The environment, the access and the expiry that follow from the request and the realm together.
+    /// Returns the environment, the access and the expiry that follow from the request and the realm.
     fn resolve_in_realm(
         &self,
         realm: &Realm,
@@ -137,13 +141,13 @@ impl NewKey {
     }
 }
 
-/// A key that may be issued and has no secret yet.
+/// A key that may be issued and that has no secret yet.
 pub(super) struct ResolvedKey {
     pub(super) key: Key,
     pub(super) realm: Realm,
 }
 
-/// The realms, partners and projects that requests name, each looked up once in one state of the store.
+/// The realms, partners and projects that requests name. Each is read once, from one state of the store.
 #[derive(Default)]
 pub(super) struct LookupCache {
     realms: HashMap<RealmId, Option<Realm>>,
@@ -152,7 +156,7 @@ pub(super) struct LookupCache {
 }
 
 impl ResolvedKey {
-    /// The key with its first secret, as part of this change, and the API key that carries the secret.
+    /// Adds the first secret as part of this change. Returns the key and its API key.
     pub(super) fn with_secret(
         self,
         change: &Change,
@@ -167,7 +171,7 @@ impl ResolvedKey {
 }
 
 impl LookupCache {
-    /// The realm of this id.
+    /// Returns the realm with this id.
     pub(super) async fn realm(
         &mut self,
         snapshot: &mut Snapshot,
@@ -179,48 +183,46 @@ impl LookupCache {
         }
         self.realms[id]
             .clone()
-            .ok_or(Refusal::NotFound("the realm"))
+            .ok_or(Refusal::NotFound(not_found::REALM))
     }
 
-    /// The partner that shall own the new key.
+    /// Returns the owner of the new key, which must exist.
     async fn owner(&mut self, snapshot: &mut Snapshot, new: &NewKey) -> Result<PartnerId, Refusal> {
         let partner = new.partner.clone().unwrap_or_else(PartnerId::nobody);
-        let named = (new.realm.clone(), partner.clone());
-        if !self.partners.contains_key(&named) {
+        let id = (new.realm.clone(), partner.clone());
+        if !self.partners.contains_key(&id) {
             let found = snapshot.find_partner(&new.realm, &partner).await?;
-            self.partners.insert(named.clone(), found.is_some());
+            self.partners.insert(id.clone(), found.is_some());
         }
-        if self.partners[&named] {
+        if self.partners[&id] {
             return Ok(partner);
         }
         Err(Refusal::NotFound(if new.realm.is_built_in() {
-            "the partner, which is the realm that the key shall serve,"
+            not_found::SERVED_REALM
         } else {
-            "the partner"
+            not_found::PARTNER
         }))
     }
 
-    /// The owner of a project that is there.
+    /// Returns the owner of a project, or `None` if the project does not exist.
     async fn owner_of(
         &mut self,
         snapshot: &mut Snapshot,
         realm: &RealmId,
         project: &ProjectId,
     ) -> Result<Option<&PartnerId>, Refusal> {
-        let named = (realm.clone(), project.clone());
-        if !self.projects.contains_key(&named) {
+        let id = (realm.clone(), project.clone());
+        if !self.projects.contains_key(&id) {
             let found = snapshot.find_project(realm, project).await?;
             let owner = found.filter(|(_, deleted)| !deleted);
-            self.projects.insert(
-                named.clone(),
-                owner.map(|(project, _)| project.value.partner),
-            );
+            self.projects
+                .insert(id.clone(), owner.map(|(project, _)| project.value.partner));
         }
-        Ok(self.projects[&named].as_ref())
+        Ok(self.projects[&id].as_ref())
     }
 }
 
-/// Bounds how many keys a partner has when its own keys issue more, since every key takes memory in the mirror.
+/// Limits how many keys a partner has if its own keys issue more, because every key takes memory in the mirror.
 async fn check_quota(
     caller_state: &CallerState,
     snapshot: &mut Snapshot,
@@ -232,19 +234,19 @@ async fn check_quota(
     let keys = snapshot
         .count_keys(&key.realm, Some(&key.partner), None)
         .await?;
-    if keys < MOST_KEYS_BY_DELEGATES {
+    if keys < MAX_KEYS_BY_DELEGATES {
         return Ok(());
     }
     Err(Refusal::Precondition {
         reason: "TOO_MANY_KEYS",
         message: format!(
-            "the partner has {keys} keys, and by its own keys it makes no more than {MOST_KEYS_BY_DELEGATES}: delete some \
-             that are of no use any more, or ask those who run the API"
+            "the partner has {keys} keys, but its own keys issue more only while there are fewer than \
+             {MAX_KEYS_BY_DELEGATES}: delete unused keys, or ask an operator to issue the key"
         ),
     })
 }
 
-/// The access that these scopes grant. No scopes grant nothing.
+/// Returns the access that these scopes grant. No scopes grant nothing.
 pub(super) fn granted(
     realm: &Realm,
     scopes: &[ScopeName],
@@ -253,13 +255,13 @@ pub(super) fn granted(
 ) -> Access {
     for (i, scope) in scopes.iter().enumerate() {
         if !realm.scopes.iter().any(|known| known.name == *scope) {
-            bad.add(format!("scopes[{i}]"), "is not a scope of the realm");
+            bad.add(format!("scopes[{i}]"), "must be a scope of the realm");
         }
     }
     if full_access && !scopes.is_empty() {
         bad.add(
             "full_access",
-            "includes every scope: leave out either this or the scopes",
+            "includes every scope: set either `full_access` or `scopes`",
         );
     }
     if full_access {
@@ -269,10 +271,10 @@ pub(super) fn granted(
     }
 }
 
-/// The expiry of a key that was or is issued at `issued_at`: the requested one, or the latest that the realm allows.
+/// Returns the expiry of a key that is issued at `issued_at`: the requested expiry, or the latest one that the realm allows.
 pub(super) fn resolve_expiry(
     realm: &Realm,
-    asked: Option<Timestamp>,
+    requested: Option<Timestamp>,
     issued_at: Timestamp,
     now: Timestamp,
     bad: &mut Violations,
@@ -280,25 +282,29 @@ pub(super) fn resolve_expiry(
     let latest = realm
         .max_lifetime
         .map(|span| issued_at.saturating_add(span));
-    match (asked, latest) {
+    match (requested, latest) {
         (Some(end), _) if end <= now => bad.add("expire_time", "must be in the future"),
         (_, Some(latest)) if latest <= now => bad.add(
             "expire_time",
-            "cannot be later: the key is as old as the realm's max_lifetime allows",
+            "cannot be changed because the key has reached the realm's `max_lifetime`: issue a new key",
         ),
         (Some(end), Some(latest)) if end > latest => bad.add(
             "expire_time",
-            "is later than the realm's max_lifetime allows",
+            "is later than the realm's `max_lifetime` allows: set an earlier time",
         ),
         _ => {}
     }
-    asked.or(latest).into()
+    requested.or(latest).into()
 }
 
+/// Checks that the requested level fits the project and is one that the realm allows.
 fn check_level(realm: &Realm, new: &NewKey, bad: &mut Violations) {
     let level = match (new.level, &new.project) {
         (Some(LevelKind::Partner), Some(_)) => {
-            return bad.add("level", "a key with a project is a project key");
+            return bad.add(
+                "level",
+                "must be KEY_LEVEL_PROJECT or unset because `project` is set",
+            );
         }
         (Some(LevelKind::Project), None) => {
             return bad.add("project", "is required for a project key");
@@ -307,25 +313,37 @@ fn check_level(realm: &Realm, new: &NewKey, bad: &mut Violations) {
         (Some(LevelKind::Partner), None) => LevelKind::Partner,
         (None, None) => {
             if realm.levels.contains(&LevelKind::Project) {
-                let (field, what) = if realm.levels.len() == 1 {
-                    ("project", "is required: the realm has project keys only")
+                let (field, description) = if realm.levels.len() == 1 {
+                    (
+                        "project",
+                        "is required because the realm allows only project keys",
+                    )
                 } else {
                     (
                         "level",
-                        "is required where neither the project nor the realm decides it",
+                        "is required because the realm allows both levels: set KEY_LEVEL_PARTNER, or set `project`",
                     )
                 };
-                return bad.add(field, what);
+                return bad.add(field, description);
             }
             LevelKind::Partner
         }
     };
     if !realm.levels.contains(&level) {
-        bad.add("level", "is not one that the realm allows");
+        let description = match level {
+            LevelKind::Partner => {
+                "must not be KEY_LEVEL_PARTNER because the realm allows only project keys: set `project`"
+            }
+            LevelKind::Project => {
+                "must not be KEY_LEVEL_PROJECT because the realm allows only partner keys: leave `project` unset"
+            }
+        };
+        bad.add("level", description);
     }
 }
 
-/// In the built-in realm the partner is the realm that the key serves, and only operators serve none.
+/// Checks that a key has an owner. In the built-in realm the owner is the realm that the key serves, and an operator key has
+/// none.
 pub(super) fn check_owner(
     realm: &Realm,
     partner: Option<&PartnerId>,
@@ -343,10 +361,10 @@ pub(super) fn check_owner(
             .granted()
             .any(|scope| scope.as_str() == scopes::OPERATOR);
     match (partner, operator) {
-        (None, false) => bad.add("partner", "is required: the realm that the key serves"),
+        (None, false) => bad.add("partner", "is required: set the realm that the key serves"),
         (Some(_), true) => bad.add(
             "partner",
-            "must be left out: an operator key serves every realm",
+            "must be unset because an operator key serves every realm",
         ),
         _ => {}
     }

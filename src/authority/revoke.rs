@@ -1,9 +1,9 @@
-//! Revocation: of one key, of many at idempotency, and of a key by itself.
+//! Revocation: of one key, of many keys at once, and of the caller's own key.
 
 use super::audit::{AuditEntry, detail, rfc3339};
 use super::caller_state::CallerState;
 use super::keys::narrow;
-use super::{Authority, ChangeRequest, Done, IdempotencyKey, Read, Refusal};
+use super::{Authority, ChangeRequest, Done, IdempotencyKey, Read, Refusal, not_found};
 use crate::auth::{AuthorizedCaller, Principal, Role};
 use crate::domain::event::{EventKind, Revision, Subject};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
@@ -13,38 +13,38 @@ use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::store::{Change, KeyFilter, Snapshot};
 
-/// How often a partner may revoke in bulk by its own keys.
-const MOST_RULES_BY_DELEGATES: u64 = 1_000;
+/// How many bulk revocations a partner's own keys may make.
+const MAX_BULK_REVOCATIONS_BY_DELEGATES: u64 = 1_000;
 
-/// How many keys a dry run shows.
+/// How many keys a dry run returns.
 const EXAMPLES: u32 = 10;
 
-/// Which keys to end.
+/// The keys that a bulk revocation revokes. An unset field selects all.
 #[derive(Clone, Debug)]
 pub struct BulkSelection {
-    /// Of this realm.
+    /// The realm of the keys.
     pub realm: RealmId,
-    /// Of this partner.
+    /// The owner of the keys.
     pub partner: Option<PartnerId>,
-    /// Of this project.
+    /// The project of the keys.
     pub project: Option<ProjectId>,
-    /// Of this environment.
+    /// The environment of the keys.
     pub environment: Option<EnvironmentName>,
-    /// Issued before this time; none is until now.
+    /// The time before which the keys were issued. `None` means now.
     pub issued_before: Option<Timestamp>,
 }
 
-/// What a bulk revocation would end.
+/// What a bulk revocation would revoke.
 #[derive(Debug)]
 pub struct DryRun {
-    /// How many keys.
+    /// The number of keys.
     pub count: u64,
-    /// The newest of them.
+    /// The newest of these keys.
     pub examples: Vec<Key>,
 }
 
 impl Authority {
-    /// Ends a key for ever.
+    /// Revokes a key, which cannot be undone.
     pub async fn revoke_key(
         &self,
         caller: &AuthorizedCaller,
@@ -53,12 +53,12 @@ impl Authority {
         reason: String,
     ) -> Result<Done<Key>, Refusal> {
         let (change, _, key) = self.begin_with_key(caller, id).await?;
-        self.end_key(&caller.principal, request, change, key, reason)
+        self.write_revocation(&caller.principal, request, change, key, reason)
             .await
     }
 
-    /// Ends many keys at idempotency: a rule is written, whatever the number of keys. Tells whether this very request had done so
-    /// before.
+    /// Revokes many keys at once. The store gets one rule, independent of the number of keys. Returns whether this is the answer
+    /// to a repeated request.
     pub async fn revoke_keys(
         &self,
         caller: &AuthorizedCaller,
@@ -81,7 +81,7 @@ impl Authority {
             None => Some(change.revision()),
             Some(time) => issued_before(&mut change, &selection.realm, time).await?,
         };
-        // Before the first revision there is nothing.
+        // No key is older than the first revision.
         let before = before.unwrap_or_default();
         check_not_locked_out(&caller_state.key, &filter, before)?;
         filter.issued_before = Some(before);
@@ -97,9 +97,9 @@ impl Authority {
             ),
             ("reason", reason.clone()),
         ]);
-        // A rule about nothing would be kept and read for ever; that it was asked for is on record all the same.
-        let is_about_something = change.has_any(&filter).await?;
-        if !is_about_something {
+        // A rule is stored permanently, so a rule without keys is not written. The event records the request anyway.
+        let has_keys = change.has_any(&filter).await?;
+        if !has_keys {
             detail.insert("ended".to_owned(), "none".to_owned());
         }
         let revocation = BulkRevocation {
@@ -111,8 +111,8 @@ impl Authority {
             at: now,
             reason,
         };
-        if is_about_something {
-            check_room(&caller_state, &mut change, &filter).await?;
+        if has_keys {
+            check_quota(&caller_state, &mut change, &filter).await?;
             change.insert_bulk_revocation(&revocation).await?;
         }
         self.record_answer(caller, idempotency, &mut change, &())
@@ -132,7 +132,7 @@ impl Authority {
             .await
     }
 
-    /// What that would end. This does count, and so takes longer for selection.
+    /// Returns what such a bulk revocation would revoke. This counts the keys, and so takes longer for many keys.
     pub async fn dry_run_revoke_keys(
         &self,
         caller: &AuthorizedCaller,
@@ -146,7 +146,7 @@ impl Authority {
         let revision = snapshot.revision().await?;
         filter.issued_before = match selection.issued_before {
             None => None,
-            // Before the first revision there is nothing.
+            // No key is older than the first revision.
             Some(time) => issued_before(&mut snapshot, &selection.realm, time)
                 .await?
                 .or(Some(Revision::default())),
@@ -161,14 +161,14 @@ impl Authority {
         })
     }
 
-    /// Ends the key that the principal proved. It takes nothing else: whoever can present a key may end it.
+    /// Revokes the key that the principal proved. This needs no role: everybody who can present a key may revoke it.
     pub async fn revoke_self(
         &self,
         principal: &Principal,
         request: &ChangeRequest,
         reason: String,
     ) -> Result<Done<Key>, Refusal> {
-        // Looked at first: what is ended already must not keep others from the one change that is open.
+        // Checked before the change, because only one change is open at a time and a revoked key must not delay others.
         let mut snapshot = self.store.snapshot().await?;
         let now = self.clock.now();
         if let Some(key) = snapshot.find_key(principal.key).await?
@@ -184,10 +184,11 @@ impl Authority {
         let key = change.find_key(principal.key).await?;
         let key = key.filter(|key| principal.still_holds(key, now));
         let key = key.ok_or(Refusal::CallerGone)?;
-        self.end_key(principal, request, change, key, reason).await
+        self.write_revocation(principal, request, change, key, reason)
+            .await
     }
 
-    async fn end_key(
+    async fn write_revocation(
         &self,
         principal: &Principal,
         request: &ChangeRequest,
@@ -209,7 +210,11 @@ impl Authority {
     }
 }
 
-/// The keys that are meant, if the caller may administer them all and there is everything that is named.
+/// Returns the filter for the selected keys, narrowed to the keys that the caller may administer.
+///
+/// # Errors
+/// [`Refusal::Forbidden`] if the selection goes beyond the caller's reach, [`Refusal::Invalid`] or [`Refusal::NotFound`] if a
+/// named thing does not exist.
 async fn filter(
     caller_state: &CallerState,
     snapshot: &mut Snapshot,
@@ -234,33 +239,37 @@ async fn filter(
         },
     )?;
     let realm = snapshot.find_realm(&filter.realm).await?;
-    let realm = realm.ok_or(Refusal::NotFound("the realm"))?.value;
+    let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
     let mut bad = Violations::default();
     if let Some(name) = &filter.environment
         && realm.environment(name.as_str()).is_none()
     {
-        bad.add("environment", "is not an environment of the realm");
+        bad.add("filter.environment", "must be an environment of the realm");
     }
     if selection.issued_before.is_some_and(|time| time > now) {
-        bad.add("issued_before", "must not be in the future");
+        bad.add("filter.issued_before", "must not be in the future");
     }
     bad.finish(Some(())).map_err(Refusal::Invalid)?;
     if let Some(partner) = &filter.partner {
         let found = snapshot.find_partner(&filter.realm, partner).await?;
-        found.ok_or(Refusal::NotFound("the partner"))?;
+        found.ok_or(Refusal::NotFound(not_found::PARTNER))?;
     }
     if let Some(project) = &filter.project {
         let found = snapshot.find_project(&filter.realm, project).await?;
         let owner = found.map(|(project, _)| project.value.partner);
         let owner =
             owner.filter(|owner| filter.partner.as_ref().is_none_or(|named| named == owner));
-        // The rule stands with the owner, whose keys it is about.
-        filter.partner = Some(owner.ok_or(Refusal::NotFound("the project"))?);
+        let message = match filter.partner {
+            Some(_) => not_found::PROJECT_OF_PARTNER,
+            None => not_found::PROJECT,
+        };
+        // The mirror looks rules up by the owner of a key.
+        filter.partner = Some(owner.ok_or(Refusal::NotFound(message))?);
     }
     Ok(filter)
 }
 
-/// The revision that comes after the last key of the realm which was issued before this time.
+/// Returns the revision after that of the realm's last key that was issued before this time.
 async fn issued_before(
     snapshot: &mut Snapshot,
     realm: &RealmId,
@@ -270,8 +279,8 @@ async fn issued_before(
     Ok(last.map(Revision::next))
 }
 
-/// Bounds what a partner can make others read by keys of its own: each rule is looked at for each of its keys.
-async fn check_room(
+/// Limits how many rules a partner's own keys write, because each of the partner's keys is compared with each rule.
+async fn check_quota(
     caller_state: &CallerState,
     snapshot: &mut Snapshot,
     filter: &KeyFilter,
@@ -282,19 +291,20 @@ async fn check_room(
     let rules = snapshot
         .count_bulk_revocations(&filter.realm, partner)
         .await?;
-    if rules < MOST_RULES_BY_DELEGATES {
+    if rules < MAX_BULK_REVOCATIONS_BY_DELEGATES {
         return Ok(());
     }
     Err(Refusal::Precondition {
         reason: "TOO_MANY_REVOCATIONS",
         message: format!(
-            "the partner has had its keys revoked in bulk {rules} times, and by its own keys does so no more than \
-             {MOST_RULES_BY_DELEGATES} times: revoke them one by one, or ask those who run the API"
+            "the partner has {rules} bulk revocations, but its own keys make more only while there are fewer than \
+             {MAX_BULK_REVOCATIONS_BY_DELEGATES}: revoke the keys one by one, or ask an operator"
         ),
     })
 }
 
-/// Among the authority's own keys nobody ends itself by a rule: it is easily done, and the door is then shut from outside.
+/// Checks that a bulk revocation in the built-in realm spares the caller's own key. Otherwise an operator could easily lock
+/// every caller out.
 fn check_not_locked_out(own: &Key, filter: &KeyFilter, before: Revision) -> Result<(), Refusal> {
     let KeyFilter {
         realm,
@@ -310,7 +320,7 @@ fn check_not_locked_out(own: &Key, filter: &KeyFilter, before: Revision) -> Resu
         before: _,
         limit: _,
     } = filter;
-    let is_meant = realm.is_built_in()
+    let includes_own_key = realm.is_built_in()
         && own.realm == *realm
         && partner
             .as_ref()
@@ -319,10 +329,11 @@ fn check_not_locked_out(own: &Key, filter: &KeyFilter, before: Revision) -> Resu
             .as_ref()
             .is_none_or(|name| *name == own.environment)
         && own.created_revision < before;
-    if is_meant {
+    if includes_own_key {
         return Err(Refusal::Precondition {
             reason: "LOCKS_OUT_CALLER",
-            message: "this would end the caller's own key too: name a partner, or a time before that key was issued"
+            message: "the filter includes the caller's own key: set `filter.partner`, or set `filter.issued_before` to a time \
+                      before that key was issued"
                 .to_owned(),
         });
     }

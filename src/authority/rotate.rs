@@ -1,4 +1,4 @@
-//! Rotation: a key gets a new secret, and the old secret works on for an overlap.
+//! Rotation: a key gets a new secret, and the old secret stays valid for an overlap.
 
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use super::idempotency::replayed_key;
 use super::keys::{revoked, visible};
 use super::secret::NewSecret;
 use super::two_pass::{Applied, EventOf, Pass, Prepared, TwoPassChange};
-use super::{Authority, ChangeRequest, Done, IdempotencyKey, IssuedKey, Refusal, grants};
+use super::{
+    Authority, ChangeRequest, Done, IdempotencyKey, IssuedKey, Refusal, grants, not_found,
+};
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::EventKind;
 use crate::domain::ids::KeyId;
@@ -17,17 +19,17 @@ use crate::domain::realm::Realm;
 use crate::domain::time::{Expiry, Timestamp};
 use crate::store::{Change, Snapshot};
 
-/// Which of the two secrets of a rotation stays.
+/// The secret that a key keeps when its rotation ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeepSecret {
-    /// The newest.
+    /// The new secret.
     New,
-    /// The oldest.
+    /// The old secret.
     Old,
 }
 
 impl Authority {
-    /// Gives a key a new secret. The old secret works on for `overlap`, but never beyond the expiry of the key.
+    /// Gives a key a new secret. The old secret stays valid for `overlap`, but never beyond the expiry of the key.
     pub async fn rotate_key(
         &self,
         caller: &AuthorizedCaller,
@@ -41,7 +43,7 @@ impl Authority {
             .await
     }
 
-    /// Takes one of a key's two secrets away before the overlap is over.
+    /// Removes one of a key's two secrets before the overlap ends.
     pub async fn end_rotation(
         &self,
         caller: &AuthorizedCaller,
@@ -54,14 +56,16 @@ impl Authority {
             return Err(revoked());
         }
         let [old, new] = key.secrets.as_mut_slice() else {
-            return Err(no_rotation("the key has only one secret"));
+            return Err(no_rotation(
+                "there is no rotation to end: the key has only one secret",
+            ));
         };
-        let (gone, which) = match keep {
+        let (removed, kept) = match keep {
             KeepSecret::New => (old.clone(), "new"),
             KeepSecret::Old => {
                 if old.expires_at.is_over(change.time()) {
                     return Err(no_rotation(
-                        "the old secret has expired: keep the new one, or rotate the key",
+                        "the old secret has expired: keep the new secret, or rotate the key again",
                     ));
                 }
                 old.expires_at = Expiry::Never;
@@ -70,16 +74,16 @@ impl Authority {
             }
         };
         key.secrets
-            .retain(|secret| secret.created_at != gone.created_at);
+            .retain(|secret| secret.created_at != removed.created_at);
         if keep == KeepSecret::Old {
-            // Its end is taken from it, which is to give.
+            // The old secret loses its expiry, so the change grants something.
             let realm = change.find_realm(&key.realm).await?;
-            let realm = realm.ok_or(Refusal::NotFound("the realm"))?.value;
+            let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
             grants::check(&caller_state, &realm, &key)?;
         }
-        change.delete_root(id, &gone).await?;
+        change.delete_root(id, &removed).await?;
         change.update_key(&key).await?;
-        let detail = detail([("keep", which.to_owned()), ("hint", key.hint.clone())]);
+        let detail = detail([("keep", kept.to_owned()), ("hint", key.hint.clone())]);
         let entry = AuditEntry::of_key(EventKind::RotationEnded, &key, detail);
         self.finish(&caller.principal, request, change, entry, key)
             .await
@@ -124,10 +128,10 @@ impl TwoPassChange for Rotate {
         let now = change.time();
         let old_hint = key.hint.clone();
         let old_end = key.expires_at.or_earlier(now.saturating_add(self.overlap));
-        // Of two secrets that work the newest is replaced: its API key may have been lost on the way, and whoever lost it still has
-        // the oldest.
-        let is_alive = |secret: &Secret| !secret.expires_at.is_over(now);
-        let kept = key.secrets.iter().position(is_alive);
+        // Of two valid secrets the newer one is replaced: the answer with its API key may have been lost, and then the holder
+        // still has the older one.
+        let is_valid = |secret: &Secret| !secret.expires_at.is_over(now);
+        let kept = key.secrets.iter().position(is_valid);
         for (index, mut secret) in std::mem::take(&mut key.secrets).into_iter().enumerate() {
             if Some(index) == kept && !self.overlap.is_zero() {
                 if secret.hint.is_empty() {
@@ -141,10 +145,7 @@ impl TwoPassChange for Rotate {
         }
         let plain_key = new.add_to(&mut key, &realm, change, &authority.peppers)?;
         change.update_key(&key).await?;
-        let newest = key
-            .secrets
-            .last()
-            .ok_or(Refusal::NotFound("the key's secret"))?;
+        let newest = key.secrets.last().expect("the new secret was added");
         change.insert_root(key.id, newest, &new.root).await?;
         let detail = detail([
             ("hint", key.hint.clone()),
@@ -162,7 +163,7 @@ impl TwoPassChange for Rotate {
     }
 }
 
-/// The key, if it may be rotated by this caller, and its realm.
+/// Returns the key, if this caller may rotate it, and its realm.
 async fn rotatable(
     caller_state: &CallerState,
     snapshot: &mut Snapshot,
@@ -176,20 +177,20 @@ async fn rotatable(
     if key.expires_at.is_over(now) {
         return Err(Refusal::Precondition {
             reason: "KEY_EXPIRED",
-            message: "the key has expired, and a rotation does not extend it: set a later expire_time first, or issue a new key"
+            message: "the key has expired, and a rotation does not extend it: set a later `expire_time` first, or issue a new key"
                 .to_owned(),
         });
     }
     let realm = snapshot.find_realm(&key.realm).await?;
-    let realm = realm.ok_or(Refusal::NotFound("the realm"))?.value;
+    let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
     // The caller gets the new API key, and so everything that the key holds.
     grants::check(caller_state, &realm, &key)?;
     Ok((key, realm))
 }
 
-fn no_rotation(why: &str) -> Refusal {
+fn no_rotation(message: &str) -> Refusal {
     Refusal::Precondition {
         reason: "NO_ROTATION",
-        message: format!("there is no rotation to end: {why}"),
+        message: message.to_owned(),
     }
 }

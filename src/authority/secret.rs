@@ -1,8 +1,8 @@
-//! A key's secrets: made, and added to a key.
+//! New secrets of keys.
 
 use std::sync::Arc;
 
-use super::{Authority, Refusal};
+use super::{Authority, Refusal, not_found};
 use crate::domain::key::{Key, Secret};
 use crate::domain::key_text::{PlainKey, SecretBytes};
 use crate::domain::realm::Realm;
@@ -10,7 +10,7 @@ use crate::domain::time::Expiry;
 use crate::hashing::{Peppers, Roots, RootsBusy, random};
 use crate::store::Change;
 
-/// A random secret and its Argon2 root. The root is slow to make, so this is made before a change starts.
+/// A random secret and its Argon2 root. The root is slow to compute, so this happens before a change starts.
 pub(super) struct NewSecret {
     bytes: Arc<SecretBytes>,
     /// The Argon2 root of the secret.
@@ -24,7 +24,7 @@ impl NewSecret {
         Ok(Self { bytes, root })
     }
 
-    /// Adds the secret to a key, as its newest, and returns the API key that carries it.
+    /// Adds the secret to a key as its newest secret, and returns the API key.
     pub(super) fn add_to(
         &self,
         key: &mut Key,
@@ -34,7 +34,7 @@ impl NewSecret {
     ) -> Result<PlainKey, Refusal> {
         let environment = realm
             .environment(key.environment.as_str())
-            .ok_or(Refusal::NotFound("the key's environment"))?;
+            .ok_or(Refusal::NotFound(not_found::ENVIRONMENT_OF_KEY))?;
         let plain_key = PlainKey::new(&realm.prefix, &environment.tag, key.id, &self.bytes);
         let digest = peppers
             .digest(change.pepper(), key.id, &self.bytes)
@@ -61,7 +61,7 @@ impl Authority {
 pub(super) fn pepper_missing() -> Refusal {
     Refusal::Precondition {
         reason: "PEPPER_MISSING",
-        message: "the pepper file lacks the version that is in use: put the right file back and restart the server"
+        message: "the server's pepper file lacks the version for new keys: put the right pepper file back and restart the server"
             .to_owned(),
     }
 }

@@ -1,8 +1,8 @@
 //! Changes with slow work in the middle.
 //!
-//! An Argon2 root takes tens of milliseconds and must not run inside the transaction, because changes are serial. So everything
-//! is checked twice: on a snapshot, so that a request that will be refused costs no slow hash, and again inside the transaction,
-//! where the result is binding.
+//! An Argon2 root takes tens of milliseconds and must not run inside the transaction, because changes are serial. So there are
+//! two passes with the same checks. The first pass reads a snapshot, so that a refused request costs no slow hash. The second
+//! pass runs inside the transaction, where the result is binding.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -16,7 +16,7 @@ use crate::store::{Change, Snapshot};
 
 /// The state that a pass reads.
 pub(super) struct Pass<'p> {
-    /// A snapshot; in the second pass that of the change.
+    /// The snapshot. In the second pass, the transaction of the change.
     pub(super) snapshot: &'p mut Snapshot,
     /// The caller in this state.
     pub(super) caller_state: &'p CallerState,
@@ -28,7 +28,7 @@ pub(super) struct Pass<'p> {
 pub(super) enum Prepared<P, A> {
     /// The change can be made.
     Ready(P),
-    /// There is nothing to change; this is the answer.
+    /// There is nothing to change. Contains the answer.
     NothingToDo(A),
 }
 
@@ -36,7 +36,7 @@ pub(super) enum Prepared<P, A> {
 pub(super) enum Applied<C: TwoPassChange + ?Sized> {
     /// Something was written.
     Changed {
-        /// What is kept for a repetition of the request.
+        /// The record from which a repeated request is answered.
         record: C::Record,
         entry: AuditEntry,
         answer: C::Answer,
@@ -45,24 +45,24 @@ pub(super) enum Applied<C: TwoPassChange + ?Sized> {
     Unchanged(C::Answer),
 }
 
-/// A change that is checked, prepared by slow work, checked again, and applied.
+/// A change that is checked, prepared by slow work, checked again and applied.
 pub(super) trait TwoPassChange: Sync {
-    /// What is kept for 24 hours, so that a repeated request is answered and not done again.
+    /// The record from which a repeated request is answered for 24 hours.
     type Record: Serialize + DeserializeOwned + Send + Sync;
-    /// What the checks find.
+    /// The result of the checks.
     type Checked: Send;
-    /// What the slow work makes.
+    /// The result of the slow work.
     type Prepared: Send;
     type Answer: Send;
 
-    /// The answer to a repeated request.
+    /// Returns the answer to a repeated request.
     fn replay(
         &self,
         pass: Pass<'_>,
         record: Self::Record,
     ) -> impl Future<Output = Result<Self::Answer, Refusal>> + Send;
 
-    /// Checks everything that the change depends on. Runs once in each pass.
+    /// Checks the preconditions of the change. Runs once in each pass.
     fn check(&self, pass: Pass<'_>) -> impl Future<Output = Result<Self::Checked, Refusal>> + Send;
 
     /// Does the slow work, outside of any transaction.
@@ -83,14 +83,14 @@ pub(super) trait TwoPassChange: Sync {
     ) -> impl Future<Output = Result<Applied<Self>, Refusal>> + Send;
 }
 
-/// Whom an event names as its author, for changes that write more than one.
+/// The caller and the request that events name, for a change that writes more than one event.
 pub(super) struct EventOf<'e> {
     pub(super) caller: &'e AuthorizedCaller,
     pub(super) request: &'e ChangeRequest,
 }
 
 impl Authority {
-    /// Runs a two-pass change, or answers a repeated request as it was answered before.
+    /// Runs a two-pass change, or answers a repeated request from its record.
     pub(super) async fn run_two_pass<C: TwoPassChange>(
         &self,
         caller: &AuthorizedCaller,
@@ -175,8 +175,8 @@ impl Authority {
 
 /// The outcome of one pass.
 enum Checked<C: TwoPassChange> {
-    /// The request was answered before.
+    /// The request is a repetition. Contains the answer.
     Replayed(Done<C::Answer>),
-    /// It is new and passed the checks.
+    /// The request is new and passed the checks.
     New(C::Checked),
 }

@@ -1,4 +1,4 @@
-//! Updates: what a key is called, what it may do, for how long and from where.
+//! Updates of a key's name, labels, scopes, expiry and address ranges.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::audit::{AuditEntry, audit_detail};
 use super::keys::revoked;
 use super::resolve::{check_owner, granted, resolve_expiry};
-use super::{Authority, ChangeRequest, Done, Refusal, grants};
+use super::{Authority, ChangeRequest, Done, Refusal, grants, not_found};
 use crate::auth::AuthorizedCaller;
 use crate::domain::access::Access;
 use crate::domain::event::EventKind;
@@ -17,25 +17,25 @@ use crate::domain::realm::Realm;
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::violation::Violations;
 
-/// What to change of a key; what is absent stays.
+/// The new properties of a key. A property that is `None` stays unchanged.
 #[derive(Debug, Default)]
 pub struct KeyUpdate {
-    /// Its name.
+    /// The display name.
     pub name: Option<String>,
-    /// All its labels.
+    /// All labels.
     pub labels: Option<BTreeMap<String, String>>,
-    /// The scopes that it shall have, in the order of the request, instead of all that it has.
+    /// All scopes, in the order of the request. They replace the current scopes.
     pub scopes: Option<Vec<ScopeName>>,
-    /// Whether it shall have every scope.
+    /// Whether the key gets full access.
     pub full_access: Option<bool>,
-    /// When it shall expire; `Some(None)` is never, or as late as the realm allows.
+    /// The expiry. `Some(None)` means never, or as late as the realm allows.
     pub expires_at: Option<Option<Timestamp>>,
-    /// All its address ranges.
+    /// All address ranges.
     pub allowed_cidrs: Option<Vec<IpNet>>,
 }
 
 impl Authority {
-    /// Changes a key.
+    /// Updates a key.
     pub async fn update_key(
         &self,
         caller: &AuthorizedCaller,
@@ -48,7 +48,7 @@ impl Authority {
             return Err(revoked());
         }
         let realm = change.find_realm(&before.realm).await?;
-        let realm = realm.ok_or(Refusal::NotFound("the realm"))?.value;
+        let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
         let key = update.apply(before.clone(), &realm, change.time())?;
         if key == before {
             return self.unchanged(change, key).await;
@@ -74,18 +74,18 @@ impl KeyUpdate {
         let mut bad = Violations::default();
         match (scopes, full_access) {
             (None, None) => {}
-            // It takes away what is not there.
+            // The key has no full access that could be removed.
             (None, Some(false)) if !key.access.is_full() => {}
             (scopes, full_access) => {
-                // Never by the realm's `unscoped_keys`: to take the last scope away must not give everything.
+                // The realm's `unscoped_keys` does not apply: to remove the last scope must not grant full access.
                 let scopes = scopes.unwrap_or_default();
                 key.access = granted(realm, &scopes, full_access.unwrap_or(false), &mut bad);
                 let partner = (!key.partner.is_nobody()).then_some(&key.partner);
                 check_owner(realm, partner, &key.access, &mut bad);
             }
         }
-        if let Some(asked) = expires_at {
-            key.expires_at = resolve_expiry(realm, asked, key.created_at, now, &mut bad);
+        if let Some(requested) = expires_at {
+            key.expires_at = resolve_expiry(realm, requested, key.created_at, now, &mut bad);
             if let Expiry::At(last) = key.expires_at {
                 let in_overlap =
                     |secret: &&mut crate::domain::key::Secret| secret.expires_at != Expiry::Never;
@@ -101,7 +101,7 @@ impl KeyUpdate {
     }
 }
 
-/// What the audit trail tells: which fields were changed, and to what.
+/// Returns the event's detail: the names of the changed fields, and the new values.
 fn changed_detail(before: &Key, after: &Key) -> BTreeMap<String, String> {
     let was = audit_detail(before);
     let mut detail = audit_detail(after);

@@ -1,4 +1,4 @@
-//! How keys were used.
+//! Reading the usage of keys.
 
 use std::ops::Range;
 
@@ -9,17 +9,17 @@ use crate::domain::ids::KeyId;
 use crate::domain::time::{Hour, Timestamp};
 use crate::store::{KeyCount, Tombstone};
 
-/// How a key was used within some hours.
+/// The usage of a key within a range of hours.
 #[derive(Debug)]
 pub struct KeyUsage {
-    /// How often in each hour with each verdict, in the order of the hours.
+    /// The counts by hour and verdict, in the order of the hours.
     pub counts: Vec<KeyCount>,
-    /// When it was last used, whatever the hours.
+    /// The time of the last use, independent of the range.
     pub last_used_at: Option<Timestamp>,
 }
 
 impl Authority {
-    /// How a key was used, also one that was deleted, to whoever reaches it or did.
+    /// Returns the usage of a key. The key may be deleted: a caller that would reach it can still read its usage.
     pub async fn key_usage(
         &self,
         caller: &AuthorizedCaller,
@@ -29,7 +29,7 @@ impl Authority {
         caller.role.may_administer_keys()?;
         let mut snapshot = self.store.snapshot().await?;
         match visible(&mut snapshot, &caller.role, id).await {
-            Err(Refusal::NotFound(what)) => snapshot
+            Err(Refusal::NotFound(message)) => snapshot
                 .find_tombstone(id)
                 .await?
                 .filter(|deleted| {
@@ -44,7 +44,7 @@ impl Authority {
                         .reaches_keys_of(realm, partner, project.as_ref(), environment)
                 })
                 .map(drop)
-                .ok_or(Refusal::NotFound(what))?,
+                .ok_or(Refusal::NotFound(message))?,
             found => found.map(drop)?,
         }
         Ok(KeyUsage {

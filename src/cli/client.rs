@@ -1,4 +1,4 @@
-//! A connection to the server, with the caller's key on each call.
+//! A connection to the server that adds the caller's key to each call.
 
 use std::time::Duration;
 
@@ -8,56 +8,59 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use super::diagnostics::CallContext;
+use super::failure::Failure;
 use crate::pb::claviger::v1::key_admin_client::KeyAdminClient;
 use crate::pb::claviger::v1::key_verify_client::KeyVerifyClient;
 use crate::pb::claviger::v1::realm_admin_client::RealmAdminClient;
 
-use super::failure::Failure;
-use super::link::Link;
+/// The largest accepted response, in bytes. A page of 1,000 keys with the most labels exceeds tonic's default limit.
+const MAX_RESPONSE_SIZE: usize = 64 << 20;
 
-/// A page of a thousand keys with all the labels that they may have is larger than what tonic takes by default.
-const LARGEST_ANSWER: usize = 64 << 20;
-
-/// A connection to the server, with the caller's key.
+/// A connection to the server with the caller's key.
 pub(super) struct Client {
-    channel: InterceptedService<Channel, Caller>,
-    link: Link,
+    channel: InterceptedService<Channel, CallerMetadata>,
+    context: CallContext,
 }
 
 impl Client {
-    /// Over a channel that stands.
-    pub(super) fn new(channel: Channel, authorization: MetadataValue<Ascii>, link: Link) -> Self {
-        let caller = Caller {
+    /// Creates a client on a connected channel.
+    pub(super) fn new(
+        channel: Channel,
+        authorization: MetadataValue<Ascii>,
+        context: CallContext,
+    ) -> Self {
+        let caller = CallerMetadata {
             authorization,
-            timeout: link.timeout,
+            timeout: context.timeout,
         };
         Self {
             channel: InterceptedService::new(channel, caller),
-            link,
+            context,
         }
     }
 
-    /// Where the caller's key came from, in words.
+    /// Where the caller's key came from, for people.
     pub(super) fn key_source(&self) -> &str {
-        &self.link.key_source
+        &self.context.key_source
     }
 
     /// The service for keys.
-    pub(super) fn keys(&self) -> KeyAdminClient<InterceptedService<Channel, Caller>> {
-        KeyAdminClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
+    pub(super) fn keys(&self) -> KeyAdminClient<InterceptedService<Channel, CallerMetadata>> {
+        KeyAdminClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_SIZE)
     }
 
     /// The service for realms, partners and projects.
-    pub(super) fn realms(&self) -> RealmAdminClient<InterceptedService<Channel, Caller>> {
-        RealmAdminClient::new(self.channel.clone()).max_decoding_message_size(LARGEST_ANSWER)
+    pub(super) fn realms(&self) -> RealmAdminClient<InterceptedService<Channel, CallerMetadata>> {
+        RealmAdminClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_SIZE)
     }
 
-    /// The service that decides.
-    pub(super) fn verify(&self) -> KeyVerifyClient<InterceptedService<Channel, Caller>> {
+    /// The service that verifies keys.
+    pub(super) fn verify(&self) -> KeyVerifyClient<InterceptedService<Channel, CallerMetadata>> {
         KeyVerifyClient::new(self.channel.clone())
     }
 
-    /// Waits for the answer to a question.
+    /// Waits for the response to a read.
     pub(super) async fn ask<T>(
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
@@ -65,7 +68,7 @@ impl Client {
         self.answer(call, false).await
     }
 
-    /// Waits for the answer to a change. Without one, the change may have been made or not.
+    /// Waits for the response to a change. After a failure without a response, the outcome of the change is unknown.
     pub(super) async fn change<T>(
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
@@ -78,23 +81,23 @@ impl Client {
         call: impl Future<Output = Result<Response<T>, Status>>,
         is_change: bool,
     ) -> Result<T, Failure> {
-        // The channel watches the time until the answer begins, this watches until it ends.
-        match tokio::time::timeout(self.link.timeout, call).await {
+        // The channel limits the time until the response begins; this timeout limits the whole response.
+        match tokio::time::timeout(self.context.timeout, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(self.link.refused(&status, is_change)),
-            Err(_) => Err(self.link.timeout(is_change)),
+            Ok(Err(status)) => Err(self.context.failed(&status, is_change)),
+            Err(_) => Err(self.context.timeout(is_change)),
         }
     }
 }
 
-/// Puts the caller's key and the time that it waits onto each request.
+/// An interceptor that adds the caller's key and timeout to each request.
 #[derive(Clone)]
-pub(super) struct Caller {
+pub(super) struct CallerMetadata {
     authorization: MetadataValue<Ascii>,
     timeout: Duration,
 }
 
-impl Interceptor for Caller {
+impl Interceptor for CallerMetadata {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
         request
             .metadata_mut()

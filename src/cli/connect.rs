@@ -1,4 +1,4 @@
-//! How the server is reached, and with whose key.
+//! The connection flags: the address of the server, and the caller's API key.
 
 use std::borrow::Cow;
 use std::env;
@@ -12,21 +12,21 @@ use clap::Args;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Uri};
 
+use super::api_key::ApiKey;
 use super::client::Client;
+use super::diagnostics::CallContext;
 use super::failure::Failure;
 use super::flags;
-use super::key_text::KeyText;
-use super::link::Link;
 
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7700";
 const DEFAULT_TIMEOUT: &str = "10s";
 
-/// How to reach the server.
+/// The flags that say how to reach the server.
 #[derive(Clone, Debug, Args)]
 pub struct Connection {
-    // These are flags of `claviger serve` as well. So that no variable of a client stops a server, those with one take
-    // any text at all here, and `connect` judges it; an empty one is as good as none.
-    /// Where the server answers gRPC: `http://HOST:PORT`, `https://HOST:PORT`, or `HOST:PORT` for http.
+    // These flags are accepted by `claviger serve` too. A client's environment variable must not stop a server, so flags
+    // with a variable accept any string here, and `connect` validates it. An empty variable counts as unset.
+    /// The server's gRPC address: `http://HOST:PORT`, `https://HOST:PORT`, or `HOST:PORT` for http.
     #[arg(
         long,
         global = true,
@@ -45,21 +45,21 @@ pub struct Connection {
         help_heading = "Connection"
     )]
     ca_file: Option<OsString>,
-    // Its id is not `key`: a command that has an argument of that id would get, or give, the key of the wrong one.
-    /// The caller's own key. Better leave it in the environment variable `CLAVIGER_KEY` or in a --key-file: what stands on
-    /// a command line is seen by every user of the machine in the list of processes, and stays in the shell's history.
+    // The id is not `key`: clap would confuse it with an argument of that id in a command.
+    /// The caller's own API key. Prefer the environment variable `CLAVIGER_KEY` or --key-file: every user of the machine can
+    /// see a command line in the list of processes, and the shell's history keeps it.
     #[arg(
         id = "caller_key",
         long = "key",
         global = true,
         value_name = "KEY",
-        value_parser = clap::value_parser!(KeyText),
+        value_parser = clap::value_parser!(ApiKey),
         conflicts_with = "key_file",
         help_heading = "Connection"
     )]
-    key: Option<KeyText>,
-    /// The file with the caller's own key; one newline at its end is not part of it. Wins over `CLAVIGER_KEY`, and
-    /// `CLAVIGER_KEY` over `CLAVIGER_KEY_FILE`.
+    key: Option<ApiKey>,
+    /// The file with the caller's own API key; one newline at its end is ignored. Overrides `CLAVIGER_KEY`, which overrides
+    /// `CLAVIGER_KEY_FILE`.
     #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
     key_file: Option<PathBuf>,
     /// How long to wait for each answer.
@@ -72,21 +72,21 @@ pub struct Connection {
         help_heading = "Connection"
     )]
     timeout: OsString,
-    /// Print the response message as JSON, and errors too: the proto's names, times as RFC 3339.
+    /// Print responses and errors as JSON, with the field names of the proto and times in RFC 3339.
     #[arg(long, global = true, help_heading = "Connection")]
     pub(super) json: bool,
 }
 
 impl Connection {
-    /// Reaches the server.
+    /// Connects to the server.
     pub(super) async fn connect(&self) -> Result<Client, Failure> {
-        // What is wrong here is said before a server is looked for.
+        // Errors in the flags are reported before a connection is attempted.
         let (key, source) = self.key()?;
         let authorization = authorization(&key, &source)?;
         let endpoint = self.endpoint()?;
-        let timeout = timeout(&text_or(&self.timeout, DEFAULT_TIMEOUT))
+        let timeout = timeout(&or_default(&self.timeout, DEFAULT_TIMEOUT))
             .map_err(|why| Failure::usage(format!("--timeout or CLAVIGER_TIMEOUT: {why}")))?;
-        let link = Link {
+        let context = CallContext {
             endpoint: endpoint.uri().to_string().trim_end_matches('/').to_owned(),
             key_source: source.name(),
             timeout,
@@ -94,16 +94,16 @@ impl Connection {
 
         let channel = tokio::time::timeout(timeout, endpoint.connect())
             .await
-            .map_err(|_| link.timeout(false))?
-            .map_err(|error| link.unreachable(&error))?;
-        Ok(Client::new(channel, authorization, link))
+            .map_err(|_| context.timeout(false))?
+            .map_err(|error| context.unreachable(&error))?;
+        Ok(Client::new(channel, authorization, context))
     }
 
     fn endpoint(&self) -> Result<Endpoint, Failure> {
-        let text = text_or(&self.endpoint, DEFAULT_ENDPOINT);
+        let text = or_default(&self.endpoint, DEFAULT_ENDPOINT);
         let url = url(&text).ok_or_else(|| {
             Failure::usage(format!(
-                "`{text}` is no endpoint: it looks like `http://HOST:PORT` or `HOST:PORT`"
+                "`{text}` is not an endpoint: it must look like `http://HOST:PORT` or `HOST:PORT`"
             ))
         })?;
         let is_https = url.scheme_str() == Some("https");
@@ -123,11 +123,11 @@ impl Connection {
             let why = error
                 .source()
                 .map_or_else(|| error.to_string(), ToString::to_string);
-            Failure::usage(format!("https cannot be used: {why}"))
+            Failure::usage(format!("cannot use https: {why}"))
         })
     }
 
-    fn key(&self) -> Result<(KeyText, KeySource), Failure> {
+    fn key(&self) -> Result<(ApiKey, KeySource), Failure> {
         let source = KeySource::choose(
             self.key.is_some(),
             self.key_file.as_ref(),
@@ -136,30 +136,29 @@ impl Connection {
         );
         let key = match &source {
             Some(KeySource::Flag) => self.key.clone(),
-            Some(KeySource::Environment(text)) => Some(text.clone()),
+            Some(KeySource::Environment(key)) => Some(key.clone()),
             Some(KeySource::File(path)) => Some(read_key(path)?),
             None => None,
         };
         key.zip(source).ok_or_else(|| {
             Failure::usage("no key to call the server with").hint(
-                "put your own key into the environment variable CLAVIGER_KEY, or name a file that holds it with \
-                 --key-file; the first operator key is the one that `claviger serve --init` or `claviger bootstrap` \
-                 made",
+                "set the environment variable CLAVIGER_KEY to your API key, or name a file that holds it with --key-file; \
+                 `claviger serve --init` or `claviger bootstrap` issued the first operator key",
             )
         })
     }
 }
 
-/// Where the caller's key comes from.
+/// Where the caller's API key comes from.
 #[derive(Debug)]
 enum KeySource {
     Flag,
     File(PathBuf),
-    Environment(KeyText),
+    Environment(ApiKey),
 }
 
 impl KeySource {
-    /// What was typed now counts more than what was exported some time. An empty variable is as good as none.
+    /// Chooses the source: flags before variables. An empty variable counts as unset.
     fn choose(
         flag: bool,
         flag_file: Option<&PathBuf>,
@@ -172,9 +171,9 @@ impl KeySource {
         if let Some(path) = flag_file {
             return Some(Self::File(path.clone()));
         }
-        if let Some(text) = variable.filter(|text| !text.is_empty()) {
-            let text = text.to_string_lossy().into_owned();
-            return Some(Self::Environment(KeyText::from(text)));
+        if let Some(key) = variable.filter(|key| !key.is_empty()) {
+            let key = key.to_string_lossy().into_owned();
+            return Some(Self::Environment(ApiKey::from(key)));
         }
         variable_file
             .filter(|path| !path.is_empty())
@@ -190,8 +189,8 @@ impl KeySource {
     }
 }
 
-fn read_key(path: &PathBuf) -> Result<KeyText, Failure> {
-    File::open(path).and_then(KeyText::read).map_err(|error| {
+fn read_key(path: &PathBuf) -> Result<ApiKey, Failure> {
+    File::open(path).and_then(ApiKey::read).map_err(|error| {
         Failure::usage(format!(
             "cannot read the key from {}: {error}",
             path.display()
@@ -199,12 +198,12 @@ fn read_key(path: &PathBuf) -> Result<KeyText, Failure> {
     })
 }
 
-fn authorization(key: &KeyText, source: &KeySource) -> Result<MetadataValue<Ascii>, Failure> {
-    // The parser's own complaint is dropped, lest it tell what it found.
+fn authorization(key: &ApiKey, source: &KeySource) -> Result<MetadataValue<Ascii>, Failure> {
+    // The parser's own error is dropped, because it may contain the key.
     let mut value: MetadataValue<Ascii> =
         format!("Bearer {}", key.reveal()).parse().map_err(|_| {
             Failure::usage(format!(
-                "what stands in {} cannot be a key: a key is one line of printable ASCII",
+                "the value from {} is not an API key: an API key is one line of printable ASCII",
                 source.name()
             ))
         })?;
@@ -212,11 +211,11 @@ fn authorization(key: &KeyText, source: &KeySource) -> Result<MetadataValue<Asci
     Ok(value)
 }
 
-fn text_or<'a>(text: &'a OsStr, default: &'a str) -> Cow<'a, str> {
-    if text.is_empty() {
+fn or_default<'a>(value: &'a OsStr, default: &'a str) -> Cow<'a, str> {
+    if value.is_empty() {
         Cow::Borrowed(default)
     } else {
-        text.to_string_lossy()
+        value.to_string_lossy()
     }
 }
 
@@ -233,9 +232,9 @@ fn url(text: &str) -> Option<Uri> {
 
 fn timeout(text: &str) -> Result<Duration, String> {
     let span = flags::span(text)?;
-    // The header that tells the server when to give up has no room for more than eight digits.
+    // The `grpc-timeout` header holds at most eight digits.
     if span.is_zero() || span > Duration::from_hours(24) {
-        return Err("it is more than nothing and at most 24h".to_owned());
+        return Err("must be more than 0s and at most 24h".to_owned());
     }
     Ok(span)
 }
@@ -272,15 +271,15 @@ mod tests {
         connection: Connection,
     }
 
-    /// A flag's text is parsed as a variable's is, and needs no change of the test's own environment.
+    /// A flag is parsed like its variable, and needs no change of the test's own environment.
     fn connection(flag: &str, text: OsString) -> Connection {
         let line = ["claviger", "--key", "k", flag].map(OsString::from);
         let line = <Line as clap::Parser>::try_parse_from(line.into_iter().chain([text]));
-        line.expect("any text will do").connection
+        line.expect("any value is accepted").connection
     }
 
     #[tokio::test]
-    async fn what_no_command_but_a_clients_needs_is_judged_by_those_alone() {
+    async fn only_client_commands_validate_the_client_flags() {
         let no_text = OsString::from_vec(vec![b'h', 0xff]);
         for flag in ["--endpoint", "--timeout"] {
             for text in [OsString::from("not one"), no_text.clone()] {
@@ -297,11 +296,11 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_variable_is_as_good_as_none() {
+    fn an_empty_variable_counts_as_unset() {
         let empty = connection("--endpoint", OsString::new());
         let endpoint = empty.endpoint().unwrap();
         assert_eq!(endpoint.uri(), "http://127.0.0.1:7700/");
-        assert_eq!(text_or(OsStr::new(""), DEFAULT_TIMEOUT), "10s");
+        assert_eq!(or_default(OsStr::new(""), DEFAULT_TIMEOUT), "10s");
         let empty = Connection {
             endpoint: OsString::from("https://localhost:1"),
             ..connection("--ca-file", OsString::new())
@@ -310,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_typed_counts_more_than_what_is_exported() {
+    fn flags_override_variables() {
         let file = PathBuf::from("typed");
         let key = OsString::from("exported");
         let key_file = OsString::from("exported.key");
@@ -333,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_key_that_cannot_be_sent_is_not_repeated() {
-        let key = KeyText::from("secret\nsecret".to_owned());
+        let key = ApiKey::from("secret\nsecret".to_owned());
         let failure = authorization(&key, &KeySource::Flag).unwrap_err();
         assert!(failure.is_usage());
         assert!(!format!("{failure} {failure:?}").contains("secret"));

@@ -3,35 +3,34 @@
 use clap::Args;
 use prost_types::Timestamp;
 
-use crate::pb::claviger::v1::{Event, ListEventsRequest};
-
 use super::connect::Connection;
 use super::failure::Failure;
 use super::flags;
 use super::output::Output;
 use super::page::{Listing, PageFlags};
 use super::text;
+use crate::pb::claviger::v1::{Event, ListEventsRequest};
 
 /// Show the audit trail, newest first: who changed what, when and from where.
 #[derive(Debug, Args)]
 pub struct Events {
-    /// Only this realm's; only an operator may leave it out.
+    /// Only events of this realm; only an operator may omit it.
     #[arg(long, default_value_t, hide_default_value = true)]
     realm: String,
-    /// Only this partner's.
+    /// Only events of this partner.
     #[arg(long, default_value_t, hide_default_value = true)]
     partner: String,
-    /// Only this key's.
+    /// Only events of this key.
     #[arg(long, default_value_t, hide_default_value = true)]
     key_id: String,
-    /// Only of this kind, such as `key.revoked`.
+    /// Only events of this kind, such as `key.revoked`.
     #[arg(long, default_value_t, hide_default_value = true)]
     kind: String,
-    /// Only from this time on, or from that long ago on, such as 24h.
-    // As with the page's token: what is printed for the next page is added to the line that got this one.
+    /// Only events since this time, or since that long ago, such as 24h.
+    // As with the page token: the flags that are printed for the next page are appended to the command line of this page.
     #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "since")]
     since: Option<Timestamp>,
-    /// Only before this time, or before that long ago.
+    /// Only events before this time, or before that long ago.
     #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "until")]
     until: Option<Timestamp>,
     #[command(flatten)]
@@ -58,8 +57,8 @@ impl Events {
             header: &[
                 "REVISION", "TIME", "KIND", "REALM", "PARTNER", "KEY", "ACTOR", "PEER", "DETAIL",
             ],
-            none: "There are no such events.",
-            last_if_it_fits: false,
+            empty: "There are no such events.",
+            last_is_optional: false,
             repeat: self.repeat(),
         };
         self.page
@@ -79,7 +78,7 @@ impl Events {
             .await
     }
 
-    /// The times as they were understood: the next page must be asked for with the same, and `24h` is another one then.
+    /// The flags with absolute times, for the next page: by then, a relative time such as `24h` means another time.
     fn repeat(&self) -> String {
         let times = [("--since", self.since), ("--until", self.until)];
         times

@@ -1,28 +1,27 @@
-//! Why a key, or a whole request, is let through or not.
+//! The `explain` command: why a key, or a whole HTTP request, is allowed or denied.
 
 use clap::Args;
-
-use crate::pb::claviger::v1::explain_request::Question;
-use crate::pb::claviger::v1::{
-    CheckOutcome, ExplainRequest, ExplainResponse, HttpHeader, HttpQuestion,
-};
 
 use super::connect::Connection;
 use super::failure::Failure;
 use super::output::Output;
 use super::text;
-use super::verify::{Asked, exit_code};
+use super::verify::{VerifyFlags, exit_code};
+use crate::pb::claviger::v1::explain_request::Question;
+use crate::pb::claviger::v1::{
+    CheckOutcome, ExplainRequest, ExplainResponse, HttpHeader, HttpQuestion,
+};
 
-/// What stands in a header for the key to test.
-const PLACE_OF_KEY: &str = "{key}";
+/// The placeholder in a header for the API key to test.
+const KEY_PLACEHOLDER: &str = "{key}";
 
-/// Tell every check of a question, or of a whole HTTP request, and which one decided.
+/// Show every check of a verification, or of a whole HTTP request, and which check decided.
 ///
-/// It takes an operator's key. With --path the question is the one that a gateway would ask about such a request, by the
-/// realm's routes; otherwise it is that of `verify`, with the same flags.
+/// The caller needs an operator key. With --path, the realm's routes decide, as for a gateway that receives such a
+/// request; without it, the command takes the flags of `verify`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit codes: 0 allowed, 3 denied, 4 could not decide, 2 wrong use; as those of `verify`.
+Exit codes, as of `verify`: 0 allowed, 2 incorrect usage, 3 denied, 4 no verdict.
 
 Examples:
   claviger explain --realm demo --scope write < demo.key
@@ -31,18 +30,18 @@ Examples:
       --header 'authorization: Bearer {key}' < demo.key")]
 pub struct Explain {
     #[command(flatten)]
-    asked: Asked,
+    question: VerifyFlags,
     /// The method of the request.
     #[arg(long, default_value = "GET", requires = "path")]
     method: String,
-    /// The path of the request, with its query if it has one.
+    /// The path of the request, with its query if any.
     #[arg(
         long,
         conflicts_with_all = ["TargetFlags", "partner", "scope", "any_scope", "min_revision"]
     )]
     path: Option<String>,
-    /// A header of the request, as `name: value`; can be repeated. `{key}` in it stands for the key to test, which is
-    /// then read like that of `verify`.
+    /// A header of the request, as `name: value`; can be repeated. `{key}` in it is replaced by the key to test, which is
+    /// read as by `verify`.
     #[arg(long, value_name = "HEADER", requires = "path", value_parser = header)]
     header: Vec<(String, String)>,
 }
@@ -61,38 +60,40 @@ impl Explain {
 
     fn question(self) -> Result<Question, Failure> {
         let Self {
-            mut asked,
+            mut question,
             method,
             path,
             header,
         } = self;
         let Some(target) = path else {
-            return asked.request().map(Question::Verify);
+            return question.request().map(Question::Verify);
         };
-        let has_key = header.iter().any(|(_, value)| value.contains(PLACE_OF_KEY));
-        let key = has_key.then(|| asked.key()).transpose()?;
+        let has_key = header
+            .iter()
+            .any(|(_, value)| value.contains(KEY_PLACEHOLDER));
+        let key = has_key.then(|| question.key()).transpose()?;
         let key = key.as_ref().map_or("", |key| key.reveal());
         Ok(Question::Http(HttpQuestion {
-            realm: asked.realm,
-            environment: asked.environment,
+            realm: question.realm,
+            environment: question.environment,
             method,
             target,
             headers: header
                 .into_iter()
                 .map(|(name, value)| HttpHeader {
                     name,
-                    value: value.replace(PLACE_OF_KEY, key),
+                    value: value.replace(KEY_PLACEHOLDER, key),
                 })
                 .collect(),
-            client_ip: asked.client_ip,
+            client_ip: question.client_ip,
         }))
     }
 }
 
-/// A header as it is written in a request: a space may follow the colon.
+/// Parses a header as HTTP writes it: a space may follow the colon.
 fn header(text: &str) -> Result<(String, String), String> {
-    // The complaint does not repeat it: it may hold a key.
-    let (name, value) = text.split_once(':').ok_or("write it as 'name: value'")?;
+    // The error does not repeat the header, which may contain a key.
+    let (name, value) = text.split_once(':').ok_or("must look like 'name: value'")?;
     Ok((
         name.to_owned(),
         value.strip_prefix(' ').unwrap_or(value).to_owned(),
@@ -101,7 +102,7 @@ fn header(text: &str) -> Result<(String, String), String> {
 
 fn shown(answer: &ExplainResponse) -> String {
     let verdict = answer.verdict().as_str_name();
-    let first = match (answer.allowed, answer.decided_by.as_str()) {
+    let headline = match (answer.allowed, answer.decided_by.as_str()) {
         (true, _) => "allowed".to_owned(),
         (false, by) => format!("denied by \"{by}\": {verdict}, HTTP {}", answer.http_status),
     };
@@ -124,11 +125,11 @@ fn shown(answer: &ExplainResponse) -> String {
             key.map(|key| key.partner.clone()).unwrap_or_default(),
         ),
     ]);
-    let table = text::table(&["CHECK", "OUTCOME", "WHAT WAS FOUND"], checks);
+    let table = text::table(&["CHECK", "OUTCOME", "DETAIL"], checks);
     if facts.is_empty() {
-        format!("{first}\n\n{table}")
+        format!("{headline}\n\n{table}")
     } else {
-        format!("{first}\n\n{facts}\n\n{table}")
+        format!("{headline}\n\n{facts}\n\n{table}")
     }
 }
 

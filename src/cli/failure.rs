@@ -1,4 +1,4 @@
-//! What went wrong, in sentences that say what to do next.
+//! Errors of a command, with hints on what to do.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,23 +8,23 @@ use tonic::Code;
 
 use super::text::plain;
 
-/// Why a command did not do what it should. Holds no key's text, as nothing that makes one has it.
+/// The error of a command. It never contains an API key.
 #[derive(Debug)]
 pub(super) struct Failure {
     code: Code,
     message: String,
-    /// What to do about it.
+    /// What to do about the error.
     hint: Option<String>,
-    /// The server's constant for this error, for programs.
+    /// The `ErrorInfo` reason of the server, for programs.
     reason: Option<String>,
     violations: Vec<Violation>,
-    /// When the server wants to be asked again.
+    /// When the server allows a retry.
     retry_after: Option<Duration>,
-    /// It is a change that may have been made all the same.
-    is_open: bool,
+    /// The call was a change, and the change may have been made.
+    is_outcome_unknown: bool,
 }
 
-/// What is wrong with one thing.
+/// One violation: a field or subject, and what is wrong with it.
 #[derive(Debug)]
 pub(super) struct Violation {
     pub(super) field: String,
@@ -32,17 +32,17 @@ pub(super) struct Violation {
 }
 
 impl Failure {
-    /// The command was used wrongly.
+    /// Incorrect usage of the command.
     pub(super) fn usage(message: impl Into<String>) -> Self {
         Self::new(Code::InvalidArgument, message)
     }
 
-    /// Something on this side did not work.
+    /// A failure on this side.
     pub(super) fn failed(message: impl Into<String>) -> Self {
         Self::new(Code::FailedPrecondition, message)
     }
 
-    /// By the code that the server gave, or would have given.
+    /// A failure with the code that the server returned, or would have returned.
     pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
@@ -51,12 +51,12 @@ impl Failure {
             reason: None,
             violations: Vec::new(),
             retry_after: None,
-            is_open: false,
+            is_outcome_unknown: false,
         }
     }
 
-    /// With what the server said for programs.
-    pub(super) fn told(
+    /// Adds the details of the server's error.
+    pub(super) fn with_details(
         self,
         reason: Option<String>,
         violations: Vec<Violation>,
@@ -70,12 +70,15 @@ impl Failure {
         }
     }
 
-    /// Of a change that may have been made all the same.
-    pub(super) fn open(self, is_open: bool) -> Self {
-        Self { is_open, ..self }
+    /// Sets whether the change may have been made.
+    pub(super) fn outcome_unknown(self, is_outcome_unknown: bool) -> Self {
+        Self {
+            is_outcome_unknown,
+            ..self
+        }
     }
 
-    /// Adds what to do about it.
+    /// Adds a hint on what to do.
     pub(super) fn hint(self, hint: impl Into<String>) -> Self {
         Self {
             hint: Some(hint.into()),
@@ -83,37 +86,37 @@ impl Failure {
         }
     }
 
-    /// Whether something else has to be asked for, as repeating it would not help.
+    /// Whether the request itself is wrong, so that a repetition cannot help.
     pub(super) fn is_usage(&self) -> bool {
         self.code == Code::InvalidArgument
     }
 
-    /// Whether it is a change that may have been made all the same.
-    pub(super) fn is_open(&self) -> bool {
-        self.is_open
+    /// Whether the call was a change that may have been made.
+    pub(super) fn is_outcome_unknown(&self) -> bool {
+        self.is_outcome_unknown
     }
 
-    /// After which time the same may work, if it ever may; nothing if the server did not say when.
+    /// When a retry may succeed: after zero if the server sent no delay, `None` if a retry cannot help.
     pub(super) fn retry(&self) -> Option<Duration> {
         match self.code {
             Code::Unavailable => Some(self.retry_after.unwrap_or_default()),
-            // Without a time it is a limit that stays, such as the size of a message.
+            // Without a delay the limit is permanent, such as the size of a message.
             Code::ResourceExhausted => self.retry_after,
             _ => None,
         }
     }
 
-    /// Whether the thing that was asked for does not exist.
+    /// Whether the requested item does not exist.
     pub(super) fn is_not_found(&self) -> bool {
         self.code == Code::NotFound
     }
 
-    /// What went wrong, without what to do about it.
+    /// The message, without the hint.
     pub(super) fn message(&self) -> String {
         plain(&self.message).into_owned()
     }
 
-    /// For programs.
+    /// The error as JSON.
     pub(super) fn json(&self) -> Value {
         let violations: Vec<_> = self
             .violations
@@ -136,12 +139,12 @@ impl Failure {
     }
 }
 
-/// For people; what came from the server cannot reach the terminal's controls.
+/// The error for people. Text of the server is escaped, so that it cannot control the terminal.
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_usage() && !self.violations.is_empty() {
-            // The server's message is for those who see no more than it, and tells the same.
-            write!(formatter, "error: the server does not take this:")?;
+            // The server's message repeats what the violations say.
+            write!(formatter, "error: the server rejected the request:")?;
         } else {
             write!(formatter, "error: {}", plain(&self.message))?;
             if self.code == Code::PermissionDenied && !self.violations.is_empty() {
@@ -163,7 +166,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The code as gRPC writes it: `INVALID_ARGUMENT`.
+/// The name of a code as gRPC writes it: `INVALID_ARGUMENT`.
 pub(super) fn name(code: Code) -> String {
     let mut name = String::new();
     for c in format!("{code:?}").chars() {
@@ -175,7 +178,7 @@ pub(super) fn name(code: Code) -> String {
     name
 }
 
-/// The flags that fill the requests' fields.
+/// The fields of the requests, and the flags that set them.
 pub(super) const FLAGS: [(&str, &str); 39] = [
     ("admin_scope", "--admin-scope"),
     ("allowed_cidrs", "--allow-cidr"),
@@ -218,7 +221,7 @@ pub(super) const FLAGS: [(&str, &str); 39] = [
     ("wait", "--wait"),
 ];
 
-/// The flag that fills a request's field. A path such as `realm.environments[0].tag` is known by its list.
+/// Returns the flag that sets a field. A path such as `realm.environments[0].tag` belongs to the flag of its list.
 fn flag(field: &str) -> Option<&'static str> {
     let path = field.split('[').next().unwrap_or(field);
     let leaf = path.rsplit('.').next().unwrap_or(path);

@@ -1,4 +1,4 @@
-//! Flags that several commands have, and what their words mean.
+//! Flags that several commands share, and the parsers of their values.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -6,14 +6,13 @@ use std::time::{Duration, SystemTime};
 use clap::{Args, ValueEnum};
 use prost_types::Timestamp;
 
-use crate::pb::claviger::v1 as pb;
-
 use super::failure::Failure;
+use crate::pb::claviger::v1 as pb;
 
 /// When a change is answered.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct WaitFlag {
-    /// When to answer: `committed` as soon as the change is durable, `everywhere` when every server acts on it.
+    /// When the call returns: `committed` when the change is durable, `everywhere` when every server has applied it.
     #[arg(long, value_name = "WHEN", default_value = "committed")]
     wait: Wait,
 }
@@ -25,8 +24,8 @@ enum Wait {
 }
 
 impl WaitFlag {
-    /// As the requests carry it.
-    pub(super) fn on_wire(self) -> i32 {
+    /// The value in a request.
+    pub(super) fn to_proto(self) -> i32 {
         match self.wait {
             Wait::Committed => pb::Wait::Committed as i32,
             Wait::Everywhere => pb::Wait::Everywhere as i32,
@@ -44,8 +43,8 @@ pub(super) enum Level {
 }
 
 impl Level {
-    /// As the requests carry it.
-    pub(super) fn on_wire(self) -> i32 {
+    /// The value in a request.
+    pub(super) fn to_proto(self) -> i32 {
         match self {
             Self::Partner => pb::KeyLevel::Partner as i32,
             Self::Project => pb::KeyLevel::Project as i32,
@@ -56,26 +55,26 @@ impl Level {
 /// When a key expires.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct ExpiryFlags {
-    /// Let it expire that long from now, such as 90d.
+    /// Expire that long from now, such as 90d.
     #[arg(long, value_name = "SPAN", value_parser = span)]
     expires_in: Option<Duration>,
-    /// Let it expire at this time, such as 2030-01-31T12:00:00Z.
+    /// Expire at this time, such as 2030-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "expires_in")]
     expires_at: Option<Timestamp>,
 }
 
 impl ExpiryFlags {
-    /// The time, if one is given.
+    /// The time of expiry, if any.
     pub(super) fn time(self) -> Result<Option<Timestamp>, Failure> {
         match self.expires_in {
             Some(span) => from_now(span)
                 .map(Some)
-                .ok_or_else(|| Failure::usage("--expires-in lies beyond the year 9999")),
+                .ok_or_else(|| Failure::usage("--expires-in is beyond the year 9999")),
             None => Ok(self.expires_at),
         }
     }
 
-    /// What has to be said in its place when the command is repeated later: `90d` is another time then.
+    /// The absolute flag for a later repetition of the command: by then, a span such as `90d` means another time.
     pub(super) fn repeat(self, time: Option<Timestamp>) -> String {
         match (self.expires_in, time) {
             (Some(_), Some(time)) => {
@@ -86,43 +85,43 @@ impl ExpiryFlags {
     }
 }
 
-/// A span as people write it: `30s`, `1h 30m`, `90d`.
+/// Parses a time span: `30s`, `1h 30m`, `90d`.
 pub(super) fn span(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; a span looks like `30s`, `1h` or `90d`"))
+        .map_err(|error| format!("{error}; must be a time span such as `30s`, `1h` or `90d`"))
 }
 
-/// A span as the requests carry it; `flag` is where it comes from.
-pub(super) fn span_on_wire(
+/// Converts a time span to the proto. `flag` names the flag in the error.
+pub(super) fn span_to_proto(
     span: Option<Duration>,
     flag: &str,
 ) -> Result<Option<prost_types::Duration>, Failure> {
     span.map(prost_types::Duration::try_from)
         .transpose()
-        .map_err(|_| Failure::usage(format!("{flag} is too long")))
+        .map_err(|_| Failure::usage(format!("{flag}: is too long")))
 }
 
-/// A time in RFC 3339.
+/// Parses a time in RFC 3339.
 pub(super) fn time(text: &str) -> Result<Timestamp, String> {
     text.parse()
-        .map_err(|_| "a time looks like `2030-01-31T12:00:00Z`".to_owned())
+        .map_err(|_| "must be a time such as `2030-01-31T12:00:00Z`".to_owned())
 }
 
-/// A time in RFC 3339, or how long it is past.
+/// Parses a time in RFC 3339, or a time span before now.
 pub(super) fn past(text: &str) -> Result<Timestamp, String> {
     time(text).or_else(|_| {
         let span = humantime::parse_duration(text).map_err(|_| {
-            "a time looks like `2030-01-31T12:00:00Z`, or like `24h` for that long ago".to_owned()
+            "must be a time such as `2030-01-31T12:00:00Z`, or a span such as `24h` for that long ago".to_owned()
         })?;
         let at = now().checked_sub(span);
         at.map(Timestamp::from)
-            .ok_or_else(|| "that is too long ago".to_owned())
+            .ok_or_else(|| "is too long ago".to_owned())
     })
 }
 
-/// The time that is `span` from now.
+/// Returns the time `span` from now; `None` beyond the year 9999.
 pub(super) fn from_now(span: Duration) -> Option<Timestamp> {
-    // Beyond the year 9999 a time has no text; the server would have to refuse it.
+    // RFC 3339 has no later time; the server would have to reject it.
     let limit = Duration::from_secs(253_402_300_799);
     now()
         .checked_add(span)
@@ -130,7 +129,7 @@ pub(super) fn from_now(span: Duration) -> Option<Timestamp> {
         .map(Timestamp::from)
 }
 
-/// The time on this side.
+/// Returns the time of this machine.
 #[expect(
     clippy::disallowed_methods,
     reason = "the authority's clock is on the server; this one only turns `90d` into a time"
@@ -139,15 +138,15 @@ pub(super) fn now() -> SystemTime {
     SystemTime::now()
 }
 
-/// `name=value`.
+/// Parses `name=value`.
 pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("it looks like `name=value`".to_owned()),
+        _ => Err("must look like `name=value`".to_owned()),
     }
 }
 
-/// The pairs by their names, of which none may come twice.
+/// Collects pairs into a map. A repeated name is an error.
 pub(super) fn by_name(pairs: Vec<(String, String)>) -> Result<BTreeMap<String, String>, String> {
     let mut map = BTreeMap::new();
     for (name, value) in pairs {

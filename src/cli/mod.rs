@@ -1,29 +1,29 @@
-//! The command line of administrators and gateways: a client of the gRPC API, with no way in that others do not have.
+//! The command-line client for administrators and gateways. It uses the public gRPC API and has no other access.
 //!
-//! Each command parses its flags, makes one request (a few where it says so), and shows the answer: to people as a
-//! table or as lines of facts, with `--json` as the response message. `connect` knows how to reach the server,
-//! `link` what to say when that does not work. The arrows run one way: from the commands to `page`, `output` and
+//! Each command parses its flags, sends one request (some commands send a few), and shows the answer: as a table or as
+//! lines of facts, or with `--json` as the response message. `connect` reaches the server; `diagnostics` turns the
+//! errors of a call into a [`Failure`] with a hint. Imports run one way: from the commands to `page`, `output` and
 //! `connect`, and from those to `failure` and `text`.
 
-mod answer;
-mod ask;
+mod api_key;
 mod client;
 mod connect;
+mod diagnostics;
 mod events;
 mod explain;
 mod failure;
 mod flags;
-mod key_text;
 mod keys;
-mod link;
 mod output;
 mod page;
 mod partner;
 mod project;
+mod prompt;
 mod realm;
 mod realm_file;
 mod reflect;
 mod request_id;
+mod response;
 mod text;
 mod verify;
 
@@ -36,38 +36,39 @@ pub use connect::Connection;
 use failure::Failure;
 use output::Output;
 
-/// The commands that ask a running server.
+/// The commands that call a running server.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
-    /// Describe the protected APIs: their keys' form, environments and scopes.
+    /// Manage realms: the protected APIs with their environments, scopes and routes.
     #[command(subcommand)]
     Realm(realm::Command),
-    /// Manage the accounts that own keys.
+    /// Manage partners: the accounts that own keys.
     #[command(subcommand)]
     Partner(partner::Command),
-    /// Manage what keys of a partner can be bound to.
+    /// Manage projects, to which keys of a partner can be bound.
     #[command(subcommand)]
     Project(project::Command),
-    /// Issue keys and govern their lives.
+    /// Issue, change and revoke keys.
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Ask whether a key is good for something.
+    /// Check whether a key is allowed to do something.
     Verify(verify::Verify),
-    /// Tell every check of such a question, or of a whole HTTP request.
+    /// Show every check of a verification, or of a whole HTTP request.
     Explain(explain::Explain),
     /// Show the audit trail, newest first.
     Events(events::Events),
 }
 
-/// Runs one command to its end, with its answer on standard output and all else on standard error.
+/// Runs one command. The answer goes to standard output, everything else to standard error.
 ///
-/// The exit code is 0 for done or allowed, 1 for failed, 2 for a wrong use, 3 for denied and 4 for could not decide; the
-/// last two come from `verify` and `explain` alone.
+/// Returns the exit code: 0 for done or allowed, 1 for failed, 2 for incorrect usage, 3 for denied and 4 for no verdict.
+/// Only `verify` and `explain` return 3 and 4.
 pub async fn run(connection: Connection, command: ClientCommand) -> ExitCode {
     let output = Output::new(connection.json);
-    // Only here may "no" and "I do not know" be told apart by a script, so a failure to decide must not look like either.
+    // A script must be able to distinguish a denial from a missing verdict, so `verify` and `explain` fail with a code of
+    // their own.
     let failed = match &command {
-        ClientCommand::Verify(_) | ClientCommand::Explain(_) => verify::UNDECIDED,
+        ClientCommand::Verify(_) | ClientCommand::Explain(_) => verify::NO_VERDICT,
         _ => 1,
     };
     let outcome = match command {
@@ -80,7 +81,7 @@ pub async fn run(connection: Connection, command: ClientCommand) -> ExitCode {
         ClientCommand::Events(events) => events.run(&connection, &output).await.map(|()| 0),
     };
     ExitCode::from(outcome.unwrap_or_else(|failure: Failure| {
-        output.complain(&failure);
+        output.print_failure(&failure);
         if failure.is_usage() { 2 } else { failed }
     }))
 }
@@ -125,8 +126,8 @@ mod tests {
         }
     }
 
-    /// An argument of a command that has the id of a global one would be taken for it, without a word from the parser: so
-    /// the key to verify could stand in for the caller's own.
+    /// The parser would silently confuse an argument of a command with a global argument of the same id: the key to verify
+    /// would replace the caller's own.
     #[test]
     fn no_command_has_an_argument_with_the_id_of_a_global_one() {
         fn check(command: &Command, globals: &[clap::Id]) {
@@ -214,7 +215,7 @@ mod tests {
         }
     }
 
-    /// What a list prints for its next page is added to the line that got this one.
+    /// The flags that a list prints for its next page are appended to the command line of this page.
     #[test]
     fn the_line_of_one_page_takes_what_is_printed_for_the_next() {
         for line in [

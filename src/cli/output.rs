@@ -1,4 +1,4 @@
-//! What is shown: answers on standard output, all else on standard error.
+//! Output: answers on standard output, everything else on standard error.
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
@@ -6,12 +6,12 @@ use std::io::{self, IsTerminal, Write as _};
 use rustix::termios;
 use serde::Serialize;
 
-use super::answer::{Answer, Change};
 use super::failure::Failure;
 use super::reflect::Described;
+use super::response::{ChangeResponse, Response};
 use super::text::{escape, plain};
 
-/// How to show things.
+/// The output of a command.
 #[derive(Debug)]
 pub(super) struct Output {
     json: bool,
@@ -19,7 +19,7 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// For standard output as it is.
+    /// Creates the output for the current standard output.
     pub(super) fn new(json: bool) -> Self {
         Self {
             json,
@@ -27,12 +27,12 @@ impl Output {
         }
     }
 
-    /// Whether a program reads it.
+    /// Whether answers and errors are JSON.
     pub(super) fn is_json(&self) -> bool {
         self.json
     }
 
-    /// How many columns the terminal has; `None` where what is shown goes elsewhere.
+    /// The number of columns of the terminal; `None` if standard output is not a terminal.
     pub(super) fn width(&self) -> Option<usize> {
         self.terminal
             .then(|| termios::tcgetwinsize(io::stdout()).ok())
@@ -41,86 +41,86 @@ impl Output {
             .filter(|width| *width > 0)
     }
 
-    /// The text of an answer, by `people` or as JSON, which has none for a time beyond the year 9999.
-    pub(super) fn render<A: Answer>(
+    /// Formats an answer, by `human` or as JSON. JSON fails for a time beyond the year 9999.
+    pub(super) fn render<R: Response>(
         &self,
-        answer: &A,
-        people: impl FnOnce(&A) -> String,
+        answer: &R,
+        human: impl FnOnce(&R) -> String,
     ) -> io::Result<String> {
         if self.json {
-            Ok(self.json_text(&Described::whole(A::NAME, answer))?)
+            Ok(self.json_text(&Described::whole(R::NAME, answer))?)
         } else {
-            Ok(people(answer))
+            Ok(human(answer))
         }
     }
 
-    /// Shows an answer, by `people` or as JSON.
-    pub(super) fn show<A: Answer>(
+    /// Shows an answer, by `human` or as JSON.
+    pub(super) fn show<R: Response>(
         &self,
-        answer: &A,
-        people: impl FnOnce(&A) -> String,
+        answer: &R,
+        human: impl FnOnce(&R) -> String,
     ) -> Result<(), Failure> {
-        self.render(answer, people)
-            .and_then(|text| print_to_any(&text))
+        self.render(answer, human)
+            .and_then(|text| print_tolerant(&text))
             .map_err(|error| cannot_show(&error))
     }
 
-    /// Shows the answer to a change, which was made even if that does not work.
-    pub(super) fn show_change<C: Change>(
+    /// Shows the answer to a change. An error says that the change was made.
+    pub(super) fn show_change<C: ChangeResponse>(
         &self,
         answer: &C,
-        people: impl FnOnce(&C) -> String,
+        human: impl FnOnce(&C) -> String,
     ) -> Result<(), Failure> {
-        self.render(answer, people)
-            .and_then(|text| print_to_any(&text))
+        self.render(answer, human)
+            .and_then(|text| print_tolerant(&text))
             .map_err(|error| made_but_not_shown(answer, &error))
     }
 
-    /// Tells an answer that is not the last one of the command, by `people` or as JSON, on standard error.
-    pub(super) fn tell_answer<A: Answer>(
+    /// Shows an intermediate answer on standard error, by `human` or as JSON.
+    pub(super) fn show_on_stderr<R: Response>(
         &self,
-        answer: &A,
-        people: impl FnOnce(&A) -> String,
+        answer: &R,
+        human: impl FnOnce(&R) -> String,
     ) -> Result<(), Failure> {
-        self.render(answer, people)
-            .map(|text| tell(&text))
+        self.render(answer, human)
+            .map(|text| print_error(&text))
             .map_err(|error| cannot_show(&error))
     }
 
-    /// Shows what is the work of several calls, and so of no message of the proto.
-    pub(super) fn show_sum(
+    /// Shows the summary of several calls, which is not a message of the proto.
+    pub(super) fn show_summary(
         &self,
-        sum: &impl Serialize,
-        people: impl FnOnce() -> String,
+        summary: &impl Serialize,
+        human: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
         let text = if self.json {
-            self.json_text(sum).map_err(io::Error::from)
+            self.json_text(summary).map_err(io::Error::from)
         } else {
-            Ok(people())
+            Ok(human())
         };
-        text.and_then(|text| print_to_any(&text))
+        text.and_then(|text| print_tolerant(&text))
             .map_err(|error| cannot_show(&error))
     }
 
-    /// Prints a text that is meant for a file, exactly; a terminal gets it without what it would obey.
+    /// Prints the content of a file exactly. On a terminal, control characters are escaped.
     pub(super) fn print_file(&self, text: &str) -> Result<(), Failure> {
         if !self.terminal {
-            return print_to_any(text.trim_end()).map_err(|error| cannot_show(&error));
+            return print_tolerant(text.trim_end()).map_err(|error| cannot_show(&error));
         }
         let lines: Vec<_> = text.trim_end().lines().map(plain).collect();
-        print_to_any(&lines.join("\n")).map_err(|error| cannot_show(&error))
+        print_tolerant(&lines.join("\n")).map_err(|error| cannot_show(&error))
     }
 
-    /// Says what went wrong.
-    pub(super) fn complain(&self, failure: &Failure) {
+    /// Prints a failure on standard error.
+    pub(super) fn print_failure(&self, failure: &Failure) {
         match self.json_text(&failure.json()) {
-            Ok(text) if self.json => tell(&text),
-            _ => tell(&failure.to_string()),
+            Ok(text) if self.json => print_error(&text),
+            _ => print_error(&failure.to_string()),
         }
     }
 
-    /// One document: over several lines on a terminal, on one line for programs. The names are in alphabetical order, so
-    /// that the same answer is the same text.
+    /// Formats a JSON document: on several lines for a terminal, on one line otherwise. Names are in alphabetical order, so
+    /// that equal answers give equal output.
     fn json_text(&self, document: &impl Serialize) -> serde_json::Result<String> {
         let value = serde_json::to_value(document)?;
         let text = if self.terminal {
@@ -142,8 +142,8 @@ impl Output {
     }
 }
 
-/// Writes to standard output for any reader, also one that goes away when it has seen enough, as `head` does.
-fn print_to_any(text: &str) -> io::Result<()> {
+/// Writes to standard output. A reader that closes the pipe early, as `head` does, is not an error.
+fn print_tolerant(text: &str) -> io::Result<()> {
     match print(text) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome,
@@ -154,22 +154,25 @@ fn cannot_show(error: &io::Error) -> Failure {
     Failure::failed(format!("cannot show the answer: {error}"))
 }
 
-fn made_but_not_shown(answer: &impl Change, error: &io::Error) -> Failure {
+fn made_but_not_shown(answer: &impl ChangeResponse, error: &io::Error) -> Failure {
     Failure::failed(format!(
-        "the change was made, but the answer to it cannot be shown: {error}"
+        "the change was made, but the answer cannot be shown: {error}"
     ))
-    .hint(format!("do not repeat it: it is {}", answer.settled()))
+    .hint(format!(
+        "do not repeat the change: it is {}",
+        answer.effect()
+    ))
 }
 
-/// Writes to standard output; unlike with `println!`, a reader that has gone away is an error and no panic.
+/// Writes to standard output. Unlike with `println!`, a closed pipe is an error and not a panic.
 pub(super) fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{text}")?;
     stdout.flush()
 }
 
-/// Writes to standard error. Nobody can be told if that fails.
-pub(super) fn tell(text: &str) {
+/// Writes to standard error. A failure is ignored, because there is nowhere to report it.
+pub(super) fn print_error(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
@@ -210,9 +213,9 @@ mod tests {
             ..Default::default()
         };
         let full = io::Error::from(io::ErrorKind::StorageFull);
-        let said = made_but_not_shown(&answer, &full).to_string();
-        assert!(said.contains("the change was made"), "{said}");
-        assert!(said.contains("revision 7"), "{said}");
+        let shown = made_but_not_shown(&answer, &full).to_string();
+        assert!(shown.contains("the change was made"), "{shown}");
+        assert!(shown.contains("revision 7"), "{shown}");
     }
 
     #[test]
@@ -242,7 +245,7 @@ mod tests {
         };
         assert_eq!(
             output
-                .render(&answer, |_| unreachable!("this is not for people"))
+                .render(&answer, |_| unreachable!("the output is JSON"))
                 .unwrap(),
             concat!(
                 r#"{"keys":[{"allowed_cidrs":[],"create_time":"2027-01-15T08:00:00.005Z","created_by":"","#,

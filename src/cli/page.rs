@@ -1,23 +1,23 @@
-//! Lists, which come in pages.
+//! Lists, which are fetched in pages.
 
 use clap::Args;
 
-use super::answer::Page;
 use super::failure::Failure;
 use super::output::{self, Output};
+use super::response::PageResponse;
 use super::text;
 
-/// Which page of a list to show.
+/// The flags of a list.
 #[derive(Debug, Args)]
 pub(super) struct PageFlags {
-    /// How many to show on a page, at most 1000 [default: 50; with --all, 1000 are fetched at a time].
+    /// Entries on a page, at most 1000 [default: 50; with --all, 1000 for each request].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000))]
     page_size: Option<i32>,
-    /// Show all of them; with --json as one document, as if they were one page.
+    /// Show all pages; with --json, as one document.
     #[arg(long)]
     all: bool,
-    /// The page that starts where the one before ended, as that one told.
-    // The line that got a page is taken up again for the next one, with the printed flags added to it.
+    /// The token of the page to show, as the page before it printed.
+    // For the next page, the printed flags are appended to the command line of this page.
     #[arg(
         long,
         value_name = "TOKEN",
@@ -28,22 +28,22 @@ pub(super) struct PageFlags {
     page_token: Option<String>,
 }
 
-/// How a list is shown to people.
+/// How a list is shown as a table.
 #[derive(Debug)]
 pub(super) struct Listing<'a> {
-    /// What its columns are called.
+    /// The names of the columns.
     pub(super) header: &'a [&'a str],
-    /// The last column is left out where the terminal is too narrow for it.
-    pub(super) last_if_it_fits: bool,
-    /// The sentence that says that it is empty.
-    pub(super) none: &'a str,
-    /// Flags to repeat for the next page, if they meant something that depends on when they are read.
+    /// Whether the last column is omitted on a terminal that is too narrow for it.
+    pub(super) last_is_optional: bool,
+    /// The sentence for an empty list.
+    pub(super) empty: &'a str,
+    /// Flags to repeat for the next page, because their values depend on the time.
     pub(super) repeat: String,
 }
 
 impl PageFlags {
-    /// Fetches the page or all of them, and shows them.
-    pub(super) async fn show<P: Page>(
+    /// Fetches one page or all pages, and shows them.
+    pub(super) async fn show<P: PageResponse>(
         self,
         output: &Output,
         listing: Listing<'_>,
@@ -54,20 +54,20 @@ impl PageFlags {
         let page = self.fetch(fetch).await?;
         output.show(&page, |page| {
             if page.items().is_empty() {
-                listing.none.to_owned()
+                listing.empty.to_owned()
             } else {
                 let rows = page.items().iter().map(row).collect();
-                let width = output.width().filter(|_| listing.last_if_it_fits);
+                let width = output.width().filter(|_| listing.last_is_optional);
                 table(listing.header, rows, width)
             }
         })?;
         if !page.next().is_empty() && !output.is_json() {
-            output::tell(&more(&listing.repeat, page.next(), is_first));
+            output::print_error(&more(&listing.repeat, page.next(), is_first));
         }
         Ok(())
     }
 
-    async fn fetch<P: Page>(
+    async fn fetch<P: PageResponse>(
         self,
         mut fetch: impl AsyncFnMut(i32, String) -> Result<P, Failure>,
     ) -> Result<P, Failure> {
@@ -77,7 +77,7 @@ impl PageFlags {
             let later = fetch(size, page.next().to_owned()).await?;
             if later.next() == page.next() {
                 return Err(Failure::failed(
-                    "the server gave the same page twice; the list has no end",
+                    "the server returned the same page token twice; the list would not end",
                 ));
             }
             page.extend(later);
@@ -86,7 +86,7 @@ impl PageFlags {
     }
 }
 
-/// The table; without its last column, if it is wider than `width`.
+/// Formats the table, without its last column if the table is wider than `width`.
 fn table(header: &[&str], mut rows: Vec<Vec<String>>, width: Option<usize>) -> String {
     let whole = text::table(header, rows.iter().cloned());
     let fits = |width| whole.lines().all(|line| line.chars().count() <= width);
@@ -99,7 +99,7 @@ fn table(header: &[&str], mut rows: Vec<Vec<String>>, width: Option<usize>) -> S
     text::table(&header[..header.len() - 1], rows)
 }
 
-/// How to get the next page. A line that has a token already takes no `--all`.
+/// Says how to get the next page. A command line with a token accepts no `--all`.
 fn more(repeat: &str, token: &str, is_first: bool) -> String {
     format!(
         "There are more: add `{repeat}--page-token={}` for the next page{}.",
@@ -122,14 +122,14 @@ mod tests {
         }
     }
 
-    /// A trail of the events 5 to 1; the token is how many were told.
+    /// An audit trail of the events 5 to 1. The token is the number of events on the pages before.
     async fn trail(size: i32, token: String) -> Result<ListEventsResponse, Failure> {
-        let told: u64 = token.parse().unwrap_or(0);
-        let end = (told + size as u64).min(5);
+        let listed: u64 = token.parse().unwrap_or(0);
+        let end = (listed + size as u64).min(5);
         Ok(ListEventsResponse {
-            events: (told..end)
-                .map(|told| Event {
-                    revision: 5 - told,
+            events: (listed..end)
+                .map(|index| Event {
+                    revision: 5 - index,
                     ..Event::default()
                 })
                 .collect(),
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_page_is_got_by_adding_what_is_printed() {
+    fn the_next_page_is_fetched_with_the_printed_flags() {
         let since = "--since 2027-01-15T08:00:00Z ";
         assert_eq!(
             more(since, "-t", true),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_does_not_fit_is_left_out() {
+    fn a_column_that_does_not_fit_is_omitted() {
         let rows = || vec![vec!["acme".to_owned(), "never".to_owned()]];
         let whole = "ID    LAST USED\nacme  never";
         assert_eq!(table(&["ID", "LAST USED"], rows(), None), whole);

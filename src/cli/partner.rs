@@ -2,45 +2,44 @@
 
 use clap::{Args, Subcommand};
 
-use crate::pb::claviger::v1::{
-    DeletePartnerRequest, GetPartnerRequest, ListPartnersRequest, Partner, PutPartnerRequest,
-};
-
-use super::answer::Change as _;
-use super::ask;
 use super::client::Client;
 use super::connect::Connection;
 use super::failure::Failure;
 use super::flags::WaitFlag;
 use super::output::Output;
 use super::page::{Listing, PageFlags};
+use super::prompt;
 use super::request_id;
+use super::response::ChangeResponse as _;
 use super::text;
+use crate::pb::claviger::v1::{
+    DeletePartnerRequest, GetPartnerRequest, ListPartnersRequest, Partner, PutPartnerRequest,
+};
 
-/// What can be done with partners.
+/// The commands for partners.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Put(Put),
     Get(Get),
     List(List),
     /// Suspend a partner: each of its keys is denied until it is restored.
-    Suspend(Access),
+    Suspend(SuspensionChange),
     /// Restore a suspended partner.
-    Restore(Access),
+    Restore(SuspensionChange),
     Delete(Delete),
 }
 
-/// Make a partner, or change its display name.
+/// Create a partner, or change its display name.
 ///
-/// What is not named stays as it is. Above all this never lifts a suspension; `partner restore` does.
+/// Settings that are not named stay as they are. This command never lifts a suspension; `partner restore` does.
 #[derive(Debug, Args)]
 pub struct Put {
     #[command(flatten)]
-    name: Name,
-    /// What people call it.
+    partner: PartnerName,
+    /// A display name.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     display_name: Option<String>,
-    /// Refuse if the partner's revision is another than this; 0: if it exists.
+    /// Fail unless the partner has this revision; 0: fail if the partner exists.
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
     #[command(flatten)]
@@ -51,7 +50,7 @@ pub struct Put {
 #[derive(Debug, Args)]
 pub struct Get {
     #[command(flatten)]
-    name: Name,
+    partner: PartnerName,
 }
 
 /// List the partners of a realm.
@@ -64,26 +63,26 @@ pub struct List {
     page: PageFlags,
 }
 
-/// Whose access to change.
+/// Suspend or restore a partner.
 #[derive(Debug, Args)]
-pub struct Access {
+pub struct SuspensionChange {
     #[command(flatten)]
-    name: Name,
+    partner: PartnerName,
     #[command(flatten)]
     wait: WaitFlag,
 }
 
-/// Delete a partner and its projects; it must not have keys.
+/// Delete a partner and its projects; the partner must have no keys.
 ///
-/// At a terminal it asks first.
+/// At a terminal, the command asks for confirmation.
 #[derive(Debug, Args)]
 pub struct Delete {
     #[command(flatten)]
-    name: Name,
-    /// Do not ask.
+    partner: PartnerName,
+    /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
-    /// Refuse if the partner's revision is another than this.
+    /// Fail unless the partner has this revision.
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
     #[command(flatten)]
@@ -91,10 +90,10 @@ pub struct Delete {
 }
 
 #[derive(Debug, Args)]
-struct Name {
+struct PartnerName {
     /// The partner's id.
     id: String,
-    /// The realm that it is in.
+    /// The realm of the partner.
     #[arg(long)]
     realm: String,
 }
@@ -105,8 +104,8 @@ impl Command {
             Self::Put(put) => put.run(connection, output).await,
             Self::Get(get) => get.run(connection, output).await,
             Self::List(list) => list.run(connection, output).await,
-            Self::Suspend(access) => access.run(connection, output, true).await,
-            Self::Restore(access) => access.run(connection, output, false).await,
+            Self::Suspend(change) => change.run(connection, output, true).await,
+            Self::Restore(change) => change.run(connection, output, false).await,
             Self::Delete(delete) => delete.run(connection, output).await,
         }
     }
@@ -115,11 +114,11 @@ impl Command {
 impl Put {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
-        let mut partner = match self.name.find(&client).await {
+        let mut partner = match self.partner.find(&client).await {
             Ok(partner) => partner,
             Err(failure) if failure.is_not_found() => Partner {
-                realm: self.name.realm,
-                id: self.name.id,
+                realm: self.partner.realm,
+                id: self.partner.id,
                 ..Partner::default()
             },
             Err(failure) => return Err(failure),
@@ -127,7 +126,7 @@ impl Put {
         if let Some(display_name) = self.display_name {
             partner.display_name = display_name;
         }
-        // A partner that was not found has the revision 0, which is what the put asks for then.
+        // A new partner has the revision 0, so the request fails if somebody created it in the meantime.
         let if_revision = self.if_revision.unwrap_or(partner.revision);
         put(&client, output, "put", partner, if_revision, self.wait).await
     }
@@ -137,7 +136,7 @@ impl Get {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
         let answer = client
-            .ask(client.realms().get_partner(self.name.request()))
+            .ask(client.realms().get_partner(self.partner.request()))
             .await?;
         output.show(&answer, |answer| {
             answer.partner.as_ref().map(facts).unwrap_or_default()
@@ -158,8 +157,8 @@ impl List {
         };
         let listing = Listing {
             header: &["ID", "DISPLAY NAME", "ACCESS", "CREATED"],
-            none: "There are no partners in this realm.",
-            last_if_it_fits: false,
+            empty: "There are no partners in this realm.",
+            last_is_optional: false,
             repeat: String::new(),
         };
         self.page
@@ -175,7 +174,7 @@ impl List {
     }
 }
 
-impl Access {
+impl SuspensionChange {
     async fn run(
         self,
         connection: &Connection,
@@ -183,7 +182,7 @@ impl Access {
         suspended: bool,
     ) -> Result<(), Failure> {
         let client = connection.connect().await?;
-        let found = self.name.find(&client).await?;
+        let found = self.partner.find(&client).await?;
         let done = if suspended { "suspended" } else { "restored" };
         let partner = Partner {
             suspended: Some(suspended),
@@ -196,29 +195,29 @@ impl Access {
 
 impl Delete {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        ask::confirm(
+        prompt::confirm(
             self.yes,
-            &format!("Delete partner {} with its projects?", self.name.id),
+            &format!("Delete partner {} with its projects?", self.partner.id),
         )?;
         let client = connection.connect().await?;
         let request = DeletePartnerRequest {
             request_id: request_id::fresh(),
-            realm: self.name.realm,
-            partner: self.name.id.clone(),
+            realm: self.partner.realm,
+            partner: self.partner.id.clone(),
             if_revision: self.if_revision,
-            wait: self.wait.on_wire(),
+            wait: self.wait.to_proto(),
         };
         let answer = client
             .change(client.realms().delete_partner(request))
             .await?;
         output.show_change(&answer, |answer| {
-            let id = text::plain(&self.name.id);
-            format!("deleted partner {id}: {}", answer.settled())
+            let id = text::plain(&self.partner.id);
+            format!("deleted partner {id}: {}", answer.effect())
         })
     }
 }
 
-impl Name {
+impl PartnerName {
     fn request(&self) -> GetPartnerRequest {
         GetPartnerRequest {
             realm: self.realm.clone(),
@@ -234,7 +233,7 @@ impl Name {
     }
 }
 
-/// Puts a partner as it shall be, unless somebody else changed it since it was read.
+/// Replaces a partner, unless somebody else changed it since it was read.
 async fn put(
     client: &Client,
     output: &Output,
@@ -247,12 +246,12 @@ async fn put(
         request_id: request_id::fresh(),
         partner: Some(partner),
         if_revision: Some(if_revision),
-        wait: wait.on_wire(),
+        wait: wait.to_proto(),
     };
     let answer = client.change(client.realms().put_partner(request)).await?;
     output.show_change(&answer, |answer| {
         let id = answer.partner.as_ref().map_or("", |partner| &partner.id);
-        format!("{done} partner {}: {}", text::plain(id), answer.settled())
+        format!("{done} partner {}: {}", text::plain(id), answer.effect())
     })
 }
 

@@ -1,21 +1,20 @@
-//! Projects: what keys of a partner can be bound to.
+//! Projects, to which keys of a partner can be bound.
 
 use clap::{Args, Subcommand};
 
-use crate::pb::claviger::v1::{
-    DeleteProjectRequest, ListProjectsRequest, Project, PutProjectRequest,
-};
-
-use super::answer::Change as _;
 use super::connect::Connection;
 use super::failure::Failure;
 use super::flags::WaitFlag;
 use super::output::Output;
 use super::page::{Listing, PageFlags};
 use super::request_id;
+use super::response::ChangeResponse as _;
 use super::text;
+use crate::pb::claviger::v1::{
+    DeleteProjectRequest, ListProjectsRequest, Project, PutProjectRequest,
+};
 
-/// What can be done with projects.
+/// The commands for projects.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Put(Put),
@@ -23,18 +22,18 @@ pub enum Command {
     Delete(Delete),
 }
 
-/// Make a project, or replace it as a whole; it belongs to its partner for ever.
+/// Create a project, or replace it as a whole; its partner cannot be changed.
 #[derive(Debug, Args)]
 pub struct Put {
     /// The project's id, unique in the realm.
     id: String,
-    /// The realm that it is in.
+    /// The realm of the project.
     #[arg(long)]
     realm: String,
-    /// The partner that it belongs to.
+    /// The partner that owns the project.
     #[arg(long)]
     partner: String,
-    /// What people call it.
+    /// A display name.
     #[arg(
         long,
         value_name = "TEXT",
@@ -43,7 +42,7 @@ pub struct Put {
         allow_hyphen_values = true
     )]
     display_name: String,
-    /// Refuse if the project's revision is another than this; 0: if it exists.
+    /// Fail unless the project has this revision; 0: fail if the project exists.
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
     #[command(flatten)]
@@ -56,22 +55,22 @@ pub struct List {
     /// The realm.
     #[arg(long)]
     realm: String,
-    /// Only this partner's.
+    /// Only projects of this partner.
     #[arg(long, default_value_t, hide_default_value = true)]
     partner: String,
     #[command(flatten)]
     page: PageFlags,
 }
 
-/// Delete a project; it must not have keys.
+/// Delete a project; the project must have no keys.
 #[derive(Debug, Args)]
 pub struct Delete {
     /// The project's id.
     id: String,
-    /// The realm that it is in.
+    /// The realm of the project.
     #[arg(long)]
     realm: String,
-    /// Refuse if the project's revision is another than this.
+    /// Fail unless the project has this revision.
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
     #[command(flatten)]
@@ -102,12 +101,12 @@ impl Put {
                 create_time: None,
             }),
             if_revision: self.if_revision,
-            wait: self.wait.on_wire(),
+            wait: self.wait.to_proto(),
         };
         let answer = client.change(client.realms().put_project(request)).await?;
         output.show_change(&answer, |answer| {
             let id = answer.project.as_ref().map_or("", |project| &project.id);
-            format!("put project {}: {}", text::plain(id), answer.settled())
+            format!("put project {}: {}", text::plain(id), answer.effect())
         })
     }
 }
@@ -125,8 +124,8 @@ impl List {
         };
         let listing = Listing {
             header: &["ID", "PARTNER", "DISPLAY NAME", "CREATED"],
-            none: "There are no such projects.",
-            last_if_it_fits: false,
+            empty: "There are no such projects.",
+            last_is_optional: false,
             repeat: String::new(),
         };
         self.page
@@ -151,7 +150,7 @@ impl Delete {
             realm: self.realm,
             project: self.id.clone(),
             if_revision: self.if_revision,
-            wait: self.wait.on_wire(),
+            wait: self.wait.to_proto(),
         };
         let answer = client
             .change(client.realms().delete_project(request))
@@ -160,7 +159,7 @@ impl Delete {
             format!(
                 "deleted project {}: {}",
                 text::plain(&self.id),
-                answer.settled()
+                answer.effect()
             )
         })
     }

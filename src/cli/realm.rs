@@ -7,24 +7,23 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::connect::Connection;
+use super::failure::Failure;
+use super::flags::{self, Level, WaitFlag};
+use super::output::Output;
+use super::page::{Listing, PageFlags};
+use super::prompt;
+use super::realm_file;
+use super::request_id;
+use super::response::ChangeResponse as _;
+use super::text;
 use crate::pb::claviger::v1::credential_source::Source;
 use crate::pb::claviger::v1::{
     CredentialSource, DeleteRealmRequest, EncodedCharacters, Environment, GetRealmRequest,
     ListRealmsRequest, PutRealmRequest, Realm, Scope, TrailingSlash, UnscopedKeys,
 };
 
-use super::answer::Change as _;
-use super::ask;
-use super::connect::Connection;
-use super::failure::Failure;
-use super::flags::{self, Level, WaitFlag};
-use super::output::Output;
-use super::page::{Listing, PageFlags};
-use super::realm_file;
-use super::request_id;
-use super::text;
-
-/// What can be done with realms.
+/// The commands for realms.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Put(Put),
@@ -33,10 +32,10 @@ pub enum Command {
     Delete(Delete),
 }
 
-/// Make a realm, or replace it as a whole.
+/// Create a realm, or replace it as a whole.
 ///
-/// Describe it with flags, or in a TOML file that has the names of the proto's fields; `realm get ID --toml` writes
-/// such a file.
+/// Describe the realm with flags, or in a TOML file with the field names of the proto; `realm get ID --toml` writes such a
+/// file.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -54,7 +53,7 @@ pub struct Put {
     file: Option<PathBuf>,
     #[command(flatten)]
     flags: RealmFlags,
-    /// Refuse if the realm's revision is another than this; 0: if it exists.
+    /// Fail unless the realm has this revision; 0: fail if the realm exists.
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
     #[command(flatten)]
@@ -63,10 +62,10 @@ pub struct Put {
 
 #[derive(Debug, Args)]
 struct RealmFlags {
-    /// What the text of its keys begins with, such as `demo` for `demo_live_…`.
+    /// The prefix of its API keys, such as `demo` for `demo_live_…`.
     #[arg(long, required_unless_present = "file")]
     prefix: Option<String>,
-    /// An environment, and what stands for it in a key's text; can be repeated, at least one is needed.
+    /// An environment, and its tag in API keys; can be repeated, at least one is required.
     #[arg(long, value_name = "NAME=TAG", value_parser = flags::pair, required_unless_present = "file")]
     environment: Vec<(String, String)>,
     /// A scope, and the scopes that it implies; can be repeated.
@@ -75,16 +74,16 @@ struct RealmFlags {
     /// The scope whose holders may administer the keys of their own partner or project.
     #[arg(long, value_name = "SCOPE")]
     admin_scope: Option<String>,
-    /// What a key gets that is issued without scopes.
+    /// The access of a key that is issued without scopes.
     #[arg(long, value_name = "WHAT", default_value = "no-access")]
     unscoped_keys: Unscoped,
     /// A level that keys may be issued at; can be repeated [default: both].
     #[arg(long)]
     level: Vec<Level>,
-    /// For how long a gateway may reuse an answer [default: not at all].
+    /// How long a gateway may cache an answer [default: not at all].
     #[arg(long, value_name = "SPAN", value_parser = flags::span)]
     max_cache: Option<Duration>,
-    /// How long a new key may live at the most [default: for ever].
+    /// The longest time that a new key may be valid [default: unlimited].
     #[arg(long, value_name = "SPAN", value_parser = flags::span)]
     max_lifetime: Option<Duration>,
 }
@@ -100,7 +99,7 @@ enum Unscoped {
 pub struct Get {
     /// The realm's id.
     id: String,
-    /// As a file for `realm put --file`.
+    /// Show the realm as a file for `realm put --file`.
     #[arg(long, conflicts_with = "json")]
     toml: bool,
 }
@@ -112,17 +111,17 @@ pub struct List {
     page: PageFlags,
 }
 
-/// Delete a realm with its partners and projects; it must not have keys.
+/// Delete a realm with its partners and projects; the realm must have no keys.
 ///
-/// At a terminal it asks first.
+/// At a terminal, the command asks for confirmation.
 #[derive(Debug, Args)]
 pub struct Delete {
     /// The realm's id.
     id: String,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
-    /// Refuse if the realm's revision is another than this.
+    /// Fail unless the realm has this revision.
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
     #[command(flatten)]
@@ -150,13 +149,13 @@ impl Put {
             request_id: request_id::fresh(),
             realm: Some(realm),
             if_revision: self.if_revision,
-            wait: self.wait.on_wire(),
+            wait: self.wait.to_proto(),
         };
         let client = connection.connect().await?;
         let answer = client.change(client.realms().put_realm(request)).await?;
         output.show_change(&answer, |answer| {
             let id = answer.realm.as_ref().map_or("", |realm| &realm.id);
-            format!("put realm {}: {}", text::plain(id), answer.settled())
+            format!("put realm {}: {}", text::plain(id), answer.effect())
         })
     }
 }
@@ -166,7 +165,7 @@ impl RealmFlags {
         let span = |span: Option<Duration>| {
             span.map(prost_types::Duration::try_from)
                 .transpose()
-                .map_err(|error| Failure::usage(format!("a span is out of range: {error}")))
+                .map_err(|error| Failure::usage(format!("a time span is out of range: {error}")))
         };
         Ok(Realm {
             id,
@@ -182,10 +181,10 @@ impl RealmFlags {
                 Unscoped::NoAccess => UnscopedKeys::NoAccess as i32,
                 Unscoped::FullAccess => UnscopedKeys::FullAccess as i32,
             },
-            levels: self.level.into_iter().map(Level::on_wire).collect(),
+            levels: self.level.into_iter().map(Level::to_proto).collect(),
             max_cache: span(self.max_cache)?,
             max_lifetime: span(self.max_lifetime)?,
-            // What gateways go by is written in a file.
+            // The settings for gateways have no flags; a file sets them.
             credentials: None,
             routes: Vec::new(),
             denials: Vec::new(),
@@ -209,7 +208,7 @@ impl Get {
                 answer.realm.as_ref().map(facts).unwrap_or_default()
             });
         }
-        let text = realm_file::text(&answer.realm.unwrap_or_default()).map_err(|why| {
+        let text = realm_file::to_toml(&answer.realm.unwrap_or_default()).map_err(|why| {
             Failure::failed(format!("the realm cannot be written as TOML: {why}"))
         })?;
         output.print_file(&text)
@@ -230,8 +229,8 @@ impl List {
         };
         let listing = Listing {
             header: &["ID", "PREFIX", "ENVIRONMENTS", "SCOPES", "CREATED"],
-            none: "There are no realms; `claviger realm put --help` shows how to make one.",
-            last_if_it_fits: false,
+            empty: "There are no realms; `claviger realm put --help` shows how to create one.",
+            last_is_optional: false,
             repeat: String::new(),
         };
         self.page
@@ -248,7 +247,7 @@ impl List {
 
 impl Delete {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        ask::confirm(
+        prompt::confirm(
             self.yes,
             &format!("Delete realm {} with its partners and projects?", self.id),
         )?;
@@ -257,14 +256,14 @@ impl Delete {
             request_id: request_id::fresh(),
             realm_id: self.id.clone(),
             if_revision: self.if_revision,
-            wait: self.wait.on_wire(),
+            wait: self.wait.to_proto(),
         };
         let answer = client.change(client.realms().delete_realm(request)).await?;
         output.show_change(&answer, |answer| {
             format!(
                 "deleted realm {}: {}",
                 text::plain(&self.id),
-                answer.settled()
+                answer.effect()
             )
         })
     }
@@ -282,12 +281,14 @@ fn read(path: &Path) -> Result<Realm, Failure> {
     realm_file::parse(&text).map_err(|why| Failure::usage(format!("{name}: {why}")))
 }
 
-/// `name`, or `name=implied,implied`: scopes may have a colon in their names, never an equals sign.
+/// Parses `name` or `name=implied,implied`. The name of a scope may contain a colon, but no equals sign.
 fn scope(text: &str) -> Result<Scope, String> {
     let (name, implies) = text.split_once('=').unwrap_or((text, ""));
     let implies: Vec<_> = implies.split_terminator(',').map(str::to_owned).collect();
     if name.is_empty() || implies.iter().any(String::is_empty) {
-        return Err("it looks like `read`, or `write=read` if it implies others".to_owned());
+        return Err(
+            "must look like `read`, or `write=read` if the scope implies others".to_owned(),
+        );
     }
     Ok(Scope {
         name: name.to_owned(),
@@ -310,7 +311,7 @@ fn facts(realm: &Realm) -> String {
     } else {
         let levels: Vec<_> = realm
             .levels()
-            .map(|level| text::word(level.as_str_name(), "KEY_LEVEL_"))
+            .map(|level| text::enum_value(level.as_str_name(), "KEY_LEVEL_"))
             .collect();
         levels.join(", ")
     };
@@ -329,7 +330,7 @@ fn facts(realm: &Realm) -> String {
         ("admin scope", realm.admin_scope.clone()),
         (
             "unscoped keys",
-            text::word(realm.unscoped_keys().as_str_name(), "UNSCOPED_KEYS_"),
+            text::enum_value(realm.unscoped_keys().as_str_name(), "UNSCOPED_KEYS_"),
         ),
         ("levels", levels),
         (
@@ -340,7 +341,7 @@ fn facts(realm: &Realm) -> String {
             "max lifetime",
             or(text::span_if_any(realm.max_lifetime.as_ref()), "none"),
         ),
-        ("key stands in", or(credential_sources(realm), "no header")),
+        ("credentials", or(credential_sources(realm), "none")),
         ("routes", or(routes(realm), "none")),
         ("project segments", realm.project_segments.join(", ")),
         ("paths", paths(realm)),
@@ -389,14 +390,14 @@ fn routes(realm: &Realm) -> String {
     }
 }
 
-/// How its server reads paths; empty if the realm does not say.
+/// The settings for paths that differ from the defaults.
 fn paths(realm: &Realm) -> String {
     let lenient = realm.lenient_paths.then(|| "lenient".to_owned());
     let trailing_slash = match realm.trailing_slash() {
         TrailingSlash::Unspecified | TrailingSlash::Deny => None,
         setting => Some(format!(
             "trailing slash {}",
-            text::word(setting.as_str_name(), "TRAILING_SLASH_")
+            text::enum_value(setting.as_str_name(), "TRAILING_SLASH_")
         )),
     };
     let encoded = match realm.encoded_characters() {
@@ -415,7 +416,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_settings_that_a_realm_makes_are_shown() {
+    fn only_settings_that_differ_from_the_defaults_are_shown() {
         let realm = Realm {
             trailing_slash: TrailingSlash::Deny.into(),
             ..Realm::default()

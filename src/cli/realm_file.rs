@@ -1,20 +1,19 @@
-//! A realm as a TOML file: the proto's fields by their names, so that the proto stays the only list of them.
+//! A realm as a TOML file with the field names of the proto, which stays the only list of the fields.
 //!
-//! Two things are written as people do: spans (`"1h"`, where the proto's JSON has `"3600s"`), and, if one likes, the
-//! values of enums without their common prefix (`"full_access"`).
+//! The file differs from the proto's JSON in two ways: time spans are written as `"1h"` instead of `"3600s"`, and the
+//! common prefix of enum values may be omitted (`"full_access"`).
 
 use std::time::Duration;
 
 use prost_reflect::{DynamicMessage, EnumDescriptor, Kind};
 use toml::Value;
 
-use crate::pb::claviger::v1::Realm;
-
 use super::{reflect, text};
+use crate::pb::claviger::v1::Realm;
 
 const SPAN: &str = "google.protobuf.Duration";
 
-/// Reads a realm. The error says where and what.
+/// Parses a realm. The error names the place and the cause.
 pub(super) fn parse(text: &str) -> Result<Realm, String> {
     let table: toml::Table = toml::from_str(text).map_err(|error| {
         let line = error
@@ -23,27 +22,27 @@ pub(super) fn parse(text: &str) -> Result<Realm, String> {
             .map_or(1, |before| before.matches('\n').count() + 1);
         format!("line {line}: {}", error.message())
     })?;
-    // Put, they would be passed over in silence, and `revision` looks as if it guarded against other changes.
+    // The server would ignore both fields, and `revision` looks like a guard against concurrent changes.
     if table.contains_key("revision") {
         return Err(
-            "`revision` is the server's to tell; to put only on top of it, use --if-revision"
+            "`revision` is set by the server; to change only that revision, use --if-revision"
                 .to_owned(),
         );
     }
     if table.contains_key("create_time") {
-        return Err("`create_time` is the server's to tell, and cannot be put".to_owned());
+        return Err("`create_time` is set by the server: remove it from the file".to_owned());
     }
     let realm = reflect::descriptor("Realm");
     let mut value = Value::Table(table);
-    as_on_wire(&mut value, &Kind::Message(realm.clone()), "")?;
+    write_as_proto(&mut value, &Kind::Message(realm.clone()), "")?;
     DynamicMessage::deserialize(realm, value)
         .map_err(|error| error.to_string().trim_end().replace('\n', " "))?
         .transcode_to()
         .map_err(|error| error.to_string())
 }
 
-/// Writes a realm, so that it can be edited and put again: without what only the server says of it.
-pub(super) fn text(realm: &Realm) -> Result<String, String> {
+/// Formats a realm for editing, without the fields that the server sets.
+pub(super) fn to_toml(realm: &Realm) -> Result<String, String> {
     let described = Realm {
         revision: 0,
         create_time: None,
@@ -51,16 +50,16 @@ pub(super) fn text(realm: &Realm) -> Result<String, String> {
     };
     let described = reflect::Described::terse("Realm", &described);
     let mut value = Value::try_from(described).map_err(|error| error.to_string())?;
-    as_people_write(&mut value, &Kind::Message(reflect::descriptor("Realm")));
+    write_as_text(&mut value, &Kind::Message(reflect::descriptor("Realm")));
     toml::to_string(&value).map_err(|error| error.to_string())
 }
 
-/// Turns what people write into what the proto's JSON has.
-fn as_on_wire(value: &mut Value, kind: &Kind, path: &str) -> Result<(), String> {
+/// Converts the values of a file to those of the proto's JSON.
+fn write_as_proto(value: &mut Value, kind: &Kind, path: &str) -> Result<(), String> {
     match (kind, value) {
         (kind, Value::Array(items)) => {
             for (index, item) in items.iter_mut().enumerate() {
-                as_on_wire(item, kind, &format!("{path}[{index}]"))?;
+                write_as_proto(item, kind, &format!("{path}[{index}]"))?;
             }
         }
         (Kind::Message(message), Value::Table(table)) if !message.is_map_entry() => {
@@ -73,7 +72,7 @@ fn as_on_wire(value: &mut Value, kind: &Kind, path: &str) -> Result<(), String> 
                 let field = message
                     .get_field_by_name(name)
                     .ok_or_else(|| format!("`{path}` is not known"))?;
-                as_on_wire(value, &field.kind(), &path)?;
+                write_as_proto(value, &field.kind(), &path)?;
             }
         }
         (Kind::Message(message), value) if message.full_name() == SPAN => {
@@ -81,7 +80,7 @@ fn as_on_wire(value: &mut Value, kind: &Kind, path: &str) -> Result<(), String> 
                 .as_str()
                 .and_then(|text| humantime::parse_duration(text).ok())
                 .and_then(|span| prost_types::Duration::try_from(span).ok())
-                .ok_or_else(|| format!("`{path}` is a span such as \"30s\" or \"1h\""))?;
+                .ok_or_else(|| format!("`{path}` must be a time span such as \"30s\" or \"1h\""))?;
             *value = Value::String(span.to_string());
         }
         (Kind::Enum(values), Value::String(text)) => {
@@ -90,7 +89,7 @@ fn as_on_wire(value: &mut Value, kind: &Kind, path: &str) -> Result<(), String> 
                     .values()
                     .map(|value| value.name().to_owned())
                     .collect();
-                format!("`{path}` is one of {}", known.join(", "))
+                format!("`{path}` must be one of {}", known.join(", "))
             })?;
         }
         _ => {}
@@ -98,10 +97,10 @@ fn as_on_wire(value: &mut Value, kind: &Kind, path: &str) -> Result<(), String> 
     Ok(())
 }
 
-/// The proto's name of an enum's value, from that or from its last part in any case.
+/// Returns the full name of an enum value, from the full name or its last part, in any case.
 fn value_of(values: &EnumDescriptor, text: &str) -> Option<String> {
     let text = text.to_uppercase().replace('-', "_");
-    // By the rules of the proto, the name of the zero is the common prefix and this word.
+    // By the naming rules of the proto, the zero value is the common prefix and `UNSPECIFIED`.
     let zero = values.default_value();
     let prefix = zero.name().strip_suffix("UNSPECIFIED").unwrap_or_default();
     let short = format!("{prefix}{text}");
@@ -110,18 +109,18 @@ fn value_of(values: &EnumDescriptor, text: &str) -> Option<String> {
         .find(|name| values.get_value_by_name(name).is_some())
 }
 
-/// Turns the spans of the proto's JSON into what people write.
-fn as_people_write(value: &mut Value, kind: &Kind) {
+/// Converts the time spans of the proto's JSON to those of a file.
+fn write_as_text(value: &mut Value, kind: &Kind) {
     match (kind, value) {
         (kind, Value::Array(items)) => {
             for item in items {
-                as_people_write(item, kind);
+                write_as_text(item, kind);
             }
         }
         (Kind::Message(message), Value::Table(table)) => {
             for (name, value) in table.iter_mut() {
                 if let Some(field) = message.get_field_by_name(name) {
-                    as_people_write(value, &field.kind());
+                    write_as_text(value, &field.kind());
                 }
             }
         }
@@ -278,7 +277,7 @@ body = '{"code":"Unauthorized"}'
             create_time: Some(prost_types::Timestamp::default()),
             ..realm()
         };
-        let text = text(&stored).unwrap();
+        let text = to_toml(&stored).unwrap();
         assert!(
             !text.contains("revision") && !text.contains("create_time"),
             "{text}"
@@ -297,36 +296,39 @@ body = '{"code":"Unauthorized"}'
 
     #[test]
     fn a_mistake_is_named_by_its_place() {
-        for (file, said) in [
+        for (file, shown) in [
             ("prefx = \"demo\"", "`prefx` is not known"),
             (
                 "revision = 3",
-                "`revision` is the server's to tell; to put only on top of it, use --if-revision",
+                "`revision` is set by the server; to change only that revision, use --if-revision",
             ),
             (
                 "create_time = \"2027-01-15T08:00:00Z\"",
-                "`create_time` is the server's to tell, and cannot be put",
+                "`create_time` is set by the server: remove it from the file",
             ),
             ("adminScope = \"a\"", "`adminScope` is not known"),
             ("[[scopes]]\nnam = \"a\"", "`scopes[0].nam` is not known"),
             (
                 "max_cache = 30",
-                "`max_cache` is a span such as \"30s\" or \"1h\"",
+                "`max_cache` must be a time span such as \"30s\" or \"1h\"",
             ),
             (
                 "max_cache = \"soon\"",
-                "`max_cache` is a span such as \"30s\" or \"1h\"",
+                "`max_cache` must be a time span such as \"30s\" or \"1h\"",
             ),
             (
                 "levels = [\"galaxy\"]",
-                "`levels[0]` is one of KEY_LEVEL_UNSPECIFIED, KEY_LEVEL_PARTNER, KEY_LEVEL_PROJECT",
+                "`levels[0]` must be one of KEY_LEVEL_UNSPECIFIED, KEY_LEVEL_PARTNER, KEY_LEVEL_PROJECT",
             ),
         ] {
-            assert_eq!(parse(file).unwrap_err(), said);
+            assert_eq!(parse(file).unwrap_err(), shown);
         }
-        let said = parse("id = \"demo\"\n\nprefix =").unwrap_err();
-        assert!(said.starts_with("line 3: "), "{said}");
-        let said = parse("prefix = 3").unwrap_err();
-        assert!(said.contains("prefix") && said.contains("string"), "{said}");
+        let shown = parse("id = \"demo\"\n\nprefix =").unwrap_err();
+        assert!(shown.starts_with("line 3: "), "{shown}");
+        let shown = parse("prefix = 3").unwrap_err();
+        assert!(
+            shown.contains("prefix") && shown.contains("string"),
+            "{shown}"
+        );
     }
 }

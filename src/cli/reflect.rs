@@ -1,4 +1,4 @@
-//! The proto's own description of its messages, so that no list of fields is kept a second time.
+//! The descriptors of the proto's messages, so that no field is listed a second time.
 
 use std::sync::LazyLock;
 
@@ -10,29 +10,29 @@ static POOL: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(crate::pb::DESCRIPTORS).expect("the build has compiled these")
 });
 
-/// The description of a message of `claviger.v1`.
+/// Returns the descriptor of a message of `claviger.v1`.
 ///
 /// # Panics
-/// If there is none of this name: it is a constant of the caller.
+/// If the proto has no message of this name, which is a constant of the caller.
 pub(super) fn descriptor(name: &str) -> MessageDescriptor {
     POOL.get_message_by_name(&format!("claviger.v1.{name}"))
         .unwrap_or_else(|| panic!("no message {name} in the proto"))
 }
 
-/// A message that says of itself what its fields are called. It serializes with the proto's names, times as RFC 3339 and
-/// 64-bit integers as numbers.
+/// A message with its descriptor. It serializes with the field names of the proto, times in RFC 3339 and 64-bit integers as
+/// numbers.
 pub(super) struct Described {
     message: DynamicMessage,
     with_defaults: bool,
 }
 
 impl Described {
-    /// With every field, also those that hold their default.
+    /// Describes a message with every field, also those with their default value.
     pub(super) fn whole(name: &str, message: &impl Message) -> Self {
         Self::new(name, message, true)
     }
 
-    /// With the fields that say something.
+    /// Describes a message without the fields that have their default value.
     pub(super) fn terse(name: &str, message: &impl Message) -> Self {
         Self::new(name, message, false)
     }

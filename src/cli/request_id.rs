@@ -1,34 +1,33 @@
-//! The id of the request for a change, by which the change can be asked for again and is made once.
+//! The id of a request for a change, with which the request can be repeated safely.
 
 use clap::Args;
 use sha2::{Digest as _, Sha256};
 use uuid::{Builder, Uuid};
 
+use super::failure::Failure;
 use crate::hashing::random;
 
-use super::failure::Failure;
-
-/// A new one, as each request for a change carries it into the audit trail.
+/// Returns a new id. Each request for a change has one, and the audit trail records it.
 pub(super) fn fresh() -> String {
-    RequestId::fresh().on_wire()
+    RequestId::fresh().to_proto()
 }
 
-/// Gives the id of a request that may have to be repeated.
+/// The id of a request that may have to be repeated.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct RequestIdFlag {
-    /// A UUID for this request [default: a fresh one]. The same command with the same UUID does nothing more for 24
-    /// hours, and tells what it did the first time.
+    /// A UUID for this request [default: a new one]. For 24 hours, the same command with the same UUID changes nothing
+    /// more and returns what it did the first time.
     #[arg(long, value_name = "UUID")]
     request_id: Option<Uuid>,
 }
 
 impl RequestIdFlag {
-    /// Whether somebody chose it, who may be repeating a request.
+    /// Whether the flag is given, so that the request may be a repetition.
     pub(super) fn is_given(self) -> bool {
         self.request_id.is_some()
     }
 
-    /// The one that was given, or a fresh one.
+    /// The given id, or a new one.
     pub(super) fn id(self) -> RequestId {
         self.request_id.map_or_else(RequestId::fresh, RequestId)
     }
@@ -43,12 +42,12 @@ impl RequestId {
         Self(Builder::from_random_bytes(random()).into_uuid())
     }
 
-    /// As the requests carry it.
-    pub(super) fn on_wire(self) -> String {
+    /// The value in a request.
+    pub(super) fn to_proto(self) -> String {
         self.0.to_string()
     }
 
-    /// The id of one of the requests that a command is made of: the same one when the command is repeated.
+    /// Derives the id of the command's request with this number. A repeated command derives the same ids.
     pub(super) fn part(self, number: u64) -> Self {
         let digest = Sha256::new()
             .chain_update(self.0.as_bytes())
@@ -59,14 +58,14 @@ impl RequestId {
         Self(Builder::from_custom_bytes(bytes).into_uuid())
     }
 
-    /// Says how to ask again, if nobody knows whether the change was made. `rest` is what else must be the same.
-    pub(super) fn or_repeat(self, failure: Failure, rest: &str) -> Failure {
-        if !failure.is_open() {
+    /// Adds a hint on how to repeat the request, if the outcome of the change is unknown. `rest` names what else must be equal.
+    pub(super) fn or_repeat_hint(self, failure: Failure, rest: &str) -> Failure {
+        if !failure.is_outcome_unknown() {
             return failure;
         }
         failure.hint(format!(
-            "the change may have been made or not; the same command with `--request-id {}`{rest} makes it once at the \
-             most",
+            "the change may have been made or not; the same command with `--request-id {}`{rest} makes it at most \
+             once",
             self.0
         ))
     }
@@ -86,25 +85,25 @@ mod tests {
     #[test]
     fn the_parts_of_a_command_have_the_same_ids_when_it_is_repeated() {
         let id = RequestId::fresh();
-        assert_eq!(id.part(1).on_wire(), id.part(1).on_wire());
-        assert_ne!(id.part(1).on_wire(), id.part(2).on_wire());
-        assert_ne!(id.part(1).on_wire(), RequestId::fresh().part(1).on_wire());
+        assert_eq!(id.part(1).to_proto(), id.part(1).to_proto());
+        assert_ne!(id.part(1).to_proto(), id.part(2).to_proto());
+        assert_ne!(id.part(1).to_proto(), RequestId::fresh().part(1).to_proto());
     }
 
     #[test]
     fn only_where_nobody_knows_is_a_request_to_be_repeated() {
         let id = RequestId(Uuid::nil());
-        let said = id.or_repeat(Failure::failed("no"), "").to_string();
-        assert_eq!(said, "error: no");
-        let said = id
-            .or_repeat(
-                Failure::failed("no answer").open(true),
+        let shown = id.or_repeat_hint(Failure::failed("no"), "").to_string();
+        assert_eq!(shown, "error: no");
+        let shown = id
+            .or_repeat_hint(
+                Failure::failed("no answer").outcome_unknown(true),
                 " and the same FILE",
             )
             .to_string();
         assert!(
-            said.contains("`--request-id 00000000-0000-0000-0000-000000000000` and the same FILE"),
-            "{said}"
+            shown.contains("`--request-id 00000000-0000-0000-0000-000000000000` and the same FILE"),
+            "{shown}"
         );
     }
 }

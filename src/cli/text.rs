@@ -1,7 +1,7 @@
-//! How things are written for people: tables, facts, times and spans.
+//! Formatting for people: tables, facts, times and time spans.
 //!
-//! Names, labels and reasons are free text of others. [`plain`] stands between them and the terminal, which would obey
-//! the control characters in them.
+//! Names, labels and reasons are free text of other people. [`plain`] escapes the control characters in them, which could
+//! control the terminal.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,16 +10,15 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use prost_types::Timestamp;
 
-/// The text with all that a terminal would obey spelled out: control characters, and those that turn the direction of
-/// writing.
+/// Escapes control characters and the characters that change the writing direction.
 pub(super) fn plain(text: &str) -> Cow<'_, str> {
     escape(text, |unsafe_char, out| {
         out.extend(unsafe_char.escape_default());
     })
 }
 
-/// The text with what a terminal would obey spelled by `spell`.
-pub(super) fn escape(text: &str, spell: impl Fn(char, &mut String)) -> Cow<'_, str> {
+/// Replaces the characters that could control a terminal by what `write` appends for them.
+pub(super) fn escape(text: &str, write: impl Fn(char, &mut String)) -> Cow<'_, str> {
     let is_unsafe = |c: char| {
         c.is_control()
             || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -30,7 +29,7 @@ pub(super) fn escape(text: &str, spell: impl Fn(char, &mut String)) -> Cow<'_, s
     let mut out = String::with_capacity(text.len() + 8);
     for c in text.chars() {
         if is_unsafe(c) {
-            spell(c, &mut out);
+            write(c, &mut out);
         } else {
             out.push(c);
         }
@@ -38,7 +37,7 @@ pub(super) fn escape(text: &str, spell: impl Fn(char, &mut String)) -> Cow<'_, s
     Cow::Owned(out)
 }
 
-/// Aligned columns under a header.
+/// Formats aligned columns under a header.
 pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -52,7 +51,7 @@ pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
     aligned(&mut table)
 }
 
-/// One fact a line: its name and what it is. Facts of which nothing is known are left out.
+/// Formats one fact on each line: its name and its value. Facts with an empty value are omitted.
 pub(super) fn facts<'a>(facts: impl IntoIterator<Item = (&'a str, String)>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -71,7 +70,7 @@ fn aligned(table: &mut Table) -> String {
     table.trim_fmt()
 }
 
-/// RFC 3339, to the second.
+/// Formats a time in RFC 3339, to the second.
 pub(super) fn time(time: &Timestamp) -> String {
     Timestamp {
         seconds: time.seconds,
@@ -80,19 +79,19 @@ pub(super) fn time(time: &Timestamp) -> String {
     .to_string()
 }
 
-/// A time that may not be known, or not have come.
+/// Formats an optional time; empty without one.
 pub(super) fn time_if_any(at: Option<&Timestamp>) -> String {
     at.map(time).unwrap_or_default()
 }
 
-/// The end of something that may have none.
+/// Formats an optional expiry; `never` without one.
 pub(super) fn expiry(at: Option<&Timestamp>) -> String {
     at.map_or_else(|| "never".to_owned(), time)
 }
 
-/// A span in days, hours, minutes and seconds, as the flags take it: `90d`, `1h 30m`.
+/// Formats a time span in days, hours, minutes and seconds, as flags accept it: `90d`, `1h 30m`.
 ///
-/// Months and years are left out because they are not always equally long.
+/// Months and years are not used, because their length varies.
 pub(super) fn span(span: Duration) -> String {
     let seconds = span.as_secs();
     let nanos = span.subsec_nanos();
@@ -117,21 +116,21 @@ pub(super) fn span(span: Duration) -> String {
     }
 }
 
-/// A span on the wire, which may be left out.
-pub(super) fn span_if_any(on_wire: Option<&prost_types::Duration>) -> String {
-    on_wire
-        .and_then(|on_wire| Duration::try_from(*on_wire).ok())
+/// Formats an optional time span; empty without one, and for zero.
+pub(super) fn span_if_any(length: Option<&prost_types::Duration>) -> String {
+    length
+        .and_then(|length| Duration::try_from(*length).ok())
         .filter(|span| !span.is_zero())
         .map(span)
         .unwrap_or_default()
 }
 
-/// A count with its thousands apart: `12,345`.
+/// Formats a count with thousands separators: `12,345`.
 pub(super) fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             grouped.push(',');
         }
         grouped.push(digit);
@@ -139,7 +138,7 @@ pub(super) fn grouped(count: u64) -> String {
     grouped
 }
 
-/// `name=value`, in the order of the names.
+/// Formats pairs as `name=value`, in the order of the names.
 pub(super) fn pairs(pairs: &BTreeMap<String, String>) -> String {
     let mut pairs: Vec<_> = pairs
         .iter()
@@ -149,7 +148,7 @@ pub(super) fn pairs(pairs: &BTreeMap<String, String>) -> String {
     pairs.join(", ")
 }
 
-/// Scopes by name; to hold every scope says more than any list.
+/// Formats the granted scopes; full access takes the place of the list.
 pub(super) fn granted(scopes: &[String], full_access: bool) -> String {
     if full_access {
         "full access".to_owned()
@@ -160,8 +159,8 @@ pub(super) fn granted(scopes: &[String], full_access: bool) -> String {
     }
 }
 
-/// A value of the proto's enums as a flag takes it: `KEY_STATE_ACTIVE` is `active`.
-pub(super) fn word(name: &str, prefix: &str) -> String {
+/// Formats an enum value of the proto as a flag accepts it: `KEY_STATE_ACTIVE` is `active`.
+pub(super) fn enum_value(name: &str, prefix: &str) -> String {
     name.strip_prefix(prefix)
         .unwrap_or(name)
         .to_lowercase()
@@ -173,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_terminal_would_obey_is_spelled_out() {
+    fn what_could_control_a_terminal_is_escaped() {
         assert_eq!(plain("Żółw & Co, 亀"), "Żółw & Co, 亀");
         assert_eq!(plain("a\x1b[2Jb"), "a\\u{1b}[2Jb");
         assert_eq!(plain("a\nb\tc\u{9b}d"), "a\\nb\\tc\\u{9b}d");
@@ -193,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_that_are_not_known_are_left_out() {
+    fn facts_without_a_value_are_omitted() {
         let facts = facts([
             ("id", "1".to_owned()),
             ("project", String::new()),
@@ -203,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_told_to_the_second() {
+    fn times_are_shown_to_the_second() {
         let at = Timestamp {
             seconds: 1_800_000_000,
             nanos: 123_456_000,
@@ -229,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn thousands_stand_apart() {
+    fn thousands_are_separated() {
         for (count, shown) in [
             (0, "0"),
             (999, "999"),

@@ -1,38 +1,37 @@
-//! The question of a gateway, asked by hand or by a script.
+//! The `verify` command: the call of a gateway, made by hand or by a script.
 
 use std::fs;
 use std::io;
 
 use clap::Args;
 
+use super::api_key::ApiKey;
+use super::connect::Connection;
+use super::failure::Failure;
+use super::output::Output;
+use super::prompt;
+use super::text;
 use crate::pb::claviger::v1::verify_request::Target;
 use crate::pb::claviger::v1::{Verdict, VerifiedKey, VerifyRequest, VerifyResponse};
 
-use super::ask;
-use super::connect::Connection;
-use super::failure::Failure;
-use super::key_text::KeyText;
-use super::output::Output;
-use super::text;
-
 /// The exit code when there is no verdict.
-pub(super) const UNDECIDED: u8 = 4;
+pub(super) const NO_VERDICT: u8 = 4;
 const DENIED: u8 = 3;
 const ALLOWED: u8 = 0;
 
-/// Ask whether a key is good for something.
+/// Check whether a key is allowed to do something.
 ///
-/// Without --project, --own-project or --any-target the question is for what is partner-wide, which only a partner key
-/// may do.
+/// Without --project, --own-project or --any-target, the request is checked as partner-wide, which only a partner key may
+/// do.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes:
   0  allowed
-  2  the question was wrong, by this program's judgement or the server's (INVALID_ARGUMENT), or
-     the caller's own key is missing or cannot be read
+  2  the command or the request is invalid (INVALID_ARGUMENT), or the caller's own key is
+     missing or cannot be read
   3  denied
-  4  could not decide: the server cannot be reached, does not answer in time, or answers with
-     another error, about the caller's own key too; never read it as a denial
+  4  no verdict: the server cannot be reached, does not answer in time, or returns another
+     error, also about the caller's own key; never treat it as a denial
 
 Examples:
   claviger verify --realm demo --environment production --scope read < demo.key
@@ -40,37 +39,37 @@ Examples:
   echo \"$KEY\" | claviger verify --realm demo --environment production --project web --json")]
 pub struct Verify {
     #[command(flatten)]
-    asked: Asked,
+    question: VerifyFlags,
 }
 
-/// The key to test, and what it should be good for.
+/// The key to test, and the request to test it for.
 #[derive(Debug, Args)]
-pub(super) struct Asked {
-    /// The key to test. Better leave it out, or `-`: then it is read from standard input, without one newline at its
-    /// end. Arguments are seen by every user of the machine.
-    #[arg(value_name = "KEY", value_parser = clap::value_parser!(KeyText))]
-    tested_key: Option<KeyText>,
-    /// The realm that is called.
+pub(super) struct VerifyFlags {
+    /// The API key to test. Prefer to omit it, or give `-`: it is then read from standard input, without one newline at
+    /// its end. Every user of the machine can see arguments.
+    #[arg(value_name = "KEY", value_parser = clap::value_parser!(ApiKey))]
+    tested_key: Option<ApiKey>,
+    /// The realm of the request.
     #[arg(long)]
     pub(super) realm: String,
-    /// The environment that is called; may be left out where the realm has only one.
+    /// The environment of the request; may be omitted where the realm has only one.
     #[arg(long, default_value_t, hide_default_value = true)]
     pub(super) environment: String,
     #[command(flatten)]
     target: TargetFlags,
-    /// The owner that the request names.
+    /// The partner that the request names.
     #[arg(long, default_value_t, hide_default_value = true)]
     partner: String,
     /// A scope that the key must hold; can be repeated.
     #[arg(long)]
     scope: Vec<String>,
-    /// Scopes of which the key must hold one; can be repeated.
+    /// A scope of which the key must hold at least one; can be repeated.
     #[arg(long, value_name = "SCOPE")]
     any_scope: Vec<String>,
     /// The address of the end client.
     #[arg(long, value_name = "IP", default_value_t, hide_default_value = true)]
     pub(super) client_ip: String,
-    /// The answer must know of every change up to this revision.
+    /// The server must have applied every change up to this revision.
     #[arg(long, value_name = "N", default_value_t, hide_default_value = true)]
     min_revision: u64,
 }
@@ -84,19 +83,19 @@ struct TargetFlags {
     /// The request touches the project that the key is bound to.
     #[arg(long)]
     own_project: bool,
-    /// A key of either level will do.
+    /// A key of either level is accepted.
     #[arg(long)]
     any_target: bool,
 }
 
 impl Verify {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
-        let names_target = self.asked.target.names_one();
-        let request = self.asked.request()?;
+        let has_target = self.question.target.is_given();
+        let request = self.question.request()?;
         let client = connection.connect().await?;
         let answer = client.ask(client.verify().verify(request)).await?;
-        output.show(&answer, |answer| shown(answer, names_target))?;
-        // A verdict that this program does not know is a denial.
+        output.show(&answer, |answer| shown(answer, has_target))?;
+        // An unknown verdict is a denial.
         Ok(exit_code(answer.verdict == Verdict::Allowed as i32))
     }
 }
@@ -105,9 +104,9 @@ pub(super) fn exit_code(is_allowed: bool) -> u8 {
     if is_allowed { ALLOWED } else { DENIED }
 }
 
-impl Asked {
-    /// The key to test, from wherever it comes.
-    pub(super) fn key(&mut self) -> Result<KeyText, Failure> {
+impl VerifyFlags {
+    /// The API key to test: the argument, or what a prompt or standard input returns.
+    pub(super) fn key(&mut self) -> Result<ApiKey, Failure> {
         match self.tested_key.take() {
             Some(key) if key.reveal() != "-" => not_a_file(key),
             _ => read_key(),
@@ -120,7 +119,7 @@ impl Asked {
             key: key.reveal().to_owned(),
             realm: self.realm,
             environment: self.environment,
-            target: self.target.on_wire(),
+            target: self.target.into_proto(),
             partner: self.partner,
             scopes: self.scope,
             any_scopes: self.any_scope,
@@ -131,11 +130,11 @@ impl Asked {
 }
 
 impl TargetFlags {
-    fn names_one(&self) -> bool {
+    fn is_given(&self) -> bool {
         self.project.is_some() || self.own_project || self.any_target
     }
 
-    fn on_wire(self) -> Option<Target> {
+    fn into_proto(self) -> Option<Target> {
         match self {
             Self {
                 project: Some(project),
@@ -152,30 +151,30 @@ impl TargetFlags {
     }
 }
 
-/// A file's name is an easy slip, and would be denied as if the key in the file were wrong.
-fn not_a_file(key: KeyText) -> Result<KeyText, Failure> {
-    // Other than a regular file, it can be the pipe that a shell makes of `<(…)`.
+/// Rejects the name of a file, an easy mistake, which would be denied as if the key in the file were wrong.
+fn not_a_file(key: ApiKey) -> Result<ApiKey, Failure> {
+    // Not only a regular file: a shell turns `<(…)` into a pipe.
     if fs::metadata(key.reveal()).is_ok_and(|file| !file.is_dir()) {
         return Err(Failure::usage(
-            "that is a file; to test the key in it: claviger verify … < FILE",
+            "the argument is the name of a file; to test the key in the file: claviger verify … < FILE",
         ));
     }
     Ok(key)
 }
 
-fn read_key() -> Result<KeyText, Failure> {
-    if let Some(typed) = ask::ask_hidden("The key to test:") {
+fn read_key() -> Result<ApiKey, Failure> {
+    if let Some(typed) = prompt::ask_hidden("The API key to test:") {
         return typed_key(typed);
     }
-    KeyText::read(io::stdin().lock()).map_err(|error| {
+    ApiKey::read(io::stdin().lock()).map_err(|error| {
         Failure::failed(format!("cannot read the key from standard input: {error}"))
     })
 }
 
-/// Who types nothing, or ends the input instead, has asked no question; a denial would read as an answer to one.
-fn typed_key(typed: io::Result<String>) -> Result<KeyText, Failure> {
+/// The typed API key. Empty input and the end of the input are errors, because a denial would look like an answer.
+fn typed_key(typed: io::Result<String>) -> Result<ApiKey, Failure> {
     match typed {
-        Ok(text) if !text.is_empty() => Ok(KeyText::from(text)),
+        Ok(key) if !key.is_empty() => Ok(ApiKey::from(key)),
         Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => Err(Failure::failed(
             format!("cannot read the key from the terminal: {error}"),
         )),
@@ -183,7 +182,7 @@ fn typed_key(typed: io::Result<String>) -> Result<KeyText, Failure> {
     }
 }
 
-fn shown(answer: &VerifyResponse, names_target: bool) -> String {
+fn shown(answer: &VerifyResponse, has_target: bool) -> String {
     let key = answer.key.as_ref();
     let fact = |fact: fn(&VerifiedKey) -> String| key.map(fact).unwrap_or_default();
     let facts = text::facts([
@@ -195,7 +194,7 @@ fn shown(answer: &VerifyResponse, names_target: bool) -> String {
         ("project", fact(|key| key.project.clone())),
         (
             "level",
-            fact(|key| text::word(key.level().as_str_name(), "KEY_LEVEL_")),
+            fact(|key| text::enum_value(key.level().as_str_name(), "KEY_LEVEL_")),
         ),
         ("environment", fact(|key| key.environment.clone())),
         (
@@ -211,32 +210,32 @@ fn shown(answer: &VerifyResponse, names_target: bool) -> String {
         ("as of", text::time_if_any(answer.as_of.as_ref())),
         ("cache for", text::span_if_any(answer.cache_for.as_ref())),
     ]);
-    format!("{}\n\n{facts}", verdict(answer.verdict, names_target))
+    format!("{}\n\n{facts}", verdict(answer.verdict, has_target))
 }
 
-fn verdict(number: i32, names_target: bool) -> String {
+fn verdict(number: i32, has_target: bool) -> String {
     let Ok(verdict) = Verdict::try_from(number) else {
-        return format!("denied: verdict {number}, which this program does not know");
+        return format!("denied: verdict {number}, unknown to this program");
     };
     let why = match verdict {
         Verdict::Allowed => return "allowed".to_owned(),
-        Verdict::Unspecified => "the server gave no verdict",
-        Verdict::Malformed => "the text cannot be a key",
-        Verdict::Unknown => "there is no such key in this realm",
+        Verdict::Unspecified => "the server returned no verdict",
+        Verdict::Malformed => "the API key is malformed",
+        Verdict::Unknown => "the realm has no such key",
         Verdict::Revoked => "the key was revoked",
-        Verdict::Disabled => "the key is switched off",
-        Verdict::Expired => "the key's or the secret's end has come",
-        Verdict::EnvironmentMismatch => "the key is of another environment",
-        Verdict::PartnerMismatch => "the key is another partner's than the request names",
-        Verdict::PartnerSuspended => "the key is right, but its partner is suspended",
-        Verdict::ProjectMismatch if !names_target => {
-            "the key does not reach the target (no target was named, so partner-wide was asked: see --project, \
+        Verdict::Disabled => "the key is disabled",
+        Verdict::Expired => "the key or the secret has expired",
+        Verdict::EnvironmentMismatch => "the key belongs to another environment",
+        Verdict::PartnerMismatch => "the key belongs to another partner than the request names",
+        Verdict::PartnerSuspended => "the partner of the key is suspended",
+        Verdict::ProjectMismatch if !has_target => {
+            "the key does not reach the target (no target was given, so partner-wide was checked: see --project, \
              --own-project, --any-target)"
         }
         Verdict::ProjectMismatch => "the key does not reach the target",
-        Verdict::AddressDenied => "the client's address is not in the key's ranges, or not told",
+        Verdict::AddressDenied => "the client's address is unknown or not in the key's ranges",
         Verdict::ScopeMissing => "the key lacks a scope",
-        Verdict::NoRoute => "no rule of the realm matches the request",
+        Verdict::NoRoute => "no route of the realm matches the request",
     };
     format!("denied: {} — {why}", verdict.as_str_name())
 }
@@ -250,28 +249,31 @@ mod tests {
         assert_eq!(verdict(Verdict::Allowed as i32, true), "allowed");
         assert_eq!(
             verdict(Verdict::Expired as i32, true),
-            "denied: VERDICT_EXPIRED — the key's or the secret's end has come"
+            "denied: VERDICT_EXPIRED — the key or the secret has expired"
         );
     }
 
     #[test]
     fn a_mismatch_without_a_target_says_what_was_asked() {
         let number = Verdict::ProjectMismatch as i32;
-        assert!(verdict(number, false).contains("no target was named"));
-        assert!(!verdict(number, true).contains("no target was named"));
+        assert!(verdict(number, false).contains("no target was given"));
+        assert!(!verdict(number, true).contains("no target was given"));
     }
 
     #[test]
     fn the_name_of_a_file_is_not_taken_for_a_key() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("demo.key");
-        let key = KeyText::from(path.to_str().unwrap().to_owned());
+        let key = ApiKey::from(path.to_str().unwrap().to_owned());
         assert!(not_a_file(key.clone()).is_ok());
 
-        fs::write(&path, "demo_live_text").unwrap();
+        fs::write(&path, "demo_live_key").unwrap();
         let failure = not_a_file(key).unwrap_err();
         assert!(failure.is_usage());
-        assert!(failure.to_string().contains("that is a file"), "{failure}");
+        assert!(
+            failure.to_string().contains("the name of a file"),
+            "{failure}"
+        );
     }
 
     #[test]
@@ -289,7 +291,7 @@ mod tests {
         assert!(verdict(0, true).starts_with("denied: "));
         assert_eq!(
             verdict(99, true),
-            "denied: verdict 99, which this program does not know"
+            "denied: verdict 99, unknown to this program"
         );
     }
 

@@ -1,4 +1,4 @@
-//! What a key may do: its granted scopes, and the hierarchy by which a realm lets one scope imply others.
+//! The access of a key: its granted scopes, and the hierarchy in which a scope of a realm implies others.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,29 +6,29 @@ use serde::{Deserialize, Serialize};
 
 use super::ids::ScopeName;
 
-/// A word that says what a key may do.
+/// A permission that a key can hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scope {
-    /// The word.
+    /// The name.
     pub name: ScopeName,
-    /// Who holds this holds these too, and what they imply.
+    /// The scopes that this scope implies. Each of them may imply others.
     pub implies: BTreeSet<ScopeName>,
-    /// For people.
+    /// A description for people.
     pub description: String,
 }
 
-/// What a key was granted.
+/// The access that a key was granted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Access {
-    /// Every scope of its realm, also those that the realm will get.
+    /// Every scope of the realm, also those that the realm will get.
     Full,
-    /// These scopes and what they imply; none of them is no access.
+    /// These scopes and the scopes that they imply. An empty set is no access.
     Scopes(BTreeSet<ScopeName>),
 }
 
 impl Access {
-    /// The scopes that were granted by name.
+    /// Returns the scopes that were granted by name.
     pub fn granted(&self) -> impl Iterator<Item = &ScopeName> {
         match self {
             Self::Full => None,
@@ -38,55 +38,55 @@ impl Access {
         .flatten()
     }
 
-    /// Whether every scope was granted.
+    /// Returns whether every scope was granted.
     pub fn is_full(&self) -> bool {
         matches!(self, Self::Full)
     }
 }
 
-/// The most scopes that a realm may have.
+/// The maximum number of scopes of a realm.
 pub const MAX_SCOPES: usize = 256;
 
 const WORDS: usize = MAX_SCOPES / 64;
 
-/// A set of one realm's scopes, by the indexes that its [`ScopeHierarchy`] gave them.
+/// A set of scopes of one realm, by their indexes in its [`ScopeHierarchy`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ScopeSet([u64; WORDS]);
 
 impl ScopeSet {
-    /// Adds the scope of this index.
+    /// Adds the scope with this index.
     pub fn insert(&mut self, index: ScopeIndex) {
         self.0[usize::from(index.0) / 64] |= 1 << (index.0 % 64);
     }
 
-    /// Whether the scope of this index is among them.
+    /// Returns whether the set contains the scope with this index.
     pub fn contains(&self, index: ScopeIndex) -> bool {
         self.0[usize::from(index.0) / 64] & (1 << (index.0 % 64)) != 0
     }
 
-    /// Whether there are none.
+    /// Returns whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.0 == [0; WORDS]
     }
 
-    /// What is in either.
+    /// Returns the scopes that are in at least one of the two sets.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
         Self(std::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
-    /// What is in this and not in `other`.
+    /// Returns the scopes that are in this set and not in `other`.
     #[must_use]
     pub fn without(self, other: Self) -> Self {
         Self(std::array::from_fn(|word| self.0[word] & !other.0[word]))
     }
 
-    /// Whether something is in both.
+    /// Returns whether the two sets have a scope in common.
     pub fn meets(self, other: Self) -> bool {
         (0..WORDS).any(|word| self.0[word] & other.0[word] != 0)
     }
 
-    /// Whether the scope at this place is among them, in a set that [`reach`] made.
+    /// Returns whether a set that [`reach`] returned contains the scope at this place in the list.
     pub fn contains_place(&self, place: usize) -> bool {
         u8::try_from(place).is_ok_and(|place| self.contains(ScopeIndex(place)))
     }
@@ -96,7 +96,7 @@ impl ScopeSet {
             .into_iter()
             .zip((0_u8..).step_by(64))
             .flat_map(|(mut word, first)| {
-                // From bit to bit: most sets are nearly empty, and this runs on every request.
+                // The loop visits only the bits that are set: most sets are nearly empty, and this runs on every request.
                 std::iter::from_fn(move || {
                     let bit = word.trailing_zeros() as u8;
                     word &= word.checked_sub(1)?;
@@ -106,25 +106,27 @@ impl ScopeSet {
     }
 }
 
-/// Where a scope stands in the [`ScopeSet`]s of its realm.
+/// The index of a scope in the [`ScopeSet`]s of its realm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ScopeIndex(u8);
 
-/// A realm's scopes, ready for decisions: each has a index, and each index knows all that it implies.
+/// The scopes of a realm, prepared for decisions: each scope has an index, and each index the set of scopes that it implies.
 #[derive(Clone, Debug, Default)]
 pub struct ScopeHierarchy {
     indexes: HashMap<ScopeName, ScopeIndex>,
     /// The scopes in alphabetical order.
     alphabetical: Vec<(ScopeName, ScopeIndex)>,
-    /// By index: the scope itself and everything that it implies.
+    /// By index: the scope itself and all scopes that it implies.
     implied: Vec<ScopeSet>,
     all: ScopeSet,
 }
 
 impl ScopeHierarchy {
-    /// Builds the hierarchy of `scopes`. Those that `previous` had keep their index, so that the sets made by it stay right.
+    /// Builds the hierarchy of `scopes`.
     ///
-    /// Of more than [`MAX_SCOPES`], which no realm can be put with, the rest is left out.
+    /// A scope that `previous` contains keeps its index, so that the sets of `previous` remain valid.
+    ///
+    /// No realm can be stored with more than [`MAX_SCOPES`] scopes. If there are more, the rest is ignored.
     pub fn new(scopes: &[Scope], previous: Option<&Self>) -> Self {
         let kept: HashMap<ScopeName, ScopeIndex> = scopes
             .iter()
@@ -132,47 +134,47 @@ impl ScopeHierarchy {
                 Some((scope.name.clone(), previous?.index_of(scope.name.as_str())?))
             })
             .collect();
-        // A index that was just freed is given out last: who still holds the hierarchy of before must not take the one scope
-        // for the other.
+        // An index that has just been freed is used last: a request may still use the previous hierarchy, and must not
+        // confuse the new scope with the old one.
         let before = previous.map_or_else(ScopeSet::default, |previous| previous.all);
-        let kept_ranks = collect(kept.values().copied());
-        let all_ranks = || (0..=u8::MAX).map(ScopeIndex);
-        let fresh = all_ranks().filter(|index| !before.contains(*index));
+        let kept_indexes = collect(kept.values().copied());
+        let all_indexes = || (0..=u8::MAX).map(ScopeIndex);
+        let fresh = all_indexes().filter(|index| !before.contains(*index));
         let freed =
-            all_ranks().filter(|index| before.contains(*index) && !kept_ranks.contains(*index));
+            all_indexes().filter(|index| before.contains(*index) && !kept_indexes.contains(*index));
         let mut free = fresh.chain(freed);
-        let ranked: Vec<ScopeIndex> = scopes
+        let indexed: Vec<ScopeIndex> = scopes
             .iter()
             .map_while(|scope| kept.get(&scope.name).copied().or_else(|| free.next()))
             .collect();
 
         let mut implied = vec![ScopeSet::default(); MAX_SCOPES];
-        for ((index, below), i) in ranked.iter().zip(reach(scopes)).zip(0..) {
+        for ((index, below), i) in indexed.iter().zip(reach(scopes)).zip(0..) {
             let mut all = collect(
                 below
                     .indexes()
-                    .filter_map(|ScopeIndex(j)| ranked.get(usize::from(j)).copied()),
+                    .filter_map(|ScopeIndex(j)| indexed.get(usize::from(j)).copied()),
             );
-            all.insert(ranked[i]);
+            all.insert(indexed[i]);
             implied[usize::from(index.0)] = all;
         }
         let names = scopes.iter().map(|scope| scope.name.clone());
-        let mut alphabetical: Vec<_> = names.zip(ranked.iter().copied()).collect();
+        let mut alphabetical: Vec<_> = names.zip(indexed.iter().copied()).collect();
         alphabetical.sort();
         Self {
             indexes: alphabetical.iter().cloned().collect(),
             alphabetical,
             implied,
-            all: collect(ranked.into_iter()),
+            all: collect(indexed.into_iter()),
         }
     }
 
-    /// The index of the scope of this name, if the realm knows it.
+    /// Returns the index of the scope with this name, if the realm has it.
     pub fn index_of(&self, name: &str) -> Option<ScopeIndex> {
         self.indexes.get(name).copied()
     }
 
-    /// These scopes and all that they imply.
+    /// Returns these scopes and all scopes that they imply.
     pub fn effective(&self, granted: ScopeSet) -> ScopeSet {
         granted
             .indexes()
@@ -180,12 +182,12 @@ impl ScopeHierarchy {
             .fold(ScopeSet::default(), |all, implied| all.union(*implied))
     }
 
-    /// Every scope of the realm.
+    /// Returns every scope of the realm.
     pub fn all(&self) -> ScopeSet {
         self.all
     }
 
-    /// What a key with this access holds.
+    /// Returns the scopes that a key with this access holds.
     pub fn effective_access(&self, access: &Access) -> ScopeSet {
         match access {
             Access::Full => self.all,
@@ -193,7 +195,7 @@ impl ScopeHierarchy {
         }
     }
 
-    /// These scopes, as far as the realm knows them.
+    /// Returns the set of these scopes, without those that the realm does not have.
     pub fn set<'s>(&self, names: impl IntoIterator<Item = &'s ScopeName>) -> ScopeSet {
         collect(
             names
@@ -202,12 +204,12 @@ impl ScopeHierarchy {
         )
     }
 
-    /// The granted scopes as a set. One that the realm does not know is left out: it gives nothing.
+    /// Returns the set of the granted scopes. A scope that the realm does not have grants nothing and is left out.
     pub fn granted(&self, access: &Access) -> ScopeSet {
         self.set(access.granted())
     }
 
-    /// The names of these scopes, in alphabetical order.
+    /// Returns the names of these scopes, in alphabetical order.
     pub fn names(&self, set: ScopeSet) -> impl Iterator<Item = &ScopeName> {
         self.alphabetical
             .iter()
@@ -216,8 +218,10 @@ impl ScopeHierarchy {
     }
 }
 
-/// By the place of each scope in the list: the places of all that it implies, over any number of steps (Warshall's
-/// algorithm). A scope that implies itself is in a circle. Of more than [`MAX_SCOPES`] the rest is left out.
+/// Returns for each scope, by its place in the list, the places of all scopes that it implies over any number of steps.
+///
+/// The algorithm is Warshall's. A scope that implies itself is part of a cycle. If there are more than [`MAX_SCOPES`] scopes,
+/// the rest is ignored.
 pub fn reach(scopes: &[Scope]) -> Vec<ScopeSet> {
     let place: HashMap<&ScopeName, ScopeIndex> = scopes
         .iter()
@@ -236,8 +240,8 @@ pub fn reach(scopes: &[Scope]) -> Vec<ScopeSet> {
             )
         })
         .collect();
-    for (over, middle) in (0..reach.len()).zip((0..=u8::MAX).map(ScopeIndex)) {
-        let beyond = reach[over];
+    for (i, middle) in (0..reach.len()).zip((0..=u8::MAX).map(ScopeIndex)) {
+        let beyond = reach[i];
         for below in &mut reach {
             if below.contains(middle) {
                 *below = below.union(beyond);
@@ -283,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_holds_all_below_it() {
+    fn a_scope_implies_all_scopes_below_it() {
         let hierarchy = ScopeHierarchy::new(
             &[
                 scope("admin", &["write"]),
@@ -303,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rank_outlives_a_change_of_the_ladder_and_is_not_given_twice() {
+    fn an_index_survives_a_change_of_the_hierarchy_and_is_not_given_twice() {
         let before = ScopeHierarchy::new(&[scope("b", &[]), scope("d", &[])], None);
         let after = ScopeHierarchy::new(
             &[scope("a", &[]), scope("d", &[]), scope("e", &["d"])],
@@ -318,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_set_tells_its_ranks_in_order_whatever_they_are() {
+    fn a_set_returns_its_indexes_in_order() {
         let every_third: Vec<ScopeIndex> = (0..=u8::MAX).step_by(3).map(ScopeIndex).collect();
         assert_eq!(
             collect(every_third.iter().copied())
@@ -337,14 +341,14 @@ mod tests {
     }
 
     #[test]
-    fn a_freed_rank_is_not_given_out_while_there_is_another() {
+    fn a_freed_index_is_not_used_while_there_is_another() {
         let before = ScopeHierarchy::new(&[scope("a", &[])], None);
         let after = ScopeHierarchy::new(&[scope("b", &[])], Some(&before));
         assert_ne!(after.index_of("b"), before.index_of("a"));
     }
 
     #[test]
-    fn all_256_scopes_have_a_rank_and_can_be_replaced_by_others() {
+    fn all_256_scopes_have_an_index_and_can_be_replaced_by_others() {
         let names = |letter: char| {
             (0..256)
                 .map(|i| scope(&format!("{letter}{i}"), &[]))

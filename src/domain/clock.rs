@@ -1,4 +1,4 @@
-//! The one place where the time is read.
+//! The only code that reads the system clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -6,10 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use super::time::Timestamp;
 
-/// Tells what time it is, never an earlier one than it was once told to be past.
+/// A clock that never returns a time before its mark.
 ///
-/// The mark is what keeps an expired key expired when the machine's clock is set back: whoever learns of a later time
-/// (from the store, at a start) calls [`Clock::advance`].
+/// The mark keeps an expired key expired when the machine's clock is set back. Code that gets a later time from elsewhere, such
+/// as from the store at a start, passes it to [`Clock::advance`].
 #[derive(Clone, Debug)]
 pub struct Clock {
     source: Source,
@@ -23,7 +23,7 @@ enum Source {
 }
 
 impl Clock {
-    /// The machine's clock.
+    /// Returns the machine's clock.
     pub fn system() -> Self {
         Self {
             source: Source::System,
@@ -31,7 +31,7 @@ impl Clock {
         }
     }
 
-    /// A clock that stands still until it is moved; for tests.
+    /// Returns a clock for tests, which changes only with [`Clock::set`].
     pub fn manual(now: Timestamp) -> Self {
         Self {
             source: Source::Manual(Arc::new(AtomicI64::new(now.as_micros()))),
@@ -39,33 +39,36 @@ impl Clock {
         }
     }
 
-    /// What time it is.
+    /// Returns the current time.
     pub fn now(&self) -> Timestamp {
-        // A plain load: this is read on every request, by every thread.
+        // A plain load, because every thread reads the time on every request.
         self.reading()
             .max(Timestamp::from_micros(self.mark.load(Ordering::Relaxed)))
     }
 
-    /// From now on it is never earlier than `mark`. Returns how far behind that the source is.
+    /// Raises the mark: from now on the time is never before `mark`. Returns how far the source is behind `mark`.
     pub fn advance(&self, mark: Timestamp) -> Duration {
         self.mark.fetch_max(mark.as_micros(), Ordering::Relaxed);
         mark.since(self.reading())
     }
 
-    /// Moves a manual clock.
+    /// Sets a manual clock to `now`.
     ///
     /// # Panics
     /// If this is the machine's clock.
     pub fn set(&self, now: Timestamp) {
         match &self.source {
             Source::Manual(time) => time.store(now.as_micros(), Ordering::Relaxed),
-            Source::System => panic!("the machine's clock cannot be moved"),
+            Source::System => panic!("the machine's clock cannot be set"),
         }
     }
 
     fn reading(&self) -> Timestamp {
         match &self.source {
-            #[expect(clippy::disallowed_methods, reason = "this is the clock's one home")]
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "only the clock reads the system time"
+            )]
             Source::System => SystemTime::now().into(),
             Source::Manual(time) => Timestamp::from_micros(time.load(Ordering::Relaxed)),
         }
@@ -77,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_never_runs_back_behind_the_mark() {
+    fn the_time_is_never_before_the_mark() {
         let clock = Clock::manual(Timestamp::from_micros(100));
         assert_eq!(clock.advance(Timestamp::from_micros(90)), Duration::ZERO);
         assert_eq!(clock.now(), Timestamp::from_micros(100));

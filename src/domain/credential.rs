@@ -1,20 +1,20 @@
-//! The places where an API's requests carry their credentials.
+//! The places that carry the credentials of an API's requests.
 
 use serde::{Deserialize, Serialize};
 
-/// The number of credential sources that a realm may have.
+/// The maximum number of credential sources of a realm.
 pub const MAX_SOURCES: usize = 8;
 
 /// The places that carry the credentials of a realm's requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
-    /// The places that may carry the key. Without any, gateways let only public routes through.
+    /// The places that may carry the API key. Without any, gateways let only public routes through.
     pub sources: Vec<CredentialSource>,
     /// The header that must name the partner, if the API has one.
     pub partner: Option<HeaderName>,
 }
 
-/// A place that may carry a key.
+/// A place that may carry an API key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CredentialSource {
@@ -22,19 +22,19 @@ pub enum CredentialSource {
     Header {
         /// The name of the header.
         name: HeaderName,
-        /// The scheme before the key, such as `Bearer`. `None`: the key stands alone.
+        /// The scheme before the API key, such as `Bearer`. `None`: the value of the header is the API key.
         scheme: Option<Scheme>,
     },
 }
 
 impl CredentialSource {
-    /// The header that carries the key.
+    /// Returns the header that carries the API key.
     pub fn header(&self) -> &HeaderName {
         let Self::Header { name, .. } = self;
         name
     }
 
-    /// The scheme before the key.
+    /// Returns the scheme before the API key.
     pub fn scheme(&self) -> Option<&Scheme> {
         let Self::Header { scheme, .. } = self;
         scheme.as_ref()
@@ -47,21 +47,22 @@ impl CredentialSource {
 pub struct HeaderName(String);
 
 impl HeaderName {
-    /// Reads a name, in whatever case: names of headers are compared without it (RFC 9110, section 5.1).
+    /// Parses a name in any case. Header names are case-insensitive (RFC 9110, section 5.1).
+    ///
+    /// # Errors
+    /// The rule, if the name does not match it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let fits = (1..=64).contains(&text.len())
             && text
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         if !fits {
-            return Err(
-                "must be the name of a header, such as x-api-key: letters, digits and hyphens",
-            );
+            return Err("must be a header name of letters, digits and hyphens, such as x-api-key");
         }
         Ok(Self(text.to_ascii_lowercase()))
     }
 
-    /// The name, in lower case.
+    /// Returns the name, in lower case.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -73,7 +74,10 @@ impl HeaderName {
 pub struct Scheme(String);
 
 impl Scheme {
-    /// Reads a scheme.
+    /// Parses a scheme.
+    ///
+    /// # Errors
+    /// The rule, if the scheme does not match it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let fits = (1..=32).contains(&text.len())
             && text
@@ -82,39 +86,46 @@ impl Scheme {
         if fits {
             Ok(Self(text.to_owned()))
         } else {
-            Err("must be a scheme such as Bearer")
+            Err("must be an authentication scheme, such as Bearer")
         }
     }
 
-    /// The scheme as the realm writes it.
+    /// Returns the scheme in the case that the realm uses.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// What follows it in a header's value: exactly one space, and then the rest. Its case does not count.
+    /// Returns the part of a header's value after the scheme and exactly one space. The scheme is case-insensitive.
     fn strip<'v>(&self, value: &'v str) -> Option<&'v str> {
         let (scheme, rest) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case(&self.0).then_some(rest)
     }
 }
 
-/// What a request says of itself.
+/// The credentials that a request presents.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Presented<'r> {
-    /// The text of the key; empty if there is none.
+    /// The API key; empty if there is none.
     pub key: &'r str,
-    /// The partner that it names; empty if the API has no header for that.
+    /// The partner that the request names; empty if there is none.
     pub partner: &'r str,
 }
 
-/// The request does not say who it is in the one way in which it may: a key twice or in two places, another scheme, bytes that
-/// no key has, no partner where there must be one. It is the presenter's fault and a denial, never an error.
+/// The credentials of a request are malformed.
+///
+/// Examples are a key that occurs twice or in two places, another scheme, bytes that no key has, and a missing partner where
+/// the API requires one. The client is at fault, so the result is a denial and never an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
 impl Credentials {
-    /// Reads what a request says. `headers` are its headers, names in lower case, one entry for each time that a header
-    /// stands there. A gateway may have joined them with commas, which no key and no partner's id has.
+    /// Reads the credentials of a request.
+    ///
+    /// `headers` are the headers of the request, with names in lower case and one entry for each occurrence. A gateway may have
+    /// joined several occurrences with commas, which no key and no partner id contains.
+    ///
+    /// # Errors
+    /// [`Malformed`], if the credentials do not have the one accepted form.
     pub fn read<'r>(
         &self,
         headers: impl Iterator<Item = (&'r str, &'r [u8])>,
@@ -153,18 +164,18 @@ impl Credentials {
         })
     }
 
-    /// Every header that says who a request is.
+    /// Returns all headers that carry credentials: those of the keys and that of the partner.
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
         self.secrets().chain(&self.partner)
     }
 
-    /// Those that carry a key, which nobody behind the gateway has to see.
+    /// Returns the headers that carry a key. A server behind the gateway does not need them.
     pub fn secrets(&self) -> impl Iterator<Item = &HeaderName> {
         self.sources.iter().map(CredentialSource::header)
     }
 }
 
-/// A value of printable ASCII without a comma, in which a space may stand only where a scheme ends.
+/// Returns the value as text if it is printable ASCII or spaces, without a comma. The caller checks the spaces.
 fn text(value: &[u8]) -> Result<&str, Malformed> {
     let fits = value
         .iter()
@@ -213,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_read_where_it_should_stand() {
+    fn a_key_is_read_from_its_source() {
         for value in ["Bearer k", "bearer k", "BEARER k"] {
             assert_eq!(
                 read(&bearer(), &[("authorization", value)]),
@@ -235,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_there_in_another_way_is_malformed() {
+    fn credentials_in_another_form_are_malformed() {
         for value in [
             "",
             "Bearer",

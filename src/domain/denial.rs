@@ -1,4 +1,4 @@
-//! What a denial looks like over HTTP, as the API's own documentation has it.
+//! The HTTP responses for denials, as an API documents them.
 
 use std::collections::BTreeMap;
 
@@ -7,29 +7,29 @@ use serde::{Deserialize, Serialize};
 use super::credential::HeaderName;
 use super::verdict::Verdict;
 
-/// The largest body of a denial, in bytes.
+/// The maximum length of a denial's body, in bytes.
 pub const MAX_BODY: usize = 4_096;
 
-/// How many headers a denial may have.
+/// The maximum number of headers of a denial.
 pub const MAX_HEADERS: usize = 16;
 
-/// The classes into which HTTP divides what is not let through.
+/// A class of requests that do not pass, by HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DenialClass {
-    /// The request did not prove who it is: 401.
+    /// The request has no valid credentials: 401.
     Unauthenticated,
-    /// It did, but may not do this: 403.
+    /// The credentials are valid, but do not allow the request: 403.
     Forbidden,
-    /// It cannot be told now: 503.
+    /// The authority cannot decide now: 503.
     Undecided,
 }
 
 impl DenialClass {
-    /// How many classes there are.
+    /// The number of classes.
     pub const COUNT: usize = 3;
 
-    /// The class of a verdict; none if it is no denial.
+    /// Returns the class of a verdict; `None` for [`Verdict::Allowed`].
     pub fn of(verdict: Verdict) -> Option<Self> {
         match verdict {
             Verdict::Malformed
@@ -48,7 +48,7 @@ impl DenialClass {
         }
     }
 
-    /// Its status if the realm says nothing.
+    /// Returns the status for a realm that defines no denial of this class.
     pub fn status(self) -> u16 {
         match self {
             Self::Unauthenticated => 401,
@@ -58,22 +58,22 @@ impl DenialClass {
     }
 }
 
-/// How a class of denials is told.
+/// A realm's HTTP response for a class of denials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Denial {
-    /// The status: 400 to 499, of what is undecided 500 to 599.
+    /// The status: 400 to 499, or 500 to 599 for [`DenialClass::Undecided`].
     pub status: u16,
-    /// Headers of the answer, such as `www-authenticate` and `content-type`.
+    /// The headers of the response, such as `www-authenticate` and `content-type`.
     pub headers: BTreeMap<HeaderName, String>,
-    /// The body; `{{verdict}}` in it stands for the verdict's name.
+    /// The body. Each `{{verdict}}` is a placeholder for the verdict's name.
     pub body: String,
 }
 
-/// The denials of a realm: for a class that is not there, the plain one.
+/// The denials of a realm. [`Denial::plain`] applies to a class that is missing.
 pub type Denials = BTreeMap<DenialClass, Denial>;
 
 impl Denial {
-    /// How a class is told of which a realm says nothing: its status, and for 401 the challenge that RFC 9110 requires.
+    /// Returns the denial for a class that a realm does not define: the status of the class, no headers and an empty body.
     pub fn plain(class: DenialClass) -> Self {
         Self {
             status: class.status(),
@@ -82,7 +82,7 @@ impl Denial {
         }
     }
 
-    /// The body for a verdict of this name.
+    /// Returns the body for a verdict with this name.
     pub fn body_for(&self, verdict: &str) -> String {
         self.body.replace("{{verdict}}", verdict)
     }

@@ -1,4 +1,4 @@
-//! Events: each change once, as audit trail, change feed and consistency token in one.
+//! Events: one record for each change. The events are the audit trail, the change feed and the consistency token in one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::ids::{KeyId, PartnerId, ProjectId, RealmId};
 use super::time::Timestamp;
 
-/// The number of a change: one sequence for the whole authority, in the order of the commits, without gaps.
+/// The number of a change.
+///
+/// The authority has one sequence of revisions, in the order of the commits and without gaps.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -16,12 +18,12 @@ use super::time::Timestamp;
 pub struct Revision(u64);
 
 impl Revision {
-    /// Its number.
+    /// Returns the number.
     pub const fn as_u64(self) -> u64 {
         self.0
     }
 
-    /// The one that follows.
+    /// Returns the next revision.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
@@ -40,34 +42,34 @@ impl fmt::Display for Revision {
     }
 }
 
-/// One change: who did what, when and from where.
+/// The record of one change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its number.
+    /// The revision of the change.
     pub revision: Revision,
-    /// When it was made.
+    /// The time of the change.
     pub time: Timestamp,
-    /// Who made it and from where.
+    /// The key that made the change, and the address that it came from.
     pub actor: Actor,
-    /// What was done.
+    /// The kind of the change.
     pub kind: EventKind,
-    /// What it was done to.
+    /// The realm, partner, project or key that was changed.
     pub subject: Subject,
-    /// What else is worth knowing. Never a secret.
+    /// More facts about the change. Never a secret.
     pub detail: BTreeMap<String, String>,
 }
 
-/// Who makes a change.
+/// The origin of a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
-    /// The key that it is made with; none on the command line of the server.
+    /// The key of the caller. `None`: the command line of the server.
     pub key: Option<KeyId>,
-    /// The network address that it comes from; empty on the command line of the server.
+    /// The network address of the caller. Empty: the command line of the server.
     pub peer: String,
 }
 
 impl Actor {
-    /// Whoever sits at the command line of the server.
+    /// Returns the actor for changes on the command line of the server.
     pub const fn command_line() -> Self {
         Self {
             key: None,
@@ -76,12 +78,12 @@ impl Actor {
     }
 }
 
-/// What a change is about: a realm, or the partner, project or key in it that is named.
+/// The subject of a change: a realm, or a partner, project or key in the realm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subject {
     /// The realm.
     pub realm: RealmId,
-    /// The partner, or the owner of what is named below.
+    /// The partner, or the owner of the project or key.
     pub partner: Option<PartnerId>,
     /// The project.
     pub project: Option<ProjectId>,
@@ -89,47 +91,47 @@ pub struct Subject {
     pub key: Option<KeyId>,
 }
 
-/// What was done.
+/// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
-    /// The authority was made, with its first operator key.
+    /// The authority was created, with its first operator key.
     AuthorityCreated,
     /// A key was issued.
     KeyIssued,
-    /// A key of another system was taken over.
+    /// A key of another system was imported.
     KeyImported,
-    /// A key was changed.
+    /// A key was updated.
     KeyUpdated,
-    /// A key was switched off.
+    /// A key was disabled.
     KeyDisabled,
-    /// A key was switched on again.
+    /// A key was enabled.
     KeyEnabled,
-    /// A key was given a new secret.
+    /// A key got a new secret.
     KeyRotated,
-    /// One of a key's two secrets was taken away.
+    /// One of a key's two secrets was removed.
     RotationEnded,
-    /// A key was ended.
+    /// A key was revoked.
     KeyRevoked,
-    /// A key was removed.
+    /// A key was deleted.
     KeyDeleted,
-    /// Many keys were ended at once.
+    /// Many keys were revoked at once.
     KeysRevoked,
-    /// A realm was made or changed.
+    /// A realm was created or changed.
     RealmPut,
     /// A realm was deleted.
     RealmDeleted,
-    /// A partner was made or changed.
+    /// A partner was created or changed.
     PartnerPut,
     /// A partner was deleted.
     PartnerDeleted,
-    /// A project was made or changed.
+    /// A project was created or changed.
     ProjectPut,
     /// A project was deleted.
     ProjectDeleted,
 }
 
 impl EventKind {
-    /// Every kind there is.
+    /// All kinds.
     pub const ALL: [Self; 17] = [
         Self::AuthorityCreated,
         Self::KeyIssued,
@@ -150,7 +152,7 @@ impl EventKind {
         Self::ProjectDeleted,
     ];
 
-    /// Its name on the wire and in the store.
+    /// Returns the name on the wire and in the store.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AuthorityCreated => "authority.created",
@@ -173,7 +175,7 @@ impl EventKind {
         }
     }
 
-    /// The kind of this name.
+    /// Returns the kind with this name.
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }

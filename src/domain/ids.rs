@@ -1,6 +1,6 @@
-//! Identifiers: short words of a fixed alphabet, compared byte by byte.
+//! Identifiers: short texts of a fixed alphabet, compared byte by byte.
 //!
-//! Each is a shared string, so that a million keys can name their realm without a million copies of its name.
+//! Each identifier is a shared string, so that a million keys can refer to their realm without a million copies of its id.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -11,21 +11,21 @@ use uuid::Uuid;
 
 use super::time::Timestamp;
 
-/// A word that follows the rule of its kind.
-macro_rules! word {
-    ($(#[$doc:meta])* $name:ident, $rule:literal, $follows:expr) => {
+/// Defines an identifier type: a text that matches the rule of the type.
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident, $rule:literal, $matches:expr) => {
         $(#[$doc])*
         ///
-        #[doc = concat!("Its rule: `", $rule, "`.")]
+        #[doc = concat!("It matches `", $rule, "`.")]
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// Checks the rule.
+            /// Parses an identifier.
             ///
             /// # Errors
-            /// A sentence that tells the rule.
+            /// The rule, if the text does not match it.
             pub fn parse(text: &str) -> Result<Self, &'static str> {
                 if Self::matches(text) {
                     Ok(Self(text.into()))
@@ -34,13 +34,13 @@ macro_rules! word {
                 }
             }
 
-            /// Whether `text` follows the rule.
+            /// Returns whether `text` matches the rule.
             pub fn matches(text: &str) -> bool {
-                let follows: fn(&[u8]) -> bool = $follows;
-                follows(text.as_bytes())
+                let matches: fn(&[u8]) -> bool = $matches;
+                matches(text.as_bytes())
             }
 
-            /// The word itself.
+            /// Returns the identifier as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -66,7 +66,7 @@ macro_rules! word {
     };
 }
 
-/// Whether `text` is one byte of `first` and then up to `rest_at_most` bytes of `rest`.
+/// Returns whether `text` is one byte of `first`, followed by at most `rest_at_most` bytes of `rest`.
 fn matches(
     text: &[u8],
     first: impl Fn(u8) -> bool,
@@ -102,89 +102,91 @@ fn account(text: &[u8]) -> bool {
     )
 }
 
-word!(
-    /// Names a realm: one protected API.
+identifier!(
+    /// The identifier of a realm.
     RealmId,
     "[a-z][a-z0-9-]{0,31}",
     |text| matches(text, lower, kebab, 31)
 );
-word!(
-    /// What the text of a realm's keys begins with.
+identifier!(
+    /// The prefix of a realm's API keys.
     Prefix,
     "[a-z][a-z0-9]{1,15}",
     |text| text.len() >= 2 && matches(text, lower, lower_or_digit, 15)
 );
-word!(
-    /// Stands for an environment in the text of a key.
+identifier!(
+    /// The tag of an environment in API keys.
     Tag,
     "[a-z0-9]{1,12}",
     |text| matches(text, lower_or_digit, lower_or_digit, 11)
 );
-word!(
-    /// Names one of a realm's environments.
+identifier!(
+    /// The name of an environment of a realm.
     EnvironmentName,
     "[a-z][a-z0-9-]{0,31}",
     |text| matches(text, lower, kebab, 31)
 );
-word!(
-    /// Names a scope of a realm.
+identifier!(
+    /// The name of a scope of a realm.
     ScopeName,
     "[a-z][a-z0-9:._-]{0,63}",
     |text| matches(text, lower, |byte| lower_or_digit(byte) || b":._-".contains(&byte), 63)
 );
-word!(
-    /// Names the account that owns a key.
+identifier!(
+    /// The identifier of a partner, the account that owns keys.
     PartnerId,
     "[A-Za-z0-9][A-Za-z0-9._@-]{0,127}",
     account
 );
-word!(
-    /// Names a partner's project or program.
+identifier!(
+    /// The identifier of a partner's project.
     ProjectId,
     "[A-Za-z0-9][A-Za-z0-9._@-]{0,127}",
     account
 );
 
 impl RealmId {
-    /// The built-in realm, which holds the keys of the operators and gateways themselves.
+    /// The id of the built-in realm, which contains the keys of the operators, managers and gateways.
     pub const BUILT_IN: &'static str = "claviger";
 
-    /// The built-in realm's id.
+    /// Returns the id of the built-in realm.
     pub fn built_in() -> Self {
         Self(Self::BUILT_IN.into())
     }
 
-    /// Whether this is the built-in realm.
+    /// Returns whether this is the built-in realm.
     pub fn is_built_in(&self) -> bool {
         self.as_str() == Self::BUILT_IN
     }
 
-    /// The partner that stands for this realm in the built-in one.
+    /// Returns the partner of the built-in realm that represents this realm.
     pub fn as_partner(&self) -> PartnerId {
         PartnerId(self.0.clone())
     }
 }
 
 impl PartnerId {
-    /// The owner of the operators' keys, which serve no one realm: the only empty partner id there is.
+    /// Returns the owner of the operators' keys, which are not limited to one realm. It is the only empty partner id.
     pub fn nobody() -> Self {
         Self("".into())
     }
 
-    /// Whether this is [`PartnerId::nobody`].
+    /// Returns whether this is [`PartnerId::nobody`].
     pub fn is_nobody(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// Names a key for ever: a `UUIDv7` (RFC 9562), so that ids sort by time of issue.
+/// The unique identifier of a key: a `UUIDv7` (RFC 9562), so that ids sort by the time of issue. It is never reused.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct KeyId(Uuid);
 
 impl KeyId {
-    /// A new id, from the time of issue and ten random bytes. The twelve bits after the milliseconds tell the fraction of
-    /// one (RFC 9562, section 6.2, method 3), so that ids sort as their microseconds do.
+    /// Returns a new id from the time of issue and ten random bytes.
+    ///
+    /// The twelve bits after the milliseconds contain the fraction of a millisecond (RFC 9562, section 6.2, method 3), so that
+    /// ids sort by microseconds.
     pub fn new(now: Timestamp, random: &[u8; 10]) -> Self {
         let micros = u64::try_from(now.as_micros()).unwrap_or(0);
         let fraction = ((micros % 1_000) * 4_096).div_ceil(1_000) as u16;
@@ -193,15 +195,15 @@ impl KeyId {
         Self(uuid::Builder::from_unix_timestamp_millis(micros / 1_000, &rest).into_uuid())
     }
 
-    /// Sorts behind the ids of all keys that were issued before this time, and before all others.
+    /// Returns an id that sorts after the ids of all keys that were issued before `time`, and before the ids of all others.
     pub fn first_of(time: Timestamp) -> Self {
         Self::new(time, &[0; 10])
     }
 
-    /// Reads the text form with hyphens.
+    /// Parses the text form with hyphens.
     ///
     /// # Errors
-    /// A sentence that tells the rule.
+    /// The rule, if the text does not match it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         match Uuid::try_parse(text) {
             Ok(uuid) if text.len() == 36 => Ok(Self(uuid)),
@@ -209,17 +211,17 @@ impl KeyId {
         }
     }
 
-    /// From the 16 bytes that a key's text carries.
+    /// Returns the id with these 16 bytes, as an API key contains them.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
     }
 
-    /// Its 16 bytes.
+    /// Returns the 16 bytes of the id.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
 
-    /// As the stores keep it.
+    /// Returns the UUID, the form in which the store keeps the id.
     pub const fn as_uuid(self) -> Uuid {
         self.0
     }
@@ -243,20 +245,20 @@ impl fmt::Debug for KeyId {
     }
 }
 
-/// What a caller names a request by, so that it can be repeated: a UUID of its choice.
+/// The UUID that a caller chooses for a request, so that it can repeat the request safely.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RequestId(Uuid);
 
 impl RequestId {
-    /// Reads the text form with hyphens.
+    /// Parses the text form with hyphens.
     ///
     /// # Errors
-    /// A sentence that tells the rule.
+    /// The rule, if the text does not match it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         KeyId::parse(text).map(|id| Self(id.0))
     }
 
-    /// As the stores keep it.
+    /// Returns the UUID, the form in which the store keeps the id.
     pub const fn as_uuid(self) -> Uuid {
         self.0
     }
@@ -279,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_of_word_keeps_its_rule_at_both_ends() {
+    fn each_identifier_is_checked_at_both_ends_of_its_rule() {
         let long = |length: usize| "a".repeat(length);
         assert!(RealmId::parse("a").is_ok() && RealmId::parse(&long(32)).is_ok());
         assert!(RealmId::parse("").is_err() && RealmId::parse(&long(33)).is_err());
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_id_is_read_in_its_canonical_form_only() {
+    fn only_the_canonical_form_of_a_key_id_is_parsed() {
         let text = "0192f0c1-2345-7abc-8def-0123456789ab";
         assert_eq!(KeyId::parse(text).unwrap().to_string(), text);
         for other in [
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn ids_made_later_sort_later() {
+    fn an_id_of_a_later_time_sorts_later() {
         let early = KeyId::new(Timestamp::from_micros(1_700_000_000_000_000), &[0xff; 10]);
         let late = KeyId::new(Timestamp::from_micros(1_700_000_000_000_001), &[0; 10]);
         assert!(early < late);

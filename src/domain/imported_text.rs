@@ -1,35 +1,43 @@
-//! Texts that another system issued as keys: which of them are random enough to be believed without a slow hash.
+//! The rules for API keys that another system issued.
+//!
+//! Only an API key that is random enough can be imported, because a Verify compares no slow hash.
 
-/// The shortest text that is taken over, in characters. Of the token alphabet each may carry six bits.
+/// The minimum length of an imported API key, in characters. A character of the token alphabet has up to six bits.
 pub const MIN_LENGTH: usize = 22;
 
-/// How many different characters it has at the least. Of 22 random decimal digits, the poorest alphabet there is, fewer than
-/// one in ten thousand have as few as five.
+/// The minimum number of different characters.
+///
+/// Decimal digits are the smallest alphabet in use. Of random texts of 22 decimal digits, fewer than one in ten thousand have
+/// five or fewer different digits.
 const MIN_DISTINCT: usize = 6;
 
-/// From this length on the last four characters may be shown: what remains hidden is still beyond guessing.
-const LONG: usize = 32;
+/// The minimum length at which a hint shows the last four characters. The hidden characters still cannot be guessed.
+const MIN_LENGTH_FOR_HINT: usize = 32;
 
-/// Refuses a text that could be guessed, or could not stand in a header: RFC 6750's `b64token`, of a decent length.
+/// Checks that an API key cannot be guessed and that a header can carry it.
+///
+/// The form is `b64token` of RFC 6750, section 2.1, with a minimum and a maximum length.
 ///
 /// # Errors
-/// A sentence that says what to do.
+/// The violated rule. It contains no part of the API key.
 pub fn check(text: &str) -> Result<(), &'static str> {
     if text.len() > super::key_text::MAX_LENGTH {
-        return Err("is longer than 512 characters");
+        return Err("must have at most 512 characters");
     }
-    // Base64 ends in two of these at the most; with them 22 characters are still 120 bits.
+    // Base64 ends in at most two `=`. With both of them, 22 characters still have 120 bits.
     let unpadded = text.strip_suffix("==").or_else(|| text.strip_suffix('='));
     let unpadded = unpadded.unwrap_or(text);
-    let of_alphabet = |byte: u8| {
+    let is_allowed = |byte: u8| {
         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
     };
-    if !unpadded.bytes().all(of_alphabet) {
-        return Err("must be of the characters A-Z a-z 0-9 - . _ ~ + / and, at its end, = or ==");
+    if !unpadded.bytes().all(is_allowed) {
+        return Err(
+            "must have only the characters A-Z a-z 0-9 - . _ ~ + / and, at the end, = or ==",
+        );
     }
     if text.len() < MIN_LENGTH {
         return Err(
-            "is shorter than 22 characters and can be guessed: issue its holder a new key instead",
+            "has fewer than 22 characters and can be guessed: issue a new key to its holder instead",
         );
     }
     let mut seen = [false; 128];
@@ -38,15 +46,16 @@ pub fn check(text: &str) -> Result<(), &'static str> {
     }
     if seen.iter().filter(|seen| **seen).count() < MIN_DISTINCT {
         return Err(
-            "is of a few characters only and can be guessed: issue its holder a new key instead",
+            "has too few different characters and can be guessed: issue a new key to its holder instead",
         );
     }
     Ok(())
 }
 
-/// What may be shown of a text: its last four characters, if it is long.
+/// Returns the part of an API key that may be shown: the last four characters of a long one.
 pub fn hint(text: &str) -> Option<String> {
-    (text.len() >= LONG && text.is_ascii()).then(|| format!("…{}", &text[text.len() - 4..]))
+    let is_long = text.len() >= MIN_LENGTH_FOR_HINT;
+    (is_long && text.is_ascii()).then(|| format!("…{}", &text[text.len() - 4..]))
 }
 
 #[cfg(test)]
@@ -54,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_random_and_long_enough_is_taken() {
+    fn a_random_and_long_api_key_is_accepted() {
         for good in [
             "TtgGcQFq.s3fzK1pQ9mZx7LwR2vTn5YbC8dHj4aEu",
             "0123456789abcdef012345",
@@ -66,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_guessed_or_cannot_stand_in_a_header_is_refused() {
+    fn an_api_key_that_can_be_guessed_or_that_no_header_can_carry_is_refused() {
         let long = "abcdefgh".repeat(65);
         for bad in [
             "",
@@ -85,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_text_shows_nothing() {
+    fn a_short_api_key_has_no_hint() {
         assert_eq!(hint("0123456789abcdef012345"), None);
         assert_eq!(hint(&"abcd".repeat(8)).as_deref(), Some("…abcd"));
     }

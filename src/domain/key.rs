@@ -11,67 +11,69 @@ use super::event::Revision;
 use super::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use super::time::{Expiry, Timestamp};
 
-/// All that is known of a key, except what proves a lost pepper's digests anew (the store keeps those roots apart).
+/// A key with all its facts.
 ///
-/// Serialised, this is the row that the store keeps.
+/// The roots of its secrets are not part of it: the store keeps them in a separate table, and only the recovery from a lost
+/// pepper needs them. The serialization of this type is the form in which the store keeps a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Key {
-    /// Its name, for ever.
+    /// The key's unique identifier; never reused.
     pub id: KeyId,
-    /// The realm that it belongs to.
+    /// The realm that the key belongs to.
     pub realm: RealmId,
-    /// The partner that owns it.
+    /// The partner that owns the key.
     pub partner: PartnerId,
-    /// What of the partner it reaches.
+    /// The part of the partner that the key reaches.
     #[serde(rename = "project")]
     pub level: Level,
-    /// The one environment that it lives in.
+    /// The environment that the key belongs to.
     pub environment: EnvironmentName,
-    /// For people.
+    /// The display name.
     pub name: String,
-    /// What may be shown of its text.
+    /// The part of the API key that may be shown.
     pub hint: String,
-    /// What it was granted.
+    /// The granted access.
     pub access: Access,
-    /// Free words of its issuer.
+    /// Free names and values that the issuer attached.
     pub labels: BTreeMap<String, String>,
-    /// Where it may be used from; empty is anywhere.
+    /// The address ranges from which the key may be used. Empty: every address.
     pub allowed_cidrs: Vec<IpNet>,
-    /// When it was issued.
+    /// The time of issue.
     pub created_at: Timestamp,
-    /// The key with which it was issued; none if on the command line of the server.
+    /// The key of the issuer. `None`: issued on the command line of the server.
     pub created_by: Option<KeyId>,
-    /// The revision at which it was issued.
+    /// The revision at which the key was issued.
     pub created_revision: Revision,
-    /// When it expires.
+    /// The expiry.
     pub expires_at: Expiry,
-    /// Whether it is switched off.
+    /// Whether the key is disabled.
     pub disabled: bool,
-    /// Whether it was switched off by somebody above its partner, so that its partner cannot switch it on.
+    /// Whether an operator or manager disabled the key, so that its partner cannot enable it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub withheld: bool,
-    /// Its end, if it was ended.
+    /// The revocation, if the key was revoked.
     pub revocation: Option<Revocation>,
-    /// The oldest first: one, or two since a rotation with an overlap.
+    /// The secrets, oldest first: one, or two after a rotation with an overlap.
     pub secrets: Vec<Secret>,
-    /// When it was last presented and proven, or used to call this authority. Written down apart, and up to a few seconds
-    /// late.
+    /// The time at which the key was last presented and proven, or last used to call this authority.
+    ///
+    /// It is stored separately from the key and lags by up to a few seconds.
     #[serde(skip)]
     pub last_used_at: Option<Timestamp>,
 }
 
-/// What of its partner a key reaches.
+/// The part of its partner that a key reaches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Option<ProjectId>", into = "Option<ProjectId>")]
 pub enum Level {
-    /// All of it.
+    /// The whole partner.
     Partner,
-    /// One project, and nothing that is partner-wide.
+    /// One project. The key reaches nothing that is partner-wide.
     Project(ProjectId),
 }
 
 impl Level {
-    /// The project that it is bound to.
+    /// Returns the project that the key is bound to.
     pub fn project(&self) -> Option<&ProjectId> {
         match self {
             Self::Partner => None,
@@ -79,7 +81,7 @@ impl Level {
         }
     }
 
-    /// Which of the levels this is.
+    /// Returns the level without its project.
     pub fn kind(&self) -> LevelKind {
         match self {
             Self::Partner => LevelKind::Partner,
@@ -103,7 +105,7 @@ impl From<Level> for Option<ProjectId> {
     }
 }
 
-/// The levels there are.
+/// A level without its project.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LevelKind {
@@ -113,42 +115,44 @@ pub enum LevelKind {
     Project,
 }
 
-/// That a key was ended for ever.
+/// The revocation of a key, which cannot be undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
-    /// When.
+    /// The time of the revocation.
     pub at: Timestamp,
-    /// Why, in the words of who did it.
+    /// The reason, as the caller gave it.
     pub reason: String,
 }
 
-/// One secret of a key, as it may be kept: what proves it, never what it is.
+/// One secret of a key in its stored form: the digest that proves it, never the secret itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secret {
-    /// What proves it.
+    /// The digest that proves the secret.
     pub digest: Digest,
-    /// When it was made.
+    /// The time at which the secret was created.
     pub created_at: Timestamp,
-    /// When it stops; it never outlives its key.
+    /// The expiry, never later than that of the key.
     pub expires_at: Expiry,
-    /// Whether it is a text of another system, which does not name its key and is therefore found by its digest.
+    /// Whether the API key was imported. An imported API key does not contain the key's id and is found by its digest.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub imported: bool,
-    /// What may be shown of its text, while a newer one's is shown of the key.
+    /// The part of the old API key that may be shown, while [`Key::hint`] shows a part of the new one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hint: String,
-    /// When it was last presented, as for the key.
+    /// The time at which the secret was last presented, with the limits of [`Key::last_used_at`].
     #[serde(skip)]
     pub last_used_at: Option<Timestamp>,
 }
 
-/// A keyed digest of a secret: of one that was made here `HMAC-SHA256(pepper[version], "verify" ‖ key id ‖ secret)`, of an
-/// imported one `HMAC-SHA256(pepper[version], "import" ‖ SHA-256(text))`.
+/// A keyed digest of a secret.
+///
+/// For an issued secret it is `HMAC-SHA256(pepper[version], "verify" ‖ key id ‖ secret)`, for an imported API key
+/// `HMAC-SHA256(pepper[version], "import" ‖ SHA-256(API key))`.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Digest {
-    /// The version of the pepper that it was made under.
+    /// The version of the pepper.
     pub pepper: u32,
-    /// The digest itself.
+    /// The HMAC.
     #[serde(with = "hex")]
     pub mac: [u8; 32],
 }
@@ -159,7 +163,7 @@ impl std::fmt::Debug for Digest {
     }
 }
 
-/// Bytes as hexadecimal text.
+/// The serialization of 32 bytes as hexadecimal digits.
 mod hex {
     use std::fmt;
 
@@ -183,7 +187,7 @@ mod hex {
         deserializer.deserialize_str(Digits)
     }
 
-    /// Reads the digits where they stand: a mirror of a million keys is loaded from a million of them.
+    /// Reads the digits without a copy, because the load of a mirror of a million keys reads a million of them.
     struct Digits;
 
     impl Visitor<'_> for Digits {
@@ -209,21 +213,21 @@ mod hex {
     }
 }
 
-/// Where a key stands in its life.
+/// The state of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyState {
-    /// It can be used.
+    /// The key can be used.
     Active,
-    /// It is switched off.
+    /// The key is disabled and can be enabled again.
     Disabled,
-    /// Its end has come.
+    /// The expiry has passed.
     Expired,
-    /// It was ended for ever.
+    /// The key is revoked, which cannot be undone.
     Revoked,
 }
 
 impl Key {
-    /// Where the key stands at `now`. Where more than one holds, the first of revoked, disabled, expired.
+    /// Returns the state of the key at `now`. If several apply, it is the first of revoked, disabled and expired.
     pub fn state(&self, now: Timestamp) -> KeyState {
         if self.revocation.is_some() {
             KeyState::Revoked
@@ -237,7 +241,9 @@ impl Key {
     }
 }
 
-/// Whether a key with these address ranges may be used from this address; from an unknown one only if it has no ranges.
+/// Returns whether a key with these address ranges may be used from the client's address.
+///
+/// From an unknown address the key may be used only if it has no ranges.
 pub fn admits(ranges: &[IpNet], client: Option<IpAddr>) -> bool {
     ranges.is_empty()
         || client.is_some_and(|client| {
@@ -253,7 +259,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::domain::ids::ScopeName;
 
-    /// A key of realm `demo`, partner `acme`, with nothing special about it.
+    /// An active partner key of realm `demo` and partner `acme`.
     pub(crate) fn sample() -> Key {
         Key {
             id: KeyId::parse("0192f0c1-2345-7abc-8def-0123456789ab").unwrap(),

@@ -1,13 +1,14 @@
-//! The text of a key: `{prefix}_{tag}_{body}`, as the proto's comment on `VerifyRequest.key` lays it down.
+//! The key string, the format of issued API keys: `{prefix}_{tag}_{body}`.
 //!
-//! Only `[0-9A-Za-z_]`, so that a double click selects it and a secret scanner's pattern finds it. The checksum tells a
-//! typing error from a wrong key before anything else runs; it is no protection.
+//! The comment on `VerifyRequest.key` in the proto file defines it. A key string consists of `[0-9A-Za-z_]`, so that a
+//! double-click selects all of it and the pattern of a secret scanner finds it. The checksum detects typing errors before a
+//! look-up. It protects nothing.
 
 use zeroize::Zeroizing;
 
 use super::ids::{KeyId, Prefix, Tag};
 
-/// The longest text that is looked at.
+/// The maximum length of an API key, in bytes.
 pub const MAX_LENGTH: usize = 512;
 
 const ID_WIDTH: usize = 22;
@@ -15,26 +16,26 @@ const SECRET_WIDTH: usize = 43;
 const CHECK_WIDTH: usize = 6;
 const BODY_WIDTH: usize = ID_WIDTH + SECRET_WIDTH + CHECK_WIDTH;
 
-/// The 256 random bits that prove a key. Wiped when dropped; cannot be copied or printed.
+/// The 256 random bits that prove a key. They are wiped on drop and cannot be copied or printed.
 pub struct SecretBytes(Zeroizing<[u8; 32]>);
 
 impl SecretBytes {
-    /// Takes the bytes over.
+    /// Wraps the bytes.
     pub fn new(bytes: [u8; 32]) -> Self {
         Self(Zeroizing::new(bytes))
     }
 
-    /// The bytes, for hashing.
+    /// Returns the bytes, for hashing.
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
     }
 }
 
-/// The whole text of a new key, to be shown once. Wiped when dropped; cannot be copied or printed.
+/// A new API key, to be shown once. It is wiped on drop and cannot be copied or printed.
 pub struct PlainKey(Zeroizing<String>);
 
 impl PlainKey {
-    /// Writes a key's text.
+    /// Builds the API key.
     pub fn new(prefix: &Prefix, tag: &Tag, id: KeyId, secret: &SecretBytes) -> Self {
         let mut text = Zeroizing::new(String::with_capacity(MAX_LENGTH));
         text.push_str(prefix.as_str());
@@ -48,79 +49,86 @@ impl PlainKey {
         Self(text)
     }
 
-    /// The text. Whoever calls this shows it to its owner and to nobody else.
+    /// Returns the API key as text. A caller must show it only to the owner of the key.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// What may be shown later on: the prefix, the tag and the last four characters.
+    /// Returns the part that may be shown later: the prefix, the tag and the last four characters.
     pub fn hint(&self) -> String {
         let head = self.0.len() - BODY_WIDTH;
         format!("{}…{}", &self.0[..head], &self.0[self.0.len() - 4..])
     }
 }
 
-/// Why a text cannot be a key.
+/// The reason why a text is not a well-formed API key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Malformed {
-    /// There is no text.
+    /// The text is empty.
     Empty,
-    /// It is longer than [`MAX_LENGTH`].
+    /// The text is longer than [`MAX_LENGTH`].
     TooLong,
-    /// It holds a byte that is not printable ASCII, or a space, or a comma.
+    /// The text contains a byte that is not printable ASCII, or a space, or a comma.
     Byte,
-    /// It has no second underscore.
+    /// The text has fewer than two underscores.
     NoBody,
-    /// What stands between the underscores cannot be a tag.
+    /// The part between the first two underscores is not a valid tag.
     Tag,
-    /// The body is not 71 characters long.
+    /// The body does not have 71 characters.
     BodyLength,
-    /// The body holds a character that is not in the alphabet.
+    /// The body contains a character that is not in the base62 alphabet.
     Alphabet,
-    /// The id's characters say more than 128 bits.
+    /// The number of the id has more than 128 bits.
     IdTooLarge,
-    /// The secret's characters say more than 256 bits.
+    /// The number of the secret has more than 256 bits.
     SecretTooLarge,
-    /// The checksum's characters say more than 32 bits.
+    /// The number of the checksum has more than 32 bits.
     CheckTooLarge,
     /// The checksum is wrong.
     Check,
 }
 
 impl Malformed {
-    /// What is wrong, for people; nothing of the text.
+    /// Returns a description for people. It contains no part of the text.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Empty => "there is no text",
-            Self::TooLong => "it is longer than 512 bytes",
+            Self::Empty => "the API key is empty",
+            Self::TooLong => "the API key is longer than 512 bytes",
             Self::Byte => {
-                "it holds a byte that no key has: not printable ASCII, a space or a comma"
+                "the API key contains a byte that is not printable ASCII, a space or a comma"
             }
-            Self::NoBody => "it has no two underscores",
-            Self::Tag => "what stands between its underscores cannot be a tag",
-            Self::BodyLength => "its body is not 71 characters long",
-            Self::Alphabet => "its body holds a character that is neither a letter nor a digit",
+            Self::NoBody => "the API key has fewer than two underscores",
+            Self::Tag => "the API key has no valid tag between its first two underscores",
+            Self::BodyLength => "the body of the API key does not have 71 characters",
+            Self::Alphabet => {
+                "the body of the API key contains a character that is neither a letter nor a digit"
+            }
             Self::IdTooLarge | Self::SecretTooLarge | Self::CheckTooLarge => {
-                "its body is not the canonical one"
+                "the body of the API key is not in its canonical form"
             }
-            Self::Check => "its checksum is wrong: a typing error, or made up",
+            Self::Check => {
+                "the checksum of the API key is wrong: check the API key for typing errors"
+            }
         }
     }
 }
 
-/// What a well-formed text says. It proves nothing yet.
+/// The parts of a well-formed key string. They prove nothing yet.
 pub struct KeyText<'a> {
     /// The prefix of a realm.
     pub prefix: &'a str,
     /// The tag of an environment.
     pub tag: &'a str,
-    /// Which key it claims to be.
+    /// The id of the key.
     pub id: KeyId,
-    /// What it offers as proof.
+    /// The secret that is offered as proof.
     pub secret: SecretBytes,
 }
 
-/// Refuses what cannot be anybody's key, of whatever format.
+/// Checks the rules for API keys of every format, also imported ones.
+///
+/// # Errors
+/// The first rule that the text violates.
 pub fn screen(text: &str) -> Result<(), Malformed> {
     if text.is_empty() {
         Err(Malformed::Empty)
@@ -133,17 +141,20 @@ pub fn screen(text: &str) -> Result<(), Malformed> {
     }
 }
 
-/// Whether this holds of every byte. It looks at all of them, which for a short text is faster than to stop at the first.
-fn every(text: &str, holds: impl Fn(u8) -> bool) -> bool {
-    text.bytes().fold(true, |all, byte| all & holds(byte))
+/// Returns whether `matches` is true for every byte. It checks all bytes, which for a short text is faster than an early exit.
+fn every(text: &str, matches: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(true, |all, byte| all & matches(byte))
 }
 
-/// What stands before the first underscore.
+/// Returns the part before the first underscore.
 pub fn prefix(text: &str) -> Option<&str> {
     text.split_once('_').map(|(prefix, _)| prefix)
 }
 
-/// Reads a text that begins with one of the authority's own prefixes.
+/// Parses a key string.
+///
+/// # Errors
+/// The first rule that the text violates.
 pub fn parse(text: &str) -> Result<KeyText<'_>, Malformed> {
     screen(text)?;
     let (prefix, rest) = text.split_once('_').ok_or(Malformed::NoBody)?;
@@ -174,12 +185,12 @@ pub fn parse(text: &str) -> Result<KeyText<'_>, Malformed> {
     })
 }
 
-/// Numbers of a fixed width to the base of 62. The crates for it know only variable widths or 128 bits.
+/// Numbers of a fixed width in base 62. The existing crates support only variable widths or 128 bits.
 ///
-/// A number is an array of 64-bit limbs, the most significant first.
+/// A number is an array of 64-bit limbs, most significant first.
 mod base62 {
     const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    /// How many digits fit one limb: 62^10 < 2^64 < 62^11.
+    /// The number of digits that fit into one limb: 62^10 < 2^64 < 62^11.
     const CHUNK: usize = 10;
 
     pub(super) fn limbs<const BYTES: usize, const LIMBS: usize>(
@@ -196,7 +207,7 @@ mod base62 {
         std::array::from_fn(|i| limbs[i / 8].to_be_bytes()[i % 8])
     }
 
-    /// Appends `number` in `width` digits, which must be enough for it.
+    /// Appends `number` with `width` digits. The number must fit into so many digits.
     pub(super) fn encode<const LIMBS: usize>(
         mut number: [u64; LIMBS],
         width: usize,
@@ -215,7 +226,7 @@ mod base62 {
         to.extend(digits[..width].iter().copied().map(char::from));
     }
 
-    /// Reads digits of the alphabet; `None` if the number is too large for so many limbs.
+    /// Decodes digits of the alphabet; `None` if the number does not fit into the limbs.
     pub(super) fn decode<const LIMBS: usize>(digits: &[u8]) -> Option<[u64; LIMBS]> {
         let mut number = [0_u64; LIMBS];
         for chunk in digits.chunks(CHUNK) {
@@ -237,7 +248,7 @@ mod base62 {
         Some(number)
     }
 
-    /// The value of each digit, by its byte: to look it up costs no branch, and a key has 71 of them.
+    /// The value of each digit, by its byte. A table needs no branch, and an API key has 71 digits.
     const VALUES: [u8; 256] = {
         let mut values = [0; 256];
         let mut value = 0;
@@ -274,7 +285,7 @@ mod tests {
         plain.expose().to_owned()
     }
 
-    /// `text` with another body and a checksum that is right for it.
+    /// Returns `text` with the right checksum in place of its own.
     fn with_check(text: &str) -> String {
         let mut text = text[..text.len() - CHECK_WIDTH].to_owned();
         let check = crc32fast::hash(text.as_bytes());
@@ -289,17 +300,17 @@ mod tests {
     }
 
     #[test]
-    fn the_vector_of_the_contract_holds() {
+    fn the_example_in_the_proto_file_is_right() {
         let proto = include_str!("../../proto/claviger/v1/key_verify.proto");
         assert!(
             proto.contains(&format!("`{}`", sample())),
-            "the proto's comment should have {}",
+            "the comment in the proto file should contain {}",
             sample()
         );
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_built_key_string_is_parsed_again() {
         let text = sample();
         let read = parse(&text).unwrap_or_else(|problem| panic!("{problem:?}"));
         assert_eq!((read.prefix, read.tag, read.id), ("demo", "live", id()));
@@ -308,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hint_shows_the_last_four_and_no_more_of_the_body() {
+    fn a_hint_shows_only_the_last_four_characters_of_the_body() {
         let plain = PlainKey::new(
             &Prefix::parse("demo").unwrap(),
             &Tag::parse("live").unwrap(),
@@ -388,7 +399,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_id_and_secret_is_read_as_it_was_written(id: [u8; 16], secret: [u8; 32]) {
+        fn every_id_and_secret_is_parsed_as_it_was_built(id: [u8; 16], secret: [u8; 32]) {
             let plain = PlainKey::new(
                 &Prefix::parse("demo").unwrap(),
                 &Tag::parse("live").unwrap(),
@@ -401,7 +412,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_parser_stumble(text in "\\PC{0,600}") {
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,600}") {
             let _ = parse(&text);
             let _ = parse(&format!("demo_live_{text}"));
         }

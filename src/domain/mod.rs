@@ -1,5 +1,6 @@
-//! The words of the project and the rules that hold between them. Pure: nothing here waits, reads a clock, touches a
-//! store or knows of the wire.
+//! The domain types and the rules between them.
+//!
+//! The code is pure: no function waits, accesses a store or uses a wire type. Only [`clock`] reads the system clock.
 
 pub mod access;
 pub mod clock;

@@ -1,29 +1,29 @@
-//! Partners, and what belongs to them.
+//! Partners and their projects.
 
 use super::ids::{PartnerId, ProjectId, RealmId};
 
-/// An account that owns keys.
+/// An account in a realm. It owns keys and projects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Partner {
-    /// The realm that it is in.
+    /// The realm.
     pub realm: RealmId,
-    /// Its name there.
+    /// The partner's identifier, unique in the realm.
     pub id: PartnerId,
-    /// For people.
+    /// The display name.
     pub display_name: String,
-    /// Whether its keys are refused at present.
+    /// Whether the partner is suspended, so that its keys are denied.
     pub suspended: bool,
 }
 
 /// Something of a partner that keys may be bound to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Project {
-    /// The realm that it is in.
+    /// The realm.
     pub realm: RealmId,
-    /// Its name there, unique in the realm.
+    /// The project's identifier, unique in the realm.
     pub id: ProjectId,
-    /// The partner that it belongs to, for ever.
+    /// The partner that owns the project. It never changes.
     pub partner: PartnerId,
-    /// For people.
+    /// The display name.
     pub display_name: String,
 }

@@ -1,11 +1,11 @@
 //! The path of a request, as the decoded segments that routes are matched against.
 //!
-//! Gateways and the servers behind them disagree about odd paths: some decode `%2F`, some resolve `..` or drop a second slash,
-//! some read `\` as `/` or cut a segment at `;`. A rule that let such a path through would be a rule about another path. So a
-//! path that can be read in two ways is refused here, unless the realm says how its server reads it ([`PathRules`]).
+//! Gateways and the servers behind them disagree about unusual paths. Some decode `%2F`, some resolve `..` or drop a second
+//! slash, some treat `\` as `/` or cut a segment at `;`. If a route matched such a path, the server could serve another path.
+//! So the parser refuses a path that has two readings, unless the realm defines how its server reads the path ([`PathRules`]).
 //!
-//! What is encoded without need is decoded first, as RFC 3986 asks (sections 2.3 and 6.2.2.2), and dot segments are looked
-//! for afterwards. The gateway passes on the bytes that the client sent.
+//! Characters that are encoded without need are decoded first, as RFC 3986 requires (sections 2.3 and 6.2.2.2), and dot
+//! segments are checked afterwards. The gateway passes on the bytes that the client sent.
 
 use std::borrow::Cow;
 
@@ -13,16 +13,16 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-/// The longest path that is matched, in bytes.
+/// The maximum length of a path, in bytes.
 const MAX_LENGTH: usize = 4_096;
 
-/// The most segments of a path that is matched. Each is followed along every way of the realm's routes.
+/// The maximum number of segments of a path. The matcher follows each segment along all matching templates.
 const MAX_SEGMENTS: usize = 256;
 
-/// How many dots of a segment may begin an extension, in a lenient realm.
+/// The maximum number of dots of a segment that may begin an extension, in a lenient realm.
 const MAX_DOTS: usize = 8;
 
-/// How many project segments a realm may name.
+/// The maximum number of project segments of a realm.
 pub const MAX_PROJECT_SEGMENTS: usize = 16;
 
 /// How a realm's server reads paths.
@@ -32,17 +32,17 @@ pub struct PathRules {
     pub project_segments: Vec<String>,
     /// Whether the server reads `/API-KEYS` and `/api-keys.json` as `/api-keys`.
     pub lenient: bool,
-    /// What a slash at the end means.
+    /// The meaning of a slash at the end.
     pub trailing_slash: TrailingSlash,
-    /// What encoded delimiters within a segment mean.
+    /// The meaning of encoded delimiters within a segment.
     pub encoded_characters: EncodedCharacters,
 }
 
-/// What a slash at the end of a path means.
+/// The meaning of a slash at the end of a path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TrailingSlash {
-    /// Paths that end with one are denied.
+    /// Paths that end with a slash are denied.
     #[default]
     Deny,
     /// `/users/` and `/users` are two paths with separate rules.
@@ -51,53 +51,55 @@ pub enum TrailingSlash {
     Ignored,
 }
 
-/// What `%2F`, `%25`, `%3B` and a bare `;` within a segment mean.
+/// The meaning of `%2F`, `%25`, `%3B` and a bare `;` within a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EncodedCharacters {
-    /// Paths that have them are denied.
+    /// Paths that contain them are denied.
     #[default]
     Deny,
-    /// They are data within their segment.
+    /// They are data of their segment.
     Keep,
 }
 
-/// Why a path cannot be matched.
+/// The reason why a path cannot be matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathError {
-    /// It does not begin with a slash.
+    /// The path does not begin with a slash.
     NoLeadingSlash,
-    /// It is longer than 4,096 bytes, or has more than 256 segments.
+    /// The path is longer than 4,096 bytes or has more than 256 segments.
     TooLong,
-    /// It has a byte that RFC 3986 has no place for, or a `;`.
+    /// The path contains a byte that RFC 3986 does not allow in a path, or a `;` that the realm denies.
     Byte,
-    /// It has two slashes in a row, or a segment with nothing before its `;`.
+    /// The path has two slashes in a row, or a segment with nothing before its `;`.
     EmptySegment,
-    /// It ends with a slash.
+    /// The path ends with a slash.
     TrailingSlash,
     /// A segment is `.` or `..`, also after decoding, or between encoded slashes.
     DotSegment,
-    /// A percent sign stands without two hexadecimal digits.
+    /// A percent sign is not followed by two hexadecimal digits.
     BrokenEncoding,
-    /// A delimiter or a control character is encoded, or what is encoded is not UTF-8.
+    /// A delimiter or a control character is encoded, or the decoded bytes are not UTF-8.
     DoubtfulEncoding,
 }
 
 impl PathError {
-    /// What is wrong, for people.
+    /// Returns a description for people.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoLeadingSlash => "the path does not begin with a slash",
             Self::TooLong => "the path has more than 4,096 bytes or 256 segments",
             Self::Byte => {
-                "the path has a byte that servers read differently; realm.encoded_characters can allow ;"
+                "the path contains a byte that servers read differently; realm.encoded_characters can allow ;"
             }
             Self::EmptySegment => "the path has an empty segment",
             Self::TrailingSlash => {
-                "the path ends with a slash; realm.trailing_slash can allow that"
+                "the path ends with a slash; realm.trailing_slash can allow this"
             }
             Self::DotSegment => "the path has a segment . or ..",
-            Self::BrokenEncoding => "the path has a percent sign without two hexadecimal digits",
+            Self::BrokenEncoding => {
+                "the path has a percent sign that is not followed by two hexadecimal digits"
+            }
             Self::DoubtfulEncoding => {
                 "the path encodes a character that servers decode differently; realm.encoded_characters can allow %2F, %25 and %3B"
             }
@@ -105,7 +107,7 @@ impl PathError {
     }
 }
 
-/// The path of a request: its decoded segments.
+/// The path of a request, as its decoded segments.
 ///
 /// ```
 /// use claviger::domain::path::{PathRules, RequestPath};
@@ -116,15 +118,15 @@ impl PathError {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestPath<'p> {
-    /// A last one that is empty stands for a slash at the end that counts.
+    /// An empty last segment represents a significant slash at the end.
     segments: SmallVec<[Cow<'p, str>; 6]>,
 }
 
 impl<'p> RequestPath<'p> {
-    /// Reads the target of a request in origin form: the path up to the first question mark.
+    /// Parses the path of a request target in origin form: the part before the first question mark.
     ///
     /// # Errors
-    /// Why servers could read it in two ways.
+    /// The reason why servers could read the path in two ways.
     pub fn parse(target: &'p str, rules: &PathRules) -> Result<Self, PathError> {
         let path = target.split_once('?').map_or(target, |(path, _)| path);
         let rest = path.strip_prefix('/').ok_or(PathError::NoLeadingSlash)?;
@@ -166,17 +168,17 @@ impl<'p> RequestPath<'p> {
         Ok(Self { segments })
     }
 
-    /// Its segments, decoded once. A last one that is empty stands for a slash at the end.
+    /// Returns the segments, decoded once. An empty last segment represents a slash at the end.
     pub fn segments(&self) -> impl ExactSizeIterator<Item = &str> + DoubleEndedIterator {
         self.segments.iter().map(AsRef::as_ref)
     }
 
-    /// The segment at this index.
+    /// Returns the segment at this index.
     pub(super) fn segment(&self, index: usize) -> Option<&str> {
         self.segments.get(index).map(AsRef::as_ref)
     }
 
-    /// The index of the last segment that is not empty; 0 if there is none.
+    /// Returns the index of the last segment that is not empty; 0 if there is none.
     pub(super) fn last_index(&self) -> usize {
         let count = match self.segments.last() {
             Some(last) if last.is_empty() => self.segments.len() - 1,
@@ -186,16 +188,16 @@ impl<'p> RequestPath<'p> {
     }
 }
 
-/// What a byte may be in a path.
+/// The meaning of a byte in a path.
 #[derive(Clone, Copy)]
 enum Byte {
-    /// Itself.
+    /// An unreserved character, a sub-delimiter other than `;`, `:`, `@` or the slash.
     Plain,
     /// The beginning of an encoded byte.
     Percent,
-    /// A delimiter to some servers.
+    /// A semicolon, which some servers treat as a delimiter.
     Semicolon,
-    /// Something that RFC 3986 (section 3.3) has no place for.
+    /// A byte that RFC 3986 (section 3.3) does not allow in a path.
     Odd,
 }
 
@@ -212,7 +214,7 @@ const BYTES: [Byte; 256] = {
     bytes
 };
 
-/// A segment in which nothing is encoded.
+/// Checks a segment without encoded characters.
 fn check_plain(segment: &str) -> Result<Cow<'_, str>, PathError> {
     match segment {
         "" => Err(PathError::EmptySegment),
@@ -238,7 +240,7 @@ fn decode(segment: &str, keeps: bool) -> Result<Cow<'_, str>, PathError> {
             return Err(PathError::DotSegment);
         }
     }
-    // A server that cuts at `;` would be left with an empty segment.
+    // A server that cuts the segment at `;` would get an empty segment.
     if stem(&decoded).is_empty() {
         return Err(PathError::EmptySegment);
     }
@@ -260,13 +262,15 @@ fn check_encoding(segment: &str, keeps: bool) -> Result<(), PathError> {
     Ok(())
 }
 
-/// What stands before the first `;`: all that is left for a server that takes the rest for parameters of the segment.
+/// Returns the part of a segment before the first `;`. Some servers treat the rest as parameters of the segment.
 pub(super) fn stem(segment: &str) -> &str {
     segment.split_once(';').map_or(segment, |(stem, _)| stem)
 }
 
-/// The text in lower case: ASCII letters, and the four other letters that Unicode's simple case mappings turn into ASCII ones
-/// (U+0130, U+0131, U+017F, U+212A).
+/// Returns the text in lower case.
+///
+/// It maps ASCII letters, and the four other letters that Unicode's simple case mappings map to ASCII letters (U+0130, U+0131,
+/// U+017F and U+212A).
 pub(super) fn fold_case(text: &str) -> Cow<'_, str> {
     if !text
         .bytes()
@@ -274,17 +278,18 @@ pub(super) fn fold_case(text: &str) -> Cow<'_, str> {
     {
         return Cow::Borrowed(text);
     }
-    let fold = |each: char| match each {
+    let fold = |letter: char| match letter {
         '\u{130}' | '\u{131}' => 'i',
         '\u{17f}' => 's',
         '\u{212a}' => 'k',
-        each => each.to_ascii_lowercase(),
+        letter => letter.to_ascii_lowercase(),
     };
     Cow::Owned(text.chars().map(fold).collect())
 }
 
-/// What is left of a text without what follows its first dot, its second, and so on: `api-keys` of `api-keys.json`. Servers
-/// differ about what an extension may be, and how many there may be.
+/// Returns the parts of a text before its first dot, before its second dot, and so on, such as `api-keys` of `api-keys.json`.
+///
+/// Empty parts are left out. Servers differ about the form and the number of extensions.
 pub(super) fn without_extensions(text: &str) -> impl Iterator<Item = &str> {
     let dots = text.match_indices('.').take(MAX_DOTS);
     dots.map(|(dot, _)| &text[..dot])
@@ -292,7 +297,7 @@ pub(super) fn without_extensions(text: &str) -> impl Iterator<Item = &str> {
 }
 
 impl PathRules {
-    /// The projects that a path names, each with its index: the segments that follow project segments.
+    /// Returns the projects that a path names, each with the index of its segment: the segments that follow project segments.
     pub(super) fn projects<'p>(
         &self,
         path: &'p RequestPath<'_>,
@@ -300,19 +305,19 @@ impl PathRules {
         path.segments()
             .zip(path.segments().skip(1))
             .enumerate()
-            .filter(|(_, (word, name))| !name.is_empty() && self.is_project_segment(word))
+            .filter(|(_, (before, name))| !name.is_empty() && self.is_project_segment(before))
             .map(|(index, (_, name))| (index + 1, name))
     }
 
     fn is_project_segment(&self, segment: &str) -> bool {
         let stem = stem(segment);
         if !self.lenient {
-            return self.project_segments.iter().any(|word| word == stem);
+            return self.project_segments.iter().any(|own| own == stem);
         }
         let folded = fold_case(stem);
-        self.project_segments.iter().any(|word| {
-            let word = fold_case(word);
-            word == folded || without_extensions(&folded).any(|bare| word == bare)
+        self.project_segments.iter().any(|own| {
+            let own = fold_case(own);
+            own == folded || without_extensions(&folded).any(|bare| own == bare)
         })
     }
 }
@@ -343,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_path_is_read_as_its_decoded_segments() {
+    fn a_plain_path_is_parsed_into_its_decoded_segments() {
         for (target, segments) in [
             ("/", &[][..]),
             ("/?a=/../b", &[]),
@@ -365,7 +370,7 @@ mod tests {
 
     /// RFC 3986, section 6.2.2.2: an encoded unreserved character is that character.
     #[test]
-    fn what_is_encoded_without_need_is_decoded_before_dot_segments_are_looked_for() {
+    fn unreserved_characters_are_decoded_before_dot_segments_are_checked() {
         assert_eq!(parsed("/%7Eme", &strict()), Ok(vec!["~me".to_owned()]));
         assert_eq!(
             parsed("/%2D%5f%2ea", &strict()),
@@ -382,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_be_read_in_two_ways_is_no_path() {
+    fn a_path_with_two_readings_is_refused() {
         use PathError::{
             BrokenEncoding, Byte, DotSegment, DoubtfulEncoding, EmptySegment, NoLeadingSlash,
             TooLong,
@@ -442,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slash_at_the_end_is_what_the_realm_says() {
+    fn the_realm_defines_the_meaning_of_a_slash_at_the_end() {
         let significant = rules(TrailingSlash::Significant, EncodedCharacters::Deny);
         let ignored = rules(TrailingSlash::Ignored, EncodedCharacters::Deny);
         let owned = |segments: &[&str]| Ok(segments.iter().map(ToString::to_string).collect());
@@ -515,7 +520,7 @@ mod tests {
             ("/Projects/a", false, &[]),
             ("/Projects/A/PROGRAMS.json/b", true, &["A", "b"]),
             ("/project%C5%BF/a/projects.7/b", true, &["a", "b"]),
-            // A server that cuts at `;` sees the word.
+            // A server that cuts at `;` sees `projects`.
             ("/projects;v=1/a;b", false, &["a;b"]),
             ("/projects%3Bv/a", false, &["a"]),
         ] {
@@ -524,7 +529,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_a_dot_may_be_an_extension() {
+    fn each_dot_may_begin_an_extension() {
         let names = |text| without_extensions(text).collect::<Vec<_>>();
         assert_eq!(names("keys"), [""; 0]);
         assert_eq!(names("keys.json"), ["keys"]);
@@ -548,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_has_so_many_segments() {
+    fn a_path_has_at_most_256_segments() {
         let path = |segments| "/a".repeat(segments);
         assert_eq!(parsed(&path(256), &strict()).map(|all| all.len()), Ok(256));
         assert_eq!(parsed(&path(257), &strict()), Err(PathError::TooLong));

@@ -1,4 +1,4 @@
-//! A realm: one protected API, as data.
+//! A realm: the definition of one protected API.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
@@ -14,57 +14,57 @@ use super::path::{MAX_PROJECT_SEGMENTS, PathRules};
 use super::route::{self, KeyNeed, Need, Route};
 use super::violation::Violations;
 
-/// The longest time for which a realm may let gateways reuse an answer.
+/// The maximum time for which a realm may let gateways cache an answer.
 pub const MAX_CACHE_LIMIT: Duration = Duration::from_hours(24);
 
-/// The most environments that a realm may have.
+/// The maximum number of environments of a realm.
 pub const MAX_ENVIRONMENTS: usize = 64;
 
-/// One protected API: what its keys look like and what they can be granted.
+/// One protected API: its environments, scopes, credentials, routes and denials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Realm {
-    /// Its name.
+    /// The realm's identifier.
     pub id: RealmId,
-    /// What the text of its keys begins with.
+    /// The prefix of the realm's API keys.
     pub prefix: Prefix,
-    /// At least one.
+    /// The environments; at least one.
     pub environments: Vec<Environment>,
-    /// The hierarchy of scopes.
+    /// The scopes, each with the scopes that it implies.
     pub scopes: Vec<Scope>,
     /// The scope whose holders administer the keys of their own partner.
     pub admin_scope: Option<ScopeName>,
-    /// What a key gets that is issued without scopes.
+    /// The access of a key that is issued without scopes.
     pub unscoped_keys: UnscopedKeys,
-    /// The levels that keys may be issued at; at least one.
+    /// The levels at which keys may be issued; at least one.
     pub levels: BTreeSet<LevelKind>,
-    /// For how long a gateway may reuse an answer.
+    /// The time for which a gateway may cache an answer.
     pub max_cache: Duration,
-    /// How long a new key may live.
+    /// The maximum lifetime of a new key.
     pub max_lifetime: Option<Duration>,
-    /// Where its requests carry their key.
+    /// The places that carry the credentials of a request.
     #[serde(default)]
     pub credentials: Credentials,
-    /// What each route needs; the first that matches counts.
+    /// The routes in their order. The first route that matches a request decides.
     #[serde(default)]
     pub routes: Vec<Route>,
-    /// How its server reads paths.
+    /// How the realm's server reads paths.
     #[serde(default)]
     pub paths: PathRules,
-    /// What denials look like.
+    /// The HTTP responses for denials, by class.
     #[serde(default)]
     pub denials: Denials,
 }
 
-/// One of a realm's environments.
+/// An environment of a realm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
-    /// Its name.
+    /// The name.
     pub name: EnvironmentName,
-    /// What stands for it in a key's text.
+    /// The tag of the environment in API keys.
     pub tag: Tag,
 }
 
-/// What a key gets that is issued without scopes.
+/// The access of a key that is issued without scopes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnscopedKeys {
@@ -75,7 +75,7 @@ pub enum UnscopedKeys {
 }
 
 impl UnscopedKeys {
-    /// What this comes to for a key that is issued now.
+    /// Returns the access for a key that is issued now.
     pub fn access(self) -> Access {
         match self {
             Self::NoAccess => Access::Scopes(BTreeSet::new()),
@@ -85,31 +85,28 @@ impl UnscopedKeys {
 }
 
 impl Realm {
-    /// Notes what breaks the rules that hold between the realm's parts.
+    /// Checks the rules between the realm's parts and adds a violation for each broken one.
     pub fn check(&self, bad: &mut Violations) {
         if self.environments.is_empty() {
             bad.add(
                 "realm.environments",
-                "at least one is needed, such as name \"production\" and tag \"live\"",
+                "must have at least one entry, such as name \"production\" and tag \"live\"",
             );
         }
         let mut names = HashSet::new();
         let mut tags = HashSet::new();
         for (i, environment) in self.environments.iter().enumerate() {
             if !names.insert(&environment.name) {
-                bad.add(
-                    format!("realm.environments[{i}].name"),
-                    "stands there twice",
-                );
+                bad.add(format!("realm.environments[{i}].name"), "must be unique");
             }
             if !tags.insert(&environment.tag) {
-                bad.add(format!("realm.environments[{i}].tag"), "stands there twice");
+                bad.add(format!("realm.environments[{i}].tag"), "must be unique");
             }
         }
         self.check_scopes(bad);
         self.check_gateways(bad);
         if self.max_cache > MAX_CACHE_LIMIT {
-            bad.add("realm.max_cache", "must be a day at the most");
+            bad.add("realm.max_cache", "must be at most one day");
         }
     }
 
@@ -117,16 +114,19 @@ impl Realm {
         let mut names = HashSet::new();
         for (i, scope) in self.scopes.iter().enumerate() {
             if !names.insert(&scope.name) {
-                bad.add(format!("realm.scopes[{i}].name"), "stands there twice");
+                bad.add(format!("realm.scopes[{i}].name"), "must be unique");
             }
         }
         let reach = reach(&self.scopes);
         for (i, scope) in self.scopes.iter().enumerate() {
             let field = || format!("realm.scopes[{i}].implies");
             if scope.implies.iter().any(|implied| !names.contains(implied)) {
-                bad.add(field(), "names a scope that the realm does not have");
+                bad.add(field(), "must name only scopes of the realm");
             } else if reach[i].contains_place(i) {
-                bad.add(field(), "leads back to the scope itself");
+                bad.add(
+                    field(),
+                    "must not imply the scope itself, not even indirectly",
+                );
             }
         }
         if self
@@ -142,7 +142,7 @@ impl Realm {
         let mut names: Vec<_> = self.credentials.names().collect();
         names.sort();
         if names.windows(2).any(|pair| pair[0] == pair[1]) {
-            bad.add("realm.credentials", "names a header twice");
+            bad.add("realm.credentials", "must name each header only once");
         }
         self.check_project_segments(bad);
         route::check(&self.routes, &self.paths, bad);
@@ -158,7 +158,7 @@ impl Realm {
                 if !wanted.iter().all(|wanted| names.contains(wanted)) {
                     bad.add(
                         format!("realm.routes[{i}].{field}"),
-                        "names a scope that the realm does not have",
+                        "must name only scopes of the realm",
                     );
                 }
             }
@@ -174,65 +174,66 @@ impl Realm {
         for (i, segment) in segments.iter().enumerate() {
             let field = || format!("realm.project_segments[{i}]");
             if !route::is_literal(segment) {
-                bad.add(
-                    field(),
-                    "must be a literal segment of a path, such as projects",
-                );
+                bad.add(field(), "must be a literal path segment, such as projects");
             }
             if segments[..i].contains(segment) {
-                bad.add(field(), "stands there twice");
+                bad.add(field(), "must be unique");
             }
         }
     }
 
-    /// The environment of this name.
+    /// Returns the environment with this name.
     pub fn environment(&self, name: &str) -> Option<&Environment> {
         self.environments
             .iter()
             .find(|environment| environment.name.as_str() == name)
     }
 
-    /// The environment of this name, or the only one if none is named.
+    /// Returns the environment with this name, or the only environment if `name` is empty.
     ///
     /// # Errors
-    /// A sentence that says what to name.
+    /// Why the name does not select an environment.
     pub fn environment_or_only(&self, name: &str) -> Result<&Environment, &'static str> {
         match (name, self.environments.as_slice()) {
             ("", [only]) => Ok(only),
-            ("", _) => Err("is required, as the realm has more than one"),
+            ("", _) => Err("is required because the realm has more than one environment"),
             _ => self
                 .environment(name)
-                .ok_or("is not an environment of the realm"),
+                .ok_or("must be an environment of the realm"),
         }
     }
 
-    /// The built-in realm of the authority itself. Its definition is fixed.
+    /// Returns the built-in realm of the authority itself. Its definition is fixed.
     pub fn built_in() -> Self {
-        let word = |name| ScopeName::parse(name).expect("a scope by the rule");
+        let scope_name = |name| ScopeName::parse(name).expect("a valid scope name");
         let scope = |name, implies: &[&'static str], description: &str| Scope {
-            name: word(name),
-            implies: implies.iter().map(|name| word(name)).collect(),
+            name: scope_name(name),
+            implies: implies.iter().map(|name| scope_name(name)).collect(),
             description: description.to_owned(),
         };
         Self {
             id: RealmId::built_in(),
-            prefix: Prefix::parse("claviger").expect("a prefix by the rule"),
+            prefix: Prefix::parse("claviger").expect("a valid prefix"),
             environments: vec![Environment {
-                name: EnvironmentName::parse("main").expect("an environment by the rule"),
-                tag: Tag::parse("main").expect("a tag by the rule"),
+                name: EnvironmentName::parse("main").expect("a valid environment name"),
+                tag: Tag::parse("main").expect("a valid tag"),
             }],
             scopes: vec![
                 scope(
                     scopes::OPERATOR,
                     &[scopes::MANAGE, scopes::VERIFY],
-                    "everything, in every realm",
+                    "everything in every realm",
                 ),
                 scope(
                     scopes::MANAGE,
                     &[],
                     "the keys, partners and projects of one realm, and its definition",
                 ),
-                scope(scopes::VERIFY, &[], "to ask about the keys of one realm"),
+                scope(
+                    scopes::VERIFY,
+                    &[],
+                    "the verification of the keys of one realm",
+                ),
             ],
             admin_scope: None,
             unscoped_keys: UnscopedKeys::NoAccess,
@@ -249,11 +250,11 @@ impl Realm {
 
 /// The scopes of the built-in realm.
 pub mod scopes {
-    /// Everything, in every realm.
+    /// Everything in every realm.
     pub const OPERATOR: &str = "operator";
     /// The administration of one realm.
     pub const MANAGE: &str = "manage";
-    /// Asking about the keys of one realm.
+    /// The verification of the keys of one realm.
     pub const VERIFY: &str = "verify";
 }
 
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_hold_together_is_named() {
+    fn each_broken_rule_names_its_field() {
         assert_eq!(
             problems(|realm| realm.environments.clear()),
             ["realm.environments"]
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ladder_that_leads_back_is_refused_at_each_of_its_steps() {
+    fn a_cycle_in_the_scope_hierarchy_is_refused_at_each_of_its_scopes() {
         assert_eq!(
             problems(
                 |realm| realm.scopes[2].implies = BTreeSet::from([realm.scopes[0].name.clone()])

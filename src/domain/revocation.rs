@@ -1,25 +1,26 @@
-//! Many keys ended at once.
+//! Bulk revocations.
 
 use super::event::Revision;
 use super::ids::{EnvironmentName, PartnerId, ProjectId, RealmId};
 use super::time::Timestamp;
 
-/// Ends for ever all keys that it names and that were issued before a revision: a rule, not a list, so that it takes no longer
-/// for many keys than for one.
+/// A rule that revokes all keys of an owner or environment that were issued before a revision. It cannot be undone.
+///
+/// It is a rule and not a list of keys, so that a revocation of many keys takes no longer than a revocation of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BulkRevocation {
-    /// Of this realm.
+    /// The realm of the keys.
     pub realm: RealmId,
-    /// Of this partner; none is all.
+    /// The partner of the keys. `None`: every partner.
     pub partner: Option<PartnerId>,
-    /// Of this project of the partner; none is all.
+    /// The project of the keys. `None`: partner keys and the keys of every project.
     pub project: Option<ProjectId>,
-    /// Of this environment; none is all.
+    /// The environment of the keys. `None`: every environment.
     pub environment: Option<EnvironmentName>,
-    /// Those that were issued at an earlier revision than this.
+    /// The rule applies to keys that were issued before this revision.
     pub before: Revision,
-    /// When it was done.
+    /// The time of the revocation.
     pub at: Timestamp,
-    /// Why, in the words of who did it.
+    /// The reason, as the caller gave it.
     pub reason: String,
 }

@@ -1,4 +1,4 @@
-//! Instants, as whole microseconds since the Unix epoch: the same in memory and in either database.
+//! Points in time, as whole microseconds since the Unix epoch: the same in memory and in both databases.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -11,69 +11,69 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// 9999-12-31T23:59:59.999999Z, the last instant that a `google.protobuf.Timestamp` can tell.
+    /// 9999-12-31T23:59:59.999999Z, the last instant that a `google.protobuf.Timestamp` can represent.
     pub const MAX: Self = Self(253_402_300_799_999_999);
 
-    /// The instant that lies so many microseconds after the epoch.
+    /// Returns the instant `micros` microseconds after the epoch.
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// Microseconds since the epoch.
+    /// Returns the number of microseconds since the epoch.
     pub const fn as_micros(self) -> i64 {
         self.0
     }
 
-    /// The instant so much later, or [`Timestamp::MAX`] if that is earlier.
+    /// Returns the instant `span` later, but at most [`Timestamp::MAX`].
     #[must_use]
     pub fn saturating_add(self, span: Duration) -> Self {
         let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
         Self(self.0.saturating_add(micros)).min(Self::MAX)
     }
 
-    /// The instant so much earlier, before the epoch if need be.
+    /// Returns the instant `span` earlier, which may be before the epoch.
     #[must_use]
     pub fn saturating_sub(self, span: Duration) -> Self {
         let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
         Self(self.0.saturating_sub(micros))
     }
 
-    /// How long it is from `earlier` to this; zero if that is not earlier.
+    /// Returns the time from `earlier` to this instant; zero if `earlier` is not before this instant.
     pub fn since(self, earlier: Self) -> Duration {
         u64::try_from(self.0.saturating_sub(earlier.0))
             .map_or(Duration::ZERO, Duration::from_micros)
     }
 }
 
-/// An hour of the world's clock, counted since the Unix epoch.
+/// An hour of UTC, counted since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Hour(i64);
 
 impl Hour {
     const MICROS: i64 = 3_600_000_000;
 
-    /// The hour of this number.
+    /// Returns the hour with this number.
     pub const fn from_number(number: i64) -> Self {
         Self(number)
     }
 
-    /// The hour that this instant lies in.
+    /// Returns the hour that contains this instant.
     pub const fn of(time: Timestamp) -> Self {
         Self(time.0.div_euclid(Self::MICROS))
     }
 
-    /// Its number.
+    /// Returns the number of the hour.
     pub const fn number(self) -> i64 {
         self.0
     }
 
-    /// The hour after it.
+    /// Returns the next hour.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 
-    /// The instant at which it begins.
+    /// Returns the first instant of the hour.
     pub const fn start(self) -> Timestamp {
         Timestamp(self.0.saturating_mul(Self::MICROS))
     }
@@ -97,18 +97,18 @@ impl fmt::Debug for Timestamp {
     }
 }
 
-/// When something ends.
+/// The expiry of a key or secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Option<Timestamp>", into = "Option<Timestamp>")]
 pub enum Expiry {
-    /// It does not end by itself.
+    /// There is no expiry.
     Never,
-    /// It has ended from this instant on.
+    /// The key or secret is expired from this instant on.
     At(Timestamp),
 }
 
 impl Expiry {
-    /// Whether the end has come.
+    /// Returns whether the expiry has passed.
     pub fn is_over(self, now: Timestamp) -> bool {
         match self {
             Self::Never => false,
@@ -116,7 +116,7 @@ impl Expiry {
         }
     }
 
-    /// The end, or this instant if it comes before.
+    /// Returns the earlier of this expiry and `instant`.
     #[must_use]
     pub fn or_earlier(self, instant: Timestamp) -> Self {
         match self {
@@ -125,7 +125,7 @@ impl Expiry {
         }
     }
 
-    /// How long it is until the end; `None` if there is none.
+    /// Returns the time until the expiry; `None` if there is none.
     pub fn time_left(self, now: Timestamp) -> Option<Duration> {
         match self {
             Self::Never => None,
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_is_over_at_the_very_instant_and_not_a_microsecond_before() {
+    fn an_expiry_has_passed_at_its_instant_and_not_a_microsecond_before() {
         let end = Timestamp::from_micros(1_000_000);
         assert!(!Expiry::At(end).is_over(Timestamp::from_micros(999_999)));
         assert!(Expiry::At(end).is_over(end));

@@ -1,38 +1,38 @@
 //! The answer to "is this key good for this?".
 
-/// Allowed, or the first reason why not. The denials stand in the order of decision.
+/// Allowed, or the first reason for a denial. The denials are in the order in which they are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// The text cannot be a key.
+    /// The presented text cannot be an API key.
     Malformed,
-    /// No such key in this realm, or a wrong secret.
+    /// The realm has no such key, or the secret is wrong.
     Unknown,
-    /// Ended for ever.
+    /// The key is revoked, which cannot be undone.
     Revoked,
-    /// Switched off.
+    /// The key is disabled.
     Disabled,
-    /// The key, or the presented secret, has reached its end.
+    /// The key or the presented secret is expired.
     Expired,
-    /// A key of another environment.
+    /// The key belongs to another environment.
     EnvironmentMismatch,
-    /// The request names another partner than the owner.
+    /// The request names a partner that does not own the key.
     PartnerMismatch,
-    /// The partner has no access at present.
+    /// The partner is suspended.
     PartnerSuspended,
     /// The key does not reach the target.
     ProjectMismatch,
-    /// Not from this address.
+    /// The key may not be used from the client's address.
     AddressDenied,
-    /// A wanted scope is not held.
+    /// The key does not hold a required scope.
     ScopeMissing,
-    /// No rule of the realm matches the request.
+    /// No route of the realm matches the request.
     NoRoute,
-    /// The key is good for this.
+    /// The key allows the request.
     Allowed,
 }
 
 impl Verdict {
-    /// Those that can be given on a key whose text proved it, in the order of their values.
+    /// The verdicts that are possible on a proven key, in the order of their values.
     pub const PROVEN: [Self; 11] = [
         Self::Revoked,
         Self::Disabled,
@@ -47,12 +47,12 @@ impl Verdict {
         Self::Allowed,
     ];
 
-    /// Its place among [`Verdict::PROVEN`]; none if it is not one of them.
+    /// Returns the index in [`Verdict::PROVEN`]; `None` for a verdict that is not in it.
     pub const fn proven_index(self) -> Option<usize> {
         (self as usize).checked_sub(Self::Revoked as usize)
     }
 
-    /// Its name in the contract.
+    /// Returns the name in the proto files.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => "VERDICT_MALFORMED",
@@ -77,9 +77,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_verdict_on_a_proven_key_stands_in_its_place() {
-        for (place, verdict) in Verdict::PROVEN.into_iter().enumerate() {
-            assert_eq!(verdict.proven_index(), Some(place), "{verdict:?}");
+    fn each_verdict_on_a_proven_key_has_its_index() {
+        for (index, verdict) in Verdict::PROVEN.into_iter().enumerate() {
+            assert_eq!(verdict.proven_index(), Some(index), "{verdict:?}");
         }
         assert_eq!(Verdict::Malformed.proven_index(), None);
         assert_eq!(Verdict::Unknown.proven_index(), None);

@@ -1,22 +1,22 @@
-//! What is wrong with a request, field by field.
+//! The violations of a request, by field.
 
 use serde::{Deserialize, Serialize};
 
-/// One field that breaks a rule.
+/// A field of a request that violates a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
     /// The field's path in the request, such as `scopes[2]` or `realm.prefix`.
     pub field: String,
-    /// What is wrong and what would be right. Never repeats what was sent.
+    /// The violated rule, and how to satisfy it. Never contains the value that was sent.
     pub description: String,
 }
 
-/// Collects all that is wrong, so that the asker hears of everything at once.
+/// A list of violations, so that a caller gets all of them in one answer.
 #[derive(Debug, Default)]
 pub struct Violations(Vec<Violation>);
 
 impl Violations {
-    /// Notes that `field` is wrong.
+    /// Adds a violation of `field`.
     pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
         self.0.push(Violation {
             field: field.into(),
@@ -24,7 +24,7 @@ impl Violations {
         });
     }
 
-    /// The value if it is right; otherwise notes why not.
+    /// Returns the value if it is valid, and otherwise adds a violation of `field`.
     pub fn check<T>(
         &mut self,
         field: impl Into<String>,
@@ -39,21 +39,21 @@ impl Violations {
         }
     }
 
-    /// Whether nothing is wrong so far.
+    /// Returns whether there is no violation so far.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// `built` if nothing is wrong.
+    /// Returns `built` if there is no violation.
     ///
     /// # Errors
-    /// All that was noted.
+    /// All violations, if there are any.
     ///
     /// # Panics
-    /// If `built` is `None` although nothing was noted: whoever withholds a value must say why.
+    /// If `built` is `None` although there is no violation.
     pub fn finish<T>(self, built: Option<T>) -> Result<T, Vec<Violation>> {
         if self.0.is_empty() {
-            Ok(built.expect("a value is only withheld with a violation"))
+            Ok(built.expect("a missing value has a violation"))
         } else {
             Err(self.0)
         }

@@ -1,10 +1,10 @@
-//! The authorizer at which gateways ask, on whichever way they come.
+//! The authorizer, which answers gateways on every protocol.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::response::{self, GatewayResponse, HttpDenial};
-use super::{GatewayDecision, GatewayRequest, rule};
+use super::{GatewayDecision, GatewayRequest, authorize};
 use crate::auth::{AuthError, Authenticator};
 use crate::domain::clock::Clock;
 use crate::domain::denial::DenialClass;
@@ -13,7 +13,7 @@ use crate::mirror::{Mirror, MirroredRealm};
 use crate::usage::UsageRecorder;
 use crate::verify::{Question, VerifyError, decide};
 
-/// Answers gateways from the mirror: no I/O, no lock, no task.
+/// Answers gateways from the mirror, without I/O, without a lock and without a task.
 #[derive(Clone)]
 pub struct GatewayAuthorizer {
     mirror: Arc<Mirror>,
@@ -23,30 +23,30 @@ pub struct GatewayAuthorizer {
     recorder: Arc<UsageRecorder>,
 }
 
-/// What a gateway stands for, as its own configuration says.
+/// The API that a gateway protects, as the configuration of the gateway names it.
 #[derive(Clone, Copy, Debug)]
 pub struct ProtectedApi<'p> {
     /// The realm.
     pub realm: &'p str,
-    /// The environment; may be empty where the realm has only one.
+    /// The environment; may be empty if the realm has only one.
     pub environment: &'p str,
 }
 
-/// Why a gateway is not answered. None of it is a client's doing.
+/// The reason why a gateway gets no answer. A client of the gateway cannot cause it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GatewayError {
-    /// The gateway itself is not let in.
+    /// The gateway's own key is not accepted.
     Auth(AuthError),
-    /// It stands for a realm that does not exist.
+    /// The gateway names a realm that does not exist.
     UnknownRealm,
-    /// It stands for an environment that does not exist, or for none where it must.
+    /// The gateway names an environment that does not exist, or none although the realm has several.
     Environment(&'static str),
-    /// It cannot be told now.
+    /// There is no decision on the client's key.
     Verify(VerifyError),
 }
 
 impl GatewayAuthorizer {
-    /// Answers are decided by what this mirror knows, and counted on the recorder.
+    /// Creates an authorizer that decides from this mirror and counts its decisions in this recorder.
     pub fn new(
         mirror: Arc<Mirror>,
         peppers: Arc<Peppers>,
@@ -63,10 +63,10 @@ impl GatewayAuthorizer {
         }
     }
 
-    /// Answers a gateway that presents this key of its own, from this address.
+    /// Answers a gateway. `gateway_key` is the API key of the gateway itself, `peer` is the gateway's address.
     pub fn answer(
         &self,
-        gateway: &str,
+        gateway_key: &str,
         peer: Option<IpAddr>,
         api: ProtectedApi<'_>,
         request: &GatewayRequest<'_>,
@@ -76,7 +76,7 @@ impl GatewayAuthorizer {
         let view = index.view();
         let caller = self
             .authenticator
-            .authenticate(&view, gateway, peer, now)
+            .authenticate(&view, gateway_key, peer, now)
             .map_err(GatewayError::Auth)?;
         caller
             .may_verify(api.realm)
@@ -91,19 +91,20 @@ impl GatewayAuthorizer {
             self.recorder.count(&decision, now);
             Ok(decision)
         };
-        let decision = rule(realm, environment, request, decide).map_err(GatewayError::Verify)?;
+        let decision =
+            authorize(realm, environment, request, decide).map_err(GatewayError::Verify)?;
         Ok(match decision {
             GatewayDecision::Allowed { key } => GatewayResponse::Allowed {
                 identity: Box::new(response::identity(realm, key)),
-                remove: response::to_remove(realm, request.headers),
+                remove: response::headers_to_remove(realm, request.headers),
             },
             GatewayDecision::Denied { class, verdict } => {
-                response::denied(realm, class, verdict, carries_key(realm, request))
+                response::denied(realm, class, verdict, has_key(realm, request))
             }
         })
     }
 
-    /// How the realm tells a client that it cannot be told now, for ways on which the gateway passes that on.
+    /// The realm's denial for a request without a decision, for gateways that pass it on to the client.
     pub fn undecided(&self, api: ProtectedApi<'_>) -> HttpDenial {
         let index = self.mirror.index();
         let view = index.view();
@@ -118,7 +119,8 @@ impl GatewayAuthorizer {
     }
 }
 
-fn carries_key(realm: &MirroredRealm, request: &GatewayRequest<'_>) -> bool {
+/// Whether the request has a header that carries keys.
+fn has_key(realm: &MirroredRealm, request: &GatewayRequest<'_>) -> bool {
     let mut secrets = realm.definition.credentials.secrets();
     secrets.any(|secret| {
         let mut headers = request.headers.iter();

@@ -1,8 +1,8 @@
-//! What becomes of a request that a gateway hands over whole: the realm says where its key stands and what its route needs,
-//! and the key is decided upon as always.
+//! The authorization of whole requests for gateways. The realm defines which header carries the API key and what each route
+//! needs; [`verify`](crate::verify) decides on the key.
 //!
-//! Nothing that a client sends can bring about anything but an answer; only a realm that is set up wrongly, or a server that
-//! cannot tell, is an error.
+//! Every request of a client gets a decision. Errors come only from a wrong configuration of the gateway, or from a server that
+//! cannot decide.
 
 mod authorizer;
 mod response;
@@ -22,21 +22,22 @@ use crate::domain::verdict::Verdict;
 use crate::mirror::{KeyFacts, MirroredRealm};
 use crate::verify::{Decision, Question, Target, VerifyError};
 
-/// A request as the gateway got it.
+/// A client's request as the gateway received it.
 pub struct GatewayRequest<'r> {
-    /// Its method.
+    /// The HTTP method.
     pub method: &'r str,
-    /// Its target: the path, and perhaps a query.
+    /// The request target: the path, optionally with a query.
     pub target: &'r str,
-    /// Its headers, names in lower case, one entry for each time that one stands there.
+    /// The headers, names in lower case, one entry for each occurrence of a header.
     pub headers: &'r [(&'r str, &'r [u8])],
-    /// Where it comes from, as the gateway saw it.
+    /// The client address as the gateway reports it.
     pub client: Option<IpAddr>,
 }
 
-/// The address of the end client. `direct` is the other end of the connection that the gateway has; with trusted hops it stands
-/// as many places from the end of `x-forwarded-for`, whatever stands there: to guess who added what would let a client choose.
-/// Whoever is not told of in that way has no address here, which no key that is bound to addresses admits.
+/// Returns the client address. `direct` is the other end of the connection to the gateway, and the result without trusted hops.
+/// With trusted hops, the address is the entry of `x-forwarded-for` that is as many places from the end. The entries are not
+/// compared with `direct`, because then a client could choose its address. Without such an entry the result is `None`, which no
+/// key with allowed addresses admits.
 pub fn client_of(
     direct: Option<IpAddr>,
     headers: &[(&str, &[u8])],
@@ -51,44 +52,44 @@ pub fn client_of(
             hops.extend(std::str::from_utf8(value).ok()?.split(',').map(str::trim));
         }
     }
-    let place = hops.len().checked_sub(trusted_hops)?;
-    hops.get(place)?.parse().ok()
+    let index = hops.len().checked_sub(trusted_hops)?;
+    hops.get(index)?.parse().ok()
 }
 
-/// What is said of a request.
+/// The decision on a whole request.
 pub enum GatewayDecision<'k> {
-    /// It is let through.
+    /// The request is allowed.
     Allowed {
-        /// The key that it came with; none on a public route.
+        /// The key of the request; `None` on a public route.
         key: Option<&'k KeyFacts>,
     },
-    /// It is not.
+    /// The request is denied.
     Denied {
-        /// In HTTP's words.
+        /// The class of the denial, which selects the HTTP response.
         class: DenialClass,
-        /// In ours.
+        /// The verdict.
         verdict: Verdict,
     },
 }
 
-/// How a decision came about, for people who want to know why.
+/// The route and the credentials of a request, compared with its realm.
 pub struct RouteMatch<'g> {
-    /// The rule that counts, or why there is none.
-    pub matched: Result<Matched<'g, 'g>, Unmatched>,
-    /// What the request says of itself.
+    /// The route that applies, or the reason why none does.
+    pub matched: Result<Matched<'g, 'g>, MatchError>,
+    /// The credentials in the request's headers.
     pub presented: Result<Presented<'g>, Malformed>,
 }
 
-/// Why no rule counts for a request.
+/// The reason why no route applies to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unmatched {
-    /// Its path cannot be matched.
+pub enum MatchError {
+    /// The path cannot be parsed.
     Path(PathError),
-    /// Its path was read, but no rule counts for it.
+    /// The path was parsed, but no route applies to it.
     Route(NoRoute),
 }
 
-/// Reads the path of a request as the server behind its realm does.
+/// Parses the path of a request as the server behind the gateway reads it.
 pub fn path_of<'r>(
     realm: &MirroredRealm,
     request: &GatewayRequest<'r>,
@@ -96,7 +97,7 @@ pub fn path_of<'r>(
     RequestPath::parse(request.target, &realm.definition.paths)
 }
 
-/// Looks at a request, whose path was read, by its realm's rules.
+/// Matches a request and its parsed path with the routes and the credential sources of its realm.
 pub fn match_request<'g>(
     realm: &'g MirroredRealm,
     request: &GatewayRequest<'g>,
@@ -114,27 +115,30 @@ pub fn match_request<'g>(
         credentials.read(headers)
     };
     let paths = &realm.definition.paths;
-    let path = path.as_ref().map_err(|why| Unmatched::Path(*why));
+    let path = path.as_ref().map_err(|error| MatchError::Path(*error));
     let matched = path.and_then(|path| {
         let matched = realm.routes.find(request.method, path, paths);
-        matched.map_err(Unmatched::Route)
+        matched.map_err(MatchError::Route)
     });
     RouteMatch { matched, presented }
 }
 
-/// Whether a header would be taken for one of ours, or for one that carries a key, by servers that read `_` like `-` (CGI and
-/// its heirs), though gateways do not.
+/// Whether a header has `_` for `-` in the name of an identity header or of a header that carries credentials. Servers that
+/// follow CGI read both characters alike, gateways do not.
 fn is_disguised(realm: &MirroredRealm, name: &str) -> bool {
     if !name.contains('_') {
         return false;
     }
-    let read = name.replace('_', "-");
+    let normalized = name.replace('_', "-");
     let mut carriers = realm.definition.credentials.names();
-    read.starts_with("x-claviger-") || carriers.any(|carrier| carrier.as_str() == read)
+    normalized.starts_with("x-claviger-") || carriers.any(|carrier| carrier.as_str() == normalized)
 }
 
-/// Rules on a request, of which `decide` is asked if its key counts.
-pub fn rule<'k>(
+/// Decides whether a request is allowed. Calls `decide` only if the request needs a key.
+///
+/// # Errors
+/// Those of `decide`.
+pub fn authorize<'k>(
     realm: &MirroredRealm,
     environment: &Environment,
     request: &GatewayRequest<'_>,
@@ -152,7 +156,7 @@ pub fn rule<'k>(
     if route_match.is_public() {
         return Ok(GatewayDecision::Allowed { key: None });
     }
-    let decision = ask(
+    let decision = with_question(
         &route_match,
         presented,
         realm,
@@ -167,7 +171,7 @@ pub fn rule<'k>(
 }
 
 impl RouteMatch<'_> {
-    /// Whether the rule that counts asks for no key.
+    /// Whether the route that applies is public, so that the request needs no key.
     pub fn is_public(&self) -> bool {
         matches!(
             self.matched,
@@ -179,9 +183,9 @@ impl RouteMatch<'_> {
     }
 }
 
-/// Asks the question of `verify::decide` for a request. Without a route the key is judged first; only a good key gets
-/// [`Verdict::NoRoute`].
-pub fn ask<T>(
+/// Calls `answer` with the question about the request's key, and returns its result. If no route applies, the key is checked
+/// all the same: only a key without any other objection gets [`Verdict::NoRoute`].
+pub fn with_question<T>(
     route_match: &RouteMatch<'_>,
     presented: Presented<'_>,
     realm: &MirroredRealm,
@@ -217,16 +221,16 @@ pub fn ask<T>(
 mod tests {
     use super::*;
 
-    /// To drop a last entry that is the direct peer's, as was done once, lets whoever shares that address choose another.
+    /// An earlier version dropped a last entry that equals the direct peer. A client with that address could then choose another.
     #[test]
-    fn the_client_stands_as_many_places_from_the_end_as_hops_are_trusted() {
+    fn the_client_address_is_as_many_places_from_the_end_as_hops_are_trusted() {
         let direct = "9.9.9.9".parse().ok();
         for (forwarded, hops, client) in [
             (&["10.1.1.1, 192.0.2.7"][..], 0, Some("9.9.9.9")),
             (&["10.1.1.1, 192.0.2.7"], 1, Some("192.0.2.7")),
             (&["10.1.1.1", "192.0.2.7"], 1, Some("192.0.2.7")),
             (&["10.1.1.1, 192.0.2.7"], 2, Some("10.1.1.1")),
-            // Whoever shares the proxy's address chooses nothing.
+            // A client that shares the proxy's address cannot choose another one.
             (&["10.1.1.1, 9.9.9.9"], 1, Some("9.9.9.9")),
             (&["10.1.1.1, 192.0.2.7"], 3, None),
             (&["10.1.1.1,"], 1, None),

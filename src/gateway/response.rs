@@ -1,4 +1,4 @@
-//! What a gateway is told: whose request it is, or how to deny it.
+//! The response to a gateway: the identity headers of an allowed request, or the realm's denial.
 
 use std::borrow::Cow;
 
@@ -8,8 +8,8 @@ use crate::domain::ids::ScopeName;
 use crate::domain::verdict::Verdict;
 use crate::mirror::{KeyFacts, MirroredRealm};
 
-/// The headers that tell the server behind the gateway whose request it is. All of them are set on every request that is let
-/// through, even to nothing, so that a client's own never pass for ours.
+/// The identity headers, which tell the server behind the gateway whose request it gets. Every allowed request gets all of them,
+/// if need be with an empty value, so that headers of the same name that a client sent are always replaced.
 pub const IDENTITY_HEADERS: [&str; 6] = [
     "x-claviger-key-id",
     "x-claviger-realm",
@@ -19,42 +19,42 @@ pub const IDENTITY_HEADERS: [&str; 6] = [
     "x-claviger-scopes",
 ];
 
-/// What a gateway is told.
+/// The response to a gateway.
 #[derive(Debug)]
 pub enum GatewayResponse {
-    /// Let it through.
+    /// The gateway passes the request on.
     Allowed {
-        /// What to tell the server behind.
+        /// The identity headers to set on the request.
         identity: Box<[(&'static str, String); 6]>,
-        /// The headers of the request that the server behind must not see.
+        /// The headers to remove from the request.
         remove: Vec<String>,
     },
-    /// GatewayResponse it so.
+    /// The gateway denies the request.
     Denied {
-        /// In HTTP's words.
+        /// The class of the denial.
         class: DenialClass,
-        /// The answer.
-        told: HttpDenial,
+        /// The response to the client.
+        denial: HttpDenial,
     },
 }
 
-/// An answer over HTTP.
+/// A denial as an HTTP response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HttpDenial {
-    /// Its status.
+    /// The status code.
     pub status: u16,
-    /// Its headers, names in lower case.
+    /// The headers, names in lower case.
     pub headers: Vec<(String, String)>,
-    /// Its body.
+    /// The body.
     pub body: String,
 }
 
-/// Whose request it is.
+/// The identity headers of a request with this key.
 pub(super) fn identity(
     realm: &MirroredRealm,
     key: Option<&KeyFacts>,
 ) -> [(&'static str, String); 6] {
-    let told = key.map_or_else(Default::default, |key| {
+    let values = key.map_or_else(Default::default, |key| {
         let scopes = realm.hierarchy.names(key.effective(&realm.hierarchy));
         [
             key.id.to_string(),
@@ -68,20 +68,21 @@ pub(super) fn identity(
             scopes.map(ScopeName::as_str).collect::<Vec<_>>().join(" "),
         ]
     });
-    let mut told = told.into_iter();
-    IDENTITY_HEADERS.map(|name| (name, told.next().unwrap_or_default()))
+    let mut values = values.into_iter();
+    IDENTITY_HEADERS.map(|name| (name, values.next().unwrap_or_default()))
 }
 
-/// What the server behind must not see: what carries a key, and whatever a client made up that looks like ours.
-pub(super) fn to_remove(realm: &MirroredRealm, headers: &[(&str, &[u8])]) -> Vec<String> {
+/// The headers that the server behind the gateway must not see: those that carry keys, and headers of the client whose names
+/// begin like an identity header.
+pub(super) fn headers_to_remove(realm: &MirroredRealm, headers: &[(&str, &[u8])]) -> Vec<String> {
     let secrets = realm.definition.credentials.secrets();
-    let made_up = headers
+    let forged = headers
         .iter()
         .map(|(name, _)| *name)
         .filter(|name| name.starts_with("x-claviger-") && !IDENTITY_HEADERS.contains(name));
     let mut names: Vec<String> = secrets
         .map(HeaderName::as_str)
-        .chain(made_up)
+        .chain(forged)
         .map(ToOwned::to_owned)
         .collect();
     names.sort();
@@ -89,16 +90,16 @@ pub(super) fn to_remove(realm: &MirroredRealm, headers: &[(&str, &[u8])]) -> Vec
     names
 }
 
-/// How the realm tells a denial.
+/// The HTTP response for a class of denials in this realm. `reason` replaces the placeholder in the body.
 pub(super) fn denial(
     realm: &MirroredRealm,
     class: DenialClass,
     reason: &str,
     has_key: bool,
 ) -> HttpDenial {
-    let told = realm.definition.denials.get(&class);
-    let told = told.map_or_else(|| Cow::Owned(Denial::plain(class)), Cow::Borrowed);
-    let mut headers: Vec<_> = told
+    let denial = realm.definition.denials.get(&class);
+    let denial = denial.map_or_else(|| Cow::Owned(Denial::plain(class)), Cow::Borrowed);
+    let mut headers: Vec<_> = denial
         .headers
         .iter()
         .map(|(name, value)| (name.as_str().to_owned(), value.clone()))
@@ -108,13 +109,14 @@ pub(super) fn denial(
         headers.push(("www-authenticate".to_owned(), challenge));
     }
     HttpDenial {
-        status: told.status,
+        status: denial.status,
         headers,
-        body: told.body_for(reason),
+        body: denial.body_for(reason),
     }
 }
 
-/// What RFC 9110 (section 11.6.1) wants with each 401, and RFC 6750 (section 3) with a bearer's missing scope.
+/// The value of `www-authenticate`, which RFC 9110 (section 11.6.1) requires with each 401, and RFC 6750 (section 3) with a
+/// bearer token whose scope is missing.
 fn challenge(
     realm: &MirroredRealm,
     class: DenialClass,
@@ -134,7 +136,7 @@ fn challenge(
     };
     match source.scheme() {
         Some(scheme) => Some(format!("{} realm=\"{id}\"{error}", scheme.as_str())),
-        // No scheme is registered for a key that stands alone; this is what is commonly said.
+        // No scheme is registered for a key in a header of its own; `ApiKey` is in common use.
         None if class == DenialClass::Unauthenticated => Some(format!(
             "ApiKey realm=\"{id}\", header=\"{}\"",
             source.header().as_str()
@@ -143,7 +145,7 @@ fn challenge(
     }
 }
 
-/// How the realm tells what is said of a request.
+/// The response to a gateway whose request is denied with this verdict.
 pub(super) fn denied(
     realm: &MirroredRealm,
     class: DenialClass,
@@ -152,6 +154,6 @@ pub(super) fn denied(
 ) -> GatewayResponse {
     GatewayResponse::Denied {
         class,
-        told: denial(realm, class, verdict.as_str(), has_key),
+        denial: denial(realm, class, verdict.as_str(), has_key),
     }
 }

@@ -1,7 +1,7 @@
-//! ChangeLimiter: how many changes a partner may have under way by keys of its own.
+//! The limit on the changes that the keys of one partner may have in progress.
 //!
-//! Changes are made one after the other, and a new key takes a slow hash. Partners share both with those who run the API,
-//! who must be able to revoke a key while its principal does its worst.
+//! Changes are serial, and a new key needs a slow hash. Partners share both with the operators, who must be able to revoke a key
+//! even while its holder sends as many changes as it can.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,24 +12,27 @@ use super::status;
 use crate::auth::{Delegate, Role};
 use crate::domain::ids::{PartnerId, RealmId};
 
-/// Enough for whoever has a few keys to change, and little beside what others wait for.
-const AT_ONCE: usize = 4;
+/// How many changes a partner may have in progress. Enough to administer a few keys, and a small part of what others wait for.
+const MAX_CHANGES: usize = 4;
 
 /// A partner of a realm.
 pub(super) type Owner = (RealmId, PartnerId);
 
-/// Who has how many changes under way.
+/// The number of changes in progress, by partner.
 #[derive(Clone, Default)]
 pub(super) struct ChangeLimiter(Arc<Mutex<HashMap<Owner, usize>>>);
 
-/// The right to one change, given back when it is dropped.
+/// The permit for one change. Drop returns the permit.
 pub(super) struct ChangePermit {
     change_limiter: ChangeLimiter,
     partner: Option<Owner>,
 }
 
 impl ChangeLimiter {
-    /// Takes a permit. Only delegates can be refused one.
+    /// Takes a permit for a caller with this role.
+    ///
+    /// # Errors
+    /// A delegate's partner has too many changes in progress. Other roles have no limit.
     pub(super) fn take(&self, role: &Role) -> Result<ChangePermit, Status> {
         match role {
             Role::Delegate(Delegate { realm, partner, .. }) => {
@@ -42,11 +45,14 @@ impl ChangeLimiter {
         }
     }
 
-    /// Takes a permit of this partner.
+    /// Takes a permit for this partner.
+    ///
+    /// # Errors
+    /// The partner has too many changes in progress.
     pub(super) fn take_for(&self, partner: Owner) -> Result<ChangePermit, Status> {
         let mut all = self.lock();
         let taken = all.entry(partner.clone()).or_default();
-        if *taken >= AT_ONCE {
+        if *taken >= MAX_CHANGES {
             return Err(status::too_many_changes());
         }
         *taken += 1;
@@ -91,9 +97,9 @@ mod tests {
     }
 
     #[test]
-    fn a_partner_has_so_many_turns_and_gets_them_back() {
+    fn a_partner_has_a_limited_number_of_permits_and_gets_them_back() {
         let change_limiter = ChangeLimiter::default();
-        let held: Vec<_> = (0..AT_ONCE)
+        let held: Vec<_> = (0..MAX_CHANGES)
             .map(|_| change_limiter.take(&delegate("acme")).ok().unwrap())
             .collect();
         assert!(change_limiter.take(&delegate("acme")).is_err());
@@ -103,7 +109,7 @@ mod tests {
         assert!(change_limiter.take(&delegate("acme")).is_ok());
         assert!(
             change_limiter.lock().is_empty(),
-            "who has none is forgotten"
+            "a partner without permits has no entry"
         );
     }
 }

@@ -1,6 +1,6 @@
 //! Decodes the fields that requests of more than one service have.
 //!
-//! A field that is wrong is added to the [`Violations`] once and reads as absent from then on. Finishing the violations refuses the
+//! A decoder adds a wrong field to the [`Violations`] and returns the field as absent. `Violations::finish` then refuses the
 //! request.
 
 use std::collections::BTreeMap;
@@ -18,15 +18,15 @@ use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
 
-const MAX_NAME: usize = 128;
-const MAX_REASON: usize = 256;
+const MAX_NAME_LENGTH: usize = 128;
+const MAX_REASON_LENGTH: usize = 256;
 const MAX_SCOPES_OF_A_KEY: usize = 64;
 const MAX_LABELS: usize = 16;
-const MAX_LABEL_NAME: usize = 64;
-const MAX_LABEL_VALUE: usize = 256;
+const MAX_LABEL_NAME_LENGTH: usize = 64;
+const MAX_LABEL_VALUE_LENGTH: usize = 256;
 const MAX_CIDRS: usize = 32;
 
-/// A word, or none if the field is empty.
+/// Decodes a field with `parse`. Returns `None` if the field is empty.
 pub(super) fn optional<T>(
     bad: &mut Violations,
     field: &str,
@@ -40,7 +40,7 @@ pub(super) fn optional<T>(
     }
 }
 
-/// What every request for a change carries besides the change.
+/// Decodes the options that every request for a change has.
 pub(super) fn change(bad: &mut Violations, wait: i32, request_id: &str) -> ChangeRequest {
     let wait = match pb::Wait::try_from(wait) {
         Ok(pb::Wait::Unspecified | pb::Wait::Committed) => Wait::Committed,
@@ -56,7 +56,10 @@ pub(super) fn change(bad: &mut Violations, wait: i32, request_id: &str) -> Chang
     }
 }
 
-/// Refuses fields that this version does not implement: `(name, is set)`.
+/// Checks that fields that are not implemented yet are unset. Each field is `(name, is set)`.
+///
+/// # Errors
+/// [`Refusal::Unimplemented`] with the first field that is set.
 pub(super) fn unimplemented(fields: &[(&str, bool)]) -> Result<(), Refusal> {
     match fields.iter().find(|(_, is_set)| *is_set) {
         Some((field, _)) => Err(Refusal::Unimplemented((*field).to_owned())),
@@ -64,51 +67,51 @@ pub(super) fn unimplemented(fields: &[(&str, bool)]) -> Result<(), Refusal> {
     }
 }
 
-/// The network address of the caller.
+/// Returns the address at the other end of the connection.
 pub(super) fn peer_ip<T>(request: &Request<T>) -> Option<IpAddr> {
     request.remote_addr().map(|peer| peer.ip())
 }
 
-/// The values of the metadata entry `authorization`.
+/// Returns the values of the metadata entry `authorization`.
 pub(super) fn authorization(metadata: &MetadataMap) -> impl Iterator<Item = &[u8]> {
     let values = metadata.get_all("authorization").into_iter();
     values.map(MetadataValue::as_bytes)
 }
 
-/// A level, or none if it is not said.
+/// Decodes a level. Returns `None` if the level is unspecified.
 pub(super) fn level(bad: &mut Violations, field: &str, level: i32) -> Option<LevelKind> {
     match pb::KeyLevel::try_from(level) {
         Ok(pb::KeyLevel::Unspecified) => None,
         Ok(pb::KeyLevel::Partner) => Some(LevelKind::Partner),
         Ok(pb::KeyLevel::Project) => Some(LevelKind::Project),
         Err(_) => {
-            bad.add(field, "is not a value of KeyLevel");
+            bad.add(field, "must be KEY_LEVEL_PARTNER or KEY_LEVEL_PROJECT");
             None
         }
     }
 }
 
-/// Text for people.
-fn text(bad: &mut Violations, field: &str, text: String, most: usize, rule: &str) -> String {
-    if text.chars().count() > most || text.chars().any(char::is_control) {
+/// Decodes text for people, of at most `max` characters.
+fn text(bad: &mut Violations, field: &str, text: String, max: usize, rule: &str) -> String {
+    if text.chars().count() > max || text.chars().any(char::is_control) {
         bad.add(field, rule);
     }
     text
 }
 
-/// A display name.
+/// Decodes a display name.
 pub(super) fn name(bad: &mut Violations, field: &str, name: String) -> String {
-    let rule = "must be at most 128 characters, none of them a control character";
-    text(bad, field, name, MAX_NAME, rule)
+    let rule = "must have at most 128 characters and no control character";
+    text(bad, field, name, MAX_NAME_LENGTH, rule)
 }
 
-/// A reason or a description.
+/// Decodes a reason or a description.
 pub(super) fn reason(bad: &mut Violations, field: &str, reason: String) -> String {
-    let rule = "must be at most 256 characters, none of them a control character";
-    text(bad, field, reason, MAX_REASON, rule)
+    let rule = "must have at most 256 characters and no control character";
+    text(bad, field, reason, MAX_REASON_LENGTH, rule)
 }
 
-/// The scopes of a key.
+/// Decodes the scopes of a key.
 pub(super) fn scopes(bad: &mut Violations, scopes: &[String]) -> Vec<ScopeName> {
     if scopes.len() > MAX_SCOPES_OF_A_KEY {
         bad.add("scopes", "must have at most 64 entries");
@@ -121,7 +124,7 @@ pub(super) fn scopes(bad: &mut Violations, scopes: &[String]) -> Vec<ScopeName> 
         .collect()
 }
 
-/// The labels of a key.
+/// Decodes the labels of a key.
 pub(super) fn labels(
     bad: &mut Violations,
     labels: BTreeMap<String, String>,
@@ -129,27 +132,29 @@ pub(super) fn labels(
     if labels.len() > MAX_LABELS {
         bad.add("labels", "must have at most 16 entries");
     }
-    let fits =
-        |text: &str, most| text.chars().count() <= most && !text.chars().any(char::is_control);
+    let fits = |text: &str, max| text.chars().count() <= max && !text.chars().any(char::is_control);
     if labels
         .keys()
-        .any(|name| name.is_empty() || !fits(name, MAX_LABEL_NAME))
+        .any(|name| name.is_empty() || !fits(name, MAX_LABEL_NAME_LENGTH))
     {
         bad.add(
             "labels",
-            "names must be 1 to 64 characters, none of them a control character",
+            "must have names of 1 to 64 characters without a control character",
         );
     }
-    if labels.values().any(|value| !fits(value, MAX_LABEL_VALUE)) {
+    if labels
+        .values()
+        .any(|value| !fits(value, MAX_LABEL_VALUE_LENGTH))
+    {
         bad.add(
             "labels",
-            "values must be at most 256 characters, none of them a control character",
+            "must have values of at most 256 characters without a control character",
         );
     }
     labels
 }
 
-/// Address ranges. One of v4-mapped v6 addresses becomes the v4 range that it stands for.
+/// Decodes address ranges. A range of IPv4-mapped IPv6 addresses becomes the IPv4 range.
 pub(super) fn cidrs(bad: &mut Violations, cidrs: &[String]) -> Vec<IpNet> {
     if cidrs.len() > MAX_CIDRS {
         bad.add("allowed_cidrs", "must have at most 32 entries");
@@ -163,15 +168,15 @@ pub(super) fn cidrs(bad: &mut Violations, cidrs: &[String]) -> Vec<IpNet> {
 }
 
 fn cidr(text: &str) -> Result<IpNet, &'static str> {
-    let not_one = "must be a range such as 192.0.2.0/24 or 2001:db8::/32";
-    let (address, length) = text.split_once('/').ok_or(not_one)?;
-    // The standard library takes no leading zeros, which some read as octal.
-    let address: IpAddr = address.parse().map_err(|_| not_one)?;
+    let rule = "must be a range such as 192.0.2.0/24 or 2001:db8::/32";
+    let (address, length) = text.split_once('/').ok_or(rule)?;
+    // The standard library accepts no leading zeros, which some programs read as octal.
+    let address: IpAddr = address.parse().map_err(|_| rule)?;
     let is_number = !length.is_empty() && length.bytes().all(|digit| digit.is_ascii_digit());
-    let length = length.parse().ok().filter(|_| is_number).ok_or(not_one)?;
-    let range = IpNet::new(address, length).map_err(|_| not_one)?;
+    let length = length.parse().ok().filter(|_| is_number).ok_or(rule)?;
+    let range = IpNet::new(address, length).map_err(|_| rule)?;
     if range.addr() != range.network() {
-        return Err("has bits set beyond its prefix length");
+        return Err("has bits set after the prefix length: use the first address of the range");
     }
     Ok(match range {
         IpNet::V6(v6) if is_mapped(v6.addr()) && v6.prefix_len() >= 96 => {
@@ -188,7 +193,7 @@ fn is_mapped(address: Ipv6Addr) -> bool {
     address.to_ipv4_mapped().is_some()
 }
 
-/// An instant, or none.
+/// Decodes a time.
 pub(super) fn timestamp(
     bad: &mut Violations,
     field: &str,
@@ -210,7 +215,7 @@ pub(super) fn timestamp(
     micros.map(Timestamp::from_micros)
 }
 
-/// A span; absent is zero.
+/// Decodes a duration. An absent duration is zero.
 pub(super) fn span(
     bad: &mut Violations,
     field: &str,
@@ -220,36 +225,33 @@ pub(super) fn span(
         None => Duration::ZERO,
         Some(Some(span)) => span,
         Some(None) => {
-            bad.add(
-                field,
-                "must not be negative, and at most about 10,000 years",
-            );
+            bad.add(field, "must be from 0 to about 10,000 years");
             Duration::ZERO
         }
     }
 }
 
-/// A span that `google.protobuf.Duration` may tell and that is not negative. (The conversion that comes with the type overflows
-/// at the most negative one.)
+/// Converts a valid `google.protobuf.Duration` that is not negative. (The conversion of the crate overflows for the smallest
+/// value.)
 fn duration(span: prost_types::Duration) -> Option<Duration> {
     let seconds = u64::try_from(span.seconds).ok()?;
     let nanos = u32::try_from(span.nanos).ok()?;
-    (seconds <= LONGEST && nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
+    (seconds <= MAX_SECONDS && nanos < 1_000_000_000).then(|| Duration::new(seconds, nanos))
 }
 
-/// The longest span that a `google.protobuf.Duration` may tell, in seconds: about ten thousand years.
-const LONGEST: u64 = 315_576_000_000;
+/// The longest valid `google.protobuf.Duration`, in seconds: about 10,000 years.
+const MAX_SECONDS: u64 = 315_576_000_000;
 
-/// A span that is not nothing, or none if it is not said.
+/// Decodes a duration that must be longer than zero. Returns `None` if the duration is absent.
 pub(super) fn span_or_none(
     bad: &mut Violations,
     field: &str,
     span: Option<prost_types::Duration>,
 ) -> Option<Duration> {
-    let read = duration(span?).filter(|span| !span.is_zero());
+    let span = duration(span?).filter(|span| !span.is_zero());
     bad.check(
         field,
-        read.ok_or("must be more than nothing, and at most about 10,000 years"),
+        span.ok_or("must be longer than 0 and at most about 10,000 years"),
     )
 }
 
@@ -258,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_is_read_if_it_is_one() {
+    fn an_address_range_has_its_exact_form() {
         assert_eq!(cidr("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
         assert_eq!(cidr("2001:db8::/32").unwrap().to_string(), "2001:db8::/32");
         assert_eq!(
@@ -283,7 +285,7 @@ mod tests {
 
     #[test]
     fn times_beyond_the_calendar_are_refused() {
-        let read = |seconds, nanos| {
+        let decode = |seconds, nanos| {
             let mut bad = Violations::default();
             let time = timestamp(
                 &mut bad,
@@ -292,8 +294,8 @@ mod tests {
             );
             bad.is_empty().then_some(time).flatten()
         };
-        assert_eq!(read(1, 2_999), Some(Timestamp::from_micros(1_000_002)));
-        assert_eq!(read(253_402_300_799, 999_999_999), Some(Timestamp::MAX));
+        assert_eq!(decode(1, 2_999), Some(Timestamp::from_micros(1_000_002)));
+        assert_eq!(decode(253_402_300_799, 999_999_999), Some(Timestamp::MAX));
         for (seconds, nanos) in [
             (-1, 0),
             (253_402_300_800, 0),
@@ -301,7 +303,7 @@ mod tests {
             (0, -1),
             (0, 1_000_000_000),
         ] {
-            assert_eq!(read(seconds, nanos), None);
+            assert_eq!(decode(seconds, nanos), None);
         }
     }
 }

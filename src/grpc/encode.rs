@@ -1,4 +1,4 @@
-//! Encodes what answers of more than one service have.
+//! Encodes the fields that answers of more than one service have.
 
 use std::time::Duration;
 
@@ -36,9 +36,9 @@ pub(super) fn level(level: LevelKind) -> pb::KeyLevel {
     }
 }
 
-/// The names of scopes.
+/// Returns the names of scopes.
 pub(super) fn scope_names<'a>(scopes: impl IntoIterator<Item = &'a ScopeName>) -> Vec<String> {
-    // `to_string` would format what need only be copied, and this runs on every request.
+    // `to_string` formats where a copy is enough, and this function runs for every request.
     let scopes = scopes.into_iter();
     scopes.map(|scope| scope.as_str().to_owned()).collect()
 }

@@ -139,22 +139,22 @@ fn response(answer: GatewayResponse) -> CheckResponse {
             };
             (Code::Ok, HttpResponse::OkResponse(ok))
         }
-        GatewayResponse::Denied { class, told } => {
+        GatewayResponse::Denied { class, denial } => {
             let code = match class {
                 DenialClass::Unauthenticated => Code::Unauthenticated,
                 DenialClass::Forbidden => Code::PermissionDenied,
                 DenialClass::Undecided => Code::Unavailable,
             };
-            let headers = told
+            let headers = denial
                 .headers
                 .into_iter()
                 .map(|(name, value)| set(name, value));
             let denied = DeniedHttpResponse {
                 status: Some(HttpStatus {
-                    code: told.status.into(),
+                    code: denial.status.into(),
                 }),
                 headers: headers.collect(),
-                body: told.body,
+                body: denial.body,
             };
             (code, HttpResponse::DeniedResponse(denied))
         }

@@ -1,7 +1,6 @@
-//! The gRPC services: each handler converts, calls, and converts back.
+//! The gRPC services. Each handler decodes the request, calls a use case and encodes the answer.
 
-/// The answer to a change: its message, with what came of it and since when that holds. There is one server, so what is in
-/// force here is in force everywhere.
+/// The answer to a change. There is one server, so a change that is in force on this server is in force everywhere.
 macro_rules! changed {
     ($message:ident, $done:expr $(, $field:ident: $encode:expr)?) => {{
         let done = $done;
@@ -14,7 +13,7 @@ macro_rules! changed {
     }};
 }
 
-/// The answer to a request that makes a key's text, or made it before.
+/// The answer to a request that issues an API key. A repeated request gets the same key without the API key.
 macro_rules! issued {
     ($message:ident, $done:expr, $now:expr) => {{
         let done = $done;
@@ -59,24 +58,24 @@ use tonic::{Request, Status};
 use crate::auth::{Authenticator, AuthorizedCaller, Principal, bearer_key};
 use crate::authority::{Authority, Refusal};
 
-/// What the services of administration share.
+/// The parts that the administrative services share.
 #[derive(Clone)]
 pub struct Admin {
     /// The use cases.
     authority: Arc<Authority>,
-    /// Who calls.
+    /// Authenticates callers.
     authenticator: Authenticator,
-    /// Page tokens.
+    /// Seals and checks page tokens.
     pages: Pages,
-    /// The changes that are under way.
+    /// The changes in progress.
     changes: TaskTracker,
     change_limiter: ChangeLimiter,
-    /// For keys that end themselves: whoever has one must not take the change_limiter of those who administer.
-    self_revocations: ChangeLimiter,
+    /// For `RevokeSelf`, so that its callers do not use up the permits of the keys that administer.
+    self_revocation_limiter: ChangeLimiter,
 }
 
 impl Admin {
-    /// Changes are counted by the tracker while they are under way.
+    /// Creates the shared parts. `changes` tracks the changes in progress.
     pub fn new(
         authority: Arc<Authority>,
         authenticator: Authenticator,
@@ -89,18 +88,18 @@ impl Admin {
             pages,
             changes,
             change_limiter: ChangeLimiter::default(),
-            self_revocations: ChangeLimiter::default(),
+            self_revocation_limiter: ChangeLimiter::default(),
         }
     }
 
-    /// The caller of an administrative request.
+    /// Authenticates the caller of an administrative request.
     fn caller<T>(&self, request: &Request<T>) -> Result<AuthorizedCaller, Status> {
         let key = bearer_key(decode::authorization(request.metadata()))?;
         let peer = decode::peer_ip(request);
         Ok(self.authenticator.administrator(key, peer)?)
     }
 
-    /// The holder of the key that a request carries, and the owner of that key.
+    /// Returns the principal of a request and the owner of its key.
     fn principal<T>(&self, request: &Request<T>) -> Result<(Principal, Owner), Status> {
         let key = bearer_key(decode::authorization(request.metadata()))?;
         let peer = decode::peer_ip(request);
@@ -108,8 +107,7 @@ impl Admin {
         Ok((principal, (realm, partner)))
     }
 
-    /// Runs a use case to its end, even if the caller goes away in the middle: a commit that nobody waits for must not be
-    /// given up half-way.
+    /// Runs a use case to its end, even if the caller cancels the call: a commit must not be dropped half-way.
     async fn run<T, F>(
         &self,
         caller: AuthorizedCaller,
@@ -124,7 +122,7 @@ impl Admin {
             .await
     }
 
-    /// The same for whoever holds a key of this owner.
+    /// Like [`Admin::run`], for a `RevokeSelf` of a key with this owner.
     async fn run_for<T, F>(
         &self,
         owner: Owner,
@@ -134,7 +132,7 @@ impl Admin {
         T: Send + 'static,
         F: Future<Output = Result<T, Refusal>> + Send + 'static,
     {
-        let permit = self.self_revocations.take_for(owner)?;
+        let permit = self.self_revocation_limiter.take_for(owner)?;
         self.run_in(permit, work(Arc::clone(&self.authority))).await
     }
 
@@ -151,7 +149,7 @@ impl Admin {
         match self.changes.spawn(work).await {
             Ok(outcome) => outcome.map_err(Status::from),
             Err(panic) => {
-                tracing::error!(%panic, "a use case failed");
+                tracing::error!(%panic, "use case panicked");
                 Err(status::internal())
             }
         }

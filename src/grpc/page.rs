@@ -1,4 +1,4 @@
-//! Page tokens: where a list goes on, sealed so that they cannot be made up, and bound to who asked for what.
+//! Page tokens: the sealed position at which a list continues. A token is valid for one caller and one list with its filters.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,31 +13,31 @@ use crate::domain::violation::Violations;
 
 const SEAL_WIDTH: usize = 16;
 
-/// How many a page has if nothing is said.
-const DEFAULT_SIZE: u32 = 50;
+/// How many items a page has by default.
+const DEFAULT_PAGE_SIZE: u32 = 50;
 
-/// How many a page has at the most.
-const LARGEST_SIZE: u32 = 1_000;
+/// How many items a page has at most.
+const MAX_PAGE_SIZE: u32 = 1_000;
 
-/// How large a page may be: gRPC's clients take 4 MiB if nobody tells them otherwise.
-const MOST_BYTES: usize = 3 * 1024 * 1024;
+/// How large the items of a page may be, encoded. gRPC clients accept 4 MiB by default.
+const MAX_PAGE_BYTES: usize = 3 * 1024 * 1024;
 
-/// Makes and reads page tokens.
+/// Seals and checks page tokens.
 #[derive(Clone)]
 pub struct Pages {
     seal: Hmac<Sha256>,
 }
 
 impl Pages {
-    /// With the store's own key, so that a token outlives the process.
+    /// Creates page tokens with the store's key, so that a token stays valid after a restart.
     pub fn new(key: &[u8]) -> Self {
         Self {
             seal: Hmac::new_from_slice(key).expect("HMAC takes a key of any length"),
         }
     }
 
-    /// The token for the page that begins at `next`; empty if there is none. `list` names the question, `filters` is all
-    /// that was asked.
+    /// Returns the token for the page that starts at `next`, or an empty string if there is no next page. `list` is the name of
+    /// the list, `filters` the encoded request.
     pub(super) fn token(
         &self,
         caller: &AuthorizedCaller,
@@ -52,7 +52,7 @@ impl Pages {
         })
     }
 
-    /// Where the token says that the list goes on; empty at its beginning.
+    /// Returns the position of a token. The position is empty for the first page.
     pub(super) fn cursor(
         &self,
         bad: &mut Violations,
@@ -73,7 +73,7 @@ impl Pages {
         bad.check(
             "page_token",
             cursor.ok_or(
-                "must be the next_page_token of an answer to the same caller with the same filters",
+                "must be the `next_page_token` of the previous page, with the same caller and filters",
             ),
         )
         .unwrap_or_default()
@@ -101,7 +101,7 @@ impl Pages {
     }
 }
 
-/// As many messages of a page as fit into an answer that every client takes, at least one; and where the next page begins.
+/// Returns as many messages of a page as fit into an answer, at least one, and the position of the next page.
 pub(super) fn fitting<T, M: Message>(
     page: Page<T>,
     message: impl Fn(T) -> M,
@@ -113,7 +113,7 @@ pub(super) fn fitting<T, M: Message>(
     for item in items {
         let message = message(item);
         bytes += message.encoded_len();
-        if bytes > MOST_BYTES
+        if bytes > MAX_PAGE_BYTES
             && let Some(last) = messages.last()
         {
             let next = cursor(last);
@@ -124,14 +124,14 @@ pub(super) fn fitting<T, M: Message>(
     (messages, next)
 }
 
-/// How many to list.
-pub(super) fn size(bad: &mut Violations, asked: i32) -> u32 {
-    match u32::try_from(asked) {
-        Ok(0) => DEFAULT_SIZE,
-        Ok(asked) => asked.min(LARGEST_SIZE),
+/// Decodes a page size.
+pub(super) fn size(bad: &mut Violations, size: i32) -> u32 {
+    match u32::try_from(size) {
+        Ok(0) => DEFAULT_PAGE_SIZE,
+        Ok(size) => size.min(MAX_PAGE_SIZE),
         Err(_) => {
-            bad.add("page_size", "must not be negative");
-            DEFAULT_SIZE
+            bad.add("page_size", "must be 0 (default) or more");
+            DEFAULT_PAGE_SIZE
         }
     }
 }
@@ -158,18 +158,18 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_before_it_is_too_large_and_leads_on_from_there() {
+    fn a_page_ends_before_it_is_too_large_and_the_next_one_starts_there() {
         let page = |sizes: &[usize]| Page {
             items: sizes.to_vec(),
             next: Some("beyond".to_owned()),
         };
         let cut = |sizes: &[usize]| {
-            let (texts, next) = fitting(
+            let (messages, next) = fitting(
                 page(sizes),
                 |size| "x".repeat(size),
                 |text| text.len().to_string(),
             );
-            (texts.len(), next.unwrap())
+            (messages.len(), next.unwrap())
         };
         assert_eq!(cut(&[10, 20]), (2, "beyond".to_owned()));
         assert_eq!(
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_leads_on_for_the_same_caller_and_question_only() {
+    fn a_token_is_valid_for_the_same_caller_and_list_only() {
         let pages = Pages::new(&[1; 32]);
         let token = pages.token(&caller(1), "keys", b"filters", Some("here".to_owned()));
         assert_eq!(
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_page_needs_no_token_and_the_last_gives_none() {
+    fn the_first_page_needs_no_token_and_the_last_page_has_none() {
         let pages = Pages::new(&[1; 32]);
         assert_eq!(
             read(&pages, &caller(1), "keys", b"", "").as_deref(),

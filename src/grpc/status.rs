@@ -1,6 +1,6 @@
-//! Refusals as gRPC errors: a code, a sentence, and details that programs can read.
+//! Refusals as gRPC errors: a code, a message, and details for programs.
 //!
-//! What is the server's own fault is logged here, once, and told in a fixed text.
+//! Faults of the server are logged here, once. The caller gets a fixed message.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -18,13 +18,13 @@ use crate::verify::VerifyError;
 /// The domain of every `google.rpc.ErrorInfo` that is sent.
 const DOMAIN: &str = "claviger";
 
-/// How many violations are told at the most.
-const MOST_VIOLATIONS: usize = 16;
+/// How many violations an error names at most.
+const MAX_VIOLATIONS: usize = 16;
 
-/// When to try again after the store did not answer.
+/// The `RetryInfo` delay after the store did not answer.
 const RETRY_STORE: Duration = Duration::from_secs(1);
 
-/// When to try again what was not known yet, or not admitted.
+/// The `RetryInfo` delay after a limit, and while the server lacks recent data.
 const RETRY_SOON: Duration = Duration::from_millis(100);
 
 impl From<Refusal> for Status {
@@ -50,7 +50,7 @@ impl From<Refusal> for Status {
             Refusal::Unimplemented(field) => {
                 let violation = Violation {
                     field,
-                    description: "is not implemented yet: leave it unset".to_owned(),
+                    description: "is not implemented yet: leave this field unset".to_owned(),
                 };
                 violated(
                     Code::Unimplemented,
@@ -62,33 +62,34 @@ impl From<Refusal> for Status {
             Refusal::Conflict(_) => error(Code::Aborted, message, info("CHANGED_MEANWHILE")),
             Refusal::Busy(_) => error(Code::ResourceExhausted, message, retry("BUSY", RETRY_SOON)),
             Refusal::Store(store::Error::Unavailable(cause)) => {
-                tracing::error!(error = %cause, "the store does not answer");
+                tracing::error!(error = %cause, "store unavailable");
                 error(
                     Code::Unavailable,
-                    "the store does not answer; try again",
+                    "the store does not answer: try again",
                     retry("STORE_UNAVAILABLE", RETRY_STORE),
                 )
             }
             Refusal::Store(store::Error::CommitUnknown(cause)) => {
-                tracing::error!(error = %cause, "the store failed in the middle of a commit");
-                // A code that nobody repeats by itself: the change may have been made.
+                tracing::error!(error = %cause, "commit outcome unknown");
+                // A code that clients do not retry automatically: the change may have been made.
                 error(
                     Code::Unknown,
-                    "the store failed while the change was committed, so it may or may not have been made; look before you repeat it",
+                    "the store failed during the commit, so the change may or may not have been made: check the current state \
+                     before you repeat the call",
                     info("COMMIT_UNKNOWN"),
                 )
             }
             Refusal::Store(store::Error::Corrupt(what)) => {
-                tracing::error!(what, "what is stored cannot be read");
+                tracing::error!(what, "stored data unreadable");
                 internal()
             }
             Refusal::Store(store::Error::IdTaken(id)) => {
-                // It was made of the time and of ten random bytes.
-                tracing::error!(key_id = %id, "a new key got the id of a deleted one");
+                // An id consists of the time and ten random bytes.
+                tracing::error!(key_id = %id, "new key has the id of a deleted key");
                 internal()
             }
             Refusal::NotApplied(_) => {
-                tracing::error!(message, "a change has not come round");
+                tracing::error!(message, "committed change not applied");
                 error(Code::Unknown, message, info("NOT_APPLIED"))
             }
             Refusal::Behind => error(
@@ -118,20 +119,20 @@ impl From<Forbidden> for Status {
     }
 }
 
-/// The request breaks rules.
+/// The error for a request whose fields break rules.
 pub(super) fn invalid(violations: &[Violation]) -> Status {
     violated(Code::InvalidArgument, "", "INVALID_FIELD", violations)
 }
 
-/// The message and the details name each field that is to blame.
+/// An error whose message and details name each wrong field.
 fn violated(code: Code, heading: &str, reason: &str, violations: &[Violation]) -> Status {
-    // An error travels in headers, of which clients take a few kilobytes.
-    let more = violations.len().saturating_sub(MOST_VIOLATIONS);
-    let shown = || violations.iter().take(MOST_VIOLATIONS);
-    let sentences: Vec<_> = shown()
+    // An error is sent in headers, and clients accept only a few kilobytes of headers.
+    let more = violations.len().saturating_sub(MAX_VIOLATIONS);
+    let shown = || violations.iter().take(MAX_VIOLATIONS);
+    let descriptions: Vec<_> = shown()
         .map(|violation| format!("{}: {}", violation.field, violation.description))
         .collect();
-    let mut message = format!("{heading}{}", sentences.join("; "));
+    let mut message = format!("{heading}{}", descriptions.join("; "));
     if more > 0 {
         let _ = write!(message, "; and {more} more");
     }
@@ -144,15 +145,11 @@ fn violated(code: Code, heading: &str, reason: &str, violations: &[Violation]) -
     error(code, message, details)
 }
 
-/// An entry of an import was refused.
+/// The error of an import entry that was refused.
 pub(super) fn not_imported(why: EntryRefusal) -> Status {
     match why {
         EntryRefusal::Invalid(violations) => invalid(&violations),
-        EntryRefusal::NotFound(what) => error(
-            Code::NotFound,
-            format!("{what} does not exist"),
-            info("NOT_FOUND"),
-        ),
+        EntryRefusal::NotFound(message) => error(Code::NotFound, message, info("NOT_FOUND")),
         EntryRefusal::AlreadyImported(key) => {
             let metadata = key.map(|(id, realm)| {
                 HashMap::from([
@@ -164,133 +161,137 @@ pub(super) fn not_imported(why: EntryRefusal) -> Status {
             details.set_error_info("ALREADY_IMPORTED", DOMAIN, metadata.unwrap_or_default());
             error(
                 Code::AlreadyExists,
-                "a key with this text was imported before",
+                "this API key was imported before: leave out this entry",
                 details,
             )
         }
         EntryRefusal::Repeated => error(
             Code::AlreadyExists,
-            "the same text stands further up in this request",
+            "an earlier entry of this request has the same API key: leave out one of the two",
             info("ALREADY_IMPORTED"),
         ),
     }
 }
 
-/// The caller did not prove who it is.
+/// The error for a caller without a valid key.
 pub(super) fn unauthenticated(message: &str) -> Status {
     error(Code::Unauthenticated, message, info("NOT_AUTHENTICATED"))
 }
 
-/// The caller's partner has as many changes under way as it may have by keys of its own.
+/// The error for a partner whose own keys have too many changes in progress.
 pub(super) fn too_many_changes() -> Status {
     error(
         Code::ResourceExhausted,
-        "the caller's partner has too many changes under way; try again",
+        "the caller's partner has too many changes in progress: try again",
         retry("TOO_MANY_CHANGES", RETRY_SOON),
     )
 }
 
-/// Nothing is in memory yet.
+/// The error while the mirror is not loaded yet.
 pub(super) fn starting() -> Status {
     error(
         Code::Unavailable,
-        "this server is starting and does not know the keys yet; try again",
+        "this server is starting and has not loaded the keys yet: try again",
         retry("STARTING", RETRY_SOON),
     )
 }
 
-/// The mirror does not know yet what the caller knows.
+/// The error for a `min_revision` that the mirror has not reached.
 pub(super) fn behind() -> Status {
     error(
         Code::Unavailable,
-        "this server does not know of min_revision yet; try again",
+        "this server has not reached `min_revision` yet: try again",
         retry("BEHIND_MIN_REVISION", RETRY_SOON),
     )
 }
 
-/// The pepper file lacks the version that this key was digested under.
+/// The error for a pepper version that the pepper file lacks.
 pub(super) fn pepper_missing() -> Status {
     error(
         Code::Unavailable,
-        "this server's pepper file lacks the version that this key needs; an operator must put it back",
+        "the server's pepper file lacks the version that this key needs: put the right pepper file back and restart the server",
         retry("PEPPER_MISSING", RETRY_STORE),
     )
 }
 
-/// Why there is no decision, for the gateway; the log has the rest.
-pub(super) fn undecided(undecided: VerifyError) -> Status {
-    match undecided {
+/// The error for a key without a verdict. The log names the cause.
+pub(super) fn undecided(error: VerifyError) -> Status {
+    match error {
         VerifyError::Corrupt => {
-            tracing::error!("a key was presented of which what is stored cannot be read");
+            tracing::error!("stored data of the presented key unreadable");
             internal()
         }
         VerifyError::PepperMissing => {
-            tracing::error!(
-                "a key was presented whose version of the pepper the pepper file lacks"
-            );
+            tracing::error!("pepper version of the presented key missing");
             pepper_missing()
         }
     }
 }
 
-/// Something is wrong here that is none of the caller's business.
+/// The error for a fault of the server. The log names the cause.
 pub(super) fn internal() -> Status {
-    error(Code::Internal, "internal error", info("INTERNAL"))
+    error(
+        Code::Internal,
+        "internal error: see the log of the server",
+        info("INTERNAL"),
+    )
 }
 
-/// As many calls are worked on as may be.
+/// The error when the server, or the client's address, has too many calls in progress.
 pub(super) fn too_many_calls() -> Status {
     error(
         Code::ResourceExhausted,
-        "this server works on as many calls as it takes at once; try again",
+        "the server, or this client address, has too many calls in progress: try again",
         retry("TOO_MANY_CALLS", RETRY_SOON),
     )
 }
 
-/// The caller's address has too many bytes of unfinished requests here, or all have.
+/// The error when the client's address, or all clients together, have too many bytes of incomplete requests.
 pub(super) fn too_many_bodies() -> Status {
     error(
         Code::ResourceExhausted,
-        "too many requests are being sent here that are not complete; try again",
+        "the server is receiving too many incomplete requests: try again",
         retry("TOO_MANY_BODIES", RETRY_SOON),
     )
 }
 
-/// The time is over that the caller gave the call.
+/// The error after the deadline that the caller set.
 pub(super) fn deadline_exceeded() -> Status {
     error(
         Code::DeadlineExceeded,
-        "the call's deadline is over; a change that it began may still be made",
+        "the call's deadline has passed, and a change that it started may still be made: check the current state before you \
+         repeat the call",
         info("DEADLINE_EXCEEDED"),
     )
 }
 
-/// The time is over that the server gives a call.
+/// The error after the server's limit for a call.
 pub(super) fn call_too_long() -> Status {
     error(
         Code::DeadlineExceeded,
-        "the call took longer than this server lets one take; a change that it began may still be made",
+        "the call took longer than the server allows, and a change that it started may still be made: check the current state \
+         before you repeat the call",
         info("CALL_TOO_LONG"),
     )
 }
 
-/// There is no such method.
+/// The error for an unknown method.
 pub(super) fn no_such_method() -> Status {
     error(
         Code::Unimplemented,
-        "there is no such method",
+        "this server has no such method: check the service name and the client's version",
         info("NO_SUCH_METHOD"),
     )
 }
 
-/// What tonic itself answered, with a reason for programs, and the code by which gRPC's other servers tell it.
+/// An error that tonic returned, with a reason added, and with the code that other gRPC servers use for it.
 pub(super) fn of_tonic(code: Code, message: &str) -> Status {
     match code {
-        // Malformed protobuf, no message, a message cut short: tonic calls "internal" what only a client can do wrong. What
-        // is our own fault says so with details.
+        // Malformed protobuf, no message or a truncated message: tonic reports these errors of the client as internal. Internal
+        // errors of this server have details and do not come here.
         Code::Internal => error(
             Code::InvalidArgument,
-            format!("the request cannot be read: {message}"),
+            format!("the request cannot be decoded: {message}"),
             info("MALFORMED_REQUEST"),
         ),
         Code::OutOfRange => error(Code::ResourceExhausted, message, info("MESSAGE_TOO_LARGE")),
@@ -300,7 +301,7 @@ pub(super) fn of_tonic(code: Code, message: &str) -> Status {
     }
 }
 
-/// An error as it stands inside a message.
+/// Converts an error into the form that messages contain.
 pub(super) fn as_message(status: &Status) -> tonic_types::Status {
     use prost::Message;
     tonic_types::Status::decode(status.details()).unwrap_or_else(|_| tonic_types::Status {
@@ -329,7 +330,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_fits_into_headers_however_much_is_wrong() {
+    fn an_error_fits_into_headers_however_many_fields_are_wrong() {
         let violations: Vec<_> = (0..1_000)
             .map(|i| Violation {
                 field: format!("realm.scopes[{i}].name"),
@@ -342,7 +343,7 @@ mod tests {
             "{}",
             status.message()
         );
-        // What gRPC's C core takes at the most, in all headers together, is 8 KiB; details are sent as base64.
+        // gRPC's C core accepts at most 8 KiB in all headers together. Details are sent as base64.
         assert!(status.message().len() + status.details().len() * 4 / 3 < 6 * 1024);
         assert_eq!(
             status

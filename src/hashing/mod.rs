@@ -1,7 +1,8 @@
-//! How secrets are kept: a keyed digest that Verify compares, and a slow hash that Verify never runs.
+//! The stored forms of secrets: a keyed digest, which each Verify compares, and a slow hash, which no Verify computes.
 //!
-//! A slow hash protects secrets that can be guessed. 256 random bits cannot, so what answers every request is a fast HMAC
-//! under a [`Peppers`] key that the database does not hold. The Argon2 [`Roots`] are for the day on which that key is lost.
+//! A slow hash protects secrets that can be guessed. 256 random bits cannot be guessed, so each request is decided by a fast
+//! HMAC under a key of [`Peppers`], which the database does not contain. The Argon2 hashes of [`Roots`] are for the recovery
+//! from a lost pepper.
 
 mod pepper;
 mod root;
@@ -11,15 +12,15 @@ pub use pepper::{PepperFileError, Peppers, sync_folder_of};
 pub use root::{RootCost, Roots, RootsBusy};
 pub use text_hash::TextHash;
 
-/// Bytes from the operating system's random generator.
+/// Returns bytes from the operating system's random generator.
 ///
 /// # Panics
-/// If the operating system has none to give: nothing that must be unguessable can be made then.
+/// If the generator fails, because then no secret can be created.
 pub fn random<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     #[expect(
         clippy::disallowed_methods,
-        reason = "this is the one home of randomness"
+        reason = "all random bytes come from this function"
     )]
     getrandom::fill(&mut bytes).expect("the operating system's random generator");
     bytes

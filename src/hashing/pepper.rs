@@ -1,4 +1,4 @@
-//! The pepper: the key under which digests are made, kept in a file beside the database and never in it.
+//! The pepper: the key of the digests. It is in a file and never in the database.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -17,30 +17,30 @@ use crate::domain::ids::KeyId;
 use crate::domain::key::Digest;
 use crate::domain::key_text::SecretBytes;
 
-/// Every version of the pepper that the file holds, each ready for use.
+/// The versions of the pepper in a pepper file, prepared for use.
 ///
-/// Has no `Debug`: it is the one thing that a thief of the database still lacks.
+/// The type has no `Debug`, because the pepper is the secret that a thief of the database does not have.
 pub struct Peppers {
-    /// HMAC-SHA256 (RFC 2104) with the key taken in, to be cloned for each digest: that saves two of its four blocks.
+    /// HMAC-SHA256 (RFC 2104) after it has processed the key. A clone for each digest saves two of its four blocks.
     versions: BTreeMap<u32, Hmac<Sha256>>,
 }
 
-/// Why a pepper file cannot be used. None of them repeats what the file holds.
+/// The reason why a pepper file cannot be used. No error contains a part of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum PepperFileError {
     /// The file cannot be read or written.
     #[error("the pepper file {path} cannot be {verb}: {source}")]
     Io {
-        /// Which file.
+        /// The path of the file.
         path: PathBuf,
-        /// What was tried.
+        /// The failed operation, as a participle.
         verb: &'static str,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The file does not say what it should.
+    /// The file does not have the required form.
     #[error(
-        "the pepper file {0} is not one: it should have a table [peppers] with lines such as 1 = \"64 hexadecimal digits\""
+        "the pepper file {0} is not valid: it must have a table [peppers] with lines such as 1 = \"64 hexadecimal digits\""
     )]
     Form(PathBuf),
 }
@@ -52,10 +52,10 @@ struct PepperFile {
 }
 
 impl Peppers {
-    /// The version with which a new authority begins.
+    /// The first version of the pepper of a new authority.
     pub const FIRST: u32 = 1;
 
-    /// Reads a pepper file; `None` if there is none.
+    /// Reads a pepper file; `None` if the file does not exist.
     pub fn load(path: &Path) -> Result<Option<Self>, PepperFileError> {
         let text = match fs::read_to_string(path) {
             Ok(text) => Zeroizing::new(text),
@@ -77,47 +77,48 @@ impl Peppers {
         (!versions.is_empty()).then_some(Self { versions })
     }
 
-    /// Makes a pepper file with one new pepper in it, readable by its owner alone, and durable when this returns.
+    /// Creates a pepper file with one new pepper. Only its owner can read it. The file is durable when this function returns.
     ///
     /// # Errors
-    /// Also if the file is there already: a pepper is never overwritten.
+    /// If the file cannot be written, or if it exists already: a pepper is never overwritten.
     pub fn create(path: &Path) -> Result<Self, PepperFileError> {
         let key = Zeroizing::new(random::<32>());
         let digits = Zeroizing::new(key.iter().fold(String::with_capacity(64), |digits, byte| {
             digits + &format!("{byte:02x}")
         }));
         let text = Zeroizing::new(format!(
-            "# The pepper of a claviger authority: the key under which its secrets are digested.\n\
-             # Whoever has this file and the database can test guesses, and still mint no key.\n\
-             # Without this file no key can be verified: keep a copy, and not beside the database's.\n\
+            "# The pepper of a claviger authority: the key of the digests of its secrets.\n\
+             # A thief of this file and of the database can test guessed secrets, but cannot derive a key.\n\
+             # Without this file no key can be verified. Keep a copy, but not together with a copy of the database.\n\
              [peppers]\n{} = \"{}\"\n",
             Self::FIRST,
             *digits
         ));
-        // Written aside and then linked, so that the file is there whole or not at all, and never instead of another.
-        let aside = path.with_extension(format!("{}.new", std::process::id()));
+        // The text is written to a temporary file, which is then linked. So the pepper file is complete or does not exist,
+        // and it never replaces another file.
+        let temporary = path.with_extension(format!("{}.new", std::process::id()));
         let write = || {
             let mut file = OpenOptions::new()
                 .write(true)
                 .create_new(true)
                 .mode(0o600)
-                .open(&aside)?;
+                .open(&temporary)?;
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
-            fs::hard_link(&aside, path)?;
-            fs::remove_file(&aside)?;
+            fs::hard_link(&temporary, path)?;
+            fs::remove_file(&temporary)?;
             sync_folder_of(path)
         };
         write().map_err(|source| {
-            let _ = fs::remove_file(&aside);
-            io_error(path, "made", source)
+            let _ = fs::remove_file(&temporary);
+            io_error(path, "created", source)
         })?;
         Ok(Self {
             versions: BTreeMap::from([(Self::FIRST, keyed(&*key))]),
         })
     }
 
-    /// A pepper for tests, the same for the same seed.
+    /// Returns a pepper for tests that the seed determines.
     #[cfg(test)]
     pub(crate) fn for_test(seed: u8) -> Self {
         Self {
@@ -125,10 +126,10 @@ impl Peppers {
         }
     }
 
-    /// The digest of a key's secret under this version of the pepper; `None` if the file does not hold the version.
+    /// Returns the digest of a key's secret under this version of the pepper; `None` if the file does not have the version.
     pub fn digest(&self, version: u32, id: KeyId, secret: &SecretBytes) -> Option<Digest> {
         let mut mac = self.versions.get(&version)?.clone();
-        // Fixed lengths follow the label, so that no two inputs read the same.
+        // The fields after the label have fixed lengths, so that no two inputs have the same bytes.
         mac.update(b"verify");
         mac.update(id.as_bytes());
         mac.update(secret.expose());
@@ -138,7 +139,8 @@ impl Peppers {
         })
     }
 
-    /// The digest of an imported text under this version of the pepper; `None` if the file does not hold the version.
+    /// Returns the digest of an imported API key under this version of the pepper; `None` if the file does not have the
+    /// version.
     pub fn digest_import(&self, version: u32, text: &TextHash) -> Option<Digest> {
         let mut mac = self.versions.get(&version)?.clone();
         mac.update(b"import");
@@ -149,7 +151,9 @@ impl Peppers {
         })
     }
 
-    /// The digest of a request under this version of the pepper: it may hold texts of keys, whose hash alone could be tried.
+    /// Returns the digest of a request under this version of the pepper; `None` if the file does not have the version.
+    ///
+    /// A request may contain API keys. Without the pepper, a thief of the database could test guessed API keys against the hash.
     pub fn digest_request(&self, version: u32, fingerprint: &[u8; 32]) -> Option<[u8; 32]> {
         let mut mac = self.versions.get(&version)?.clone();
         mac.update(b"request");
@@ -157,7 +161,7 @@ impl Peppers {
         Some(mac.finalize().into_bytes().into())
     }
 
-    /// Whether this is the digest of that request under some version that the file holds.
+    /// Returns whether `digest` is the digest of the request under a version in the file.
     pub fn is_of_request(&self, digest: &[u8], fingerprint: &[u8; 32]) -> bool {
         let mut versions = self.versions.keys();
         versions.any(|version| {
@@ -166,19 +170,22 @@ impl Peppers {
         })
     }
 
-    /// The digests of an imported text under every version that the file holds: it does not tell under which it was kept.
+    /// Returns the digests of an imported API key under every version in the file. The API key itself does not show under which
+    /// version its digest is stored.
     pub fn digests_of_import(&self, text: &TextHash) -> impl Iterator<Item = Digest> {
         let versions = self.versions.keys();
         versions.filter_map(|version| self.digest_import(*version, text))
     }
 
-    /// Whether `secret` is the one that was digested, in constant time; `None` if the file does not hold the version.
+    /// Returns whether `digest` is the digest of `secret`; `None` if the file does not have the version.
+    ///
+    /// The comparison takes constant time.
     pub fn proves(&self, digest: &Digest, id: KeyId, secret: &SecretBytes) -> Option<bool> {
         let offered = self.digest(digest.pepper, id, secret)?;
         Some(offered.mac.ct_eq(&digest.mac).into())
     }
 
-    /// What the store keeps of a version in order to know it again; `None` if the file does not hold it.
+    /// Returns the value by which the store recognizes this version of the pepper; `None` if the file does not have the version.
     pub fn canary(&self, version: u32) -> Option<[u8; 32]> {
         let mut mac = self.versions.get(&version)?.clone();
         mac.update(b"canary");
@@ -186,7 +193,7 @@ impl Peppers {
     }
 }
 
-/// Makes the name of a new file durable.
+/// Syncs the folder of a new file, so that the name of the file is durable.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
     let folder = path
         .parent()
@@ -227,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pepper_file_is_read_as_it_was_made_and_is_its_owners_alone() {
+    fn a_created_pepper_file_can_be_loaded_and_only_its_owner_can_read_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pepper.toml");
         assert!(Peppers::load(&path).unwrap().is_none());
@@ -246,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_none_is_refused_without_being_repeated() {
+    fn an_error_about_an_invalid_file_contains_no_part_of_the_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pepper.toml");
         for text in [
@@ -292,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_digest_is_hmac_sha256_of_label_id_and_secret() {
-        // Computed apart, with Python: hmac.new(bytes([1])*32, b"verify"+bytes([9])*16+bytes([5])*32, "sha256").
+        // Computed with Python: hmac.new(bytes([1])*32, b"verify"+bytes([9])*16+bytes([5])*32, "sha256").
         let digest = Peppers::for_test(1)
             .digest(1, id(), &SecretBytes::new([5; 32]))
             .unwrap();

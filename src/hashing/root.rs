@@ -1,4 +1,4 @@
-//! Roots: Argon2id hashes (RFC 9106) of secrets, made in a bounded pool of their own.
+//! Roots: Argon2id hashes (RFC 9106) of secrets, computed in a bounded pool.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,17 +10,17 @@ use tokio::sync::Semaphore;
 use super::random;
 use crate::domain::key_text::SecretBytes;
 
-/// How much one root costs.
+/// The cost of one root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RootCost {
-    /// Memory, in KiB.
+    /// The memory, in KiB.
     pub memory_kib: u32,
-    /// Passes over the memory.
+    /// The number of passes over the memory.
     pub passes: u32,
 }
 
 impl Default for RootCost {
-    /// What OWASP's Password Storage Cheat Sheet recommends at the least: 19 MiB and two passes.
+    /// Returns the minimum that OWASP's Password Storage Cheat Sheet recommends: 19 MiB and two passes.
     fn default() -> Self {
         Self {
             memory_kib: Params::DEFAULT_M_COST,
@@ -29,38 +29,38 @@ impl Default for RootCost {
     }
 }
 
-/// Makes roots, a few at a time.
+/// A pool that computes a limited number of roots at the same time.
 #[derive(Clone)]
 pub struct Roots {
     argon2: Argon2<'static>,
     width: usize,
-    /// One permit for each root that may be in the making or waiting for its turn.
+    /// One permit for each root that may run or wait.
     admitted: Arc<Semaphore>,
     /// One permit for each core.
     running: Arc<Semaphore>,
-    /// The memory that each core works in, kept from root to root: an allocator that gets 19 MiB back keeps them too, and
-    /// for every thread that ever had some.
+    /// The working memory of each core. It is reused for later roots, because an allocator would also keep the 19 MiB, and
+    /// would keep them for every thread that ever computed a root.
     memory: Arc<Mutex<Vec<Vec<Block>>>>,
     made: Arc<AtomicU64>,
 }
 
-/// So many roots are being made that this one was not begun.
+/// The pool is full, so the root was not computed.
 #[derive(Debug, thiserror::Error)]
-#[error("too many keys are being made at once")]
+#[error("too many API keys are being issued at once: try again")]
 pub struct RootsBusy;
 
 impl Roots {
-    /// How many roots may wait for each one that is being made.
+    /// The number of roots that may wait for each core.
     const WAITING_PER_CORE: usize = 256;
 
-    /// A pool as wide as the machine.
+    /// Creates a pool with the parallelism of the machine.
     ///
     /// # Errors
-    /// A sentence that says which cost Argon2 does not know.
+    /// Why Argon2 does not support the cost.
     pub fn new(cost: RootCost) -> Result<Self, String> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let params = Params::new(cost.memory_kib, cost.passes, Params::DEFAULT_P_COST, None)
-            .map_err(|error| format!("the cost of the Argon2 roots is not possible: {error}"))?;
+            .map_err(|error| format!("the cost of the Argon2 roots is not valid: {error}"))?;
         Ok(Self {
             width: cores,
             argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
@@ -71,24 +71,24 @@ impl Roots {
         })
     }
 
-    /// Makes the root of a secret, a PHC string with a salt of its own, when its turn comes.
+    /// Computes the root of a secret when a core is free. The root is a PHC string with a random salt.
     ///
     /// # Errors
-    /// At once, if too many wait already.
+    /// Immediately, if the pool is full.
     pub async fn make(&self, secret: Arc<SecretBytes>) -> Result<String, RootsBusy> {
         let _admitted = self.admitted.try_acquire().map_err(|_| RootsBusy)?;
-        let turn = Arc::clone(&self.running)
+        let permit = Arc::clone(&self.running)
             .acquire_owned()
             .await
             .expect("the semaphore is never closed");
         let roots = self.clone();
         self.made.fetch_add(1, Ordering::Relaxed);
         tokio::task::spawn_blocking(move || {
-            let _turn = turn;
+            let _permit = permit;
             let mut memory = roots.memory().pop().unwrap_or_default();
             let root = roots
                 .hash(&secret, &mut memory)
-                .expect("Argon2 hashes 32 bytes with parameters it has accepted");
+                .expect("Argon2 hashes 32 bytes with accepted parameters");
             roots.memory().push(memory);
             root
         })
@@ -121,12 +121,12 @@ impl Roots {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many are made at the same time.
+    /// Returns how many roots are computed at the same time.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// How many were made since the start.
+    /// Returns how many roots were computed since the start.
     pub fn made(&self) -> u64 {
         self.made.load(Ordering::Relaxed)
     }
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn memory_is_kept_for_each_core_and_no_more() {
+    async fn memory_is_kept_for_at_most_one_root_on_each_core() {
         let roots = Roots::new(LEAST).unwrap();
         let making = (0..64).map(|byte| {
             let (roots, secret) = (roots.clone(), Arc::new(SecretBytes::new([byte; 32])));
@@ -168,14 +168,14 @@ mod tests {
         for root in making.collect::<Vec<_>>() {
             made.insert(root.await.unwrap());
         }
-        assert_eq!(made.len(), 64, "each has a salt of its own");
+        assert_eq!(made.len(), 64, "each root has its own salt");
         let cores = std::thread::available_parallelism().unwrap().get();
         let kept = roots.memory();
         assert!(kept.len() <= cores && kept.iter().all(|memory| memory.len() == 8));
     }
 
     #[tokio::test]
-    async fn a_full_pool_says_so_at_once() {
+    async fn a_full_pool_fails_immediately() {
         let roots = Roots::new(LEAST).unwrap();
         let _all = roots
             .admitted

@@ -1,4 +1,4 @@
-//! The SHA-256 of a text that another system issued as a key: all that is known of it here.
+//! The SHA-256 of an imported API key.
 
 use std::sync::Arc;
 
@@ -10,24 +10,24 @@ use sha2::{Digest as _, Sha256};
 use super::pepper::unhex;
 use crate::domain::key_text::SecretBytes;
 
-/// Either alphabet of RFC 4648, with or without padding.
+/// The base64 configuration: padding is optional. [`TextHash::parse`] accepts both alphabets of RFC 4648.
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 
-/// The SHA-256 of a text. Wiped when the last of its kind is dropped; cannot be printed.
+/// The SHA-256 of an imported API key. It is wiped when the last clone is dropped and cannot be printed.
 #[derive(Clone)]
 pub struct TextHash(Arc<SecretBytes>);
 
 impl TextHash {
-    /// That of this text.
+    /// Computes the hash of an API key.
     pub fn of(text: &str) -> Self {
         Self(Arc::new(SecretBytes::new(Sha256::digest(text).into())))
     }
 
-    /// Reads one that is written as 64 hexadecimal digits or in base64.
+    /// Parses a hash of 64 hexadecimal digits or in base64.
     ///
     /// # Errors
-    /// A sentence that tells the rule.
+    /// The rule, if the text does not match it.
     pub fn parse(written: &str) -> Result<Self, &'static str> {
         let from_base64 = |alphabet: &Alphabet| {
             let bytes = GeneralPurpose::new(alphabet, LENIENT)
@@ -40,15 +40,15 @@ impl TextHash {
             .or_else(|| from_base64(&STANDARD))
             .or_else(|| from_base64(&URL_SAFE))
             .map(|bytes| Self(Arc::new(SecretBytes::new(bytes))))
-            .ok_or("must be a SHA-256: 64 hexadecimal digits, or its 32 bytes in base64")
+            .ok_or("must be a SHA-256 hash: 64 hexadecimal digits, or 32 bytes in base64")
     }
 
-    /// The 32 bytes, for hashing.
+    /// Returns the 32 bytes, for hashing.
     pub fn secret(&self) -> &Arc<SecretBytes> {
         &self.0
     }
 
-    /// The first eight hexadecimal digits, by which people find the key in the tables that it came from.
+    /// Returns the first eight hexadecimal digits, by which people find the key in the tables of the other system.
     pub fn hint(&self) -> String {
         let [a, b, c, d, ..] = self.0.expose();
         format!("sha256:{a:02x}{b:02x}{c:02x}{d:02x}…")
@@ -63,7 +63,7 @@ mod tests {
     const OF_ABC: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
     #[test]
-    fn a_hash_is_the_same_however_it_is_written() {
+    fn a_hash_is_parsed_in_each_notation() {
         let hash = TextHash::of("abc");
         for written in [
             OF_ABC.to_owned(),
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_sha256_is_refused() {
+    fn a_text_that_is_not_a_sha256_is_refused() {
         for odd in [
             "",
             "abc",

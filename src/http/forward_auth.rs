@@ -1,7 +1,7 @@
-//! `/forward-auth/{realm}/{environment}`: gateways that speak HTTP ask about a whole request.
+//! `/forward-auth/{realm}/{environment}`: the authorization of whole requests for gateways that use HTTP.
 //!
-//! It answers 200 with every identity header, or with the realm's denial. What is the gateway's own fault is 500, never 401:
-//! a client must not hear that its key is bad because a gateway is set up wrongly.
+//! The response is 200 with every identity header, or the realm's denial. A misconfigured gateway gets 500, never 401, because
+//! 401 would tell the client that its key is wrong.
 
 use std::net::IpAddr;
 use std::str;
@@ -20,42 +20,43 @@ use crate::gateway::{
     client_of,
 };
 
-/// Where a gateway presents its own key: `authorization` is the client's.
-const GATEWAYS_KEY: &str = "x-claviger-authorization";
+/// The header with the API key of the gateway itself, because `authorization` belongs to the client.
+const GATEWAY_KEY_HEADER: &str = "x-claviger-authorization";
 
 const PREFIX: &str = "/forward-auth/";
 
-/// What a gateway asks, as far as it is told by the gateway itself.
-struct Original<'r> {
+/// The method and the target of the client's request.
+struct OriginalRequest<'r> {
     method: &'r str,
     target: String,
 }
 
-/// The gateway does not ask as its kind should. For those who set it up.
-struct Misconfigured(String);
+/// A wrong configuration of the gateway; the text is for the operator of the gateway.
+struct MisconfiguredGateway(String);
 
+/// The state of the handler.
 #[derive(Clone)]
-struct Asked {
+struct ForwardAuth {
     authorizer: GatewayAuthorizer,
     gateway: GatewayArgs,
 }
 
-/// The authorizer over HTTP.
+/// The router of `/forward-auth`.
 pub(super) fn router(authorizer: GatewayAuthorizer, gateway: GatewayArgs) -> Router {
     Router::new()
         .route("/forward-auth/{*api}", any(forward_auth))
-        .with_state(Asked {
+        .with_state(ForwardAuth {
             authorizer,
             gateway,
         })
 }
 
 async fn forward_auth(
-    State(asked): State<Asked>,
+    State(state): State<ForwardAuth>,
     ConnectInfo(peer): ConnectInfo<IpAddr>,
     request: Request<Body>,
 ) -> Response<Body> {
-    match asked.answer(peer, &request) {
+    match state.answer(peer, &request) {
         Ok(GatewayResponse::Allowed { identity, .. }) => {
             let mut response = Response::new(Body::empty());
             for (name, value) in *identity {
@@ -65,16 +66,16 @@ async fn forward_auth(
             }
             response
         }
-        Ok(GatewayResponse::Denied { class, told }) => {
-            let status = match asked.gateway.kind() {
-                // It knows these two and turns all others into 500.
+        Ok(GatewayResponse::Denied { class, denial }) => {
+            let status = match state.gateway.kind() {
+                // nginx passes on 401 and 403, and turns every other status into 500.
                 Some(GatewayKind::Nginx) if class != DenialClass::Undecided => class.status(),
-                _ => told.status,
+                _ => denial.status,
             };
-            tell(status, told)
+            denied(status, denial)
         }
-        Err(Misconfigured(why)) => {
-            tracing::warn!(why, %peer, "a gateway is set up wrongly");
+        Err(MisconfiguredGateway(why)) => {
+            tracing::warn!(why, %peer, "gateway misconfigured");
             let mut response = Response::new(Body::from(format!("{why}\n")));
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response
@@ -82,96 +83,100 @@ async fn forward_auth(
     }
 }
 
-impl Asked {
+impl ForwardAuth {
     fn answer(
         &self,
         peer: IpAddr,
         request: &Request<Body>,
-    ) -> Result<GatewayResponse, Misconfigured> {
+    ) -> Result<GatewayResponse, MisconfiguredGateway> {
         let Some(kind) = self.gateway.kind() else {
-            return Err(Misconfigured(
-                "no kind of gateway is served here: start the server with --gateway nginx, caddy, traefik or envoy".to_owned(),
+            return Err(MisconfiguredGateway(
+                "this server serves no kind of gateway: start it with --gateway nginx, caddy, traefik or envoy".to_owned(),
             ));
         };
         let (api, rest) = api(request.uri().path());
         let original = original(kind, request, rest)?;
-        let gateway = only(request.headers(), GATEWAYS_KEY)?;
-        let gateway = bearer(gateway.as_bytes()).ok_or_else(|| {
-            Misconfigured(format!(
-                "the gateway's {GATEWAYS_KEY} must read \"Bearer KEY\""
+        let gateway_key = single_header(request.headers(), GATEWAY_KEY_HEADER)?;
+        let gateway_key = bearer(gateway_key.as_bytes()).ok_or_else(|| {
+            MisconfiguredGateway(format!(
+                "the gateway must set the header {GATEWAY_KEY_HEADER} to \"Bearer KEY\""
             ))
         })?;
         let headers: Vec<_> = request
             .headers()
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_bytes()))
-            .filter(|(name, _)| *name != GATEWAYS_KEY)
+            .filter(|(name, _)| *name != GATEWAY_KEY_HEADER)
             .collect();
-        let asked = GatewayRequest {
+        let original = GatewayRequest {
             method: original.method,
             target: &original.target,
             headers: &headers,
-            // The gateway adds the other end of its own connection, which is one hop more.
+            // The gateway adds the other end of its own connection to the header, which is one more hop.
             client: client_of(None, &headers, self.gateway.trusted_hops.saturating_add(1)),
         };
-        match self.authorizer.answer(gateway, Some(peer), api, &asked) {
+        match self
+            .authorizer
+            .answer(gateway_key, Some(peer), api, &original)
+        {
             Ok(answer) => Ok(answer),
             Err(GatewayError::Auth(AuthError::Starting) | GatewayError::Verify(_)) => {
                 Ok(GatewayResponse::Denied {
                     class: DenialClass::Undecided,
-                    told: self.authorizer.undecided(api),
+                    denial: self.authorizer.undecided(api),
                 })
             }
-            Err(GatewayError::Auth(reason)) => Err(Misconfigured(format!(
-                "the gateway's own key: {}",
+            Err(GatewayError::Auth(reason)) => Err(MisconfiguredGateway(format!(
+                "the gateway's own key is not accepted: {}",
                 match reason {
                     AuthError::Unauthenticated(why) | AuthError::Forbidden(Forbidden(why)) => why,
                     AuthError::Starting | AuthError::Verify(_) | AuthError::NoBuiltInRealm =>
-                        "cannot be decided upon",
+                        "it cannot be verified now",
                 }
             ))),
-            Err(GatewayError::UnknownRealm) => Err(Misconfigured(
-                "the path must be /forward-auth/REALM/ENVIRONMENT, with a realm of this authority"
+            Err(GatewayError::UnknownRealm) => Err(MisconfiguredGateway(
+                "the path names an unknown realm: use /forward-auth/REALM/ENVIRONMENT with a realm of this authority"
                     .to_owned(),
             )),
-            Err(GatewayError::Environment(why)) => Err(Misconfigured(format!(
+            Err(GatewayError::Environment(why)) => Err(MisconfiguredGateway(format!(
                 "the path must be /forward-auth/REALM/ENVIRONMENT, where the environment {why}"
             ))),
         }
     }
 }
 
-/// What the gateway stands for, and what follows in its path.
+/// Splits the path into the protected API and the rest.
 fn api(path: &str) -> (ProtectedApi<'_>, &str) {
     let named = path.strip_prefix(PREFIX).unwrap_or_default();
-    let (realm, rest) = cut(named);
-    let (environment, rest) = cut(rest.strip_prefix('/').unwrap_or_default());
+    let (realm, rest) = split_segment(named);
+    let (environment, rest) = split_segment(rest.strip_prefix('/').unwrap_or_default());
     (ProtectedApi { realm, environment }, rest)
 }
 
-/// Up to the next slash, and from there on.
-fn cut(path: &str) -> (&str, &str) {
+/// Splits a path before its first slash.
+fn split_segment(path: &str) -> (&str, &str) {
     path.find('/')
         .map_or((path, ""), |slash| path.split_at(slash))
 }
 
+/// Reads the client's request from where this kind of gateway puts it. `rest` is the path after the environment.
 fn original<'r>(
     kind: GatewayKind,
     request: &'r Request<Body>,
     rest: &str,
-) -> Result<Original<'r>, Misconfigured> {
+) -> Result<OriginalRequest<'r>, MisconfiguredGateway> {
     let (method, target) = match kind {
         GatewayKind::Envoy => {
             let query = request.uri().query();
             let target = query.map_or_else(|| rest.to_owned(), |query| format!("{rest}?{query}"));
-            return Ok(Original {
+            return Ok(OriginalRequest {
                 method: request.method().as_str(),
                 target,
             });
         }
         _ if !rest.is_empty() => {
-            return Err(Misconfigured(
-                "the path must end with the environment: only Envoy's carries the request's own"
+            return Err(MisconfiguredGateway(
+                "the path must end with the environment: only with --gateway envoy does the request's own path follow"
                     .to_owned(),
             ));
         }
@@ -179,36 +184,40 @@ fn original<'r>(
         GatewayKind::Caddy | GatewayKind::Traefik => ("x-forwarded-method", "x-forwarded-uri"),
     };
     let text = |name| {
-        let value = only(request.headers(), name)?;
-        // What is not ASCII is no path, which is the client's fault and so a denial.
+        let value = single_header(request.headers(), name)?;
+        // A value that is not UTF-8 is no path. It comes from the client, so the result is a denial, not an error.
         Ok(str::from_utf8(value.as_bytes()).unwrap_or("*"))
     };
-    Ok(Original {
+    Ok(OriginalRequest {
         method: text(method)?,
         target: text(target)?.to_owned(),
     })
 }
 
-/// The value of a header that the gateway sets, and so stands there once.
-fn only<'h>(headers: &'h HeaderMap, name: &str) -> Result<&'h HeaderValue, Misconfigured> {
+/// The value of a header that the gateway must set exactly once.
+fn single_header<'h>(
+    headers: &'h HeaderMap,
+    name: &str,
+) -> Result<&'h HeaderValue, MisconfiguredGateway> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => Ok(value),
-        (None, _) => Err(Misconfigured(format!(
-            "the gateway must set the header {name}"
+        (None, _) => Err(MisconfiguredGateway(format!(
+            "the header {name} is missing: the gateway must set it"
         ))),
-        (Some(_), Some(_)) => Err(Misconfigured(format!(
-            "the gateway must set the header {name}, not add to it"
+        (Some(_), Some(_)) => Err(MisconfiguredGateway(format!(
+            "the header {name} occurs twice: the gateway must set it, not add to it"
         ))),
     }
 }
 
-fn tell(status: u16, told: HttpDenial) -> Response<Body> {
+/// The HTTP response of a denial, with this status.
+fn denied(status: u16, denial: HttpDenial) -> Response<Body> {
     let HttpDenial {
         status: _,
         headers,
         body,
-    } = told;
+    } = denial;
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::FORBIDDEN);
     for (name, value) in headers {

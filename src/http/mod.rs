@@ -1,4 +1,4 @@
-//! What is served over HTTP/1.1: the probes, and the authorizer for gateways that speak HTTP.
+//! The endpoints over HTTP/1.1: the probes, and the authorizer for gateways that use HTTP.
 
 mod forward_auth;
 
@@ -12,7 +12,8 @@ use crate::config::GatewayArgs;
 use crate::gateway::GatewayAuthorizer;
 use crate::readiness::Readiness;
 
-/// `/livez` answers for as long as the process does; `/readyz` only while requests should come here, and says why not.
+/// The router of all HTTP endpoints. `/livez` returns 200 while the process runs. `/readyz` returns 200 while the server should
+/// get requests, else 503 and the reason.
 pub fn router(
     readiness: watch::Receiver<Readiness>,
     authorizer: GatewayAuthorizer,

@@ -14,22 +14,22 @@ use crate::domain::ids::RealmId;
 use crate::domain::realm::Realm;
 use crate::store::{Error, FeedEntry, KeyRow, Snapshot, Store};
 
-/// From so many changes on, everything is loaded anew.
-const TOO_MANY: u32 = 10_000;
+/// The number of new events from which the feed reloads everything instead of applying each change.
+const RELOAD_THRESHOLD: u32 = 10_000;
 
-/// Follows the store and brings every change into the mirror, in order.
+/// Reads new events from the store and applies every change to the mirror, in order.
 pub struct Feed {
     store: Store,
     clock: Clock,
     mirror: Arc<Mirror>,
-    /// The last change that the mirror knows of, and its random mark.
+    /// The revision of the last change in the mirror, and the stamp of its event.
     last: (Revision, i64),
-    /// How long to wait between two looks at the store if nobody pokes.
+    /// The time between two polls of the store without a notification.
     interval: Duration,
 }
 
 impl Feed {
-    /// A feed of a mirror that is still empty.
+    /// Creates a feed with an empty mirror.
     pub fn new(store: Store, clock: Clock, interval: Duration) -> Self {
         Self {
             store,
@@ -40,7 +40,10 @@ impl Feed {
         }
     }
 
-    /// Loads everything in one snapshot. The store must have a first change.
+    /// Loads all facts from one snapshot.
+    ///
+    /// # Errors
+    /// If the store cannot be read, or has no authority yet.
     pub async fn load(&mut self) -> Result<(), Error> {
         let (index, stamp) = load(&self.store, &self.clock).await?;
         self.last = (index.revision(), stamp);
@@ -49,46 +52,46 @@ impl Feed {
         Ok(())
     }
 
-    /// What this feeds.
+    /// The mirror that this feed writes.
     pub fn mirror(&self) -> Arc<Mirror> {
         Arc::clone(&self.mirror)
     }
 
-    /// Follows the store until told to stop. A store that does not answer is asked again; the mirror stays as it is.
+    /// Polls the store until `stop` is `true`. After a failed poll the feed tries again, and the mirror stays unchanged.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let mut answers = true;
+        let mut is_reachable = true;
         while !*stop.borrow_and_update() {
             match self.poll().await {
-                Ok(()) if answers => {}
+                Ok(()) if is_reachable => {}
                 Ok(()) => {
-                    answers = true;
-                    tracing::info!("the store answers again");
+                    is_reachable = true;
+                    tracing::info!("store reachable again");
                 }
                 Err(error) => {
-                    // Once for each outage, not twenty times a second.
-                    if answers {
-                        tracing::error!(%error, "the store cannot be followed; verification goes on from memory");
+                    // Logged once for each outage, not twenty times a second.
+                    if is_reachable {
+                        tracing::error!(%error, "store unreachable; verification continues from memory");
                     }
-                    answers = false;
+                    is_reachable = false;
                 }
             }
             tokio::select! {
                 () = tokio::time::sleep(self.interval) => {}
-                // After a failure a notify does not shorten the wait: there is nothing to be had.
-                () = self.mirror.notify.notified(), if answers => {}
+                // After a failure a notification does not shorten the wait, because the store cannot be read.
+                () = self.mirror.notify.notified(), if is_reachable => {}
                 _ = stop.changed() => {}
             }
         }
     }
 
-    /// Brings in what is new. Reads from the last known change on, that one included: if it is no longer there as it was,
-    /// the history is another one, and everything is loaded anew.
+    /// Applies the new changes. The read includes the last known event: if that event is missing or has another stamp, the
+    /// store's history was rewritten, and the feed reloads everything.
     async fn poll(&mut self) -> Result<(), Error> {
         let sent = self.clock.now();
-        // Time that was once seen here does not come again.
+        // The clock never returns an earlier time than this one again.
         self.clock.advance(sent);
         let mut snapshot = self.store.feed_snapshot().await?;
-        let entries = snapshot.feed(self.last.0, TOO_MANY).await?;
+        let entries = snapshot.feed(self.last.0, RELOAD_THRESHOLD).await?;
         let known = |first: &FeedEntry| (first.revision, first.stamp) == self.last;
         let Some((_, new)) = entries.split_first().filter(|(first, _)| known(first)) else {
             drop(snapshot);
@@ -96,7 +99,8 @@ impl Feed {
         };
         if let Some(last) = new.last() {
             let readable: Option<Vec<_>> = new.iter().map(|entry| entry.change.clone()).collect();
-            let Some(changes) = readable.filter(|_| entries.len() < TOO_MANY as usize) else {
+            let Some(changes) = readable.filter(|_| entries.len() < RELOAD_THRESHOLD as usize)
+            else {
                 drop(snapshot);
                 return self.reload(true).await;
             };
@@ -117,26 +121,26 @@ impl Feed {
         let kept = index.keep_revoked(&before);
         if !same_history || kept > 0 {
             let reason = format!(
-                "the store's history was rewritten: revision {} was known here, it now ends at {}, and {kept} keys that were \
-                 revoked are no longer",
+                "the store's history was rewritten: this server had read revision {}, the store now ends at {}, and {kept} \
+                 revoked keys are no longer revoked there; check the database, then restart this server",
                 self.last.0,
                 index.revision()
             );
             tracing::error!(
                 reason,
-                "this server stays in service for what it denied, but is not ready"
+                "store contradicts the mirror: revoked keys stay revoked, readiness is withdrawn"
             );
             self.mirror.distrust.send_replace(Some(reason));
         }
         self.last = (index.revision(), stamp);
         self.mirror.index.store(index);
-        self.mirror.forget_prepared();
+        self.mirror.clear_prepared();
         self.mirror.applied.send_replace(self.last.0);
         Ok(())
     }
 }
 
-/// Everything, as of one snapshot, with the stamp of its last change.
+/// Loads all facts from one snapshot. Returns the index and the stamp of its last event.
 async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> {
     let sent = clock.now();
     let mut snapshot = store.feed_snapshot().await?;
@@ -154,37 +158,36 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> 
     for project in snapshot.all_projects().await? {
         index.put_project(&project.value);
     }
-    for many in snapshot.bulk_revocations(Revision::default()).await? {
-        index.revoke_many(&many);
+    for revocation in snapshot.bulk_revocations(Revision::default()).await? {
+        index.revoke_many(&revocation);
     }
-    // The one thread reads from the store while the other makes facts of what was read.
+    // One thread reads rows from the store while another builds the facts of the rows before.
     let (rows, mut read) = mpsc::channel::<Vec<KeyRow>>(8);
-    let filled = Arc::clone(&index);
-    let filling = tokio::task::spawn_blocking(move || {
+    let target = Arc::clone(&index);
+    let building = tokio::task::spawn_blocking(move || {
         while let Some(rows) = read.blocking_recv() {
             for row in rows {
-                filled.put_key(row.id, row.facts());
+                target.put_key(row.id, row.facts());
             }
         }
     });
     snapshot.hand_over_keys(rows).await?;
-    filling
-        .await
-        .expect("a row, whatever it holds, does no harm");
+    building.await.expect("no stored row causes a panic");
     index.set_current(head.revision, sent);
     Ok((index, head.stamp))
 }
 
-/// Makes the trie of a realm on a blocking thread.
+/// Builds the trie of a realm on a blocking thread.
 async fn prepared(realm: Realm) -> PreparedRealm {
     tokio::task::spawn_blocking(|| PreparedRealm::new(realm))
         .await
-        .expect("no stored realm makes it panic")
+        .expect("no stored realm causes a panic")
 }
 
-/// Brings the present state of everything that changed into the index: first what is gone, then the outer things, and then
-/// the inner ones that refer to them. What was deleted and made again under the same name is another thing, which inherits
-/// nothing. Where only what gateways go by changes in a realm, that comes last: nothing waits for its making.
+/// Applies the current state of every changed resource to the index: first the deletions, then realms, partners, projects and
+/// bulk revocations, then the keys that refer to them. A resource that was deleted and created again under the same id is a new
+/// resource and inherits nothing. A realm whose change concerns only gateways comes last, so that no other change waits for the
+/// build of its trie.
 async fn apply(
     snapshot: &mut Snapshot,
     mirror: &Mirror,
@@ -196,17 +199,17 @@ async fn apply(
     let mut partners = HashSet::new();
     let mut projects = HashSet::new();
     let mut keys = HashSet::new();
-    let mut gone = Vec::new();
-    let mut many = Vec::new();
+    let mut deleted = Vec::new();
+    let mut revocations = Vec::new();
     if changes
         .iter()
         .any(|(kind, _)| *kind == EventKind::KeysRevoked)
     {
-        many = snapshot.bulk_revocations(known).await?;
+        revocations = snapshot.bulk_revocations(known).await?;
     }
     for (kind, subject) in changes {
         if matches!(kind, EventKind::RealmDeleted | EventKind::PartnerDeleted) {
-            gone.push(subject.clone());
+            deleted.push(subject.clone());
         }
         let Subject {
             realm,
@@ -225,14 +228,14 @@ async fn apply(
                 partners.insert((realm, partner));
             }
             (None, None, None) => {
-                // A realm is put or deleted together with the partner that stands for it in the built-in one.
+                // A realm is put or deleted together with the partner that represents it in the built-in realm.
                 partners.insert((RealmId::built_in(), realm.as_partner()));
                 realms.insert(realm);
             }
         }
     }
 
-    // All is read before anything is written, so that what belongs together changes together.
+    // All rows are read before any is applied, so that related changes become visible together.
     let mut realm_rows = Vec::new();
     for id in realms {
         realm_rows.push((snapshot.find_realm(&id).await?, id));
@@ -253,19 +256,19 @@ async fn apply(
         }
     }
 
-    for Subject { realm, partner, .. } in gone {
+    for Subject { realm, partner, .. } in deleted {
         match partner {
             Some(partner) => index.remove_partner(&realm, &partner),
             None => index.remove_realm(&realm),
         }
     }
-    let mut of_gateways = Vec::new();
+    let mut gateway_changes = Vec::new();
     for (row, id) in realm_rows {
         match row {
             Some(realm) if index.changes_gateways_only(&realm.value) => {
-                of_gateways.push(realm.value);
+                gateway_changes.push(realm.value);
             }
-            Some(realm) => index.put_realm(ready(mirror, realm.value).await),
+            Some(realm) => index.put_realm(take_or_prepare(mirror, realm.value).await),
             None => index.remove_realm(&id),
         }
     }
@@ -281,20 +284,20 @@ async fn apply(
             _ => index.remove_project(&realm, &id),
         }
     }
-    for revocation in many {
+    for revocation in revocations {
         index.revoke_many(&revocation);
     }
     for row in key_rows {
         index.put_key(row.id, row.facts());
     }
-    for realm in of_gateways {
-        index.put_realm(ready(mirror, realm).await);
+    for realm in gateway_changes {
+        index.put_realm(take_or_prepare(mirror, realm).await);
     }
     Ok(())
 }
 
-/// The realm with its trie: handed over by `Authority::put_realm`, or made here if another process put it.
-async fn ready(mirror: &Mirror, realm: Realm) -> PreparedRealm {
+/// The realm with its trie, which `Authority::put_realm` prepared, or which is built here if another process put the realm.
+async fn take_or_prepare(mirror: &Mirror, realm: Realm) -> PreparedRealm {
     match mirror.take_prepared(&realm) {
         Some(realm) => realm,
         None => prepared(realm).await,
@@ -313,7 +316,7 @@ mod tests {
     use crate::domain::time::Timestamp;
     use crate::store::{Change, Genesis};
 
-    /// A store with a history of its own making, and a feed of it.
+    /// A store with a history that the test writes, and a feed of it.
     struct World {
         store: Store,
         feed: Feed,
@@ -360,11 +363,11 @@ mod tests {
             commit(change, EventKind::PartnerPut, Some(partner.id), None).await;
         }
 
-        async fn assert_faithful(&self) {
+        async fn assert_equals_a_fresh_load(&self) {
             let mut fresh = feed(&self.store);
             fresh.load().await.unwrap();
-            let (followed, loaded) = (self.feed.mirror(), fresh.mirror());
-            assert_eq!(followed.index().describe(), loaded.index().describe());
+            let (polled, loaded) = (self.feed.mirror(), fresh.mirror());
+            assert_eq!(polled.index().describe(), loaded.index().describe());
         }
     }
 
@@ -401,7 +404,7 @@ mod tests {
 
     /// Seen red with `take_prepared` that does not compare.
     #[tokio::test]
-    async fn a_realm_that_was_handed_over_is_taken_only_if_the_store_has_the_very_same() {
+    async fn a_prepared_realm_is_used_only_if_the_store_has_the_same_definition() {
         let mut world = World::new().await;
         let with_route = |path: &str| Realm {
             routes: vec![Route {
@@ -411,24 +414,24 @@ mod tests {
             }],
             ..Realm::built_in()
         };
-        for (stored, handed_over) in [("/a", "/a"), ("/b", "/c"), ("/d", "/d")] {
+        for (stored, prepared) in [("/a", "/a"), ("/b", "/c"), ("/d", "/d")] {
             world
                 .feed
                 .mirror()
-                .prepare(PreparedRealm::new(with_route(handed_over)));
+                .prepare(PreparedRealm::new(with_route(prepared)));
             let mut change = world.change().await;
             change.put_realm(&with_route(stored)).await.unwrap();
             commit(change, EventKind::RealmPut, None, None).await;
             world.feed.poll().await.unwrap();
-            world.assert_faithful().await;
+            world.assert_equals_a_fresh_load().await;
             let mirror = world.feed.mirror();
-            assert!(mirror.take_prepared(&with_route(handed_over)).is_none());
+            assert!(mirror.take_prepared(&with_route(prepared)).is_none());
         }
     }
 
-    /// Seen red with `gone` left empty in `apply`: the project is then still the new partner's.
+    /// Seen red with `deleted` left empty in `apply`: the project then still belongs to the new partner.
     #[tokio::test]
-    async fn a_partner_that_is_deleted_and_made_again_within_one_poll_inherits_nothing() {
+    async fn a_partner_that_is_deleted_and_created_again_within_one_poll_inherits_nothing() {
         let mut world = World::new().await;
         world.put_partner().await;
         let project = Project {
@@ -447,7 +450,7 @@ mod tests {
         )
         .await;
         world.feed.poll().await.unwrap();
-        world.assert_faithful().await;
+        world.assert_equals_a_fresh_load().await;
 
         let mut change = world.change().await;
         change
@@ -457,6 +460,6 @@ mod tests {
         commit(change, EventKind::PartnerDeleted, Some(partner()), None).await;
         world.put_partner().await;
         world.feed.poll().await.unwrap();
-        world.assert_faithful().await;
+        world.assert_equals_a_fresh_load().await;
     }
 }

@@ -1,4 +1,4 @@
-//! The facts by which requests are decided.
+//! The index: the facts from which requests are decided.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -22,12 +22,12 @@ use crate::domain::route::RouteTable;
 use crate::domain::time::Timestamp;
 use crate::store::{self, StoredKey};
 
-/// One state of the facts, kept up to date in place by the feed.
+/// The facts of the store at one revision. The feed updates the index in place.
 #[derive(Default)]
 pub struct Index {
     realms: ArcSwap<Realms>,
     keys: papaya::HashMap<KeyId, Entry>,
-    /// The keys of imported texts, which do not name their key, by the digests of the texts.
+    /// The key ids of imported API keys, by digest, because an imported API key does not contain its key id.
     imports: papaya::HashMap<[u8; 32], KeyId>,
     revision: AtomicU64,
     as_of: AtomicI64,
@@ -39,7 +39,7 @@ struct Realms {
     prefixes: HashSet<Prefix>,
 }
 
-/// An index held still while a request is decided.
+/// A consistent view of an index for the decision of one request.
 pub struct View<'index> {
     realms: Guard<Arc<Realms>>,
     keys: HashMapRef<'index, KeyId, Entry, RandomState, LocalGuard<'index>>,
@@ -49,42 +49,42 @@ pub struct View<'index> {
 }
 
 impl View<'_> {
-    /// Whether anything is in view: before the first load nothing is.
+    /// Whether the index has been loaded.
     pub fn is_loaded(&self) -> bool {
         self.revision > Revision::default()
     }
 
-    /// Every change up to this one is in view.
+    /// The revision of the view: it contains every change up to this one.
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// When that was last known to be all.
+    /// The latest time at which this revision was known to be the store's newest.
     pub fn as_of(&self) -> Timestamp {
         self.as_of
     }
 
-    /// The realm of this id.
+    /// The realm with this id.
     pub fn realm(&self, id: &str) -> Option<&MirroredRealm> {
         self.realms.by_id.get(id).map(AsRef::as_ref)
     }
 
-    /// Whether the keys of some realm begin so.
+    /// Whether a realm has this prefix.
     pub fn knows_prefix(&self, prefix: &str) -> bool {
         self.realms.prefixes.contains(prefix)
     }
 
-    /// What is known under this id.
+    /// The entry of the key with this id.
     pub fn key(&self, id: KeyId) -> Option<&Entry> {
         self.keys.get(&id)
     }
 
-    /// Whether any key has a text of another system.
+    /// Whether any key was imported.
     pub fn has_imports(&self) -> bool {
         !self.imports.is_empty()
     }
 
-    /// What is known of the key whose text of another system has this digest.
+    /// The entry of the imported key whose API key has this digest.
     pub fn key_of_import(&self, digest: &Digest) -> Option<&Entry> {
         let id = self.imports.pin().get(&digest.mac).copied()?;
         self.key(id)
@@ -92,9 +92,9 @@ impl View<'_> {
 }
 
 impl Index {
-    /// Holds the facts still.
+    /// Takes a view of the current facts.
     pub fn view(&self) -> View<'_> {
-        // Read before the facts, so that they are at least as new.
+        // Read before the facts, so that the facts are at least as new as the revision.
         let (revision, as_of) = (self.revision(), self.as_of.load(Ordering::Acquire));
         View {
             realms: self.realms.load(),
@@ -105,12 +105,12 @@ impl Index {
         }
     }
 
-    /// It knows of every change up to this one.
+    /// The revision of the index: it contains every change up to this one.
     pub fn revision(&self) -> Revision {
         Revision::from(self.revision.load(Ordering::Acquire))
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
@@ -124,14 +124,14 @@ impl Index {
         self.realms.load().by_id.get(id).cloned()
     }
 
-    // What follows is the feed's alone.
+    // Only the feed calls the methods below.
 
     pub(crate) fn set_current(&self, revision: Revision, as_of: Timestamp) {
         self.as_of.store(as_of.as_micros(), Ordering::Release);
         self.revision.store(revision.as_u64(), Ordering::Release);
     }
 
-    /// Whether a definition differs from the known one only in what gateways go by, which no key's facts depend on.
+    /// Whether a definition differs from the known one only in the rules for gateways, on which no key's facts depend.
     pub(super) fn changes_gateways_only(&self, definition: &Realm) -> bool {
         self.realm(definition.id.as_str()).is_some_and(|known| {
             let Realm {
@@ -243,7 +243,7 @@ impl Index {
                 .pin()
                 .insert(project.id.clone(), Arc::clone(owner));
         } else {
-            tracing::error!(realm = %project.realm, project = %project.id, "a project belongs to no partner");
+            tracing::error!(realm = %project.realm, project = %project.id, "project cannot be used: unknown partner");
         }
     }
 
@@ -267,16 +267,16 @@ impl Index {
             return;
         };
         let Some(partner) = partner else {
-            let is_meant = |environment_facts: &&Arc<EnvironmentFacts>| {
-                let name = &environment_facts.environment.name;
-                environment.as_ref().is_none_or(|meant| meant == name)
+            let is_included = |facts: &&Arc<EnvironmentFacts>| {
+                let name = &facts.environment.name;
+                environment.as_ref().is_none_or(|only| only == name)
             };
-            for environment_facts in realm.environments.iter().filter(is_meant) {
-                environment_facts.end_before(*before);
+            for facts in realm.environments.iter().filter(is_included) {
+                facts.revoke_before(*before);
             }
             return;
         };
-        // One that was deleted has no keys.
+        // A deleted partner has no keys.
         if let Some(partner) = realm.members.partners.pin().get(partner) {
             let (project, environment) = (project.as_ref(), environment.as_ref());
             partner.watermarks.add(project, environment, *before);
@@ -287,14 +287,14 @@ impl Index {
         let entry = match key {
             Ok(key) => self.facts(id, &key).map_or(Entry::Corrupt, Entry::Key),
             Err(error) => {
-                tracing::error!(key_id = %id, %error, "a key cannot be used");
+                tracing::error!(key_id = %id, %error, "key cannot be used");
                 Entry::Corrupt
             }
         };
         let keys = self.keys.pin();
         let before = keys.get(&id);
         let was_revoked = matches!(before, Some(Entry::Key(before)) if before.is_revoked());
-        // Denied for ever is for ever, whatever a store says that runs backwards, or can no longer say.
+        // A revocation is permanent, even if the store was rolled back or the row can no longer be read.
         let entry = match entry {
             Entry::Corrupt if was_revoked => return,
             Entry::Corrupt => Entry::Corrupt,
@@ -303,24 +303,24 @@ impl Index {
                 Entry::Key(key)
             }
         };
-        let stays = |mac: &[u8; 32]| entry.imports().any(|stays| stays == mac);
-        // What leads to a key that can no longer be read goes on leading there: that it cannot be told is not that it is unknown.
-        let forgotten: Vec<_> = match (before, &entry) {
+        let remains = |mac: &[u8; 32]| entry.imports().any(|other| other == mac);
+        // The digests of a key that can no longer be read stay: the answer must be an error, not VERDICT_UNKNOWN.
+        let removed: Vec<_> = match (before, &entry) {
             (Some(before), Entry::Key(_)) => before
                 .imports()
-                .filter(|mac| !stays(mac))
+                .filter(|mac| !remains(mac))
                 .copied()
                 .collect(),
             _ => Vec::new(),
         };
-        let found: Vec<_> = entry.imports().copied().collect();
+        let added: Vec<_> = entry.imports().copied().collect();
         keys.insert(id, entry);
-        // A text that stays leads here at every moment: somebody may be presenting it.
+        // A digest that remains is never absent, because a client may present the API key at any moment.
         let imports = self.imports.pin();
-        for mac in found {
+        for mac in added {
             imports.insert(mac, id);
         }
-        for mac in forgotten {
+        for mac in removed {
             imports.remove(&mac);
         }
     }
@@ -339,13 +339,13 @@ impl Index {
     fn facts(&self, id: KeyId, key: &StoredKey<'_>) -> Option<KeyFacts> {
         let realms = self.realms();
         let Some(realm) = realms.by_id.get(key.realm()) else {
-            tracing::error!(key_id = %id, "a key cannot be used: its realm is not known");
+            tracing::error!(key_id = %id, "key cannot be used: unknown realm");
             return None;
         };
         KeyFacts::new(id, realm, key)
     }
 
-    /// Keeps denied what `before` denied for ever. Returns how many keys had to be denied against the store's word.
+    /// Marks every key as revoked that was revoked in `before`. Returns the number of keys that are not revoked in the store.
     pub(crate) fn keep_revoked(&self, before: &Self) -> usize {
         let keys = self.keys.pin();
         let mut kept = 0;
@@ -354,16 +354,16 @@ impl Index {
                 && old.is_revoked()
                 && !new.is_revoked()
             {
-                let mut denied = new.clone();
-                denied.revoked = true;
-                keys.insert(*id, Entry::Key(denied));
+                let mut revoked = new.clone();
+                revoked.revoked = true;
+                keys.insert(*id, Entry::Key(revoked));
                 kept += 1;
             }
         }
         kept
     }
 
-    /// Everything that it knows, in words, so that two can be compared whole.
+    /// Describes every fact of the index, so that tests can compare two whole indexes.
     pub fn describe(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         for (id, realm) in &self.realms.load().by_id {

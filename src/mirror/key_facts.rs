@@ -1,4 +1,4 @@
-//! What is known of a key: as little as decides and answers, since there may be millions.
+//! The facts of one key: only what decisions and answers need, because there may be millions of keys.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,54 +15,54 @@ use crate::domain::key::{LevelKind, admits};
 use crate::domain::time::Expiry;
 use crate::store::StoredKey;
 
-/// What is known under a key's id.
+/// The entry of one key id.
 #[derive(Clone)]
 pub enum Entry {
-    /// A key.
+    /// The facts of the key.
     Key(KeyFacts),
-    /// A row that cannot be read, or that belongs to nothing that is known.
+    /// A row that cannot be read, or that refers to an unknown realm, partner, project or environment.
     Corrupt,
 }
 
-/// What is needed of a key to decide and to answer. Small: there may be millions, so what they have in common is shared and
-/// what few of them have is set apart.
+/// The facts of a key that decisions and answers need. The struct is small, because there may be millions of keys: facts that
+/// keys have in common are shared, and facts that few keys have are boxed.
 #[derive(Clone)]
 pub struct KeyFacts {
-    /// Its id.
+    /// The key's id.
     pub id: KeyId,
     pub(super) environment_facts: Arc<EnvironmentFacts>,
-    /// Its owner.
+    /// The partner that owns the key.
     pub partner: Arc<MirroredPartner>,
-    /// The project that it is bound to; none for a partner key.
+    /// The project that the key is bound to; `None` for a partner key.
     pub project: Option<ProjectId>,
-    /// Its name and labels.
+    /// The key's name and labels.
     pub name_and_labels: PackedLabels,
-    /// The scopes that it was granted by name.
+    /// The scopes that the key was granted by name.
     pub granted: ScopeSet,
-    /// Whether it holds every scope.
+    /// Whether the key holds every scope of its realm.
     pub full_access: bool,
-    /// Whether it is switched off.
+    /// Whether the key is disabled.
     pub disabled: bool,
-    /// Whether it was ended by itself.
+    /// Whether the key was revoked individually, as opposed to by a bulk revocation.
     pub(super) revoked: bool,
     created_revision: Revision,
-    /// When it expires.
+    /// When the key expires.
     pub expires_at: Expiry,
     newest_secret: MirroredSecret,
     rare: Option<Box<RareFacts>>,
 }
 
-/// What few keys have.
+/// The facts that few keys have.
 #[derive(Clone)]
 struct RareFacts {
-    /// Secrets that the newest one replaces, the oldest first.
+    /// The secrets that the newest secret replaces, oldest first.
     older_secrets: Box<[MirroredSecret]>,
-    /// Where it may be used from; empty is anywhere.
+    /// The client addresses from which the key may be used; empty means any address.
     allowed_cidrs: Box<[IpNet]>,
 }
 
 impl Entry {
-    /// The digests of its texts of another system.
+    /// The digests of the imported API keys of this entry.
     pub(super) fn imports(&self) -> impl Iterator<Item = &[u8; 32]> {
         let key = match self {
             Self::Key(key) => Some(key),
@@ -76,11 +76,11 @@ impl Entry {
 }
 
 impl KeyFacts {
-    /// The facts of a key of this realm, with shared words in place of its own copies. None if it belongs to something that is
-    /// not known, which is logged.
+    /// Builds the facts of a key of this realm; equal ids are shared instead of copied. Returns `None` and logs an error if the
+    /// key refers to an unknown partner, environment or project.
     pub(super) fn new(id: KeyId, realm: &MirroredRealm, key: &StoredKey<'_>) -> Option<Self> {
         let unknown = |what: &str| {
-            tracing::error!(key_id = %id, "a key cannot be used: its {what} is not known");
+            tracing::error!(key_id = %id, "key cannot be used: unknown {what}");
         };
         let Some(partner) = realm.members.partners.pin().get(key.partner()).cloned() else {
             unknown("partner");
@@ -95,7 +95,7 @@ impl KeyFacts {
             return None;
         };
         let Some(name_and_labels) = PackedLabels::pack(key.name(), key.labels()) else {
-            tracing::error!(key_id = %id, "a key cannot be used: there are control characters in its name or labels");
+            tracing::error!(key_id = %id, "key cannot be used: control characters in its name or labels");
             return None;
         };
         let project = match key.project().map(|project| realm.project(project)) {
@@ -110,7 +110,7 @@ impl KeyFacts {
             match realm.hierarchy.index_of(scope) {
                 Some(index) => granted.insert(index),
                 None => {
-                    tracing::error!(key_id = %id, "a key was granted a scope that its realm does not know; it gives nothing");
+                    tracing::error!(key_id = %id, "granted scope ignored: it is not defined in the key's realm");
                 }
             }
         }
@@ -137,32 +137,32 @@ impl KeyFacts {
         })
     }
 
-    /// Its realm.
+    /// The key's realm.
     pub fn realm(&self) -> &RealmId {
         &self.environment_facts.realm
     }
 
-    /// Its environment.
+    /// The key's environment.
     pub fn environment(&self) -> &EnvironmentName {
         &self.environment_facts.environment.name
     }
 
-    /// Whether a text that begins so is written as the key's own are: each has one text only.
-    pub fn is_written(&self, prefix: &str, tag: &str) -> bool {
+    /// Whether the API keys of this key start with this prefix and tag. A secret has exactly one valid API key.
+    pub fn has_prefix_and_tag(&self, prefix: &str, tag: &str) -> bool {
         self.environment_facts.prefix.as_str() == prefix
             && self.environment_facts.environment.tag.as_str() == tag
     }
 
-    /// Whether it was ended, by itself or among many.
+    /// Whether the key was revoked, individually or by a bulk revocation.
     pub fn is_revoked(&self) -> bool {
         let (created, project) = (self.created_revision, self.project.as_ref());
         let of_partner = &self.partner.watermarks;
         self.revoked
-            || self.environment_facts.has_ended(created)
+            || self.environment_facts.is_revoked(created)
             || of_partner.includes(created, project, self.environment())
     }
 
-    /// Its secrets, the oldest first.
+    /// The key's secrets, oldest first.
     pub fn secrets(&self) -> impl Iterator<Item = &MirroredSecret> {
         let older = self.rare.iter().flat_map(|rare| &rare.older_secrets);
         older.chain([&self.newest_secret])
@@ -180,7 +180,7 @@ impl KeyFacts {
         }
     }
 
-    /// Everything that the key may do by this hierarchy.
+    /// The effective scopes of the key: the granted scopes and every scope that they imply in this hierarchy.
     pub fn effective(&self, hierarchy: &ScopeHierarchy) -> ScopeSet {
         if self.full_access {
             hierarchy.all()
@@ -189,16 +189,17 @@ impl KeyFacts {
         }
     }
 
-    /// Whether it may be used from this address; from none only if it may be used from anywhere.
+    /// Whether the key may be used from this client address. An unknown address is admitted only if any address is.
     pub fn admits(&self, client: Option<IpAddr>) -> bool {
         admits(self.allowed_cidrs(), client)
     }
 
-    /// All that is known of it, in words. Whether its imported texts lead to it is asked of whoever knows.
+    /// Describes all facts of the key, for comparisons in tests. `is_indexed` returns whether the index of imported API keys
+    /// maps a digest to this key.
     pub(super) fn describe(
         &self,
         hierarchy: Option<&ScopeHierarchy>,
-        leads_here: impl Fn(&[u8; 32]) -> bool,
+        is_indexed: impl Fn(&[u8; 32]) -> bool,
     ) -> String {
         let KeyFacts {
             id,
@@ -220,7 +221,7 @@ impl KeyFacts {
             &environment_facts.environment.name,
         );
         let revoked = self.is_revoked();
-        // Indexes are an accident of history, names are not.
+        // Scope indexes depend on the order of changes, names do not.
         let granted: Vec<String> = hierarchy
             .map(|hierarchy| hierarchy.names(*granted).map(ToString::to_string).collect())
             .unwrap_or_default();
@@ -233,7 +234,7 @@ impl KeyFacts {
                     expires_at,
                     imported,
                 } = secret;
-                let is_found = !imported || leads_here(&digest.mac);
+                let is_found = !imported || is_indexed(&digest.mac);
                 (digest.pepper, digest.mac, created_at, expires_at, is_found)
             })
             .collect();

@@ -1,7 +1,7 @@
-//! The mirror: all that verification needs to know, in memory, read without a lock.
+//! The mirror: all facts that verification needs, in memory, read without a lock.
 //!
-//! It holds facts, never verdicts. Only the [`Feed`] writes it; whoever changes the store pokes the feed and waits until the
-//! change has come round.
+//! The mirror holds facts, never verdicts. Only the [`Feed`] writes it. Code that changes the store notifies the feed and waits
+//! until the mirror contains the change.
 
 mod feed;
 mod index;
@@ -29,23 +29,23 @@ use crate::domain::event::Revision;
 use crate::domain::ids::RealmId;
 use crate::domain::realm::Realm;
 
-/// The copy of the store's facts that this process decides by.
+/// The in-memory copy of the store's facts, from which this process decides every request.
 pub struct Mirror {
     index: ArcSwap<Index>,
     notify: Notify,
     applied: watch::Sender<Revision>,
     distrust: watch::Sender<Option<String>>,
-    /// Realms that were put, until the feed takes them up, so that it need not make their tries. Only `Authority::put_realm`
-    /// and the feed lock it.
+    /// Prepared realms that the feed has not taken yet, so that the feed need not build their tries. Only
+    /// `Authority::put_realm` and the feed lock this map.
     prepared: Mutex<HashMap<RealmId, PreparedRealm>>,
 }
 
-/// The feed did not come so far in time.
+/// The error of [`Mirror::wait_for`]: the mirror did not contain the change in time.
 #[derive(Debug)]
 pub struct Behind;
 
 impl Mirror {
-    /// A mirror that knows nothing yet, and says so by its revision 0.
+    /// Creates an empty mirror, at revision 0.
     fn empty() -> Self {
         Self {
             index: ArcSwap::default(),
@@ -56,17 +56,18 @@ impl Mirror {
         }
     }
 
-    /// What is known now.
+    /// The current index.
     pub fn index(&self) -> Guard<Arc<Index>> {
         self.index.load()
     }
 
-    /// Tells the feed that there is something new.
+    /// Notifies the feed that the store has a new change.
     pub fn notify(&self) {
         self.notify.notify_one();
     }
 
-    /// Hands the feed a realm that is about to be put. It is taken up when the store tells of the very same definition.
+    /// Stores a prepared realm for the feed, before the realm is put. The feed uses it if the store then contains exactly the
+    /// same definition.
     pub fn prepare(&self, realm: PreparedRealm) {
         let id = realm.definition().id.clone();
         self.prepared
@@ -75,36 +76,36 @@ impl Mirror {
             .insert(id, realm);
     }
 
-    /// Drops what was handed over: a load has all of it.
-    fn forget_prepared(&self) {
+    /// Drops all prepared realms: a full load has built every realm.
+    fn clear_prepared(&self) {
         self.prepared
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clear();
     }
 
-    /// What was handed over for this definition.
+    /// Removes the prepared realm of this id, and returns it if its definition equals `definition`.
     fn take_prepared(&self, definition: &Realm) -> Option<PreparedRealm> {
         let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
         let found = prepared.remove(&definition.id)?;
         (found.definition() == definition).then_some(found)
     }
 
-    /// Waits until the mirror knows of this change.
+    /// Waits until the mirror contains the change with this revision.
     ///
     /// # Errors
-    /// If it does not within `patience`: the feed cannot read the store.
-    pub async fn wait_for(&self, revision: Revision, patience: Duration) -> Result<(), Behind> {
+    /// If the mirror does not contain it within `timeout`, because the feed cannot read the store.
+    pub async fn wait_for(&self, revision: Revision, timeout: Duration) -> Result<(), Behind> {
         let mut applied = self.applied.subscribe();
         let arrived = applied.wait_for(|applied| *applied >= revision);
-        match tokio::time::timeout(patience, arrived).await {
+        match tokio::time::timeout(timeout, arrived).await {
             Ok(Ok(_)) => Ok(()),
             _ => Err(Behind),
         }
     }
 
-    /// Tells when, and why, this mirror came to contradict what the store once said; `None` while it does not. It then goes
-    /// on denying what it ever denied, but should get no more requests.
+    /// Watches for a contradiction: `Some` with the reason once the store contradicts what this mirror read before, else
+    /// `None`. The mirror then keeps every key revoked that it ever saw revoked, but the server should get no more requests.
     pub fn distrust(&self) -> watch::Receiver<Option<String>> {
         self.distrust.subscribe()
     }

@@ -1,4 +1,4 @@
-//! A realm as decisions need it, with what its keys have in common.
+//! A realm in the mirror, with the facts that its keys share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,15 +10,15 @@ use crate::domain::ids::{PartnerId, Prefix, ProjectId, RealmId};
 use crate::domain::realm::{Environment, Realm};
 use crate::domain::route::{RouteTable, RouteTrie};
 
-/// A realm, ready for decisions.
+/// A realm as decisions need it.
 pub struct MirroredRealm {
-    /// Its definition but for the routes, of which the table has all that is needed.
+    /// The realm's definition without its routes, because `routes` holds them.
     pub definition: Realm,
-    /// Its scopes.
+    /// The realm's scopes.
     pub hierarchy: ScopeHierarchy,
-    /// Its routes.
+    /// The realm's routes.
     pub routes: RouteTable,
-    /// One for each environment.
+    /// The facts of each environment.
     pub(super) environments: Vec<Arc<EnvironmentFacts>>,
     pub(super) members: Arc<Members>,
 }
@@ -30,7 +30,7 @@ pub struct PreparedRealm {
 }
 
 impl PreparedRealm {
-    /// Makes the trie of a realm's routes: a few milliseconds for the largest.
+    /// Builds the trie of a realm's routes, which takes a few milliseconds for the largest realms.
     pub fn new(definition: Realm) -> Self {
         let trie = RouteTrie::new(&definition.routes, &definition.paths);
         Self { definition, trie }
@@ -42,48 +42,47 @@ impl PreparedRealm {
     }
 }
 
-/// The partners and projects of a realm; they outlive a change of its definition.
+/// The partners and projects of a realm; a change of the realm's definition keeps them.
 #[derive(Default)]
 pub(super) struct Members {
     pub(super) partners: papaya::HashMap<PartnerId, Arc<MirroredPartner>>,
-    /// The owner of each project.
+    /// The partner that owns each project.
     pub(super) projects: papaya::HashMap<ProjectId, Arc<MirroredPartner>>,
 }
 
 /// A partner, shared by its keys and projects.
 pub struct MirroredPartner {
-    /// Its id.
+    /// The partner's id.
     pub id: PartnerId,
     pub(super) suspended: AtomicBool,
     pub(super) watermarks: RevocationWatermarks,
 }
 
 impl MirroredPartner {
-    /// Whether its keys are refused at present.
+    /// Whether the partner is suspended, so that its keys are denied.
     pub fn is_suspended(&self) -> bool {
         self.suspended.load(Ordering::Acquire)
     }
 }
 
-/// Where a key lives, shared by all the keys that live there. None of it changes while there are such keys, but that many may
-/// be ended at once.
+/// The facts that all keys of an environment share. While there are such keys, only the watermark changes.
 pub(super) struct EnvironmentFacts {
     pub(super) realm: RealmId,
     pub(super) prefix: Prefix,
     pub(super) environment: Environment,
-    ended_before: AtomicU64,
+    revoked_before: AtomicU64,
 }
 
 impl EnvironmentFacts {
-    /// Ends the keys that live here and were issued before this revision.
-    pub(super) fn end_before(&self, revision: Revision) {
-        self.ended_before
+    /// Revokes the keys of the environment that were issued before this revision.
+    pub(super) fn revoke_before(&self, revision: Revision) {
+        self.revoked_before
             .fetch_max(revision.as_u64(), Ordering::AcqRel);
     }
 
-    /// Whether a key that was issued at this revision was ended so.
-    pub(super) fn has_ended(&self, created: Revision) -> bool {
-        created.as_u64() < self.ended_before.load(Ordering::Acquire)
+    /// Whether a key of the environment that was issued at this revision is revoked.
+    pub(super) fn is_revoked(&self, created: Revision) -> bool {
+        created.as_u64() < self.revoked_before.load(Ordering::Acquire)
     }
 }
 
@@ -91,10 +90,10 @@ impl MirroredRealm {
     pub(super) fn environment_facts(&self, environment: &str) -> Option<&Arc<EnvironmentFacts>> {
         self.environments
             .iter()
-            .find(|environment_facts| environment_facts.environment.name.as_str() == environment)
+            .find(|facts| facts.environment.name.as_str() == environment)
     }
 
-    /// The id of a project, shared if the project is known. One that is deleted keeps its keys.
+    /// The id of a project, shared if the project is known. A deleted project keeps its keys, so an unknown id is accepted.
     pub(super) fn project(&self, id: &str) -> Option<ProjectId> {
         let projects = self.members.projects.pin();
         match projects.get_key_value(id) {
@@ -103,7 +102,7 @@ impl MirroredRealm {
         }
     }
 
-    /// Whether there is such a project and it belongs to this partner.
+    /// Whether this project exists and belongs to this partner.
     pub fn owns(&self, partner: &PartnerId, project: &str) -> bool {
         let projects = self.members.projects.pin();
         projects
@@ -112,25 +111,23 @@ impl MirroredRealm {
     }
 }
 
-/// The environments of a realm: those that there were, as their keys refer to them, and new ones.
+/// The environments of a realm. Unchanged environments keep their facts, because their keys refer to them.
 pub(super) fn environments(
     realm: &Realm,
     before: Option<&MirroredRealm>,
 ) -> Vec<Arc<EnvironmentFacts>> {
-    let environment_facts = |environment: &Environment| {
+    let known_or_new = |environment: &Environment| {
         let known = before.and_then(|before| before.environment_facts(environment.name.as_str()));
-        let known = known.filter(|environment_facts| {
-            environment_facts.prefix == realm.prefix
-                && environment_facts.environment == *environment
-        });
+        let known =
+            known.filter(|facts| facts.prefix == realm.prefix && facts.environment == *environment);
         known.cloned().unwrap_or_else(|| {
             Arc::new(EnvironmentFacts {
                 realm: realm.id.clone(),
                 prefix: realm.prefix.clone(),
                 environment: environment.clone(),
-                ended_before: AtomicU64::default(),
+                revoked_before: AtomicU64::default(),
             })
         })
     };
-    realm.environments.iter().map(environment_facts).collect()
+    realm.environments.iter().map(known_or_new).collect()
 }

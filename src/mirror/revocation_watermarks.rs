@@ -1,4 +1,4 @@
-//! Which of the keys of an owner were ended at once, by rules instead of one by one.
+//! Watermarks of bulk revocations: which keys of a partner were revoked by a rule instead of individually.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,26 +9,28 @@ use arc_swap::ArcSwapOption;
 use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, ProjectId};
 
-/// The rules by which keys of one owner were watermarks: all that were issued before a revision, and those of an environment or of a
-/// project that were issued before a later one. Only ever more. Nearly all owners have the first kind alone, or none.
+/// The watermarks of one partner: the revision before which all its keys are revoked, and later revisions before which the keys
+/// of an environment or of a project are revoked. Watermarks only rise. Nearly all partners have the first kind alone, or none.
 #[derive(Default)]
 pub(super) struct RevocationWatermarks {
     all_before: AtomicU64,
-    narrower: ArcSwapOption<Narrower>,
+    narrower: ArcSwapOption<NarrowWatermarks>,
 }
 
+/// The watermarks that apply to an environment or a project of the partner.
 #[derive(Clone, Default)]
-struct Narrower {
-    of_environments: OfEnvironments,
-    of_projects: HashMap<ProjectId, OfEnvironments>,
+struct NarrowWatermarks {
+    of_environments: EnvironmentWatermarks,
+    of_projects: HashMap<ProjectId, EnvironmentWatermarks>,
 }
 
-/// Before which revision keys of each environment were ended; of none, in all of them. There are few.
+/// The revision before which the keys of each environment are revoked; `None` stands for all environments. A list, because a
+/// realm has few environments.
 #[derive(Clone, Default)]
-struct OfEnvironments(Vec<(Option<EnvironmentName>, Revision)>);
+struct EnvironmentWatermarks(Vec<(Option<EnvironmentName>, Revision)>);
 
 impl RevocationWatermarks {
-    /// Ends those that were issued before this revision, of a project and an environment if they are named.
+    /// Revokes the keys that were issued before this revision, only those of the project and the environment if they are given.
     pub(super) fn add(
         &self,
         project: Option<&ProjectId>,
@@ -39,7 +41,7 @@ impl RevocationWatermarks {
             self.all_before.fetch_max(before.as_u64(), Ordering::AcqRel);
             return;
         }
-        // Only the feed adds, so that nobody else can have added meanwhile.
+        // Only the feed calls this method, so no other thread can have added a watermark meanwhile.
         let mut narrower = self.narrower.load().as_deref().cloned().unwrap_or_default();
         match project {
             Some(project) => narrower.of_projects.entry(project.clone()).or_default(),
@@ -49,7 +51,7 @@ impl RevocationWatermarks {
         self.narrower.store(Some(Arc::new(narrower)));
     }
 
-    /// Whether a key of the owner was ended that was issued at this revision and is bound so.
+    /// Whether a key of the partner is revoked that was issued at this revision, in this project and environment.
     pub(super) fn includes(
         &self,
         created: Revision,
@@ -67,11 +69,11 @@ impl RevocationWatermarks {
         [Some(&narrower.of_environments), of_project]
             .into_iter()
             .flatten()
-            .any(|rules| rules.include(created, environment))
+            .any(|watermarks| watermarks.include(created, environment))
     }
 }
 
-impl OfEnvironments {
+impl EnvironmentWatermarks {
     fn add(&mut self, environment: Option<&EnvironmentName>, before: Revision) {
         let mut known = self.0.iter_mut();
         match known.find(|(meant, _)| meant.as_ref() == environment) {

@@ -1,19 +1,19 @@
-//! A secret as the mirror holds it.
+//! A secret in the mirror.
 
 use crate::domain::key::Digest;
 use crate::domain::time::{Expiry, Timestamp};
 use crate::store::StoredSecret;
 
-/// What decides about a secret of a key.
+/// The facts of a key's secret that decisions need.
 #[derive(Clone)]
 pub struct MirroredSecret {
-    /// The keyed digest that proves it.
+    /// The keyed digest that proves the secret.
     pub digest: Digest,
-    /// When it was made. No two secrets of a key share this time.
+    /// When the secret was created. It identifies the secret: no two secrets of a key have the same time.
     pub created_at: Timestamp,
-    /// When it stops working.
+    /// When the secret stops working.
     pub expires_at: Expiry,
-    /// Whether it came with an imported key, which is found by its digest.
+    /// Whether the secret belongs to an imported key, which is found by its digest.
     pub imported: bool,
 }
 

@@ -1,41 +1,41 @@
-//! The authority's own row: the counter of revisions, the latest time, the pepper in use.
+//! The row of the authority: the counter of revisions, the latest time and the current version of the pepper.
 
 use super::{Change, Error, Snapshot, Store, execute, on, revision};
 use crate::domain::event::Revision;
 use crate::domain::time::Timestamp;
 
-/// What a new store begins with.
+/// The initial values of a new authority.
 pub struct Genesis {
     /// The version of the pepper for new digests.
     pub pepper: u32,
-    /// What that pepper is known by.
+    /// The canary of this version of the pepper.
     pub canary: [u8; 32],
     /// The key that authenticates page tokens.
     pub seal: [u8; 32],
-    /// When it begins.
+    /// The time of the creation.
     pub time: Timestamp,
 }
 
-/// What the authority's row says.
+/// The state of the authority after the last change.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// The last change.
+    /// The revision of the last change.
     pub revision: Revision,
     /// The stamp of the last change.
     pub stamp: i64,
-    /// The latest time that was ever seen.
+    /// The latest time that was ever recorded.
     pub clock: Timestamp,
     /// The key that authenticates page tokens.
     pub seal: Vec<u8>,
-    /// Each version of the pepper that was ever in use, and what it is known by.
+    /// Each version of the pepper that was ever in use, with its canary.
     pub peppers: Vec<(u32, Vec<u8>)>,
 }
 
 impl Store {
-    /// Opens the first change of all; `None` if the store has a history already.
+    /// Creates the authority and begins its first change; `None` if the store has an authority already.
     pub async fn found(&self, genesis: &Genesis) -> Result<Option<Change>, Error> {
         let mut write = self.write().await?;
-        let made: Option<i64> = on!(write.session, |conn| {
+        let created: Option<i64> = on!(write.session, |conn| {
             sqlx::query_scalar(
             "INSERT INTO authority (one, revision, clock, pepper, seal) VALUES (1, 0, $1, $2, $3)
                  ON CONFLICT (one) DO NOTHING RETURNING one",
@@ -45,7 +45,7 @@ impl Store {
         .bind(genesis.seal.to_vec())
         .fetch_optional(&mut *conn)
         })?;
-        if made.is_none() {
+        if created.is_none() {
             return Ok(None);
         }
         execute!(
@@ -57,7 +57,7 @@ impl Store {
         Ok(Some(Change::open(write, genesis.time).await?))
     }
 
-    /// Notes that it is at least `now`, so that a later start does not begin before it. Not a change.
+    /// Raises the stored time to `now` if it is earlier, so that a later start does not begin before it. Not a change.
     pub async fn mark_time(&self, now: Timestamp) -> Result<(), Error> {
         let mut write = self.write().await?;
         execute!(
@@ -67,7 +67,7 @@ impl Store {
         write.commit().await
     }
 
-    /// Believes the machine's clock over the latest time that was ever seen.
+    /// Sets the stored time to `now`, the time of the machine's clock, also if it is earlier. This is not a change.
     pub async fn reset_time(&self, now: Timestamp) -> Result<(), Error> {
         let mut write = self.write().await?;
         execute!(
@@ -83,7 +83,7 @@ impl Store {
 }
 
 impl Snapshot {
-    /// The authority's row and the last change; `None` if no change was ever made.
+    /// Returns the state after the last change; `None` if there was no change.
     pub async fn head(&mut self) -> Result<Option<Head>, Error> {
         let row: Option<(i64, i64, i64, Vec<u8>)> = on!(self.session, |conn| sqlx::query_as(
             "SELECT a.revision, e.stamp, a.clock, a.seal
@@ -109,7 +109,7 @@ impl Snapshot {
         }))
     }
 
-    /// The number of the last change.
+    /// Returns the revision of the last change.
     pub async fn revision(&mut self) -> Result<Revision, Error> {
         let last: i64 = on!(self.session, |conn| sqlx::query_scalar(
             "SELECT revision FROM authority"
@@ -118,9 +118,10 @@ impl Snapshot {
         Ok(revision(last))
     }
 
-    /// Takes the next revision, and with it the right to change anything until the transaction ends. Answers with the
-    /// revision, the time of the change, which is later than that of every change before, and the version of the pepper for
-    /// new digests.
+    /// Takes the next revision and locks the counter until the end of the transaction, so that no other change can be open.
+    ///
+    /// Returns the revision, the time of the change, which is later than that of every earlier change, and the version of the
+    /// pepper for new digests.
     pub(super) async fn take_counter(
         &mut self,
         now: Timestamp,
@@ -137,8 +138,8 @@ impl Snapshot {
         Ok((revision(next), Timestamp::from_micros(time), pepper as u32))
     }
 
-    /// How many events there are, and the first and the last revision among them: without gaps, the one follows from the
-    /// others.
+    /// Returns the number of events, the first revision and the last revision. If there are no gaps, each of the three values
+    /// follows from the other two.
     pub async fn history(&mut self) -> Result<(u64, Revision, Revision), Error> {
         let (count, first, last): (i64, Option<i64>, Option<i64>) =
             on!(self.session, |conn| sqlx::query_as(

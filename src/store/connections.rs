@@ -1,8 +1,8 @@
-//! Connections to the shared store that are kept open, and a transaction on one of them.
+//! A connection pool for PostgreSQL, and a transaction on one of its connections.
 //!
-//! The driver's own pool tests each connection as it is given back, without a deadline, so that a network that swallows
-//! packets would take its places one after the other until the system gives the connections up, a quarter of an hour later.
-//! Here everything has its deadline, and a connection on which anything was late or went wrong is dropped, never kept.
+//! The driver's pool tests each returned connection without a deadline. If a network drops packets silently, these tests would
+//! block the connections one after the other, until the operating system gives them up a quarter of an hour later. In this pool
+//! each operation has a deadline. A connection with a late or failed operation is dropped and never reused.
 
 use std::future::Future;
 use std::io;
@@ -13,7 +13,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Waits, but not for longer than the database may take.
+/// Waits for an answer of the database, for at most `deadline`.
 pub(super) async fn within<T>(
     deadline: Duration,
     answer: impl Future<Output = Result<T, sqlx::Error>>,
@@ -26,54 +26,54 @@ pub(super) async fn within<T>(
         })
 }
 
-/// As many connections as there may be at once.
+/// A pool with a maximum number of connections.
 pub(super) struct Connections {
     options: PgConnectOptions,
     deadline: Duration,
-    most: u32,
+    max: u32,
     free: Arc<Semaphore>,
     idle: Mutex<Vec<PgConnection>>,
 }
 
 impl Connections {
-    pub(super) fn new(options: PgConnectOptions, deadline: Duration, most: u32) -> Arc<Self> {
+    pub(super) fn new(options: PgConnectOptions, deadline: Duration, max: u32) -> Arc<Self> {
         Arc::new(Self {
             options,
             deadline,
-            most,
-            free: Arc::new(Semaphore::new(most as usize)),
+            max,
+            free: Arc::new(Semaphore::new(max as usize)),
             idle: Mutex::default(),
         })
     }
 
-    /// Begins a transaction, on a connection that waited or else on a new one.
+    /// Begins a transaction on an idle connection, or on a new connection if no idle connection works.
     pub(super) async fn begin(
         self: &Arc<Self>,
         statement: &'static str,
     ) -> Result<PgTransaction, sqlx::Error> {
         let begun = within(self.deadline, async {
-            let place = Arc::clone(&self.free)
+            let permit = Arc::clone(&self.free)
                 .acquire_owned()
                 .await
                 .map_err(|_| sqlx::Error::PoolClosed)?;
-            if let Some(mut waited) = self.take_idle()
-                && sqlx::raw_sql(statement).execute(&mut waited).await.is_ok()
+            if let Some(mut idle) = self.take_idle()
+                && sqlx::raw_sql(statement).execute(&mut idle).await.is_ok()
             {
-                return Ok((waited, place));
+                return Ok((idle, permit));
             }
-            // It died while it waited, and so have the others: that costs nobody an answer.
+            // If one idle connection was lost, so were the others. They are dropped, so that no request fails because of them.
             self.drop_idle();
             let mut new = self.options.connect().await?;
             sqlx::raw_sql(statement).execute(&mut new).await?;
-            Ok((new, place))
+            Ok((new, permit))
         })
         .await;
-        let (connection, place) = begun.inspect_err(|_| self.drop_idle())?;
+        let (connection, permit) = begun.inspect_err(|_| self.drop_idle())?;
         Ok(PgTransaction {
             connection: Some(connection),
-            whole: true,
+            is_intact: true,
             connections: Arc::clone(self),
-            place: Some(place),
+            permit: Some(permit),
         })
     }
 
@@ -89,9 +89,9 @@ impl Connections {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for what is under way, and says goodbye.
+    /// Waits for the open transactions, and closes the connections.
     pub(super) async fn close(&self) {
-        let all = self.free.acquire_many(self.most).await;
+        let all = self.free.acquire_many(self.max).await;
         self.free.close();
         drop(all);
         let idle = std::mem::take(&mut *self.lock_idle());
@@ -101,43 +101,45 @@ impl Connections {
     }
 }
 
-/// A transaction. Dropped without a commit it leaves no trace.
+/// A transaction. If it is dropped without a commit, it is rolled back.
 pub(super) struct PgTransaction {
-    /// Until it is given back.
+    /// The connection; `None` after it was returned to the pool.
     connection: Option<PgConnection>,
-    /// Every statement so far was answered, and none failed.
-    whole: bool,
+    /// Whether every statement so far was answered and none failed.
+    is_intact: bool,
     connections: Arc<Connections>,
-    place: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl PgTransaction {
-    /// The connection, for one statement and what it takes to wait for it. If that is not told by [`Self::ended`] to have gone
-    /// well, because it failed, was late or was given up, the connection is not used again.
+    /// Begins a statement. Returns the connection, and the statement to wait for.
+    ///
+    /// The connection is not used again unless [`Self::end_statement`] reports a success. So it is dropped if the statement
+    /// fails, is late or is cancelled.
     pub(super) fn begin_statement(&mut self) -> (&mut PgConnection, Statement) {
         let statement = Statement {
             deadline: self.connections.deadline,
-            was_whole: std::mem::replace(&mut self.whole, false),
+            was_intact: std::mem::replace(&mut self.is_intact, false),
         };
-        let connection = self.connection.as_mut().expect("not given back yet");
+        let connection = self.connection.as_mut().expect("not returned yet");
         (connection, statement)
     }
 
-    /// Notes how a statement ended.
-    pub(super) fn ended<T>(
+    /// Records the outcome of a statement and returns it.
+    pub(super) fn end_statement<T>(
         &mut self,
         statement: &Statement,
         outcome: Result<T, sqlx::Error>,
     ) -> Result<T, sqlx::Error> {
-        self.whole = statement.was_whole && outcome.is_ok();
+        self.is_intact = statement.was_intact && outcome.is_ok();
         outcome
     }
 
     pub(super) async fn commit(mut self) -> Result<(), sqlx::Error> {
-        // The database would roll back, and call that a success.
-        if !self.whole {
+        // The database would roll back and report a success.
+        if !self.is_intact {
             return Err(sqlx::Error::Protocol(
-                "a statement before it failed".to_owned(),
+                "an earlier statement of the transaction failed".to_owned(),
             ));
         }
         let (connection, statement) = self.begin_statement();
@@ -147,8 +149,8 @@ impl PgTransaction {
                 Ok(())
             })
             .await;
-        self.ended(&statement, outcome)?;
-        let connection = self.connection.take().expect("not given back yet");
+        self.end_statement(&statement, outcome)?;
+        let connection = self.connection.take().expect("not returned yet");
         self.connections.lock_idle().push(connection);
         Ok(())
     }
@@ -156,11 +158,11 @@ impl PgTransaction {
 
 impl Drop for PgTransaction {
     fn drop(&mut self) {
-        let (Some(mut connection), true) = (self.connection.take(), self.whole) else {
+        let (Some(mut connection), true) = (self.connection.take(), self.is_intact) else {
             return;
         };
         let connections = Arc::clone(&self.connections);
-        let place = self.place.take();
+        let permit = self.permit.take();
         tokio::spawn(async move {
             let rollback = async {
                 sqlx::raw_sql("ROLLBACK").execute(&mut connection).await?;
@@ -169,19 +171,19 @@ impl Drop for PgTransaction {
             if within(connections.deadline, rollback).await.is_ok() {
                 connections.lock_idle().push(connection);
             }
-            drop(place);
+            drop(permit);
         });
     }
 }
 
-/// A statement that is under way.
+/// A running statement.
 pub(super) struct Statement {
     deadline: Duration,
-    was_whole: bool,
+    was_intact: bool,
 }
 
 impl Statement {
-    /// Waits for its answer, or for the next part of it.
+    /// Waits for the answer, or for the next part of it, for at most the deadline.
     pub(super) async fn within<T>(
         &self,
         answer: impl Future<Output = Result<T, sqlx::Error>>,

@@ -1,7 +1,7 @@
-//! The lock of a shared database: one claviger process at a time.
+//! The lock of a PostgreSQL database: one claviger process at a time.
 //!
-//! It is PostgreSQL's own, held by the session of one connection, and ends with it. That connection is looked after: when it
-//! is lost the lock is taken again, as soon as the database answers.
+//! It is an advisory lock of PostgreSQL. The session of one connection holds it, and it ends with the session. The connection is
+//! checked regularly. If it is lost, the lock is taken again as soon as the database is reachable.
 
 use std::time::Duration;
 
@@ -13,56 +13,59 @@ use super::OpenError;
 use super::connections::within;
 use super::postgres::{DatabaseUrl, unreachable, watched};
 
-/// The lock's number: "claviger" in ASCII. It holds within one database.
-const LOCK: i64 = 0x636c_6176_6967_6572;
+/// The key of the advisory lock: "claviger" in ASCII. It applies to one database.
+const LOCK_KEY: i64 = 0x636c_6176_6967_6572;
 
-/// The oldest PostgreSQL that is supported, as the server numbers itself.
-const OLDEST: u32 = 140_000;
+/// The oldest supported version of PostgreSQL, in the form of `server_version_num`.
+const MIN_SERVER_VERSION: u32 = 140_000;
 
-/// How long the lock of a process that has just ended may outlive it.
-const SUCCESSION: Duration = Duration::from_secs(5);
+/// The time to wait for the lock, because the lock of a process that has just ended may outlive the process.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often to look whether the connection is still there.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The interval between two checks of the connection.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often to try to get the lock.
-const TRY_EVERY: Duration = Duration::from_millis(50);
+/// The interval between two attempts to take the lock.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The lock, and the connection that holds it.
+/// The lock, and the connection whose session holds it.
 pub struct DatabaseLock {
     options: PgConnectOptions,
     deadline: Duration,
     connection: PgConnection,
-    holder: Holder,
+    backend: BackendId,
 }
 
-/// Another process has the lock.
+/// The error that another process has taken the lock.
 #[derive(Debug)]
 pub struct Usurped;
 
-/// A session of the database, told apart from every other one before and after it.
-type Holder = (i32, String);
+/// The process id and the start time of a PostgreSQL backend. Together they identify one session, also after its end.
+type BackendId = (i32, String);
 
 impl DatabaseLock {
-    /// Connects and takes the lock. `deadline` is how long the database may take over any one answer.
+    /// Connects to the database and takes the lock. `deadline` is the time in which the database must answer each statement.
+    ///
+    /// # Errors
+    /// If the URL is not valid, the server is too old or cannot be reached, or another process holds the lock.
     pub async fn take(url: &DatabaseUrl, deadline: Duration) -> Result<Self, OpenError> {
         let options = watched(url.options()?, deadline);
         let connection = within(deadline, options.connect())
             .await
             .map_err(|error| unreachable(&error))?;
         let version = connection.server_version_num().unwrap_or(0);
-        if version < OLDEST {
+        if version < MIN_SERVER_VERSION {
             return Err(OpenError::Unfit(format!(
-                "the database is PostgreSQL {}, and claviger needs {} or later",
+                "the database is PostgreSQL {}: use PostgreSQL {} or later",
                 version / 10_000,
-                OLDEST / 10_000
+                MIN_SERVER_VERSION / 10_000
             )));
         }
         let mut lock = Self {
             options,
             deadline,
             connection,
-            holder: Holder::default(),
+            backend: BackendId::default(),
         };
         if lock.try_take().await.map_err(|error| unreachable(&error))? {
             Ok(lock)
@@ -71,27 +74,27 @@ impl DatabaseLock {
         }
     }
 
-    /// Whether there ever was a store in this database.
+    /// Returns whether a store was ever opened in this database.
     pub async fn has_store(&mut self) -> Result<bool, OpenError> {
-        let there = sqlx::query_scalar("SELECT to_regclass('authority') IS NOT NULL");
-        within(self.deadline, there.fetch_one(&mut self.connection))
+        let exists = sqlx::query_scalar("SELECT to_regclass('authority') IS NOT NULL");
+        within(self.deadline, exists.fetch_one(&mut self.connection))
             .await
             .map_err(|error| unreachable(&error))
     }
 
-    /// Holds the lock for as long as nobody else has it.
+    /// Holds the lock, and returns when another process has taken it.
     pub async fn keep(mut self) -> Usurped {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(PING_INTERVAL).await;
             let Err(error) = within(self.deadline, self.connection.ping()).await else {
                 continue;
             };
-            tracing::error!(%error, "the connection that holds the database's lock is lost");
+            tracing::error!(%error, "database lock connection lost");
             loop {
                 match self.take_again().await {
-                    Ok(true) => break tracing::info!("the database's lock is held again"),
+                    Ok(true) => break tracing::info!("database lock taken again"),
                     Ok(false) => return Usurped,
-                    Err(_) => tokio::time::sleep(TRY_EVERY).await,
+                    Err(_) => tokio::time::sleep(RETRY_INTERVAL).await,
                 }
             }
         }
@@ -99,39 +102,39 @@ impl DatabaseLock {
 
     async fn take_again(&mut self) -> Result<bool, sqlx::Error> {
         self.connection = within(self.deadline, self.options.connect()).await?;
-        // The database may not have noticed yet that our own session is over, and would keep the lock for it.
+        // The database may not have noticed the end of the previous session of this process, which then still holds the lock.
         let end = sqlx::query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2",
         )
-        .bind(self.holder.0)
-        .bind(&self.holder.1);
+        .bind(self.backend.0)
+        .bind(&self.backend.1);
         within(self.deadline, end.execute(&mut self.connection)).await?;
         self.try_take().await
     }
 
-    /// Takes the lock if it is free, or becomes so soon enough to have been that of a process that has ended.
+    /// Takes the lock if it is free or becomes free within [`LOCK_TIMEOUT`]. Returns whether the lock was taken.
     async fn try_take(&mut self) -> Result<bool, sqlx::Error> {
-        let patience = Instant::now() + SUCCESSION;
+        let give_up_at = Instant::now() + LOCK_TIMEOUT;
         loop {
             let taken: bool = within(
                 self.deadline,
                 sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-                    .bind(LOCK)
+                    .bind(LOCK_KEY)
                     .fetch_one(&mut self.connection),
             )
             .await?;
             if taken {
                 break;
             }
-            if Instant::now() >= patience {
+            if Instant::now() >= give_up_at {
                 return Ok(false);
             }
-            tokio::time::sleep(TRY_EVERY).await;
+            tokio::time::sleep(RETRY_INTERVAL).await;
         }
-        let ourselves = sqlx::query_as(
+        let own_backend = sqlx::query_as(
             "SELECT pid, backend_start::text FROM pg_stat_activity WHERE pid = pg_backend_pid()",
         );
-        self.holder = within(self.deadline, ourselves.fetch_one(&mut self.connection)).await?;
+        self.backend = within(self.deadline, own_backend.fetch_one(&mut self.connection)).await?;
         Ok(true)
     }
 

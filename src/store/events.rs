@@ -1,4 +1,4 @@
-//! The table of events: one row for each change.
+//! The table of events, with one row for each change.
 
 use std::collections::BTreeMap;
 
@@ -11,35 +11,35 @@ use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::time::Timestamp;
 use crate::hashing::random;
 
-/// Which events to list.
+/// A filter for events, and the position of a page. An event matches if it meets all conditions.
 #[derive(Debug, Default)]
 pub struct EventFilter {
-    /// Of this realm.
+    /// The event is about this realm.
     pub realm: Option<RealmId>,
-    /// Of this partner.
+    /// The event is about this partner.
     pub partner: Option<PartnerId>,
-    /// Of this key.
+    /// The event is about this key.
     pub key: Option<KeyId>,
-    /// Of this kind.
+    /// The event is of this kind.
     pub kind: Option<EventKind>,
-    /// At or after this time.
+    /// The time of the event is not before this time.
     pub from: Option<Timestamp>,
-    /// Before this time.
+    /// The time of the event is before this time.
     pub until: Option<Timestamp>,
-    /// Before this revision, where the page before ended.
+    /// The revision is lower than this one, the last of the previous page.
     pub before: Option<Revision>,
-    /// How many at the most.
+    /// The maximum number of events.
     pub limit: u32,
 }
 
-/// What the feed needs of an event.
+/// The part of an event that the feed needs.
 #[derive(Clone, Debug)]
 pub struct FeedEntry {
-    /// Its number.
+    /// The revision.
     pub revision: Revision,
-    /// Its random mark.
+    /// The random stamp.
     pub stamp: i64,
-    /// What was done to what; none if that cannot be read.
+    /// The kind and subject of the change; `None` if they cannot be read.
     pub change: Option<(EventKind, Subject)>,
 }
 
@@ -73,7 +73,7 @@ impl Change {
                 },
             detail,
         } = event;
-        let detail = serde_json::to_string(detail).expect("a map of texts is JSON");
+        let detail = serde_json::to_string(detail).expect("a map of texts can be serialized");
         let stamp = i64::from_be_bytes(random());
         execute!(self.snapshot.session, sqlx::query(
                 "INSERT INTO events
@@ -96,7 +96,7 @@ impl Change {
 }
 
 impl Snapshot {
-    /// The events from `first` on, that one included, in their order; at most `limit`.
+    /// Returns at most `limit` events, beginning with the revision `first`, in their order.
     pub async fn feed(&mut self, first: Revision, limit: u32) -> Result<Vec<FeedEntry>, Error> {
         type Row = (
             i64,
@@ -131,7 +131,7 @@ impl Snapshot {
             .collect())
     }
 
-    /// A page of the events that the filter lets through, newest first. One that cannot be read is left out and logged.
+    /// Returns a page of the events that match the filter, newest first. A corrupt event is left out and logged.
     pub async fn list_events(
         &mut self,
         filter: &EventFilter,
@@ -174,7 +174,7 @@ impl Snapshot {
                 let number = row.0;
                 let event = read(row);
                 if event.is_none() {
-                    tracing::error!(revision = number, "an event cannot be read");
+                    tracing::error!(revision = number, "corrupt event left out");
                 }
                 event
             },

@@ -1,4 +1,6 @@
-//! The table of imported texts, by their digests: none is imported twice, and none whose key was revoked comes back.
+//! The table of imported API keys, by their digests.
+//!
+//! No API key is imported twice, and an API key whose key was revoked cannot be imported again.
 
 use std::collections::HashMap;
 
@@ -9,21 +11,21 @@ use super::{Change, Error, Snapshot, execute, on};
 use crate::domain::ids::KeyId;
 use crate::domain::key::Digest;
 
-/// How many digests are looked up by one statement: SQLite takes 32,766 parameters, and a short list is planned faster.
-const AT_ONCE: usize = 500;
+/// The maximum number of digests in one statement. SQLite accepts 32,766 parameters, but a short list is planned faster.
+const DIGESTS_AT_ONCE: usize = 500;
 
 impl Snapshot {
-    /// The keys of those of these digests that were imported, under the digests themselves.
+    /// Returns the keys of the digests that were imported, by digest.
     pub async fn find_imports(
         &mut self,
         digests: &[Digest],
     ) -> Result<HashMap<[u8; 32], KeyId>, Error> {
         let mut found = HashMap::new();
-        for some in digests.chunks(AT_ONCE) {
+        for chunk in digests.chunks(DIGESTS_AT_ONCE) {
             let rows: Vec<(Vec<u8>, Uuid)> = on!(self.session, |conn| async {
                 let mut query = QueryBuilder::new("SELECT mac, key_id FROM imports WHERE mac IN (");
                 let mut macs = query.separated(", ");
-                for digest in some {
+                for digest in chunk {
                     macs.push_bind(digest.mac.to_vec());
                 }
                 query.push(")");
@@ -39,7 +41,7 @@ impl Snapshot {
 }
 
 impl Change {
-    /// Sets the texts of a key free, so that they can be imported again.
+    /// Deletes the digests of a key's imported API keys, so that these can be imported again.
     pub async fn delete_imports(&mut self, id: KeyId) -> Result<(), Error> {
         execute!(
             self.snapshot.session,
@@ -48,7 +50,7 @@ impl Change {
         Ok(())
     }
 
-    /// Notes that this text was imported as this key.
+    /// Stores the digest of an API key that is imported as this key.
     pub async fn insert_import(&mut self, digest: &Digest, id: KeyId) -> Result<(), Error> {
         execute!(
             self.snapshot.session,

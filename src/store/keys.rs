@@ -16,36 +16,36 @@ use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Revocation, Secret};
 use crate::domain::time::Timestamp;
 
-/// Which keys to list.
+/// A filter for keys, and the position of a page. A key matches if it meets all conditions.
 #[derive(Debug)]
 pub struct KeyFilter {
-    /// Of this realm.
+    /// The key belongs to this realm.
     pub realm: RealmId,
-    /// Of this partner.
+    /// The key belongs to this partner.
     pub partner: Option<PartnerId>,
-    /// Of this project.
+    /// The key is bound to this project.
     pub project: Option<ProjectId>,
-    /// Of this environment.
+    /// The key belongs to this environment.
     pub environment: Option<EnvironmentName>,
-    /// Issued at an earlier revision than this.
+    /// The key was issued before this revision.
     pub issued_before: Option<Revision>,
-    /// In one of these states at `now`; empty is any.
+    /// The key is in one of these states at `now`. Empty: any state.
     pub states: Vec<KeyState>,
-    /// Not used for so long, and older than that.
+    /// The key was not used for this time, and was issued longer ago.
     pub unused_for: Option<Duration>,
-    /// Without an end.
+    /// The key has no expiry.
     pub never_expires: bool,
-    /// With an end between `now` and so long from then.
+    /// The key expires after `now` and within this time from `now`.
     pub expires_within: Option<Duration>,
-    /// When all that is to be told.
+    /// The time for the conditions above.
     pub now: Timestamp,
-    /// Before this key, where the page before ended.
+    /// The id sorts before this one, the last of the previous page.
     pub before: Option<KeyId>,
-    /// How many at the most.
+    /// The maximum number of keys.
     pub limit: u32,
 }
 
-/// The keys, each with the first of the bulk revocations that ended it, if one did.
+/// The keys, each joined with the first bulk revocation that applies to it, if there is one.
 macro_rules! from_keys {
     () => {
         " FROM keys AS k LEFT JOIN revocations AS r ON r.revision = (
@@ -61,7 +61,7 @@ macro_rules! key_cells {
     };
 }
 
-/// A key's row, and when and why it was ended among many.
+/// A key's row, and the time and reason of the bulk revocation.
 type KeyCells = (Uuid, String, Option<i64>, Option<String>);
 
 fn read_key((id, facts, time, reason): KeyCells) -> Result<Key, Error> {
@@ -76,7 +76,7 @@ fn read_key((id, facts, time, reason): KeyCells) -> Result<Key, Error> {
 }
 
 impl KeyFilter {
-    /// All but where the page begins.
+    /// Adds all conditions except the position of the page.
     fn push_to<DB>(&self, query: &mut QueryBuilder<DB>)
     where
         DB: sqlx::Database,
@@ -148,23 +148,26 @@ impl KeyFilter {
     }
 }
 
-/// How many rows are too few to go on at once.
-const FEW_ROWS: usize = 16;
+/// The size of a batch below which the reader pauses before the next batch.
+const SMALL_BATCH: usize = 16;
 
-/// A key's row: its facts as they are stored, which may turn out to be unreadable.
+/// A key's row with its facts in their stored form, which may be corrupt.
 pub struct KeyRow {
-    /// Of this key.
+    /// The id of the key.
     pub id: KeyId,
     facts: String,
 }
 
 impl KeyRow {
-    /// What decides about the key.
+    /// Parses the part of the key that verification needs.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], if the row cannot be read.
     pub fn facts(&self) -> Result<StoredKey<'_>, Error> {
         StoredKey::read(self.id, &self.facts)
     }
 
-    /// The whole key.
+    /// Parses the whole key.
     fn key(&self) -> Result<Key, Error> {
         serde_json::from_str::<Key>(&self.facts)
             .ok()
@@ -177,7 +180,7 @@ impl From<&Key> for KeyRow {
     fn from(key: &Key) -> Self {
         Self {
             id: key.id,
-            facts: serde_json::to_string(key).expect("a key's facts are JSON"),
+            facts: serde_json::to_string(key).expect("a key can be serialized"),
         }
     }
 }
@@ -192,7 +195,7 @@ impl From<(Uuid, String)> for KeyRow {
 }
 
 impl Snapshot {
-    /// The key of this id, without when it was last used.
+    /// Returns the key with this id, without the times of last use.
     pub async fn find_key(&mut self, id: KeyId) -> Result<Option<Key>, Error> {
         let cells: Option<KeyCells> = on!(self.session, |conn| sqlx::query_as(concat!(
             key_cells!(),
@@ -203,7 +206,7 @@ impl Snapshot {
         cells.map(read_key).transpose()
     }
 
-    /// The row of this key, whatever it holds.
+    /// Returns the row of the key with this id, also if it is corrupt.
     pub async fn find_key_row(&mut self, id: KeyId) -> Result<Option<KeyRow>, Error> {
         let row: Option<(Uuid, String)> = on!(self.session, |conn| sqlx::query_as(
             "SELECT id, facts FROM keys WHERE id = $1"
@@ -213,7 +216,7 @@ impl Snapshot {
         Ok(row.map(KeyRow::from))
     }
 
-    /// A page of the keys that the filter lets through, newest first. One that cannot be read is left out and logged.
+    /// Returns a page of the keys that match the filter, newest first. A corrupt key is left out and logged.
     pub async fn list_keys(&mut self, filter: &KeyFilter) -> Result<Page<Key, KeyId>, Error> {
         let rows: Vec<KeyCells> = on!(self.session, |conn| async {
             let mut query = QueryBuilder::new(key_cells!());
@@ -232,7 +235,7 @@ impl Snapshot {
             |row| KeyId::from(row.0),
             |row| {
                 read_key(row)
-                    .inspect_err(|error| tracing::error!(%error, "a key is left out of a list"))
+                    .inspect_err(|error| tracing::error!(%error, "corrupt key left out"))
                     .ok()
             },
         );
@@ -240,7 +243,7 @@ impl Snapshot {
         Ok(page)
     }
 
-    /// How many keys the filter lets through, on however many pages.
+    /// Returns the number of keys that match the filter, on all pages together.
     pub async fn count_filtered(&mut self, filter: &KeyFilter) -> Result<u64, Error> {
         let count: i64 = on!(self.session, |conn| async {
             let mut query = QueryBuilder::new(concat!("SELECT count(*)", from_keys!()));
@@ -250,7 +253,7 @@ impl Snapshot {
         Ok(count as u64)
     }
 
-    /// Whether the filter lets any key through.
+    /// Returns whether a key matches the filter.
     pub async fn has_any(&mut self, filter: &KeyFilter) -> Result<bool, Error> {
         let one: Option<i32> = on!(self.session, |conn| async {
             let mut query = QueryBuilder::new(concat!("SELECT 1", from_keys!()));
@@ -261,7 +264,7 @@ impl Snapshot {
         Ok(one.is_some())
     }
 
-    /// The revision at which the last of a realm's keys was issued before this time.
+    /// Returns the revision at which the last key of a realm was issued before `time`.
     pub async fn last_issue_before(
         &mut self,
         realm: &RealmId,
@@ -273,7 +276,7 @@ impl Snapshot {
         )
         .fetch_one(&mut *conn))?;
         let found: Option<i64> = if set_back_to.is_some_and(|then| then < time.as_micros()) {
-            // From that time on ids are not in the order of issue.
+            // From that time on, ids may not be in the order of issue.
             on!(self.session, |conn| sqlx::query_scalar(
                 "SELECT max(created_revision) FROM keys WHERE realm = $1 AND id < $2"
             )
@@ -281,7 +284,7 @@ impl Snapshot {
             .bind(id)
             .fetch_one(&mut *conn))?
         } else {
-            // Ids begin with the time of issue, so that this looks at one entry of the index however many keys there are.
+            // Ids begin with the time of issue, so this statement reads one entry of the index for any number of keys.
             on!(self.session, |conn| {
                 sqlx::query_scalar(
                     "SELECT created_revision FROM keys WHERE realm = $1 AND id < $2 ORDER BY id DESC LIMIT 1"
@@ -294,21 +297,21 @@ impl Snapshot {
         Ok(found.map(revision))
     }
 
-    /// Hands over the row of every key, in no order, as fast as they are taken.
+    /// Sends the rows of all keys to the channel, in no particular order.
     pub async fn hand_over_keys(&mut self, to: mpsc::Sender<Vec<KeyRow>>) -> Result<(), Error> {
         for_each_batch!(
             self.session,
             |conn| sqlx::query_as::<_, (Uuid, String)>("SELECT id, facts FROM keys")
                 .fetch(&mut *conn),
             |batch| {
-                let few = batch.len() < FEW_ROWS;
+                let is_small = batch.len() < SMALL_BATCH;
                 let rows = batch.into_iter().map(KeyRow::from).collect();
                 if to.send(rows).await.is_err() {
                     break Ok(());
                 }
-                if few {
-                    // SQLite's rows come from a thread of the driver's, one by one. Whoever waits for each is woken for each,
-                    // which costs more than to read it.
+                if is_small {
+                    // A thread of the driver sends SQLite's rows one by one. A task that waits for each row is woken for each
+                    // row, which takes longer than reading the row. After a pause there are more rows in a batch.
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             }
@@ -316,7 +319,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// How many keys a realm has, or one partner or one project of it.
+    /// Returns the number of keys of a realm, of one of its partners, or of one of its projects.
     pub async fn count_keys(
         &mut self,
         realm: &RealmId,
@@ -337,7 +340,7 @@ impl Snapshot {
         Ok(count as u64)
     }
 
-    /// The environments that keys of the realm live in.
+    /// Returns the environments of the realm's keys.
     pub async fn environments_in_use(&mut self, realm: &RealmId) -> Result<HashSet<String>, Error> {
         let used: Vec<Option<String>> = on!(self.session, |conn| sqlx::query_scalar(
             "SELECT DISTINCT environment FROM keys WHERE realm = $1"
@@ -347,9 +350,9 @@ impl Snapshot {
         Ok(used.into_iter().flatten().collect())
     }
 
-    /// The scopes that keys of the realm were granted by name.
+    /// Returns the scopes that the realm's keys were granted by name.
     pub async fn scopes_in_use(&mut self, realm: &RealmId) -> Result<HashSet<String>, Error> {
-        // Each a JSON list; there are few different ones.
+        // Each value is a JSON list, and few of the lists are different.
         let lists: Vec<Option<String>> = on!(self.session, |conn| sqlx::query_scalar(
             "SELECT DISTINCT scopes FROM keys WHERE realm = $1"
         )
@@ -363,7 +366,7 @@ impl Snapshot {
             .collect())
     }
 
-    /// The realm of a key, also of one of which nothing else can be read.
+    /// Returns the realm of the key with this id, also if the rest of the row is corrupt.
     pub async fn find_realm_of_key(&mut self, id: KeyId) -> Result<Option<RealmId>, Error> {
         let realm: Option<Option<String>> = on!(self.session, |conn| sqlx::query_scalar(
             "SELECT realm FROM keys WHERE id = $1"
@@ -380,7 +383,8 @@ impl Change {
     /// Stores a new key.
     ///
     /// # Errors
-    /// [`Error::IdTaken`] if a deleted key had its id: what is kept of that one would be told of the new one.
+    /// [`Error::IdTaken`] if a deleted key had this id, because the stored usage and events of the deleted key would seem to
+    /// belong to the new one.
     pub async fn insert_key(&mut self, key: &Key) -> Result<(), Error> {
         let row = KeyRow::from(key);
         let stored: Option<i32> = on!(self.snapshot.session, |conn| sqlx::query_scalar(
@@ -394,7 +398,7 @@ impl Change {
         stored.map(drop).ok_or(Error::IdTaken(key.id))
     }
 
-    /// Stores what has become of a key.
+    /// Replaces the facts of a stored key.
     pub async fn update_key(&mut self, key: &Key) -> Result<(), Error> {
         let row = KeyRow::from(key);
         execute!(
@@ -406,9 +410,9 @@ impl Change {
         Ok(())
     }
 
-    /// Removes a key with all its roots. What remains says whose it was.
+    /// Deletes a key with all its roots. A tombstone with its owner remains.
     pub async fn delete_key(&mut self, id: KeyId) -> Result<(), Error> {
-        // Of a key that cannot be read the columns may be missing, and it must be possible to delete that above all.
+        // The generated columns of a corrupt key may be NULL, and especially a corrupt key must be deletable.
         execute!(
             self.snapshot.session,
             sqlx::query(
@@ -427,7 +431,7 @@ impl Change {
         Ok(())
     }
 
-    /// Removes the root of a secret that was taken from its key.
+    /// Deletes the root of a secret that was removed from its key.
     pub async fn delete_root(&mut self, id: KeyId, secret: &Secret) -> Result<(), Error> {
         execute!(
             self.snapshot.session,

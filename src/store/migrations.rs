@@ -1,23 +1,23 @@
-//! The schema, step by step. The folders of the two engines have equal numbers.
+//! The migrations of the schema. The folders of the two engines have the same numbers.
 
 use sqlx::SqlStr;
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 
 use super::OpenError;
 
-/// Where the driver keeps which steps were made.
+/// The table in which the driver records the applied migrations.
 const TABLE: &str = "_sqlx_migrations";
 
-/// What opening a store did to its schema.
+/// The schema versions before and after a store was opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Schema {
-    /// The step that it was at; 0 for none.
+    /// The version before; 0 for a new database.
     pub found: i64,
-    /// The step that it is at now.
+    /// The version after.
     pub now: i64,
 }
 
-/// The steps of the embedded store.
+/// Returns the migrations of the embedded store.
 pub(super) fn sqlite() -> Migrator {
     migrator(&[
         (
@@ -33,7 +33,7 @@ pub(super) fn sqlite() -> Migrator {
     ])
 }
 
-/// The steps of the shared store.
+/// Returns the migrations of the shared store.
 pub(super) fn postgres() -> Migrator {
     migrator(&[
         (
@@ -49,9 +49,9 @@ pub(super) fn postgres() -> Migrator {
     ])
 }
 
-fn migrator(steps: &[(i64, &'static str, &'static str)]) -> Migrator {
+fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
     let mut migrator = Migrator::with_migrations(
-        steps
+        migrations
             .iter()
             .map(|(version, description, sql)| {
                 Migration::new(
@@ -64,42 +64,45 @@ fn migrator(steps: &[(i64, &'static str, &'static str)]) -> Migrator {
             })
             .collect(),
     );
-    // Whoever migrates holds a lock of claviger's own, and for longer.
+    // The caller holds a lock of claviger itself, and for a longer time.
     migrator.set_locking(false);
     migrator
 }
 
-/// Makes the steps that are missing. Where none is, nothing is written, so that a server may run as a role that may not
-/// change the schema.
+/// Applies the missing migrations.
+///
+/// If none is missing, nothing is written, so that a server can run as a role that cannot change the schema.
 pub(super) async fn run(
-    steps: &Migrator,
+    migrator: &Migrator,
     connection: &mut impl Migrate,
 ) -> Result<Schema, OpenError> {
-    // There is no such table in a new database.
-    let made = connection
+    // A new database does not have the table.
+    let applied = connection
         .list_applied_migrations(TABLE)
         .await
         .unwrap_or_default();
-    let found = made.last().map_or(0, |step| step.version);
-    let as_made = |(step, made): (&Migration, &sqlx::migrate::AppliedMigration)| {
-        step.version == made.version && step.checksum == made.checksum
+    let found = applied.last().map_or(0, |migration| migration.version);
+    let is_same = |(migration, applied): (&Migration, &sqlx::migrate::AppliedMigration)| {
+        migration.version == applied.version && migration.checksum == applied.checksum
     };
-    if steps.iter().count() != made.len() || !steps.iter().zip(&made).all(as_made) {
-        steps
+    if migrator.iter().count() != applied.len() || !migrator.iter().zip(&applied).all(is_same) {
+        migrator
             .run_direct(None, connection, false)
             .await
-            .map_err(|error| OpenError::Unfit(failed(&error)))?;
+            .map_err(|error| OpenError::Unfit(describe(&error)))?;
     }
-    let now = steps.iter().last().map_or(0, |step| step.version);
+    let now = migrator
+        .iter()
+        .last()
+        .map_or(0, |migration| migration.version);
     Ok(Schema { found, now })
 }
 
-fn failed(error: &MigrateError) -> String {
+fn describe(error: &MigrateError) -> String {
     match error {
         MigrateError::VersionMissing(version) => format!(
-            "the database was written by a newer claviger (its schema has step {version}, which this program does not \
-             know); start that newer program"
+            "the database was written by a newer claviger with the unknown schema version {version}: start the newer program"
         ),
-        other => format!("the database's schema cannot be brought up to date: {other}"),
+        other => format!("the schema of the database cannot be migrated: {other}"),
     }
 }

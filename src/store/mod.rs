@@ -1,8 +1,8 @@
-//! What outlives the process: one behaviour over two SQL databases.
+//! The store: the persistent state, with the same behaviour in two SQL databases.
 //!
-//! A [`Snapshot`] reads one consistent state. A [`Change`] is a snapshot that may also write; there is one at a time, and it
-//! holds the counter of revisions from its first statement to its commit. Each statement is written once, for both engines;
-//! rows and drivers do not leave this module.
+//! A [`Snapshot`] reads one consistent state. A [`Change`] is a snapshot that may also write. At most one change is open, and
+//! it locks the counter of revisions from its first statement to its commit. Each statement is written once for both engines.
+//! Rows and drivers are private to this module.
 
 mod authority;
 mod connections;
@@ -44,7 +44,7 @@ use crate::domain::ids::KeyId;
 use crate::domain::time::Timestamp;
 use connections::{Connections, PgTransaction};
 
-/// Where everything is kept.
+/// An open database.
 #[derive(Clone)]
 pub struct Store {
     engine: Engine,
@@ -52,16 +52,16 @@ pub struct Store {
     sessions: Arc<AtomicU64>,
 }
 
-/// One of the two databases. In either, one connection writes, several read, and the feed has one of its own.
+/// The engine of a store. In both engines one connection writes, several read, and the feed has its own connection.
 #[derive(Clone)]
 enum Engine {
-    /// The embedded one.
+    /// The embedded database.
     Sqlite {
         read: SqlitePool,
         feed: SqlitePool,
         write: SqlitePool,
     },
-    /// A shared one.
+    /// A PostgreSQL database.
     Postgres {
         read: Arc<Connections>,
         feed: Arc<Connections>,
@@ -69,14 +69,15 @@ enum Engine {
     },
 }
 
-/// A transaction of either engine.
+/// A transaction of one of the engines.
 enum Session {
     Sqlite(Transaction<'static, Sqlite>),
     Postgres(PgTransaction),
 }
 
-/// Waits for a statement on the connection of either engine; on the shared one, not for longer than it may take. The compiler
-/// checks the statement once for each.
+/// Runs a statement on the connection of either engine. In PostgreSQL the statement has a deadline.
+///
+/// The compiler checks the statement once for each engine.
 macro_rules! on {
     ($session:expr, |$conn:ident| $statement:expr) => {
         match &mut $session {
@@ -87,14 +88,14 @@ macro_rules! on {
             $crate::store::Session::Postgres(transaction) => {
                 let ($conn, statement) = transaction.begin_statement();
                 let outcome = statement.within($statement).await;
-                transaction.ended(&statement, outcome)
+                transaction.end_statement(&statement, outcome)
             }
         }
     };
 }
 use on;
 
-/// The same for a statement that answers with nothing.
+/// Runs a statement without a result on the connection of either engine.
 macro_rules! execute {
     ($session:expr, $statement:expr) => {
         on!($session, |conn| async {
@@ -104,10 +105,12 @@ macro_rules! execute {
 }
 use execute;
 
-/// How many rows are taken from the driver at once when all are read.
+/// The maximum number of rows in a batch of `for_each_batch`.
 const ROWS_AT_ONCE: usize = 1_024;
 
-/// The same for a stream of rows, in batches of as many as have come; each batch has the time that a statement may take.
+/// Runs a query on the connection of either engine and handles its rows in batches.
+///
+/// A batch consists of the rows that are ready. In PostgreSQL each batch has the deadline of a statement.
 macro_rules! for_each_batch {
     ($session:expr, |$conn:ident| $rows:expr, |$batch:ident| $each:expr) => {
         match &mut $session {
@@ -136,7 +139,7 @@ macro_rules! for_each_batch {
                     }
                 };
                 drop(batches);
-                transaction.ended(&statement, outcome)
+                transaction.end_statement(&statement, outcome)
             }
         }
     };
@@ -150,36 +153,36 @@ fn batches<T>(
         .map(|rows| rows.into_iter().collect())
 }
 
-/// Why the store did not do what it was asked.
+/// An error of the store.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It cannot be reached, or it failed. Nothing was changed.
-    #[error("the store does not answer: {0}")]
+    /// The database cannot be reached, or it failed. Nothing was changed.
+    #[error("the store is unavailable: {0}")]
     Unavailable(#[from] sqlx::Error),
-    /// It failed while a change was committed: it is open whether the change was made.
-    #[error("the store failed in the middle of a commit: {0}")]
+    /// The database failed during a commit. It is unknown whether the change was committed.
+    #[error("the store failed during a commit, and it is unknown whether the change was made: {0}")]
     CommitUnknown(sqlx::Error),
-    /// What is stored cannot be understood.
-    #[error("what is stored of {0} cannot be read")]
+    /// A stored row is corrupt.
+    #[error("the stored data of {0} cannot be read")]
     Corrupt(String),
-    /// A deleted key had this id.
-    #[error("the id {0} was a deleted key's and is not given again")]
+    /// The id belonged to a deleted key.
+    #[error("the id {0} belonged to a deleted key and cannot be reused")]
     IdTaken(KeyId),
 }
 
-/// Why a store could not be opened. The text says what to do.
+/// The reason why a store could not be opened. The message contains what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It cannot be used as it is.
+    /// The database cannot be used in its present state.
     #[error("{0}")]
     Unfit(String),
-    /// It does not answer; later it may.
+    /// The database cannot be reached. A later attempt may succeed.
     #[error("{0}")]
     Unreachable(String),
-    /// Another process has it.
+    /// Another process uses the database.
     #[error(
-        "another claviger process uses this database, which has one at a time: replicas are not supported yet. Stop it first, \
-         or name another --database-url"
+        "another claviger process uses this database, and replicas are not supported yet: stop that process, or set another \
+         --database-url"
     )]
     InUse,
 }
@@ -193,12 +196,12 @@ impl Store {
         }
     }
 
-    /// What opening did to the schema.
+    /// Returns the schema versions before and after the store was opened.
     pub fn schema(&self) -> Schema {
         self.schema
     }
 
-    /// Begins to read one consistent state.
+    /// Begins a snapshot.
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
         match &self.engine {
             Engine::Sqlite { read, .. } => self.read_sqlite(read).await,
@@ -206,7 +209,7 @@ impl Store {
         }
     }
 
-    /// Begins to read one consistent state for the feed, which must not queue behind others.
+    /// Begins a snapshot on the connection of the feed, which must not wait for other readers.
     pub async fn feed_snapshot(&self) -> Result<Snapshot, Error> {
         match &self.engine {
             Engine::Sqlite { feed, .. } => self.read_sqlite(feed).await,
@@ -227,7 +230,7 @@ impl Store {
         Ok(Snapshot { session })
     }
 
-    /// Begins a change, which waits until no other is open.
+    /// Begins a change, when no other change is open.
     pub async fn change(&self, now: Timestamp) -> Result<Change, Error> {
         Change::open(self.write().await?, now).await
     }
@@ -238,7 +241,7 @@ impl Store {
             Engine::Sqlite { write, .. } => {
                 Session::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?)
             }
-            // READ COMMITTED: once it has the counter's row, it reads what the change before it wrote.
+            // READ COMMITTED: when the transaction has locked the counter's row, it reads the state after the previous change.
             Engine::Postgres { write, .. } => {
                 let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
                 Session::Postgres(write.begin(begin).await?)
@@ -247,12 +250,12 @@ impl Store {
         Ok(Snapshot { session })
     }
 
-    /// How many snapshots and changes were begun: every access to the store is one.
+    /// Returns how many snapshots and changes were begun. Every access to the store is one of them.
     pub fn sessions(&self) -> u64 {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// Waits for what is under way and closes the store.
+    /// Waits for the open snapshots and changes, and closes the store.
     pub async fn close(&self) {
         match &self.engine {
             Engine::Sqlite { read, feed, write } => {
@@ -269,12 +272,12 @@ impl Store {
     }
 }
 
-/// One consistent state, for reading.
+/// One consistent state of the store, for reading.
 pub struct Snapshot {
     session: Session,
 }
 
-/// The one change that is open. Dropped without a commit it leaves no trace.
+/// The only open change. If it is dropped without a commit, it is rolled back.
 pub struct Change {
     snapshot: Snapshot,
     revision: Revision,
@@ -293,29 +296,29 @@ impl Change {
         })
     }
 
-    /// The revision that this change will have.
+    /// Returns the revision that this change will have.
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// When this change is made: later than every one before it, if only by a microsecond.
+    /// Returns the time of this change, at least one microsecond after the time of every earlier change.
     pub fn time(&self) -> Timestamp {
         self.time
     }
 
-    /// The version of the pepper under which new digests are made.
+    /// Returns the version of the pepper for new digests.
     pub fn pepper(&self) -> u32 {
         self.pepper
     }
 
-    /// Records the change so far and goes on with another one, of the next revision, in the same transaction.
+    /// Records the event of this change and begins another change, with the next revision, in the same transaction.
     pub async fn and_another(&mut self, event: &Event) -> Result<(), Error> {
         self.append(event).await?;
         (self.revision, self.time, self.pepper) = self.snapshot.take_counter(self.time).await?;
         Ok(())
     }
 
-    /// Records the change and makes it durable.
+    /// Records the event of this change and commits the transaction, which makes it durable.
     pub async fn commit(mut self, event: &Event) -> Result<Revision, Error> {
         self.append(event).await?;
         self.snapshot.commit().await?;
@@ -350,15 +353,16 @@ impl DerefMut for Change {
 /// A page of a list.
 #[derive(Debug)]
 pub struct Page<T, Cursor> {
-    /// What is on it.
+    /// The items of the page.
     pub items: Vec<T>,
-    /// Where the next page begins, if there is one.
+    /// The position of the next page, if there is one.
     pub next: Option<Cursor>,
 }
 
 impl<T, Cursor> Page<T, Cursor> {
-    /// A page of at most `limit` rows from rows asked for with [`page_and_one`]. Rows that cannot be read are missing from
-    /// the page but do not end the list.
+    /// Creates a page of at most `limit` rows from the rows of a query with the limit [`page_and_one`].
+    ///
+    /// Rows that cannot be read are left out and do not end the list.
     fn new<Row>(
         mut rows: Vec<Row>,
         limit: u32,
@@ -374,12 +378,12 @@ impl<T, Cursor> Page<T, Cursor> {
     }
 }
 
-/// One row more than the page has, to learn whether there is another page.
+/// Returns the limit for a query: one row more than the page has, to find out whether there is another page.
 fn page_and_one(limit: u32) -> i64 {
     i64::from(limit) + 1
 }
 
-/// A number as the databases keep it.
+/// Returns a revision as the databases store it.
 fn stored(revision: Revision) -> i64 {
     i64::try_from(revision.as_u64()).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Opening the shared store: a PostgreSQL database, reached so that nobody in between can read or answer.
+//! The shared store: a PostgreSQL database. Connections to another machine are encrypted and authenticated.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,10 +10,10 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use super::connections::{Connections, within};
 use super::{DatabaseLock, Engine, OpenError, Store, migrations};
 
-/// How many connections read at the most.
+/// The maximum number of connections that read.
 const READERS: u32 = 4;
 
-/// The parameters that a URL may have, apart from `options[…]`.
+/// The parameters that a URL may have, besides `options[…]`.
 const PARAMETERS: [&str; 18] = [
     "application_name",
     "dbname",
@@ -35,7 +35,7 @@ const PARAMETERS: [&str; 18] = [
     "user",
 ];
 
-/// Where a PostgreSQL database is. It may hold a password, and is therefore never shown.
+/// The URL of a PostgreSQL database. It may contain a password and is therefore never shown.
 #[derive(Clone)]
 pub struct DatabaseUrl(String);
 
@@ -52,7 +52,10 @@ impl fmt::Debug for DatabaseUrl {
 }
 
 impl DatabaseUrl {
-    /// How to connect. What is wrong is told without a word of the URL.
+    /// Returns the options of the connections.
+    ///
+    /// # Errors
+    /// If the URL is not valid or not secure. The error contains no part of the URL.
     pub(super) fn options(&self) -> Result<PgConnectOptions, OpenError> {
         let Self(url) = self;
         let names: Vec<&str> = match url.split_once('?') {
@@ -63,10 +66,10 @@ impl DatabaseUrl {
             None => Vec::new(),
         };
         let known = |name: &&str| PARAMETERS.contains(name) || name.starts_with("options[");
-        // The driver would log a parameter that it does not know, with its value.
+        // The driver would log an unknown parameter with its value.
         if !names.iter().all(known) {
             return Err(OpenError::Unfit(format!(
-                "the --database-url has a parameter that is not known. After the question mark there may be {}",
+                "the --database-url has an unknown parameter: use only {} after the question mark",
                 PARAMETERS.join(", ")
             )));
         }
@@ -76,9 +79,8 @@ impl DatabaseUrl {
         let options = PgConnectOptions::from_str(url).ok().filter(|_| has_scheme);
         let options = options.ok_or_else(|| {
             OpenError::Unfit(
-                "the --database-url cannot be read. It looks like postgres://USER@HOST:5432/DATABASE, and what is special in a \
-                 URL must be written as %XX in a name or a password; a password may also stand in the variable PGPASSWORD or \
-                 in ~/.pgpass"
+                "the --database-url cannot be read: use the form postgres://USER@HOST:5432/DATABASE and write special \
+                 characters of a name or password as %XX; the password can also be in the variable PGPASSWORD or in ~/.pgpass"
                     .to_owned(),
             )
         })?;
@@ -90,8 +92,10 @@ impl DatabaseUrl {
     }
 }
 
-/// Whoever can answer in the database's place decides which keys are good. So the way to another machine is encrypted and
-/// the database proves who it is. `require` does not do that: it takes any certificate.
+/// Returns the options with a connection to another machine encrypted and authenticated.
+///
+/// An attacker that impersonates the database could decide which keys are valid, so the database must prove its identity. The
+/// mode `require` is not sufficient, because it accepts any certificate.
 fn secured(options: PgConnectOptions, mode_is_named: bool) -> Result<PgConnectOptions, OpenError> {
     let host = options.get_host();
     let bare = host.trim_matches(['[', ']']);
@@ -104,15 +108,18 @@ fn secured(options: PgConnectOptions, mode_is_named: bool) -> Result<PgConnectOp
         PgSslMode::VerifyCa | PgSslMode::VerifyFull => Ok(options),
         _ if !mode_is_named => Ok(options.ssl_mode(PgSslMode::VerifyFull)),
         _ => Err(OpenError::Unfit(
-            "the database is on another machine, and its sslmode lets others read along or answer in its place. Leave \
-             sslmode out, or say sslmode=verify-full (with sslrootcert=FILE if its authority is not one of this system's)"
+            "the database is on another machine, and with this sslmode others can read the connection or impersonate the \
+             database: remove sslmode, or set sslmode=verify-full (with sslrootcert=FILE if this system does not trust its \
+             certificate authority)"
                 .to_owned(),
         )),
     }
 }
 
-/// What the database itself is to do for us: nothing may hold a lock for ever, neither a statement or a transaction that
-/// hangs nor a client whose machine is gone.
+/// Returns the options with timeouts on the server's side.
+///
+/// No lock may be held without a time limit, neither by a statement or transaction that hangs nor by a client whose machine is
+/// gone.
 pub(super) fn watched(options: PgConnectOptions, deadline: Duration) -> PgConnectOptions {
     let deadline = deadline.as_millis().to_string();
     options.application_name("claviger").options([
@@ -125,7 +132,10 @@ pub(super) fn watched(options: PgConnectOptions, deadline: Duration) -> PgConnec
 }
 
 impl Store {
-    /// Brings the schema up to date, on the connection that holds the lock, and opens the store.
+    /// Migrates the schema on the connection that holds the lock, and opens the store.
+    ///
+    /// # Errors
+    /// If the database cannot be reached, the schema cannot be migrated, or a commit would not be durable.
     pub async fn open_postgres(lock: &mut DatabaseLock) -> Result<Self, OpenError> {
         let schema = migrations::run(&migrations::postgres(), lock.connection()).await?;
         let deadline = lock.deadline();
@@ -137,15 +147,15 @@ impl Store {
         let engine = Engine::Postgres {
             read: Connections::new(timed(options.clone()), deadline, READERS),
             write: Connections::new(timed(options.clone()), deadline, 1),
-            // Lists, however long, must not keep a revocation from coming round. Loading everything is one statement, which
-            // may take its time; each row of it has its deadline here.
+            // The feed has its own connection, because a long list must not delay a revocation. The load of the mirror is one
+            // long statement, so this connection has no statement timeout. Each batch of its rows has a deadline.
             feed: Connections::new(options, deadline, 1),
         };
         Ok(Self::new(engine, schema))
     }
 }
 
-/// Refuses a database that would not keep what it acknowledges.
+/// Refuses a database that could lose an acknowledged change.
 async fn assert_sound(lock: &mut DatabaseLock) -> Result<(), OpenError> {
     let deadline = lock.deadline();
     let settings: Vec<(String, String)> = within(
@@ -161,12 +171,12 @@ async fn assert_sound(lock: &mut DatabaseLock) -> Result<(), OpenError> {
     match settings.first() {
         None => Ok(()),
         Some((name, setting)) => Err(OpenError::Unfit(format!(
-            "the database runs with {name}={setting}, so that an acknowledged change could be lost; turn it on"
+            "the database runs with {name}={setting}, so an acknowledged change could be lost: set {name}=on"
         ))),
     }
 }
 
-/// The driver's errors repeat neither the URL nor a password.
+/// Converts an error of the driver. These errors contain neither the URL nor a password.
 pub(super) fn unreachable(error: &sqlx::Error) -> OpenError {
     OpenError::Unreachable(format!("the database cannot be reached: {error}"))
 }
@@ -184,7 +194,7 @@ mod tests {
 
     /// Seen red with `secured` left out: the driver's own default then falls back to plain text.
     #[test]
-    fn the_way_to_another_machine_is_encrypted_and_the_other_end_proves_who_it_is() {
+    fn a_connection_to_another_machine_is_encrypted_and_authenticated() {
         for elsewhere in [
             "db.example.com",
             "10.0.0.7",
@@ -221,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_url_is_told_without_a_word_of_it() {
+    fn an_error_about_a_url_contains_no_part_of_it() {
         for url in [
             "hunter2",
             "mysql://claviger:hunter2@localhost/claviger",

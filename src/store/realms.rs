@@ -9,30 +9,30 @@ use crate::domain::partner::{Partner, Project};
 use crate::domain::realm::Realm;
 use crate::domain::time::Timestamp;
 
-/// Something that is put, with its dates.
+/// A stored value with its revision and its time of creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dated<T> {
-    /// The thing itself.
+pub struct Versioned<T> {
+    /// The value.
     pub value: T,
-    /// The revision at which it was last changed.
+    /// The revision of the last change of the value.
     pub revision: Revision,
-    /// When it was first made.
+    /// The time at which the value was first stored.
     pub created_at: Timestamp,
 }
 
 /// A stored realm.
-pub type RealmRow = Dated<Realm>;
+pub type RealmRow = Versioned<Realm>;
 /// A stored partner.
-pub type PartnerRow = Dated<Partner>;
+pub type PartnerRow = Versioned<Partner>;
 /// A stored project.
-pub type ProjectRow = Dated<Project>;
+pub type ProjectRow = Versioned<Project>;
 
 type RealmCells = (String, String, i64, i64);
 type PartnerCells = (String, String, String, bool, i64, i64);
 type ProjectCells = (String, String, String, String, i64, i64);
 
 impl Snapshot {
-    /// The realm of this id.
+    /// Returns the realm with this id.
     pub async fn find_realm(&mut self, id: &RealmId) -> Result<Option<RealmRow>, Error> {
         let row: Option<RealmCells> = on!(self.session, |conn| sqlx::query_as(
             "SELECT id, definition, revision, created_at FROM realms WHERE id = $1"
@@ -42,7 +42,7 @@ impl Snapshot {
         row.map(read_realm).transpose()
     }
 
-    /// The id of the realm whose keys begin so.
+    /// Returns the id of the realm with this prefix.
     pub async fn find_prefix(&mut self, prefix: &str) -> Result<Option<RealmId>, Error> {
         let row: Option<String> = on!(self.session, |conn| sqlx::query_scalar(
             "SELECT id FROM realms WHERE prefix = $1"
@@ -53,7 +53,7 @@ impl Snapshot {
             .transpose()
     }
 
-    /// A page of the realms, in the order of their ids, after the one of this id.
+    /// Returns a page of the realms with an id after `after`, in the order of their ids.
     pub async fn list_realms(
         &mut self,
         after: &str,
@@ -75,7 +75,7 @@ impl Snapshot {
         ))
     }
 
-    /// The partner of this id.
+    /// Returns the partner with this id.
     pub async fn find_partner(
         &mut self,
         realm: &RealmId,
@@ -91,7 +91,7 @@ impl Snapshot {
         row.map(read_partner).transpose()
     }
 
-    /// A page of a realm's partners, in the order of their ids, after the one of this id.
+    /// Returns a page of a realm's partners with an id after `after`, in the order of their ids.
     pub async fn list_partners(
         &mut self,
         realm: &RealmId,
@@ -100,7 +100,7 @@ impl Snapshot {
     ) -> Result<Page<PartnerRow, String>, Error> {
         let rows: Vec<PartnerCells> = on!(
             self.session,
-            |conn| // The operators' partner has the empty id and is nobody's business.
+            |conn| // The operators' partner has the empty id, so no list contains it.
             sqlx::query_as(
                 "SELECT realm, id, display_name, suspended, revision, created_at
                  FROM partners WHERE realm = $1 AND id > $2 ORDER BY id LIMIT $3",
@@ -118,7 +118,7 @@ impl Snapshot {
         ))
     }
 
-    /// Every partner of every realm.
+    /// Returns all partners of all realms.
     pub async fn all_partners(&mut self) -> Result<Vec<PartnerRow>, Error> {
         let rows: Vec<PartnerCells> = on!(self.session, |conn| sqlx::query_as(
             "SELECT realm, id, display_name, suspended, revision, created_at FROM partners"
@@ -130,7 +130,7 @@ impl Snapshot {
             .collect())
     }
 
-    /// The project of this id; also a deleted one, with `true`.
+    /// Returns the project with this id, and whether it is deleted.
     pub async fn find_project(
         &mut self,
         realm: &RealmId,
@@ -155,7 +155,7 @@ impl Snapshot {
         .transpose()
     }
 
-    /// A page of a realm's or of one partner's projects, in the order of their ids, after the one of this id.
+    /// Returns a page of the projects of a realm or of one partner with an id after `after`, in the order of their ids.
     pub async fn list_projects(
         &mut self,
         realm: &RealmId,
@@ -186,7 +186,7 @@ impl Snapshot {
         ))
     }
 
-    /// Every project of every realm.
+    /// Returns all projects of all realms, without deleted ones.
     pub async fn all_projects(&mut self) -> Result<Vec<ProjectRow>, Error> {
         let rows: Vec<ProjectCells> = on!(self.session, |conn| {
             sqlx::query_as(
@@ -200,7 +200,7 @@ impl Snapshot {
             .collect())
     }
 
-    /// Every realm.
+    /// Returns all realms.
     pub async fn all_realms(&mut self) -> Result<Vec<RealmRow>, Error> {
         let rows: Vec<RealmCells> = on!(self.session, |conn| sqlx::query_as(
             "SELECT id, definition, revision, created_at FROM realms"
@@ -214,9 +214,9 @@ impl Snapshot {
 }
 
 impl Change {
-    /// Stores a realm at this change's revision; one that is there keeps its first date.
+    /// Stores a realm with the revision of this change. An existing realm keeps its time of creation.
     pub async fn put_realm(&mut self, realm: &Realm) -> Result<(), Error> {
-        let definition = serde_json::to_string(realm).expect("a realm is JSON");
+        let definition = serde_json::to_string(realm).expect("a realm can be serialized");
         let (revision, time) = (stored(self.revision), self.time.as_micros());
         execute!(self.snapshot.session, sqlx::query(
                 "INSERT INTO realms (id, definition, revision, created_at) VALUES ($1, $2, $3, $4)
@@ -238,7 +238,7 @@ impl Change {
         Ok(())
     }
 
-    /// Stores a partner at this change's revision; one that is there keeps its first date.
+    /// Stores a partner with the revision of this change. An existing partner keeps its time of creation.
     pub async fn put_partner(&mut self, partner: &Partner) -> Result<(), Error> {
         let (revision, time) = (stored(self.revision), self.time.as_micros());
         execute!(
@@ -259,7 +259,7 @@ impl Change {
         Ok(())
     }
 
-    /// Deletes a partner. Its projects become deleted ones, which keep their ids.
+    /// Deletes a partner and marks its projects as deleted. Their ids remain reserved.
     pub async fn delete_partner(&mut self, realm: &RealmId, id: &PartnerId) -> Result<(), Error> {
         execute!(
             self.snapshot.session,
@@ -267,7 +267,7 @@ impl Change {
                 .bind(realm.as_str())
                 .bind(id.as_str())
         )?;
-        // It has no keys that they could be about.
+        // The partner has no keys to which its bulk revocations could apply.
         execute!(
             self.snapshot.session,
             sqlx::query("DELETE FROM revocations WHERE realm = $1 AND partner = $2")
@@ -283,7 +283,7 @@ impl Change {
         Ok(())
     }
 
-    /// Stores a project at this change's revision; one that is there, deleted or not, keeps its first date.
+    /// Stores a project with the revision of this change. An existing project, also a deleted one, keeps its time of creation.
     pub async fn put_project(&mut self, project: &Project) -> Result<(), Error> {
         let (revision, time) = (stored(self.revision), self.time.as_micros());
         execute!(self.snapshot.session, sqlx::query(
@@ -317,7 +317,7 @@ fn read_realm((id, definition, number, created_at): RealmCells) -> Result<RealmR
     serde_json::from_str::<Realm>(&definition)
         .ok()
         .filter(|realm| realm.id.as_str() == id)
-        .map(|value| Dated {
+        .map(|value| Versioned {
             value,
             revision: revision(number),
             created_at: Timestamp::from_micros(created_at),
@@ -328,14 +328,14 @@ fn read_realm((id, definition, number, created_at): RealmCells) -> Result<RealmR
 fn read_partner(
     (realm, id, display_name, suspended, number, created_at): PartnerCells,
 ) -> Result<PartnerRow, Error> {
-    let unread = |_| corrupt("partner", &id);
-    Ok(Dated {
+    let corrupt_row = |_| corrupt("partner", &id);
+    Ok(Versioned {
         value: Partner {
-            realm: RealmId::parse(&realm).map_err(unread)?,
+            realm: RealmId::parse(&realm).map_err(corrupt_row)?,
             id: if id.is_empty() {
                 PartnerId::nobody()
             } else {
-                PartnerId::parse(&id).map_err(unread)?
+                PartnerId::parse(&id).map_err(corrupt_row)?
             },
             display_name,
             suspended,
@@ -348,12 +348,12 @@ fn read_partner(
 fn read_project(
     (realm, id, partner, display_name, number, created_at): ProjectCells,
 ) -> Result<ProjectRow, Error> {
-    let unread = |_| corrupt("project", &id);
-    Ok(Dated {
+    let corrupt_row = |_| corrupt("project", &id);
+    Ok(Versioned {
         value: Project {
-            realm: RealmId::parse(&realm).map_err(unread)?,
-            id: ProjectId::parse(&id).map_err(unread)?,
-            partner: PartnerId::parse(&partner).map_err(unread)?,
+            realm: RealmId::parse(&realm).map_err(corrupt_row)?,
+            id: ProjectId::parse(&id).map_err(corrupt_row)?,
+            partner: PartnerId::parse(&partner).map_err(corrupt_row)?,
             display_name,
         },
         revision: revision(number),
@@ -366,6 +366,6 @@ fn corrupt(what: &str, id: &str) -> Error {
 }
 
 fn logged<T>(read: Result<T, Error>) -> Option<T> {
-    read.inspect_err(|error| tracing::error!(%error, "a row is left out"))
+    read.inspect_err(|error| tracing::error!(%error, "corrupt row left out"))
         .ok()
 }

@@ -1,4 +1,4 @@
-//! The table of requests that were answered and must not be done twice.
+//! The table of answered requests, so that a repeated request is not executed twice.
 
 use super::{Change, Error, Snapshot, execute, on, revision, stored};
 use crate::domain::event::Revision;
@@ -7,18 +7,18 @@ use crate::domain::time::Timestamp;
 
 /// A request that was answered.
 pub struct AnsweredRequest {
-    /// When.
+    /// The time of the answer.
     pub at: Timestamp,
-    /// A keyed digest of what was asked.
+    /// The keyed digest of the request.
     pub fingerprint: Vec<u8>,
-    /// The revision that was answered.
+    /// The revision in the answer.
     pub revision: Revision,
-    /// What came of it, as JSON.
+    /// The result, as JSON.
     pub result: String,
 }
 
 impl Snapshot {
-    /// What was answered to this request of this caller.
+    /// Returns the answered request of this caller with this id.
     pub async fn find_request(
         &mut self,
         caller: KeyId,
@@ -44,7 +44,7 @@ impl Snapshot {
 }
 
 impl Change {
-    /// Keeps what this change answers to a request, in place of what was kept under the same name before.
+    /// Stores the answer of this change to a request. It replaces an earlier answer with the same id.
     pub async fn insert_request(
         &mut self,
         caller: KeyId,

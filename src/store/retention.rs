@@ -1,17 +1,17 @@
-//! What is forgotten when its time is over, a few rows at a time. None of it is a change.
+//! The deletion of old rows, in small batches. It is not a change: it has no revision and no event.
 
 use super::{Error, Store, on, stored};
 use crate::domain::event::Revision;
 use crate::domain::time::{Hour, Timestamp};
 
-/// How many rows go in one transaction. A change waits for one such at the most.
+/// The maximum number of rows that one transaction deletes. A change waits for at most one such transaction.
 const ROWS_AT_ONCE: i64 = 1_000;
 
-/// Whether there may be more of what was asked for.
+/// Whether there may be more rows to delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct More(pub bool);
 
-/// Runs one statement that deletes rows, and tells how many.
+/// Runs a statement that deletes rows, and returns their number.
 macro_rules! delete {
     ($session:expr, $statement:expr) => {
         on!($session, |conn| async {
@@ -22,10 +22,14 @@ macro_rules! delete {
 }
 
 impl Store {
-    /// Forgets some of the oldest events: those before the revision `known`, as far as the event that follows is older than
-    /// `before` too. What remains is always the end of the history, without a gap, and never nothing. A feed asks for the last
-    /// event that it knows of, to see that the history is still the same; so that one must be there for as long as any feed may
-    /// be behind. What followed it is told to a feed within moments, and old only long after that.
+    /// Deletes some of the oldest events.
+    ///
+    /// An event is deleted if its revision is lower than `known` and the next event is older than `before` too. So the remaining
+    /// events are always the end of the history, without a gap, and at least one event.
+    ///
+    /// A feed reads the last event that it has already seen, to check that the history is still the same. So this event must
+    /// remain as long as a feed may be behind. A feed reads later events within moments, and they become old only long
+    /// afterwards.
     pub async fn forget_events(&self, before: Timestamp, known: Revision) -> Result<More, Error> {
         let mut write = self.write().await?;
         let oldest: Vec<(i64, i64)> = on!(write.session, |conn| sqlx::query_as(
@@ -33,26 +37,26 @@ impl Store {
         )
         .bind(ROWS_AT_ONCE + 1)
         .fetch_all(&mut *conn))?;
-        // Not by their times alone: a clock that was set back on purpose would leave a gap.
-        let going = oldest
+        // The times alone are not sufficient: if the clock was set back on purpose, there would be a gap.
+        let to_delete = oldest
             .windows(2)
             .take_while(|pair| pair[1].1 < before.as_micros() && pair[0].0 < stored(known))
             .last();
-        let Some(&[(last, _), _]) = going else {
+        let Some(&[(last, _), _]) = to_delete else {
             return Ok(More(false));
         };
-        let gone = delete!(
+        let deleted = delete!(
             write.session,
             sqlx::query("DELETE FROM events WHERE revision <= $1").bind(last)
         )?;
         write.commit().await?;
-        Ok(More(gone >= ROWS_AT_ONCE as u64))
+        Ok(More(deleted >= ROWS_AT_ONCE as u64))
     }
 
-    /// Forgets some of what was counted before this hour.
+    /// Deletes some usage counts of hours before `before`.
     pub async fn forget_counts(&self, before: Hour) -> Result<More, Error> {
         let mut write = self.write().await?;
-        let gone = delete!(
+        let deleted = delete!(
             write.session,
             sqlx::query(
                 "DELETE FROM usage WHERE (key_id, hour, verdict) IN (
@@ -62,13 +66,15 @@ impl Store {
             .bind(ROWS_AT_ONCE)
         )?;
         write.commit().await?;
-        Ok(More(gone >= ROWS_AT_ONCE as u64))
+        Ok(More(deleted >= ROWS_AT_ONCE as u64))
     }
 
-    /// Forgets some keys that were deleted before this time, when they were last used, and that their texts were revoked.
+    /// Deletes some tombstones of keys that were deleted before `before`.
+    ///
+    /// The times of last use and the import digests of these keys are deleted with them.
     pub async fn forget_tombstones(&self, before: Timestamp) -> Result<More, Error> {
         let mut write = self.write().await?;
-        // They go together, so that no use is ever kept of which nobody knows whose it was.
+        // They are deleted together, so that there is never a last use of a key without a known owner.
         delete!(
             write.session,
             sqlx::query(
@@ -87,7 +93,7 @@ impl Store {
             .bind(before.as_micros())
             .bind(ROWS_AT_ONCE)
         )?;
-        let gone = delete!(
+        let deleted = delete!(
             write.session,
             sqlx::query(
                 "DELETE FROM tombstones WHERE key_id IN (
@@ -97,13 +103,13 @@ impl Store {
             .bind(ROWS_AT_ONCE)
         )?;
         write.commit().await?;
-        Ok(More(gone >= ROWS_AT_ONCE as u64))
+        Ok(More(deleted >= ROWS_AT_ONCE as u64))
     }
 
-    /// Forgets some of what was answered before this time to requests that must not be done twice.
+    /// Deletes some answered requests from before `before`.
     pub async fn forget_requests(&self, before: Timestamp) -> Result<More, Error> {
         let mut write = self.write().await?;
-        let gone = delete!(
+        let deleted = delete!(
             write.session,
             sqlx::query(
                 "DELETE FROM requests WHERE (actor, id) IN (
@@ -113,6 +119,6 @@ impl Store {
             .bind(ROWS_AT_ONCE)
         )?;
         write.commit().await?;
-        Ok(More(gone >= ROWS_AT_ONCE as u64))
+        Ok(More(deleted >= ROWS_AT_ONCE as u64))
     }
 }

@@ -1,4 +1,4 @@
-//! The table of bulk revocations: rules by which many keys are ended at once.
+//! The table of bulk revocations: rules that revoke many keys at once.
 
 use super::{Change, Error, Snapshot, execute, on, revision, stored};
 use crate::domain::event::Revision;
@@ -9,7 +9,7 @@ use crate::domain::time::Timestamp;
 type Row = (String, String, String, String, i64, i64, String);
 
 impl Snapshot {
-    /// How many bulk revocations name this partner.
+    /// Returns the number of bulk revocations for this partner.
     pub async fn count_bulk_revocations(
         &mut self,
         realm: &RealmId,
@@ -24,7 +24,7 @@ impl Snapshot {
         Ok(count as u64)
     }
 
-    /// The bulk revocations that were made after this revision, in their order.
+    /// Returns the bulk revocations with a revision after `after`, in their order.
     pub async fn bulk_revocations(
         &mut self,
         after: Revision,
@@ -43,48 +43,48 @@ impl Snapshot {
 
 impl Change {
     /// Stores a bulk revocation as part of this change.
-    pub async fn insert_bulk_revocation(&mut self, many: &BulkRevocation) -> Result<(), Error> {
+    pub async fn insert_bulk_revocation(&mut self, rule: &BulkRevocation) -> Result<(), Error> {
         let number = stored(self.revision);
         execute!(self.snapshot.session, sqlx::query(
             "INSERT INTO revocations (revision, realm, partner, project, environment, before_revision, time, reason)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
         )
         .bind(number)
-        .bind(many.realm.as_str())
-        .bind(many.partner.as_ref().map_or("", PartnerId::as_str))
-        .bind(many.project.as_ref().map_or("", ProjectId::as_str))
-        .bind(many.environment.as_ref().map_or("", EnvironmentName::as_str))
-        .bind(stored(many.before))
-        .bind(many.at.as_micros())
-        .bind(&many.reason))?;
+        .bind(rule.realm.as_str())
+        .bind(rule.partner.as_ref().map_or("", PartnerId::as_str))
+        .bind(rule.project.as_ref().map_or("", ProjectId::as_str))
+        .bind(rule.environment.as_ref().map_or("", EnvironmentName::as_str))
+        .bind(stored(rule.before))
+        .bind(rule.at.as_micros())
+        .bind(&rule.reason))?;
         Ok(())
     }
 }
 
 fn read(row: Row) -> Result<BulkRevocation, Error> {
-    fn named<T>(
-        word: &str,
+    fn optional<T>(
+        name: &str,
         parse: impl Fn(&str) -> Result<T, &'static str>,
     ) -> Result<Option<T>, &'static str> {
-        if word.is_empty() {
+        if name.is_empty() {
             Ok(None)
         } else {
-            parse(word).map(Some)
+            parse(name).map(Some)
         }
     }
     let (realm, partner, project, environment, before, time, reason) = row;
-    let words = || {
+    let owner = || {
         Ok((
             RealmId::parse(&realm)?,
-            named(&partner, PartnerId::parse)?,
-            named(&project, ProjectId::parse)?,
-            named(&environment, EnvironmentName::parse)?,
+            optional(&partner, PartnerId::parse)?,
+            optional(&project, ProjectId::parse)?,
+            optional(&environment, EnvironmentName::parse)?,
         ))
     };
-    // Not left out, as other rows are that cannot be read: keys would come back to life.
-    let words: Result<_, &'static str> = words();
+    // Unlike other corrupt rows, a bulk revocation is not left out: revoked keys would become valid again.
+    let owner: Result<_, &'static str> = owner();
     let (realm, partner, project, environment) =
-        words.map_err(|_| Error::Corrupt("a bulk revocation".to_owned()))?;
+        owner.map_err(|_| Error::Corrupt("a bulk revocation".to_owned()))?;
     Ok(BulkRevocation {
         realm,
         partner,

@@ -1,4 +1,4 @@
-//! Opening the embedded store.
+//! The embedded store: an SQLite database.
 
 use std::path::Path;
 use std::time::Duration;
@@ -9,15 +9,19 @@ use sqlx::{Connection, Sqlite, SqliteConnection, SqlitePool};
 
 use super::{Engine, OpenError, Store, migrations};
 
-/// The first version without the bug that can corrupt a write-ahead log when it is reset (<https://sqlite.org/wal.html>).
+/// The first version without a bug that can corrupt the write-ahead log during a reset (<https://sqlite.org/wal.html>).
 const OLDEST_SOUND_SQLITE: (u32, u32, u32) = (3, 51, 3);
 
-/// What `PRAGMA synchronous` answers for FULL.
+/// The result of `PRAGMA synchronous` for FULL.
 const SYNCHRONOUS_FULL: i64 = 2;
 
 impl Store {
-    /// Opens the embedded database, makes it if it is not there, and brings its schema up to date. The caller holds the
-    /// data directory's lock.
+    /// Opens the database file, creates it if it does not exist, and migrates its schema.
+    ///
+    /// The caller must hold the lock of the data directory.
+    ///
+    /// # Errors
+    /// If the file cannot be opened, the schema cannot be migrated, or a commit would not be durable.
     pub async fn open_sqlite(file: &Path) -> Result<Self, OpenError> {
         let refused = |error: sqlx::Error| {
             OpenError::Unfit(format!(
@@ -29,7 +33,7 @@ impl Store {
             .filename(file)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
-            // NORMAL may lose the last commits when the power fails, and with them a revocation.
+            // With NORMAL, a power failure may lose the last commits, which may include a revocation.
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5))
             .foreign_keys(true)
@@ -49,8 +53,9 @@ impl Store {
             .connect_with(options.clone())
             .await
             .map_err(refused)?;
-        // Lists, however long, must not keep a revocation from coming round. When the mirror is loaded, a million rows go
-        // through this connection: with the few that the driver lets wait, its two threads would take turns.
+        // The feed has its own connection, because a long list must not delay a revocation. The load of the mirror reads a
+        // million rows on this connection. With the driver's small default buffer its two threads would often wait for each
+        // other.
         let options = options.row_buffer_size(4_096);
         let feed = pool(1).connect_with(options).await.map_err(refused)?;
         Ok(Self::new(Engine::Sqlite { read, feed, write }, schema))
@@ -63,8 +68,8 @@ fn pool(connections: u32) -> PoolOptions<Sqlite> {
         .max_lifetime(None)
         .idle_timeout(None)
         .test_before_acquire(false)
-        // On some errors, a full disk among them, SQLite ends the transaction by itself; the connection's own count of
-        // transactions is wrong from then on, and nothing could be begun on it any more.
+        // After some errors, such as a full disk, SQLite ends the transaction by itself. Then the driver's count of open
+        // transactions is wrong, and no transaction can be begun on the connection any more.
         .after_release(|connection: &mut SqliteConnection, _| {
             Box::pin(async move {
                 connection.ping().await?;
@@ -74,10 +79,10 @@ fn pool(connections: u32) -> PoolOptions<Sqlite> {
         .acquire_timeout(Duration::from_secs(10))
 }
 
-/// Refuses a writer that would not keep what it acknowledges.
+/// Refuses a database that could lose an acknowledged change.
 async fn assert_sound(write: &SqlitePool) -> Result<(), OpenError> {
     let read =
-        |error: sqlx::Error| OpenError::Unfit(format!("the database does not answer: {error}"));
+        |error: sqlx::Error| OpenError::Unfit(format!("the database cannot be queried: {error}"));
     let version: String = sqlx::query_scalar("SELECT sqlite_version()")
         .fetch_one(write)
         .await
@@ -88,7 +93,7 @@ async fn assert_sound(write: &SqlitePool) -> Result<(), OpenError> {
     let mut part = || parts.next().unwrap_or(0);
     if (part(), part(), part()) < OLDEST_SOUND_SQLITE {
         return Err(OpenError::Unfit(format!(
-            "this program was built with SQLite {version}, which can corrupt its write-ahead log; build it with the \
+            "this program was built with SQLite {version}, which can corrupt its write-ahead log: build it with the \
              bundled SQLite"
         )));
     }
@@ -102,8 +107,8 @@ async fn assert_sound(write: &SqlitePool) -> Result<(), OpenError> {
         .map_err(read)?;
     if synchronous != SYNCHRONOUS_FULL || journal != "wal" {
         return Err(OpenError::Unfit(format!(
-            "the database writes with synchronous={synchronous} and journal_mode={journal} instead of 2 (FULL) and wal, so \
-             that an acknowledged change could be lost; is its directory on a local file system?"
+            "the database uses synchronous={synchronous} and journal_mode={journal} instead of 2 (FULL) and wal, so an \
+             acknowledged change could be lost: put the data directory on a local file system"
         )));
     }
     Ok(())
@@ -113,6 +118,7 @@ async fn assert_sound(write: &SqlitePool) -> Result<(), OpenError> {
 mod tests {
     use super::*;
     use crate::domain::time::Timestamp;
+    use crate::store::Genesis;
 
     #[tokio::test]
     async fn a_writer_that_could_lose_a_commit_is_refused() {
@@ -137,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_database_of_a_newer_program_is_refused_with_a_sentence() {
+    async fn a_database_of_a_newer_program_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("claviger.db");
         let store = Store::open_sqlite(&file).await.unwrap();
@@ -158,12 +164,12 @@ mod tests {
 
     /// Seen red without `after_release`: the writer's connection then refuses every change until a restart.
     #[tokio::test]
-    async fn a_disk_that_was_full_for_a_while_leaves_a_store_that_can_be_written_again() {
+    async fn a_store_can_be_written_again_after_a_full_disk() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open_sqlite(&dir.path().join("claviger.db"))
             .await
             .unwrap();
-        let genesis = super::super::Genesis {
+        let genesis = Genesis {
             pepper: 1,
             canary: [0; 32],
             seal: [0; 32],
@@ -191,11 +197,11 @@ mod tests {
             .unwrap_err();
         assert!(error.to_string().contains("full"), "{error}");
         drop(filling);
-        // The next writer gets a connection that works, whether it is that one or a new one.
+        // The next writer gets a working connection, either the same or a new one.
         let change = store.found(&genesis).await;
         assert!(
             change.is_ok_and(|change| change.is_some()),
-            "nothing can be written any more"
+            "the store cannot be written"
         );
         store.close().await;
     }

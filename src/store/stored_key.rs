@@ -1,4 +1,6 @@
-//! A key's row, read without copying it: a mirror of a million keys is loaded from a million of these.
+//! The part of a key's row that verification needs, borrowed from the row.
+//!
+//! The row is not copied, because the load of a mirror of a million keys reads a million rows.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,7 +15,7 @@ use crate::domain::ids::KeyId;
 use crate::domain::key::Digest;
 use crate::domain::time::{Expiry, Timestamp};
 
-/// What decides about a key, as its row tells it: a part of [`Key`](crate::domain::key::Key), borrowed from the row.
+/// The part of a [`Key`](crate::domain::key::Key) that verification needs, borrowed from its row.
 #[derive(Deserialize)]
 pub struct StoredKey<'row> {
     id: KeyId,
@@ -31,29 +33,29 @@ pub struct StoredKey<'row> {
     access: StoredAccess<'row>,
     #[serde(borrow)]
     labels: BTreeMap<Text<'row>, Text<'row>>,
-    /// Where it may be used from; empty is anywhere.
+    /// The address ranges from which the key may be used. Empty: every address.
     pub allowed_cidrs: Vec<IpNet>,
-    /// The revision at which it was issued.
+    /// The revision at which the key was issued.
     pub created_revision: Revision,
-    /// When it expires.
+    /// The expiry.
     pub expires_at: Expiry,
-    /// Whether it is switched off.
+    /// Whether the key is disabled.
     pub disabled: bool,
     revocation: Option<IgnoredAny>,
-    /// The oldest first.
+    /// The secrets, oldest first.
     pub secrets: Vec<StoredSecret>,
 }
 
-/// What decides about a secret.
+/// The part of a [`Secret`](crate::domain::key::Secret) that verification needs.
 #[derive(Clone, Deserialize)]
 pub struct StoredSecret {
-    /// What proves it.
+    /// The digest that proves the secret.
     pub digest: Digest,
-    /// When it was made, by which it is told from the key's others.
+    /// The time at which the secret was created. It identifies the secret among those of its key.
     pub created_at: Timestamp,
-    /// When it stops.
+    /// The expiry.
     pub expires_at: Expiry,
-    /// Whether it is a text of another system, found by its digest.
+    /// Whether the API key was imported, so that it is found by its digest.
     #[serde(default)]
     pub imported: bool,
 }
@@ -66,13 +68,13 @@ enum StoredAccess<'row> {
     Scopes(Vec<Text<'row>>),
 }
 
-/// A text of the row. (A `Cow` by itself is borrowed only where it is a field, and not within a list or a map.)
+/// A text of the row. Serde borrows a plain `Cow` only in a field, and not in a list or map.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(transparent)]
 struct Text<'row>(#[serde(borrow)] Cow<'row, str>);
 
 impl<'row> StoredKey<'row> {
-    /// Reads the row of this key.
+    /// Parses the row of the key with this id.
     pub(super) fn read(id: KeyId, facts: &'row str) -> Result<Self, Error> {
         serde_json::from_str::<Self>(facts)
             .ok()
@@ -80,44 +82,44 @@ impl<'row> StoredKey<'row> {
             .ok_or_else(|| Error::Corrupt(format!("key {id}")))
     }
 
-    /// Its realm.
+    /// Returns the realm.
     pub fn realm(&self) -> &str {
         &self.realm.0
     }
 
-    /// Its owner.
+    /// Returns the partner that owns the key.
     pub fn partner(&self) -> &str {
         &self.partner.0
     }
 
-    /// The project that it is bound to; none for a partner key.
+    /// Returns the project that the key is bound to; `None` for a partner key.
     pub fn project(&self) -> Option<&str> {
         self.project.as_ref().map(|project| &*project.0)
     }
 
-    /// Its environment.
+    /// Returns the environment.
     pub fn environment(&self) -> &str {
         &self.environment.0
     }
 
-    /// For people.
+    /// Returns the display name.
     pub fn name(&self) -> &str {
         &self.name.0
     }
 
-    /// Free words of its issuer.
+    /// Returns the labels, as names and values.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
         self.labels
             .iter()
             .map(|(name, value)| (&*name.0, &*value.0))
     }
 
-    /// Whether it was granted every scope.
+    /// Returns whether the key was granted every scope.
     pub fn has_full_access(&self) -> bool {
         matches!(self.access, StoredAccess::Full)
     }
 
-    /// The scopes that it was granted by name.
+    /// Returns the scopes that the key was granted by name.
     pub fn granted(&self) -> impl Iterator<Item = &str> {
         match &self.access {
             StoredAccess::Full => [].as_slice(),
@@ -127,7 +129,7 @@ impl<'row> StoredKey<'row> {
         .map(|scope| &*scope.0)
     }
 
-    /// Whether it was ended for ever.
+    /// Returns whether the key was revoked individually. Bulk revocations are stored separately.
     pub fn is_revoked(&self) -> bool {
         self.revocation.is_some()
     }
@@ -142,7 +144,7 @@ mod tests {
     use crate::domain::key::{Level, Revocation};
 
     #[test]
-    fn what_a_key_writes_is_read_as_it_was_meant() {
+    fn the_row_of_a_key_is_parsed_into_its_parts() {
         let mut key = sample();
         key.level = Level::Project(ProjectId::parse("mtKDhe1U").unwrap());
         "quo\"ted \\ ключ".clone_into(&mut key.name);
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partner_key_that_was_never_ended_and_holds_everything_says_so() {
+    fn a_partner_key_with_full_access_and_without_a_revocation_is_parsed() {
         let mut key = sample();
         key.access = Access::Full;
         let row = serde_json::to_string(&key).unwrap();
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_tells_of_another_key_is_refused() {
+    fn a_row_of_another_key_is_refused() {
         let row = serde_json::to_string(&sample()).unwrap();
         assert!(StoredKey::read(KeyId::from_bytes([9; 16]), &row).is_err());
         assert!(StoredKey::read(sample().id, &row[1..]).is_err());

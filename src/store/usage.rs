@@ -1,4 +1,4 @@
-//! The tables of how keys were used. What is written here is no change: it has no revision and no event.
+//! The tables of usage: counts, and times of last use. A write to them is not a change: it has no revision and no event.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use crate::domain::key::Key;
 use crate::domain::time::{Hour, Timestamp};
 use crate::domain::verdict::Verdict;
 
-/// How often a verdict was given on a key within an hour.
+/// The number of times that a key got a verdict within an hour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyCount {
     /// The key.
@@ -21,39 +21,41 @@ pub struct KeyCount {
     pub hour: Hour,
     /// The verdict.
     pub verdict: Verdict,
-    /// How often.
+    /// The number of times.
     pub count: u64,
 }
 
-/// When a secret was last used.
+/// The last use of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretUse {
-    /// Its key.
+    /// The key of the secret.
     pub key: KeyId,
-    /// When it was made.
+    /// The time at which the secret was created, which identifies it.
     pub secret: Timestamp,
-    /// When it was last used.
+    /// The time of the last use.
     pub last_used_at: Timestamp,
 }
 
-/// Whose a deleted key was.
+/// The owner of a deleted key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tombstone {
-    /// Its realm.
+    /// The realm of the key.
     pub realm: RealmId,
-    /// Its owner.
+    /// The partner that owned the key.
     pub partner: PartnerId,
-    /// The project that it was bound to.
+    /// The project that the key was bound to.
     pub project: Option<ProjectId>,
-    /// The environment that it lived in.
+    /// The environment that the key belonged to.
     pub environment: EnvironmentName,
 }
 
 impl Store {
-    /// Adds to what is written down of the keys' use: counts are added, times only rise. Neither list names anything twice.
+    /// Adds usage to the stored usage: counts are added, and a time of last use only becomes later.
+    ///
+    /// `counts` must have at most one entry for each key, hour and verdict, and `uses` at most one for each secret.
     ///
     /// # Errors
-    /// [`Error::CommitUnknown`] if it may have been written all the same.
+    /// [`Error::CommitUnknown`] if the usage may have been stored, and another error if it was not.
     pub async fn add_usage(&self, counts: &[KeyCount], uses: &[SecretUse]) -> Result<(), Error> {
         let mut write = self.write().await?;
         if !counts.is_empty() {
@@ -63,13 +65,13 @@ impl Store {
                 query.push_values(counts, |mut row, each| {
                     row.push_bind(each.key.as_uuid())
                         .push_bind(each.hour.number())
-                        .push_bind(word(each.verdict))
+                        .push_bind(verdict_name(each.verdict))
                         .push_bind(i64::try_from(each.count).unwrap_or(i64::MAX));
                 });
                 query.push(
                     " ON CONFLICT (key_id, hour, verdict) DO UPDATE SET count = usage.count + excluded.count",
                 );
-                // Each number of rows is a statement of its own, and not worth to be kept.
+                // Each number of rows is a different statement, so caching it is of no use.
                 let statement = query.build().persistent(false);
                 statement.execute(&mut *conn).await.map(drop)
             })?;
@@ -96,7 +98,7 @@ impl Store {
 }
 
 impl Snapshot {
-    /// How a key was used within these hours, in their order.
+    /// Returns the usage counts of a key within these hours, in the order of the hours.
     pub async fn key_counts(
         &mut self,
         key: KeyId,
@@ -112,8 +114,8 @@ impl Snapshot {
         .fetch_all(&mut *conn)
         })?;
         let count = |(hour, verdict, count): (i64, String, i64)| {
-            let verdict = parse(&verdict).or_else(|| {
-                tracing::error!(key_id = %key, verdict, "a count is left out: its verdict is not known");
+            let verdict = parse_verdict(&verdict).or_else(|| {
+                tracing::error!(key_id = %key, verdict, "usage count with unknown verdict left out");
                 None
             })?;
             Some(KeyCount {
@@ -126,7 +128,7 @@ impl Snapshot {
         Ok(rows.into_iter().filter_map(count).collect())
     }
 
-    /// When a key was last used, with whichever secret.
+    /// Returns the time at which a key was last used, with any of its secrets.
     pub async fn last_use(&mut self, key: KeyId) -> Result<Option<Timestamp>, Error> {
         let last: Option<i64> = on!(self.session, |conn| sqlx::query_scalar(
             "SELECT max(last_used_at) FROM uses WHERE key_id = $1"
@@ -136,8 +138,10 @@ impl Snapshot {
         Ok(last.map(Timestamp::from_micros))
     }
 
-    /// Fills in when keys and their secrets were last used. Also a use of a secret that is gone is one of its key; there may be
-    /// many of those, so that only the latest is read.
+    /// Sets the times of last use of these keys and their secrets.
+    ///
+    /// A use of a removed secret counts as a use of its key. There may be many removed secrets, so only the latest use of each
+    /// key is read.
     pub async fn tell_last_uses(&mut self, keys: &mut [Key]) -> Result<(), Error> {
         if keys.is_empty() {
             return Ok(());
@@ -182,7 +186,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// What is kept of a deleted key. Nothing, if it could not be told whose it was.
+    /// Returns the tombstone of a deleted key; `None` also if the owner of the key was not readable.
     pub async fn find_tombstone(&mut self, id: KeyId) -> Result<Option<Tombstone>, Error> {
         let row: Option<(String, String, Option<String>, String)> =
             on!(self.session, |conn| sqlx::query_as(
@@ -205,14 +209,14 @@ impl Snapshot {
     }
 }
 
-/// A verdict as the table keeps it: its name in the contract, without what all have in common.
-fn word(verdict: Verdict) -> &'static str {
+/// Returns a verdict as the table stores it: its name in the proto files without the prefix `VERDICT_`.
+fn verdict_name(verdict: Verdict) -> &'static str {
     let name = verdict.as_str();
     name.strip_prefix("VERDICT_").unwrap_or(name)
 }
 
-fn parse(text: &str) -> Option<Verdict> {
+fn parse_verdict(text: &str) -> Option<Verdict> {
     Verdict::PROVEN
         .into_iter()
-        .find(|verdict| word(*verdict) == text)
+        .find(|verdict| verdict_name(*verdict) == text)
 }

@@ -1,4 +1,4 @@
-//! A connection from its first bytes to its last.
+//! One connection, from its first bytes to its end.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -22,38 +22,38 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection_limiter::{CallQuota, ConnectionPermit};
-use super::limits::{self, FAREWELL, FIRST_BYTES};
+use super::limits::{self, FIRST_BYTES, GOAWAY_GRACE};
 use super::socket::{Allowance, Socket};
 
-/// What an HTTP/2 client says first (RFC 9113, section 3.4), and the type of the SETTINGS frame that must follow.
+/// The connection preface of HTTP/2 (RFC 9113, section 3.4), and the type of the SETTINGS frame that must follow.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const SETTINGS: u8 = 4;
-/// The head of a frame: three bytes of length, one of type, one of flags, four of stream.
-const FRAME_HEAD: usize = 9;
+/// The length of a frame header: three bytes of length, one of type, one of flags, four of stream.
+const FRAME_HEADER: usize = 9;
 
-/// A connection that was taken in, and has not said anything yet.
-pub struct Accepted {
+/// An accepted connection from which nothing has been read.
+pub struct AcceptedConnection {
     pub(super) stream: TcpStream,
     pub(super) permit: ConnectionPermit,
     pub(super) remote: SocketAddr,
-    pub(super) life: Life,
+    pub(super) lifetime: Lifetime,
 }
 
-/// The other end of a connection, as those who answer its calls see it.
+/// The peer of a connection, for the service that handles its calls.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Its address.
+    /// The address of the peer.
     pub remote: SocketAddr,
-    /// The address that it called.
+    /// The local address to which the peer connected.
     pub local: Option<SocketAddr>,
-    /// What it may hold of calls and bodies.
+    /// The calls and body bytes that the peer's address and all addresses together hold.
     pub quota: CallQuota,
-    /// What it may send.
+    /// The number of bytes that the peer may still send.
     pub allowance: Arc<Allowance>,
 }
 
-impl Accepted {
-    /// Serves gRPC.
+impl AcceptedConnection {
+    /// Serves gRPC over HTTP/2 until the connection ends.
     pub async fn http2<S, B>(mut self, service: impl FnOnce(Peer) -> S)
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
@@ -65,7 +65,7 @@ impl Accepted {
         let Some(first) = self.first_bytes(http2_begins).await else {
             return;
         };
-        let calls = self.life.calls.clone();
+        let calls = self.lifetime.calls.clone();
         let service = service(Peer {
             remote: self.remote,
             local: self.stream.local_addr().ok(),
@@ -75,16 +75,16 @@ impl Accepted {
         let socket = Socket::new(self.stream, first, Arc::clone(&calls.allowance));
         let connection =
             limits::http2(calls, TokioTimer::new()).serve_connection(TokioIo::new(socket), service);
-        self.life.of(connection).await;
+        self.lifetime.serve(connection).await;
         drop(self.permit);
     }
 
-    /// Serves HTTP/1.1 and HTTP/1.0.
+    /// Serves HTTP/1.1 and HTTP/1.0 until the connection ends.
     pub async fn http1(mut self, router: Router) {
         let Some(first) = self.first_bytes(|_| Some(true)).await else {
             return;
         };
-        let calls = self.life.calls.clone();
+        let calls = self.lifetime.calls.clone();
         let socket = Socket::new(self.stream, first, Arc::clone(&calls.allowance));
         let router = TowerToHyperService::new(router);
         let peer = self.remote.ip();
@@ -95,17 +95,17 @@ impl Accepted {
         });
         let connection =
             limits::http1(TokioTimer::new()).serve_connection(TokioIo::new(socket), service);
-        self.life.of(connection).await;
+        self.lifetime.serve(connection).await;
         drop(self.permit);
     }
 
-    /// Reads until `begins` knows whether this is what is served here. Whoever says nothing, or something else, or says it
-    /// too slowly, is not answered; and a server that stops does not wait for it.
+    /// Reads until `begins` returns whether the client uses the expected protocol. Returns `None`, and so closes the connection
+    /// without an answer, if the client sends nothing, another protocol, or too slowly, or if the server stops.
     async fn first_bytes(&mut self, begins: fn(&[u8]) -> Option<bool>) -> Option<Vec<u8>> {
         let reading = async {
-            let mut first = Vec::with_capacity(PREFACE.len() + FRAME_HEAD);
+            let mut first = Vec::with_capacity(PREFACE.len() + FRAME_HEADER);
             loop {
-                // Never more than there is room for: what comes after is read when it is served.
+                // Never more than the capacity: hyper reads the following bytes.
                 let room = (first.capacity() - first.len()) as u64;
                 let read = (&mut self.stream).take(room).read_buf(&mut first).await;
                 if read.ok()? == 0 {
@@ -120,30 +120,30 @@ impl Accepted {
         };
         tokio::select! {
             read = timeout(FIRST_BYTES, reading) => read.ok()?,
-            () = self.life.stop.cancelled() => None,
+            () = self.lifetime.stop.cancelled() => None,
         }
     }
 }
 
-/// Whether these are the first bytes of HTTP/2, as far as they go: the preface and the head of a SETTINGS frame, which
-/// every client sends at once and without waiting for the server.
+/// Returns whether these are the first bytes of HTTP/2: the preface and the header of a SETTINGS frame, which every client sends
+/// at once, without waiting for the server. Returns `None` if more bytes are needed.
 fn http2_begins(first: &[u8]) -> Option<bool> {
     let preface = first.len().min(PREFACE.len());
     if first[..preface] != PREFACE[..preface] {
         return Some(false);
     }
-    let head = first[preface..].first_chunk::<FRAME_HEAD>()?;
-    Some(matches!(head, [_, _, _, SETTINGS, flags, 0, 0, 0, 0] if flags & 1 == 0))
+    let header = first[preface..].first_chunk::<FRAME_HEADER>()?;
+    Some(matches!(header, [_, _, _, SETTINGS, flags, 0, 0, 0, 0] if flags & 1 == 0))
 }
 
-/// The calls of a connection: counted, and each adds to what the connection may send.
+/// The calls of a connection. Each call is tracked, and adds to the bytes that the peer may send.
 #[derive(Clone, Default)]
 pub(super) struct Calls {
     tasks: TaskTracker,
     allowance: Arc<Allowance>,
 }
 
-/// hyper runs each stream of HTTP/2, from its request to the end of its answer, as a task.
+/// hyper executes each stream of HTTP/2, from its request to the end of its response, as one task.
 impl<F> Executor<F> for Calls
 where
     F: Future<Output = ()> + Send + 'static,
@@ -154,46 +154,47 @@ where
     }
 }
 
-/// How long a connection lives.
-pub(super) struct Life {
-    /// Until it is told to go.
-    pub(super) age: Duration,
-    /// How long its calls then have.
+/// The conditions under which a connection ends.
+pub(super) struct Lifetime {
+    /// The age at which the server begins to close the connection.
+    pub(super) max_age: Duration,
+    /// How long the calls in flight then have.
     pub(super) call_timeout: Duration,
+    /// Cancelled when the server stops.
     pub(super) stop: CancellationToken,
     pub(super) calls: Calls,
 }
 
-impl Life {
-    /// Serves a connection until its peer leaves, its time is over, or the server stops. In the latter cases the peer is
-    /// told (GOAWAY, or `connection: close`) and its calls get to finish.
-    async fn of(self, connection: impl GracefulConnection<Error = hyper::Error>) {
+impl Lifetime {
+    /// Serves a connection until the peer closes it, it reaches its maximum age, or the server stops. In the last two cases the
+    /// server announces the end (GOAWAY, or `connection: close`) and lets the calls in flight finish.
+    async fn serve(self, connection: impl GracefulConnection<Error = hyper::Error>) {
         let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => return log_end(ended),
-            () = sleep(self.age) => {}
+            () = sleep(self.max_age) => {}
             () = self.stop.cancelled() => {}
         }
         connection.as_mut().graceful_shutdown();
-        // One that has nothing to do should leave by itself. It may also be silent, or not know what it was told.
+        // An idle peer should close the connection after GOAWAY, but it may be unreachable or ignore GOAWAY.
         let idle = async {
-            sleep(FAREWELL).await;
+            sleep(GOAWAY_GRACE).await;
             self.calls.tasks.close();
             self.calls.tasks.wait().await;
         };
         tokio::select! {
             ended = connection.as_mut() => log_end(ended),
             () = idle => {}
-            // No call takes longer. What is still open is a stream that never ends, or an answer that is not read.
-            () = sleep(self.call_timeout.max(FAREWELL)) => {}
+            // No call takes longer. What is still open is a stream without end, or a response that the peer does not read.
+            () = sleep(self.call_timeout.max(GOAWAY_GRACE)) => {}
         }
     }
 }
 
-/// Peers that break off or break the rules are every day's business.
+/// Logs an error of a connection, at debug level, because peers often disconnect or violate the protocol.
 fn log_end(ended: Result<(), hyper::Error>) {
     if let Err(error) = ended {
-        tracing::debug!(error = %error, cause = ?std::error::Error::source(&error), "a connection ended badly");
+        tracing::debug!(error = %error, cause = ?std::error::Error::source(&error), "connection ended with an error");
     }
 }
 
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn http2_is_known_by_its_preface_and_a_settings_frame() {
+    fn http2_is_recognized_by_its_preface_and_a_settings_frame() {
         let hello = [PREFACE.as_slice(), &[0, 0, 0, SETTINGS, 0, 0, 0, 0, 0]].concat();
         for length in 0..hello.len() {
             assert_eq!(http2_begins(&hello[..length]), None, "{length}");

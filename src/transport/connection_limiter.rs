@@ -1,4 +1,4 @@
-//! Who holds how much: connections, calls and unfinished bodies, of each address and of all together.
+//! Limits on connections, calls and incomplete bodies, for each address and for all addresses together.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -7,22 +7,22 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::limits::{
-    BODIES_OF_ALL, BODIES_OF_AN_ADDRESS, OPEN_CALLS_OF_ALL, OPEN_CALLS_OF_AN_ADDRESS,
+    MAX_BODY_BYTES, MAX_BODY_BYTES_PER_ADDRESS, MAX_OPEN_CALLS, MAX_OPEN_CALLS_PER_ADDRESS,
 };
 
-/// The connections of one listener, and what is kept for them.
+/// The limiter of one listener's connections.
 #[derive(Debug)]
 pub(super) struct ConnectionLimiter {
     max_connections: usize,
-    max_of_an_address: usize,
-    open: Mutex<Open>,
+    max_per_address: usize,
+    open: Mutex<OpenConnections>,
     all: Arc<Counters>,
 }
 
 #[derive(Debug, Default)]
-struct Open {
-    connections: usize,
-    of_address: HashMap<IpAddr, AddressUsage>,
+struct OpenConnections {
+    total: usize,
+    by_address: HashMap<IpAddr, AddressUsage>,
 }
 
 #[derive(Debug, Default)]
@@ -31,55 +31,62 @@ struct AddressUsage {
     counters: Arc<Counters>,
 }
 
-/// What is held through connections.
+/// The calls and bytes that connections hold.
 #[derive(Debug, Default)]
 struct Counters {
+    /// The calls to all services except health and reflection.
     calls: AtomicUsize,
-    /// Of health and reflection.
+    /// The calls to health and reflection, which need no key.
     open_calls: AtomicUsize,
-    /// In bytes.
+    /// The bytes of incomplete bodies.
     bodies: AtomicUsize,
 }
 
-/// Why a connection is not taken.
+/// The reason why a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Full {
-    /// There are as many as there may be.
-    #[error("there are as many as --max-connections allows")]
+pub(super) enum LimitReached {
+    /// The listener has its maximum of connections.
+    #[error("the limit of --max-connections is reached")]
     Listener,
-    /// This address has as many as one may have.
-    #[error("an address has as many as --max-connections-per-address allows")]
+    /// The address has its maximum of connections.
+    #[error("an address has reached the limit of --max-connections-per-address")]
     Address,
 }
 
 impl ConnectionLimiter {
-    /// A limiter for so many connections, and so many from one address.
-    pub(super) fn new(max_connections: usize, max_of_an_address: usize) -> Arc<Self> {
+    /// Creates a limiter.
+    pub(super) fn new(max_connections: usize, max_per_address: usize) -> Arc<Self> {
         Arc::new(Self {
             max_connections,
-            max_of_an_address,
+            max_per_address,
             open: Mutex::default(),
             all: Arc::default(),
         })
     }
 
-    /// Takes a connection in.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<ConnectionPermit, Full> {
+    /// Admits a connection from this address.
+    ///
+    /// # Errors
+    /// If the listener or the address has its maximum of connections.
+    pub(super) fn admit(
+        self: &Arc<Self>,
+        address: IpAddr,
+    ) -> Result<ConnectionPermit, LimitReached> {
         let address = address_group(address);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if open.connections >= self.max_connections {
-            return Err(Full::Listener);
+        if open.total >= self.max_connections {
+            return Err(LimitReached::Listener);
         }
-        let usage = open.of_address.entry(address).or_default();
-        if usage.connections >= self.max_of_an_address {
-            return Err(Full::Address);
+        let usage = open.by_address.entry(address).or_default();
+        if usage.connections >= self.max_per_address {
+            return Err(LimitReached::Address);
         }
         usage.connections += 1;
         let quota = CallQuota {
             address: Arc::clone(&usage.counters),
             all: Arc::clone(&self.all),
         };
-        open.connections += 1;
+        open.total += 1;
         Ok(ConnectionPermit {
             limiter: Arc::clone(self),
             address,
@@ -88,7 +95,7 @@ impl ConnectionLimiter {
     }
 }
 
-/// A connection's place, given back when it is dropped.
+/// The right to one connection. Dropping the permit returns it.
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     limiter: Arc<ConnectionLimiter>,
@@ -97,7 +104,7 @@ pub(super) struct ConnectionPermit {
 }
 
 impl ConnectionPermit {
-    /// What the address may hold.
+    /// The quota of the connection's address.
     pub(super) fn quota(&self) -> CallQuota {
         self.quota.clone()
     }
@@ -110,8 +117,8 @@ impl Drop for ConnectionPermit {
             .open
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        open.connections -= 1;
-        if let Entry::Occupied(mut usage) = open.of_address.entry(self.address) {
+        open.total -= 1;
+        if let Entry::Occupied(mut usage) = open.by_address.entry(self.address) {
             usage.get_mut().connections -= 1;
             if usage.get().connections == 0 {
                 usage.remove();
@@ -120,7 +127,7 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// What an address, and all together, hold of calls and of bodies that are not complete.
+/// The calls and the bytes of incomplete bodies that one address holds, and that all addresses together hold.
 #[derive(Clone, Debug, Default)]
 pub struct CallQuota {
     address: Arc<Counters>,
@@ -128,49 +135,52 @@ pub struct CallQuota {
 }
 
 impl CallQuota {
-    /// Notes that a call begins. `false` if there are more than `max`, or the address has more than half of that: nobody
-    /// alone can take the places of all others. It is noted all the same, until it ends.
+    /// Counts a call until [`end_call`](Self::end_call). Returns `false` if there are more than `max` calls, or the address has
+    /// more than half of `max`, so that one address cannot use up the limit. A refused call is counted too.
     pub fn begin_call(&self, max: usize) -> bool {
         let of_address = self.address.calls.fetch_add(1, Ordering::Relaxed);
         let of_all = self.all.calls.fetch_add(1, Ordering::Relaxed);
         of_address < max.div_ceil(2) && of_all < max
     }
 
-    /// Notes that a call ended.
+    /// Ends the count of a call.
     pub fn end_call(&self) {
         self.address.calls.fetch_sub(1, Ordering::Relaxed);
         self.all.calls.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Notes that a call of health or reflection begins. `false` if the address has too many open, or all have and the call
-    /// is not one that must be answered. It is noted all the same, until it ends.
+    /// Counts a call to health or reflection until [`end_open_call`](Self::end_open_call). Returns `false` if the address has too
+    /// many such calls, or if all addresses together have too many, unless the call must be answered. A refused call is counted
+    /// too.
     pub fn begin_open_call(&self, must_be_answered: bool) -> bool {
         let of_address = self.address.open_calls.fetch_add(1, Ordering::Relaxed);
         let of_all = self.all.open_calls.fetch_add(1, Ordering::Relaxed);
-        of_address < OPEN_CALLS_OF_AN_ADDRESS && (must_be_answered || of_all < OPEN_CALLS_OF_ALL)
+        of_address < MAX_OPEN_CALLS_PER_ADDRESS && (must_be_answered || of_all < MAX_OPEN_CALLS)
     }
 
-    /// Notes that such a call ended.
+    /// Ends the count of a call to health or reflection.
     pub fn end_open_call(&self) {
         self.address.open_calls.fetch_sub(1, Ordering::Relaxed);
         self.all.open_calls.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Notes that bytes came. `false` if they are too many; they are noted all the same, until they are given back.
+    /// Counts received bytes of a body until [`give_back`](Self::give_back). Returns `false` if there are too many. Refused bytes
+    /// are counted too.
     pub fn keep(&self, bytes: usize) -> bool {
         let of_address = self.address.bodies.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let of_all = self.all.bodies.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        of_address <= BODIES_OF_AN_ADDRESS && of_all <= BODIES_OF_ALL
+        of_address <= MAX_BODY_BYTES_PER_ADDRESS && of_all <= MAX_BODY_BYTES
     }
 
-    /// Notes that bytes are kept no longer.
+    /// Ends the count of bytes.
     pub fn give_back(&self, bytes: usize) {
         self.address.bodies.fetch_sub(bytes, Ordering::Relaxed);
         self.all.bodies.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
-/// Whose connection this is: an IPv4 address, or an IPv6 network of 64 bits, which is what one customer gets at the least.
+/// The address by which a connection is counted: an IPv4 address, or an IPv6 network of 64 bits, because one customer gets at
+/// least such a network.
 fn address_group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -190,54 +200,54 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_its_share_and_gets_it_back() {
+    fn a_dropped_permit_admits_another_connection() {
         let limiter = ConnectionLimiter::new(3, 2);
         let permits = [(); 2].map(|()| limiter.admit(address("192.0.2.1")).unwrap());
         assert_eq!(
             limiter.admit(address("192.0.2.1")).unwrap_err(),
-            Full::Address
+            LimitReached::Address
         );
-        // The same machine, as a listener for both families calls it.
+        // The same machine, as a listener for both address families reports it.
         assert_eq!(
             limiter.admit(address("::ffff:192.0.2.1")).unwrap_err(),
-            Full::Address
+            LimitReached::Address
         );
         let other = limiter.admit(address("192.0.2.2")).unwrap();
         assert_eq!(
             limiter.admit(address("192.0.2.3")).unwrap_err(),
-            Full::Listener
+            LimitReached::Listener
         );
         drop(permits);
         drop(limiter.admit(address("192.0.2.1")).unwrap());
         drop(other);
         assert!(
-            limiter.open.lock().unwrap().of_address.is_empty(),
-            "who has gone is forgotten"
+            limiter.open.lock().unwrap().by_address.is_empty(),
+            "an address without connections is removed"
         );
     }
 
     #[test]
     fn an_ipv6_network_of_64_bits_is_one_address() {
         let limiter = ConnectionLimiter::new(9, 1);
-        let _seat = limiter.admit(address("2001:db8:0:1::1")).unwrap();
+        let _permit = limiter.admit(address("2001:db8:0:1::1")).unwrap();
         assert_eq!(
             limiter.admit(address("2001:db8:0:1:ffff::2")).unwrap_err(),
-            Full::Address
+            LimitReached::Address
         );
         assert!(limiter.admit(address("2001:db8:0:2::1")).is_ok());
     }
 
     #[test]
-    fn a_look_at_health_is_answered_though_others_watch_all_there_is_to_watch() {
+    fn a_health_check_is_answered_although_watches_of_others_use_up_the_limit() {
         let limiter = ConnectionLimiter::new(99, 99);
         let quotas: Vec<_> = (0..8)
             .map(|i| limiter.admit([192, 0, 2, i].into()).unwrap().quota())
             .collect();
         for quota in &quotas {
-            for _ in 0..OPEN_CALLS_OF_AN_ADDRESS {
+            for _ in 0..MAX_OPEN_CALLS_PER_ADDRESS {
                 assert!(quota.begin_open_call(false));
             }
-            assert!(!quota.begin_open_call(true), "one address takes its own");
+            assert!(!quota.begin_open_call(true), "the limit of one address");
             quota.end_open_call();
         }
         let probe = limiter.admit([192, 0, 2, 9].into()).unwrap().quota();
@@ -246,13 +256,13 @@ mod tests {
     }
 
     #[test]
-    fn one_address_cannot_hold_what_all_may() {
+    fn one_address_cannot_use_up_the_limit_of_all() {
         let limiter = ConnectionLimiter::new(9, 9);
         let one = limiter.admit(address("192.0.2.1")).unwrap().quota();
-        assert!(one.keep(BODIES_OF_AN_ADDRESS));
+        assert!(one.keep(MAX_BODY_BYTES_PER_ADDRESS));
         assert!(!one.keep(1));
         let other = limiter.admit(address("192.0.2.2")).unwrap().quota();
-        assert!(other.keep(BODIES_OF_AN_ADDRESS));
+        assert!(other.keep(MAX_BODY_BYTES_PER_ADDRESS));
         one.give_back(2);
         assert!(one.keep(1));
 
@@ -261,7 +271,7 @@ mod tests {
         assert!(other.begin_call(4));
         assert!(
             !other.begin_call(4),
-            "those who were refused are noted until they end"
+            "a refused call is counted until it ends"
         );
         for quota in [&one, &one, &other] {
             quota.end_call();

@@ -1,26 +1,27 @@
-//! File descriptors: each connection takes one, and so does whatever else a process opens.
+//! File descriptors: each connection takes one, as do the database and everything else that the process opens.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::TransportArgs;
 
-/// How many listeners there are, each with connections of its own.
+/// The number of listeners, each with its own connections.
 const LISTENERS: usize = 2;
 
-/// How many descriptors are left to everything else: the store's connections have a few each, the runtime some, and what
-/// cannot open a file when it must is worse off than a client that is refused.
+/// The number of descriptors that are reserved for everything else: each connection of the store takes a few, the runtime some.
+/// A file that cannot be opened does more harm than a refused client.
 const RESERVED: usize = 128;
 
-/// The same with no more connections than there are descriptors for. Raises the process's own limit to what is needed, as
-/// far as the system allows: many start programs with 1,024, for the sake of those that use `select`.
+/// Reduces `max_connections` to the number of file descriptors that the process can have. Before that, the function raises the
+/// soft limit of the process as far as the system allows, because many systems start programs with 1,024 for the sake of
+/// programs that use `select`.
 pub fn within_descriptors(args: TransportArgs) -> TransportArgs {
     let needed = (args.max_connections * LISTENERS + RESERVED) as u64;
     let limit = getrlimit(Resource::Nofile);
-    // None is no limit.
+    // `None` means no limit.
     if limit.current.is_none_or(|current| current >= needed) {
         return args;
     }
-    let raised = limit.maximum.map_or(needed, |most| most.min(needed));
+    let raised = limit.maximum.map_or(needed, |max| max.min(needed));
     let wanted = Rlimit {
         current: Some(raised),
         maximum: limit.maximum,
@@ -34,7 +35,7 @@ pub fn within_descriptors(args: TransportArgs) -> TransportArgs {
         tracing::warn!(
             descriptors = got,
             max_connections,
-            "there are not enough file descriptors for --max-connections, so fewer are taken; raise the hard limit (ulimit -Hn)"
+            "too few file descriptors for --max-connections, so the limit is lower; raise the hard limit (ulimit -Hn)"
         );
     }
     TransportArgs {
@@ -43,7 +44,7 @@ pub fn within_descriptors(args: TransportArgs) -> TransportArgs {
     }
 }
 
-/// How many connections a listener may have with so many descriptors.
+/// The number of connections that a listener can have with this number of descriptors.
 fn connections(descriptors: u64, wanted: usize) -> usize {
     let free = usize::try_from(descriptors)
         .unwrap_or(usize::MAX)

@@ -1,97 +1,98 @@
-//! Every limit of the transport that is not a flag, in one place, each with its reason.
+//! All limits of the transport that are not flags, each with its reason.
 
 use std::time::Duration;
 
 use hyper::rt::Timer;
 use hyper::server::conn::{http1, http2};
 
-/// How long a new connection may take to say which protocol it speaks: a round trip or two even from far away.
+/// How long a new connection may take to send its first bytes. Even from far away, that takes only a round trip or two.
 pub(super) const FIRST_BYTES: Duration = Duration::from_secs(5);
 
-/// How long a peer may leave what is sent to it unread before its connection is cut. Until then an answer that nobody reads
-/// holds memory; a slow reader takes at least something within this time.
+/// How long a peer may read nothing of a pending response before the server closes the connection. Until then the unread
+/// response holds memory. Even a slow reader reads something within this time.
 pub(super) const STALLED: Duration = Duration::from_secs(20);
 
-/// How long a connection that has nothing to do gets to answer to GOAWAY: a round trip.
-pub(super) const FAREWELL: Duration = Duration::from_secs(1);
+/// How long an idle peer has to close its connection after GOAWAY: time for a round trip.
+pub(super) const GOAWAY_GRACE: Duration = Duration::from_secs(1);
 
-/// How long to leave the listener alone when there are no file descriptors left, or no memory. Without a pause the loop
-/// would spin, as the connection that could not be taken is still there.
+/// The pause before the next `accept` when the process has no file descriptors or memory left. Without the pause the loop would
+/// spin, because the connection that could not be accepted is still pending.
 pub(super) const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
 
-/// How much the system keeps for a connection in each direction; it takes twice as much to administer it. Without a word from
-/// us it lets one grow to megabytes when its peer does not read.
+/// The socket buffer of a connection in each direction, in bytes. The kernel doubles the value for its own bookkeeping. Without
+/// this setting the kernel lets the buffer grow to megabytes when the peer does not read.
 pub(super) const SYSTEM_BUFFER: usize = 256 * 1024;
 
-/// How often it is logged that connections are refused.
+/// The minimum time between two log lines about refused connections.
 pub(super) const LOG_EVERY: Duration = Duration::from_mins(1);
 
-/// How long a connection may be silent before the system looks whether its peer is still there.
+/// How long a connection may be idle before the kernel checks whether its peer is still reachable.
 pub(super) const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 
-/// How many bytes a connection may send beyond what its calls account for. Pings, acknowledgements and window updates of an
-/// honest client come to a few kilobytes in the life of a connection; a flood of frames that belong to no call ends here.
+/// The number of bytes that a peer may send outside of calls. Pings, acknowledgements and window updates of an honest client
+/// come to a few kilobytes in the lifetime of a connection. This limit ends a flood of frames that belong to no call.
 pub(super) const BYTES_BESIDE_CALLS: i64 = 1024 * 1024;
 
-/// How many bytes are read from a connection before others have their turn: of the smallest frames these are some thousand.
-pub(super) const TURN: usize = 16 * 1024;
+/// The number of bytes that are read from a connection before its task yields to others. They hold at most some thousand of the
+/// smallest frames.
+pub(super) const BYTES_PER_TURN: usize = 16 * 1024;
 
-/// How many of the bytes that a connection sends each call accounts for, beside its body: twice its largest headers.
-pub(super) const BYTES_OF_A_CALL: i64 = 2 * MAX_HEADERS as i64;
+/// The number of bytes that each call may take besides its body: twice the size of the largest headers.
+pub(super) const BYTES_PER_CALL: i64 = 2 * MAX_HEADERS as i64;
 
-/// How many calls of health and reflection one address may have open: a watch of health for each of its connections.
-/// Anybody may open them, they need never end, and each keeps some kilobytes.
-pub(super) const OPEN_CALLS_OF_AN_ADDRESS: usize = 256;
+/// The number of calls to health and reflection that one address may have open: one watch of health for each of its connections.
+/// Clients need no key for them, they may stay open without end, and each holds some kilobytes.
+pub(super) const MAX_OPEN_CALLS_PER_ADDRESS: usize = 256;
 
-/// How many of them all addresses together may have open, unless it is a single look at health, which is always answered.
-pub(super) const OPEN_CALLS_OF_ALL: usize = 2048;
+/// The number of such calls that all addresses together may have open. A single health check is always answered.
+pub(super) const MAX_OPEN_CALLS: usize = 2048;
 
-/// How many bytes of bodies that are not complete yet one address may keep here. A body is kept from its first byte, before
-/// anybody knows whether its sender may call at all.
-pub(super) const BODIES_OF_AN_ADDRESS: usize = 4 * 1024 * 1024;
+/// The bytes of incomplete bodies that the server holds for one address. The server holds a body from its first byte, before it
+/// can authenticate the caller.
+pub(super) const MAX_BODY_BYTES_PER_ADDRESS: usize = 4 * 1024 * 1024;
 
-/// How many bytes of such bodies all addresses together may keep here.
-pub(super) const BODIES_OF_ALL: usize = 16 * 1024 * 1024;
+/// The bytes of incomplete bodies that the server holds for all addresses together.
+pub(super) const MAX_BODY_BYTES: usize = 16 * 1024 * 1024;
 
-/// The largest headers of a request, in bytes as HTTP/2 counts them. gRPC's C core takes 8 KiB too; a key and a trace's
-/// baggage fit several times.
+/// The maximum size of a request's headers, in bytes as HTTP/2 counts them. gRPC's C core also accepts 8 KiB. An API key and the
+/// baggage of a trace fit several times.
 const MAX_HEADERS: u32 = 8 * 1024;
 
-/// How many calls a connection may have in flight. RFC 9113 advises not to go below 100; more are more memory for whoever
-/// opens them and never finishes, and a client that has more to ask opens a second connection.
+/// The number of calls that a connection may have in flight. RFC 9113 recommends at least 100. More streams are more memory for
+/// a client that opens them and never finishes. A client that needs more calls opens a second connection.
 const MAX_STREAMS: u32 = 100;
 
-/// How many streams a client may have opened and reset before they were looked at ("rapid reset", CVE-2023-44487). As in h2
-/// by itself; said here so that an update cannot change it quietly.
-const MAX_UNSEEN_RESETS: usize = 20;
+/// The number of streams that a client may open and reset before the server has accepted them ("rapid reset", CVE-2023-44487).
+/// This is the default of h2, set here so that an update cannot change it unnoticed.
+const MAX_PENDING_RESETS: usize = 20;
 
-/// How many streams the server may have had to reset for a client's errors in the life of a connection ("MadeYouReset",
-/// CVE-2025-8671). An honest client causes none, or a few when calls run into their deadlines.
-const MAX_PROVOKED_RESETS: usize = 100;
+/// The number of streams that the server resets because of a client's errors before it closes the connection ("MadeYouReset",
+/// CVE-2025-8671). An honest client causes none, or a few when calls exceed their deadlines.
+const MAX_ERROR_RESETS: usize = 100;
 
-/// How much may be on its way to the server on one stream, and on all streams of a connection, without having been read by a
-/// handler. Handlers read at once, so that more would not be faster, only more memory when they cannot.
+/// The number of bytes that may be in transit to the server on one stream, and on all streams of a connection, before a handler
+/// reads them. Handlers read at once, so a larger window is not faster, but takes more memory when they cannot.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 
-/// How much of an answer is prepared ahead of a client that does not read it.
+/// The number of bytes of a response that are buffered for a client that does not read.
 const MAX_SEND_BUFFER: usize = 64 * 1024;
 
-/// How often a connection is pinged, and how long it may take to answer. A client whose machine has gone holds its
-/// connection no longer than both.
+/// The time between two pings of a connection, and how long the client may take to answer. A client whose machine is gone holds
+/// its connection for at most the sum of both.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an HTTP/1.1 client may take for the headers of a request, which is also how long it may be idle: longer than
-/// the ten or fifteen seconds between two probes.
+/// How long an HTTP/1.1 client may take to send the headers of a request. The client may also be idle for that long between two
+/// requests, which is longer than the ten or fifteen seconds between two probes.
 const HTTP1_HEADERS: Duration = Duration::from_secs(30);
 
-/// How many headers a request over HTTP/1.1 may have, and how large they may be together. Gateways hand over all of their
-/// clients' headers, of which nginx takes 32 KiB by itself.
+/// The number of headers that a request over HTTP/1.1 may have, and their total size. Gateways pass on all headers of their
+/// clients, of which nginx accepts 32 KiB by default.
 const HTTP1_MAX_HEADERS: usize = 256;
 const HTTP1_MAX_BUFFER: usize = 64 * 1024;
 
-/// HTTP/2 as gRPC is served over it.
+/// The settings of HTTP/2, over which gRPC is served.
 pub(super) fn http2<E>(
     executor: E,
     timer: impl Timer + Send + Sync + 'static,
@@ -101,8 +102,8 @@ pub(super) fn http2<E>(
         .timer(timer)
         .max_header_list_size(MAX_HEADERS)
         .max_concurrent_streams(MAX_STREAMS)
-        .max_pending_accept_reset_streams(MAX_UNSEEN_RESETS)
-        .max_local_error_reset_streams(MAX_PROVOKED_RESETS)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .max_local_error_reset_streams(MAX_ERROR_RESETS)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(MAX_SEND_BUFFER)
@@ -111,7 +112,7 @@ pub(super) fn http2<E>(
     builder
 }
 
-/// HTTP/1.1, and 1.0, as probes are served over it.
+/// The settings of HTTP/1.1 and 1.0, over which probes and gateways are served.
 pub(super) fn http1(timer: impl Timer + Send + Sync + 'static) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder

@@ -1,6 +1,6 @@
-//! Connections: who gets one, how long it lives, and how much it may hold.
+//! The transport: accepts connections, and limits their number, their lifetime and the resources that they hold.
 //!
-//! What calls are answered with is none of its business: [`Accepted::http2`] and [`Accepted::http1`] are given a service.
+//! The transport does not handle calls itself: [`AcceptedConnection::http2`] and [`AcceptedConnection::http1`] get a service.
 
 mod connection;
 mod connection_limiter;
@@ -16,40 +16,40 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use connection::{Accepted, Peer};
+pub use connection::{AcceptedConnection, Peer};
 pub use connection_limiter::CallQuota;
 pub use descriptors::within_descriptors;
 pub use socket::Allowance;
 
 use crate::config::TransportArgs;
-use connection::{Calls, Life};
+use connection::{Calls, Lifetime};
 use connection_limiter::ConnectionLimiter;
 
-/// Takes connections and has them served until told to stop, and is done when the last of them has gone. Dropped, it cuts
-/// them all.
+/// Accepts connections and serves each with `serve`, until `stop` is cancelled. Returns when the last connection is closed.
+/// Dropping the future closes all connections at once.
 pub async fn accept<F>(
     listener: TcpListener,
     args: TransportArgs,
     stop: CancellationToken,
-    serve: impl Fn(Accepted) -> F,
+    serve: impl Fn(AcceptedConnection) -> F,
 ) where
     F: Future<Output = ()> + Send + 'static,
 {
     let limiter = ConnectionLimiter::new(args.max_connections, args.max_connections_per_address);
     let mut connections = JoinSet::new();
-    let mut refused = Refused::default();
+    let mut refusals = RefusalLog::default();
     loop {
-        let taken = tokio::select! {
+        let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            // A connection that has ended is forgotten.
+            // Removes connections that have ended from the set.
             Some(_) = connections.join_next() => continue,
-            taken = listener.accept() => taken,
+            accepted = listener.accept() => accepted,
         };
-        let (stream, remote) = match taken {
-            Ok(taken) => taken,
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 if !is_of_one_connection(&error) {
-                    refused.count(&error);
+                    refusals.count(&error);
                     tokio::time::sleep(limits::OUT_OF_RESOURCES).await;
                 }
                 continue;
@@ -58,52 +58,53 @@ pub async fn accept<F>(
         let permit = match limiter.admit(remote.ip()) {
             Ok(permit) => permit,
             Err(full) => {
-                refused.count(&full);
+                refusals.count(&full);
                 continue;
             }
         };
-        // What cannot be set is not worth a connection.
-        if let Err(error) = prepare(&stream) {
-            tracing::debug!(%error, "a connection could not be prepared");
+        // The connection is served even if an option cannot be set.
+        if let Err(error) = set_options(&stream) {
+            tracing::debug!(%error, "socket options not set");
         }
-        connections.spawn(serve(Accepted {
+        connections.spawn(serve(AcceptedConnection {
             stream,
             permit,
             remote,
-            life: Life {
-                age: jittered(args.connection_age),
+            lifetime: Lifetime {
+                max_age: jittered(args.connection_age),
                 call_timeout: args.call_timeout,
                 stop: stop.clone(),
                 calls: Calls::default(),
             },
         }));
     }
-    // Nobody new is let wait at the door.
+    // Closed at once, so that new clients get an error instead of waiting in the backlog.
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
-/// Connections that were not taken. They may be many, so not each has its line in the log.
+/// The log of refused connections. There may be many, so not every one is logged.
 #[derive(Default)]
-struct Refused {
+struct RefusalLog {
     total: u64,
-    logged: Option<Instant>,
+    last_logged: Option<Instant>,
 }
 
-impl Refused {
+impl RefusalLog {
+    /// Counts a refused connection, and logs it if the last line is old enough.
     fn count(&mut self, why: &dyn std::fmt::Display) {
         self.total += 1;
         if self
-            .logged
+            .last_logged
             .is_none_or(|logged| logged.elapsed() >= limits::LOG_EVERY)
         {
-            self.logged = Some(Instant::now());
-            tracing::warn!(%why, since_start = self.total, "connections are refused");
+            self.last_logged = Some(Instant::now());
+            tracing::warn!(%why, since_start = self.total, "connections refused");
         }
     }
 }
 
-/// Whether an error of `accept` is about the connection that was to be taken, so that the next may be taken at once.
+/// Whether an error of `accept` concerns only one connection, so that the next can be accepted at once.
 fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -111,8 +112,8 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    // Answers are small and wanted at once.
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    // Answers are small and must not wait for more data.
     stream.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(limits::TCP_KEEPALIVE)
@@ -123,7 +124,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     socket.set_tcp_keepalive(&keepalive)
 }
 
-/// A tenth more or less, so that connections that were opened together do not all come back together.
+/// Varies an age by up to a tenth, so that connections that were opened together do not all reconnect together.
 fn jittered(age: Duration) -> Duration {
     let [random] = crate::hashing::random::<1>();
     age.mul_f64(0.9 + 0.2 * f64::from(random) / f64::from(u8::MAX))
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ages_differ_by_a_tenth_at_the_most() {
+    fn ages_differ_by_at_most_a_tenth() {
         let ages: Vec<_> = (0..100)
             .map(|_| jittered(Duration::from_secs(100)))
             .collect();

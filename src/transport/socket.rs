@@ -1,4 +1,4 @@
-//! A TCP connection that its peer can neither flood nor leave unread.
+//! A TCP connection with limits on what its peer sends and on how long the peer may not read.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -10,10 +10,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use super::limits::{BYTES_BESIDE_CALLS, BYTES_OF_A_CALL, STALLED, TURN};
+use super::limits::{BYTES_BESIDE_CALLS, BYTES_PER_CALL, BYTES_PER_TURN, STALLED};
 
-/// How many more bytes a connection may send. Calls add to it what they need, so that it runs out only for whoever sends
-/// frames that belong to no call.
+/// The number of bytes that the peer of a connection may still send. Each call adds what it needs, so that only a peer that
+/// sends many frames outside of calls exhausts the allowance.
 #[derive(Debug)]
 pub struct Allowance(AtomicI64);
 
@@ -24,43 +24,45 @@ impl Default for Allowance {
 }
 
 impl Allowance {
-    /// A call began.
+    /// Adds the bytes of one call, when the call begins.
     pub(super) fn call(&self) {
-        self.add(BYTES_OF_A_CALL);
+        self.add(BYTES_PER_CALL);
     }
 
-    /// Bytes of a call's body came.
+    /// Adds received bytes of a call's body.
     pub fn body(&self, bytes: usize) {
         self.add(bytes as i64);
     }
 
-    /// It is not saved up: a million calls do not pay for a flood.
+    /// Adds bytes unless the allowance is full, so that a peer cannot collect an allowance for a flood with many calls.
     fn add(&self, bytes: i64) {
         if self.0.load(Ordering::Relaxed) < BYTES_BESIDE_CALLS {
             self.0.fetch_add(bytes, Ordering::Relaxed);
         }
     }
 
+    /// Subtracts received bytes. Returns `false` if the allowance is exhausted.
     fn take(&self, bytes: usize) -> bool {
         self.0.fetch_sub(bytes as i64, Ordering::Relaxed) >= bytes as i64
     }
 }
 
-/// The connection as hyper sees it.
+/// The connection that hyper reads and writes.
 pub(super) struct Socket {
     stream: TcpStream,
-    /// What was read before hyper was asked, and how much of it hyper has read.
+    /// The bytes that were read before hyper was started.
     first: Vec<u8>,
+    /// How many of the first bytes hyper has read.
     read: usize,
-    /// How much was read since others last had their turn.
+    /// The number of bytes that were read since the task last yielded.
     turn: usize,
     allowance: Arc<Allowance>,
-    /// Runs while the peer takes nothing.
+    /// The timeout that runs while the peer reads nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
-    /// A connection of which the `first` bytes have been read.
+    /// Creates a socket from a stream of which the `first` bytes have been read.
     pub(super) fn new(stream: TcpStream, first: Vec<u8>, allowance: Arc<Allowance>) -> Self {
         Self {
             stream,
@@ -72,7 +74,7 @@ impl Socket {
         }
     }
 
-    /// Bounds the time for which the peer takes nothing.
+    /// Limits the time in which the peer reads nothing.
     fn bounded<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -101,7 +103,7 @@ impl AsyncRead for Socket {
             self.read += count;
             return Poll::Ready(Ok(()));
         }
-        if self.turn >= TURN {
+        if self.turn >= BYTES_PER_TURN {
             self.turn = 0;
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -111,13 +113,13 @@ impl AsyncRead for Socket {
             self.turn = 0;
             return Poll::Pending;
         };
-        let came = buf.filled().len() - before;
-        self.turn += came;
-        if self.allowance.take(came) {
+        let received = buf.filled().len() - before;
+        self.turn += received;
+        if self.allowance.take(received) {
             Poll::Ready(Ok(read))
         } else {
             Poll::Ready(Err(io::Error::other(
-                "it sent too much that belongs to no call",
+                "the peer sent too many bytes outside of calls",
             )))
         }
     }
@@ -146,7 +148,7 @@ impl AsyncWrite for Socket {
         self.stream.is_write_vectored()
     }
 
-    // A TCP stream has nothing to flush, and its end is sent at once: neither waits for the peer.
+    // A TCP stream has nothing to flush and shuts down at once, so neither method waits for the peer.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(cx)
     }

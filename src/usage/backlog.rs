@@ -1,30 +1,31 @@
-//! What was drained off the recorder and is not written down yet.
+//! The backlog: usage that was taken from the recorder and is not yet in the store.
 
 use std::collections::BTreeMap;
 
-use super::recorder::Drained;
+use super::recorder::TakenUsage;
 use crate::domain::ids::KeyId;
 use crate::domain::time::{Hour, Timestamp};
 use crate::domain::verdict::Verdict;
 use crate::store::{KeyCount, SecretUse};
 
-/// Counts and times, each once: what comes later is merged into what waits.
+/// Counts and times of use that wait to be written, one entry for each row of the tables.
 #[derive(Default)]
 pub(super) struct Backlog {
-    // In the order of the tables' keys, so that rows that are written together lie together.
+    // Ordered as the tables' primary keys, so that one transaction writes adjacent rows.
     counts: BTreeMap<(KeyId, Hour, Verdict), u64>,
     uses: BTreeMap<(KeyId, Timestamp), Timestamp>,
 }
 
 impl Backlog {
-    pub(super) fn add(&mut self, drained: &Drained) {
-        let Drained {
+    /// Merges usage into the backlog.
+    pub(super) fn add(&mut self, usage: &TakenUsage) {
+        let TakenUsage {
             key,
             secret,
             hour,
             counts,
             used_at,
-        } = drained;
+        } = usage;
         for (verdict, count) in Verdict::PROVEN.into_iter().zip(counts) {
             if *count > 0 {
                 *self.counts.entry((*key, *hour, verdict)).or_default() += u64::from(*count);
@@ -40,14 +41,14 @@ impl Backlog {
         self.counts.is_empty() && self.uses.is_empty()
     }
 
-    /// How often keys were presented, all in all.
+    /// The sum of all counts.
     pub(super) fn total(&self) -> u64 {
         self.counts.values().sum()
     }
 
-    /// The first rows, at most so many.
-    pub(super) fn first(&self, most: usize) -> (Vec<KeyCount>, Vec<SecretUse>) {
-        let counts = self.counts.iter().take(most);
+    /// The first rows, at most `max` of both tables together.
+    pub(super) fn first(&self, max: usize) -> (Vec<KeyCount>, Vec<SecretUse>) {
+        let counts = self.counts.iter().take(max);
         let counts: Vec<_> = counts
             .map(|((key, hour, verdict), count)| KeyCount {
                 key: *key,
@@ -56,7 +57,7 @@ impl Backlog {
                 count: *count,
             })
             .collect();
-        let uses = self.uses.iter().take(most - counts.len());
+        let uses = self.uses.iter().take(max - counts.len());
         let uses = uses.map(|((key, secret), last_used_at)| SecretUse {
             key: *key,
             secret: *secret,
@@ -65,7 +66,7 @@ impl Backlog {
         (counts, uses.collect())
     }
 
-    /// Forgets rows that were written down.
+    /// Removes rows that were written.
     pub(super) fn remove(&mut self, counts: &[KeyCount], uses: &[SecretUse]) {
         for row in counts {
             self.counts.remove(&(row.key, row.hour, row.verdict));

@@ -1,11 +1,11 @@
-//! How keys are used: counted where requests are answered, written down now and then.
+//! Usage counting: how often each key was presented, and when it was last used.
 //!
-//! A [`UsageRecorder`] takes the marks, without a lock and without waiting; the [`Writer`] takes them off it and brings them to the
-//! store. Only proven keys leave a record: what proves nothing is nobody's.
+//! The [`UsageRecorder`] counts each answer without a lock and without waiting. The [`Writer`] regularly takes the counts and
+//! writes them to the store. Only proven keys are counted, because a string that proves no key belongs to nobody.
 
 mod backlog;
 mod recorder;
 mod writer;
 
 pub use recorder::UsageRecorder;
-pub use writer::{Writer, Writing};
+pub use writer::{Writer, WriterHandle};

@@ -1,9 +1,9 @@
-//! The recorder on which each answer about a proven key leaves its record.
+//! The recorder, which counts each answer about a proven key.
 //!
-//! Counts are exact: a record that was made is drained off once, whatever threads do meanwhile. A counter that was not used for a
-//! while is removed first and closed then. Who found it before it was removed can still be about to record it; if the record comes
-//! before the close, the close takes it along, and if it comes later, it meets a closed counter and is made again on a new one.
-//! So nothing depends on how long a thread may be delayed.
+//! Counts are exact: each record is taken once, whatever other threads do meanwhile. A counter that was not used since it was
+//! last taken is first removed from the map and then closed. A thread may have found the counter before the removal and record
+//! after it. If it records before the close, the close takes its record. If it records after the close, it finds the counter
+//! closed and records again in a new counter. So nothing depends on how long a thread is delayed.
 
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 
@@ -13,60 +13,61 @@ use crate::domain::verdict::Verdict;
 use crate::mirror::{KeyFacts, MirroredSecret};
 use crate::verify::Decision;
 
-/// The bit of a count that says that it is closed: marks from then on do not count. Below it there is room for two thousand
-/// million marks between two drains.
+/// The bit that marks a count as closed. Below it a counter has room for about two thousand million records between two
+/// takes.
 const CLOSED: u32 = 1 << 31;
 
-/// A counter that was not used since it was last drained.
+/// The time in a counter that was not used since it was last taken.
 const NEVER: i64 = i64::MIN;
 
-/// A counter whose time is closed.
+/// The time in a closed counter.
 const CLOSED_TIME: i64 = i64::MAX;
 
-/// How much later than the time that is noted a use must be to be noted, in microseconds. A time that changed with each request
-/// would be fought over by all threads.
-const GRAIN: i64 = 1_000_000;
+/// How much later than the recorded time of use a new use must be to be recorded, in microseconds. If every request wrote the
+/// time, all threads would contend for it.
+const TIME_RESOLUTION: i64 = 1_000_000;
 
-/// The marks since the last drain.
+/// The usage of keys since it was last taken.
 pub struct UsageRecorder {
     is_on: bool,
     counters: papaya::HashMap<CounterKey, UsageCounter>,
 }
 
-/// What has a counter of its own.
+/// The secret and the hour that a counter counts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct CounterKey {
     key: KeyId,
-    /// When the secret was made.
+    /// When the secret was created, which identifies it among the secrets of the key.
     secret: Timestamp,
     hour: Hour,
 }
 
+/// The counts and the time of the last use of one secret in one hour.
 struct UsageCounter {
-    /// One for each of [`Verdict::PROVEN`].
+    /// One count for each of [`Verdict::PROVEN`].
     counts: [AtomicU32; Verdict::PROVEN.len()],
     used_at: AtomicI64,
 }
 
-/// The counter was closed: the record is to be made on another one.
+/// The error of a record in a closed counter: it must be repeated in a new one.
 struct Closed;
 
-/// What was on a counter.
-pub(super) struct Drained {
-    /// Of this key.
+/// The usage that was taken from one counter.
+pub(super) struct TakenUsage {
+    /// The key.
     pub(super) key: KeyId,
-    /// Of the secret that was made then.
+    /// When the secret was created.
     pub(super) secret: Timestamp,
-    /// Within this hour.
+    /// The hour.
     pub(super) hour: Hour,
-    /// One for each of [`Verdict::PROVEN`].
+    /// One count for each of [`Verdict::PROVEN`].
     pub(super) counts: [u32; Verdict::PROVEN.len()],
-    /// When it was last used, if it was; exact to a second.
+    /// When the secret was last used, exact to a second; `None` if it was not used.
     pub(super) used_at: Option<Timestamp>,
 }
 
 impl UsageRecorder {
-    /// A recorder, or one that takes no marks.
+    /// Creates a recorder. If `is_on` is false, it records nothing.
     pub fn new(is_on: bool) -> Self {
         Self {
             is_on,
@@ -74,7 +75,7 @@ impl UsageRecorder {
         }
     }
 
-    /// Whether it takes marks.
+    /// Whether the recorder records usage.
     pub fn is_on(&self) -> bool {
         self.is_on
     }
@@ -88,7 +89,7 @@ impl UsageRecorder {
         }
     }
 
-    /// Notes that a key was used to call: when, not how often.
+    /// Records when a caller used its own key. The use is not counted.
     pub fn note_use(&self, key: &KeyFacts, secret: &MirroredSecret, now: Timestamp) {
         self.record(key, secret, now, |counter| counter.note_use(now));
     }
@@ -98,7 +99,7 @@ impl UsageRecorder {
         key: &KeyFacts,
         secret: &MirroredSecret,
         now: Timestamp,
-        record: impl Fn(&UsageCounter) -> Result<(), Closed>,
+        add: impl Fn(&UsageCounter) -> Result<(), Closed>,
     ) {
         if self.is_on {
             let counter_key = CounterKey {
@@ -106,14 +107,14 @@ impl UsageRecorder {
                 secret: secret.created_at,
                 hour: Hour::of(now),
             };
-            self.record_in(counter_key, record);
+            self.record_in(counter_key, add);
         }
     }
 
     fn record_in(
         &self,
         counter_key: CounterKey,
-        record: impl Fn(&UsageCounter) -> Result<(), Closed>,
+        add: impl Fn(&UsageCounter) -> Result<(), Closed>,
     ) {
         let counters = self.counters.pin();
         loop {
@@ -121,37 +122,37 @@ impl UsageRecorder {
                 Some(counter) => counter,
                 None => counters.get_or_insert_with(counter_key, UsageCounter::default),
             };
-            // A closed counter was removed before it was closed, so that this does not find it again.
-            if record(counter).is_ok() {
+            // A counter is removed before it is closed, so the next turn of the loop does not find a closed counter again.
+            if add(counter).is_ok() {
                 return;
             }
         }
     }
 
-    /// Takes everything off. A counter on which there was nothing is removed.
-    pub(super) fn drain(&self, mut take: impl FnMut(Drained)) {
+    /// Takes the usage of every counter and resets the counter. A counter without usage is removed.
+    pub(super) fn take(&self, mut receive: impl FnMut(TakenUsage)) {
         let counters = self.counters.pin();
         for (counter_key, counter) in &counters {
-            if let Some(drained) = counter_key.drained(counter.drain()) {
-                take(drained);
+            if let Some(usage) = counter_key.usage(counter.take()) {
+                receive(usage);
             } else if let Some(removed) = counters.remove(counter_key)
-                && let Some(drained) = counter_key.drained(removed.close())
+                && let Some(usage) = counter_key.usage(removed.close())
             {
-                take(drained);
+                receive(usage);
             }
         }
     }
 }
 
 impl CounterKey {
-    /// Nothing if nothing was on the counter.
-    fn drained(
+    /// The usage with these values; `None` if there was none.
+    fn usage(
         self,
         (counts, used_at): ([u32; Verdict::PROVEN.len()], Option<Timestamp>),
-    ) -> Option<Drained> {
+    ) -> Option<TakenUsage> {
         let Self { key, secret, hour } = self;
         let is_used = used_at.is_some() || counts.iter().any(|count| *count > 0);
-        is_used.then_some(Drained {
+        is_used.then_some(TakenUsage {
             key,
             secret,
             hour,
@@ -172,13 +173,13 @@ impl Default for UsageCounter {
 
 impl UsageCounter {
     fn count(&self, index: usize, now: Timestamp) -> Result<(), Closed> {
-        // The time before the count, and drained after it: whoever takes the count finds the time too.
+        // The time is written before the count and taken after it, so that a taken count always comes with its time.
         self.note_use(now)?;
         self.add(index)
     }
 
     fn add(&self, index: usize) -> Result<(), Closed> {
-        // What is closed stays closed: it would take as many late marks again to carry the bit away.
+        // A closed count stays closed: only 2^31 late records would clear the bit.
         if self.counts[index].fetch_add(1, Ordering::AcqRel) & CLOSED == 0 {
             Ok(())
         } else {
@@ -188,30 +189,32 @@ impl UsageCounter {
 
     fn note_use(&self, now: Timestamp) -> Result<(), Closed> {
         let now = now.as_micros();
-        let mut noted = self.used_at.load(Ordering::Acquire);
+        let mut recorded = self.used_at.load(Ordering::Acquire);
         loop {
-            if noted == CLOSED_TIME {
+            if recorded == CLOSED_TIME {
                 return Err(Closed);
             }
-            if now < noted.saturating_add(GRAIN) {
+            if now < recorded.saturating_add(TIME_RESOLUTION) {
                 return Ok(());
             }
             match self.used_at.compare_exchange_weak(
-                noted,
+                recorded,
                 now,
                 Ordering::AcqRel,
                 Ordering::Acquire,
             ) {
                 Ok(_) => return Ok(()),
-                Err(seen) => noted = seen,
+                Err(current) => recorded = current,
             }
         }
     }
 
-    fn drain(&self) -> ([u32; Verdict::PROVEN.len()], Option<Timestamp>) {
+    /// Takes the values and resets the counter.
+    fn take(&self) -> ([u32; Verdict::PROVEN.len()], Option<Timestamp>) {
         self.swap(0, NEVER)
     }
 
+    /// Takes the values and closes the counter.
     fn close(&self) -> ([u32; Verdict::PROVEN.len()], Option<Timestamp>) {
         self.swap(CLOSED, CLOSED_TIME)
     }
@@ -252,22 +255,22 @@ mod tests {
         recorder.record_in(counter_key(number), |counter| counter.count(index, now));
     }
 
-    fn drain(recorder: &UsageRecorder) -> Vec<Drained> {
+    fn take(recorder: &UsageRecorder) -> Vec<TakenUsage> {
         let mut all = Vec::new();
-        recorder.drain(|drained| all.push(drained));
+        recorder.take(|usage| all.push(usage));
         all
     }
 
     #[test]
-    fn what_is_marked_is_taken_off_once() {
+    fn each_record_is_taken_once() {
         let recorder = UsageRecorder::new(true);
         for index in [ALLOWED, 0, ALLOWED] {
             count(&recorder, 1, index, at(5));
         }
         recorder.record_in(counter_key(2), |counter| counter.note_use(at(9)));
-        let mut drained = drain(&recorder);
-        drained.sort_by_key(|drained| drained.key);
-        let [one, two] = &drained[..] else {
+        let mut taken = take(&recorder);
+        taken.sort_by_key(|usage| usage.key);
+        let [one, two] = &taken[..] else {
             panic!("two keys were used")
         };
         assert_eq!((one.counts[ALLOWED], one.counts[0]), (2, 1));
@@ -275,13 +278,13 @@ mod tests {
         assert_eq!((one.hour, one.secret), (Hour::from_number(7), at(1)));
         assert_eq!((one.used_at, two.used_at), (Some(at(5)), Some(at(9))));
         assert_eq!(two.counts, [0; Verdict::PROVEN.len()]);
-        assert!(drain(&recorder).is_empty());
+        assert!(take(&recorder).is_empty());
     }
 
     #[test]
-    fn a_time_is_noted_by_the_second_and_never_goes_back() {
+    fn a_time_is_recorded_by_the_second_and_never_goes_back() {
         let recorder = UsageRecorder::new(true);
-        for (now, noted) in [
+        for (now, recorded) in [
             (5_000_000, 5_000_000),
             (5_999_999, 5_000_000),
             (6_000_000, 6_000_000),
@@ -290,42 +293,42 @@ mod tests {
             recorder.record_in(counter_key(1), |counter| counter.note_use(at(now)));
             let counters = recorder.counters.pin();
             let counter = counters.get(&counter_key(1)).unwrap();
-            assert_eq!(counter.used_at.load(Ordering::Relaxed), noted);
+            assert_eq!(counter.used_at.load(Ordering::Relaxed), recorded);
         }
     }
 
     #[test]
-    fn a_tally_that_is_not_used_any_more_does_not_stay() {
+    fn a_counter_that_is_no_longer_used_is_removed() {
         let recorder = UsageRecorder::new(true);
         count(&recorder, 1, ALLOWED, at(5));
-        assert_eq!(drain(&recorder).len(), 1);
+        assert_eq!(take(&recorder).len(), 1);
         assert_eq!(recorder.counters.len(), 1, "it may be used again soon");
-        assert!(drain(&recorder).is_empty());
+        assert!(take(&recorder).is_empty());
         assert!(recorder.counters.is_empty());
     }
 
-    /// The one moment that matters, held still: a thread has found a counter, and before it marks it, it is removed and closed.
-    /// Seen red with `CLOSED` left out of `UsageCounter::add`: the record is then made where nobody looks any more.
+    /// A thread has found a counter, and the counter is removed and closed before the thread records.
+    /// Seen red with `CLOSED` left out of `UsageCounter::add`: the record is then in a counter that nobody reads.
     #[test]
-    fn a_mark_that_comes_after_the_close_is_made_on_a_new_tally() {
+    fn a_record_after_the_close_is_made_in_a_new_counter() {
         let recorder = UsageRecorder::new(true);
         let is_first = AtomicBool::new(true);
         recorder.record_in(counter_key(1), |counter| {
             if is_first.swap(false, Ordering::Relaxed) {
-                assert!(drain(&recorder).is_empty(), "it is new and empty");
+                assert!(take(&recorder).is_empty(), "it is new and empty");
                 assert!(recorder.counters.is_empty(), "and therefore removed");
-                // As a thread does that was stopped between the time and the count.
+                // A thread that was stopped between the time and the count does the same.
                 return counter.add(ALLOWED);
             }
             counter.count(ALLOWED, at(5))
         });
-        let drained = drain(&recorder);
-        assert_eq!(drained.len(), 1);
-        assert_eq!(drained[0].counts[ALLOWED], 1);
+        let taken = take(&recorder);
+        assert_eq!(taken.len(), 1);
+        assert_eq!(taken[0].counts[ALLOWED], 1);
     }
 
     #[test]
-    fn a_closed_tally_takes_neither_count_nor_time() {
+    fn a_closed_counter_accepts_neither_count_nor_time() {
         let counter = UsageCounter::default();
         assert!(counter.count(ALLOWED, at(5)).is_ok());
         let (counts, used_at) = counter.close();
@@ -334,24 +337,24 @@ mod tests {
         assert!(counter.note_use(at(9_000_000)).is_err());
     }
 
-    /// Each key is used now and then only, and whoever uses it dawdles between finding its counter and marking it, so that most
-    /// counters are removed under somebody's hands. Seen red without the looks at what is closed in `UsageCounter::add` and
+    /// Each key is used rarely, and each thread waits between finding a counter and recording in it, so that most counters are
+    /// removed while a thread holds them. Seen red without the checks for closed counters in `UsageCounter::add` and
     /// `UsageCounter::note_use`.
     #[test]
-    fn nothing_is_lost_or_counted_twice_though_tallies_come_and_go_under_many_threads() {
+    fn no_record_is_lost_or_counted_twice_while_counters_are_removed_under_many_threads() {
         const THREADS: u8 = 4;
         const EACH: u32 = 50_000;
         const KEYS: u32 = 50;
         let recorder = UsageRecorder::new(true);
         let is_over = AtomicBool::new(false);
         let mut sums: HashMap<(KeyId, usize), u64> = HashMap::new();
-        let mut add = |drained: Drained| {
-            for (index, count) in drained.counts.into_iter().enumerate() {
-                *sums.entry((drained.key, index)).or_default() += u64::from(count);
+        let mut add = |usage: TakenUsage| {
+            for (index, count) in usage.counts.into_iter().enumerate() {
+                *sums.entry((usage.key, index)).or_default() += u64::from(count);
             }
         };
         std::thread::scope(|scope| {
-            let markers: Vec<_> = (0..THREADS)
+            let recording: Vec<_> = (0..THREADS)
                 .map(|thread| {
                     let recorder = &recorder;
                     scope.spawn(move || {
@@ -367,30 +370,30 @@ mod tests {
                     })
                 })
                 .collect();
-            // Again and again, so that counters are removed under the hands of those who record them.
-            let drainer = scope.spawn(|| {
+            // Without a pause, so that counters are removed while other threads record in them.
+            let taking = scope.spawn(|| {
                 while !is_over.load(Ordering::Acquire) {
-                    recorder.drain(&mut add);
+                    recorder.take(&mut add);
                 }
-                recorder.drain(&mut add);
+                recorder.take(&mut add);
             });
-            for marker in markers {
-                marker.join().unwrap();
+            for thread in recording {
+                thread.join().unwrap();
             }
             is_over.store(true, Ordering::Release);
-            drainer.join().unwrap();
+            taking.join().unwrap();
         });
-        let of_place = |index| -> u64 {
+        let sum_of = |index| -> u64 {
             let sums = sums.iter().filter(|((_, at), _)| *at == index);
             sums.map(|(_, count)| count).sum()
         };
         let expected = u64::from(THREADS / 2) * u64::from(EACH);
-        assert_eq!((of_place(1), of_place(2)), (expected, expected));
+        assert_eq!((sum_of(1), sum_of(2)), (expected, expected));
         assert_eq!(sums.values().sum::<u64>(), 2 * expected);
     }
 
     #[test]
-    fn a_board_that_is_off_takes_nothing() {
+    fn a_recorder_that_is_off_records_nothing() {
         assert!(!UsageRecorder::new(false).is_on());
     }
 }

@@ -1,4 +1,4 @@
-//! The task that writes down how keys were used.
+//! The background task that writes usage to the store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use super::backlog::Backlog;
 use super::recorder::UsageRecorder;
 use crate::store::{Error, Store};
 
-/// How many rows are written in one transaction. A change waits for one such at the most.
-const ROWS_AT_ONCE: usize = 1_000;
+/// The number of rows that one transaction writes. A change waits for at most one such transaction.
+const ROWS_PER_TRANSACTION: usize = 1_000;
 
-/// Takes the marks off a recorder, every interval and at the end, and writes them down. What cannot be written is kept and tried
-/// again with what came since.
+/// Takes the usage from a recorder at every interval and at the end, and writes it to the store. Rows that cannot be written
+/// stay in the backlog, and the next write includes them.
 pub struct Writer {
     recorder: Arc<UsageRecorder>,
     store: Store,
@@ -23,28 +23,25 @@ pub struct Writer {
     fails: bool,
 }
 
-/// A writer at work.
-pub struct Writing {
+/// A handle to a running writer.
+pub struct WriterHandle {
     task: JoinHandle<()>,
     stop: watch::Sender<bool>,
 }
 
-impl Writing {
-    /// Has everything written down that was marked until now, and ends; but not later than in `patience`.
-    pub async fn stop(mut self, patience: Duration) {
+impl WriterHandle {
+    /// Writes all usage that was recorded until now, and stops the writer. Gives up after `timeout`.
+    pub async fn stop(mut self, timeout: Duration) {
         self.stop.send_replace(true);
-        if tokio::time::timeout(patience, &mut self.task)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(timeout, &mut self.task).await.is_err() {
             self.task.abort();
-            tracing::error!("the last counts of how keys were used were not written down in time");
+            tracing::error!("usage lost: the last counts were not written in time");
         }
     }
 }
 
 impl Writer {
-    /// A writer of what is marked on this recorder, which must have no other.
+    /// Creates the writer of this recorder. A recorder must have only one writer.
     pub fn new(recorder: Arc<UsageRecorder>, store: Store, interval: Duration) -> Self {
         Self {
             recorder,
@@ -55,10 +52,10 @@ impl Writer {
         }
     }
 
-    /// Sets it to work.
-    pub fn start(self) -> Writing {
+    /// Starts the writer as a task.
+    pub fn start(self) -> WriterHandle {
         let (stop, stops) = watch::channel(false);
-        Writing {
+        WriterHandle {
             task: tokio::spawn(self.run(stops)),
             stop,
         }
@@ -71,42 +68,39 @@ impl Writer {
         loop {
             let is_last = tokio::select! {
                 () = tokio::time::sleep(self.interval) => false,
-                // Whoever is gone does not tell it any more.
+                // A dropped sender is an error, which also ends the wait.
                 _ = stop.wait_for(|stop| *stop) => true,
             };
-            self.write_down().await;
+            self.write().await;
             if is_last {
                 break;
             }
         }
         if !self.backlog.is_empty() {
             let lost = self.backlog.total();
-            tracing::error!(
-                lost,
-                "the last counts of how keys were used could not be written down"
-            );
+            tracing::error!(lost, "usage lost: the last counts could not be written");
         }
     }
 
-    async fn write_down(&mut self) {
+    async fn write(&mut self) {
         let recorder = Arc::clone(&self.recorder);
         let mut backlog = std::mem::take(&mut self.backlog);
-        // With a million keys in use it takes a while, in which calls should not wait for this thread.
-        let draining = tokio::task::spawn_blocking(move || {
-            recorder.drain(|drained| backlog.add(&drained));
+        // On a blocking thread: with a million keys in use this takes so long that calls would wait.
+        let taking = tokio::task::spawn_blocking(move || {
+            recorder.take(|usage| backlog.add(&usage));
             backlog
         });
-        self.backlog = draining.await.expect("counting does not panic");
+        self.backlog = taking.await.expect("counting does not panic");
         match self.flush().await {
             Ok(()) if self.fails => {
                 self.fails = false;
-                tracing::info!("how keys are used is written down again");
+                tracing::info!("usage written again");
             }
             Ok(()) => {}
             Err(error) => {
-                // Once for each outage, not every few seconds.
+                // Logged once for each outage, not every few seconds.
                 if !self.fails {
-                    tracing::warn!(%error, "how keys are used cannot be written down; it is kept and tried again");
+                    tracing::warn!(%error, "usage not written; it is kept and tried again");
                 }
                 self.fails = true;
             }
@@ -115,9 +109,10 @@ impl Writer {
 
     async fn flush(&mut self) -> Result<(), Error> {
         while !self.backlog.is_empty() {
-            let (counts, uses) = self.backlog.first(ROWS_AT_ONCE);
+            let (counts, uses) = self.backlog.first(ROWS_PER_TRANSACTION);
             let outcome = self.store.add_usage(&counts, &uses).await;
-            // What may or may not have been written is not written again: better a count lost than one doubled.
+            // Rows of which it is unknown whether they were written are not written again: a lost count is better than a
+            // doubled one.
             if matches!(outcome, Ok(()) | Err(Error::CommitUnknown(_))) {
                 self.backlog.remove(&counts, &uses);
             }

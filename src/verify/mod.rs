@@ -1,6 +1,6 @@
-//! The decision: is this key good for this?
+//! The decision on one API key: whether the key is allowed to do what a request needs.
 //!
-//! Everything it needs is handed to it; it reads no clock, waits for nothing and stores nothing.
+//! The functions are pure: they get every input as an argument, read no clock, wait for nothing and store nothing.
 
 use std::net::IpAddr;
 
@@ -12,63 +12,66 @@ use crate::domain::verdict::Verdict;
 use crate::hashing::{Peppers, TextHash};
 use crate::mirror::{Entry, KeyFacts, MirroredRealm, MirroredSecret, View};
 
-/// What is asked.
+/// A presented API key and what the request needs of it.
 pub struct Question<'q> {
-    /// The API key as it was presented.
+    /// The API key as the client presented it.
     pub plain_key: &'q str,
-    /// The realm that was called.
+    /// The realm that the request calls.
     pub realm: &'q MirroredRealm,
-    /// The environment that was called.
+    /// The environment that the request calls.
     pub environment: &'q EnvironmentName,
     /// What the request touches.
     pub target: Target<'q>,
-    /// Projects that it touches besides.
+    /// Further projects that the request touches.
     pub projects: &'q [&'q str],
-    /// The owner that the request names; empty is none.
+    /// The partner that the request names; empty if it names none.
     pub partner: &'q str,
-    /// All of these are wanted.
+    /// The scopes that the key must hold, all of them.
     pub scopes: ScopeSet,
-    /// At least one of these is wanted, if there are any.
+    /// The scopes of which the key must hold at least one, unless the set is empty.
     pub any_scopes: ScopeSet,
-    /// Where the request comes from.
+    /// The client address.
     pub client: Option<IpAddr>,
 }
 
 /// What a request touches.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'q> {
-    /// What is partner-wide: only a partner key will do.
+    /// The whole partner, which only a partner key reaches.
     Partner,
     /// This project.
     Project(&'q str),
-    /// The project that the key is bound to.
+    /// The project that the key is bound to, which only a project key reaches.
     OwnProject,
-    /// What either level may do.
+    /// Something that a key of either level reaches.
     Any,
-    /// What no rule of the realm matches.
+    /// A request that matches no route of the realm.
     NoRoute,
 }
 
-/// What was decided.
+/// The answer to a [`Question`].
 pub struct Decision<'k> {
-    /// Allowed, or the first reason why not.
+    /// Allowed, or the first reason against the key.
     pub verdict: Verdict,
-    /// The key and its secret, if the text proved them.
+    /// The key and its secret, if the API key proves them.
     pub proven: Option<(&'k KeyFacts, &'k MirroredSecret)>,
-    /// Which wanted scopes are not held.
+    /// The required scopes that the key does not hold.
     pub missing: ScopeSet,
 }
 
-/// Why there is no decision. Nothing that the presenter of a key sends can bring it about, except to name such a key.
+/// The reason why there is no decision. A client cannot cause the error, except by presenting an API key of a key that has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyError {
-    /// What is stored of the key cannot be read.
+    /// The stored row of the key cannot be read.
     Corrupt,
-    /// The pepper file does not hold the version under which the key was digested.
+    /// The pepper file does not contain the version under which the key was digested.
     PepperMissing,
 }
 
-/// Decides. `now` is read once, by the caller.
+/// Decides a question. The caller reads `now` once for each request.
+///
+/// # Errors
+/// If the key's row or pepper is unusable. Such a key is neither allowed nor denied.
 pub fn decide<'k>(
     question: &Question<'_>,
     view: &'k View<'_>,
@@ -87,7 +90,7 @@ pub fn decide<'k>(
     };
     let missing = missing(question, key);
     Ok(Decision {
-        verdict: judge(&Case {
+        verdict: first_objection(&ObjectionInput {
             question,
             key,
             secret,
@@ -99,53 +102,56 @@ pub fn decide<'k>(
     })
 }
 
-/// What a text proves by itself, whatever it is presented for.
+/// What an API key proves by itself, independent of the request.
 pub enum Proof<'k> {
-    /// That its holder holds this secret of this key, which may be long over.
+    /// The secret of this key, which may be expired or revoked.
     Of(&'k KeyFacts, &'k MirroredSecret),
     /// Nothing: there is no such key, or the secret is wrong.
     OfNothing,
-    /// Nothing: it cannot be a key.
+    /// Nothing: the string cannot be an API key.
     Malformed,
 }
 
-/// What a text proves. Of the many texts that prove nothing none makes more work than two digests.
+/// Returns what an API key proves. A string that proves nothing costs at most two digests.
+///
+/// # Errors
+/// If the row of the key that the string names cannot be read, or its pepper is missing.
 pub fn prove<'k>(
-    text: &str,
+    plain_key: &str,
     view: &'k View<'_>,
     peppers: &Peppers,
 ) -> Result<Proof<'k>, VerifyError> {
-    if key_text::screen(text).is_err() {
+    if key_text::screen(plain_key).is_err() {
         return Ok(Proof::Malformed);
     }
-    let own = prove_own(text, view, peppers)?;
-    if matches!(own, Proof::Of(..)) || !view.has_imports() {
-        return Ok(own);
+    let issued = prove_issued(plain_key, view, peppers)?;
+    if matches!(issued, Proof::Of(..)) || !view.has_imports() {
+        return Ok(issued);
     }
-    // Last, since another system's texts may look like anything, also like those of this authority.
-    Ok(prove_imported(text, view, peppers)?.unwrap_or(own))
+    // Last, because an imported API key can have any form, even that of an issued API key.
+    Ok(prove_imported(plain_key, view, peppers)?.unwrap_or(issued))
 }
 
-/// What a text proves if it is one of this authority's own, which names its key.
-fn prove_own<'k>(
-    text: &str,
+/// Returns what an API key proves if this authority issued it. Such an API key contains its key id.
+fn prove_issued<'k>(
+    plain_key: &str,
     view: &'k View<'_>,
     peppers: &Peppers,
 ) -> Result<Proof<'k>, VerifyError> {
-    if !key_text::prefix(text).is_some_and(|prefix| view.knows_prefix(prefix)) {
+    if !key_text::prefix(plain_key).is_some_and(|prefix| view.knows_prefix(prefix)) {
         return Ok(Proof::OfNothing);
     }
-    let Ok(text) = key_text::parse(text) else {
+    let Ok(parsed) = key_text::parse(plain_key) else {
         return Ok(Proof::Malformed);
     };
-    let key = match view.key(text.id) {
-        Some(Entry::Key(key)) if key.is_written(text.prefix, text.tag) => key,
+    let key = match view.key(parsed.id) {
+        Some(Entry::Key(key)) if key.has_prefix_and_tag(parsed.prefix, parsed.tag) => key,
         Some(Entry::Corrupt) => return Err(VerifyError::Corrupt),
         _ => return Ok(Proof::OfNothing),
     };
     let mut missing_pepper = false;
     for secret in key.secrets().filter(|secret| !secret.imported) {
-        match peppers.proves(&secret.digest, text.id, &text.secret) {
+        match peppers.proves(&secret.digest, parsed.id, &parsed.secret) {
             Some(true) => return Ok(Proof::Of(key, secret)),
             Some(false) => {}
             None => missing_pepper = true,
@@ -158,13 +164,13 @@ fn prove_own<'k>(
     }
 }
 
-/// What a text of another system proves, if it was imported: its digest, under whichever pepper, leads to its key.
+/// Returns what an API key proves if it was imported. The key is found by the digest of the API key under each pepper.
 fn prove_imported<'k>(
-    text: &str,
+    plain_key: &str,
     view: &'k View<'_>,
     peppers: &Peppers,
 ) -> Result<Option<Proof<'k>>, VerifyError> {
-    let hash = TextHash::of(text);
+    let hash = TextHash::of(plain_key);
     for digest in peppers.digests_of_import(&hash) {
         let key = match view.key_of_import(&digest) {
             Some(Entry::Key(key)) => key,
@@ -179,7 +185,7 @@ fn prove_imported<'k>(
     Ok(None)
 }
 
-/// The wanted scopes that the key does not hold.
+/// The required scopes that the key does not hold.
 fn missing(question: &Question<'_>, key: &KeyFacts) -> ScopeSet {
     if question.scopes.is_empty() && question.any_scopes.is_empty() {
         return ScopeSet::default();
@@ -193,8 +199,8 @@ fn missing(question: &Question<'_>, key: &KeyFacts) -> ScopeSet {
     }
 }
 
-/// A proven key and what is asked of it.
-struct Case<'c> {
+/// The input of an objection: a proven key and the question about it.
+struct ObjectionInput<'c> {
     question: &'c Question<'c>,
     key: &'c KeyFacts,
     secret: &'c MirroredSecret,
@@ -202,10 +208,10 @@ struct Case<'c> {
     now: Timestamp,
 }
 
-/// Whether something speaks against a key.
-type Objection = fn(&Case<'_>) -> bool;
+/// A condition that speaks against a key; returns whether it holds.
+type Objection = fn(&ObjectionInput<'_>) -> bool;
 
-/// What can speak against a proven key, in the order that the contract lays down.
+/// The objections to a proven key, in the order that the API contract defines.
 const OBJECTIONS: [(Verdict, Objection); 10] = [
     (Verdict::Revoked, |case| case.key.is_revoked()),
     (Verdict::Disabled, |case| case.key.disabled),
@@ -234,15 +240,16 @@ const OBJECTIONS: [(Verdict, Objection); 10] = [
     }),
 ];
 
-/// The first reason against a proven key.
-fn judge(case: &Case<'_>) -> Verdict {
+/// The verdict of the first objection that holds, or [`Verdict::Allowed`].
+fn first_objection(input: &ObjectionInput<'_>) -> Verdict {
     OBJECTIONS
         .iter()
-        .find(|(_, speaks_against)| speaks_against(case))
+        .find(|(_, holds)| holds(input))
         .map_or(Verdict::Allowed, |(verdict, _)| *verdict)
 }
 
-/// Everything that could speak against the key that a decision proved, and whether it does. For people who want to know why.
+/// Every objection to the key that a decision proved, and whether the objection holds. Explain shows them. Empty if the decision
+/// proved no key.
 pub fn objections(
     question: &Question<'_>,
     decision: &Decision<'_>,
@@ -251,7 +258,7 @@ pub fn objections(
     let Some((key, secret)) = decision.proven else {
         return Vec::new();
     };
-    let case = Case {
+    let input = ObjectionInput {
         question,
         key,
         secret,
@@ -260,7 +267,7 @@ pub fn objections(
     };
     OBJECTIONS
         .iter()
-        .map(|(verdict, speaks_against)| (*verdict, speaks_against(&case)))
+        .map(|(verdict, holds)| (*verdict, holds(&input)))
         .collect()
 }
 
@@ -285,7 +292,7 @@ fn reaches(key: &KeyFacts, question: &Question<'_>) -> bool {
 }
 
 impl Decision<'_> {
-    /// When this decision may turn out otherwise by the mere passing of time.
+    /// When the decision can change without any change in the store: the earlier expiry of the key and its secret.
     pub fn expires_at(&self) -> Expiry {
         match self.proven {
             Some((key, secret)) => match (key.expires_at, secret.expires_at) {

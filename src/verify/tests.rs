@@ -1,4 +1,4 @@
-//! Pins the decision: every verdict, their order, the rules of target and environment, and the boundaries.
+//! Tests of the decision: every verdict, their order, the rules of target and environment, and the boundaries.
 
 use std::collections::BTreeSet;
 
@@ -31,10 +31,10 @@ fn environment(name: &str, tag: &str) -> Environment {
 }
 
 fn realm(id: &str, prefix: &str) -> Realm {
-    let word = |name: &str| ScopeName::parse(name).unwrap();
+    let scope_name = |name: &str| ScopeName::parse(name).unwrap();
     let scope = |name: &str, implies: &[&str]| Scope {
-        name: word(name),
-        implies: implies.iter().map(|name| word(name)).collect(),
+        name: scope_name(name),
+        implies: implies.iter().map(|name| scope_name(name)).collect(),
         description: String::new(),
     };
     Realm {
@@ -53,16 +53,16 @@ fn realm(id: &str, prefix: &str) -> Realm {
     }
 }
 
-/// The realms `demo` and `other`; in `demo` the partners `acme`, with projects `one` and `two`, `umbrella` with `three`, and
-/// the suspended `gone`.
+/// The realms `demo` and `other`. In `demo` the partner `acme` has the projects `one` and `two`, the partner `umbrella` has
+/// `three`, and the partner `gone` is suspended.
 struct World {
     index: Index,
     peppers: Peppers,
 }
 
-/// A question with everything named, for one row of a table to change.
-struct Asked {
-    text: String,
+/// The values of a question, of which each test changes some.
+struct TestQuestion {
+    plain_key: String,
     realm: &'static str,
     environment: &'static str,
     target: Target<'static>,
@@ -103,16 +103,16 @@ impl World {
         }
     }
 
-    /// Adds a key like this one, and tells its text.
+    /// Adds a key with this secret, and returns its API key.
     fn add(&self, mut key: Key, secret: u8) -> String {
         let secret = SecretBytes::new([secret; 32]);
         key.secrets[0].digest = self.peppers.digest(1, key.id, &secret).unwrap();
-        let text = text_of(&key, &secret);
+        let plain_key = plain_key_of(&key, &secret);
         self.put(&key);
-        text
+        plain_key
     }
 
-    /// Brings a key in as its row would be.
+    /// Puts a key into the index as the feed puts its row.
     fn put(&self, key: &Key) {
         let row = KeyRow::from(key);
         self.index.put_key(row.id, row.facts());
@@ -120,7 +120,7 @@ impl World {
 
     fn ask<T>(
         &self,
-        asked: &Asked,
+        asked: &TestQuestion,
         read: impl FnOnce(&Decision<'_>, &View<'_>) -> T,
     ) -> Result<T, VerifyError> {
         let view = self.index.view();
@@ -133,7 +133,7 @@ impl World {
             set
         };
         let question = Question {
-            plain_key: &asked.text,
+            plain_key: &asked.plain_key,
             realm,
             environment: &realm
                 .definition
@@ -150,13 +150,13 @@ impl World {
         decide(&question, &view, &self.peppers, asked.now).map(|decision| read(&decision, &view))
     }
 
-    fn verdict(&self, asked: &Asked) -> Verdict {
+    fn verdict(&self, asked: &TestQuestion) -> Verdict {
         self.ask(asked, |decision, _| {
             let proven = decision.verdict > Verdict::Unknown;
             assert_eq!(
                 decision.proven.is_some(),
                 proven,
-                "a key is told exactly when it was proven"
+                "the decision contains a key if and only if the key was proven"
             );
             decision.verdict
         })
@@ -164,7 +164,7 @@ impl World {
     }
 }
 
-fn text_of(key: &Key, secret: &SecretBytes) -> String {
+fn plain_key_of(key: &Key, secret: &SecretBytes) -> String {
     let (prefix, tag) = match (key.realm.as_str(), key.environment.as_str()) {
         ("demo", "production") => ("demo", "live"),
         ("demo", _) => ("demo", "test"),
@@ -190,9 +190,9 @@ fn project_key(project: &str) -> Key {
     }
 }
 
-fn ask(text: &str) -> Asked {
-    Asked {
-        text: text.to_owned(),
+fn ask(plain_key: &str) -> TestQuestion {
+    TestQuestion {
+        plain_key: plain_key.to_owned(),
         realm: "demo",
         environment: "production",
         target: Target::Partner,
@@ -205,13 +205,13 @@ fn ask(text: &str) -> Asked {
     }
 }
 
-/// Puts one thing right.
-type Mend = fn(&mut Key, &mut Asked);
+/// Removes one reason against the key.
+type Fix = fn(&mut Key, &mut TestQuestion);
 
 #[test]
 fn the_first_reason_that_holds_is_the_verdict() {
     let world = World::new();
-    // Everything is wrong with this key for this question; one after the other is put right, from the first on.
+    // At first every objection to this key holds. Each step removes the first one.
     let mut key = Key {
         partner: partner_id("gone"),
         level: Level::Project(ProjectId::parse("one").unwrap()),
@@ -224,14 +224,14 @@ fn the_first_reason_that_holds_is_the_verdict() {
         allowed_cidrs: vec!["192.0.2.0/24".parse().unwrap()],
         ..partner_key()
     };
-    let mut question = Asked {
+    let mut question = TestQuestion {
         environment: "staging",
         partner: "umbrella",
         scopes: &["billing"],
         client: Some("198.51.100.1"),
         ..ask("")
     };
-    let steps: [(Verdict, Mend); 11] = [
+    let steps: [(Verdict, Fix); 11] = [
         (Verdict::Revoked, |key, _| key.revocation = None),
         (Verdict::Disabled, |key, _| key.disabled = false),
         (Verdict::Expired, |key, _| key.expires_at = Expiry::Never),
@@ -255,22 +255,22 @@ fn the_first_reason_that_holds_is_the_verdict() {
         }),
         (Verdict::Allowed, |_, _| ()),
     ];
-    for (verdict, mend) in steps {
-        // As a key of its own each time: a revocation is never taken back.
+    for (verdict, fix) in steps {
+        // Removed first, because the index never undoes a revocation.
         world.index.remove_key(key.id);
-        question.text = world.add(key.clone(), 1);
+        question.plain_key = world.add(key.clone(), 1);
         assert_eq!(world.verdict(&question), verdict);
-        mend(&mut key, &mut question);
+        fix(&mut key, &mut question);
     }
 }
 
 #[test]
-fn what_cannot_be_a_key_is_malformed_before_anything_else() {
+fn a_string_that_cannot_be_a_key_is_malformed() {
     let world = World::new();
     let right = world.add(partner_key(), 1);
     let (head, check) = right.split_at(right.len() - 6);
     let changed = format!("{}x{check}", &head[..head.len() - 1]);
-    for text in [
+    for plain_key in [
         "",
         &"a".repeat(513),
         "née",
@@ -286,39 +286,43 @@ fn what_cannot_be_a_key_is_malformed_before_anything_else() {
         &changed,
         &right.to_uppercase().replacen("DEMO", "demo", 1),
     ] {
-        assert_eq!(world.verdict(&ask(text)), Verdict::Malformed, "{text:?}");
+        assert_eq!(
+            world.verdict(&ask(plain_key)),
+            Verdict::Malformed,
+            "{plain_key:?}"
+        );
     }
 }
 
 #[test]
-fn what_is_nobodys_key_is_unknown() {
+fn a_string_that_proves_no_key_of_the_realm_is_unknown() {
     let world = World::new();
     let right = world.add(partner_key(), 1);
-    let wrong_secret = text_of(&partner_key(), &SecretBytes::new([2; 32]));
-    let never = text_of(
+    let wrong_secret = plain_key_of(&partner_key(), &SecretBytes::new([2; 32]));
+    let never = plain_key_of(
         &Key {
             id: KeyId::from_bytes([9; 16]),
             ..partner_key()
         },
         &SecretBytes::new([1; 32]),
     );
-    // Right in every digit but for the tag of another environment, or the prefix of another realm.
+    // The id and the secret are right, but the tag is that of another environment, or the prefix that of another realm.
     let secret = SecretBytes::new([1; 32]);
-    let other_tag = text_of(
+    let other_tag = plain_key_of(
         &Key {
             environment: EnvironmentName::parse("staging").unwrap(),
             ..partner_key()
         },
         &secret,
     );
-    let other_realm = text_of(
+    let other_realm = plain_key_of(
         &Key {
             realm: realm_id("other"),
             ..partner_key()
         },
         &secret,
     );
-    for text in [
+    for plain_key in [
         &wrong_secret,
         &never,
         &other_tag,
@@ -328,14 +332,18 @@ fn what_is_nobodys_key_is_unknown() {
         "Demo_live_x",
         &"a".repeat(512),
     ] {
-        assert_eq!(world.verdict(&ask(text)), Verdict::Unknown, "{text}");
+        assert_eq!(
+            world.verdict(&ask(plain_key)),
+            Verdict::Unknown,
+            "{plain_key}"
+        );
     }
-    let imported = Asked {
+    let in_another_realm = TestQuestion {
         realm: "other",
         ..ask(&right)
     };
     assert_eq!(
-        world.verdict(&imported),
+        world.verdict(&in_another_realm),
         Verdict::Unknown,
         "a key of another realm"
     );
@@ -343,25 +351,28 @@ fn what_is_nobodys_key_is_unknown() {
 }
 
 #[test]
-fn a_key_lives_in_one_environment() {
+fn a_key_belongs_to_one_environment() {
     let world = World::new();
     let staging = Key {
         environment: EnvironmentName::parse("staging").unwrap(),
         ..partner_key()
     };
-    let text = world.add(staging, 1);
-    assert_eq!(world.verdict(&ask(&text)), Verdict::EnvironmentMismatch);
+    let plain_key = world.add(staging, 1);
     assert_eq!(
-        world.verdict(&Asked {
+        world.verdict(&ask(&plain_key)),
+        Verdict::EnvironmentMismatch
+    );
+    assert_eq!(
+        world.verdict(&TestQuestion {
             environment: "staging",
-            ..ask(&text)
+            ..ask(&plain_key)
         }),
         Verdict::Allowed
     );
 }
 
 #[test]
-fn a_target_is_reached_by_the_right_level_alone_and_absent_never_means_widest() {
+fn only_a_key_of_the_right_level_reaches_a_target() {
     use Verdict::{Allowed, ProjectMismatch};
     let world = World::new();
     let partner = world.add(partner_key(), 1);
@@ -385,7 +396,7 @@ fn a_target_is_reached_by_the_right_level_alone_and_absent_never_means_widest() 
         (Target::Project("../one"), ProjectMismatch, ProjectMismatch),
     ] {
         assert_eq!(
-            world.verdict(&Asked {
+            world.verdict(&TestQuestion {
                 target,
                 ..ask(&partner)
             }),
@@ -393,7 +404,7 @@ fn a_target_is_reached_by_the_right_level_alone_and_absent_never_means_widest() 
             "partner key, {target:?}"
         );
         assert_eq!(
-            world.verdict(&Asked {
+            world.verdict(&TestQuestion {
                 target,
                 ..ask(&project)
             }),
@@ -426,15 +437,15 @@ fn each_project_that_a_request_names_must_be_reached() {
         (&["one", ""], ProjectMismatch, ProjectMismatch),
     ];
     for (projects, of_partner, of_project) in rows {
-        for (text, verdict) in [(&partner, of_partner), (&project, of_project)] {
-            let asked = Asked {
+        for (plain_key, verdict) in [(&partner, of_partner), (&project, of_project)] {
+            let asked = TestQuestion {
                 target: Target::Any,
                 projects,
-                ..ask(text)
+                ..ask(plain_key)
             };
             assert_eq!(world.verdict(&asked), verdict, "{projects:?}");
         }
-        let asked = Asked {
+        let asked = TestQuestion {
             projects,
             ..ask(&project)
         };
@@ -445,7 +456,7 @@ fn each_project_that_a_request_names_must_be_reached() {
 #[test]
 fn a_named_partner_must_be_the_owner_byte_by_byte() {
     let world = World::new();
-    let text = world.add(partner_key(), 1);
+    let plain_key = world.add(partner_key(), 1);
     for (partner, verdict) in [
         ("", Verdict::Allowed),
         ("acme", Verdict::Allowed),
@@ -455,9 +466,9 @@ fn a_named_partner_must_be_the_owner_byte_by_byte() {
         ("\0", Verdict::PartnerMismatch),
     ] {
         assert_eq!(
-            world.verdict(&Asked {
+            world.verdict(&TestQuestion {
                 partner,
-                ..ask(&text)
+                ..ask(&plain_key)
             }),
             verdict,
             "{partner:?}"
@@ -466,10 +477,10 @@ fn a_named_partner_must_be_the_owner_byte_by_byte() {
 }
 
 #[test]
-fn an_address_is_in_the_ranges_or_denied() {
+fn an_address_outside_of_the_ranges_is_denied() {
     let world = World::new();
     let ranges = ["192.0.2.0/24", "2001:db8::/32"].map(|range| range.parse().unwrap());
-    let text = world.add(
+    let plain_key = world.add(
         Key {
             allowed_cidrs: ranges.to_vec(),
             ..partner_key()
@@ -488,9 +499,9 @@ fn an_address_is_in_the_ranges_or_denied() {
         (Some("::192.0.2.9"), Verdict::AddressDenied),
     ] {
         assert_eq!(
-            world.verdict(&Asked {
+            world.verdict(&TestQuestion {
                 client,
-                ..ask(&text)
+                ..ask(&plain_key)
             }),
             verdict,
             "{client:?}"
@@ -531,11 +542,11 @@ fn scopes_are_held_by_grant_by_implication_or_by_full_access() {
         },
         1,
     );
-    let missing = |text: &str, scopes, any_scopes| {
-        let asked = Asked {
+    let missing = |plain_key: &str, scopes, any_scopes| {
+        let asked = TestQuestion {
             scopes,
             any_scopes,
-            ..ask(text)
+            ..ask(plain_key)
         };
         world
             .ask(&asked, |decision, view| {
@@ -567,11 +578,11 @@ fn scopes_are_held_by_grant_by_implication_or_by_full_access() {
 }
 
 #[test]
-fn the_end_is_exact_for_the_key_and_for_each_of_its_secrets() {
+fn the_expiry_is_exact_for_the_key_and_for_each_of_its_secrets() {
     let world = World::new();
     let at = |offset| Timestamp::from_micros(NOW.as_micros() + offset);
     let end = at(0);
-    let text = world.add(
+    let plain_key = world.add(
         Key {
             expires_at: Expiry::At(end),
             ..partner_key()
@@ -585,16 +596,16 @@ fn the_end_is_exact_for_the_key_and_for_each_of_its_secrets() {
         (MILLISECOND, Verdict::Expired),
     ] {
         assert_eq!(
-            world.verdict(&Asked {
+            world.verdict(&TestQuestion {
                 now: at(offset),
-                ..ask(&text)
+                ..ask(&plain_key)
             }),
             verdict,
             "{offset} µs"
         );
     }
 
-    // In a rotation's overlap the old secret has an end of its own.
+    // During the overlap of a rotation the old secret has its own expiry.
     let mut key = Key {
         id: KeyId::from_bytes([7; 16]),
         ..partner_key()
@@ -617,16 +628,16 @@ fn the_end_is_exact_for_the_key_and_for_each_of_its_secrets() {
     world.put(&key);
     for (offset, of_old) in [(-1, Verdict::Allowed), (0, Verdict::Expired)] {
         assert_eq!(
-            world.verdict(&Asked {
+            world.verdict(&TestQuestion {
                 now: at(offset),
-                ..ask(&text_of(&key, &old))
+                ..ask(&plain_key_of(&key, &old))
             }),
             of_old
         );
         assert_eq!(
-            world.verdict(&Asked {
+            world.verdict(&TestQuestion {
                 now: at(offset),
-                ..ask(&text_of(&key, &new))
+                ..ask(&plain_key_of(&key, &new))
             }),
             Verdict::Allowed
         );
@@ -634,18 +645,21 @@ fn the_end_is_exact_for_the_key_and_for_each_of_its_secrets() {
 }
 
 #[test]
-fn what_cannot_be_decided_is_no_denial() {
+fn an_unusable_key_is_an_error_and_not_a_denial() {
     let world = World::new();
     let corrupt = Key {
         id: KeyId::from_bytes([8; 16]),
         ..partner_key()
     };
-    let text = text_of(&corrupt, &SecretBytes::new([1; 32]));
+    let plain_key = plain_key_of(&corrupt, &SecretBytes::new([1; 32]));
     world.index.put_key(
         corrupt.id,
         Err(crate::store::Error::Corrupt("a test".to_owned())),
     );
-    assert_eq!(world.ask(&ask(&text), |_, _| ()), Err(VerifyError::Corrupt));
+    assert_eq!(
+        world.ask(&ask(&plain_key), |_, _| ()),
+        Err(VerifyError::Corrupt)
+    );
 
     let mut later = partner_key();
     later.secrets[0].digest = Digest {
@@ -653,34 +667,34 @@ fn what_cannot_be_decided_is_no_denial() {
         mac: [0; 32],
     };
     world.put(&later);
-    let text = text_of(&later, &SecretBytes::new([1; 32]));
+    let plain_key = plain_key_of(&later, &SecretBytes::new([1; 32]));
     assert_eq!(
-        world.ask(&ask(&text), |_, _| ()),
+        world.ask(&ask(&plain_key), |_, _| ()),
         Err(VerifyError::PepperMissing)
     );
 }
 
 #[test]
-fn a_key_of_a_realm_that_is_made_again_under_another_prefix_is_not_good_by_its_old_text() {
+fn an_api_key_with_the_old_prefix_of_its_realm_is_unknown() {
     let world = World::new();
-    let text = world.add(partner_key(), 1);
+    let plain_key = world.add(partner_key(), 1);
     world
         .index
         .put_realm(PreparedRealm::new(realm("demo", "renamed")));
-    assert_eq!(world.verdict(&ask(&text)), Verdict::Unknown);
-    // Nor in a realm that takes the prefix over.
+    assert_eq!(world.verdict(&ask(&plain_key)), Verdict::Unknown);
+    // It is unknown also in a realm that takes the prefix over.
     world
         .index
         .put_realm(PreparedRealm::new(realm("other", "demo")));
-    let asked = Asked {
+    let asked = TestQuestion {
         realm: "other",
-        ..ask(&text)
+        ..ask(&plain_key)
     };
     assert_eq!(world.verdict(&asked), Verdict::Unknown);
 }
 
 #[test]
-fn a_secret_whose_pepper_is_missing_does_not_stand_in_the_way_of_another() {
+fn a_secret_whose_pepper_is_missing_does_not_affect_another_secret() {
     let world = World::new();
     let mut key = partner_key();
     let (old, new) = (SecretBytes::new([1; 32]), SecretBytes::new([2; 32]));
@@ -702,81 +716,85 @@ fn a_secret_whose_pepper_is_missing_does_not_stand_in_the_way_of_another() {
         secret(world.peppers.digest(1, key.id, &new).unwrap(), 1),
     ];
     world.put(&key);
-    let until = world.ask(&ask(&text_of(&key, &new)), |decision, _| {
+    let until = world.ask(&ask(&plain_key_of(&key, &new)), |decision, _| {
         (decision.verdict, decision.expires_at())
     });
     let end = Expiry::At(Timestamp::from_micros(NOW.as_micros() + 1));
-    assert_eq!(until, Ok((Verdict::Allowed, end)), "the earlier end counts");
     assert_eq!(
-        world.ask(&ask(&text_of(&key, &old)), |_, _| ()),
+        until,
+        Ok((Verdict::Allowed, end)),
+        "the earlier expiry counts"
+    );
+    assert_eq!(
+        world.ask(&ask(&plain_key_of(&key, &old)), |_, _| ()),
         Err(VerifyError::PepperMissing),
-        "which of them it was cannot be told"
+        "the unreadable secret could be this one"
     );
 }
 
-/// A text of another system leads to its key until it is taken from it, whatever the key goes through meanwhile.
+/// An imported API key is found until its key loses the secret, also while the key's row cannot be read.
 ///
-/// Seen red with what leads to a key that cannot be read forgotten, with what led to it before not removed where it is put anew,
-/// and with any secret of the key taken for that of the text in `prove_imported`.
+/// Seen red with digests of an unreadable key removed, with old digests not removed when the key is put again, and with any
+/// secret of the key accepted in `prove_imported`.
 #[test]
-fn an_imported_text_is_no_longer_one_when_its_key_has_another() {
-    const TEXTS: [&str; 2] = [
+fn an_imported_api_key_is_unknown_once_its_key_has_another_secret() {
+    const IMPORTED: [&str; 2] = [
         "TtgGcQFq.s3fzXw8Rk2VbN5yLm9Qp4TdHj7CgE1aU",
         "TtgGcQFq.hLx2wB8mQzR5tVn9Kc4YpJ6sDfG3eA7u",
     ];
     let world = World::new();
-    let [imported, other] = TEXTS.map(|text| {
+    let [imported, other] = IMPORTED.map(|plain_key| {
         let mut key = partner_key();
-        let digest = world.peppers.digest_import(1, &TextHash::of(text));
+        let digest = world.peppers.digest_import(1, &TextHash::of(plain_key));
         key.secrets[0].digest = digest.unwrap();
         key.secrets[0].imported = true;
         key
     });
-    let verdict = |text| world.verdict(&ask(text));
-    let leads_somewhere = || world.index.view().has_imports();
+    let verdict = |plain_key| world.verdict(&ask(plain_key));
+    let has_imports = || world.index.view().has_imports();
 
     world.put(&imported);
-    assert_eq!(verdict(TEXTS[0]), Verdict::Allowed);
+    assert_eq!(verdict(IMPORTED[0]), Verdict::Allowed);
     let own = world.add(partner_key(), 1);
-    assert_eq!(verdict(TEXTS[0]), Verdict::Unknown);
+    assert_eq!(verdict(IMPORTED[0]), Verdict::Unknown);
     assert_eq!(verdict(&own), Verdict::Allowed);
-    assert!(!leads_somewhere(), "of no text anything is kept");
+    assert!(!has_imports(), "the digest is removed");
 
     world.put(&imported);
     world.index.remove_key(imported.id);
-    assert_eq!(verdict(TEXTS[0]), Verdict::Unknown);
-    assert!(!leads_somewhere());
+    assert_eq!(verdict(IMPORTED[0]), Verdict::Unknown);
+    assert!(!has_imports());
 
-    // While the key cannot be read, it goes unseen that the text is taken from it.
+    // The index cannot see that the key loses the secret while the row cannot be read.
     for next in [&partner_key(), &other] {
         world.put(&imported);
         let corrupt = crate::store::Error::Corrupt("a test".to_owned());
         world.index.put_key(imported.id, Err(corrupt));
-        let undecided = world.ask(&ask(TEXTS[0]), |_, _| ());
+        let undecided = world.ask(&ask(IMPORTED[0]), |_, _| ());
         assert_eq!(undecided, Err(VerifyError::Corrupt));
         world.put(next);
-        assert_eq!(verdict(TEXTS[0]), Verdict::Unknown);
+        assert_eq!(verdict(IMPORTED[0]), Verdict::Unknown);
     }
-    assert_eq!(verdict(TEXTS[1]), Verdict::Allowed);
+    assert_eq!(verdict(IMPORTED[1]), Verdict::Allowed);
 }
 
-/// Seen red with `was_revoked` always false in `Index::put_key`: the key is then good again, or cannot be decided.
+/// Seen red with `was_revoked` always false in `Index::put_key`: the key is then allowed again, or there is no decision.
 #[test]
-fn a_revoked_key_stays_so_whatever_is_said_of_it_later() {
+fn a_revoked_key_stays_revoked_whatever_the_store_contains_later() {
     let world = World::new();
     let mut key = partner_key();
     key.revocation = Some(Revocation {
         at: NOW,
         reason: String::new(),
     });
-    let text = world.add(key.clone(), 1);
-    assert_eq!(world.verdict(&ask(&text)), Verdict::Revoked);
+    let plain_key = world.add(key.clone(), 1);
+    assert_eq!(world.verdict(&ask(&plain_key)), Verdict::Revoked);
 
     key.revocation = None;
-    assert_eq!(world.add(key.clone(), 1), text);
-    assert_eq!(world.verdict(&ask(&text)), Verdict::Revoked);
+    assert_eq!(world.add(key.clone(), 1), plain_key);
+    assert_eq!(world.verdict(&ask(&plain_key)), Verdict::Revoked);
 
     let corrupt = crate::store::Error::Corrupt("a test".to_owned());
     world.index.put_key(key.id, Err(corrupt));
-    assert_eq!(world.verdict(&ask(&text)), Verdict::Revoked);
+    assert_eq!(world.verdict(&ask(&plain_key)), Verdict::Revoked);
 }

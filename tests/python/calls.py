@@ -52,7 +52,7 @@ def entry(fixture: Fixture, text: str | None = None, **fields) -> dict:
     for secret in (text, fields.get("sha256")):
         if secret:
             fixture.secrets.remember(secret)
-    known_by = {"text": text} if text is not None else {}
+    known_by = {"plain_key": text} if text is not None else {}
     return known_by | {"partner": "acme", "level": "KEY_LEVEL_PARTNER", "environment": "production"} | fields
 
 

@@ -136,8 +136,17 @@ class Caller:
         return Caller(self.channel, self.schema, self.secrets, authorization=authorization)
 
     def call(self, method: str, **fields):
-        """Calls `method`; what holds of every answer and of every error is checked here once."""
-        request = self.schema.request(method)(**fields)
+        """Calls `method`; what holds of every answer and of every error is checked here once.
+
+        Fields that the request has not, but its `filter`, go into that.
+        """
+        message = self.schema.request(method)
+        known = message.DESCRIPTOR.fields_by_name
+        if "filter" in known and "filter" not in fields:
+            of_filter = known["filter"].message_type.fields_by_name
+            filters = {name: value for name, value in fields.items() if name not in known and name in of_filter}
+            fields = {name: value for name, value in fields.items() if name not in filters} | {"filter": filters}
+        request = message(**fields)
         invoke = self.channel.unary_unary(
             self.schema.path(method),
             request_serializer=type(request).SerializeToString,

@@ -1,11 +1,11 @@
-//! How often something happened, hour by hour or day by day, as bars of text.
+//! A bar chart of text characters.
 
 use crate::cli::text::grouped;
 
-/// From so many empty rows on, one row stands for them.
+/// The number of consecutive empty rows from which one row replaces them.
 const LONG_GAP: usize = 4;
 
-/// One row: what it is called, and how often there was a yes or a no.
+/// One row of the chart: a label, and the counts of allowed and denied requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Bar {
     pub(super) label: String,
@@ -27,12 +27,12 @@ impl Bar {
     }
 }
 
-/// The bars below each other, the longest as long as `width` columns allow.
+/// Draws the bars, scaled so that the longest row fits `width` columns.
 pub(super) fn chart(bars: &[Bar], width: usize) -> String {
     let longest = |text: fn(&Bar) -> usize| bars.iter().map(text).max().unwrap_or(0);
     let labels = longest(|bar| bar.label.chars().count());
     let counts = longest(|bar| bar.count().chars().count());
-    // Two blanks on either side of the bars; of a very narrow terminal they overrun the edge.
+    // Two spaces on either side of the bars. On a very narrow terminal the rows are longer than a line.
     let room = width.saturating_sub(labels + counts + 4).max(10) as u64;
     let most = bars.iter().map(Bar::total).max().unwrap_or(0).max(1);
 
@@ -44,7 +44,7 @@ pub(super) fn chart(bars: &[Bar], width: usize) -> String {
         }
         for bar in run {
             let cells = share(bar.total(), most, room);
-            // At least one cell of each that occurred, where there is room for two.
+            // Each count that is not zero gets at least one cell, if the bar has two.
             let least = u64::from(bar.denied > 0 && cells > 1);
             let most_denied = cells - u64::from(bar.allowed > 0 && cells > 1);
             let denied = share(bar.denied, bar.total().max(1), cells)
@@ -63,11 +63,11 @@ pub(super) fn chart(bars: &[Bar], width: usize) -> String {
     lines.join("\n")
 }
 
-/// `part` of `whole`, in so many cells; what occurred has one at least.
+/// Scales `part` of `whole` to a number of cells: at least one, unless `part` is zero.
 fn share(part: u64, whole: u64, cells: u64) -> u64 {
     let rounded =
         (u128::from(part) * u128::from(cells) + u128::from(whole) / 2) / u128::from(whole);
-    // It is no more than `cells`, as a part is no more than its whole.
+    // At most `cells`, because `part` is at most `whole`.
     let rounded = u64::try_from(rounded).unwrap_or(cells);
     if part > 0 { rounded.max(1) } else { 0 }
 }
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_rare_is_seen_all_the_same() {
+    fn rare_counts_are_visible() {
         let line = chart(&[bar("a", 1_000_000, 1)], 60);
         assert_eq!(line.matches('░').count(), 1, "{line}");
         let line = chart(&[bar("a", 1, 1_000_000)], 60);
@@ -125,7 +125,7 @@ mod tests {
         let lines = chart(&[bar("a", 1_000_000, 0), bar("b", 1, 2)], 60);
         assert!(
             lines.ends_with("b  ░  3 (2 denied)"),
-            "one cell is the most's: {lines}"
+            "one cell shows the larger count: {lines}"
         );
     }
 

@@ -1,21 +1,20 @@
-//! A new key.
+//! The `keys issue` command.
 
 use clap::Args;
 
-use crate::pb::claviger::v1::{IssueKeyRequest, IssueKeyResponse};
-
 use super::key::facts;
-use super::once::TextFlag;
-use crate::cli::answer::Change as _;
+use super::revealed_key::OutputFileFlag;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, ExpiryFlags, Level, WaitFlag};
 use crate::cli::output::Output;
 use crate::cli::request_id::RequestIdFlag;
+use crate::cli::response::ChangeResponse as _;
+use crate::pb::claviger::v1::{IssueKeyRequest, IssueKeyResponse};
 
-/// Make a key, and show its text this once.
+/// Issue a key, and show its API key this once.
 ///
-/// Without --expires-in or --expires-at it lives until it is revoked, or as long as the realm's max lifetime allows.
+/// Without --expires-in or --expires-at, the key is valid until it is revoked, or for the realm's max lifetime.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -25,22 +24,22 @@ Examples:
   claviger keys issue --realm demo --partner acme --project web --environment staging \\
       --output-file web.key")]
 pub struct Issue {
-    /// The realm to issue it in.
+    /// The realm of the key.
     #[arg(long)]
     realm: String,
-    /// The partner that owns it; left out only for an operator's key in the realm `claviger`.
+    /// The partner that owns the key; omitted only for an operator's key in the realm `claviger`.
     #[arg(long, default_value_t, hide_default_value = true)]
     partner: String,
-    /// The project to bind it to; makes it a project key.
+    /// The project to bind the key to; makes it a project key.
     #[arg(long, default_value_t, hide_default_value = true)]
     project: String,
-    /// May be left out with --project, or where the realm allows one level only.
+    /// The level of the key; may be omitted with --project, or where the realm allows only one level.
     #[arg(long)]
     level: Option<Level>,
-    /// May be left out where the realm has only one.
+    /// The environment of the key; may be omitted where the realm has only one.
     #[arg(long, default_value_t, hide_default_value = true)]
     environment: String,
-    /// What people call it.
+    /// A display name.
     #[arg(
         long,
         default_value_t,
@@ -48,22 +47,22 @@ pub struct Issue {
         allow_hyphen_values = true
     )]
     name: String,
-    /// A scope to grant; can be repeated. Without any, it is what the realm says of unscoped keys.
+    /// A scope to grant; can be repeated. Without scopes, the realm's `unscoped_keys` decides.
     #[arg(long)]
     scope: Vec<String>,
-    /// Grant every scope of the realm, also those that it will get.
+    /// Grant every scope of the realm, also scopes that are added later.
     #[arg(long, conflicts_with = "scope")]
     full_access: bool,
     #[command(flatten)]
     expiry: ExpiryFlags,
-    /// A word to attach; can be repeated.
+    /// A label to attach; can be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = flags::pair, allow_hyphen_values = true)]
     label: Vec<(String, String)>,
-    /// An address range that it may be used from; can be repeated [default: from anywhere].
+    /// An address range from which the key may be used; can be repeated [default: any address].
     #[arg(long, value_name = "CIDR")]
     allow_cidr: Vec<String>,
     #[command(flatten)]
-    text: TextFlag,
+    output_file: OutputFileFlag,
     #[command(flatten)]
     request_id: RequestIdFlag,
     #[command(flatten)]
@@ -74,13 +73,13 @@ impl Issue {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let expire_time = self.expiry.time()?;
         let repeat = self.expiry.repeat(expire_time);
-        let place = self.text.place()?;
+        let destination = self.output_file.destination()?;
         let id = self.request_id.id();
         let request = IssueKeyRequest {
             realm: self.realm,
             partner: self.partner,
             project: self.project,
-            level: self.level.map_or(0, Level::on_wire),
+            level: self.level.map_or(0, Level::to_proto),
             environment: self.environment,
             name: self.name,
             scopes: self.scope,
@@ -89,20 +88,20 @@ impl Issue {
             labels: flags::by_name(self.label)
                 .map_err(|why| Failure::usage(format!("--label: {why}")))?,
             allowed_cidrs: self.allow_cidr,
-            wait: self.wait.on_wire(),
-            request_id: id.on_wire(),
+            wait: self.wait.to_proto(),
+            request_id: id.to_proto(),
         };
         let client = connection.connect().await?;
-        let place = place.prepare()?;
+        let destination = destination.prepare()?;
         let answer = client
             .change(client.keys().issue_key(request))
             .await
-            .map_err(|failure| id.or_repeat(failure, &repeat))?;
-        place.hand_over(answer, output, told)
+            .map_err(|failure| id.or_repeat_hint(failure, &repeat))?;
+        destination.deliver(answer, output, description)
     }
 }
 
-fn told(answer: &IssueKeyResponse) -> String {
+fn description(answer: &IssueKeyResponse) -> String {
     let facts = answer.key.as_ref().map(facts).unwrap_or_default();
-    format!("issued a key: {}\n\n{facts}", answer.settled())
+    format!("issued a key: {}\n\n{facts}", answer.effect())
 }

@@ -1,50 +1,49 @@
-//! How the commands name a key, and what they tell of it.
+//! The argument that names a key, and the facts that commands show of a key.
 
 use clap::Args;
 
-use crate::pb::claviger::v1::{Key, KeyState};
-
-use crate::cli::answer::Change;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
+use crate::cli::response::ChangeResponse;
 use crate::cli::text;
+use crate::pb::claviger::v1::{Key, KeyState};
 
-/// Names a key.
+/// The argument that names a key.
 #[derive(Debug, Args)]
-pub struct KeyId {
-    /// The key's id, a UUID: not its text.
+pub(super) struct KeyId {
+    /// The key's id, a UUID; not the API key.
     #[arg(value_name = "KEY_ID")]
     pub(super) id: String,
 }
 
 impl KeyId {
-    /// Shows that it was changed.
-    pub(super) fn changed<C: Change>(
+    /// Shows that the key was changed. `done` is the verb, such as `revoked`.
+    pub(super) fn show_change<C: ChangeResponse>(
         &self,
         output: &Output,
         done: &str,
         answer: &C,
     ) -> Result<(), Failure> {
         output.show_change(answer, |answer| {
-            format!("{done} key {}: {}", text::plain(&self.id), answer.settled())
+            format!("{done} key {}: {}", text::plain(&self.id), answer.effect())
         })
     }
 }
 
-/// All that is known of a key.
+/// Formats the facts of a key.
 pub(super) fn facts(key: &Key) -> String {
     text::facts(rows(key))
 }
 
-/// All that is known of a key and of the use of it.
-pub(super) fn facts_with_use(key: &Key) -> String {
+/// Formats the facts of a key, with the last use of the key and of each secret.
+pub(super) fn facts_with_usage(key: &Key) -> String {
     let last_used = ("last used", last_used(key));
-    let secrets = key.secrets.iter().enumerate().map(|(place, secret)| {
-        // Where there are two, the overlap of a rotation runs or has run.
-        let name = match (place, key.secrets.len()) {
-            (_, 1) => "text",
-            (0, _) => "old text",
-            _ => "new text",
+    let secrets = key.secrets.iter().enumerate().map(|(index, secret)| {
+        // A second secret comes from a rotation with an overlap, which may be over.
+        let name = match (index, key.secrets.len()) {
+            (_, 1) => "secret",
+            (0, _) => "old secret",
+            _ => "new secret",
         };
         let imported = if secret.imported { ", imported" } else { "" };
         let end = secret
@@ -56,13 +55,16 @@ pub(super) fn facts_with_use(key: &Key) -> String {
             || "never used".to_owned(),
             |at| format!("last used {}", text::time(at)),
         );
-        let made = text::time_if_any(secret.create_time.as_ref());
-        (name, format!("made {made}{imported}{end}, {last_used}"))
+        let created = text::time_if_any(secret.create_time.as_ref());
+        (
+            name,
+            format!("created {created}{imported}{end}, {last_used}"),
+        )
     });
     text::facts(rows(key).into_iter().chain([last_used]).chain(secrets))
 }
 
-/// When a key was last used, if it ever was.
+/// Formats the time of the last use of a key; `never` without one.
 pub(super) fn last_used(key: &Key) -> String {
     key.last_used_time
         .as_ref()
@@ -78,7 +80,10 @@ fn rows(key: &Key) -> Vec<(&'static str, String)> {
         ("realm", key.realm.clone()),
         ("partner", key.partner.clone()),
         ("project", key.project.clone()),
-        ("level", text::word(key.level().as_str_name(), "KEY_LEVEL_")),
+        (
+            "level",
+            text::enum_value(key.level().as_str_name(), "KEY_LEVEL_"),
+        ),
         ("environment", key.environment.clone()),
         ("scopes", text::granted(&key.scopes, key.full_access)),
         ("labels", text::pairs(&key.labels)),
@@ -91,12 +96,12 @@ fn rows(key: &Key) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Where a key stands in its life, in a word.
+/// Formats the state of a key.
 pub(super) fn state(key: &Key) -> String {
     KeyState::try_from(key.state).map_or_else(
-        // A newer server may know more of them; none of those must look like one that is known here.
+        // A newer server may have more states, which must not look like a known one.
         |_| format!("{} (not known here)", key.state),
-        |state| text::word(state.as_str_name(), "KEY_STATE_"),
+        |state| text::enum_value(state.as_str_name(), "KEY_STATE_"),
     )
 }
 
@@ -107,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_state_that_is_not_known_is_told_by_its_number() {
+    fn an_unknown_state_is_shown_by_its_number() {
         let key = |state| Key {
             state,
             ..Key::default()
@@ -117,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_told_by_its_facts() {
+    fn a_key_is_shown_by_its_facts() {
         let key = Key {
             id: "0192f0c1-2345-7abc-8def-0123456789ab".to_owned(),
             name: "ci \x1b[1m".to_owned(),
@@ -143,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn each_text_of_a_key_tells_who_still_uses_it() {
+    fn each_secret_of_a_key_shows_when_it_was_last_used() {
         let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
         let key = Key {
             last_used_time: at(1_800_000_060),
@@ -163,15 +168,15 @@ mod tests {
             ],
             ..Key::default()
         };
-        let facts = facts_with_use(&key);
+        let facts = facts_with_usage(&key);
         let lines: Vec<_> = facts.lines().rev().take(3).collect();
         assert_eq!(
             lines,
             [
-                "new text   made 2027-01-15T08:00:00Z, never used",
-                "old text   made 2023-11-14T22:13:20Z, imported, works until 2027-01-16T08:00:00Z, last used \
+                "new secret  created 2027-01-15T08:00:00Z, never used",
+                "old secret  created 2023-11-14T22:13:20Z, imported, works until 2027-01-16T08:00:00Z, last used \
                  2027-01-15T08:01:00Z",
-                "last used  2027-01-15T08:01:00Z",
+                "last used   2027-01-15T08:01:00Z",
             ]
         );
     }

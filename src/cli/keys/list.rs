@@ -1,10 +1,8 @@
-//! The keys of a realm.
+//! The `keys list` command.
 
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-
-use crate::pb::claviger::v1::{Key, KeyFilter, KeyState, ListKeysRequest};
 
 use super::key::{last_used, state};
 use crate::cli::connect::Connection;
@@ -13,6 +11,7 @@ use crate::cli::flags;
 use crate::cli::output::Output;
 use crate::cli::page::{Listing, PageFlags};
 use crate::cli::text;
+use crate::pb::claviger::v1::{Key, KeyFilter, KeyState, ListKeysRequest};
 
 /// List the keys of a realm, newest first.
 #[derive(Debug, Args)]
@@ -20,25 +19,25 @@ pub struct List {
     /// The realm.
     #[arg(long)]
     realm: String,
-    /// Only this partner's.
+    /// Only keys of this partner.
     #[arg(long, default_value_t, hide_default_value = true)]
     partner: String,
-    /// Only this project's.
+    /// Only keys of this project.
     #[arg(long, default_value_t, hide_default_value = true)]
     project: String,
-    /// Only this environment's.
+    /// Only keys of this environment.
     #[arg(long, default_value_t, hide_default_value = true)]
     environment: String,
     /// Only keys in this state; can be repeated.
     #[arg(long, value_delimiter = ',')]
     state: Vec<State>,
-    /// Only keys that were not used for so long, such as 30d, and are older than that.
+    /// Only keys that are older than this span, such as 30d, and were not used within it.
     #[arg(long, value_name = "SPAN", value_parser = flags::span)]
     unused_for: Option<Duration>,
     /// Only keys that never expire.
     #[arg(long, conflicts_with = "expires_within")]
     never_expires: bool,
-    /// Only keys that expire within so long from now, such as 7d.
+    /// Only keys that expire within this span from now, such as 7d.
     #[arg(long, value_name = "SPAN", value_parser = flags::span)]
     expires_within: Option<Duration>,
     #[command(flatten)]
@@ -55,8 +54,8 @@ enum State {
 
 impl List {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        let unused_for = flags::span_on_wire(self.unused_for, "--unused-for")?;
-        let expires_within = flags::span_on_wire(self.expires_within, "--expires-within")?;
+        let unused_for = flags::span_to_proto(self.unused_for, "--unused-for")?;
+        let expires_within = flags::span_to_proto(self.expires_within, "--expires-within")?;
         let client = connection.connect().await?;
         let row = |key: &Key| {
             vec![
@@ -83,9 +82,9 @@ impl List {
                 "EXPIRES",
                 "LAST USED",
             ],
-            // Who looks for unused keys wants to see when they were.
-            last_if_it_fits: unused_for.is_none(),
-            none: "There are no such keys.",
+            // A search for unused keys is about the last column.
+            last_is_optional: unused_for.is_none(),
+            empty: "There are no such keys.",
             repeat: String::new(),
         };
         self.page
@@ -96,7 +95,7 @@ impl List {
                         partner: self.partner.clone(),
                         project: self.project.clone(),
                         environment: self.environment.clone(),
-                        states: self.state.iter().map(|state| state.on_wire()).collect(),
+                        states: self.state.iter().map(|state| state.to_proto()).collect(),
                         unused_for,
                         never_expires: self.never_expires,
                         expires_within,
@@ -112,7 +111,7 @@ impl List {
 }
 
 impl State {
-    fn on_wire(self) -> i32 {
+    fn to_proto(self) -> i32 {
         match self {
             Self::Active => KeyState::Active as i32,
             Self::Disabled => KeyState::Disabled as i32,

@@ -1,28 +1,27 @@
-//! Keys are ended for ever: one, many, or the one that the call carries.
+//! The commands that revoke keys: `keys revoke`, `keys revoke-all` and `keys revoke-self`.
 
 use clap::Args;
 use prost_types::Timestamp;
 
-use crate::pb::claviger::v1::{
-    KeyFilter, RevokeKeyRequest, RevokeKeysRequest, RevokeKeysResponse, RevokeSelfRequest,
-};
-
 use super::key::{KeyId, last_used};
-use crate::cli::answer::Change as _;
-use crate::cli::ask;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, WaitFlag};
 use crate::cli::output::Output;
+use crate::cli::prompt;
 use crate::cli::request_id::{self, RequestIdFlag};
+use crate::cli::response::ChangeResponse as _;
 use crate::cli::text;
+use crate::pb::claviger::v1::{
+    KeyFilter, RevokeKeyRequest, RevokeKeysRequest, RevokeKeysResponse, RevokeSelfRequest,
+};
 
-/// End a key for ever. It stays listed, with the reason.
+/// Revoke a key, which cannot be undone. The key stays listed, with the reason.
 #[derive(Debug, Args)]
 pub struct Revoke {
     #[command(flatten)]
     key: KeyId,
-    /// Why, for the audit trail.
+    /// The reason, for the audit trail.
     #[arg(
         long,
         value_name = "TEXT",
@@ -35,10 +34,10 @@ pub struct Revoke {
     wait: WaitFlag,
 }
 
-/// End for ever all keys of a realm, or of a partner, project or environment of it.
+/// Revoke all keys of a realm, or of one of its partners, projects or environments, which cannot be undone.
 ///
-/// First it asks the server how many keys that would end, and shows it; then at a terminal it asks, and elsewhere it wants
-/// --yes. Keys that are issued afterwards are not affected.
+/// The command first shows how many keys this would revoke. Then it asks for confirmation at a terminal, and requires --yes
+/// elsewhere. Keys that are issued afterwards are not affected.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -49,25 +48,25 @@ pub struct RevokeAll {
     /// The realm.
     #[arg(long)]
     realm: String,
-    /// Only this partner's.
+    /// Only keys of this partner.
     #[arg(long, default_value_t, hide_default_value = true)]
     partner: String,
-    /// Only this project's.
+    /// Only keys of this project.
     #[arg(long, default_value_t, hide_default_value = true)]
     project: String,
-    /// Only this environment's.
+    /// Only keys of this environment.
     #[arg(long, default_value_t, hide_default_value = true)]
     environment: String,
-    /// Only those issued or imported before this time, or before that long ago [default: until now].
+    /// Only keys issued or imported before this time, or before that long ago [default: now].
     #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past)]
     issued_before: Option<Timestamp>,
-    /// Why, for the audit trail.
+    /// The reason, for the audit trail.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     reason: String,
-    /// Only tell how many keys this would end, and show some.
+    /// Only show how many keys this would revoke, with examples.
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long, short, conflicts_with = "dry_run")]
     yes: bool,
     #[command(flatten)]
@@ -76,16 +75,16 @@ pub struct RevokeAll {
     wait: WaitFlag,
 }
 
-/// End for ever the key that this very call carries: the one from `CLAVIGER_KEY` or --key-file.
+/// Revoke the key that authenticates this call, from `CLAVIGER_KEY` or --key-file, which cannot be undone.
 ///
-/// Who finds a leaked key can end it so, without another key: it needs no scope, and works from any address. At a terminal
-/// it asks first, and elsewhere it wants --yes.
+/// The finder of a leaked key can revoke it without another key: the call needs no scope and works from any address. At a
+/// terminal, the command asks for confirmation; elsewhere it requires --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
   claviger keys revoke-self --key-file leaked.key --reason 'found in a public repository'")]
 pub struct RevokeSelf {
-    /// Why, for the audit trail.
+    /// The reason, for the audit trail.
     #[arg(
         long,
         value_name = "TEXT",
@@ -94,7 +93,7 @@ pub struct RevokeSelf {
         allow_hyphen_values = true
     )]
     reason: String,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
     #[command(flatten)]
@@ -108,42 +107,42 @@ impl Revoke {
             request_id: request_id::fresh(),
             key_id: self.key.id.clone(),
             reason: self.reason,
-            wait: self.wait.on_wire(),
+            wait: self.wait.to_proto(),
             ..RevokeKeyRequest::default()
         };
         let answer = client.change(client.keys().revoke_key(request)).await?;
-        self.key.changed(output, "revoked", &answer)
+        self.key.show_change(output, "revoked", &answer)
     }
 }
 
 impl RevokeAll {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         if !self.dry_run {
-            ask::can_insist(self.yes)?;
+            prompt::require_yes_or_terminal(self.yes)?;
         }
         let client = connection.connect().await?;
-        let look = self.request(true);
-        let found = client.ask(client.keys().revoke_keys(look)).await?;
-        // Who repeats a request wants to know what became of it; by now there may be nothing left that it would end.
+        let dry_run = self.request(true);
+        let found = client.ask(client.keys().revoke_keys(dry_run)).await?;
+        // A repeated request is sent again, to show its result, even if no keys are left to revoke.
         let is_empty = found.would_revoke == 0 && !self.request_id.is_given();
         if self.dry_run || is_empty {
             return output.show(&found, preview);
         }
-        output.tell_answer(&found, preview)?;
-        ask::insist(
+        output.show_on_stderr(&found, preview)?;
+        prompt::require_confirmation(
             self.yes,
-            &format!("End {} for ever?", counted(found.would_revoke)),
+            &format!("Revoke {} permanently?", counted(found.would_revoke)),
         )?;
 
         let id = self.request_id.id();
         let request = RevokeKeysRequest {
-            request_id: id.on_wire(),
+            request_id: id.to_proto(),
             ..self.request(false)
         };
         let answer = client
             .change(client.keys().revoke_keys(request))
             .await
-            .map_err(|failure| id.or_repeat(failure, &self.repeat()))?;
+            .map_err(|failure| id.or_repeat_hint(failure, &self.repeat()))?;
         output.show_change(&answer, done)
     }
 
@@ -159,12 +158,12 @@ impl RevokeAll {
             }),
             reason: self.reason.clone(),
             dry_run,
-            wait: self.wait.on_wire(),
+            wait: self.wait.to_proto(),
             request_id: String::new(),
         }
     }
 
-    /// `24h` is another time when the command is repeated.
+    /// The absolute flag for a repetition of the command: by then, a relative time such as `24h` means another time.
     fn repeat(&self) -> String {
         self.issued_before
             .map(|time| format!(" and `--issued-before {time}`"))
@@ -174,13 +173,13 @@ impl RevokeAll {
 
 impl RevokeSelf {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        ask::can_insist(self.yes)?;
+        prompt::require_yes_or_terminal(self.yes)?;
         let client = connection.connect().await?;
-        let question = format!("End the key from {} for ever?", client.key_source());
-        ask::insist(self.yes, &question)?;
+        let question = format!("Revoke the key from {} permanently?", client.key_source());
+        prompt::require_confirmation(self.yes, &question)?;
         let request = RevokeSelfRequest {
             reason: self.reason,
-            wait: self.wait.on_wire(),
+            wait: self.wait.to_proto(),
             request_id: request_id::fresh(),
         };
         let answer = client.change(client.keys().revoke_self(request)).await?;
@@ -194,14 +193,14 @@ impl RevokeSelf {
                 ("revoked", text::time_if_any(key.revoke_time.as_ref())),
                 ("reason", key.revoke_reason),
             ]);
-            format!("revoked this key: {}\n\n{facts}", answer.settled())
+            format!("revoked this key: {}\n\n{facts}", answer.effect())
         })
     }
 }
 
 fn preview(answer: &RevokeKeysResponse) -> String {
     if answer.would_revoke == 0 {
-        return "There are no such keys that are not revoked already.".to_owned();
+        return "There are no such keys, or all of them are revoked already.".to_owned();
     }
     let rows = answer.examples.iter().map(|key| {
         vec![
@@ -223,12 +222,12 @@ fn preview(answer: &RevokeKeysResponse) -> String {
         "HINT",
         "LAST USED",
     ];
-    let newest = match answer.examples.len() {
+    let examples = match answer.examples.len() {
         shown if shown as u64 == answer.would_revoke => String::new(),
         shown => format!(" The newest {shown} of them:"),
     };
     format!(
-        "This would end {} for ever.{newest}\n\n{}\n",
+        "This would revoke {} permanently.{examples}\n\n{}\n",
         counted(answer.would_revoke),
         text::table(&header, rows)
     )
@@ -240,7 +239,7 @@ fn done(answer: &RevokeKeysResponse) -> String {
     } else {
         "revoked the keys"
     };
-    format!("{done}: {}", answer.settled())
+    format!("{done}: {}", answer.effect())
 }
 
 fn counted(keys: u64) -> String {
@@ -269,16 +268,19 @@ mod tests {
         let shown = preview(&answer);
         assert!(
             shown.starts_with(
-                "This would end 1,234 keys for ever. The newest 1 of them:\n\nID  NAME  PARTNER"
+                "This would revoke 1,234 keys permanently. The newest 1 of them:\n\nID  NAME  PARTNER"
             ),
             "{shown}"
         );
         let none = preview(&RevokeKeysResponse::default());
-        assert_eq!(none, "There are no such keys that are not revoked already.");
+        assert_eq!(
+            none,
+            "There are no such keys, or all of them are revoked already."
+        );
     }
 
     #[test]
-    fn what_was_done_before_is_said_to_be() {
+    fn a_replayed_response_says_so() {
         let answer = RevokeKeysResponse {
             confirmed: true,
             replayed: true,

@@ -1,54 +1,53 @@
-//! A key gets a new text, and keeps the old one for a while.
+//! The `keys rotate` and `keys end-rotation` commands.
 
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::pb::claviger::v1::{
-    EndRotationRequest, KeepSecret, RotateKeyRequest, RotateKeyResponse,
-};
-
 use super::key::{KeyId, facts};
-use super::once::TextFlag;
-use crate::cli::answer::Change as _;
+use super::revealed_key::OutputFileFlag;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, WaitFlag};
 use crate::cli::output::Output;
 use crate::cli::request_id::{self, RequestIdFlag};
+use crate::cli::response::ChangeResponse as _;
 use crate::cli::text;
+use crate::pb::claviger::v1::{
+    EndRotationRequest, KeepSecret, RotateKeyRequest, RotateKeyResponse,
+};
 
-/// Give a key a new text, and show it this once.
+/// Issue a new API key for a key, and show it this once.
 ///
-/// It stays the same key: its id, owner, scopes and usage go on. With --overlap the old text works on meanwhile, so that its
-/// holder can change over; `keys get` tells whether it is still used, and `keys end-rotation` ends the overlap early. A key
-/// has two texts at the most: within an overlap this replaces the newest one.
+/// The key keeps its id, owner, scopes and usage; only its secret changes. With --overlap the old secret works for a while
+/// longer, so that its holder can change to the new one; `keys get` shows whether it is still used, and `keys end-rotation`
+/// ends the overlap early. A key has at most two secrets: during an overlap, this command replaces the newest one.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   claviger keys rotate 01a4f0c1-2345-7abc-8def-0123456789ab --overlap 24h --output-file new.key
 
-  claviger keys rotate 01a4f0c1-2345-7abc-8def-0123456789ab      # it has leaked: the old text stops now")]
+  claviger keys rotate 01a4f0c1-2345-7abc-8def-0123456789ab      # it leaked: the old secret stops now")]
 pub struct Rotate {
     #[command(flatten)]
     key: KeyId,
-    /// For how long the old text works on, such as 24h; never beyond the key's own end. By default it stops at once.
+    /// How long the old secret works, such as 24h, but not beyond the key's expiry. By default it stops at once.
     #[arg(long, value_name = "SPAN", value_parser = flags::span, default_value = "0s")]
     overlap: Duration,
     #[command(flatten)]
-    text: TextFlag,
+    output_file: OutputFileFlag,
     #[command(flatten)]
     request_id: RequestIdFlag,
     #[command(flatten)]
     wait: WaitFlag,
 }
 
-/// End the overlap of a rotation early: one text stays, the other one is forgotten.
+/// End the overlap of a rotation early: one secret stays, the other one is removed.
 #[derive(Debug, Args)]
 pub struct EndRotation {
     #[command(flatten)]
     key: KeyId,
-    /// Which text stays: `new` completes the rotation, `old` takes it back.
+    /// Which secret stays: `new` completes the rotation, `old` undoes it.
     #[arg(long, value_name = "WHICH")]
     keep: Keep,
     #[command(flatten)]
@@ -63,23 +62,23 @@ enum Keep {
 
 impl Rotate {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        let place = self.text.place()?;
+        let destination = self.output_file.destination()?;
         let id = self.request_id.id();
         let request = RotateKeyRequest {
             key_id: self.key.id,
-            overlap: flags::span_on_wire(Some(self.overlap), "--overlap")?,
-            wait: self.wait.on_wire(),
-            request_id: id.on_wire(),
+            overlap: flags::span_to_proto(Some(self.overlap), "--overlap")?,
+            wait: self.wait.to_proto(),
+            request_id: id.to_proto(),
             ..RotateKeyRequest::default()
         };
         let client = connection.connect().await?;
-        let place = place.prepare()?;
+        let destination = destination.prepare()?;
         let answer = client
             .change(client.keys().rotate_key(request))
             .await
-            .map_err(|failure| id.or_repeat(failure, ""))?;
+            .map_err(|failure| id.or_repeat_hint(failure, ""))?;
         let has_overlap = !self.overlap.is_zero();
-        place.hand_over(answer, output, |answer| told(answer, has_overlap))
+        destination.deliver(answer, output, |answer| description(answer, has_overlap))
     }
 }
 
@@ -87,33 +86,33 @@ impl EndRotation {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let (keep, done) = match self.keep {
             Keep::New => (KeepSecret::New, "completed the rotation of"),
-            Keep::Old => (KeepSecret::Old, "took back the rotation of"),
+            Keep::Old => (KeepSecret::Old, "undid the rotation of"),
         };
         let request = EndRotationRequest {
             key_id: self.key.id.clone(),
             keep: keep as i32,
-            wait: self.wait.on_wire(),
+            wait: self.wait.to_proto(),
             request_id: request_id::fresh(),
             ..EndRotationRequest::default()
         };
         let client = connection.connect().await?;
         let answer = client.change(client.keys().end_rotation(request)).await?;
-        self.key.changed(output, done, &answer)
+        self.key.show_change(output, done, &answer)
     }
 }
 
-fn told(answer: &RotateKeyResponse, has_overlap: bool) -> String {
+fn description(answer: &RotateKeyResponse, has_overlap: bool) -> String {
     let key = answer.key.as_ref();
-    // The older one stays listed after its end, so its time alone does not tell that it works.
+    // The old secret stays listed after its end, so its expiry alone does not show that it works.
     let end = key
         .filter(|key| has_overlap && key.secrets.len() > 1)
         .and_then(|key| key.secrets.first()?.expire_time.as_ref());
     let old = match end {
-        Some(end) => format!("The old text works until {}.", text::time(end)),
-        None => "The old text does not work any more.".to_owned(),
+        Some(end) => format!("The old secret works until {}.", text::time(end)),
+        None => "The old secret does not work any more.".to_owned(),
     };
     let facts = key.map(facts).unwrap_or_default();
-    format!("rotated a key: {}\n\n{facts}\n\n{old}", answer.settled())
+    format!("rotated a key: {}\n\n{facts}\n\n{old}", answer.effect())
 }
 
 #[cfg(test)]
@@ -123,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rotation_says_until_when_the_old_text_works() {
+    fn a_rotation_says_until_when_the_old_secret_works() {
         let answer = RotateKeyResponse {
             key: Some(Key {
                 secrets: vec![
@@ -142,8 +141,11 @@ mod tests {
             ..RotateKeyResponse::default()
         };
         assert!(
-            told(&answer, true).ends_with("\n\nThe old text works until 2027-01-15T08:00:00Z.")
+            description(&answer, true)
+                .ends_with("\n\nThe old secret works until 2027-01-15T08:00:00Z.")
         );
-        assert!(told(&answer, false).ends_with("\n\nThe old text does not work any more."));
+        assert!(
+            description(&answer, false).ends_with("\n\nThe old secret does not work any more.")
+        );
     }
 }

@@ -1,21 +1,21 @@
-//! What a key is called, and what it may do, how long and from where.
+//! The `keys update` command.
 
 use clap::Args;
 use prost_types::{FieldMask, Timestamp};
 
-use crate::pb::claviger::v1::{UpdateKeyRequest, UpdateKeyResponse};
-
 use super::key::{KeyId, facts};
-use crate::cli::answer::Change as _;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, ExpiryFlags, WaitFlag};
 use crate::cli::output::Output;
 use crate::cli::request_id;
+use crate::cli::response::ChangeResponse as _;
+use crate::pb::claviger::v1::{UpdateKeyRequest, UpdateKeyResponse};
 
-/// Change what a key is called, or what it may do, how long and from where.
+/// Change a key's name, scopes, expiry, labels or allowed addresses.
 ///
-/// What is not named stays as it is. A list that is named replaces the whole list: `--scope read` leaves no other scope.
+/// Settings that are not named stay as they are. A flag for a list replaces the whole list: `--scope read` removes all
+/// other scopes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -24,41 +24,41 @@ Examples:
   claviger keys update 01a4f0c1-2345-7abc-8def-0123456789ab --never-expires --from-anywhere")]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "they are flags of a command line, each with its own name"
+    reason = "each of them is a flag of the command line"
 )]
 pub struct Update {
     #[command(flatten)]
     key: KeyId,
-    /// What people call it.
+    /// A display name.
     #[arg(long, allow_hyphen_values = true)]
     name: Option<String>,
-    /// A scope that it has from now on, in place of all that it was granted; can be repeated.
+    /// A scope to grant, instead of all scopes granted so far; can be repeated.
     #[arg(long, conflicts_with_all = ["full_access", "no_scopes"])]
     scope: Vec<String>,
-    /// Take away all that it was granted.
+    /// Remove all granted scopes.
     #[arg(long, conflicts_with = "full_access")]
     no_scopes: bool,
-    /// Grant every scope of the realm, also those that it will get.
+    /// Grant every scope of the realm, also scopes that are added later.
     #[arg(long, conflicts_with = "no_full_access")]
     full_access: bool,
-    /// Take away full access; without --scope it may do nothing then.
+    /// Remove full access; without --scope, the key then holds no scope.
     #[arg(long)]
     no_full_access: bool,
     #[command(flatten)]
     expiry: ExpiryFlags,
-    /// Let it live until it is revoked, or as long as the realm's max lifetime allows.
+    /// Keep the key valid until it is revoked, or for the realm's max lifetime.
     #[arg(long, conflicts_with_all = ["expires_in", "expires_at"])]
     never_expires: bool,
-    /// A word to attach, in place of all that there are; can be repeated.
+    /// A label to attach, instead of all labels so far; can be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = flags::pair, allow_hyphen_values = true)]
     label: Vec<(String, String)>,
-    /// Take off all words.
+    /// Remove all labels.
     #[arg(long, conflicts_with = "label")]
     no_labels: bool,
-    /// An address range that it may be used from, in place of all that there are; can be repeated.
+    /// An address range from which the key may be used, instead of all ranges so far; can be repeated.
     #[arg(long, value_name = "CIDR")]
     allow_cidr: Vec<String>,
-    /// Let it be used from anywhere.
+    /// Allow the key from any address.
     #[arg(long, conflicts_with = "allow_cidr")]
     from_anywhere: bool,
     #[command(flatten)]
@@ -74,10 +74,10 @@ impl Update {
         };
         let client = connection.connect().await?;
         let answer = client.change(client.keys().update_key(request)).await?;
-        output.show_change(&answer, told)
+        output.show_change(&answer, description)
     }
 
-    /// What was given goes into the mask, also where it is empty: that is how it is taken away.
+    /// Builds the request. A given flag is in the mask even if its value is empty, which removes the old value.
     fn request(self, expire_time: Option<Timestamp>) -> Result<UpdateKeyRequest, Failure> {
         let named = [
             ("name", self.name.is_some()),
@@ -97,7 +97,7 @@ impl Update {
             .collect();
         if paths.is_empty() {
             return Err(Failure::usage("nothing to change").hint(
-                "name it with --name, --scope, --no-scopes, --full-access, --no-full-access, --expires-in, --expires-at, \
+                "give at least one of --name, --scope, --no-scopes, --full-access, --no-full-access, --expires-in, --expires-at, \
                  --never-expires, --label, --no-labels, --allow-cidr or --from-anywhere",
             ));
         }
@@ -111,7 +111,7 @@ impl Update {
             full_access: self.full_access,
             expire_time,
             allowed_cidrs: self.allow_cidr,
-            wait: self.wait.on_wire(),
+            wait: self.wait.to_proto(),
             request_id: String::new(),
             if_partner: String::new(),
             if_revision: None,
@@ -119,9 +119,9 @@ impl Update {
     }
 }
 
-fn told(answer: &UpdateKeyResponse) -> String {
+fn description(answer: &UpdateKeyResponse) -> String {
     let facts = answer.key.as_ref().map(facts).unwrap_or_default();
-    format!("updated a key: {}\n\n{facts}", answer.settled())
+    format!("updated a key: {}\n\n{facts}", answer.effect())
 }
 
 #[cfg(test)]

@@ -1,11 +1,7 @@
-//! How often a key was used, and what came of it.
+//! The `keys usage` command.
 
 use clap::Args;
 use prost_types::Timestamp;
-
-use crate::pb::claviger::v1::{
-    GetKeyUsageRequest, GetKeyUsageResponse, UsageBucket, Verdict, VerdictCount,
-};
 
 use super::chart::{Bar, chart};
 use super::key::KeyId;
@@ -14,33 +10,36 @@ use crate::cli::failure::Failure;
 use crate::cli::flags;
 use crate::cli::output::Output;
 use crate::cli::text;
+use crate::pb::claviger::v1::{
+    GetKeyUsageRequest, GetKeyUsageResponse, UsageBucket, Verdict, VerdictCount,
+};
 
 const HOUR: i64 = 3_600;
 const DAY: i64 = 24 * HOUR;
-/// Of a longer range the days are shown.
-const LONGEST_IN_HOURS: i64 = 3 * DAY;
-/// Where nothing tells how wide it may be.
-const WIDTH: usize = 80;
+/// The longest range that is shown by the hour, in seconds; longer ranges are shown by the day.
+const MAX_HOURLY_RANGE: i64 = 3 * DAY;
+/// The number of columns without a terminal.
+const DEFAULT_WIDTH: usize = 80;
 
-/// Show how often a key was presented, with which verdicts, hour by hour or day by day.
+/// Show how often a key was presented and with which verdicts, by hour or by day.
 ///
-/// Times are in UTC. What did not prove the key, such as a wrong secret, is nobody's and not counted.
+/// Times are in UTC. Requests that did not prove the key, such as those with a wrong secret, are not counted.
 #[derive(Debug, Args)]
 pub struct Usage {
     #[command(flatten)]
     key: KeyId,
-    /// From this time on, or from that long ago on, such as 7d [default: 24h].
+    /// Start at this time, or that long ago, such as 7d [default: 24h].
     #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, conflicts_with_all = ["from", "to"])]
     since: Option<Timestamp>,
-    /// From the hour of this time on, or of that long ago [default: 24h before the end].
+    /// Start at the hour of this time, or of that long ago [default: 24h before the end].
     #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past)]
     from: Option<Timestamp>,
-    /// Up to this time, or up to that long ago [default: now].
+    /// End at this time, or that long ago [default: now].
     #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past)]
     to: Option<Timestamp>,
 }
 
-/// The asked range, in seconds since 1970.
+/// The requested range, in seconds since the epoch.
 #[derive(Clone, Copy, Debug)]
 struct Range {
     start: i64,
@@ -57,7 +56,7 @@ impl Usage {
         let request = GetKeyUsageRequest {
             key_id: self.key.id,
             start_time: Some(start),
-            // The server's clock knows what happened until now.
+            // Without an end, the server's clock decides what now is.
             end_time: self.to,
             ..GetKeyUsageRequest::default()
         };
@@ -67,7 +66,7 @@ impl Usage {
             start: start.seconds,
             end: end.seconds,
         };
-        let width = output.width().unwrap_or(WIDTH);
+        let width = output.width().unwrap_or(DEFAULT_WIDTH);
         output.show(&answer, |answer| shown(answer, range, width))
     }
 }
@@ -104,9 +103,9 @@ fn shown(answer: &GetKeyUsageResponse, range: Range, width: usize) -> String {
     format!("{facts}\n\n{}\n\n█ allowed  ░ denied", chart(&bars, width))
 }
 
-/// One for each hour of the range, or for each day of a long one.
+/// Returns one bar for each hour of the range, or for each day of a long range.
 fn bars(buckets: &[UsageBucket], range: Range) -> Vec<Bar> {
-    let step = if range.end.saturating_sub(range.start) > LONGEST_IN_HOURS {
+    let step = if range.end.saturating_sub(range.start) > MAX_HOURLY_RANGE {
         DAY
     } else {
         HOUR
@@ -116,7 +115,7 @@ fn bars(buckets: &[UsageBucket], range: Range) -> Vec<Bar> {
             .iter()
             .filter_map(|bucket| Some(bucket.start_time.as_ref()?.seconds.div_euclid(step)))
     };
-    // The server's clock may be ahead of this one, so what it tells of is in the range.
+    // The server's clock may be ahead of this one, so its buckets extend the range.
     let first = range.start.div_euclid(step);
     let first = starts().min().map_or(first, |start| start.min(first));
     let last = (range.end - 1).div_euclid(step).max(first);
@@ -155,7 +154,7 @@ fn label(seconds: i64, step: i64) -> String {
 fn verdict(count: &VerdictCount) -> String {
     Verdict::try_from(count.verdict).map_or_else(
         |_| format!("verdict {} (not known here)", count.verdict),
-        |verdict| text::word(verdict.as_str_name(), "VERDICT_").replace('-', " "),
+        |verdict| text::enum_value(verdict.as_str_name(), "VERDICT_").replace('-', " "),
     )
 }
 

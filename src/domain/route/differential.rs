@@ -1,7 +1,7 @@
 //! Compares the trie with a naive model that tries every rule in order.
 //!
 //! The model was written from the contract in `realm_admin.proto` alone and shares no code with
-//! the matcher. `CLAVIGER_TEST_ROUTES` says how many comparisons are made (fewer than 20,000 do not
+//! the matcher. `CLAVIGER_TEST_ROUTES` sets the number of comparisons (fewer than 20,000 do not
 //! reach every class in every setting). A failure prints the case and `CLAVIGER_TEST_SEED`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,20 +11,20 @@ use crate::domain::access::ScopeHierarchy;
 use crate::domain::path::{EncodedCharacters, PathRules, RequestPath, TrailingSlash};
 use crate::domain::violation::Violations;
 
-/// What becomes of a request.
+/// The outcome for a request.
 #[derive(Debug, PartialEq, Eq)]
 enum Outcome {
     PathError,
     Unmatched,
     Semicolon(usize),
-    /// The rule's number, whether it is public, and the projects that the key must reach.
+    /// The number of the rule, whether it is public, and the projects that the key must reach.
     Rule(usize, bool, BTreeSet<String>),
 }
 
-/// A rule as the model sees it: all of it is text.
+/// A rule of the model, as text.
 #[derive(Clone, Debug)]
 struct Rule {
-    /// Its place in the set that was drawn.
+    /// The index in the generated set.
     number: usize,
     methods: &'static [&'static str],
     path: String,
@@ -32,10 +32,10 @@ struct Rule {
     parameter: String,
 }
 
-/// A path: its segments, decoded once, and whether it ends with a slash that counts.
+/// A path: its segments, decoded once, and whether it ends with a significant slash.
 struct Path(Vec<String>, bool);
 
-/// Finds what becomes of a request by trying every rule in order.
+/// Computes the outcome for a request by a test of every rule in order.
 fn expected(rules: &[Rule], settings: &PathRules, method: &str, target: &str) -> Outcome {
     let Some(path) = read(target, settings) else {
         return Outcome::PathError;
@@ -51,7 +51,7 @@ fn expected(rules: &[Rule], settings: &PathRules, method: &str, target: &str) ->
     }
 }
 
-/// Reads a request target; none: the path is denied.
+/// Parses a request target. `None`: the path is denied.
 fn read(target: &str, settings: &PathRules) -> Option<Path> {
     let keep = matches!(settings.encoded_characters, EncodedCharacters::Keep);
     let raw = target.strip_prefix('/')?.split('/');
@@ -66,7 +66,7 @@ fn read(target: &str, settings: &PathRules) -> Option<Path> {
     }
 }
 
-/// Decodes a segment once; none: it has what no path may have.
+/// Decodes a segment once. `None`: it contains a character that no path may contain.
 fn decode(raw: &str, keep: bool) -> Option<String> {
     let mut chunks = raw.split('%');
     let mut decoded = chunks.next()?.as_bytes().to_vec();
@@ -86,7 +86,7 @@ fn decode(raw: &str, keep: bool) -> Option<String> {
     raw.chars().all(is_bare).then_some(decoded)
 }
 
-/// Tells whether no path may have such a decoded segment.
+/// Returns whether no path may have this decoded segment.
 fn is_denied(segment: &str) -> bool {
     let is_dots = |part| matches!(before_semicolon(part), "." | "..");
     before_semicolon(segment).is_empty() || segment.split('/').any(is_dots)
@@ -96,7 +96,7 @@ fn before_semicolon(text: &str) -> &str {
     text.split(';').next().unwrap_or_default()
 }
 
-/// Tells whether a text is a literal, verb or project segment.
+/// Returns whether a text matches a literal, verb or project segment.
 fn is_same(literal: &str, text: &str, lenient: bool) -> bool {
     let folded: String = text.chars().map(fold).collect();
     let literal_folded = literal.to_ascii_lowercase();
@@ -105,7 +105,7 @@ fn is_same(literal: &str, text: &str, lenient: bool) -> bool {
     literal == text || lenient && is_loosely
 }
 
-/// The letter that a case-blind server sees.
+/// Returns the letter that a case-insensitive server reads.
 fn fold(letter: char) -> char {
     match letter {
         'ı' | 'İ' => 'i',
@@ -115,28 +115,28 @@ fn fold(letter: char) -> char {
     }
 }
 
-/// The verb of a piece `{parameter}:verb`.
+/// Returns the verb of a piece `{parameter}:verb`.
 fn verb(piece: &str) -> Option<&str> {
     Some(piece.strip_prefix('{')?.split_once("}:")?.1)
 }
 
-/// Tells whether a piece takes a segment. `cut`: literals and verbs take segments with a `;`.
+/// Returns whether a piece takes a segment. `cut`: literals and verbs take segments with a `;`.
 fn takes(piece: &str, segment: &str, lenient: bool, cut: bool) -> bool {
-    let said = before_semicolon(segment);
+    let before = before_semicolon(segment);
     let is_verb = |verb, text: &str| {
         let parts = text.rsplit_once(':');
-        parts.is_some_and(|(name, said)| !name.is_empty() && is_same(verb, said, lenient))
+        parts.is_some_and(|(name, end)| !name.is_empty() && is_same(verb, end, lenient))
     };
     let is_taken = match verb(piece) {
         None if piece == "*" || piece.starts_with('{') => return true,
-        None => is_same(piece, said, lenient),
-        // Servers differ about whether the verb stands before or after the `;`.
-        Some(verb) => is_verb(verb, said) || is_verb(verb, segment),
+        None => is_same(piece, before, lenient),
+        // Servers differ about whether the verb is before or after the `;`.
+        Some(verb) => is_verb(verb, before) || is_verb(verb, segment),
     };
     is_taken && (cut || !segment.contains(';'))
 }
 
-/// Tells whether there is a way for the pieces to take all the segments.
+/// Returns whether the pieces can take all the segments.
 fn take_all(pieces: &[&str], segments: &[String], lenient: bool, cut: bool) -> bool {
     let takes_from = |others, from: usize| take_all(others, &segments[from..], lenient, cut);
     match (pieces, segments) {
@@ -150,7 +150,7 @@ fn take_all(pieces: &[&str], segments: &[String], lenient: bool, cut: bool) -> b
 }
 
 impl Rule {
-    /// The pieces between the slashes, and whether it ends with one. The root does not.
+    /// Returns the pieces between the slashes, and whether the path ends with a slash. The root does not.
     fn pieces(&self) -> (Vec<&str>, bool) {
         let mut pieces: Vec<&str> = self.path[1..].split('/').collect();
         let slash = pieces.pop_if(|last| last.is_empty()).is_some() && !pieces.is_empty();
@@ -164,11 +164,12 @@ impl Rule {
         (slash == path.1 || takes_slash) && take_all(&pieces, &path.0, settings.lenient, cut)
     }
 
-    /// The projects that the key must reach, for a path that this rule matches.
+    /// Returns the projects that the key must reach, for a path that this rule matches.
     fn projects(&self, Path(segments, _): &Path, settings: &PathRules) -> BTreeSet<String> {
         let names_next = |segment: &str| {
-            let is_it = |name: &String| is_same(name, before_semicolon(segment), settings.lenient);
-            settings.project_segments.iter().any(is_it)
+            let matches =
+                |name: &String| is_same(name, before_semicolon(segment), settings.lenient);
+            settings.project_segments.iter().any(matches)
         };
         let count = segments.len();
         let named = (1..count).filter(|at| names_next(&segments[at - 1]));
@@ -185,7 +186,7 @@ impl Rule {
         named.chain(own).map(name).collect()
     }
 
-    /// The same rule for the trie; none: its path is no template.
+    /// Returns the same rule for the trie. `None`: the path is not a valid template.
     fn route(&self) -> Option<Route> {
         let reach = match self.need {
             "public" => None,
@@ -219,7 +220,7 @@ const SUFFIXES: &str = ";x %3Bx ; %3bx:stop ;x=%2F .json .J1 .1x .tar.gz . .j-n 
 const ODDITIES: &str = ". .. %2e%2e .%2E %252e%252e ... ..x ..%3Bx ..; .;x ;x %3B %2F %2Fa a%2F;x \
      %2e%2Fa a;%2F.. %zz %4 % %+4 %C3 %5C %3F %23 %00 %7F é a\" a#b :stop x: x;y:stop";
 
-/// How many combinations of settings there are.
+/// The number of combinations of settings.
 const SETTINGS: usize = 3 * 2 * 3 * 2;
 
 /// The settings of a case: all combinations in turn.
@@ -240,7 +241,7 @@ fn settings(number: usize) -> PathRules {
     }
 }
 
-/// A source of numbers that a seed determines (SplitMix64).
+/// A generator of random numbers with a seed (SplitMix64).
 struct Random(u64);
 
 impl Random {
@@ -255,7 +256,7 @@ impl Random {
         from[self.below(from.len())]
     }
 
-    /// One of the words; in so many of a hundred cases, otherwise nothing.
+    /// Returns one of the words with a probability of `percent`, and otherwise an empty text.
     fn word(&mut self, percent: usize, words: &'static str) -> &'static str {
         let words: Vec<&str> = words.split(' ').filter(|word| !word.is_empty()).collect();
         let is_there = self.below(100) < percent;
@@ -289,7 +290,7 @@ impl Random {
         }
     }
 
-    /// A request target, mostly like the path of one of the rules.
+    /// Returns a request target, mostly similar to the path of one of the rules.
     fn target(&mut self, like: &[Rule]) -> String {
         let mut pieces = vec!["*"; self.below(5)];
         if !like.is_empty() && self.below(4) > 0 {
@@ -304,7 +305,7 @@ impl Random {
         format!("{start}{}{end}", segments.join("/"))
     }
 
-    /// A segment that the piece may take, sometimes spelt otherwise or with something behind it.
+    /// Returns a segment that the piece may take, sometimes in another spelling or with a suffix.
     fn segment(&mut self, piece: &str) -> String {
         let (is_wild, word) = (piece.starts_with(['*', '{']), self.word(100, LITERALS));
         let mut text = if is_wild { word } else { piece }.to_owned();
@@ -328,7 +329,7 @@ impl Random {
     }
 }
 
-/// What `check` refuses: a rule's number, and whether the reason is that it can never win.
+/// Returns the rules that `check` refuses: the number of each, and whether the reason is that it can never win.
 fn refusals(rules: &[Rule], settings: &PathRules) -> BTreeSet<(usize, bool)> {
     let (mut violations, mut refusals) = (Violations::default(), BTreeSet::new());
     let routes: Vec<Route> = rules.iter().filter_map(Rule::route).collect();
@@ -337,15 +338,15 @@ fn refusals(rules: &[Rule], settings: &PathRules) -> BTreeSet<(usize, bool)> {
         let mut parts = violation.field.split(['[', ']']);
         let place = parts.nth(1).and_then(|part| part.parse::<usize>().ok());
         let never_wins = violation.description.contains("can never win");
-        // What names no rule is about all of them.
+        // A violation without a rule applies to all rules.
         let refused = place.map_or(rules, |place| &rules[place..=place]);
         refusals.extend(refused.iter().map(|rule| (rule.number, never_wins)));
     }
     refusals
 }
 
-/// Draws rules, without those that `check` refuses for another reason than never winning.
-/// Returns all of them, the refused ones, and the kept ones.
+/// Generates rules, without those that `check` refuses for another reason than never winning.
+/// Returns all rules, the refused rules and the kept rules.
 fn draw(case: usize) -> (Random, [Vec<Rule>; 3]) {
     let mut random = Random(((seed() as u64) << 32) ^ case as u64);
     let rules = (0..=random.below(8)).map(|number| random.rule(number));
@@ -361,7 +362,7 @@ fn draw(case: usize) -> (Random, [Vec<Rule>; 3]) {
     }
 }
 
-/// What the trie of the `kept` rules says becomes of a request.
+/// Returns the outcome for a request by the trie of the `kept` rules.
 fn outcome(kept: &[Rule], found: Result<Matched, NoRoute>) -> Outcome {
     match found {
         Err(NoRoute::Unmatched) => Outcome::Unmatched,
@@ -374,7 +375,7 @@ fn outcome(kept: &[Rule], found: Result<Matched, NoRoute>) -> Outcome {
     }
 }
 
-/// Compares the trie of the kept rules with the model of all. Returns the classes of outcomes.
+/// Compares the trie of the kept rules with the model of all rules. Returns the classes of outcomes.
 fn compare(case: usize, random: &mut Random, sets: [&[Rule]; 3]) -> Vec<&'static str> {
     let ([rules, kept, like], settings) = (sets, settings(case));
     let routes: Vec<Route> = kept.iter().filter_map(Rule::route).collect();
@@ -397,7 +398,7 @@ fn compare(case: usize, random: &mut Random, sets: [&[Rule]; 3]) -> Vec<&'static
     classes
 }
 
-/// The class of an outcome.
+/// Returns the class of an outcome.
 fn class(outcome: &Outcome, target: &str, rules: &[Rule]) -> &'static str {
     let mut verbs = rules.iter().filter(|rule| rule.path.contains("}:"));
     match outcome {
@@ -451,7 +452,7 @@ fn a_rule_that_check_refuses_as_never_winning_never_wins() {
             continue;
         }
         refused += 1;
-        // The table has no losers. Where the model lets one win, the two differ.
+        // The table does not contain the losers. If a loser wins in the model, the outcomes differ.
         for like in [&losers, &rules, &losers] {
             let classes = compare(case, &mut random, [&rules, &kept, like]);
             won += classes.concat().matches("matched").count();

@@ -1,7 +1,7 @@
-//! Routes: what each path of an API needs.
+//! Routes: the rules that define what a request to an API requires.
 //!
-//! The rules have an order, and the first one that matches a request counts. [`RouteTrie`] finds it without trying them one by
-//! one.
+//! The routes of a realm have an order, and the first route that matches a request decides. [`RouteTrie`] finds this route
+//! without a test of each route.
 
 #[cfg(test)]
 mod differential;
@@ -19,67 +19,68 @@ use super::ids::ScopeName;
 use super::path::{PathRules, TrailingSlash};
 use super::violation::Violations;
 
-/// How many rules a realm may have.
+/// The maximum number of routes of a realm.
 pub const MAX_ROUTES: usize = 1_000;
 
-/// How many segments the templates of a realm may have together, which bounds the memory of their trie.
+/// The maximum number of segments in all templates of a realm together. It bounds the memory of their trie.
 const MAX_TOTAL_SEGMENTS: usize = 16_000;
 
-/// How many positions of the trie a path may keep alive at once, which bounds the time of a look-up.
+/// The maximum number of positions of the trie that are active at once for a path. It bounds the time of a look-up.
 const MAX_WIDTH: usize = 64;
 
-/// One rule: which requests it is about, and what they need.
+/// One rule of a realm: the requests that it matches, and what they require.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
-    /// For which methods, sorted and each once; none is for every method.
+    /// The methods, sorted and without duplicates. Empty: every method.
     pub methods: Vec<Method>,
-    /// For which paths.
+    /// The paths.
     pub path: PathTemplate,
-    /// What a request needs.
+    /// The requirement.
     pub need: Need,
 }
 
-/// What a request needs.
+/// The requirement of a route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Need {
-    /// Nothing: no key is looked at.
+    /// No key is required or checked.
     Public,
-    /// A key that is good for this.
+    /// A key that meets this requirement.
     Key(KeyNeed),
 }
 
-/// What a key must be good for.
+/// The requirement of a route for a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyNeed {
-    /// What it must reach.
+    /// The partner or project that the key must reach.
     pub reach: Reach,
-    /// All of these it must hold. Sorted, each once.
+    /// The key must hold all of these scopes. Sorted, without duplicates.
     pub scopes: Vec<ScopeName>,
-    /// At least one of these it must hold, if there are any. Sorted, each once.
+    /// If not empty, the key must hold at least one of these scopes. Sorted, without duplicates.
     pub any_scopes: Vec<ScopeName>,
 }
 
-/// What a key must reach.
+/// The partner or project that a key must reach.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reach {
-    /// What is partner-wide: a partner key. Where the path names projects by the realm's project segments, those.
+    /// The whole partner, so that a partner key is required. If the path names projects by the realm's project segments: those
+    /// projects, and a key of either level can reach them.
     Partner,
-    /// The same, by a partner key only.
+    /// As [`Reach::Partner`], but always with a partner key.
     PartnerKey,
     /// The project that this parameter of the path names.
     Project(String),
-    /// The same, by a partner key only.
+    /// As [`Reach::Project`], but with a partner key only.
     ProjectByPartner(String),
-    /// The project that it is bound to: a project key.
+    /// The project that the key is bound to, so that a project key is required.
     OwnProject,
-    /// Nothing in particular: a key of either level.
+    /// No partner or project in particular. A key of either level is accepted.
     Any,
 }
 
 impl Reach {
-    /// The parameter of the path that it reads.
+    /// Returns the parameter of the path that names the project.
     pub fn parameter(&self) -> Option<&str> {
         match self {
             Self::Project(name) | Self::ProjectByPartner(name) => Some(name),
@@ -88,18 +89,21 @@ impl Reach {
     }
 }
 
-/// A method of HTTP, such as `GET`.
+/// An HTTP method, such as `GET`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Method(String);
 
 impl Method {
-    /// Checks that it could be one. Case counts (RFC 9110, section 9.1), and all that are in use are in capitals.
+    /// Parses a method. Methods are case-sensitive (RFC 9110, section 9.1), and all methods in use are in capitals.
+    ///
+    /// # Errors
+    /// The rule, if the text does not match it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if Self::fits(text) {
             Ok(Self(text.to_owned()))
         } else {
-            Err("must be a method in capitals, such as GET")
+            Err("must be an HTTP method in capitals, such as GET")
         }
     }
 
@@ -108,13 +112,13 @@ impl Method {
         (1..=32).contains(&text.len()) && text.bytes().all(plain)
     }
 
-    /// The method itself.
+    /// Returns the method as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// Notes what breaks the rules that hold between routes.
+/// Checks the rules between routes and adds a violation for each broken one.
 pub fn check(routes: &[Route], rules: &PathRules, bad: &mut Violations) {
     let mut methods: Vec<_> = routes.iter().flat_map(|route| &route.methods).collect();
     methods.sort();
@@ -140,7 +144,7 @@ pub fn check(routes: &[Route], rules: &PathRules, bad: &mut Violations) {
     if trie.width() > MAX_WIDTH {
         bad.add(
             "realm.routes",
-            "can match one path in more than 64 ways at once: use fewer rules with two **, or fewer parameters beside literals",
+            "can match one path in more than 64 ways at once: use fewer routes with two **, or fewer parameters beside literals",
         );
         return;
     }
@@ -149,13 +153,13 @@ pub fn check(routes: &[Route], rules: &PathRules, bad: &mut Violations) {
         if let Some(earlier) = trie.covered_by(i, route, &template) {
             bad.add(
                 format!("realm.routes[{i}].path"),
-                format!("can never win: routes[{earlier}] comes before it and matches all its requests; put it first"),
+                format!("can never win: earlier routes, such as routes[{earlier}], match all its requests; move it before them"),
             );
         }
     }
 }
 
-/// Notes what is wrong with one route, and counts its segments.
+/// Checks one route, adds a violation for each broken rule, and returns the number of segments of its template.
 fn check_route(i: usize, route: &Route, rules: &PathRules, bad: &mut Violations) -> usize {
     let path = || format!("realm.routes[{i}].path");
     let segments = route.path.segments().count();
@@ -165,7 +169,7 @@ fn check_route(i: usize, route: &Route, rules: &PathRules, bad: &mut Violations)
     if route.path.ends_with_slash() && rules.trailing_slash == TrailingSlash::Deny {
         bad.add(
             path(),
-            "ends with a slash, and no such path is let through: set realm.trailing_slash to SIGNIFICANT or IGNORED, or leave the slash out",
+            "ends with a slash, but the realm denies such paths: set realm.trailing_slash to SIGNIFICANT or IGNORED, or remove the slash",
         );
     }
     if let Need::Key(need) = &route.need
@@ -173,11 +177,11 @@ fn check_route(i: usize, route: &Route, rules: &PathRules, bad: &mut Violations)
     {
         let project = || format!("realm.routes[{i}].project");
         if !route.path.has_parameter(parameter) {
-            bad.add(project(), "must be one of the path's parameters");
-        } else if route.path.place_of(parameter).is_none() {
+            bad.add(project(), "must be a parameter of the path");
+        } else if route.path.index_of(parameter).is_none() {
             bad.add(
                 project(),
-                "stands between two **, where it could be several segments: name the segment before it in realm.project_segments instead",
+                "is between two ** and could be one of several segments: add the segment before it to realm.project_segments instead",
             );
         }
     }

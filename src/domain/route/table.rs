@@ -1,50 +1,50 @@
-//! The routes of a realm, ready to be looked up.
+//! The route table of a realm.
 
 use std::collections::HashMap;
 
-use super::template::Place;
+use super::template::ParameterIndex;
 use super::trie::RouteTrie;
 use super::{KeyNeed, Method, Need, Reach, Route};
 use crate::domain::access::{ScopeHierarchy, ScopeSet};
 use crate::domain::path::{PathRules, RequestPath};
 
-/// A realm's rules, ready to be looked up.
+/// The routes of a realm, prepared for look-ups.
 pub struct RouteTable {
     trie: RouteTrie,
     rules: Box<[Rule]>,
-    /// The rules as people read them, one after the other.
+    /// The texts of all rules for people, one after the other.
     texts: Box<str>,
-    /// What the rules ask, each once: most ask the same.
+    /// The requirements without duplicates, because most rules have the same ones.
     requirements: Box<[Requirement]>,
 }
 
-/// What a rule needs, as a decision asks for it.
+/// A rule, prepared for decisions.
 struct Rule {
-    /// The index of what it asks; none if the route is public.
+    /// The index of the requirement. `None`: the route is public.
     requirement: Option<u16>,
-    /// Where the project stands that the rule names.
-    project: Option<Place>,
-    /// Whether its template ends with a verb.
+    /// The index of the segment with the project that the rule names.
+    project: Option<ParameterIndex>,
+    /// Whether the template ends with a verb.
     has_verb: bool,
-    /// Where its text ends.
+    /// The end of the rule's text in the texts of the table.
     text_end: u32,
 }
 
-/// What a rule asks of a key, in the indexes of the realm's scopes.
+/// The requirement of a rule for a key. Scopes are indexes of the realm's scope hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Requirement {
     /// The level that the key must have.
     pub level: RequiredLevel,
-    /// All of these it must hold.
+    /// The key must hold all of these scopes.
     pub scopes: ScopeSet,
-    /// At least one of these it must hold, if there are any.
+    /// If not empty, the key must hold at least one of these scopes.
     pub any_scopes: ScopeSet,
 }
 
-/// The level that a rule asks of a key.
+/// The level that a rule requires of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RequiredLevel {
-    /// Either.
+    /// A key of either level.
     Any,
     /// A partner key.
     Partner,
@@ -54,28 +54,28 @@ pub enum RequiredLevel {
     Project,
 }
 
-/// The rule that counts for a request.
+/// The rule that decides about a request.
 #[derive(Clone, Debug)]
 pub struct Matched<'t, 'p> {
-    /// Its number.
+    /// The index of the rule.
     pub rule: usize,
-    /// What it asks of a key; none if the route is public.
+    /// The requirement for the key. `None`: the route is public.
     pub requirement: Option<&'t Requirement>,
-    /// The projects that the request names, all of which the key must reach.
+    /// The projects that the request names. The key must reach all of them.
     pub projects: Vec<&'p str>,
 }
 
-/// Why no rule counts for a request.
+/// The reason why no rule decides about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoRoute {
-    /// No rule matches its method and path.
+    /// No rule matches the method and path.
     Unmatched,
-    /// The rule of this number matches only for servers that cut a segment at `;`.
+    /// The rule with this index matches only for servers that cut a segment at `;`.
     Semicolon(usize),
 }
 
 impl RouteTable {
-    /// The table of rules that were checked, with their trie.
+    /// Builds the table of checked routes and their trie.
     pub fn new(trie: RouteTrie, routes: &[Route], hierarchy: &ScopeHierarchy) -> Self {
         let mut requirements = Vec::new();
         let mut known = HashMap::new();
@@ -95,7 +95,10 @@ impl RouteTable {
             describe(route, &mut texts);
             Rule {
                 requirement: need.map(|need| index_of(Requirement::of(need, hierarchy))),
-                project: parameter.map(|name| route.path.place_of(name).unwrap_or(Place::Nowhere)),
+                project: parameter.map(|name| {
+                    let index = route.path.index_of(name);
+                    index.unwrap_or(ParameterIndex::Unknown)
+                }),
                 has_verb: route.path.has_verb(),
                 text_end: texts.len() as u32,
             }
@@ -109,7 +112,7 @@ impl RouteTable {
         }
     }
 
-    /// A rule as people read it, such as `GET|HEAD /v1/**`.
+    /// Returns the text of a rule for people, such as `GET|HEAD /v1/**`.
     pub fn text(&self, rule: usize) -> Option<&str> {
         let end = self.rules.get(rule)?.text_end as usize;
         let before = rule
@@ -119,19 +122,24 @@ impl RouteTable {
         self.texts.get(start..end)
     }
 
-    /// The memory that it takes, in bytes.
+    /// Returns the memory that the table uses, in bytes.
     #[cfg(test)]
     pub(super) fn size(&self) -> usize {
         let own = size_of_val(&*self.rules) + size_of_val(&*self.requirements);
         own + self.texts.len() + self.trie.size()
     }
 
-    /// All rules as people read them.
+    /// Returns the texts of all rules for people.
     pub fn texts(&self) -> impl Iterator<Item = &str> {
         (0..self.rules.len()).filter_map(|rule| self.text(rule))
     }
 
-    /// The rule for a request. A method that is not in capitals has none, because some servers read it as if it were.
+    /// Finds the rule for a request.
+    ///
+    /// No rule matches a method that is not in capitals, because some servers treat it like the method in capitals.
+    ///
+    /// # Errors
+    /// The reason why no rule decides about the request.
     pub fn find<'t, 'p>(
         &'t self,
         method: &str,
@@ -177,15 +185,16 @@ fn describe(route: &Route, texts: &mut String) {
 }
 
 impl Rule {
-    /// The projects that a path names: in the place that the rule says, and after each project segment of the realm.
+    /// Returns the projects that a path names: the one at the index that the rule defines, and those after each project
+    /// segment of the realm.
     fn projects<'p>(&self, path: &'p RequestPath<'_>, rules: &PathRules) -> Vec<&'p str> {
-        let own = self.project.map(|place| {
-            let index = match place {
-                Place::FromStart(index) => Some(usize::from(index)),
-                Place::FromEnd(index) => path.last_index().checked_sub(usize::from(index)),
-                Place::Nowhere => None,
+        let own = self.project.map(|project| {
+            let index = match project {
+                ParameterIndex::FromStart(index) => Some(usize::from(index)),
+                ParameterIndex::FromEnd(index) => path.last_index().checked_sub(usize::from(index)),
+                ParameterIndex::Unknown => None,
             };
-            // No project has an empty name, so that no key reaches it.
+            // No project has an empty id, so no key reaches an unknown project.
             index.map_or((0, ""), |index| (index, path.segment(index).unwrap_or("")))
         });
         if own.is_none() && rules.project_segments.is_empty() {

@@ -6,31 +6,32 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::path::{PathRules, TrailingSlash, fold_case};
 
-/// The longest template, in bytes.
+/// The maximum length of a template, in bytes.
 const MAX_LENGTH: usize = 512;
 
-/// The most segments of a template, without the empty one that stands for a slash at its end.
+/// The maximum number of segments of a template, without the empty segment that represents a slash at its end.
 pub(super) const MAX_TEMPLATE_SEGMENTS: usize = 32;
 
-/// A template of paths: literal segments, and placeholders for others.
+/// A template of paths: literal segments, and placeholders for other segments.
 ///
 /// | segment | matches |
 /// |---|---|
 /// | `keys` | this segment |
-/// | `{name}` | any one segment, which the rule may refer to by this name |
-/// | `{name}:cancel` | any one segment that ends so (a custom verb, [AIP-136](https://google.aip.dev/136)); only at the end |
+/// | `{name}` | any one segment, to which the route can refer by this name |
+/// | `{name}:cancel` | any one segment with this end (a custom verb, [AIP-136](https://google.aip.dev/136)); only at the end |
 /// | `*` | any one segment |
 /// | `**` | any number of segments, also none |
 ///
-/// A slash at its end matches a slash at the end of the path, where the realm tells the two apart.
+/// In a realm that distinguishes paths with and without a slash at the end, a slash at the end of the template matches a slash
+/// at the end of the path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PathTemplate(Box<str>);
 
-/// A segment of a template. They sort in the order in which a trie keeps them.
+/// A segment of a template. The order of the segments is the order of the children in the trie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Segment<'t> {
-    /// This segment. An empty one, which comes last, is a slash at the end.
+    /// This segment. An empty literal is the last segment and represents a slash at the end.
     Literal(&'t str),
     /// Any one segment with a colon and this verb at its end.
     Verb(&'t str),
@@ -40,22 +41,22 @@ pub(super) enum Segment<'t> {
     Rest,
 }
 
-/// Where a parameter's segment stands in each path that its template matches.
+/// The index of a parameter's segment in every path that its template matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// So many segments after the first.
+pub(super) enum ParameterIndex {
+    /// The index from the first segment.
     FromStart(u8),
-    /// So many segments before the last, a slash at the end aside.
+    /// The index from the last segment, without a slash at the end.
     FromEnd(u8),
-    /// Not in one place.
-    Nowhere,
+    /// No index is the same in all paths.
+    Unknown,
 }
 
 impl PathTemplate {
-    /// Reads a template.
+    /// Parses a template.
     ///
     /// # Errors
-    /// A sentence that says what it must be.
+    /// The rule that the text violates.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.len() > MAX_LENGTH {
             return Err("must be at most 512 bytes");
@@ -69,15 +70,15 @@ impl PathTemplate {
         if !path.is_empty() {
             for part in path.split('/') {
                 if matches!(before, Some(Segment::Verb(_))) {
-                    return Err("may have a verb, such as {name}:cancel, only at its end");
+                    return Err("must have a verb, such as {name}:cancel, only at its end");
                 }
                 let (segment, name) = parse_segment(part)?;
                 if (before, segment) == (Some(Segment::Rest), Segment::Rest) {
-                    return Err("has ** twice in a row");
+                    return Err("must not have ** twice in a row");
                 }
                 if !name.is_empty() {
                     if names.contains(&name) {
-                        return Err("names a parameter twice");
+                        return Err("must not have two parameters of the same name");
                     }
                     names.push(name);
                 }
@@ -86,12 +87,12 @@ impl PathTemplate {
         }
         let ends_with_slash = text.len() > 1 && text.ends_with('/');
         if ends_with_slash && (path.is_empty() || matches!(before, Some(Segment::Verb(_)))) {
-            return Err("may not end with a slash there");
+            return Err("must not end with two slashes, or with a slash after a verb");
         }
         Ok(Self(text.into()))
     }
 
-    /// The template as it was written.
+    /// Returns the template as the realm defines it.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -100,8 +101,8 @@ impl PathTemplate {
         self.0.len() > 1 && self.0.ends_with('/')
     }
 
-    /// The template as a realm with these rules reads it: in lower case if it is lenient, and without a slash at the end if
-    /// that makes no difference.
+    /// Returns the template in its normal form for a realm with these rules: in lower case if the realm is lenient, and without
+    /// a slash at the end if the realm ignores it.
     pub(super) fn normalized(&self, rules: &PathRules) -> Cow<'_, Self> {
         let text = match rules.trailing_slash {
             TrailingSlash::Ignored if self.ends_with_slash() => &self.0[..self.0.len() - 1],
@@ -116,7 +117,7 @@ impl PathTemplate {
         }
     }
 
-    /// Its segments; of a template that ends with a slash, the last one is empty.
+    /// Returns the segments. If the template ends with a slash, the last segment is an empty literal.
     pub(super) fn segments(&self) -> impl Iterator<Item = Segment<'_>> {
         self.parts().map(|part| {
             let parsed = parse_segment(part);
@@ -124,39 +125,40 @@ impl PathTemplate {
         })
     }
 
-    /// Its segments as they are written.
+    /// Returns the segments as text.
     fn parts(&self) -> impl Iterator<Item = &str> {
         let path = Some(&self.0[1..]).filter(|path| !path.is_empty());
         path.into_iter().flat_map(|path| path.split('/'))
     }
 
-    /// Whether it ends with a verb.
+    /// Returns whether the template ends with a verb.
     pub(super) fn has_verb(&self) -> bool {
         matches!(self.segments().last(), Some(Segment::Verb(_)))
     }
 
-    /// Whether it has a parameter of this name.
+    /// Returns whether the template has a parameter with this name.
     pub fn has_parameter(&self, name: &str) -> bool {
         self.parts().any(|part| is_named(part, name))
     }
 
-    /// Where the parameter of this name stands; none if there is none, or if it stands between two `**`, so that different
-    /// segments could be meant.
-    pub(super) fn place_of(&self, name: &str) -> Option<Place> {
+    /// Returns the index of the parameter with this name.
+    ///
+    /// `None` if there is no such parameter, or if it is between two `**`, so that it could be one of several segments.
+    pub(super) fn index_of(&self, name: &str) -> Option<ParameterIndex> {
         let parts: Vec<_> = self.parts().filter(|part| !part.is_empty()).collect();
         let index = parts.iter().position(|part| is_named(part, name))?;
         let (before, after) = (&parts[..index], &parts[index + 1..]);
         if !before.contains(&"**") {
-            u8::try_from(index).ok().map(Place::FromStart)
+            u8::try_from(index).ok().map(ParameterIndex::FromStart)
         } else if !after.contains(&"**") {
-            u8::try_from(after.len()).ok().map(Place::FromEnd)
+            u8::try_from(after.len()).ok().map(ParameterIndex::FromEnd)
         } else {
             None
         }
     }
 }
 
-/// The name of a parameter, and the verb after it.
+/// Splits a segment into the name of a parameter and the verb after it.
 fn parameter(part: &str) -> Option<(&str, Option<&str>)> {
     let (name, rest) = part.strip_prefix('{')?.split_once('}')?;
     match rest {
@@ -169,7 +171,7 @@ fn is_named(part: &str, name: &str) -> bool {
     parameter(part).is_some_and(|(own, _)| own == name)
 }
 
-/// A segment, and its name if it has one.
+/// Parses a segment. Returns it with the name of its parameter, which is empty if there is none.
 fn parse_segment(part: &str) -> Result<(Segment<'_>, &str), &'static str> {
     match part {
         "**" => return Ok((Segment::Rest, "")),
@@ -180,7 +182,9 @@ fn parse_segment(part: &str) -> Result<(Segment<'_>, &str), &'static str> {
         return if is_literal(part) {
             Ok((Segment::Literal(part), ""))
         } else {
-            Err("must have literals, {parameters}, {parameter}:verb, * or ** between its slashes")
+            Err(
+                "must have only literals, {parameter}, {parameter}:verb, * or ** between its slashes",
+            )
         };
     };
     let is_name = (1..=32).contains(&name.len())
@@ -189,7 +193,7 @@ fn parse_segment(part: &str) -> Result<(Segment<'_>, &str), &'static str> {
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
     if !is_name {
-        return Err("has a parameter whose name is not [a-z][a-z0-9_]{0,31}");
+        return Err("must have only parameter names that match [a-z][a-z0-9_]{0,31}");
     }
     let Some(verb) = verb else {
         return Ok((Segment::Parameter, name));
@@ -202,12 +206,13 @@ fn parse_segment(part: &str) -> Result<(Segment<'_>, &str), &'static str> {
     if is_verb {
         Ok((Segment::Verb(verb), name))
     } else {
-        Err("has a verb that is not [A-Za-z][A-Za-z0-9_-]{0,31}")
+        Err("must have a verb that matches [A-Za-z][A-Za-z0-9_-]{0,31}")
     }
 }
 
-/// Whether a text can be a literal segment of a template: unreserved characters of RFC 3986 and `!$&'+,=:@`, and no dot
-/// segment.
+/// Returns whether a text can be a literal segment of a template.
+///
+/// A literal segment consists of unreserved characters of RFC 3986 and of `!$&'+,=:@`, and is not a dot segment.
 pub fn is_literal(text: &str) -> bool {
     !matches!(text, "" | "." | "..")
         && text
@@ -234,7 +239,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_template_is_what_it_must_be() {
+    fn only_valid_templates_are_parsed() {
         for good in [
             "/",
             "/**",
@@ -288,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_is_read_as_its_segments() {
+    fn a_template_is_parsed_into_its_segments() {
         use Segment::{Literal, Parameter, Rest, Verb};
         let template = PathTemplate::parse("/a/{b}/*/**/{c}:stop").unwrap();
         let segments: Vec<_> = template.segments().collect();
@@ -302,15 +307,16 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_has_one_place_unless_it_stands_between_two_rests() {
-        let place = |text: &str| PathTemplate::parse(text).unwrap().place_of("p");
-        assert_eq!(place("/a/{p}/b"), Some(Place::FromStart(1)));
-        assert_eq!(place("/a/{p}/**"), Some(Place::FromStart(1)));
-        assert_eq!(place("/{p}:stop"), Some(Place::FromStart(0)));
-        assert_eq!(place("/**/{p}/b"), Some(Place::FromEnd(1)));
-        assert_eq!(place("/**/a/{p}"), Some(Place::FromEnd(0)));
-        assert_eq!(place("/**/a/{p}/"), Some(Place::FromEnd(0)));
-        assert_eq!(place("/**/a/{p}/**"), None);
-        assert_eq!(place("/a/{q}"), None);
+    fn a_parameter_has_one_index_unless_it_is_between_two_rests() {
+        use ParameterIndex::{FromEnd, FromStart};
+        let index = |text: &str| PathTemplate::parse(text).unwrap().index_of("p");
+        assert_eq!(index("/a/{p}/b"), Some(FromStart(1)));
+        assert_eq!(index("/a/{p}/**"), Some(FromStart(1)));
+        assert_eq!(index("/{p}:stop"), Some(FromStart(0)));
+        assert_eq!(index("/**/{p}/b"), Some(FromEnd(1)));
+        assert_eq!(index("/**/a/{p}"), Some(FromEnd(0)));
+        assert_eq!(index("/**/a/{p}/"), Some(FromEnd(0)));
+        assert_eq!(index("/**/a/{p}/**"), None);
+        assert_eq!(index("/a/{q}"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! Which rule counts for a request, and which rules are refused.
+//! Tests of the rule that is found for a request, and of the rules that are refused.
 
 use super::*;
 use crate::domain::access::ScopeHierarchy;
@@ -57,7 +57,7 @@ fn repeated(count: usize, segment: impl Fn(usize) -> String) -> String {
     (0..count).map(segment).collect::<Vec<_>>().concat()
 }
 
-/// The fields that are wrong.
+/// Returns the fields with a violation.
 fn problems(routes: &[Route], rules: &PathRules) -> Vec<String> {
     let mut bad = Violations::default();
     check(routes, rules, &mut bad);
@@ -92,7 +92,7 @@ fn projects(routes: &[Route], rules: &PathRules, target: &str) -> Vec<String> {
 const NONE: Result<usize, NoRoute> = Err(NoRoute::Unmatched);
 
 #[test]
-fn the_first_rule_that_matches_counts() {
+fn the_first_rule_that_matches_decides() {
     let routes = [
         route(&["POST"], "/api/v1/projects/{project}/apiKeys"),
         route(&["GET"], "/api/v1/projects/{project}"),
@@ -122,9 +122,9 @@ fn the_first_rule_that_matches_counts() {
     }
 }
 
-/// What is more particular does not go before what is first.
+/// A more specific rule does not precede an earlier one.
 #[test]
-fn the_lowest_number_wins_whatever_the_rules_look_like() {
+fn the_lowest_number_wins_in_every_set_of_rules() {
     let routes = [
         route(&["OPTIONS"], "/**"),
         route(&["GET"], "/api/{x}/b"),
@@ -147,7 +147,7 @@ fn the_lowest_number_wins_whatever_the_rules_look_like() {
 }
 
 #[test]
-fn rests_stand_anywhere_and_match_also_nothing() {
+fn a_rest_can_be_anywhere_and_can_match_no_segment() {
     let routes = [
         route(&[], "/v1/**/projects/{p}/**/keys"),
         route(&[], "/v1/*/x"),
@@ -171,7 +171,7 @@ fn rests_stand_anywhere_and_match_also_nothing() {
 }
 
 #[test]
-fn a_verb_is_what_follows_the_last_colon_of_the_last_segment() {
+fn a_verb_follows_the_last_colon_of_the_last_segment() {
     let routes = [
         needing("/jobs/{job}:cancel", Reach::Project("job".to_owned())),
         route(&[], "/jobs/{job}"),
@@ -194,7 +194,7 @@ fn a_verb_is_what_follows_the_last_colon_of_the_last_segment() {
 }
 
 #[test]
-fn a_literal_is_the_same_however_it_is_encoded() {
+fn a_literal_matches_in_every_encoding() {
     let routes = [route(&[], "/v1/keys:revoke"), route(&[], "/v1/{x}")];
     for path in [
         "/v1/keys:revoke",
@@ -206,7 +206,7 @@ fn a_literal_is_the_same_however_it_is_encoded() {
 }
 
 #[test]
-fn a_lenient_realm_reads_case_and_extensions_as_nothing() {
+fn a_lenient_realm_ignores_case_and_extensions() {
     let routes = [route(&[], "/v1/API-keys/**"), route(&[], "/v1/**")];
     for (path, exactly, leniently) in [
         ("/v1/API-keys", 0, 0),
@@ -233,14 +233,14 @@ fn a_lenient_realm_reads_case_and_extensions_as_nothing() {
     let longer = [route(&[], "/v1/**"), route(&[], "/v1.2/**")];
     assert_eq!(problems(&longer, &strict()), [""; 0]);
     assert_eq!(problems(&longer, &lenient()), ["realm.routes[1].path"]);
-    // It also matches `b:stop.x:y`.
+    // In a lenient realm, `/b:stop` also matches `b:stop.x:y`.
     let verbs = [route(&[], "/{a}:stop"), route(&[], "/b:stop")];
     assert_eq!(problems(&verbs, &strict()), ["realm.routes[1].path"]);
     assert_eq!(problems(&verbs, &lenient()), [""; 0]);
 }
 
 #[test]
-fn a_slash_at_the_end_is_a_difference_only_where_the_realm_says_so() {
+fn a_slash_at_the_end_is_significant_only_if_the_realm_says_so() {
     let significant = slashes(TrailingSlash::Significant);
     let ignored = slashes(TrailingSlash::Ignored);
     let routes = [
@@ -252,7 +252,7 @@ fn a_slash_at_the_end_is_a_difference_only_where_the_realm_says_so() {
     assert_eq!(problems(&routes, &strict()), ["realm.routes[0].path"]);
     assert_eq!(problems(&routes, &significant), [""; 0]);
     assert_eq!(problems(&routes, &ignored), ["realm.routes[1].path"]);
-    for (path, told_apart, taken_for_one) in [
+    for (path, distinguished, treated_alike) in [
         ("/users/", Ok(0), Ok(0)),
         ("/users", Ok(1), Ok(0)),
         ("/users/7", Ok(2), Ok(2)),
@@ -261,15 +261,15 @@ fn a_slash_at_the_end_is_a_difference_only_where_the_realm_says_so() {
         ("/files/a/", Ok(3), Ok(3)),
     ] {
         let apart = found(&routes, &significant, "GET", path);
-        assert_eq!(apart, told_apart, "{path}");
-        let one = found(&routes, &ignored, "GET", path);
-        assert_eq!(one, taken_for_one, "{path}");
+        assert_eq!(apart, distinguished, "{path}");
+        let alike = found(&routes, &ignored, "GET", path);
+        assert_eq!(alike, treated_alike, "{path}");
     }
 }
 
-/// A server that cuts at `;` must not read a path to which another rule belongs.
+/// A server that cuts at `;` must not read a path that another rule matches.
 #[test]
-fn a_semicolon_stands_only_where_no_literal_is() {
+fn a_semicolon_is_accepted_only_where_there_is_no_literal() {
     let routes = [
         route(&["GET"], "/files/{name}"),
         route(&[], "/jobs/{job}:stop"),
@@ -296,7 +296,7 @@ fn a_semicolon_stands_only_where_no_literal_is() {
 }
 
 #[test]
-fn the_projects_that_count_are_those_of_the_rule_and_of_the_realm() {
+fn the_projects_are_those_of_the_rule_and_of_the_realm() {
     let rules = PathRules {
         project_segments: vec!["projects".to_owned()],
         ..strict()
@@ -357,7 +357,7 @@ fn a_rule_that_can_never_win_is_refused_and_no_other() {
 }
 
 #[test]
-fn a_realm_of_routes_is_bounded() {
+fn the_routes_of_a_realm_are_bounded() {
     let methods: Vec<_> = (0..33)
         .map(|i| "M".repeat(1 + i % 17) + &"X".repeat(i / 17))
         .collect();
@@ -381,7 +381,7 @@ fn a_realm_of_routes_is_bounded() {
     assert_eq!(problems(&long(700, 24), &strict()), ["realm.routes"]);
 }
 
-/// The sizes are those of the bytes on the wire, which are the least that a definition can be.
+/// The sizes of the definitions are those on the wire, which are the smallest possible.
 #[test]
 fn a_table_is_not_larger_than_three_times_its_definition() {
     let names = repeated(31, |number| format!("/{{p{number}}}"));
@@ -404,7 +404,7 @@ fn a_table_is_not_larger_than_three_times_its_definition() {
             .iter()
             .map(|route| {
                 let methods = route.methods.iter().map(|method| 2 + method.as_str().len());
-                // Tags and lengths, and `public`.
+                // The tags and lengths, and `public`.
                 methods.sum::<usize>() + route.path.as_str().len() + 8
             })
             .sum();
@@ -414,7 +414,7 @@ fn a_table_is_not_larger_than_three_times_its_definition() {
 }
 
 #[test]
-fn how_many_positions_are_alive_at_once_is_bounded() {
+fn the_number_of_active_positions_is_bounded() {
     let width = |routes: &[Route], rules: &PathRules| RouteTrie::new(routes, rules).width();
     let flat: Vec<_> = (0..1_000)
         .map(|i| route(&[], &format!("/api/{i}/{{x}}/**")))
@@ -435,7 +435,7 @@ fn how_many_positions_are_alive_at_once_is_bounded() {
             .map(|i| route(&[], &format!("/**/{i}/**")))
             .collect()
     };
-    // The root, its `**`, one literal, and each of those behind it.
+    // The root, its `**`, one literal, and each `**` after a literal.
     assert_eq!(width(&open(20), &strict()), 23);
     assert_eq!(problems(&open(60), &strict()), [""; 0]);
     assert_eq!(problems(&open(64), &strict()), ["realm.routes"]);
@@ -444,9 +444,9 @@ fn how_many_positions_are_alive_at_once_is_bounded() {
     assert_eq!(width(&both, &lenient()), 2);
 }
 
-/// As may have been stored before there was a bound: they deny, rather than cost.
+/// Such rules may have been stored before there was a bound. They deny the request, so that the time remains bounded.
 #[test]
-fn rules_that_are_too_many_at_once_count_for_nothing() {
+fn a_path_with_too_many_active_positions_matches_no_rule() {
     let open = |count: usize| -> Vec<_> {
         (0..count)
             .map(|i| route(&[], &format!("/**/{i}/**/x")))
@@ -458,9 +458,9 @@ fn rules_that_are_too_many_at_once_count_for_nothing() {
     assert_eq!(found(&open(70), &strict(), "GET", &all(70)), NONE);
 }
 
-/// The bound is never too low, and at most twice what a walk over all short paths reaches.
+/// The bound is never too low, and at most twice the maximum over all short paths.
 #[test]
-fn no_path_keeps_more_positions_alive_than_the_bound_says() {
+fn no_path_has_more_active_positions_than_the_bound() {
     let sets: [&[&str]; 6] = [
         &["/**/a/**", "/**/b/**", "/a/b"],
         &["/**/a/b/a", "/*/b/**/a"],
@@ -473,7 +473,7 @@ fn no_path_keeps_more_positions_alive_than_the_bound_says() {
         for rules in [strict(), lenient(), keep()] {
             let routes: Vec<_> = templates.iter().map(|path| route(&[], path)).collect();
             let trie = RouteTrie::new(&routes, &rules);
-            let most = most_alive(&trie, &mut Vec::new(), &rules);
+            let most = max_active(&trie, &mut Vec::new(), &rules);
             let width = trie.width();
             assert!(most <= width, "{templates:?}: {most} of {width}");
             assert!(width <= 2 * most, "{templates:?}: {most} of {width}");
@@ -481,9 +481,9 @@ fn no_path_keeps_more_positions_alive_than_the_bound_says() {
     }
 }
 
-fn most_alive(trie: &RouteTrie, path: &mut Vec<&'static str>, rules: &PathRules) -> usize {
+fn max_active(trie: &RouteTrie, path: &mut Vec<&'static str>, rules: &PathRules) -> usize {
     let target = format!("/{}", path.join("/"));
-    let mut most = trie.alive(&RequestPath::parse(&target, rules).unwrap());
+    let mut most = trie.active_count(&RequestPath::parse(&target, rules).unwrap());
     if path.len() < 6 {
         let odd = if rules.encoded_characters == EncodedCharacters::Keep {
             "c:a;x:a"
@@ -492,7 +492,7 @@ fn most_alive(trie: &RouteTrie, path: &mut Vec<&'static str>, rules: &PathRules)
         };
         for segment in ["a", "b", "a.b", odd] {
             path.push(segment);
-            most = most.max(most_alive(trie, path, rules));
+            most = most.max(max_active(trie, path, rules));
             path.pop();
         }
     }

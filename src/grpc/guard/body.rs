@@ -1,4 +1,4 @@
-//! The body of a request, counted while it arrives.
+//! Request bodies whose bytes are counted while they arrive.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 use crate::grpc::status;
 use crate::transport::Peer;
 
-/// How many bytes of a body are not counted: what every call has, as a Verify; the bound on calls bounds them.
+/// How many bytes of a body are not counted. A Verify fits into them, and the limit on calls limits them.
 const UNCOUNTED: usize = 1024;
 
 pub(super) type Until = Pin<Box<WaitForCancellationFutureOwned>>;
 
-/// The body of a request: counted as it comes, and ended early if there is something that ends it.
+/// A request body whose bytes are counted while they arrive. It ends early when `until` completes.
 pub(super) struct Metered<B> {
     body: B,
     peer: Arc<Peer>,
@@ -33,7 +33,7 @@ impl<B> Metered<B> {
         }
     }
 
-    /// How many of the bytes that came are counted.
+    /// Returns how many of the received bytes are counted.
     fn counted(&self) -> usize {
         self.received.saturating_sub(UNCOUNTED)
     }

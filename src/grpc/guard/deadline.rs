@@ -1,10 +1,10 @@
-//! The longest time of a call.
+//! The time limit of a call.
 
 use std::time::Duration;
 
 use hyper::HeaderMap;
 
-/// How long a call may take.
+/// The time limit of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TimeLimit {
     pub(super) time: Duration,
@@ -13,25 +13,25 @@ pub(super) struct TimeLimit {
 }
 
 impl TimeLimit {
-    /// The shorter of the caller's time, if there is one that can be read, and ours.
-    pub(super) fn of(headers: &HeaderMap, ours: Duration) -> Self {
+    /// Returns the shorter of the caller's valid `grpc-timeout` and the server's limit.
+    pub(super) fn of(headers: &HeaderMap, server_limit: Duration) -> Self {
         match headers
             .get("grpc-timeout")
             .and_then(|text| grpc_timeout(text.as_bytes()))
         {
-            Some(time) if time < ours => Self {
+            Some(time) if time < server_limit => Self {
                 time,
                 is_callers: true,
             },
             _ => Self {
-                time: ours,
+                time: server_limit,
                 is_callers: false,
             },
         }
     }
 }
 
-/// `TimeoutValue TimeoutUnit` of gRPC's protocol over HTTP/2: at most eight digits and a letter.
+/// Parses `TimeoutValue TimeoutUnit` of the gRPC protocol over HTTP/2: at most eight digits and a letter.
 fn grpc_timeout(text: &[u8]) -> Option<Duration> {
     let (unit, digits) = text.split_last()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {

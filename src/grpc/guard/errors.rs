@@ -1,4 +1,4 @@
-//! An `ErrorInfo` for every error.
+//! An `ErrorInfo` for each error.
 
 use hyper::Response;
 use tonic::body::Body;
@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 
 use crate::grpc::status;
 
-/// An answer, of which an error has its `ErrorInfo`: our own have it already, tonic's have not.
+/// Adds an `ErrorInfo` to an error that has none. Errors of this server have one already; errors of tonic have none.
 pub(super) fn with_error_info(mut answer: Response<Body>) -> Response<Body> {
     let headers = answer.headers();
     let Some(code) = headers.get(Status::GRPC_STATUS) else {
@@ -16,10 +16,10 @@ pub(super) fn with_error_info(mut answer: Response<Body>) -> Response<Body> {
     if code == Code::Ok || headers.contains_key(Status::GRPC_STATUS_DETAILS) {
         return answer;
     }
-    let told = answer.extensions_mut().remove::<Status>();
-    let message = told.as_ref().map(Status::message).unwrap_or_default();
+    let original = answer.extensions_mut().remove::<Status>();
+    let message = original.as_ref().map(Status::message).unwrap_or_default();
     let status = status::of_tonic(code, message);
-    // What else tonic said, as the encodings that it takes, stays.
+    // The other headers of tonic stay, for example the accepted encodings.
     status
         .add_header(answer.headers_mut())
         .expect("a fixed reason fits into a header");

@@ -1,8 +1,8 @@
-//! The guard round the services: what holds for every call, whatever it asks.
+//! The guard around the services: the limits that hold for every call.
 //!
-//! A call has a permit or is turned away, is answered in its time, though its handler panics or its body never comes, and each
-//! error says why in an `ErrorInfo`. The answers of health and reflection are as their standards have them, and they have
-//! places of their own: a server that is full is not dead.
+//! A call without a permit is refused. A call with a permit is answered within its time limit, even if its handler panics or its
+//! body never arrives. Each error has an `ErrorInfo`. Health and reflection keep the errors of their standards and have their own
+//! permits, so that a full server still answers health checks.
 
 mod body;
 mod deadline;
@@ -33,7 +33,7 @@ use tonic::transport::server::TcpConnectInfo;
 use super::status;
 use crate::transport::Peer;
 
-/// The services behind their guard.
+/// The services and the limits for their calls.
 #[derive(Clone)]
 pub struct Guard<S = Routes> {
     services: S,
@@ -42,15 +42,15 @@ pub struct Guard<S = Routes> {
     stop: CancellationToken,
 }
 
-/// The services as a connection's peer may call them.
+/// The guarded services for one connection.
 pub struct Guarded<S = Routes> {
     guard: Guard<S>,
     peer: Arc<Peer>,
 }
 
 impl<S> Guard<S> {
-    /// Guards services that work on so many calls at once, for so long at the most each. Streams of reflection end at the
-    /// stop.
+    /// Guards services. At most `max_calls` calls are in progress at once, each for at most `call_timeout`. `stop` ends the
+    /// streams of reflection.
     pub fn new(
         services: S,
         max_calls: usize,
@@ -65,7 +65,7 @@ impl<S> Guard<S> {
         }
     }
 
-    /// The services as this peer may call them.
+    /// Returns the services for a connection from this peer.
     pub fn towards(&self, peer: Peer) -> Guarded<S>
     where
         S: Clone,
@@ -105,7 +105,7 @@ where
                 permit: Some(permit),
             };
         }
-        // The one form in which gRPC names a method. What else stands there is not part of the name, and is not overlooked.
+        // gRPC uses only POST, and a method name has no query. Anything else is refused and not ignored.
         if request.method() != Method::POST || request.uri().query().is_some() {
             return Call::Refused(Some(status::no_such_method()));
         }
@@ -129,7 +129,7 @@ where
             let peer = Arc::clone(&self.peer);
             Body::new(Metered::new(body, peer, until))
         });
-        // It is always ready: what limits calls stands here.
+        // The services are always ready, because the guard limits the calls.
         self.guard.services.clone().call(request)
     }
 }
@@ -148,18 +148,18 @@ where
     }
 }
 
-/// A call under way.
+/// A call in progress.
 pub enum Call<F> {
-    /// Of health or reflection.
+    /// A call of health or reflection.
     Open {
-        /// What answers it.
+        /// The handler.
         handler: F,
-        /// Its permit, which it has until its answer is complete.
+        /// The permit, which the call holds until its answer is complete.
         permit: Option<OpenCallPermit>,
     },
-    /// Turned away.
+    /// A refused call.
     Refused(Option<Status>),
-    /// Worked on.
+    /// A call with a permit.
     Admitted(Admitted<F>),
 }
 
@@ -189,11 +189,11 @@ where
     }
 }
 
-/// A call that is worked on. It has its permit until it is answered; that its answer is read is the transport's concern.
+/// A call with a permit, which the call holds until its answer starts. The transport limits how long the answer is sent.
 pub struct Admitted<F> {
     handler: F,
     limit: TimeLimit,
-    /// Made when the handler has to wait, which Verify seldom has.
+    /// Created when the handler has to wait, which is rare for a Verify.
     timer: Option<Pin<Box<Sleep>>>,
     _permit: CallPermit,
 }
@@ -207,25 +207,26 @@ where
         match catch_unwind(AssertUnwindSafe(|| Pin::new(&mut self.handler).poll(cx))) {
             Ok(Poll::Ready(Ok(answer))) => return Poll::Ready(with_error_info(answer)),
             Ok(Poll::Pending) => {}
-            // It was logged where it happened.
+            // The panic hook has logged the panic.
             Err(_) => return Poll::Ready(status::internal().into_http()),
         }
         let timer = self
             .timer
             .get_or_insert_with(|| Box::pin(sleep(self.limit.time)));
         timer.as_mut().poll(cx).map(|()| {
-            let over = if self.limit.is_callers {
+            let error = if self.limit.is_callers {
                 status::deadline_exceeded()
             } else {
                 status::call_too_long()
             };
-            over.into_http()
+            error.into_http()
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
     use tonic_types::StatusExt;
 
     use super::*;
@@ -287,14 +288,14 @@ mod tests {
             let status = status_of(services.answer(request("/x"))).await;
             assert_eq!(
                 (status.code(), status.message()),
-                (Code::Internal, "internal error")
+                (Code::Internal, "internal error: see the log of the server")
             );
             assert_eq!(reason(&status), "INTERNAL");
         }
     }
 
     #[tokio::test]
-    async fn a_call_ends_in_its_own_time_or_in_ours_whichever_is_shorter() {
+    async fn a_call_ends_after_the_shorter_of_its_deadline_and_the_servers_limit() {
         let services = guarded(|_| Box::pin(std::future::pending()), 9);
         for (timeout, expected) in [
             ("10m", "DEADLINE_EXCEEDED"),
@@ -330,12 +331,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_tonic_answers_gets_a_reason_and_keeps_the_rest() {
+    async fn an_error_of_tonic_gets_a_reason_and_keeps_the_rest() {
         let services = guarded(
             |_| {
                 let mut answer: Response<Body> = Status::unimplemented("not gzip").into_http();
-                let takes = "identity".parse().unwrap();
-                answer.headers_mut().insert("grpc-accept-encoding", takes);
+                let encodings = "identity".parse().unwrap();
+                answer
+                    .headers_mut()
+                    .insert("grpc-accept-encoding", encodings);
                 Box::pin(async { Ok(answer) })
             },
             1,

@@ -1,4 +1,4 @@
-//! Permits for calls: one for each call in progress, given back when it is dropped.
+//! Permits for calls: one for each call in progress. Drop returns the permit.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use tonic::body::Body;
 
 use crate::transport::Peer;
 
-/// The permit of a call.
+/// The permit for a call.
 pub(super) struct CallPermit(Arc<Peer>);
 
 impl CallPermit {
     pub(super) fn take(peer: &Arc<Peer>, max: usize) -> Option<Self> {
-        // One too many is given back by `drop`.
+        // If the limit is exceeded, drop returns the permit.
         let permit = Self(Arc::clone(peer));
         permit.0.quota.begin_call(max).then_some(permit)
     }
@@ -27,7 +27,7 @@ impl Drop for CallPermit {
     }
 }
 
-/// A permit among the calls of health and reflection; given back when dropped.
+/// The permit for a call of health or reflection. Drop returns the permit.
 pub struct OpenCallPermit(Arc<Peer>);
 
 impl OpenCallPermit {
@@ -47,7 +47,7 @@ impl Drop for OpenCallPermit {
     }
 }
 
-/// The body of an answer that may go on for long, with the permit that it takes.
+/// The body of an answer that may be sent for a long time, with its permit.
 pub(super) struct WithPermit {
     pub(super) body: Body,
     pub(super) _permit: Option<OpenCallPermit>,

@@ -10,7 +10,7 @@ use crate::grpc::{decode, page};
 use crate::pb::claviger::v1 as pb;
 use crate::store::{EventFilter, KeyFilter};
 
-/// The part of a `KeyFilter` that says whose keys are meant.
+/// The owner and the environment in a `KeyFilter`.
 pub(super) struct KeyOwner {
     pub(super) realm: RealmId,
     pub(super) partner: Option<PartnerId>,
@@ -44,7 +44,7 @@ impl KeyOwner {
     }
 }
 
-/// The keys to list. `bad` has what was wrong with the page token, `cursor` is where the page starts.
+/// Decodes the filter of `ListKeys`. `bad` has the violations of the page token, `cursor` is the start of the page.
 pub(super) fn key_filter(
     mut bad: Violations,
     request: pb::ListKeysRequest,
@@ -82,7 +82,7 @@ pub(super) fn key_filter(
     if never_expires && expires_within.is_some() {
         bad.add(
             "filter.expires_within",
-            "excludes never_expires: set only one of them",
+            "cannot be combined with `never_expires`: set only one of the two",
         );
     }
     bad.finish(owner.map(|owner| KeyFilter {
@@ -108,13 +108,13 @@ fn key_state(state: i32) -> Result<KeyState, &'static str> {
         Ok(pb::KeyState::Disabled) => Ok(KeyState::Disabled),
         Ok(pb::KeyState::Expired) => Ok(KeyState::Expired),
         Ok(pb::KeyState::Revoked) => Ok(KeyState::Revoked),
-        Ok(pb::KeyState::Unspecified) | Err(_) => {
-            Err("must be a state of a key, such as KEY_STATE_ACTIVE")
-        }
+        Ok(pb::KeyState::Unspecified) | Err(_) => Err(
+            "must be KEY_STATE_ACTIVE, KEY_STATE_DISABLED, KEY_STATE_EXPIRED or KEY_STATE_REVOKED",
+        ),
     }
 }
 
-/// The events to list. `bad` has what was wrong with the page token, `cursor` is where the page starts.
+/// Decodes the filter of `ListEvents`. `bad` has the violations of the page token, `cursor` is the start of the page.
 pub(super) fn event_filter(
     mut bad: Violations,
     request: pb::ListEventsRequest,
@@ -137,7 +137,7 @@ pub(super) fn event_filter(
         partner: decode::optional(&mut bad, "partner", &partner, PartnerId::parse),
         key: decode::optional(&mut bad, "key_id", &key_id, KeyId::parse),
         kind: decode::optional(&mut bad, "kind", &kind, |kind| {
-            EventKind::parse(kind).ok_or("must be a kind of event, such as key.revoked")
+            EventKind::parse(kind).ok_or("must be an event kind, such as key.revoked")
         }),
         from: decode::timestamp(&mut bad, "start_time", start_time),
         until: decode::timestamp(&mut bad, "end_time", end_time),
@@ -145,7 +145,7 @@ pub(super) fn event_filter(
             cursor
                 .parse::<u64>()
                 .map(Revision::from)
-                .map_err(|_| "must be the next_page_token of an answer of this server")
+                .map_err(|_| "must be the `next_page_token` of the previous page")
         }),
         limit,
     };

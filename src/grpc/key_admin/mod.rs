@@ -1,4 +1,4 @@
-//! `claviger.v1.KeyAdmin`.
+//! The gRPC service `claviger.v1.KeyAdmin`.
 
 mod filters;
 mod request;
@@ -17,24 +17,24 @@ use crate::domain::ids::KeyId;
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
 
-/// The fingerprint of a request: the same for the same method and body. `wait` does not count.
+/// Returns the fingerprint of a request: a hash of the method and of the message without `wait`.
 macro_rules! fingerprint {
-    ($method:literal, $asked:ident) => {{
-        let wait = std::mem::take(&mut $asked.wait);
-        let fingerprint = hash($method, &$asked);
-        $asked.wait = wait;
+    ($method:literal, $message:ident) => {{
+        let wait = std::mem::take(&mut $message.wait);
+        let fingerprint = hash($method, &$message);
+        $message.wait = wait;
         fingerprint
     }};
 }
 
-/// The administration of keys and the audit trail.
+/// The service that administers keys and reads the audit trail.
 pub struct KeyAdminService {
     admin: Admin,
     clock: Clock,
 }
 
 impl KeyAdminService {
-    /// The clock tells in which state a key is shown.
+    /// Creates the service. The state of a key in an answer depends on `clock`.
     pub fn new(admin: Admin, clock: Clock) -> Self {
         Self { admin, clock }
     }
@@ -47,9 +47,9 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::IssueKeyRequest>,
     ) -> Result<Response<pb::IssueKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let mut asked = request.into_inner();
-        let fingerprint = fingerprint!("IssueKey", asked);
-        let (new, change) = request::new_key(asked, self.clock.now())?;
+        let mut message = request.into_inner();
+        let fingerprint = fingerprint!("IssueKey", message);
+        let (new, change) = request::new_key(message, self.clock.now())?;
         let idempotency = change.idempotency_key(fingerprint);
         let done = self
             .admin
@@ -80,16 +80,16 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::ListKeysRequest>,
     ) -> Result<Response<pb::ListKeysResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let mut asked = request.into_inner();
-        let page_token = std::mem::take(&mut asked.page_token);
-        let page_size = std::mem::take(&mut asked.page_size);
-        let filters = asked.encode_to_vec();
+        let mut message = request.into_inner();
+        let page_token = std::mem::take(&mut message.page_token);
+        let page_size = std::mem::take(&mut message.page_size);
+        let filters = message.encode_to_vec();
         let mut bad = Violations::default();
         let cursor = self
             .admin
             .pages
             .cursor(&mut bad, &caller, "keys", &filters, &page_token);
-        let filter = filters::key_filter(bad, asked, page_size, &cursor, self.clock.now())?;
+        let filter = filters::key_filter(bad, message, page_size, &cursor, self.clock.now())?;
         let read = self.admin.authority.list_keys(&caller, filter).await?;
         let now = self.clock.now();
         let key = |key| response::key(key, now);
@@ -181,9 +181,9 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::RotateKeyRequest>,
     ) -> Result<Response<pb::RotateKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let mut asked = request.into_inner();
-        let fingerprint = fingerprint!("RotateKey", asked);
-        let (id, change, overlap) = request::rotation(asked)?;
+        let mut message = request.into_inner();
+        let fingerprint = fingerprint!("RotateKey", message);
+        let (id, change, overlap) = request::rotation(message)?;
         let idempotency = change.idempotency_key(fingerprint);
         let done = self
             .admin
@@ -216,10 +216,10 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::RevokeKeysRequest>,
     ) -> Result<Response<pb::RevokeKeysResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let mut asked = request.into_inner();
-        let fingerprint = fingerprint!("RevokeKeys", asked);
-        let is_dry_run = asked.dry_run;
-        let (selection, change, reason) = request::bulk_revocation(asked)?;
+        let mut message = request.into_inner();
+        let fingerprint = fingerprint!("RevokeKeys", message);
+        let is_dry_run = message.dry_run;
+        let (selection, change, reason) = request::bulk_revocation(message)?;
         if is_dry_run {
             let read = self
                 .admin
@@ -277,10 +277,10 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::ImportKeysRequest>,
     ) -> Result<Response<pb::ImportKeysResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let mut asked = request.into_inner();
-        let fingerprint = fingerprint!("ImportKeys", asked);
-        let is_dry_run = asked.dry_run;
-        let (realm, change, entries) = request::import(asked, self.clock.now())?;
+        let mut message = request.into_inner();
+        let fingerprint = fingerprint!("ImportKeys", message);
+        let is_dry_run = message.dry_run;
+        let (realm, change, entries) = request::import(message, self.clock.now())?;
         let idempotency = change.idempotency_key(fingerprint);
         let done = self
             .admin
@@ -305,7 +305,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::GetKeyUsageRequest>,
     ) -> Result<Response<pb::GetKeyUsageResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, hours) = usage::asked(request.into_inner(), self.clock.now())?;
+        let (id, hours) = usage::key_and_hours(request.into_inner(), self.clock.now())?;
         let usage = self.admin.authority.key_usage(&caller, id, hours).await?;
         Ok(Response::new(usage::usage(&usage)))
     }
@@ -336,16 +336,16 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::ListEventsRequest>,
     ) -> Result<Response<pb::ListEventsResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let mut asked = request.into_inner();
-        let page_token = std::mem::take(&mut asked.page_token);
-        let page_size = std::mem::take(&mut asked.page_size);
-        let filters = asked.encode_to_vec();
+        let mut message = request.into_inner();
+        let page_token = std::mem::take(&mut message.page_token);
+        let page_size = std::mem::take(&mut message.page_size);
+        let filters = message.encode_to_vec();
         let mut bad = Violations::default();
         let cursor = self
             .admin
             .pages
             .cursor(&mut bad, &caller, "events", &filters, &page_token);
-        let filter = filters::event_filter(bad, asked, page_size, &cursor)?;
+        let filter = filters::event_filter(bad, message, page_size, &cursor)?;
         let page = self.admin.authority.list_events(&caller, filter).await?;
         let (events, next) =
             page::fitting(page, response::event, |event| event.revision.to_string());
@@ -368,7 +368,7 @@ fn import_result(outcome: Result<Option<KeyId>, EntryRefusal>) -> pb::ImportResu
     pb::ImportResult {
         result: Some(match outcome {
             Ok(id) => KeyId(id.as_ref().map(ToString::to_string).unwrap_or_default()),
-            Err(why) => Error(status::as_message(&status::not_imported(why))),
+            Err(refusal) => Error(status::as_message(&status::not_imported(refusal))),
         }),
     }
 }

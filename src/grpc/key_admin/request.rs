@@ -17,10 +17,10 @@ use crate::grpc::decode;
 use crate::hashing::TextHash;
 use crate::pb::claviger::v1 as pb;
 
-/// The longest overlap of a rotation. Beyond it there are two keys and no rotation.
+/// The longest overlap of a rotation.
 const MAX_OVERLAP: Duration = Duration::from_hours(366 * 24);
 
-/// How many keys are imported at idempotency.
+/// How many keys one request imports at most.
 const MAX_ENTRIES: usize = 1_000;
 
 /// The fields of a key that can be changed.
@@ -33,7 +33,7 @@ const MUTABLE: [&str; 6] = [
     "allowed_cidrs",
 ];
 
-/// The key that a request names, if `if_partner` is unset.
+/// Decodes a request that has only a key id. `if_partner` is not implemented yet.
 fn key_id(key_id: &str, if_partner: &str) -> Result<KeyId, Refusal> {
     decode::unimplemented(&[("if_partner", !if_partner.is_empty())])?;
     let mut bad = Violations::default();
@@ -57,7 +57,7 @@ pub(super) fn get_scopes(request: pb::GetKeyScopesRequest) -> Result<KeyId, Refu
     key_id(&id, &if_partner)
 }
 
-/// The conditions under which a key is changed. None is implemented yet.
+/// Checks that a request has no conditions, which are not implemented yet.
 fn no_conditions(if_partner: &str, if_revision: Option<u64>) -> Result<(), Refusal> {
     decode::unimplemented(&[
         ("if_partner", !if_partner.is_empty()),
@@ -65,7 +65,7 @@ fn no_conditions(if_partner: &str, if_revision: Option<u64>) -> Result<(), Refus
     ])
 }
 
-/// A change that names only its key.
+/// Decodes a change that has only a key id.
 fn change_of_key(
     key_id: &str,
     wait: i32,
@@ -113,7 +113,7 @@ pub(super) fn delete(request: pb::DeleteKeyRequest) -> Result<(KeyId, ChangeRequ
     change_of_key(&key_id, wait, &request_id)
 }
 
-/// The key to revoke and the reason.
+/// Decodes the key to revoke and the reason.
 pub(super) fn revocation(
     request: pb::RevokeKeyRequest,
 ) -> Result<(KeyId, ChangeRequest, String), Refusal> {
@@ -133,7 +133,7 @@ pub(super) fn revocation(
         .map_err(Refusal::Invalid)
 }
 
-/// The key to issue.
+/// Decodes the key to issue.
 pub(super) fn new_key(
     request: pb::IssueKeyRequest,
     now: Timestamp,
@@ -173,7 +173,7 @@ pub(super) fn new_key(
         .map_err(Refusal::Invalid)
 }
 
-/// The fields that describe a new key, whether it is issued or imported.
+/// The fields of a new key that `IssueKeyRequest` and `ImportEntry` share.
 struct KeyProperties {
     partner: String,
     project: String,
@@ -235,7 +235,7 @@ impl KeyProperties {
     }
 }
 
-/// The key to update and its new properties.
+/// Decodes the key to update and its new properties.
 pub(super) fn update(
     request: pb::UpdateKeyRequest,
 ) -> Result<(KeyId, ChangeRequest, KeyUpdate), Refusal> {
@@ -260,20 +260,23 @@ pub(super) fn update(
     if paths.is_empty() {
         bad.add(
             "update_mask",
-            format!("is required: which of {} to change", MUTABLE.join(", ")),
+            format!("is required: name at least one of {}", MUTABLE.join(", ")),
         );
     }
     if !paths.iter().all(|path| MUTABLE.contains(&path.as_str())) {
         bad.add(
             "update_mask",
-            format!("may name {} and nothing else", MUTABLE.join(", ")),
+            format!("must name only {}", MUTABLE.join(", ")),
         );
     }
-    // Whether a field is to be changed; one that is set and not named would be left out in silence.
+    // Whether a field is updated. A field that is set but not named is an error, because the update would ignore it.
     let mut named = |field: &'static str, is_set: bool| {
         let is_named = paths.iter().any(|path| path == field);
         if is_set && !is_named && !paths.is_empty() {
-            bad.add(field, "is set, but not named in update_mask");
+            bad.add(
+                field,
+                "is set but not named in `update_mask`: name the field there, or leave it unset",
+            );
         }
         is_named
     };
@@ -298,7 +301,7 @@ pub(super) fn update(
         .map_err(Refusal::Invalid)
 }
 
-/// The key to rotate, and for how long the old secret works on.
+/// Decodes the key to rotate and the overlap.
 pub(super) fn rotation(
     request: pb::RotateKeyRequest,
 ) -> Result<(KeyId, ChangeRequest, Duration), Refusal> {
@@ -317,7 +320,7 @@ pub(super) fn rotation(
     if overlap > MAX_OVERLAP {
         bad.add(
             "overlap",
-            "must be at most 366 days: for longer, issue another key",
+            "must be at most 366 days: for a longer time, issue another key",
         );
     }
     let id = bad.check("key_id", KeyId::parse(&key_id));
@@ -325,7 +328,7 @@ pub(super) fn rotation(
         .map_err(Refusal::Invalid)
 }
 
-/// The key whose rotation ends, and the secret that it keeps.
+/// Decodes the key whose rotation ends, and the secret that the key keeps.
 pub(super) fn end_of_rotation(
     request: pb::EndRotationRequest,
 ) -> Result<(KeyId, ChangeRequest, KeepSecret), Refusal> {
@@ -343,8 +346,10 @@ pub(super) fn end_of_rotation(
     let keep = match pb::KeepSecret::try_from(keep) {
         Ok(pb::KeepSecret::New) => Ok(KeepSecret::New),
         Ok(pb::KeepSecret::Old) => Ok(KeepSecret::Old),
-        Ok(pb::KeepSecret::Unspecified) => Err("is required: KEEP_SECRET_NEW or KEEP_SECRET_OLD"),
-        Err(_) => Err("is not a value of KeepSecret"),
+        Ok(pb::KeepSecret::Unspecified) => {
+            Err("is required: set KEEP_SECRET_NEW or KEEP_SECRET_OLD")
+        }
+        Err(_) => Err("must be KEEP_SECRET_NEW or KEEP_SECRET_OLD"),
     };
     let keep = bad.check("keep", keep);
     let id = bad.check("key_id", KeyId::parse(&key_id));
@@ -352,7 +357,7 @@ pub(super) fn end_of_rotation(
         .map_err(Refusal::Invalid)
 }
 
-/// The keys to revoke and the reason.
+/// Decodes the selection of a bulk revocation and the reason.
 pub(super) fn bulk_revocation(
     request: pb::RevokeKeysRequest,
 ) -> Result<(BulkSelection, ChangeRequest, String), Refusal> {
@@ -396,7 +401,7 @@ pub(super) fn bulk_revocation(
         .map_err(Refusal::Invalid)
 }
 
-/// Why a key revokes itself.
+/// Decodes the reason of a `RevokeSelf`.
 pub(super) fn self_revocation(
     request: pb::RevokeSelfRequest,
 ) -> Result<(ChangeRequest, String), Refusal> {
@@ -413,7 +418,7 @@ pub(super) fn self_revocation(
 
 type Entries = Vec<Result<ImportedKey, Vec<Violation>>>;
 
-/// The keys to import. What is wrong with an entry is reported for that entry alone.
+/// Decodes the keys to import. The violations of an entry are reported for this entry alone.
 pub(super) fn import(
     request: pb::ImportKeysRequest,
     now: Timestamp,
@@ -427,8 +432,10 @@ pub(super) fn import(
     } = request;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
-    if entries.is_empty() || entries.len() > MAX_ENTRIES {
-        bad.add("entries", "must have 1 to 1,000 entries");
+    if entries.is_empty() {
+        bad.add("entries", "must have at least 1 entry");
+    } else if entries.len() > MAX_ENTRIES {
+        bad.add("entries", "must have at most 1,000 entries");
     }
     let realm = bad.check("realm", RealmId::parse(&realm));
     let realm = bad.finish(realm).map_err(Refusal::Invalid)?;
@@ -458,7 +465,7 @@ fn imported_key(
         allowed_cidrs,
     } = entry;
     let mut bad = Violations::default();
-    let known = imported_hash(&mut bad, secret);
+    let identity = hash_and_hint(&mut bad, secret);
     let properties = KeyProperties {
         partner,
         project,
@@ -473,21 +480,24 @@ fn imported_key(
     };
     let new = properties.decode(&mut bad, Some(realm.clone()), now);
     bad.finish(
-        known
+        identity
             .zip(new)
             .map(|((hash, hint), new)| ImportedKey { new, hash, hint }),
     )
 }
 
-/// The SHA-256 of an imported API key, and the part of the key that may be shown.
-fn imported_hash(
+/// Decodes the SHA-256 of an imported API key, and the part of the API key that may be shown.
+fn hash_and_hint(
     bad: &mut Violations,
     secret: Option<pb::import_entry::Secret>,
 ) -> Option<(TextHash, String)> {
     use pb::import_entry::Secret::{PlainKey, Sha256};
     match secret {
         None => {
-            bad.add("plain_key", "is required: set either plain_key or sha256");
+            bad.add(
+                "plain_key",
+                "is required: set either `plain_key` or `sha256`",
+            );
             None
         }
         Some(PlainKey(plain_key)) => {
@@ -497,8 +507,8 @@ fn imported_hash(
             let hint = imported_text::hint(&plain_key).unwrap_or_else(|| hash.hint());
             Some((hash, hint))
         }
-        Some(Sha256(written)) => {
-            let hash = bad.check("sha256", TextHash::parse(&Zeroizing::new(written)))?;
+        Some(Sha256(text)) => {
+            let hash = bad.check("sha256", TextHash::parse(&Zeroizing::new(text)))?;
             let hint = hash.hint();
             Some((hash, hint))
         }

@@ -74,8 +74,8 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
     }
 }
 
-/// The part of a key that its holder may learn by revoking it: the holder need not be its owner.
-pub(super) fn self_revoked_key(found: Key, now: Timestamp) -> pb::Key {
+/// Encodes the part of a key that the caller of `RevokeSelf` may see. The caller holds the key, but need not be its owner.
+pub(super) fn self_revoked_key(revoked: Key, now: Timestamp) -> pb::Key {
     let pb::Key {
         id,
         realm,
@@ -83,7 +83,7 @@ pub(super) fn self_revoked_key(found: Key, now: Timestamp) -> pb::Key {
         create_time,
         revoke_time,
         ..
-    } = key(found, now);
+    } = key(revoked, now);
     pb::Key {
         id,
         realm,

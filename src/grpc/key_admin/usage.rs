@@ -1,4 +1,4 @@
-//! The messages of `GetKeyUsage` as the domain's words, and back.
+//! Decodes the request of `GetKeyUsage` and encodes its answer.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,14 +11,14 @@ use crate::domain::violation::Violations;
 use crate::grpc::{decode, encode};
 use crate::pb::claviger::v1 as pb;
 
-/// What is told when no start is named.
-const A_DAY: Duration = Duration::from_hours(24);
+/// The default length of the range.
+const DEFAULT_RANGE: Duration = Duration::from_hours(24);
 
 /// The longest range.
-const LONGEST: Duration = Duration::from_hours(400 * 24);
+const MAX_RANGE: Duration = Duration::from_hours(400 * 24);
 
-/// Which key is asked about, and within which hours.
-pub(super) fn asked(
+/// Decodes the key and the range of hours.
+pub(super) fn key_and_hours(
     request: pb::GetKeyUsageRequest,
     now: Timestamp,
 ) -> Result<(KeyId, Range<Hour>), Refusal> {
@@ -34,19 +34,19 @@ pub(super) fn asked(
     let is_until_now = end_time.is_none();
     let end = decode::timestamp(&mut bad, "end_time", end_time).unwrap_or(now);
     let start = decode::timestamp(&mut bad, "start_time", start_time)
-        .unwrap_or_else(|| end.saturating_sub(A_DAY));
-    // Of times that cannot be read nothing more is said.
+        .unwrap_or_else(|| end.saturating_sub(DEFAULT_RANGE));
+    // Invalid times are not compared.
     if bad.is_empty() && end < start {
-        bad.add("end_time", "must not be before the start_time");
-    } else if bad.is_empty() && end.since(start) > LONGEST {
-        bad.add("start_time", "must be at most 400 days before the end");
+        bad.add("end_time", "must not be before `start_time`");
+    } else if bad.is_empty() && end.since(start) > MAX_RANGE {
+        bad.add("start_time", "must be at most 400 days before `end_time`");
     }
     bad.finish(id.map(|id| (id, hours(start, end, is_until_now))))
         .map_err(Refusal::Invalid)
 }
 
-/// The hours between two times. An hour in which something may have happened before the end belongs to it, so that ranges that
-/// meet at a full hour have none in common; the one that has just begun is part of "until now".
+/// Returns the hours between two times. The hour that contains the end belongs to the range, except if the end is a full hour:
+/// then two ranges that meet at this hour share no hour. With `is_until_now` the current hour always belongs to the range.
 fn hours(start: Timestamp, end: Timestamp, is_until_now: bool) -> Range<Hour> {
     let last = Hour::of(end);
     let until = if end > last.start() || is_until_now {
@@ -58,7 +58,7 @@ fn hours(start: Timestamp, end: Timestamp, is_until_now: bool) -> Range<Hour> {
 }
 
 pub(super) fn usage(usage: &KeyUsage) -> pb::GetKeyUsageResponse {
-    // By the number of the verdict in the contract.
+    // By the number of the verdict in the proto.
     let mut totals = BTreeMap::new();
     let mut hours: BTreeMap<Hour, BTreeMap<i32, u64>> = BTreeMap::new();
     for count in &usage.counts {
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn hours_are_told_whole_and_ranges_that_meet_share_none() {
+    fn hours_are_whole_and_ranges_that_meet_share_none() {
         assert_eq!(range(at(10, 5), at(11, 0), false), (10, 11));
         assert_eq!(range(at(11, 0), at(11, 1), false), (11, 12));
         assert_eq!(range(at(11, 7), at(11, 7), false), (11, 12));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_is_400_days_at_the_most_and_ends_after_it_begins() {
+    fn a_range_is_at_most_400_days_and_ends_after_it_begins() {
         let now = at(500 * 24, 0);
         let read = |start: Option<Timestamp>, end: Option<Timestamp>| {
             let request = pb::GetKeyUsageRequest {
@@ -119,7 +119,7 @@ mod tests {
                 end_time: end.map(encode::time),
                 if_partner: String::new(),
             };
-            asked(request, now).map(|(_, hours)| hours.start.number()..hours.end.number())
+            key_and_hours(request, now).map(|(_, hours)| hours.start.number()..hours.end.number())
         };
         assert_eq!(read(None, None).unwrap(), 499 * 24..500 * 24 + 1);
         assert_eq!(read(Some(at(100 * 24, 0)), None).unwrap().start, 100 * 24);

@@ -1,6 +1,6 @@
-//! `KeyVerify.Explain`: every check of a question, for people who want to know why.
+//! `KeyVerify.Explain`: the result of every check of a question.
 //!
-//! It makes no decision of its own: it asks for the very same one, and then for all that could have spoken against it.
+//! This module decides nothing. It takes the decision of `verify`, and then lists every objection that `verify` knows.
 
 use tonic::Status;
 
@@ -12,7 +12,7 @@ use crate::domain::route::NoRoute;
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::Verdict;
 use crate::domain::violation::Violations;
-use crate::gateway::{self, GatewayRequest, RouteMatch, Unmatched};
+use crate::gateway::{self, GatewayRequest, MatchError, RouteMatch};
 use crate::grpc::encode::{self, verdict};
 use crate::grpc::status::{self, undecided};
 use crate::hashing::Peppers;
@@ -29,20 +29,20 @@ pub(super) fn explain(
 ) -> Result<pb::ExplainResponse, Status> {
     use pb::explain_request::Question::{Http, Verify};
     match &request.question {
-        Some(Verify(asked)) => {
-            let question = question(view, asked)?;
+        Some(Verify(message)) => {
+            let question = question(view, message)?;
             explain_question(view, peppers, now, &question, Vec::new())
         }
-        Some(Http(asked)) => explain_http(view, peppers, now, asked),
+        Some(Http(message)) => explain_http(view, peppers, now, message),
         None => {
             let mut bad = Violations::default();
-            bad.add("question", "is required: verify or http");
+            bad.add("question", "is required: set `verify` or `http`");
             bad.finish(None).map_err(|bad| status::invalid(&bad))
         }
     }
 }
 
-/// The checks of a question, after those of how it came about.
+/// Explains a question. `checks` has the checks that led to the question.
 fn explain_question(
     view: &View<'_>,
     peppers: &Peppers,
@@ -54,16 +54,24 @@ fn explain_question(
     checks.push(form(question, decision.verdict));
     checks.push(match decision.verdict {
         Verdict::Malformed => check("secret", Skipped, ""),
-        Verdict::Unknown => check("secret", Failed, "there is no such key in this realm"),
-        _ => check("secret", Passed, "the key is known, and its secret right"),
+        Verdict::Unknown => check(
+            "secret",
+            Failed,
+            "the realm has no such key, or the secret is wrong",
+        ),
+        _ => check(
+            "secret",
+            Passed,
+            "the key exists, and its secret is correct",
+        ),
     });
-    // Whether there is a route was told before.
+    // The checks have the route already.
     let objections = objections(question, &decision, now);
     let objections = objections
         .into_iter()
         .filter(|(verdict, _)| *verdict != Verdict::NoRoute);
-    checks.extend(objections.map(|(verdict, speaks_against)| {
-        let outcome = if speaks_against { Failed } else { Passed };
+    checks.extend(objections.map(|(verdict, applies)| {
+        let outcome = if applies { Failed } else { Passed };
         check(&name_of(verdict), outcome, "")
     }));
     let realm = question.realm;
@@ -84,7 +92,7 @@ fn explain_http(
     view: &View<'_>,
     peppers: &Peppers,
     now: Timestamp,
-    asked: &pb::HttpQuestion,
+    message: &pb::HttpQuestion,
 ) -> Result<pb::ExplainResponse, Status> {
     let pb::HttpQuestion {
         realm,
@@ -93,11 +101,11 @@ fn explain_http(
         target,
         headers,
         client_ip: client,
-    } = asked;
+    } = message;
     let mut bad = Violations::default();
     let realm = bad.check(
         "http.realm",
-        view.realm(realm).ok_or("is not a realm of this authority"),
+        view.realm(realm).ok_or("must be a realm of this authority"),
     );
     let environment = realm.and_then(|realm| {
         let found = realm.definition.environment_or_only(environment);
@@ -128,7 +136,7 @@ fn explain_http(
     let checks = checks_of(&route_match);
     let route = route(realm, &route_match);
     let answer = match route_match.presented {
-        Ok(presented) if !route_match.is_public() => gateway::ask(
+        Ok(presented) if !route_match.is_public() => gateway::with_question(
             &route_match,
             presented,
             realm,
@@ -141,7 +149,7 @@ fn explain_http(
     Ok(pb::ExplainResponse { route, ..answer })
 }
 
-/// No key is looked at: the route is public, or the request does not say who it is.
+/// Explains a request whose key is not checked: the route is public, or the credentials are malformed.
 fn without_a_key(
     view: &View<'_>,
     realm: &MirroredRealm,
@@ -162,37 +170,43 @@ fn without_a_key(
     }
 }
 
-/// How a request came to its question.
+/// Returns the checks that lead from a request to its question.
 fn checks_of(route_match: &RouteMatch<'_>) -> Vec<pb::Check> {
     let path = match route_match.matched {
-        Err(Unmatched::Path(why)) => check("path", Failed, why.as_str()),
+        Err(MatchError::Path(why)) => check("path", Failed, why.as_str()),
         _ => check(
             "path",
             Passed,
-            "it has one reading under the realm's settings",
+            "the path has exactly one reading under the realm's settings",
         ),
     };
     let route = match &route_match.matched {
-        Ok(matched) => check("route", Passed, &format!("routes[{}] counts", matched.rule)),
-        Err(Unmatched::Path(_)) => check("route", Skipped, ""),
-        Err(Unmatched::Route(NoRoute::Unmatched)) => {
-            check("route", Failed, "no rule matches this method and path")
+        Ok(matched) => check(
+            "route",
+            Passed,
+            &format!("routes[{}] matches", matched.rule),
+        ),
+        Err(MatchError::Path(_)) => check("route", Skipped, ""),
+        Err(MatchError::Route(NoRoute::Unmatched)) => {
+            check("route", Failed, "no route matches the method and the path")
         }
-        Err(Unmatched::Route(NoRoute::Semicolon(rule))) => check(
+        Err(MatchError::Route(NoRoute::Semicolon(rule))) => check(
             "route",
             Failed,
-            &format!("a segment with a semicolon stands where routes[{rule}] has a literal"),
+            &format!("the path has a segment with a semicolon where routes[{rule}] has a literal"),
         ),
     };
     let credentials = match route_match.presented {
-        Ok(presented) if presented.key.is_empty() => {
-            check("credentials", Passed, "there is no key where one may stand")
-        }
-        Ok(_) => check("credentials", Passed, "it says who it is in one way"),
+        Ok(presented) if presented.key.is_empty() => check(
+            "credentials",
+            Passed,
+            "the request has no key in the realm's credential sources",
+        ),
+        Ok(_) => check("credentials", Passed, "the request has exactly one key"),
         Err(_) => check(
             "credentials",
             Failed,
-            "it does not say who it is in the one way in which it may",
+            "the request must have its key exactly once, with the right scheme, and the partner header if the realm has one",
         ),
     };
     vec![path, route, credentials]
@@ -208,14 +222,14 @@ fn route(realm: &MirroredRealm, route_match: &RouteMatch<'_>) -> String {
 
 fn form(question: &Question<'_>, verdict: Verdict) -> pb::Check {
     if question.plain_key.is_empty() {
-        return check("form", Failed, "there is no key");
+        return check("form", Failed, "the key is empty");
     }
     if verdict != Verdict::Malformed {
         return check("form", Passed, "");
     }
     let why = match key_text::parse(question.plain_key) {
         Err(why) => why.as_str(),
-        Ok(_) => "it cannot be a key",
+        Ok(_) => "the string cannot be an API key",
     };
     check("form", Failed, why)
 }
@@ -228,13 +242,13 @@ fn check(name: &str, outcome: pb::CheckOutcome, detail: &str) -> pb::Check {
     }
 }
 
-/// The name of a denial's check.
+/// Returns the name of the check for a denial.
 fn name_of(verdict: Verdict) -> String {
     let name = verdict.as_str().trim_start_matches("VERDICT_");
     name.to_lowercase()
 }
 
-/// The name of the check that led to a verdict.
+/// Returns the name of the check that led to a verdict.
 fn decider(checks: &[pb::Check], verdict: Verdict) -> String {
     let candidates: &[&str] = match verdict {
         Verdict::Allowed => &[],
@@ -253,7 +267,7 @@ fn decider(checks: &[pb::Check], verdict: Verdict) -> String {
 
 fn http_status(realm: &MirroredRealm, class: Option<DenialClass>) -> u32 {
     class.map_or(200, |class| {
-        let told = realm.definition.denials.get(&class);
-        told.map_or(class.status(), |told| told.status).into()
+        let denial = realm.definition.denials.get(&class);
+        denial.map_or(class.status(), |denial| denial.status).into()
     })
 }

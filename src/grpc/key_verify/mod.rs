@@ -1,4 +1,4 @@
-//! `claviger.v1.KeyVerify`.
+//! The gRPC service `claviger.v1.KeyVerify`.
 
 mod explain;
 mod request;
@@ -30,7 +30,7 @@ use crate::verify::{Decision, decide};
 
 const MAX_BATCH: usize = 100;
 
-/// Answers from the mirror: no I/O, no lock, no task.
+/// The service that verifies keys. It answers from the mirror, without I/O, locks or tasks.
 pub struct KeyVerifyService {
     mirror: Arc<Mirror>,
     peppers: Arc<Peppers>,
@@ -40,7 +40,7 @@ pub struct KeyVerifyService {
 }
 
 impl KeyVerifyService {
-    /// Answers are decided by what this mirror knows, and counted on the recorder.
+    /// Creates the service. It decides from `mirror` and counts the answers with `recorder`.
     pub fn new(
         mirror: Arc<Mirror>,
         peppers: Arc<Peppers>,
@@ -57,7 +57,7 @@ impl KeyVerifyService {
         }
     }
 
-    /// Proves the caller and hands everything that an answer needs to `work`, on one reading of the clock.
+    /// Authenticates the caller and calls `work`. The clock is read once for the whole call.
     fn with_caller<T>(
         &self,
         metadata: &MetadataMap,
@@ -157,7 +157,7 @@ fn response(
 ) -> pb::VerifyResponse {
     let max_cache = realm.definition.max_cache;
     let cache_for = match decision.expires_at().time_left(now) {
-        // What has expired stays so.
+        // An expired key stays expired unless it is updated, so `max_cache` applies in full.
         Some(left) if !left.is_zero() => max_cache.min(left),
         _ => max_cache,
     };

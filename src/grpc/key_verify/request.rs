@@ -11,10 +11,13 @@ use crate::mirror::{MirroredRealm, View};
 use crate::pb::claviger::v1 as pb;
 use crate::verify::{Question, Target};
 
-/// The request in the domain's words, or what is wrong with it.
+/// Decodes a `VerifyRequest`.
 ///
-/// What comes from the gateway's configuration is checked. What the presenter of a key may have chosen, as its key, the
-/// project or the partner, is compared as it is, whatever it is: it can only lead to a denial.
+/// The fields that come from the configuration of the gateway are validated. The fields that the presenter of the key may choose
+/// (key, project and partner) are not: a wrong value leads to a denial.
+///
+/// # Errors
+/// `INVALID_ARGUMENT` with the wrong fields.
 pub(super) fn question<'q>(
     view: &'q View<'_>,
     request: &'q pb::VerifyRequest,
@@ -33,7 +36,7 @@ pub(super) fn question<'q>(
     let mut bad = Violations::default();
     let Some(realm) = bad.check(
         "realm",
-        view.realm(realm).ok_or("is not a realm of this authority"),
+        view.realm(realm).ok_or("must be a realm of this authority"),
     ) else {
         return bad.finish(None).map_err(|bad| status::invalid(&bad));
     };
@@ -63,18 +66,18 @@ fn target_of<'q>(
     bad: &mut Violations,
     target: Option<&'q pb::verify_request::Target>,
 ) -> Target<'q> {
-    use pb::verify_request::Target as Asked;
+    use pb::verify_request::Target as Requested;
     match target {
         None => Target::Partner,
-        Some(Asked::Project(project)) => Target::Project(project),
-        Some(Asked::OwnProject(true)) => Target::OwnProject,
-        Some(Asked::AnyTarget(true)) => Target::Any,
-        Some(Asked::OwnProject(false)) => {
-            bad.add("own_project", "must be true or left out");
+        Some(Requested::Project(project)) => Target::Project(project),
+        Some(Requested::OwnProject(true)) => Target::OwnProject,
+        Some(Requested::AnyTarget(true)) => Target::Any,
+        Some(Requested::OwnProject(false)) => {
+            bad.add("own_project", "must be true or unset");
             Target::Partner
         }
-        Some(Asked::AnyTarget(false)) => {
-            bad.add("any_target", "must be true or left out");
+        Some(Requested::AnyTarget(false)) => {
+            bad.add("any_target", "must be true or unset");
             Target::Partner
         }
     }
@@ -90,13 +93,13 @@ fn scope_set(
     for (i, name) in names.iter().enumerate() {
         match realm.hierarchy.index_of(name) {
             Some(index) => set.insert(index),
-            None => bad.add(format!("{field}[{i}]"), "is not a scope of the realm"),
+            None => bad.add(format!("{field}[{i}]"), "must be a scope of the realm"),
         }
     }
     set
 }
 
-/// The address of an end client, or what the field must be.
+/// Parses the address of an end client. An empty field is `None`.
 pub(super) fn client_ip(text: &str) -> Result<Option<IpAddr>, &'static str> {
     if text.is_empty() {
         return Ok(None);

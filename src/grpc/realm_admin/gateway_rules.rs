@@ -1,4 +1,4 @@
-//! The part of a realm that gateways go by, between the wire's words and the domain's.
+//! Decodes and encodes the part of a realm that gateways use: credentials, routes, path rules and denials.
 
 use std::collections::BTreeMap;
 
@@ -8,14 +8,14 @@ use crate::domain::ids::ScopeName;
 use crate::domain::path::{EncodedCharacters, PathRules, TrailingSlash};
 use crate::domain::route::{KeyNeed, MAX_ROUTES, Method, Need, PathTemplate, Reach, Route};
 use crate::domain::violation::Violations;
-use crate::grpc::decode;
+use crate::grpc::{decode, encode};
 use crate::pb::claviger::v1 as pb;
 
 const MAX_METHODS: usize = 16;
 const MAX_SCOPES_OF_A_ROUTE: usize = 64;
 const MAX_HEADER_VALUE: usize = 512;
 
-/// The fields that are set but not implemented yet.
+/// Returns the first field that is set but not implemented yet.
 pub(super) fn unimplemented(credentials: Option<&pb::Credentials>) -> Option<String> {
     use pb::credential_source::Source;
     let sources = &credentials?.sources;
@@ -62,7 +62,7 @@ pub(super) fn parse_credentials(
     if partner.is_some() && sources.is_empty() {
         bad.add(
             field,
-            "needs a credential source beside it: add one to `sources`",
+            "needs at least one credential source: add one to `sources`",
         );
     }
     Credentials { sources, partner }
@@ -104,8 +104,13 @@ fn parse_route(bad: &mut Violations, field: &str, route: pb::Route) -> Option<Ro
     let scopes = parse_scopes(bad, &format!("{field}.scopes"), &scopes);
     let any_scopes = parse_scopes(bad, &format!("{field}.any_scopes"), &any_scopes);
     let reach = parse_reach(bad, field, target, partner_key);
-    if reach.is_none() && !(scopes.is_empty() && any_scopes.is_empty()) {
-        bad.add(format!("{field}.scopes"), "are not asked of a public route");
+    for (name, scopes) in [("scopes", &scopes), ("any_scopes", &any_scopes)] {
+        if reach.is_none() && !scopes.is_empty() {
+            bad.add(
+                format!("{field}.{name}"),
+                "must be unset because the route is public",
+            );
+        }
     }
     let need = reach.map_or(Need::Public, |reach| {
         Need::Key(KeyNeed {
@@ -121,7 +126,7 @@ fn parse_route(bad: &mut Violations, field: &str, route: pb::Route) -> Option<Ro
     })
 }
 
-/// What a key must reach; none if none is asked for.
+/// Decodes what a key must reach. Returns `None` for a public route.
 fn parse_reach(
     bad: &mut Violations,
     field: &str,
@@ -129,18 +134,22 @@ fn parse_reach(
     partner_key: bool,
 ) -> Option<Reach> {
     use pb::route::Target;
-    let mut refuse = |name: &str, what: &str| bad.add(format!("{field}.{name}"), what);
+    let mut refuse =
+        |name: &str, description: &str| bad.add(format!("{field}.{name}"), description);
     if let Some(Target::Public(false)) = target {
-        refuse("public", "must be true or left out");
+        refuse("public", "must be true or unset");
     }
     if let Some(Target::AnyTarget(false)) = target {
-        refuse("any_target", "must be true or left out");
+        refuse("any_target", "must be true or unset");
     }
     if let Some(Target::OwnProject(false)) = target {
-        refuse("own_project", "must be true or left out");
+        refuse("own_project", "must be true or unset");
     }
     if partner_key && !matches!(target, None | Some(Target::Project(_))) {
-        refuse("partner_key", "goes with project, or with no target");
+        refuse(
+            "partner_key",
+            "can be set only with `project`, or without a target",
+        );
     }
     match target {
         None if partner_key => Some(Reach::PartnerKey),
@@ -168,7 +177,7 @@ fn parse_scopes(bad: &mut Violations, field: &str, scopes: &[String]) -> Vec<Sco
     scopes
 }
 
-/// How the realm's server reads paths. `Realm::check` validates the project segments.
+/// Decodes how the realm's server reads paths. `Realm::check` validates the project segments.
 pub(super) fn parse_paths(
     bad: &mut Violations,
     project_segments: Vec<String>,
@@ -181,12 +190,14 @@ pub(super) fn parse_paths(
         Ok(Slash::Unspecified | Slash::Deny) => Ok(TrailingSlash::Deny),
         Ok(Slash::Significant) => Ok(TrailingSlash::Significant),
         Ok(Slash::Ignored) => Ok(TrailingSlash::Ignored),
-        Err(_) => Err("is not a value of TrailingSlash"),
+        Err(_) => {
+            Err("must be TRAILING_SLASH_DENY, TRAILING_SLASH_SIGNIFICANT or TRAILING_SLASH_IGNORED")
+        }
     };
     let encoded_characters = match Encoded::try_from(encoded_characters) {
         Ok(Encoded::Unspecified | Encoded::Deny) => Ok(EncodedCharacters::Deny),
         Ok(Encoded::Keep) => Ok(EncodedCharacters::Keep),
-        Err(_) => Err("is not a value of EncodedCharacters"),
+        Err(_) => Err("must be ENCODED_CHARACTERS_DENY or ENCODED_CHARACTERS_KEEP"),
     };
     PathRules {
         project_segments,
@@ -216,13 +227,10 @@ pub(super) fn encoded_characters(setting: EncodedCharacters) -> pb::EncodedChara
 }
 
 pub(super) fn parse_denials(bad: &mut Violations, denials: Vec<pb::Denial>) -> Denials {
-    let mut told = Denials::new();
+    let mut decoded = Denials::new();
     if denials.len() > DenialClass::COUNT {
-        bad.add(
-            "realm.denials",
-            "must have at most one entry for each class",
-        );
-        return told;
+        bad.add("realm.denials", "must have at most 3 entries");
+        return decoded;
     }
     for (i, denial) in denials.into_iter().enumerate() {
         let field = format!("realm.denials[{i}]");
@@ -234,15 +242,15 @@ pub(super) fn parse_denials(bad: &mut Violations, denials: Vec<pb::Denial>) -> D
         } = denial;
         let class = bad.check(format!("{field}.denial_class"), parse_class(denial_class));
         let (statuses, rule) = match class {
-            // An outage must not read as a bad key, nor a bad key as an outage.
-            Some(DenialClass::Undecided) => (500..=599, "must be 500 to 599, or left out"),
-            _ => (400..=499, "must be 400 to 499, or left out"),
+            // A client must be able to tell an outage from a bad key.
+            Some(DenialClass::Undecided) => (500..=599, "must be 500 to 599, or unset"),
+            _ => (400..=499, "must be 400 to 499, or unset"),
         };
         if status != 0 && !statuses.contains(&status) {
             bad.add(format!("{field}.status"), rule);
         }
         if body.len() > denial::MAX_BODY {
-            bad.add(format!("{field}.body"), "must be 4,096 bytes at the most");
+            bad.add(format!("{field}.body"), "must be at most 4,096 bytes");
         }
         let headers = parse_headers(bad, &field, headers);
         let Some(class) = class else { continue };
@@ -255,11 +263,11 @@ pub(super) fn parse_denials(bad: &mut Violations, denials: Vec<pb::Denial>) -> D
             headers,
             body,
         };
-        if told.insert(class, denial).is_some() {
-            bad.add(format!("{field}.denial_class"), "stands there twice");
+        if decoded.insert(class, denial).is_some() {
+            bad.add(format!("{field}.denial_class"), "must be unique");
         }
     }
-    told
+    decoded
 }
 
 fn parse_class(class: i32) -> Result<DenialClass, &'static str> {
@@ -267,7 +275,9 @@ fn parse_class(class: i32) -> Result<DenialClass, &'static str> {
         Ok(pb::DenialClass::Unauthenticated) => Ok(DenialClass::Unauthenticated),
         Ok(pb::DenialClass::Forbidden) => Ok(DenialClass::Forbidden),
         Ok(pb::DenialClass::Undecided) => Ok(DenialClass::Undecided),
-        Ok(pb::DenialClass::Unspecified) | Err(_) => Err("must be a class of denials"),
+        Ok(pb::DenialClass::Unspecified) | Err(_) => Err(
+            "must be DENIAL_CLASS_UNAUTHENTICATED, DENIAL_CLASS_FORBIDDEN or DENIAL_CLASS_UNDECIDED",
+        ),
     }
 }
 
@@ -277,10 +287,10 @@ fn parse_headers(
     headers: BTreeMap<String, String>,
 ) -> BTreeMap<HeaderName, String> {
     let field = format!("{field}.headers");
-    let mut told = BTreeMap::new();
+    let mut decoded = BTreeMap::new();
     if headers.len() > denial::MAX_HEADERS {
         bad.add(field.as_str(), "must have at most 16 entries");
-        return told;
+        return decoded;
     }
     for (name, value) in headers {
         let fits = value.len() <= MAX_HEADER_VALUE
@@ -290,13 +300,13 @@ fn parse_headers(
         if !fits {
             bad.add(
                 field.as_str(),
-                "values must be at most 512 bytes of printable ASCII",
+                "must have values of at most 512 bytes of printable ASCII",
             );
         }
         let Some(name) = bad.check(field.as_str(), HeaderName::parse(&name)) else {
             continue;
         };
-        // What frames the answer is the gateway's business.
+        // The gateway sets the headers that frame the message.
         if [
             "connection",
             "content-length",
@@ -314,14 +324,14 @@ fn parse_headers(
         {
             bad.add(
                 field.as_str(),
-                "must not be one that frames the message, such as content-length",
+                "must not name a header that frames the message, such as content-length",
             );
         }
-        if told.insert(name, value).is_some() {
-            bad.add(field.as_str(), "names a header twice");
+        if decoded.insert(name, value).is_some() {
+            bad.add(field.as_str(), "must name each header only once");
         }
     }
-    told
+    decoded
 }
 
 pub(super) fn credentials(credentials: Credentials) -> Option<pb::Credentials> {
@@ -369,7 +379,12 @@ pub(super) fn route(route: Route) -> pb::Route {
                     Some(Target::Project(parameter))
                 }
             };
-            (target, partner_key, words(&scopes), words(&any_scopes))
+            (
+                target,
+                partner_key,
+                encode::scope_names(&scopes),
+                encode::scope_names(&any_scopes),
+            )
         }
     };
     pb::Route {
@@ -383,10 +398,6 @@ pub(super) fn route(route: Route) -> pb::Route {
         scopes,
         any_scopes,
     }
-}
-
-fn words(scopes: &[ScopeName]) -> Vec<String> {
-    scopes.iter().map(ToString::to_string).collect()
 }
 
 pub(super) fn denials(denials: Denials) -> Vec<pb::Denial> {

@@ -1,4 +1,4 @@
-//! `claviger.v1.RealmAdmin`.
+//! The gRPC service `claviger.v1.RealmAdmin`.
 
 mod gateway_rules;
 mod request;
@@ -15,13 +15,13 @@ use crate::domain::ids::{PartnerId, ProjectId, RealmId};
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
 
-/// The administration of realms, partners and projects.
+/// The service that administers realms, partners and projects.
 pub struct RealmAdminService {
     admin: Admin,
 }
 
 impl RealmAdminService {
-    /// Over the use cases of administration.
+    /// Creates the service.
     pub fn new(admin: Admin) -> Self {
         Self { admin }
     }
@@ -40,7 +40,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        // Nobody has rules checked for a realm that they may not manage.
+        // Before the validation, which may take long, so that it runs only for realms that the caller may manage.
         let id = realm.as_ref().map_or("", |realm| &realm.id);
         match RealmId::parse(id) {
             Ok(id) => caller.role.may_manage(&id)?,
@@ -175,15 +175,15 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         request: Request<pb::ListPartnersRequest>,
     ) -> Result<Response<pb::ListPartnersResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let mut asked = request.into_inner();
-        let page_token = std::mem::take(&mut asked.page_token);
-        let page_size = std::mem::take(&mut asked.page_size);
-        let filters = asked.encode_to_vec();
+        let mut message = request.into_inner();
+        let page_token = std::mem::take(&mut message.page_token);
+        let page_size = std::mem::take(&mut message.page_size);
+        let filters = message.encode_to_vec();
         let pb::ListPartnersRequest {
             realm,
             page_size: _,
             page_token: _,
-        } = asked;
+        } = message;
         let mut bad = Violations::default();
         let limit = page::size(&mut bad, page_size);
         let after = self
@@ -265,16 +265,16 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         request: Request<pb::ListProjectsRequest>,
     ) -> Result<Response<pb::ListProjectsResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let mut asked = request.into_inner();
-        let page_token = std::mem::take(&mut asked.page_token);
-        let page_size = std::mem::take(&mut asked.page_size);
-        let filters = asked.encode_to_vec();
+        let mut message = request.into_inner();
+        let page_token = std::mem::take(&mut message.page_token);
+        let page_size = std::mem::take(&mut message.page_size);
+        let filters = message.encode_to_vec();
         let pb::ListProjectsRequest {
             realm,
             partner,
             page_size: _,
             page_token: _,
-        } = asked;
+        } = message;
         let mut bad = Violations::default();
         let limit = page::size(&mut bad, page_size);
         let after = self

@@ -65,7 +65,7 @@ pub(super) fn parse_realm(
         return Err(Refusal::Unimplemented(field));
     }
     let Some(id) = bad.check("realm.id", RealmId::parse(&id)) else {
-        // Whether the caller may manage it is not known.
+        // Without an id it is unknown whether the caller may manage the realm, so nothing more is validated.
         return bad.finish(None).map_err(Refusal::Invalid);
     };
     let prefix = bad.check("realm.prefix", Prefix::parse(&prefix));
@@ -108,7 +108,7 @@ pub(super) fn parse_realm(
             paths,
             denials,
         });
-    // Only of a whole realm can it be said whether it holds together.
+    // The parts of a realm are compared only if each part is valid.
     if let Some(realm) = realm.as_ref().filter(|_| bad.is_empty()) {
         realm.check(&mut bad);
     }
@@ -139,11 +139,15 @@ fn parse_environments(
 }
 
 fn parse_scopes(bad: &mut Violations, scopes: Vec<pb::Scope>) -> Vec<Scope> {
+    if scopes.len() > MAX_SCOPES {
+        bad.add("realm.scopes", "must have at most 256 entries");
+        return Vec::new();
+    }
     let total: usize = scopes.iter().map(|scope| scope.implies.len()).sum();
-    if scopes.len() > MAX_SCOPES || total > MAX_SCOPES * MAX_SCOPES {
+    if total > MAX_SCOPES * MAX_SCOPES {
         bad.add(
             "realm.scopes",
-            "must have at most 256 entries, which imply at most 65,536 scopes together",
+            "must have at most 65,536 entries in all `implies` together",
         );
         return Vec::new();
     }
@@ -163,10 +167,10 @@ fn parse_scopes(bad: &mut Violations, scopes: Vec<pb::Scope>) -> Vec<Scope> {
                 let implies = implies
                     .iter()
                     .enumerate()
-                    .filter_map(|(j, word)| {
+                    .filter_map(|(j, name)| {
                         bad.check(
                             format!("realm.scopes[{i}].implies[{j}]"),
-                            ScopeName::parse(word),
+                            ScopeName::parse(name),
                         )
                     })
                     .collect();
@@ -196,21 +200,21 @@ fn parse_levels(bad: &mut Violations, levels: Vec<i32>) -> BTreeSet<LevelKind> {
     if levels.is_empty() {
         return BTreeSet::from([LevelKind::Partner, LevelKind::Project]);
     }
-    let mut named = BTreeSet::new();
+    let mut kinds = BTreeSet::new();
     if levels.len() > 2 {
         bad.add("realm.levels", "must have at most 2 entries");
-        return named;
+        return kinds;
     }
     for (i, level) in levels.into_iter().enumerate() {
         let field = format!("realm.levels[{i}]");
         if level == i32::from(pb::KeyLevel::Unspecified) {
-            // To leave it out would make a list of nothing else mean both.
-            bad.add(field, "must be a level");
+            // If the entry were ignored, a list without other entries would mean both levels.
+            bad.add(field, "must be KEY_LEVEL_PARTNER or KEY_LEVEL_PROJECT");
         } else {
-            named.extend(decode::level(bad, &field, level));
+            kinds.extend(decode::level(bad, &field, level));
         }
     }
-    named
+    kinds
 }
 
 pub(super) fn parse_partner(
@@ -284,7 +288,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_levels_are_both_and_an_unspecified_one_is_none() {
+    fn no_levels_mean_both_and_an_unspecified_level_is_an_error() {
         let mut bad = Violations::default();
         assert_eq!(parse_levels(&mut bad, Vec::new()).len(), 2);
         assert_eq!(

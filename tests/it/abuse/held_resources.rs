@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use claviger::pb::claviger::v1::ListKeysRequest;
+use claviger::pb::claviger::v1::{KeyFilter, ListKeysRequest};
 use tokio::io::AsyncReadExt;
 use tokio::time::{sleep, timeout};
 
@@ -199,7 +199,10 @@ pub(super) async fn unread(target: Target) -> String {
     raw.send(&frame(WINDOW_UPDATE, 0, 0, &more)).await.unwrap();
     let bearer = format!("Bearer {}", target.operator);
     let question = message(&ListKeysRequest {
-        realm: "demo".to_owned(),
+        filter: Some(KeyFilter {
+            realm: "demo".to_owned(),
+            ..Default::default()
+        }),
         page_size: 1000,
         ..Default::default()
     });

@@ -20,8 +20,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
 use super::keys::gateway_key;
-use super::world::World;
-use crate::fixtures::{Engine, Place, Program};
+use crate::fixtures::{Engine, Program, TestStore, put_partner_realms};
 
 const SERVICE: &str = "envoy.service.auth.v3.Authorization";
 
@@ -31,15 +30,15 @@ struct Authority {
     gateway_key: String,
     key: String,
     _program: Program,
-    _place: Arc<Place>,
+    _test_store: Arc<TestStore>,
 }
 
 impl Authority {
     async fn start() -> Self {
-        let place = Place::on(Engine::Sqlite);
-        let program = Program::serve(&place, &[]);
+        let test_store = TestStore::on(Engine::Sqlite);
+        let program = Program::serve(&test_store, &[]);
         let mut api = program.api();
-        World::put_examples(&program, &mut api).await;
+        put_partner_realms(&program, &mut api).await;
         let request = pb::IssueKeyRequest {
             realm: "partnero".to_owned(),
             environment: "production".to_owned(),
@@ -56,7 +55,7 @@ impl Authority {
             gateway_key,
             key: issued.plain_key,
             _program: program,
-            _place: place,
+            _test_store: test_store,
         }
     }
 

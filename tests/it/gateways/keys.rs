@@ -193,8 +193,11 @@ pub(super) async fn issue(api: &mut Api, spec: &KeySpec) -> KnownKey {
         KeyCondition::RotatedAway => rotate(api, &key.id, 0).await,
         KeyCondition::RevokedAmongMany => {
             let request = pb::RevokeKeysRequest {
-                realm: spec.realm.to_owned(),
-                partner: spec.partner.to_owned(),
+                filter: Some(pb::KeyFilter {
+                    realm: spec.realm.to_owned(),
+                    partner: spec.partner.to_owned(),
+                    ..Default::default()
+                }),
                 ..Default::default()
             };
             api.keys.revoke_keys(request).await.unwrap();
@@ -236,7 +239,7 @@ async fn rotate(api: &mut Api, key_id: &str, overlap: i64) {
 async fn import(api: &mut Api, spec: &KeySpec) -> KnownKey {
     let plain_key = format!("TtgGcQFq.{:0>12}s3fzXw8Rk2VbN5yLm9Qp", spec.realm);
     let entry = pb::ImportEntry {
-        secret: Some(pb::import_entry::Secret::Text(plain_key.clone())),
+        secret: Some(pb::import_entry::Secret::PlainKey(plain_key.clone())),
         partner: spec.partner.to_owned(),
         project: spec.project.to_owned(),
         level: match spec.project {
@@ -258,6 +261,7 @@ async fn import(api: &mut Api, spec: &KeySpec) -> KnownKey {
     };
     let request = pb::GetKeyRequest {
         key_id: key_id.clone(),
+        ..Default::default()
     };
     let key = api.keys.get_key(request).await.unwrap().into_inner().key;
     KnownKey {

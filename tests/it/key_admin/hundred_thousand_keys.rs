@@ -134,8 +134,11 @@ async fn all_the_keys_of_a_partner_are_ended_in_the_time_of_one() {
     );
 
     let mut request = pb::RevokeKeysRequest {
-        realm: "demo".to_owned(),
-        partner: "acme".to_owned(),
+        filter: Some(pb::KeyFilter {
+            realm: "demo".to_owned(),
+            partner: "acme".to_owned(),
+            ..Default::default()
+        }),
         reason: "all of them leaked".to_owned(),
         dry_run: true,
         ..Default::default()

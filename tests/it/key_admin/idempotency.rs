@@ -218,13 +218,13 @@ on_both_engines! {
 
         let name = request_id();
         revoke_keys(root, |keys| {
-            "umbrella".clone_into(&mut keys.partner);
+            "umbrella".clone_into(&mut keys.filter.get_or_insert_default().partner);
             keys.request_id.clone_from(&name);
         })
         .await
         .unwrap();
         let other = revoke_keys(root, |keys| {
-            "acme".clone_into(&mut keys.partner);
+            "acme".clone_into(&mut keys.filter.get_or_insert_default().partner);
             keys.request_id.clone_from(&name);
         })
         .await;

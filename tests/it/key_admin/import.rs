@@ -5,20 +5,17 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
 use claviger::domain::ids::{KeyId, Prefix, Tag};
 use claviger::domain::key_text::{PlainKey, SecretBytes};
 use claviger::pb::claviger::v1 as pb;
-use claviger::pb::envoy::service::auth::v3::attribute_context::{self, HttpRequest};
-use claviger::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
-use claviger::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use pb::import_entry::Secret;
 use pb::verify_request::Target;
-use pb::{KeyState, Survivor, Verdict};
+use pb::{KeepSecret, KeyState, Verdict};
 use sha2::{Digest, Sha256};
 use tonic::Code;
 
 use crate::fixtures::{
     Api, DemoService, Engine, Refusal, SECOND, Service, after, authority_key_request, demo_realm,
-    end_rotation, envoy_check, events_of, get, hex_of, import, import_entry, import_entry_of,
-    import_into, import_outcome, issue, issue_request, list_in_states, on_both_engines, parse_time,
-    refused, refused_field, rotate, strings, time, verify_request,
+    end_rotation, envoy_check, events_of, get, header_source, hex_of, import, import_entry,
+    import_entry_of, import_into, import_outcome, issue, issue_request, list_in_states,
+    on_both_engines, parse_time, refused, refused_field, rotate, strings, time, verify_request,
 };
 
 /// As Peaka's are today: a public part, a dot, and 32 characters.
@@ -56,10 +53,7 @@ fn peaka() -> pb::Realm {
         }],
         unscoped_keys: pb::UnscopedKeys::FullAccess.into(),
         credentials: Some(pb::Credentials {
-            keys: vec![pb::KeyHeader {
-                name: "authorization".to_owned(),
-                scheme: "Bearer".to_owned(),
-            }],
+            sources: vec![header_source("authorization", "Bearer")],
             partner_header: String::new(),
         }),
         routes: vec![pb::Route {
@@ -72,31 +66,12 @@ fn peaka() -> pb::Realm {
 
 /// Whether a gateway lets a request through that presents this.
 async fn passes(service: &Service, gateway: &str, authorization: &str) -> bool {
-    let request = HttpRequest {
-        method: "GET".to_owned(),
-        path: "/api/v1/organizations".to_owned(),
-        headers: [("authorization".to_owned(), authorization.to_owned())].into(),
-        ..Default::default()
-    };
-    let extensions = [("realm", "peaka"), ("environment", "production")];
-    let mut check = Request::new(CheckRequest {
-        attributes: Some(AttributeContext {
-            request: Some(attribute_context::Request {
-                http: Some(request),
-            }),
-            context_extensions: extensions
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
-            ..Default::default()
-        }),
-    });
-    let bearer = format!("Bearer {gateway}").parse().unwrap();
-    check.metadata_mut().insert("authorization", bearer);
-    let mut envoy = AuthorizationClient::connect(format!("http://{}", service.address))
-        .await
-        .unwrap();
-    let answer = envoy.check(check).await.unwrap().into_inner();
-    answer.status.is_some_and(|status| status.code == 0)
+    let address = service.address.to_string();
+    let headers = [("authorization", authorization)];
+    let path = "/api/v1/organizations";
+    let answer = envoy_check(&address, gateway, "peaka", path, &headers).await;
+    let status = answer.unwrap().status;
+    status.is_some_and(|status| status.code == 0)
 }
 
 on_both_engines! {
@@ -329,14 +304,14 @@ on_both_engines! {
 
         // Ended early, either way.
         let mut ended = Vec::new();
-        for (n, survivor, expected) in [
-            (1, Survivor::New, [Verdict::Unknown, Verdict::Allowed]),
-            (2, Survivor::Old, [Verdict::Allowed, Verdict::Unknown]),
+        for (n, keep, expected) in [
+            (1, KeepSecret::New, [Verdict::Unknown, Verdict::Allowed]),
+            (2, KeepSecret::Old, [Verdict::Allowed, Verdict::Unknown]),
         ] {
             let plain_key = old_key(n);
             let id = imported(root, import_entry(&plain_key)).await;
             let new = rotate(root, &id, 60).await.unwrap().plain_key;
-            end_rotation(root, &id, survivor).await.unwrap();
+            end_rotation(root, &id, keep).await.unwrap();
             assert_eq!([root.verdict(&plain_key).await, root.verdict(&new).await], expected);
             ended.push((plain_key, new, expected));
         }

@@ -21,8 +21,11 @@ async fn authority() -> (Arc<TestStore>, Program, Api) {
 
 async fn list(api: &mut Api, realm: &str, partner: &str) -> Vec<pb::Key> {
     let request = pb::ListKeysRequest {
-        realm: realm.to_owned(),
-        partner: partner.to_owned(),
+        filter: Some(pb::KeyFilter {
+            realm: realm.to_owned(),
+            partner: partner.to_owned(),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     api.keys.list_keys(request).await.unwrap().into_inner().keys
@@ -90,6 +93,7 @@ async fn partna_generates_lists_shows_scopes_invalidates_and_deletes() {
 
     let request = pb::GetKeyScopesRequest {
         key_id: key.id.clone(),
+        ..Default::default()
     };
     let scopes = api.keys.get_key_scopes(request).await.unwrap().into_inner();
     assert!(scopes.full_access, "a key is good for all of its account");
@@ -154,7 +158,7 @@ async fn partna_rotates_in_one_call_where_it_took_three_steps() {
     }
     let request = pb::EndRotationRequest {
         key_id: key.id,
-        survivor: pb::Survivor::New.into(),
+        keep: pb::KeepSecret::New.into(),
         ..Default::default()
     };
     api.keys.end_rotation(request).await.unwrap();
@@ -240,6 +244,7 @@ async fn bullseye_creates_with_and_without_scopes_lists_and_revokes() {
     assert_eq!(write.scopes, ["write"]);
     let request = pb::GetKeyScopesRequest {
         key_id: write.id.clone(),
+        ..Default::default()
     };
     let scopes = api.keys.get_key_scopes(request).await.unwrap().into_inner();
     assert_eq!(scopes.granted, ["write"]);

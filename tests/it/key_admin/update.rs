@@ -27,6 +27,7 @@ async fn asked_for(api: &mut Api, plain_key: &str, scope: &str) -> Verdict {
 async fn effective(api: &mut Api, key_id: &str) -> Vec<String> {
     let request = pb::GetKeyScopesRequest {
         key_id: key_id.to_owned(),
+        ..Default::default()
     };
     api.keys
         .get_key_scopes(request)

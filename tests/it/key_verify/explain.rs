@@ -6,7 +6,8 @@ use pb::{CheckOutcome, Verdict};
 use tonic::Code;
 
 use crate::fixtures::{
-    Api, Engine, Service, authority_key_request, demo_realm, on_both_engines, verify_request,
+    Api, Engine, Service, authority_key_request, demo_realm, header_source, on_both_engines,
+    verify_request,
 };
 
 /// The realm `demo`, at gateways.
@@ -18,10 +19,7 @@ fn realm() -> pb::Realm {
     };
     pb::Realm {
         credentials: Some(pb::Credentials {
-            keys: vec![pb::KeyHeader {
-                name: "authorization".to_owned(),
-                scheme: "Bearer".to_owned(),
-            }],
+            sources: vec![header_source("authorization", "Bearer")],
             partner_header: String::new(),
         }),
         routes: vec![

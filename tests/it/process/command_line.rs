@@ -1,5 +1,6 @@
 //! The command line as a newcomer types it, from an empty directory to a revoked key.
 
+use super::grpc_tools::tool;
 use crate::fixtures::{Engine, Program, Shell, TestStore};
 
 #[test]
@@ -107,12 +108,23 @@ fn exit_codes_tell_failure_wrong_use_denial_and_indecision_apart() {
     shell.says("verify --realm claviger", "x", 4);
 }
 
+/// The two blocks of commands after the mark in the README: the tour, and its last question by grpcurl.
+fn readmes_tour() -> (&'static str, &'static str) {
+    let readme = include_str!("../../../README.md");
+    let (_, rest) = readme.split_once("<!-- The tour").expect("the tour's mark");
+    let mut blocks = rest.split("```sh\n").skip(1).map(|block| {
+        let (block, _) = block.split_once("```").expect("the block's end");
+        block
+    });
+    let tour = blocks.next().expect("the tour");
+    let grpcurl = blocks.next().expect("the line for grpcurl");
+    (tour, grpcurl)
+}
+
 #[test]
 fn the_readmes_tour_is_true_as_it_stands() {
-    let readme = include_str!("../../../README.md");
-    let (_, tour) = readme.split_once("<!-- The tour").expect("the tour's mark");
-    let (_, tour) = tour.split_once("```sh\n").expect("the tour's beginning");
-    let (tour, _) = tour.split_once("```").expect("the tour's end");
+    let (tour, grpcurl) = readmes_tour();
+    assert!(grpcurl.starts_with("grpcurl "), "{grpcurl}");
 
     let test_store = TestStore::on(Engine::Sqlite);
     let program = Program::serve(&test_store, &[]);
@@ -122,8 +134,12 @@ fn the_readmes_tour_is_true_as_it_stands() {
         binary.parent().unwrap().display(),
         std::env::var("PATH").unwrap()
     );
+    let tools = tool("grpcurl");
+    let path = format!("{path}:{}", tools.parent().unwrap().display());
+    // The address is the only thing that is not as it stands there.
+    let grpcurl = grpcurl.replace("127.0.0.1:7700", &program.address);
     let output = std::process::Command::new("bash")
-        .args(["-c", tour])
+        .args(["-c", &format!("{tour}\n{grpcurl}")])
         .current_dir(test_store.data())
         .env("PATH", path)
         .env("CLAVIGER_ENDPOINT", &program.address)
@@ -139,4 +155,5 @@ fn the_readmes_tour_is_true_as_it_stands() {
         .expect("the key is denied");
     assert!(allowed < denied, "{said}");
     assert!(said.contains("the tour is over"), "{said}");
+    assert!(said.contains("\"verdict\": \"VERDICT_REVOKED\""), "{said}");
 }

@@ -323,6 +323,7 @@ async fn check(api: &mut Api, id: &str, known: &Known) {
         .keys
         .get_key(pb::GetKeyRequest {
             key_id: id.to_owned(),
+            ..Default::default()
         })
         .await;
     match (found, known.deleted) {

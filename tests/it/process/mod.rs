@@ -3,6 +3,7 @@
 mod cancelled_calls;
 mod command_line;
 mod crash;
+mod grpc_tools;
 mod method_paths;
 mod python;
 mod secrets;

@@ -35,7 +35,7 @@ on_both_engines! {
         let said = refused(&test_store, &["serve"], BAD_CONFIGURATION);
         let look = match engine {
             Engine::Sqlite => "mounted",
-            Engine::Postgres => "--database-url names the right one",
+            Engine::Postgres => "--database-url names the right database",
         };
         assert!(
             said.contains("--init") && said.contains("bootstrap") && said.contains(look),
@@ -106,7 +106,7 @@ on_both_engines! {
         for start in [["serve"].as_slice(), &["serve", "--init"]] {
             let said = refused(&test_store, start, BAD_CONFIGURATION);
             assert!(
-                said.contains("pepper") && said.contains("missing") && said.contains("Put it back"),
+                said.contains("pepper") && said.contains("missing") && said.contains("Restore it"),
                 "{said}"
             );
             assert!(

@@ -170,7 +170,7 @@ async fn live_on(api: &mut crate::fixtures::Api, key_id: String, step: usize) ->
         }
         6 => {
             let entry = pb::ImportEntry {
-                secret: Some(pb::import_entry::Secret::Text(format!(
+                secret: Some(pb::import_entry::Secret::PlainKey(format!(
                     "key-of-another-system.{step:08}"
                 ))),
                 partner: "umbrella".to_owned(),
@@ -189,9 +189,12 @@ async fn live_on(api: &mut crate::fixtures::Api, key_id: String, step: usize) ->
         _ => {
             // Those of an environment of a partner, and of a whole partner, whose keys nothing else is done to.
             let many = pb::RevokeKeysRequest {
-                realm: "demo".to_owned(),
-                partner: "umbrella".to_owned(),
-                environment: ["staging", ""][step % 2].to_owned(),
+                filter: Some(pb::KeyFilter {
+                    realm: "demo".to_owned(),
+                    partner: "umbrella".to_owned(),
+                    environment: ["staging", ""][step % 2].to_owned(),
+                    ..Default::default()
+                }),
                 ..Default::default()
             };
             let revoked = api.keys.revoke_keys(many).await.unwrap().into_inner();

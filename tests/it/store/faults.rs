@@ -82,8 +82,7 @@ on_both_engines! {
         let refused = api
             .keys
             .get_key(pb::GetKeyRequest {
-                key_id: bad_id.clone(),
-            })
+                key_id: bad_id.clone(), ..Default::default() })
             .await
             .unwrap_err();
         assert_eq!(
@@ -91,9 +90,9 @@ on_both_engines! {
             (Code::Internal, "internal error")
         );
         let listed = pb::ListKeysRequest {
-            realm: "demo".to_owned(),
-            ..Default::default()
-        };
+filter: Some(pb::KeyFilter { realm: "demo".to_owned(), ..Default::default() }),
+..Default::default()
+};
         assert_eq!(
             api.keys
                 .list_keys(listed)
@@ -151,10 +150,9 @@ on_both_engines! {
             api.make_demo().await;
             let keys = [api.issue().await.plain_key, api.issue().await.plain_key];
             let request = pb::RevokeKeysRequest {
-                realm: "demo".to_owned(),
-                partner: partner.to_owned(),
-                ..Default::default()
-            };
+filter: Some(pb::KeyFilter { realm: "demo".to_owned(), partner: partner.to_owned(), ..Default::default() }),
+..Default::default()
+};
             api.keys.revoke_keys(request).await.unwrap();
 
             // As if the database had been restored from before, under the running server.

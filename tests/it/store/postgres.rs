@@ -85,7 +85,10 @@ async fn while_the_database_is_away_verification_goes_on_and_afterwards_everythi
                         api.keys.issue_key(issue_request()).await.err()
                     } else {
                         let list = pb::ListKeysRequest {
-                            realm: "demo".to_owned(),
+                            filter: Some(pb::KeyFilter {
+                                realm: "demo".to_owned(),
+                                ..Default::default()
+                            }),
                             ..Default::default()
                         };
                         api.keys.list_keys(list).await.err()
@@ -113,7 +116,10 @@ async fn while_the_database_is_away_verification_goes_on_and_afterwards_everythi
         // Every kind of connection works again, not only the first that was tried.
         for _ in 0..8 {
             let list = pb::ListKeysRequest {
-                realm: "demo".to_owned(),
+                filter: Some(pb::KeyFilter {
+                    realm: "demo".to_owned(),
+                    ..Default::default()
+                }),
                 ..Default::default()
             };
             api.keys.list_keys(list).await.unwrap();
@@ -233,7 +239,10 @@ async fn of_several_that_start_at_once_exactly_one_founds_and_serves() {
     one.wait().unwrap();
     let program = Program::serve(&test_store, &[]);
     let listed = pb::ListKeysRequest {
-        realm: "claviger".to_owned(),
+        filter: Some(pb::KeyFilter {
+            realm: "claviger".to_owned(),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let keys = program

@@ -93,3 +93,34 @@ def a_bad_field_of_another_request_is_named(fixture: Fixture):
         with case(f"refused in {method}: {what}"):
             fixture.operator.refused_field(leaf, method, **fields)
     fixture.expect("VERDICT_ALLOWED", issued)
+
+
+@check
+def a_field_that_is_not_implemented_is_named_and_changes_nothing(fixture: Fixture):
+    issued = fixture.issue()
+    before = fixture.operator.call("GetKey", key_id=issued.id).key
+    key = {"key_id": issued.id}
+    conditional = ("UpdateKey", "RotateKey", "DisableKey", "EnableKey", "EndRotation")
+    keyed = ("GetKey", "GetKeyScopes", "RevokeKey", "DeleteKey", "GetKeyUsage", *conditional)
+    realm = {"realm": fixture.realm}
+    source = {"cookie": {"name": "session"}}
+    for method, leaf, fields in (
+        *((method, "if_partner", key | {"if_partner": "acme"}) for method in keyed),
+        # 0 is a value too.
+        *((method, "if_revision", key | {"if_revision": revision}) for method in conditional for revision in (0, 1)),
+        ("ListKeys", "filter.issued_before", realm | {"issued_before": from_now(-60)}),
+        ("RevokeKeys", "filter.states", realm | {"states": ["KEY_STATE_ACTIVE"]}),
+        ("RevokeKeys", "filter.unused_for", realm | {"unused_for": {"seconds": 60}}),
+        ("RevokeKeys", "filter.never_expires", realm | {"never_expires": True}),
+        ("RevokeKeys", "filter.expires_within", realm | {"expires_within": {"seconds": 60}}),
+        ("PutRealm", "realm.credentials.sources[0].cookie",
+         {"realm": {"id": fixture.realm, "credentials": {"sources": [source]}}}),
+        ("PutRealm", "realm.credentials.sources[0].websocket_protocol",
+         {"realm": {"id": fixture.realm, "credentials": {"sources": [{"websocket_protocol": {"prefix": "key."}}]}}}),
+    ):
+        with case(f"{leaf} in {method}"):
+            refusal = fixture.operator.refused(method, Code.UNIMPLEMENTED, **fields)
+            same(refusal.reason, "FIELD_NOT_IMPLEMENTED", "the reason")
+            same(refusal.fields, [leaf], "the field")
+    same(fixture.operator.call("GetKey", key_id=issued.id).key, before, "the key")
+    fixture.expect("VERDICT_ALLOWED", issued)

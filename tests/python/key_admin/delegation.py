@@ -84,7 +84,7 @@ def a_key_that_is_not_ones_own_does_not_exist_for_the_new_calls_either(fixture: 
     calls = (
         ("UpdateKey", {"update_mask": {"paths": ["name"]}, "name": "stolen"}),
         ("RotateKey", {"overlap": {"seconds": 60}}),
-        ("EndRotation", {"survivor": "SURVIVOR_NEW"}),
+        ("EndRotation", {"keep": "KEEP_SECRET_NEW"}),
         ("GetKeyUsage", {}),
     )
     for method, fields in calls:
@@ -104,7 +104,7 @@ def a_key_that_is_not_ones_own_does_not_exist_for_the_new_calls_either(fixture: 
     issued = fixture.issue()
     new = rotate(fixture, issued, 600, caller=manager)
     same(update(fixture, issued, "name", caller=manager, name="managed").name, "managed", "the name")
-    manager.call("EndRotation", key_id=issued.id, survivor="SURVIVOR_NEW")
+    manager.call("EndRotation", key_id=issued.id, keep="KEEP_SECRET_NEW")
     fixture.expect("VERDICT_ALLOWED", new)
     text = old_text()
     [key_id] = import_keys(fixture, entry(fixture, text), caller=manager)
@@ -148,14 +148,14 @@ def a_partners_own_key_gives_no_more_than_it_holds_by_the_new_calls(fixture: Fix
             refusal = lesser.refused("RotateKey", Code.PERMISSION_DENIED, key_id=wider.id)
             same(refusal.reason, "EXCEEDS_CALLER", "the reason")
             new = rotate(fixture, wider, 600)
-            refusal = lesser.refused("EndRotation", Code.PERMISSION_DENIED, key_id=wider.id, survivor="SURVIVOR_OLD")
+            refusal = lesser.refused("EndRotation", Code.PERMISSION_DENIED, key_id=wider.id, keep="KEEP_SECRET_OLD")
             same(refusal.reason, "EXCEEDS_CALLER", "the reason")
-            lesser.call("EndRotation", key_id=wider.id, survivor="SURVIVOR_NEW")
+            lesser.call("EndRotation", key_id=wider.id, keep="KEEP_SECRET_NEW")
             same(fixture.verdict(fixture.verify(new.plain_key, realm=realm)), "VERDICT_ALLOWED", "the new text")
             # It can be narrowed.
             update(fixture, wider, "scopes", caller=lesser, scopes=[])
     for method, fields in (("UpdateKey", {"update_mask": {"paths": ["name"]}}), ("RotateKey", {}),
-                           ("EndRotation", {"survivor": "SURVIVOR_NEW"}), ("GetKeyUsage", {})):
+                           ("EndRotation", {"keep": "KEEP_SECRET_NEW"}), ("GetKeyUsage", {})):
         for other in (issue(partner="umbrella"), issue(environment="staging")):
             lesser.refused(method, Code.NOT_FOUND, key_id=other.id, **fields)
     lesser.refused("ImportKeys", Code.PERMISSION_DENIED, realm=realm, entries=[entry(fixture, old_text())])

@@ -38,7 +38,7 @@ def a_request_id_is_kept_in_the_audit_trail(fixture: Fixture):
         ("DisableKey", "key.disabled", {}),
         ("EnableKey", "key.enabled", {}),
         ("RotateKey", "key.rotated", {"overlap": {"seconds": 60}}),
-        ("EndRotation", "key.rotation_ended", {"survivor": "SURVIVOR_OLD"}),
+        ("EndRotation", "key.rotation_ended", {"keep": "KEEP_SECRET_OLD"}),
         ("RevokeKey", "key.revoked", {"reason": "kept"}),
         ("DeleteKey", "key.deleted", {}),
     ):

@@ -17,7 +17,7 @@ from wire import Refusal, must, same
 @check
 def reflection_tells_that_imported_texts_are_to_be_redacted(fixture: Fixture):
     fields = fixture.schema.request("ImportKeys").DESCRIPTOR.fields_by_name["entries"].message_type.fields_by_name
-    for name in ("text", "sha256"):
+    for name in ("plain_key", "sha256"):
         must(fields[name].GetOptions().debug_redact, f"{name} of an entry is not debug_redact")
     for method in ("IssueKey", "RotateKey"):
         descriptor = fixture.schema.response(method).DESCRIPTOR
@@ -78,7 +78,7 @@ def a_key_is_imported_by_the_hash_of_its_text(fixture: Fixture):
             same(answer.key.id, key_id, "the proven key")
             fixture.expect("VERDICT_UNKNOWN", form)
             # Each other form is the same text, and so is the text.
-            for other in (*({"sha256": other} for other in forms.values()), {"text": text}):
+            for other in (*({"sha256": other} for other in forms.values()), {"plain_key": text}):
                 [refused] = import_keys(fixture, entry(fixture, **other))
                 same((refused.code, refused.reason), (Code.ALREADY_EXISTS, "ALREADY_IMPORTED"), "the second import")
                 same(refused.metadata.get("key_id"), key_id, "the key that has the text")
@@ -94,20 +94,20 @@ def good_entries_are_imported_and_bad_ones_hurt_only_themselves(fixture: Fixture
     invalid, missing, taken = Code.INVALID_ARGUMENT, Code.NOT_FOUND, Code.ALREADY_EXISTS
     rows = [
         ("a good one", entry(fixture, good), None, ""),
-        ("21 characters", entry(fixture, old_text()[:21]), invalid, "text"),
+        ("21 characters", entry(fixture, old_text()[:21]), invalid, "plain_key"),
         ("22 characters", entry(fixture, shortest), None, ""),
         ("512 characters", entry(fixture, longest), None, ""),
-        ("513 characters", entry(fixture, longest + "x"), invalid, "text"),
+        ("513 characters", entry(fixture, longest + "x"), invalid, "plain_key"),
         ("every sign of the alphabet", entry(fixture, of_all), None, ""),
-        ("a space", entry(fixture, "s3fzXw8Rk2VbN5yL m9Qp4TdHj7CgE1"), invalid, "text"),
-        ("a comma", entry(fixture, "s3fzXw8Rk2VbN5yL,m9Qp4TdHj7CgE1"), invalid, "text"),
-        ("a colon", entry(fixture, "s3fzXw8Rk2VbN5yL:m9Qp4TdHj7CgE1"), invalid, "text"),
-        ("a letter beyond ASCII", entry(fixture, "s3fzXw8Rk2VbN5yLém9Qp4TdHj7CgE1"), invalid, "text"),
-        ("an equals sign amidst", entry(fixture, "s3fzXw8Rk2VbN5yL=m9Qp4TdHj7CgE1"), invalid, "text"),
-        ("a line break", entry(fixture, old_text() + "\n"), invalid, "text"),
-        ("one character", entry(fixture, "x" * 40), invalid, "text"),
-        ("two characters", entry(fixture, "xy" * 20), invalid, "text"),
-        ("nothing", entry(fixture, ""), invalid, "text"),
+        ("a space", entry(fixture, "s3fzXw8Rk2VbN5yL m9Qp4TdHj7CgE1"), invalid, "plain_key"),
+        ("a comma", entry(fixture, "s3fzXw8Rk2VbN5yL,m9Qp4TdHj7CgE1"), invalid, "plain_key"),
+        ("a colon", entry(fixture, "s3fzXw8Rk2VbN5yL:m9Qp4TdHj7CgE1"), invalid, "plain_key"),
+        ("a letter beyond ASCII", entry(fixture, "s3fzXw8Rk2VbN5yLém9Qp4TdHj7CgE1"), invalid, "plain_key"),
+        ("an equals sign amidst", entry(fixture, "s3fzXw8Rk2VbN5yL=m9Qp4TdHj7CgE1"), invalid, "plain_key"),
+        ("a line break", entry(fixture, old_text() + "\n"), invalid, "plain_key"),
+        ("one character", entry(fixture, "x" * 40), invalid, "plain_key"),
+        ("two characters", entry(fixture, "xy" * 20), invalid, "plain_key"),
+        ("nothing", entry(fixture, ""), invalid, "plain_key"),
         ("no secret at all", entry(fixture), invalid, ""),
         ("one that comes again", entry(fixture, twice), None, ""),
         ("the same again", entry(fixture, twice), taken, ""),
@@ -143,7 +143,7 @@ def good_entries_are_imported_and_bad_ones_hurt_only_themselves(fixture: Fixture
             if code is None:
                 same(in_look, "", "the look")
                 must(isinstance(result, str), f"it was refused: {result}")
-                answer = fixture.expect("VERDICT_ALLOWED", sent["text"], any_target=True)
+                answer = fixture.expect("VERDICT_ALLOWED", sent["plain_key"], any_target=True)
                 same(answer.key.id, result, "the proven key")
                 same(repeated.reason, "ALREADY_IMPORTED", "what is said of it the second time")
                 same(repeated.metadata.get("key_id"), result, "the key that has the text")
@@ -154,8 +154,8 @@ def good_entries_are_imported_and_bad_ones_hurt_only_themselves(fixture: Fixture
                 must(refused.reason, "an error without ErrorInfo")
                 must(any(leaf in field for field in refused.fields) or not leaf, f"{refused.fields} instead of {leaf}")
                 same(refused.reason == "ALREADY_IMPORTED", code == taken, "whether it is there already")
-            if "text" in sent and code != taken:
-                verdict = fixture.verdict(fixture.verify(sent["text"], any_target=True))
+            if "plain_key" in sent and code != taken:
+                verdict = fixture.verdict(fixture.verify(sent["plain_key"], any_target=True))
                 must(verdict in PROVEN_NOTHING, "what was refused was imported all the same")
 
 
@@ -246,4 +246,4 @@ def an_import_as_a_whole_can_be_refused(fixture: Fixture):
     except grpc.RpcError as error:
         codes = (Code.PERMISSION_DENIED, Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION)
         must(Refusal(error).code in codes, f"the code {Refusal(error).code.name}")
-    fixture.expect("VERDICT_UNKNOWN", good["text"])
+    fixture.expect("VERDICT_UNKNOWN", good["plain_key"])

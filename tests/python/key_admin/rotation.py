@@ -57,7 +57,7 @@ def an_overlap_comes_to_its_end(fixture: Fixture):
     key = fixture.operator.call("GetKey", key_id=old.id).key
     same(fixture.state_of(key), "KEY_STATE_ACTIVE", "the state")
     same(len(key.secrets), 2, "the old text is told until the next rotation")
-    refused_by_state(fixture, "EndRotation", key_id=old.id, survivor="SURVIVOR_OLD")
+    refused_by_state(fixture, "EndRotation", key_id=old.id, keep="KEEP_SECRET_OLD")
     newest = rotate(fixture, old, 600)
     fixture.expect("VERDICT_UNKNOWN", old)
     fixture.expect("VERDICT_ALLOWED", new)
@@ -72,10 +72,10 @@ def without_an_overlap_the_old_text_stops_at_once(fixture: Fixture):
         fixture.expect("VERDICT_UNKNOWN", old.plain_key)
         fixture.expect("VERDICT_ALLOWED", new)
         same(len(new.key.secrets), 1, "the number of its secrets")
-        for survivor in ("SURVIVOR_NEW", "SURVIVOR_OLD"):
-            refused_by_state(fixture, "EndRotation", "NO_ROTATION", key_id=old.id, survivor=survivor)
+        for keep in ("KEEP_SECRET_NEW", "KEEP_SECRET_OLD"):
+            refused_by_state(fixture, "EndRotation", "NO_ROTATION", key_id=old.id, keep=keep)
     fresh = fixture.issue()
-    refused_by_state(fixture, "EndRotation", "NO_ROTATION", key_id=fresh.id, survivor="SURVIVOR_NEW")
+    refused_by_state(fixture, "EndRotation", "NO_ROTATION", key_id=fresh.id, keep="KEEP_SECRET_NEW")
 
 
 @check
@@ -105,11 +105,11 @@ def a_span_that_cannot_be_an_overlap_is_named(fixture: Fixture):
     ):
         with case(f"refused as an overlap: {what}"):
             fixture.operator.refused_field("overlap", "RotateKey", key_id=issued.id, overlap=overlap)
-    for survivor in ("SURVIVOR_UNSPECIFIED", 99):
-        fixture.operator.refused_field("survivor", "EndRotation", key_id=issued.id, survivor=survivor)
+    for keep in ("KEEP_SECRET_UNSPECIFIED", 99):
+        fixture.operator.refused_field("keep", "EndRotation", key_id=issued.id, keep=keep)
     for bad in ("not-a-uuid", "", issued.plain_key):
         fixture.operator.refused_field("key_id", "RotateKey", key_id=bad)
-        fixture.operator.refused_field("key_id", "EndRotation", key_id=bad, survivor="SURVIVOR_NEW")
+        fixture.operator.refused_field("key_id", "EndRotation", key_id=bad, keep="KEEP_SECRET_NEW")
     fixture.expect("VERDICT_ALLOWED", issued)
     same(len(rotate(fixture, issued, 366 * days).key.secrets), 2, "the number of secrets after a rotation of 366 days")
 
@@ -129,19 +129,19 @@ def a_rotation_within_an_overlap_replaces_the_newest_text(fixture: Fixture):
 
 @check
 def a_rotation_is_completed_or_taken_back(fixture: Fixture):
-    for survivor, of_old, of_new in (
-        ("SURVIVOR_NEW", "VERDICT_UNKNOWN", "VERDICT_ALLOWED"),
-        ("SURVIVOR_OLD", "VERDICT_ALLOWED", "VERDICT_UNKNOWN"),
+    for keep, of_old, of_new in (
+        ("KEEP_SECRET_NEW", "VERDICT_UNKNOWN", "VERDICT_ALLOWED"),
+        ("KEEP_SECRET_OLD", "VERDICT_ALLOWED", "VERDICT_UNKNOWN"),
     ):
-        with case(f"a rotation ended with {survivor}"):
+        with case(f"a rotation ended with {keep}"):
             old = fixture.issue()
             new = rotate(fixture, old, 600)
-            ended = fixture.operator.call("EndRotation", key_id=old.id, survivor=survivor)
+            ended = fixture.operator.call("EndRotation", key_id=old.id, keep=keep)
             fixture.expect(of_old, old.plain_key)
             fixture.expect(of_new, new.plain_key)
             [secret] = ended.key.secrets
             must(not secret.HasField("expire_time"), "the text that stays has an end")
-            refused_by_state(fixture, "EndRotation", "NO_ROTATION", key_id=old.id, survivor=survivor)
+            refused_by_state(fixture, "EndRotation", "NO_ROTATION", key_id=old.id, keep=keep)
             kinds = [event.kind for event in fixture.operator.every_page("ListEvents", "events", key_id=old.id)]
             same(kinds, ["key.rotation_ended", "key.rotated", "key.issued"], "the events")
 
@@ -171,6 +171,6 @@ def a_caller_goes_on_with_its_new_text_and_not_with_the_old_one(fixture: Fixture
     after = fixture.operator.with_key(rotate(fixture, gateway, 600).plain_key)
     for caller in (before, after):
         fixture.expect("VERDICT_ALLOWED", issued, caller=caller)
-    fixture.operator.call("EndRotation", key_id=gateway.id, survivor="SURVIVOR_NEW")
+    fixture.operator.call("EndRotation", key_id=gateway.id, keep="KEEP_SECRET_NEW")
     before.refused("Verify", Code.UNAUTHENTICATED, **fixture.question(issued.plain_key))
     fixture.expect("VERDICT_ALLOWED", issued, caller=after)

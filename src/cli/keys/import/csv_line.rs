@@ -1,50 +1,49 @@
-//! Entries as lines of comma-separated values.
+//! Rows in CSV.
 
 use std::collections::BTreeMap;
 
 use csv::{ReaderBuilder, StringRecord, Trim};
 
-use super::entry::{Cell, Field, Said};
+use super::entry::{Cell, Field, Row};
 use crate::cli::flags;
 
-/// The columns that the header line names.
+/// Parses the header line.
 pub(super) fn header(line: &str) -> Result<Vec<Field>, String> {
     let mut columns = Vec::new();
-    for (place, name) in record(line)?.iter().enumerate() {
-        let field = Field::find(name, place)
-            .map_err(|why| format!("the header line does not fit: {why}"))?;
+    for (index, name) in record(line)?.iter().enumerate() {
+        let field = Field::find(name, index).map_err(|why| format!("the header line: {why}"))?;
         if columns.contains(&field) {
             return Err(format!("the header line has `{name}` twice"));
         }
         columns.push(field);
     }
-    if !columns.contains(&Field::Text) && !columns.contains(&Field::Sha256) {
-        return Err("the header line has neither `text` nor `sha256`".to_owned());
+    if !columns.contains(&Field::PlainKey) && !columns.contains(&Field::Sha256) {
+        return Err("the header line has neither `plain_key` nor `sha256`".to_owned());
     }
     Ok(columns)
 }
 
-/// What a line says; an empty cell says nothing.
-pub(super) fn said(line: &str, columns: &[Field]) -> Result<Said, String> {
+/// Parses a line. An empty cell leaves its field unset.
+pub(super) fn parse(line: &str, columns: &[Field]) -> Result<Row, String> {
     let record = record(line)?;
     if record.len() != columns.len() {
         return Err(format!(
-            "it has {} columns, and the header line {}",
+            "it has {} columns, but the header line has {}",
             record.len(),
             columns.len()
         ));
     }
-    let mut said = Said::default();
+    let mut row = Row::default();
     for (field, cell) in columns.iter().zip(&record) {
         if !cell.is_empty() {
-            said.set(*field, CsvCell(cell))?;
+            row.set(*field, CsvCell(cell))?;
         }
     }
-    Ok(said)
+    Ok(row)
 }
 
-/// A line is read for itself. To the whole file a quotation mark that is not closed would turn all that follows into one
-/// cell; nothing that an entry says may hold a line break, so none is lost.
+/// Splits one line into its cells. Lines are parsed one by one, because in a whole file an unclosed quotation mark would turn
+/// the rest of the file into one cell. No field may contain a line break, so this loses nothing.
 fn record(line: &str) -> Result<StringRecord, String> {
     if !line.matches('"').count().is_multiple_of(2) {
         return Err("a quotation mark is not closed on its line".to_owned());
@@ -57,17 +56,17 @@ fn record(line: &str) -> Result<StringRecord, String> {
         .buffer_capacity(line.len().max(1))
         .from_reader(line.as_bytes())
         .read_record(&mut record);
-    // The reader's own complaint is dropped, lest it tell what it found.
+    // The reader's own error is dropped, because it may contain the key.
     match read {
         Ok(true) => Ok(record),
-        _ => Err("it is no line of comma-separated values".to_owned()),
+        _ => Err("it is not a line of comma-separated values".to_owned()),
     }
 }
 
 struct CsvCell<'a>(&'a str);
 
 impl Cell for CsvCell<'_> {
-    fn word(self) -> Result<String, &'static str> {
+    fn string(self) -> Result<String, &'static str> {
         Ok(self.0.to_owned())
     }
 
@@ -79,7 +78,7 @@ impl Cell for CsvCell<'_> {
         match self.0.to_ascii_lowercase().as_str() {
             "true" => Ok(true),
             "false" => Ok(false),
-            _ => Err("it is `true` or `false`"),
+            _ => Err("must be `true` or `false`"),
         }
     }
 
@@ -87,8 +86,8 @@ impl Cell for CsvCell<'_> {
         let pairs = self.0.split(';').map(str::trim);
         let pairs = pairs.filter(|pair| !pair.is_empty()).map(flags::pair);
         let pairs = pairs.collect::<Result<_, _>>();
-        flags::by_name(pairs.map_err(|_| "it looks like `name=value;name=value`")?)
-            .map_err(|_| "a name stands there twice")
+        flags::by_name(pairs.map_err(|_| "must look like `name=value;name=value`")?)
+            .map_err(|_| "a name is given twice")
     }
 }
 
@@ -99,19 +98,19 @@ mod tests {
 
     use super::*;
 
-    fn entry(head: &str, line: &str, defaults: &Said) -> Result<ImportEntry, String> {
+    fn entry(head: &str, line: &str, defaults: &Row) -> Result<ImportEntry, String> {
         let columns = header(head)?;
-        Ok(said(line, &columns)?.entry(defaults)?.message)
+        Ok(parse(line, &columns)?.into_entry(defaults)?.message)
     }
 
     #[test]
     fn a_line_is_an_entry() {
-        let head = "text, partner,project,level,environment,name,scopes,full_access,expire_time,labels,allowed_cidrs";
+        let head = "plain_key, partner,project,level,environment,name,scopes,full_access,expire_time,labels,allowed_cidrs";
         let line = "TtgGcQFq.s3fzs3fzs3fz,acme,web,project,production,\"CI, \"\"nightly\"\"\",read write,false,\
                     2030-01-31T12:00:00Z,team=a;tier=b=c,10.0.0.0/8 ::1/128";
-        let entry = entry(head, line, &Said::default()).unwrap();
+        let entry = entry(head, line, &Row::default()).unwrap();
         assert!(
-            matches!(&entry.secret, Some(Secret::PlainKey(text)) if text == "TtgGcQFq.s3fzs3fzs3fz")
+            matches!(&entry.secret, Some(Secret::PlainKey(key)) if key == "TtgGcQFq.s3fzs3fzs3fz")
         );
         assert_eq!(
             (entry.partner.as_str(), entry.project.as_str()),
@@ -130,12 +129,12 @@ mod tests {
 
     #[test]
     fn an_empty_cell_leaves_it_to_the_flags() {
-        let defaults = Said {
+        let defaults = Row {
             partner: Some("acme".to_owned()),
             scopes: Some(vec!["read".to_owned()]),
-            ..Said::default()
+            ..Row::default()
         };
-        let head = "text,partner,scopes,full_access";
+        let head = "plain_key,partner,scopes,full_access";
         let own = entry(head, "t,,,", &defaults).unwrap();
         assert_eq!((own.partner.as_str(), own.scopes.len()), ("acme", 1));
         let own = entry(head, "t,other,write,", &defaults).unwrap();
@@ -149,73 +148,76 @@ mod tests {
 
     #[test]
     fn full_access_is_no_default_of_an_entry_that_has_scopes() {
-        let defaults = Said {
+        let defaults = Row {
             full_access: Some(true),
-            ..Said::default()
+            ..Row::default()
         };
-        let head = "text,scopes,full_access";
+        let head = "plain_key,scopes,full_access";
         assert!(entry(head, "t,,", &defaults).unwrap().full_access);
         assert!(!entry(head, "t,read,", &defaults).unwrap().full_access);
         assert!(!entry(head, "t,,false", &defaults).unwrap().full_access);
     }
 
     #[test]
-    fn the_header_line_is_judged_before_anything_is_sent() {
+    fn the_header_line_is_checked_before_anything_is_sent() {
         for (head, why) in [
             (
-                "text,owner",
-                "`owner` is not known; known are text, sha256, partner",
+                "plain_key,owner",
+                "`owner` is not known; known are plain_key, sha256, partner",
             ),
-            ("text,partner,partner", "`partner` twice"),
-            ("partner,name", "neither `text` nor `sha256`"),
+            ("plain_key,partner,partner", "`partner` twice"),
+            ("partner,name", "neither `plain_key` nor `sha256`"),
         ] {
-            let said = header(head).unwrap_err();
-            assert!(said.contains(why), "{said}");
+            let error = header(head).unwrap_err();
+            assert!(error.contains(why), "{error}");
         }
     }
 
     #[test]
     fn a_key_in_the_place_of_a_column_is_not_repeated() {
-        let said = header("TtgGcQFq.s3fzs3fzs3fzs3fz,acme").unwrap_err();
-        assert!(said.contains("field 1") && !said.contains("s3fz"), "{said}");
+        let error = header("TtgGcQFq.s3fzs3fzs3fzs3fz,acme").unwrap_err();
+        assert!(
+            error.contains("field 1") && !error.contains("s3fz"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_bad_line_says_why_and_not_what_it_holds() {
         for (line, why) in [
-            ("secret,read", "it has 2 columns, and the header line 4"),
+            ("secret,read", "it has 2 columns, but the header line has 4"),
             (
                 "\"secret,read,,",
                 "a quotation mark is not closed on its line",
             ),
             (
                 "secret,read,secret,",
-                "full_access: it is `true` or `false`",
+                "full_access: must be `true` or `false`",
             ),
             (
                 "secret,,,secret",
-                "labels: it looks like `name=value;name=value`",
+                "labels: must look like `name=value;name=value`",
             ),
-            (",read,,", "it has neither `text` nor `sha256`"),
+            (",read,,", "it has neither `plain_key` nor `sha256`"),
         ] {
-            let said = entry("text,scopes,full_access,labels", line, &Said::default());
-            assert_eq!(said.err().as_deref(), Some(why));
+            let entry = entry("plain_key,scopes,full_access,labels", line, &Row::default());
+            assert_eq!(entry.err().as_deref(), Some(why));
         }
     }
 
     #[test]
-    fn a_text_and_its_hash_are_known_as_the_same() {
+    fn an_api_key_and_its_hash_have_the_same_digest() {
         fn digest(head: &str, line: &str) -> Result<u64, String> {
-            let said = said(line, &header(head).unwrap()).unwrap();
-            said.entry(&Said::default()).map(|entry| entry.digest)
+            let row = parse(line, &header(head).unwrap()).unwrap();
+            row.into_entry(&Row::default()).map(|entry| entry.digest)
         }
         // SHA-256 of `abc`, by FIPS 180-2.
         let hex = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         let base64 = "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=";
         let url_safe = "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0";
-        let text = digest("text", "abc");
+        let plain = digest("plain_key", "abc");
         for hash in [hex, &hex.to_uppercase(), base64, url_safe] {
-            assert_eq!(digest("sha256", hash), text, "{hash}");
+            assert_eq!(digest("sha256", hash), plain, "{hash}");
         }
         for wrong in ["ba78", &hex[..62], &base64[..40], "?"] {
             assert!(digest("sha256", wrong).is_err(), "{wrong}");

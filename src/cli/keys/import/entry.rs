@@ -1,4 +1,4 @@
-//! What an entry of an import says, and what is said in its place by the flags.
+//! The entries of an import: the fields of a row, the defaults from the flags, and the message to send.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,18 @@ use clap::ValueEnum as _;
 use prost_types::Timestamp;
 use sha2::{Digest as _, Sha256};
 
+use crate::cli::flags::{self, Level};
 use crate::pb::claviger::v1::ImportEntry;
 use crate::pb::claviger::v1::import_entry::Secret;
 
-use crate::cli::flags::{self, Level};
-
-/// No text as long as this is shown where a name should stand: it may be a key that has slipped. Keys that can be imported
-/// have 22 characters at least.
-const LONGEST_NAME: usize = 21;
+/// The longest unknown field name that an error shows. A longer one may be a misplaced API key: API keys that can be imported
+/// have at least 22 characters.
+const MAX_SHOWN_NAME: usize = 21;
 
 /// A column of a CSV file, or a field of a JSON object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Field {
-    Text,
+    PlainKey,
     Sha256,
     Partner,
     Project,
@@ -36,7 +35,7 @@ pub(super) enum Field {
 }
 
 const FIELDS: [(&str, Field); 12] = [
-    ("text", Field::Text),
+    ("plain_key", Field::PlainKey),
     ("sha256", Field::Sha256),
     ("partner", Field::Partner),
     ("project", Field::Project),
@@ -51,23 +50,23 @@ const FIELDS: [(&str, Field); 12] = [
 ];
 
 impl Field {
-    /// The field of this name, or a sentence that names what there is.
-    pub(super) fn find(name: &str, place: usize) -> Result<Self, String> {
+    /// Returns the field with this name, or an error that lists the names. `index` is the position of the field.
+    pub(super) fn find(name: &str, index: usize) -> Result<Self, String> {
         if let Some((_, field)) = FIELDS.iter().find(|(known, _)| *known == name) {
             return Ok(*field);
         }
         let known: Vec<_> = FIELDS.iter().map(|(name, _)| *name).collect();
         let known = known.join(", ");
-        if name.chars().count() > LONGEST_NAME {
+        if name.chars().count() > MAX_SHOWN_NAME {
             return Err(format!(
-                "the name of its field {} is not known; it is not shown, as it may be a key. Known are {known}",
-                place + 1
+                "the name of field {} is not known, and not shown because it may be an API key; known are {known}",
+                index + 1
             ));
         }
         Err(format!("`{name}` is not known; known are {known}"))
     }
 
-    /// What people call it.
+    /// The name of the column or JSON field.
     pub(super) fn name(self) -> &'static str {
         FIELDS
             .iter()
@@ -76,18 +75,18 @@ impl Field {
     }
 }
 
-/// The content of a field, in the manner of its format. A complaint never repeats it.
+/// The content of a field, parsed by the rules of its format. An error never repeats the content.
 pub(super) trait Cell {
-    fn word(self) -> Result<String, &'static str>;
+    fn string(self) -> Result<String, &'static str>;
     fn list(self) -> Result<Vec<String>, &'static str>;
     fn flag(self) -> Result<bool, &'static str>;
     fn pairs(self) -> Result<BTreeMap<String, String>, &'static str>;
 }
 
-/// What is said by an entry, or by the flags for those that do not say it.
+/// The fields that a row of the file sets, or that the flags set as defaults.
 #[derive(Clone, Default)]
-pub(super) struct Said {
-    pub(super) text: Option<String>,
+pub(super) struct Row {
+    pub(super) plain_key: Option<String>,
     pub(super) sha256: Option<String>,
     pub(super) partner: Option<String>,
     pub(super) project: Option<String>,
@@ -101,37 +100,37 @@ pub(super) struct Said {
     pub(super) allowed_cidrs: Option<Vec<String>>,
 }
 
-/// An entry to send.
+/// An entry to send to the server.
 pub(super) struct Entry {
     pub(super) message: ImportEntry,
-    pub(super) digest: TextDigest,
+    pub(super) digest: KeyDigest,
 }
 
-/// The first eight bytes of a text's SHA-256, by which it is known again within one file.
-pub(super) type TextDigest = u64;
+/// The first eight bytes of the SHA-256 of an API key, by which duplicates within one file are found.
+pub(super) type KeyDigest = u64;
 
-impl Said {
-    /// Takes over what stands in a field.
+impl Row {
+    /// Sets a field. The error starts with the name of the field.
     pub(super) fn set(&mut self, field: Field, cell: impl Cell) -> Result<(), String> {
-        self.put(field, cell)
+        self.set_value(field, cell)
             .map_err(|why| format!("{}: {why}", field.name()))
     }
 
-    fn put(&mut self, field: Field, cell: impl Cell) -> Result<(), &'static str> {
+    fn set_value(&mut self, field: Field, cell: impl Cell) -> Result<(), &'static str> {
         match field {
-            Field::Text => self.text = Some(cell.word()?),
-            Field::Sha256 => self.sha256 = Some(cell.word()?),
-            Field::Partner => self.partner = Some(cell.word()?),
-            Field::Project => self.project = Some(cell.word()?),
-            Field::Level => self.level = Some(level(&cell.word()?)?),
-            Field::Environment => self.environment = Some(cell.word()?),
-            Field::Name => self.name = Some(cell.word()?),
+            Field::PlainKey => self.plain_key = Some(cell.string()?),
+            Field::Sha256 => self.sha256 = Some(cell.string()?),
+            Field::Partner => self.partner = Some(cell.string()?),
+            Field::Project => self.project = Some(cell.string()?),
+            Field::Level => self.level = Some(level(&cell.string()?)?),
+            Field::Environment => self.environment = Some(cell.string()?),
+            Field::Name => self.name = Some(cell.string()?),
             Field::Scopes => self.scopes = Some(cell.list()?),
             Field::FullAccess => self.full_access = Some(cell.flag()?),
             Field::ExpireTime => {
-                let time = flags::time(&cell.word()?);
+                let time = flags::time(&cell.string()?);
                 self.expire_time =
-                    Some(time.map_err(|_| "a time looks like `2030-01-31T12:00:00Z`")?);
+                    Some(time.map_err(|_| "must be a time such as `2030-01-31T12:00:00Z`")?);
             }
             Field::Labels => self.labels = Some(cell.pairs()?),
             Field::AllowedCidrs => self.allowed_cidrs = Some(cell.list()?),
@@ -139,30 +138,32 @@ impl Said {
         Ok(())
     }
 
-    /// The entry as it is sent, with `defaults` for what it does not say.
-    pub(super) fn entry(self, defaults: &Self) -> Result<Entry, String> {
-        let (secret, digest) = match (self.text, self.sha256) {
-            (Some(text), None) => {
-                let digest = beginning(&Sha256::digest(text.as_bytes()));
-                (Secret::PlainKey(text), digest)
+    /// Converts the row to an entry, with `defaults` for the fields that it does not set.
+    pub(super) fn into_entry(self, defaults: &Self) -> Result<Entry, String> {
+        let (secret, digest) = match (self.plain_key, self.sha256) {
+            (Some(plain_key), None) => {
+                let digest = first_eight_bytes(&Sha256::digest(plain_key.as_bytes()));
+                (Secret::PlainKey(plain_key), digest)
             }
             (None, Some(hash)) => {
-                let digest = beginning(&decoded(&hash)?);
+                let digest = first_eight_bytes(&decode_sha256(&hash)?);
                 (Secret::Sha256(hash), digest)
             }
-            (Some(_), Some(_)) => return Err("it has both `text` and `sha256`".to_owned()),
-            (None, None) => return Err("it has neither `text` nor `sha256`".to_owned()),
+            (Some(_), Some(_)) => {
+                return Err("set either `plain_key` or `sha256`, not both".to_owned());
+            }
+            (None, None) => return Err("it has neither `plain_key` nor `sha256`".to_owned()),
         };
-        // Scopes and full access are one thing: whoever has the one shall not get the other by default.
+        // Scopes and full access belong together: a row that sets one of them does not get the default of the other.
         let full_access = match (self.full_access, &self.scopes) {
             (None, None) => defaults.full_access.unwrap_or_default(),
-            (said, _) => said.unwrap_or_default(),
+            (own, _) => own.unwrap_or_default(),
         };
         let scopes = match self.scopes {
             None if !full_access => defaults.scopes.clone().unwrap_or_default(),
             scopes => scopes.unwrap_or_default(),
         };
-        // So are the project and the level: an entry that names one of them is not moved to another by default.
+        // So do the project and the level.
         let project = match (self.project, self.level) {
             (None, None) => defaults.project.clone().unwrap_or_default(),
             (project, _) => project.unwrap_or_default(),
@@ -199,15 +200,15 @@ impl Said {
     }
 }
 
-fn level(word: &str) -> Result<i32, &'static str> {
-    let short = word.strip_prefix("KEY_LEVEL_").unwrap_or(word);
+fn level(name: &str) -> Result<i32, &'static str> {
+    let short = name.strip_prefix("KEY_LEVEL_").unwrap_or(name);
     Level::from_str(short, true)
-        .map(Level::on_wire)
-        .map_err(|_| "it is `partner` or `project`")
+        .map(Level::to_proto)
+        .map_err(|_| "must be `partner` or `project`")
 }
 
-/// The bytes of a SHA-256, by the two alphabets of base64 or in hexadecimal digits.
-fn decoded(hash: &str) -> Result<[u8; 32], String> {
+/// Decodes a SHA-256 from hexadecimal digits, or from base64 in either alphabet.
+fn decode_sha256(hash: &str) -> Result<[u8; 32], String> {
     let padding = GeneralPurposeConfig::new()
         .with_decode_padding_mode(DecodePaddingMode::Indifferent)
         .with_decode_allow_trailing_bits(false);
@@ -227,12 +228,10 @@ fn decoded(hash: &str) -> Result<[u8; 32], String> {
     };
     bytes
         .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| {
-            "sha256: it is neither 64 hexadecimal digits nor 32 bytes in base64".to_owned()
-        })
+        .ok_or_else(|| "sha256: must be 64 hexadecimal digits, or 32 bytes in base64".to_owned())
 }
 
-fn beginning(digest: &[u8]) -> TextDigest {
+fn first_eight_bytes(digest: &[u8]) -> KeyDigest {
     digest
         .iter()
         .take(8)

@@ -1,4 +1,4 @@
-//! Entries as JSON objects, one a line.
+//! Rows in JSON Lines: one object on each line.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,33 +6,33 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-use super::entry::{Cell, Field, Said};
+use super::entry::{Cell, Field, Row};
 
-/// What a line says; a null says nothing.
-pub(super) fn said(line: &str) -> Result<Said, String> {
-    // The parser's own complaint is dropped, as it may tell what it found.
+/// Parses a line. A null leaves its field unset.
+pub(super) fn parse(line: &str) -> Result<Row, String> {
+    // The parser's own error is dropped, because it may contain the key.
     let Fields(fields) = serde_json::from_str(line).map_err(|error| {
         format!(
-            "it is no JSON object on one line (column {})",
+            "it is not a JSON object on one line (column {})",
             error.column()
         )
     })?;
-    let mut said = Said::default();
-    let mut known = Vec::with_capacity(fields.len());
-    for (place, (name, value)) in fields.into_iter().enumerate() {
-        let field = Field::find(&name, place)?;
-        if known.contains(&field) {
-            return Err(format!("`{name}` stands there twice"));
+    let mut row = Row::default();
+    let mut found = Vec::with_capacity(fields.len());
+    for (index, (name, value)) in fields.into_iter().enumerate() {
+        let field = Field::find(&name, index)?;
+        if found.contains(&field) {
+            return Err(format!("`{name}` is given twice"));
         }
-        known.push(field);
+        found.push(field);
         if !value.is_null() {
-            said.set(field, value)?;
+            row.set(field, value)?;
         }
     }
-    Ok(said)
+    Ok(row)
 }
 
-/// An object with all of its fields, also with two of the same name, of which a map would keep the last in silence.
+/// An object with all of its fields, also repeated ones, of which a map would silently keep the last.
 struct Fields(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Fields {
@@ -60,37 +60,37 @@ impl<'de> Deserialize<'de> for Fields {
 }
 
 impl Cell for Value {
-    fn word(self) -> Result<String, &'static str> {
+    fn string(self) -> Result<String, &'static str> {
         match self {
-            Self::String(word) => Ok(word),
-            _ => Err("it is a string"),
+            Self::String(string) => Ok(string),
+            _ => Err("must be a string"),
         }
     }
 
     fn list(self) -> Result<Vec<String>, &'static str> {
         let Self::Array(items) = self else {
-            return Err("it is a list of strings");
+            return Err("must be a list of strings");
         };
-        let items = items.into_iter().map(Self::word);
+        let items = items.into_iter().map(Self::string);
         items
             .collect::<Result<_, _>>()
-            .map_err(|_| "it is a list of strings")
+            .map_err(|_| "must be a list of strings")
     }
 
     fn flag(self) -> Result<bool, &'static str> {
-        self.as_bool().ok_or("it is true or false")
+        self.as_bool().ok_or("must be true or false")
     }
 
     fn pairs(self) -> Result<BTreeMap<String, String>, &'static str> {
         let Self::Object(fields) = self else {
-            return Err("it is an object of strings");
+            return Err("must be an object of strings");
         };
         let pairs = fields
             .into_iter()
-            .map(|(name, value)| Ok((name, value.word()?)));
+            .map(|(name, value)| Ok((name, value.string()?)));
         pairs
             .collect::<Result<_, &str>>()
-            .map_err(|_| "it is an object of strings")
+            .map_err(|_| "must be an object of strings")
     }
 }
 
@@ -105,8 +105,8 @@ mod tests {
         let line = r#"{"sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "partner": "acme",
             "project": null, "level": "KEY_LEVEL_PARTNER", "scopes": ["read"], "labels": {"team": "a"},
             "allowed_cidrs": [], "expire_time": "2030-01-31T12:00:00+02:00"}"#;
-        let said = said(&line.replace('\n', " ")).unwrap();
-        let entry = said.entry(&Said::default()).unwrap().message;
+        let row = parse(&line.replace('\n', " ")).unwrap();
+        let entry = row.into_entry(&Row::default()).unwrap().message;
         assert!(matches!(entry.secret, Some(Secret::Sha256(_))));
         assert_eq!((entry.partner.as_str(), entry.level), ("acme", 1));
         assert_eq!(entry.scopes, ["read"]);
@@ -119,56 +119,65 @@ mod tests {
 
     #[test]
     fn an_empty_list_says_that_there_is_nothing() {
-        let defaults = Said {
+        let defaults = Row {
             scopes: Some(vec!["read".to_owned()]),
-            ..Said::default()
+            ..Row::default()
         };
-        let scopes = |line| said(line).unwrap().entry(&defaults).unwrap().message.scopes;
-        assert!(scopes(r#"{"text": "t", "scopes": []}"#).is_empty());
-        assert_eq!(scopes(r#"{"text": "t"}"#), ["read"]);
+        let scopes = |line| {
+            let entry = parse(line).unwrap().into_entry(&defaults).unwrap();
+            entry.message.scopes
+        };
+        assert!(scopes(r#"{"plain_key": "t", "scopes": []}"#).is_empty());
+        assert_eq!(scopes(r#"{"plain_key": "t"}"#), ["read"]);
     }
 
     #[test]
     fn a_bad_line_says_why_and_not_what_it_holds() {
         for (line, why) in [
-            (r#""secret""#, "it is no JSON object on one line (column 8)"),
             (
-                r#"{"text": "secret""#,
-                "it is no JSON object on one line (column 17)",
+                r#""secret""#,
+                "it is not a JSON object on one line (column 8)",
             ),
             (
-                r#"[{"text": "secret"}]"#,
-                "it is no JSON object on one line (column 0)",
-            ),
-            (r#"{"text": ["secret"]}"#, "text: it is a string"),
-            (
-                r#"{"text": "t", "scopes": "secret"}"#,
-                "scopes: it is a list of strings",
+                r#"{"plain_key": "secret""#,
+                "it is not a JSON object on one line (column 17)",
             ),
             (
-                r#"{"text": "t", "full_access": "secret"}"#,
-                "full_access: it is true or false",
+                r#"[{"plain_key": "secret"}]"#,
+                "it is not a JSON object on one line (column 0)",
             ),
             (
-                r#"{"text": "t", "labels": {"a": 1}}"#,
-                "labels: it is an object of strings",
+                r#"{"plain_key": ["secret"]}"#,
+                "plain_key: must be a string",
             ),
             (
-                r#"{"text": "t", "text": "secret"}"#,
-                "`text` stands there twice",
+                r#"{"plain_key": "t", "scopes": "secret"}"#,
+                "scopes: must be a list of strings",
             ),
             (
-                r#"{"text": "t", "expire_time": "secret"}"#,
-                "expire_time: a time looks like `2030-01-31T12:00:00Z`",
+                r#"{"plain_key": "t", "full_access": "secret"}"#,
+                "full_access: must be true or false",
             ),
             (
-                r#"{"text": "t", "level": "secret"}"#,
-                "level: it is `partner` or `project`",
+                r#"{"plain_key": "t", "labels": {"a": 1}}"#,
+                "labels: must be an object of strings",
+            ),
+            (
+                r#"{"plain_key": "t", "plain_key": "secret"}"#,
+                "`plain_key` is given twice",
+            ),
+            (
+                r#"{"plain_key": "t", "expire_time": "secret"}"#,
+                "expire_time: must be a time such as `2030-01-31T12:00:00Z`",
+            ),
+            (
+                r#"{"plain_key": "t", "level": "secret"}"#,
+                "level: must be `partner` or `project`",
             ),
         ] {
-            let refusal = said(line).err().unwrap();
+            let refusal = parse(line).err().unwrap();
             assert!(!refusal.contains("secret"), "{refusal}");
-            // The column is the parser's to know.
+            // The column depends on the parser.
             let heads = |text: &str| text.split(" (column").next().map(str::to_owned);
             assert_eq!(heads(&refusal), heads(why));
         }
@@ -176,12 +185,14 @@ mod tests {
 
     #[test]
     fn an_unknown_field_is_named() {
-        let refusal = said(r#"{"text": "t", "owner": "acme"}"#).err().unwrap();
+        let refusal = parse(r#"{"plain_key": "t", "owner": "acme"}"#)
+            .err()
+            .unwrap();
         assert!(
-            refusal.starts_with("`owner` is not known; known are text"),
+            refusal.starts_with("`owner` is not known; known are plain_key"),
             "{refusal}"
         );
-        let refusal = said(r#"{"TtgGcQFq.s3fzs3fzs3fzs3fz": "acme"}"#)
+        let refusal = parse(r#"{"TtgGcQFq.s3fzs3fzs3fzs3fz": "acme"}"#)
             .err()
             .unwrap();
         assert!(!refusal.contains("s3fz"), "{refusal}");

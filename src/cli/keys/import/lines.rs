@@ -1,13 +1,13 @@
-//! A file line by line, however long it is.
+//! The lines of a file of any length.
 
 use std::io::{self, BufRead, Read as _};
 
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// An entry that uses every limit of the authority is shorter.
-const LONGEST_LINE: usize = 64 * 1024;
+/// The longest accepted line, in bytes. An entry that uses every limit of the authority is shorter.
+const MAX_LINE: usize = 64 * 1024;
 
-/// The lines of a file. What stood in the one before is wiped.
+/// The lines of a file. Each line is wiped from memory before the next one is read.
 pub(super) struct Lines {
     input: Box<dyn BufRead>,
     line: Zeroizing<Vec<u8>>,
@@ -16,23 +16,23 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// From its beginning.
+    /// Starts at the beginning of the input.
     pub(super) fn new(input: Box<dyn BufRead>) -> Self {
         Self {
             input,
-            // All that it will ever need: to grow would leave copies behind.
-            line: Zeroizing::new(Vec::with_capacity(LONGEST_LINE + 1)),
+            // The full capacity from the start: growing would leave copies in memory.
+            line: Zeroizing::new(Vec::with_capacity(MAX_LINE + 1)),
             number: 0,
             read: 0,
         }
     }
 
-    /// How many bytes are read.
+    /// The number of bytes that were read.
     pub(super) fn read(&self) -> u64 {
         self.read
     }
 
-    /// The next line that is not empty with its number, or what keeps it from being one.
+    /// Returns the next line that is not empty, with its number, or the reason why it is not a valid line.
     pub(super) fn next(&mut self) -> io::Result<Option<(u64, Result<&str, &'static str>)>> {
         loop {
             if !self.advance()? {
@@ -42,29 +42,29 @@ impl Lines {
                 break;
             }
         }
-        let line = if self.line.len() > LONGEST_LINE {
+        let line = if self.line.len() > MAX_LINE {
             Err("it is longer than 64 KiB")
         } else {
             let line = str::from_utf8(&self.line).map_err(|_| "it is not UTF-8");
-            // Some programs begin a file with a mark that says that it is UTF-8.
+            // Some programs begin a file with a byte order mark.
             line.map(|line| line.strip_prefix('\u{feff}').unwrap_or(line).trim())
         };
         Ok(Some((self.number, line)))
     }
 
-    /// Reads one more line, of one that is too long the beginning only; false at the end of the file.
+    /// Reads the next line, of a line that is too long only the beginning; returns false at the end of the file.
     fn advance(&mut self) -> io::Result<bool> {
-        // What was written of it; the whole of it, which is long, at the end.
+        // This wipes the written part; the drop wipes the whole capacity, which would be slow here.
         self.line.as_mut_slice().zeroize();
         self.line.clear();
-        let limit = LONGEST_LINE as u64 + 1;
+        let limit = MAX_LINE as u64 + 1;
         let mut beginning = self.input.by_ref().take(limit);
         self.read += beginning.read_until(b'\n', &mut self.line)? as u64;
         if self.line.is_empty() {
             return Ok(false);
         }
         self.number += 1;
-        if self.line.len() > LONGEST_LINE && !self.line.ends_with(b"\n") {
+        if self.line.len() > MAX_LINE && !self.line.ends_with(b"\n") {
             self.read += self.input.skip_until(b'\n')? as u64;
         }
         Ok(true)
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_line_that_cannot_be_read_hurts_only_itself() {
-        let mut text = vec![b'k'; 3 * LONGEST_LINE];
+        let mut text = vec![b'k'; 3 * MAX_LINE];
         text.extend(b"\nb\n\xff\xff\nd\n");
         assert_eq!(
             lines(text),
@@ -111,8 +111,8 @@ mod tests {
     }
 
     #[test]
-    fn all_that_was_read_is_counted() {
-        let text = "k".repeat(2 * LONGEST_LINE) + "\nb\n";
+    fn every_byte_that_was_read_is_counted() {
+        let text = "k".repeat(2 * MAX_LINE) + "\nb\n";
         let mut lines = Lines::new(Box::new(io::Cursor::new(text.clone())));
         while lines.next().unwrap().is_some() {}
         assert_eq!(lines.read(), text.len() as u64);

@@ -1,7 +1,7 @@
-//! Keys of another system are taken over from a file.
+//! The `keys import` command, which imports the keys of another system from a file.
 //!
-//! `lines` reads the file, `csv_line` and `json_line` understand a line, `entry` is what it says, `outcome` what became of it,
-//! and `tally` what is told at the end. No more than one batch is held at a time.
+//! `lines` reads the file, `csv_line` and `json_line` parse a line, `entry` builds the message, `send` sends the batches,
+//! `outcome` classifies the results, and `summary` is what is shown at the end. At most one batch is in memory.
 
 mod csv_line;
 mod entry;
@@ -11,59 +11,60 @@ mod outcome;
 mod progress;
 mod send;
 mod source;
-mod tally;
+mod summary;
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, ExpiryFlags, Level, WaitFlag};
 use crate::cli::output::Output;
 use crate::cli::request_id::RequestIdFlag;
-use entry::Said;
-use outcome::{Judge, Seen};
-use progress::Progress;
+use entry::Row;
+use outcome::{Classifier, SeenKeys};
+use progress::ProgressReporter;
 use send::{Batch, Sender};
-use source::{Form, Source};
-use tally::{Report, Tally};
+use source::{FileFormat, Source};
+use summary::{ImportSummary, Report};
 
-/// Import the keys of another system, with the texts that their holders have.
+/// Import the keys of another system, whose API keys stay valid.
 ///
-/// Each line is one entry. Its fields are `text` or `sha256` (64 hexadecimal digits, or base64), `partner`, `project`, `level`,
-/// `environment`, `name`, `scopes`, `full_access`, `expire_time` (RFC 3339), `labels` and `allowed_cidrs`. The first line of a
-/// CSV file names its columns; in them, scopes and ranges stand with blanks between them, and labels as name=value;name=value.
-/// In JSON Lines scopes and ranges are lists, and labels an object.
+/// Each line is one entry. Its fields are `plain_key` or `sha256` (64 hexadecimal digits, or base64), `partner`, `project`,
+/// `level`, `environment`, `name`, `scopes`, `full_access`, `expire_time` (RFC 3339), `labels` and `allowed_cidrs`. The first
+/// line of a CSV file names its columns. In CSV, scopes and ranges are separated by spaces, and labels are written as
+/// name=value;name=value. In JSON Lines, scopes and ranges are lists, and labels are an object.
 ///
-/// A line that is wrong hurts only itself. After a break, run the same command again: what was imported is recognised.
+/// An invalid line affects no other line. After an interruption, run the same command again: imported entries are
+/// recognised.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes:
-  0  every entry is imported, or was before
-  1  some entries failed, or it could not be brought to its end
-  2  the command was wrong, or the header line
+  0  every entry is imported, now or earlier
+  1  some entries failed, or the import could not be completed
+  2  the command or the header line is invalid
 
 Examples:
   claviger keys import keys.csv --realm demo --environment production --scope read --dry-run
 
   claviger keys import keys.jsonl --realm demo --partner acme --report failed.jsonl")]
 pub struct Import {
-    /// The file; `-` is standard input.
+    /// The file to import; `-` is standard input.
     file: PathBuf,
     /// The realm to import them into.
     #[arg(long)]
     realm: String,
-    /// What the file is [default: by its extension: csv, or jsonl and ndjson].
+    /// The format of the file [default: by its extension: csv, or jsonl and ndjson].
     #[arg(long)]
-    format: Option<Format>,
-    /// Change nothing, but tell what would become of each entry.
+    format: Option<FileFormat>,
+    /// Change nothing, and show what would become of each entry.
     #[arg(long)]
     dry_run: bool,
     /// Write all failures to this file, as JSON Lines.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// How many entries to send at once. Each new key takes the server some 25 ms, and all of them must be done within
+    /// Entries in each request. The server needs about 25 ms for each new key, and must finish the request within
     /// --timeout.
     #[arg(
         long,
@@ -76,46 +77,38 @@ pub struct Import {
     request_id: RequestIdFlag,
     #[command(flatten)]
     wait: WaitFlag,
-    // Last, as its heading would stand above all that follows.
+    // Last, because its heading applies to all flags after it.
     #[command(flatten)]
     defaults: Defaults,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    /// Comma-separated values, with a header line.
-    Csv,
-    /// JSON Lines: an object on each line.
-    Jsonl,
-}
-
 #[derive(Debug, Args)]
-#[command(next_help_heading = "For entries that do not say it themselves")]
+#[command(next_help_heading = "Defaults for entries that do not set the field")]
 struct Defaults {
-    /// The partner that owns them.
+    /// The partner that owns the keys.
     #[arg(long)]
     partner: Option<String>,
-    /// The project to bind them to.
+    /// The project to bind the keys to.
     #[arg(long)]
     project: Option<String>,
-    /// Which part of the partner they reach.
+    /// The level of the keys.
     #[arg(long)]
     level: Option<Level>,
-    /// Their environment.
+    /// The environment of the keys.
     #[arg(long)]
     environment: Option<String>,
     /// A scope to grant; can be repeated.
     #[arg(long)]
     scope: Vec<String>,
-    /// Grant every scope of the realm, also those that it will get.
+    /// Grant every scope of the realm, also scopes that are added later.
     #[arg(long, conflicts_with = "scope")]
     full_access: bool,
     #[command(flatten)]
     expiry: ExpiryFlags,
-    /// A word to attach; can be repeated.
+    /// A label to attach; can be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = flags::pair, allow_hyphen_values = true)]
     label: Vec<(String, String)>,
-    /// An address range that they may be used from; can be repeated.
+    /// An address range from which the keys may be used; can be repeated.
     #[arg(long, value_name = "CIDR")]
     allow_cidr: Vec<String>,
 }
@@ -123,26 +116,23 @@ struct Defaults {
 impl Import {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let format = self.format.or_else(|| by_extension(&self.file));
-        let form = match format.ok_or_else(|| {
-            Failure::usage("what is in the file? Its name does not tell")
-                .hint("--format csv or --format jsonl says it")
-        })? {
-            Format::Csv => Form::Csv,
-            Format::Jsonl => Form::JsonLines,
-        };
-        // What is wrong here is said before a server is looked for.
-        let mut source = Source::open(&self.file, form, self.defaults.said()?)?;
+        let format = format.ok_or_else(|| {
+            Failure::usage("the format of the file is unknown: its name has no known extension")
+                .hint("set it with --format csv or --format jsonl")
+        })?;
+        // Errors in the flags and the header line are reported before a connection is attempted.
+        let mut source = Source::open(&self.file, format, self.defaults.row()?)?;
         let report = self.report.map(|path| Report::create(path, &self.file));
         let client = connection.connect().await?;
         let mut import = Sender {
             client: &client,
-            progress: Progress::start(output.is_json(), source.size()),
-            judge: Judge {
+            progress: ProgressReporter::start(output.is_json(), source.size()),
+            classifier: Classifier {
                 realm: self.realm,
                 dry_run: self.dry_run,
-                seen: Seen::default(),
+                seen: SeenKeys::default(),
             },
-            tally: Tally::new(report.transpose()?),
+            summary: ImportSummary::new(report.transpose()?),
             wait: self.wait,
             request_id: self.request_id.id(),
             batches: 0,
@@ -150,13 +140,15 @@ impl Import {
 
         let outcome = import_all(&mut source, &mut import, usize::from(self.batch)).await;
         import.progress.finish();
-        let mut tally = import.tally;
-        let reported = tally.finish();
-        if tally.done() > 0 || outcome.is_ok() {
-            output.show_sum(&tally.json(self.dry_run), || tally.told(self.dry_run))?;
+        let mut summary = import.summary;
+        let reported = summary.finish();
+        if summary.done() > 0 || outcome.is_ok() {
+            output.show_summary(&summary.json(self.dry_run), || {
+                summary.describe(self.dry_run)
+            })?;
         }
         outcome.and(reported)?;
-        match tally.failed() {
+        match summary.failed() {
             0 => Ok(()),
             1 => Err(Failure::failed("1 entry was not imported")),
             failed => Err(Failure::failed(format!(
@@ -182,30 +174,30 @@ async fn import_all(
 }
 
 impl Defaults {
-    fn said(self) -> Result<Said, Failure> {
+    fn row(self) -> Result<Row, Failure> {
         let labels =
             flags::by_name(self.label).map_err(|why| Failure::usage(format!("--label: {why}")))?;
         let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
-        Ok(Said {
+        Ok(Row {
             partner: self.partner,
             project: self.project,
-            level: self.level.map(Level::on_wire),
+            level: self.level.map(Level::to_proto),
             environment: self.environment,
             scopes: some(self.scope),
             full_access: self.full_access.then_some(true),
             expire_time: self.expiry.time()?,
             labels: (!labels.is_empty()).then_some(labels),
             allowed_cidrs: some(self.allow_cidr),
-            ..Said::default()
+            ..Row::default()
         })
     }
 }
 
-fn by_extension(path: &Path) -> Option<Format> {
+fn by_extension(path: &Path) -> Option<FileFormat> {
     let extension = path.extension()?.to_str()?.to_ascii_lowercase();
     match extension.as_str() {
-        "csv" => Some(Format::Csv),
-        "jsonl" | "ndjson" => Some(Format::Jsonl),
+        "csv" => Some(FileFormat::Csv),
+        "jsonl" | "ndjson" => Some(FileFormat::Jsonl),
         _ => None,
     }
 }

@@ -1,62 +1,61 @@
-//! What became of an entry, by the server's answer and by what stood before it in the file.
+//! The outcome of an entry, from the server's result and the earlier lines of the file.
 
 use std::collections::HashMap;
 
 use tonic::Code;
 use tonic_types::{RpcStatusExt as _, Status};
 
+use super::entry::KeyDigest;
 use crate::pb::claviger::v1::import_entry::Secret;
-use crate::pb::claviger::v1::import_result::Result as Answer;
+use crate::pb::claviger::v1::import_result::Result as EntryResult;
 use crate::pb::claviger::v1::{ImportEntry, ImportResult};
 
-use super::entry::TextDigest;
-
-/// What became of an entry.
+/// The outcome of an entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
-    /// It is a key now; in a dry run, it would be.
+    /// The key was imported, or in a dry run would be.
     Imported,
-    /// It was one before this file.
-    There,
-    /// It is none, for this reason.
+    /// The key was imported before this file.
+    AlreadyImported,
+    /// The entry failed, for this reason.
     Failed(String),
 }
 
-/// The texts of the file that are keys by now, with the lines on which they stood.
+/// The API keys of the file that are imported, with their lines.
 ///
-/// An entry takes 17 bytes of a table that is between 44 and 88 % full: 20 to 40 MB for a million texts. Two different texts of
-/// a million have the same digest in one of 37 million files; then the second one is told as a failure only if it is
-/// no new key, or in a dry run.
+/// An entry takes 17 bytes of a table that is between 44 and 88 % full: 20 to 40 MB for a million API keys. In one of
+/// 37 million files with a million API keys, two different ones have the same digest; the second one is then reported as a
+/// failure, but only if it was imported before, or in a dry run.
 #[derive(Debug, Default)]
-pub(super) struct Seen(HashMap<TextDigest, u32>);
+pub(super) struct SeenKeys(HashMap<KeyDigest, u32>);
 
-/// Judges the entries of one realm.
+/// Determines the outcomes of the entries of one realm.
 #[derive(Debug)]
-pub(super) struct Judge {
+pub(super) struct Classifier {
     pub(super) realm: String,
     pub(super) dry_run: bool,
-    pub(super) seen: Seen,
+    pub(super) seen: SeenKeys,
 }
 
-impl Judge {
-    /// What became of the entry on this line.
+impl Classifier {
+    /// Returns the outcome of the entry on this line.
     pub(super) fn outcome(
         &mut self,
         line: u64,
-        digest: TextDigest,
+        digest: KeyDigest,
         entry: &ImportEntry,
         result: ImportResult,
     ) -> Outcome {
         let outcome = match result.result {
-            Some(Answer::KeyId(_)) => Outcome::Imported,
-            Some(Answer::Error(status)) => self.refused(entry, &status),
-            None => Outcome::Failed("the server said nothing of it".to_owned()),
+            Some(EntryResult::KeyId(_)) => Outcome::Imported,
+            Some(EntryResult::Error(status)) => self.refused(entry, &status),
+            None => Outcome::Failed("the server returned no result".to_owned()),
         };
         match (&outcome, self.seen.0.get(&digest)) {
             (Outcome::Failed(_), _) => outcome,
-            // The server does not know in a dry run what it would know by then.
-            (Outcome::There, Some(earlier)) => same_as(*earlier),
-            (Outcome::Imported, Some(earlier)) if self.dry_run => same_as(*earlier),
+            // In a dry run, the server does not know the earlier entries.
+            (Outcome::AlreadyImported, Some(earlier)) => duplicate_of(*earlier),
+            (Outcome::Imported, Some(earlier)) if self.dry_run => duplicate_of(*earlier),
             _ => {
                 let line = u32::try_from(line).unwrap_or(u32::MAX);
                 self.seen.0.insert(digest, line);
@@ -65,7 +64,8 @@ impl Judge {
         }
     }
 
-    /// A text that is a key already is what a list that is sent again has at its beginning.
+    /// Returns the outcome of an error. An API key that is imported already is not a failure: a repeated import starts with
+    /// such entries.
     fn refused(&self, entry: &ImportEntry, status: &Status) -> Outcome {
         let info = status.get_details_error_info().filter(|info| {
             status.code == Code::AlreadyExists as i32 && info.reason == "ALREADY_IMPORTED"
@@ -73,48 +73,50 @@ impl Judge {
         let Some(info) = info else {
             return Outcome::Failed(reason(entry, status));
         };
-        // Only who may administer the key is told its id. Whose it is, is not said otherwise.
+        // The server returns the id only to callers who may administer the key. Its owner is not shown to others.
         if info.metadata.get("key_id").is_none_or(String::is_empty) {
-            return Outcome::Failed("the text is a key already, of somebody else".to_owned());
+            return Outcome::Failed(
+                "the API key is imported already, for another owner".to_owned(),
+            );
         }
         match info.metadata.get("realm") {
-            Some(realm) if *realm != self.realm => {
-                Outcome::Failed(format!("the text is a key of the realm {realm} already"))
-            }
-            _ => Outcome::There,
+            Some(realm) if *realm != self.realm => Outcome::Failed(format!(
+                "the API key is imported already, in the realm {realm}"
+            )),
+            _ => Outcome::AlreadyImported,
         }
     }
 }
 
-fn same_as(line: u32) -> Outcome {
-    Outcome::Failed(format!("the same key stands on line {line}"))
+fn duplicate_of(line: u32) -> Outcome {
+    Outcome::Failed(format!("the same API key is on line {line}"))
 }
 
-/// The server's reason. It does not repeat a text by its contract; here, that is made sure of.
+/// Returns the server's reason. By contract it never contains an API key; this function checks that.
 fn reason(entry: &ImportEntry, status: &Status) -> String {
     let violations = status.get_details_bad_request().map(|request| {
         let violations = request.field_violations.into_iter();
-        let told: Vec<_> = violations
+        let descriptions: Vec<_> = violations
             .map(|violation| format!("{}: {}", own_field(&violation.field), violation.description))
             .collect();
-        told.join("; ")
+        descriptions.join("; ")
     });
     let reason = violations
-        .filter(|told| !told.is_empty())
+        .filter(|reason| !reason.is_empty())
         .unwrap_or_else(|| status.message.clone());
     let (Some(Secret::PlainKey(secret) | Secret::Sha256(secret)), false) =
         (&entry.secret, reason.is_empty())
     else {
         return format!("refused without a reason (code {})", status.code);
     };
-    // A shorter one is no key, but may be a word of the reason.
+    // A shorter value is not an API key, but may be part of the reason.
     if secret.len() > 12 && reason.contains(secret.as_str()) {
-        return "refused, with words that are not shown because they hold the key".to_owned();
+        return "refused, for a reason that is not shown because it contains the key".to_owned();
     }
     reason
 }
 
-/// `entries[3].scopes[0]` is the `scopes[0]` of an entry whose line is told.
+/// Removes the entry from a field: `entries[3].scopes[0]` becomes `scopes[0]`, because the line is shown.
 fn own_field(field: &str) -> &str {
     field
         .strip_prefix("entries[")
@@ -128,33 +130,33 @@ mod tests {
 
     use super::*;
 
-    fn judge(dry_run: bool) -> Judge {
-        Judge {
+    fn classifier(dry_run: bool) -> Classifier {
+        Classifier {
             realm: "demo".to_owned(),
             dry_run,
-            seen: Seen::default(),
+            seen: SeenKeys::default(),
         }
     }
 
     fn entry() -> ImportEntry {
         ImportEntry {
-            secret: Some(Secret::PlainKey("a-text-of-another-system".to_owned())),
+            secret: Some(Secret::PlainKey("a-key-of-another-system".to_owned())),
             ..ImportEntry::default()
         }
     }
 
     fn imported() -> ImportResult {
         ImportResult {
-            result: Some(Answer::KeyId("id".to_owned())),
+            result: Some(EntryResult::KeyId("id".to_owned())),
         }
     }
 
-    /// The message of a call's error, as an entry's own carries it.
+    /// An error of a call, as the result of an entry carries it.
     fn error(code: Code, message: &str, details: ErrorDetails) -> ImportResult {
         let status = tonic::Status::with_error_details(code, message, details);
         let details = prost::Message::decode(status.details()).unwrap();
         ImportResult {
-            result: Some(Answer::Error(details)),
+            result: Some(EntryResult::Error(details)),
         }
     }
 
@@ -176,54 +178,69 @@ mod tests {
 
     #[test]
     fn what_is_sent_again_was_there_already() {
-        let mut judge = judge(false);
+        let mut classifier = classifier(false);
         let result = already(&[("key_id", "id")]);
-        assert_eq!(judge.outcome(2, 7, &entry(), result), Outcome::There);
+        assert_eq!(
+            classifier.outcome(2, 7, &entry(), result),
+            Outcome::AlreadyImported
+        );
         let result = already(&[("key_id", "id"), ("realm", "demo")]);
-        assert_eq!(judge.outcome(3, 8, &entry(), result), Outcome::There);
+        assert_eq!(
+            classifier.outcome(3, 8, &entry(), result),
+            Outcome::AlreadyImported
+        );
     }
 
     #[test]
     fn a_key_of_somebody_else_is_a_failure() {
-        let mut judge = judge(false);
-        let outcome = judge.outcome(2, 7, &entry(), already(&[]));
+        let mut classifier = classifier(false);
+        let outcome = classifier.outcome(2, 7, &entry(), already(&[]));
         assert_eq!(
             outcome,
-            failed("the text is a key already, of somebody else")
+            failed("the API key is imported already, for another owner")
         );
         let elsewhere = already(&[("key_id", "id"), ("realm", "other")]);
-        let outcome = judge.outcome(2, 7, &entry(), elsewhere);
+        let outcome = classifier.outcome(2, 7, &entry(), elsewhere);
         assert_eq!(
             outcome,
-            failed("the text is a key of the realm other already")
+            failed("the API key is imported already, in the realm other")
         );
     }
 
     #[test]
-    fn a_text_that_stands_twice_in_the_file_is_a_failure_the_second_time() {
-        let mut judge = judge(false);
-        assert_eq!(judge.outcome(2, 7, &entry(), imported()), Outcome::Imported);
-        let again = judge.outcome(9, 7, &entry(), already(&[("key_id", "id")]));
-        assert_eq!(again, failed("the same key stands on line 2"));
-        let other = judge.outcome(10, 8, &entry(), already(&[("key_id", "id")]));
-        assert_eq!(other, Outcome::There);
+    fn an_api_key_that_is_in_the_file_twice_is_a_failure_the_second_time() {
+        let mut classifier = classifier(false);
+        assert_eq!(
+            classifier.outcome(2, 7, &entry(), imported()),
+            Outcome::Imported
+        );
+        let again = classifier.outcome(9, 7, &entry(), already(&[("key_id", "id")]));
+        assert_eq!(again, failed("the same API key is on line 2"));
+        let other = classifier.outcome(10, 8, &entry(), already(&[("key_id", "id")]));
+        assert_eq!(other, Outcome::AlreadyImported);
     }
 
     #[test]
     fn a_dry_run_sees_it_as_well() {
-        let mut judge = judge(true);
-        assert_eq!(judge.outcome(2, 7, &entry(), imported()), Outcome::Imported);
-        let again = judge.outcome(9, 7, &entry(), imported());
-        assert_eq!(again, failed("the same key stands on line 2"));
+        let mut classifier = classifier(true);
+        assert_eq!(
+            classifier.outcome(2, 7, &entry(), imported()),
+            Outcome::Imported
+        );
+        let again = classifier.outcome(9, 7, &entry(), imported());
+        assert_eq!(again, failed("the same API key is on line 2"));
     }
 
     #[test]
-    fn a_text_whose_first_line_failed_may_come_again() {
-        let mut judge = judge(false);
+    fn an_api_key_whose_first_line_failed_may_come_again() {
+        let mut classifier = classifier(false);
         let refused = error(Code::NotFound, "no such partner", ErrorDetails::new());
-        let outcome = judge.outcome(2, 7, &entry(), refused);
+        let outcome = classifier.outcome(2, 7, &entry(), refused);
         assert_eq!(outcome, failed("no such partner"));
-        assert_eq!(judge.outcome(9, 7, &entry(), imported()), Outcome::Imported);
+        assert_eq!(
+            classifier.outcome(9, 7, &entry(), imported()),
+            Outcome::Imported
+        );
     }
 
     #[test]
@@ -234,7 +251,7 @@ mod tests {
         ]);
         let refused = error(Code::InvalidArgument, "2 fields are wrong", details);
         assert_eq!(
-            judge(false).outcome(2, 7, &entry(), refused),
+            classifier(false).outcome(2, 7, &entry(), refused),
             failed("scopes[0]: is not known; name: is too long")
         );
     }
@@ -243,10 +260,10 @@ mod tests {
     fn a_reason_never_shows_the_key() {
         let refused = error(
             Code::InvalidArgument,
-            "`a-text-of-another-system` is bad",
+            "`a-key-of-another-system` is bad",
             ErrorDetails::new(),
         );
-        let Outcome::Failed(why) = judge(false).outcome(2, 7, &entry(), refused) else {
+        let Outcome::Failed(why) = classifier(false).outcome(2, 7, &entry(), refused) else {
             panic!("it was refused");
         };
         assert!(!why.contains("another-system"), "{why}");

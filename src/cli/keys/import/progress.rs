@@ -1,4 +1,4 @@
-//! How far an import is, while it runs: one line that changes on a terminal, one now and then elsewhere.
+//! The progress of an import: on a terminal one line that is rewritten, elsewhere a line every few seconds.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -6,102 +6,105 @@ use std::time::{Duration, Instant};
 use crate::cli::output;
 use crate::cli::text::{grouped, span};
 
-/// How often a log gets a line.
-const PAUSE: Duration = Duration::from_secs(5);
+/// The shortest time between two lines in a log.
+const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
-/// What is told on standard error.
-pub(super) struct Progress {
-    manner: Manner,
-    /// How long the file is, if that is known.
+/// Prints the progress on standard error.
+pub(super) struct ProgressReporter {
+    style: Style,
+    /// The size of the file in bytes, if known.
     size: Option<u64>,
     start: Instant,
-    told: Option<Instant>,
+    last_printed: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Manner {
+enum Style {
     Silent,
     Terminal,
     Log,
 }
 
-/// How far it is.
+/// How much of the file was sent, and in which time.
 #[derive(Clone, Copy, Debug)]
-struct Stand {
+struct Progress {
     lines: u64,
     bytes: u64,
     size: Option<u64>,
     elapsed: Duration,
 }
 
-impl Progress {
-    /// From now on. What programs read has no place for it.
+impl ProgressReporter {
+    /// Starts now. JSON output has no progress.
     pub(super) fn start(is_json: bool, size: Option<u64>) -> Self {
-        let manner = if is_json {
-            Manner::Silent
+        let style = if is_json {
+            Style::Silent
         } else if io::stderr().is_terminal() {
-            Manner::Terminal
+            Style::Terminal
         } else {
-            Manner::Log
+            Style::Log
         };
         Self {
-            manner,
+            style,
             size,
             start: Instant::now(),
-            told: None,
+            last_printed: None,
         }
     }
 
-    /// A batch is done. After the first it is known how fast that goes.
+    /// Reports a finished batch. The first batch gives an estimate for the whole file.
     pub(super) fn advance(&mut self, lines: u64, bytes: u64, dry_run: bool) {
         let now = Instant::now();
-        let stand = Stand {
+        let progress = Progress {
             lines,
             bytes,
             size: self.size,
             elapsed: now - self.start,
         };
-        if self.told.is_none() && self.size == Some(bytes) {
-            // A file of one batch takes no time that could be told before.
+        if self.last_printed.is_none() && self.size == Some(bytes) {
+            // The whole file was one batch, so no estimate is needed.
             return;
-        } else if self.told.is_none() {
-            self.tell(&stand.estimate(dry_run));
-        } else if self.manner == Manner::Terminal {
-            // It is wiped off again, and written without a new line.
+        } else if self.last_printed.is_none() {
+            self.print(&progress.estimate(dry_run));
+        } else if self.style == Style::Terminal {
+            // Without a newline, so that the next line replaces this one.
             let mut stderr = io::stderr().lock();
-            let _ = write!(stderr, "\r\x1b[K{}", stand.line());
+            let _ = write!(stderr, "\r\x1b[K{}", progress.line());
             let _ = stderr.flush();
-        } else if self.told.is_some_and(|told| now - told >= PAUSE) {
-            self.tell(&stand.line());
+        } else if self
+            .last_printed
+            .is_some_and(|last| now - last >= LOG_INTERVAL)
+        {
+            self.print(&progress.line());
         } else {
             return;
         }
-        self.told = Some(now);
+        self.last_printed = Some(now);
     }
 
-    /// Says something that stays.
-    pub(super) fn tell(&self, words: &str) {
-        if self.manner != Manner::Silent {
+    /// Prints a line that stays.
+    pub(super) fn print(&self, line: &str) {
+        if self.style != Style::Silent {
             self.finish();
-            output::tell(words);
+            output::print_error(line);
         }
     }
 
-    /// Clears the line.
+    /// Clears the rewritten line.
     pub(super) fn finish(&self) {
-        if self.manner == Manner::Terminal {
+        if self.style == Style::Terminal {
             let _ = write!(io::stderr().lock(), "\r\x1b[K");
         }
     }
 }
 
-impl Stand {
-    /// What is to be expected, after the first batch.
+impl Progress {
+    /// The estimate after the first batch.
     fn estimate(self, dry_run: bool) -> String {
         let why = if dry_run {
             ""
         } else {
-            " (for each new key the server runs Argon2 once, for its root)"
+            " (for each new key the server computes one Argon2 root)"
         };
         let left = self.left().map_or_else(String::new, |left| {
             format!(
@@ -113,7 +116,7 @@ impl Stand {
     }
 
     fn line(self) -> String {
-        let share = self
+        let percent = self
             .size
             .filter(|size| *size > 0)
             .map_or_else(String::new, |size| {
@@ -123,7 +126,7 @@ impl Stand {
             .left()
             .map_or_else(String::new, |left| format!(", about {} left", rough(left)));
         format!(
-            "{} lines{share}, {} a second{left}",
+            "{} lines{percent}, {} a second{left}",
             grouped(self.lines),
             self.rate()
         )
@@ -139,7 +142,7 @@ impl Stand {
         }
     }
 
-    /// By the bytes, as nobody has counted the lines.
+    /// Estimates the time left by the bytes, because the number of lines is unknown.
     fn left(self) -> Option<Duration> {
         let size = self.size?;
         let left = u128::from(size.saturating_sub(self.bytes));
@@ -148,7 +151,7 @@ impl Stand {
     }
 }
 
-/// As exact as an estimate deserves.
+/// Formats an estimate with one unit.
 fn rough(length: Duration) -> String {
     let seconds = length.as_secs();
     let unit = match seconds {
@@ -163,8 +166,8 @@ fn rough(length: Duration) -> String {
 mod tests {
     use super::*;
 
-    fn stand(size: Option<u64>) -> Stand {
-        Stand {
+    fn progress(size: Option<u64>) -> Progress {
+        Progress {
             lines: 1_200,
             bytes: 60_000,
             size,
@@ -173,23 +176,23 @@ mod tests {
     }
 
     #[test]
-    fn the_first_batch_tells_how_long_it_will_take() {
+    fn the_first_batch_gives_an_estimate() {
         assert_eq!(
-            stand(Some(6_000_000)).estimate(false),
-            "40 lines a second, so the whole file takes about 50m (for each new key the server runs Argon2 once, for its root)"
+            progress(Some(6_000_000)).estimate(false),
+            "40 lines a second, so the whole file takes about 50m (for each new key the server computes one Argon2 root)"
         );
-        assert_eq!(stand(None).estimate(true), "40 lines a second");
+        assert_eq!(progress(None).estimate(true), "40 lines a second");
     }
 
     #[test]
-    fn the_line_tells_how_much_is_left() {
+    fn the_line_shows_how_much_is_left() {
         assert_eq!(
-            stand(Some(120_000)).line(),
+            progress(Some(120_000)).line(),
             "1,200 lines, 50 %, 40 a second, about 30s left"
         );
-        assert_eq!(stand(None).line(), "1,200 lines, 40 a second");
+        assert_eq!(progress(None).line(), "1,200 lines, 40 a second");
         assert_eq!(
-            stand(Some(0)).line(),
+            progress(Some(0)).line(),
             "1,200 lines, 40 a second, about 1s left",
             "a file that was empty and has grown"
         );

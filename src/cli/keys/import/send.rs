@@ -1,49 +1,48 @@
-//! Entries go to the server, a batch at a time, and again where it could not answer.
+//! Sending entries to the server in batches, with retries.
 
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use zeroize::Zeroize as _;
 
-use crate::pb::claviger::v1::import_entry::Secret;
-use crate::pb::claviger::v1::{ImportEntry, ImportKeysRequest, ImportKeysResponse};
-
-use super::entry::{Entry, TextDigest};
-use super::outcome::{Judge, Outcome};
-use super::progress::Progress;
-use super::tally::Tally;
-use crate::cli::answer::Change as _;
+use super::entry::{Entry, KeyDigest};
+use super::outcome::{Classifier, Outcome};
+use super::progress::ProgressReporter;
+use super::summary::ImportSummary;
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
 use crate::cli::flags::WaitFlag;
 use crate::cli::request_id::RequestId;
+use crate::cli::response::ChangeResponse as _;
 use crate::cli::text::span;
+use crate::pb::claviger::v1::import_entry::Secret;
+use crate::pb::claviger::v1::{ImportEntry, ImportKeysRequest, ImportKeysResponse};
 
-/// The server takes a message of 1 MiB; this leaves room for what is round the entries.
-const LARGEST_BATCH: usize = 900 * 1024;
+/// The largest batch, in bytes. The server accepts messages of 1 MiB; the rest is for the other fields.
+const MAX_BATCH_SIZE: usize = 900 * 1024;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// For how long one batch is tried. A server that restarts is back by then.
-const PATIENCE: Duration = Duration::from_mins(2);
+/// How long one batch is retried. A server that restarts is back by then.
+const RETRY_LIMIT: Duration = Duration::from_mins(2);
 
-/// The lines of one call, those among them that are no entries included.
+/// The lines of one request, including the invalid ones.
 #[derive(Default)]
 pub(super) struct Batch {
-    lines: Vec<(u64, Result<TextDigest, String>)>,
+    lines: Vec<(u64, Result<KeyDigest, String>)>,
     entries: Vec<ImportEntry>,
     bytes: usize,
 }
 
 impl Batch {
-    /// Whether one more goes in.
+    /// Whether the entry fits into the batch.
     pub(super) fn has_room(&self, entry: &Result<Entry, String>, size: usize) -> bool {
         let bytes = entry.as_ref().map_or(0, |entry| length(&entry.message));
-        // A line that is none counts too: a file of nothing else must not be held as a whole.
-        self.lines.len() < size && (self.entries.is_empty() || self.bytes + bytes <= LARGEST_BATCH)
+        // Invalid lines count too: a file of invalid lines must not be kept in memory as a whole.
+        self.lines.len() < size && (self.entries.is_empty() || self.bytes + bytes <= MAX_BATCH_SIZE)
     }
 
-    /// Takes one more.
+    /// Adds a line.
     pub(super) fn add(&mut self, line: u64, entry: Result<Entry, String>) {
         let digest = entry.map(|entry| {
             self.bytes += length(&entry.message);
@@ -61,42 +60,42 @@ impl Batch {
     }
 }
 
-/// With its tag and its own length, which take five bytes at the most.
+/// The encoded size of an entry, with its tag and length, which take at most five bytes.
 fn length(entry: &ImportEntry) -> usize {
     entry.encoded_len() + 5
 }
 
-/// What is on its way through the connection is out of reach; this is what would stay.
+/// Wipes the API key or hash. Copies in the buffers of the connection are out of reach.
 fn wipe(entry: &mut ImportEntry) {
     if let Some(Secret::PlainKey(secret) | Secret::Sha256(secret)) = &mut entry.secret {
         secret.zeroize();
     }
 }
 
-/// Sends batches and keeps the books.
+/// Sends batches and counts the outcomes.
 pub(super) struct Sender<'a> {
     pub(super) client: &'a Client,
-    pub(super) progress: Progress,
-    pub(super) judge: Judge,
-    pub(super) tally: Tally,
+    pub(super) progress: ProgressReporter,
+    pub(super) classifier: Classifier,
+    pub(super) summary: ImportSummary,
     pub(super) wait: WaitFlag,
     pub(super) request_id: RequestId,
     pub(super) batches: u64,
 }
 
 impl Sender<'_> {
-    /// Sends a batch, and empties it. `read` is how much of the file is read.
+    /// Sends a batch and empties it. `read` is the number of bytes of the file that were read.
     pub(super) async fn send(&mut self, batch: &mut Batch, read: u64) -> Result<(), Failure> {
         let answered = if batch.entries.is_empty() {
             Ok(ImportKeysResponse::default())
         } else {
             self.batches += 1;
             let request = ImportKeysRequest {
-                realm: self.judge.realm.clone(),
+                realm: self.classifier.realm.clone(),
                 entries: batch.entries.clone(),
-                dry_run: self.judge.dry_run,
-                wait: self.wait.on_wire(),
-                request_id: self.request_id.part(self.batches).on_wire(),
+                dry_run: self.classifier.dry_run,
+                wait: self.wait.to_proto(),
+                request_id: self.request_id.part(self.batches).to_proto(),
             };
             self.answer(request).await
         };
@@ -104,11 +103,11 @@ impl Sender<'_> {
         batch.clear();
         counted?;
         self.progress
-            .advance(self.tally.done(), read, self.judge.dry_run);
+            .advance(self.summary.done(), read, self.classifier.dry_run);
         Ok(())
     }
 
-    /// The same request id makes sure that what is sent again is done once.
+    /// Sends a request, with retries. The request id makes sure that a repeated request is executed once.
     async fn answer(&self, mut request: ImportKeysRequest) -> Result<ImportKeysResponse, Failure> {
         let start = Instant::now();
         let mut pause = FIRST_PAUSE;
@@ -116,7 +115,7 @@ impl Sender<'_> {
             let call = request.clone();
             let mut keys = self.client.keys();
             let call = keys.import_keys(call);
-            let answer = if self.judge.dry_run {
+            let answer = if self.classifier.dry_run {
                 self.client.ask(call).await
             } else {
                 self.client.change(call).await
@@ -128,13 +127,13 @@ impl Sender<'_> {
             let Some(delay) = delay(&failure, pause) else {
                 break Err(failure);
             };
-            if start.elapsed() + delay > PATIENCE {
+            if start.elapsed() + delay > RETRY_LIMIT {
                 break Err(failure.hint(
-                    "run the same command again when the server answers: it recognises what was imported",
+                    "run the same command again when the server answers: imported entries are recognised",
                 ));
             }
-            self.progress.tell(&format!(
-                "{} (trying again in {})",
+            self.progress.print(&format!(
+                "{} (retrying in {})",
                 failure.message(),
                 span(Duration::from_secs(delay.as_secs().max(1)))
             ));
@@ -148,13 +147,13 @@ impl Sender<'_> {
     fn count(&mut self, batch: &mut Batch, answer: ImportKeysResponse) -> Result<(), Failure> {
         if answer.results.len() != batch.entries.len() {
             return Err(Failure::failed(
-                "the server's answer is not about the entries that it was sent",
+                "the server's answer does not match the entries of the request",
             ));
         }
-        if !batch.entries.is_empty() && !self.judge.dry_run {
-            self.tally.settled = Some(answer.settled());
+        if !batch.entries.is_empty() && !self.classifier.dry_run {
+            self.summary.effect = Some(answer.effect());
         }
-        self.tally.is_replayed |= answer.replayed;
+        self.summary.is_replayed |= answer.replayed;
         let mut results = batch.entries.iter().zip(answer.results);
         for (line, digest) in batch.lines.drain(..) {
             let outcome = match digest {
@@ -163,20 +162,20 @@ impl Sender<'_> {
                     let Some((entry, result)) = results.next() else {
                         break;
                     };
-                    self.judge.outcome(line, digest, entry, result)
+                    self.classifier.outcome(line, digest, entry, result)
                 }
             };
-            self.tally.add(line, outcome)?;
+            self.summary.add(line, outcome)?;
         }
         Ok(())
     }
 }
 
-/// How long to wait before it is sent again, if that can help. An answer that did not come is asked for again, too.
+/// Returns how long to wait before a retry, or `None` if a retry cannot help. A request without an answer is retried.
 fn delay(failure: &Failure, pause: Duration) -> Option<Duration> {
     match failure.retry() {
         Some(asked) => Some(asked.max(pause)),
-        None => failure.is_open().then_some(pause),
+        None => failure.is_outcome_unknown().then_some(pause),
     }
 }
 
@@ -186,10 +185,10 @@ mod tests {
 
     use super::*;
 
-    fn entry(text: &str) -> Entry {
+    fn entry(plain_key: &str) -> Entry {
         Entry {
             message: ImportEntry {
-                secret: Some(Secret::PlainKey(text.to_owned())),
+                secret: Some(Secret::PlainKey(plain_key.to_owned())),
                 ..ImportEntry::default()
             },
             digest: 7,
@@ -204,11 +203,11 @@ mod tests {
         batch.add(2, Err("bad".to_owned()));
         assert!(!batch.has_room(&Ok(entry("b")), 2));
 
-        let large = "k".repeat(LARGEST_BATCH);
+        let large = "k".repeat(MAX_BATCH_SIZE);
         let mut batch = Batch::default();
         assert!(
             batch.has_room(&Ok(entry(&large)), 2),
-            "or it would never be sent"
+            "otherwise the entry would never be sent"
         );
         batch.add(1, Ok(entry("a")));
         assert!(!batch.has_room(&Ok(entry(&large)), 100));
@@ -216,8 +215,9 @@ mod tests {
     }
 
     #[test]
-    fn the_server_says_when_to_come_again() {
-        let busy = |after| Failure::new(Code::Unavailable, "busy").told(None, Vec::new(), after);
+    fn the_server_says_when_to_retry() {
+        let busy =
+            |after| Failure::new(Code::Unavailable, "busy").with_details(None, Vec::new(), after);
         let seconds = Duration::from_secs;
         assert_eq!(delay(&busy(None), seconds(2)), Some(seconds(2)));
         assert_eq!(delay(&busy(Some(seconds(5))), seconds(2)), Some(seconds(5)));
@@ -225,9 +225,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_answered_is_asked_again_and_what_is_refused_is_not() {
+    fn a_request_without_an_answer_is_retried_and_a_refused_one_is_not() {
         let second = Duration::from_secs(1);
-        let lost = Failure::new(Code::DeadlineExceeded, "no answer").open(true);
+        let lost = Failure::new(Code::DeadlineExceeded, "no answer").outcome_unknown(true);
         assert_eq!(delay(&lost, second), Some(second));
         let too_large = Failure::new(Code::ResourceExhausted, "too large");
         assert_eq!(delay(&too_large, second), None);

@@ -1,11 +1,11 @@
-//! The writing of a trie.
+//! The construction of a trie.
 
 use std::ops::Range;
 
 use super::{Branch, HAS_BRANCH, Kind};
 use crate::domain::route::template::Segment;
 
-/// Writes the nodes. The templates are sorted, so the rules below a node stand side by side.
+/// A builder for the nodes of a trie. The templates are sorted, so the rules below a node are adjacent.
 #[derive(Default)]
 pub(super) struct Builder<'t> {
     sorted: &'t [(Vec<Segment<'t>>, usize)],
@@ -22,7 +22,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    /// The segment of a rule at a depth; none if it ends there.
+    /// Returns the segment of a rule at a depth; `None` if the template ends there.
     fn segment(&self, rule: usize, depth: usize) -> Option<Segment<'t>> {
         self.sorted[rule].0.get(depth).copied()
     }
@@ -46,7 +46,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    /// Adds the branch that was just announced, and everything below it.
+    /// Adds the branch of the node that was added last, and all nodes below it.
     pub(super) fn branch(&mut self, mut rules: Range<usize>, depth: usize) {
         let index = self.branches.len();
         self.branches.push(Branch::default());
@@ -66,7 +66,7 @@ impl<'t> Builder<'t> {
             let below = rules.start..rules.start + same.count();
             rules.start = below.end;
             children.push(self.nodes.len() as u32);
-            self.way(below, depth);
+            self.chain(below, depth);
         }
         self.branches[index] = Branch {
             first_child: self.children.len() as u32,
@@ -79,8 +79,8 @@ impl<'t> Builder<'t> {
         self.children.extend(children);
     }
 
-    /// Adds the nodes of rules that are alike at this depth, up to where they part or end.
-    fn way(&mut self, rules: Range<usize>, mut depth: usize) {
+    /// Adds the nodes of rules with the same segment at this depth, up to the depth at which they differ or end.
+    fn chain(&mut self, rules: Range<usize>, mut depth: usize) {
         while let Some(segment) = self.segment(rules.start, depth) {
             depth += 1;
             let next = self.segment(rules.start, depth);

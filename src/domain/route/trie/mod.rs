@@ -1,11 +1,11 @@
 //! The segment trie: finds the rule with the lowest number that matches a request.
 //!
-//! Each template is a way from the root, and templates that begin alike share the beginning. A request is followed along every
-//! way that matches at once. So for any set of rules the time is bounded by the segments of the path times the positions that
-//! can be alive together ([`RouteTrie::width`]).
+//! Each template is a chain of nodes from the root, and templates with a common beginning share its nodes. A look-up follows
+//! all chains that match a request at the same time. So for any set of rules, the time is bounded by the number of segments of
+//! the path times the number of positions that are active at once ([`RouteTrie::width`]).
 //!
-//! The nodes stand one behind the other in a string of bytes, each with its label, and only where ways part or end is there
-//! more. So the whole is about as large as the text of the templates.
+//! The nodes are stored one after the other in a string of bytes, each with its label. Only nodes at which chains divide or
+//! end have more data. So the trie is about as large as the text of the templates.
 
 mod build;
 mod width;
@@ -21,31 +21,33 @@ use crate::domain::path::{
     EncodedCharacters, PathRules, RequestPath, fold_case, stem, without_extensions,
 };
 
-/// A set of methods, one bit each.
+/// A set of methods, with one bit for each.
 type Methods = u64;
 
-/// All methods that no rule names.
+/// The bit for all methods that no rule names.
 const OTHER_METHODS: Methods = 1 << 63;
 
-/// The most methods that the rules of a realm may name. Each has a bit.
+/// The maximum number of methods that the rules of a realm may name. Each method has a bit.
 pub(super) const MAX_METHODS: usize = 32;
 
 const ROOT: u32 = 0;
 
 /// The path templates and methods of a realm's rules, as a trie.
 pub struct RouteTrie {
-    /// The nodes, each known by where it begins. A node is its kind with or without [`HAS_BRANCH`]; for literals and verbs the
-    /// length of the label in two bytes and the label, in lower case if the realm is lenient; and where ways part the index
-    /// of the branch in two bytes. Where they do not, its one child follows.
+    /// The nodes, each identified by the offset of its first byte.
+    ///
+    /// A node consists of its kind, with or without [`HAS_BRANCH`]; for literals and verbs of the length of the label in two
+    /// bytes and the label, in lower case if the realm is lenient; and with [`HAS_BRANCH`] of the index of the branch in two
+    /// bytes. A node without a branch is followed by its only child.
     nodes: Box<[u8]>,
     branches: Box<[Branch]>,
-    /// The children of the branches, those of each in the order of [`Segment`].
+    /// The children of the branches, for each branch in the order of [`Segment`].
     children: Box<[u32]>,
-    /// The rules, sorted by their templates and then by their numbers: those that end at one node stand side by side.
+    /// The rules, sorted by their templates and then by their numbers. Rules that end at the same node are adjacent.
     ends: Box<[End]>,
-    /// The sets of methods that rules are for, each once.
+    /// The sets of methods of the rules, without duplicates.
     method_sets: Box<[Methods]>,
-    /// The methods that rules name, sorted. Each has the bit of its index.
+    /// The methods that rules name, sorted. The bit of a method is its index.
     methods: Box<[Method]>,
     has_verbs: bool,
     lenient: bool,
@@ -53,10 +55,10 @@ pub struct RouteTrie {
     has_semicolons: bool,
 }
 
-/// The bit in a node's first byte that says that a branch follows its label.
+/// The bit in a node's first byte for a node with a branch.
 const HAS_BRANCH: u8 = 1 << 7;
 
-/// Where ways part or end.
+/// The data of a node with several children, or at which a rule ends.
 #[derive(Clone, Copy, Default)]
 struct Branch {
     /// The index of the first child.
@@ -65,24 +67,24 @@ struct Branch {
     /// The index of the first rule that ends here.
     first_end: u16,
     end_count: u16,
-    /// Whether one of the children is a parameter. It stands last, or before the last.
+    /// Whether one of the children is a parameter. It is the last child, or the child before a `**`.
     has_parameter: bool,
-    /// Whether one of the children is a `**`. It stands last.
+    /// Whether one of the children is a `**`. It is the last child.
     has_rest: bool,
 }
 
-/// A node as it is read.
+/// A decoded node.
 #[derive(Clone, Copy)]
 struct Node<'t> {
-    /// What leads here.
+    /// The kind of the segment that leads to this node.
     kind: Kind,
     label: &'t [u8],
     branch: Option<&'t Branch>,
-    /// The one child of a node without a branch.
+    /// The only child of a node without a branch.
     next: u32,
 }
 
-/// The kinds of [`Segment`], in its order.
+/// The kinds of [`Segment`], in the same order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     Literal,
@@ -93,36 +95,36 @@ enum Kind {
 
 /// A rule that ends at a node.
 struct End {
-    /// The index of its methods.
+    /// The index of the rule's set of methods.
     method_set: u16,
     rule: u16,
 }
 
-/// The positions after some segments of a path. Mostly there are one or two.
+/// The active positions after some segments of a path. Mostly there are one or two.
 type Positions = SmallVec<[Position; 4]>;
 
-/// The labels of the nodes to which a segment may lead.
+/// The labels of the nodes to which a segment can lead.
 type Labels<'s> = SmallVec<[(Kind, &'s str); 2]>;
 
-/// A node that the segments so far lead to.
+/// A node to which the segments so far lead.
 #[derive(Clone, Copy)]
 struct Position {
     node: u32,
-    /// Whether no literal on the way was matched by a segment with a `;`.
+    /// Whether no literal or verb on the chain was matched by a segment with a `;`.
     exact: bool,
 }
 
-/// The rule that counts for a request.
+/// The rule that decides about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Found {
-    /// Its number.
+    /// The number of the rule.
     pub(super) rule: usize,
-    /// Whether its literals are the path's own segments. If not, one was compared with what stands before a `;`.
+    /// Whether its literals and verbs were compared only with segments without a `;`.
     pub(super) exact: bool,
 }
 
 impl RouteTrie {
-    /// The trie of these rules.
+    /// Builds the trie of these rules.
     pub fn new(routes: &[Route], rules: &PathRules) -> Self {
         let mut methods: Vec<_> = routes.iter().flat_map(|route| &route.methods).collect();
         methods.sort();
@@ -169,14 +171,14 @@ impl RouteTrie {
         }
     }
 
-    /// The rule with the lowest number that matches.
+    /// Finds the rule with the lowest number that matches.
     pub(super) fn find(&self, method: &str, path: &RequestPath<'_>) -> Option<Found> {
         let method = match bit(&self.methods, method) {
             0 => OTHER_METHODS,
             bit => bit,
         };
-        let alive = self.alive_after(path);
-        let found = alive.iter().filter_map(|position| {
+        let active = self.active_after(path);
+        let found = active.iter().filter_map(|position| {
             let mut ends = self.ends_at(position.node).iter();
             let end = ends.find(|end| self.methods_of(end) & method != 0)?;
             Some(Found {
@@ -187,25 +189,26 @@ impl RouteTrie {
         found.min_by_key(|found| found.rule)
     }
 
-    /// The first of the rules that leave nothing to this one, if they do: each request that it matches is matched by a rule with
-    /// a lower number. Does not see every such case (that is as hard as the inclusion of regular languages), but names none
-    /// falsely.
+    /// Finds out whether rules with lower numbers match every request that this rule matches, and returns the first of them.
+    ///
+    /// It does not detect every such case, because that is as hard as the inclusion of regular languages. It never returns a
+    /// rule if there is no such case.
     pub(super) fn covered_by(
         &self,
         rule: usize,
         route: &Route,
         template: &PathTemplate,
     ) -> Option<usize> {
-        let mut alive = self.start();
+        let mut active = self.start();
         let mut next = Positions::new();
         for segment in template.segments() {
-            self.follow_template(&alive, segment, &mut next);
-            std::mem::swap(&mut alive, &mut next);
+            self.follow_template(&active, segment, &mut next);
+            std::mem::swap(&mut active, &mut next);
             next.clear();
         }
         let wanted = set_of(&self.methods, &route.methods);
         let earlier = || {
-            let ends = alive.iter().flat_map(|at| self.ends_at(at.node));
+            let ends = active.iter().flat_map(|at| self.ends_at(at.node));
             ends.filter(|end| usize::from(end.rule) < rule && self.methods_of(end) & wanted != 0)
         };
         let covered = earlier().fold(0, |covered, end| covered | self.methods_of(end));
@@ -215,22 +218,22 @@ impl RouteTrie {
         earlier().map(|end| usize::from(end.rule)).min()
     }
 
-    fn alive_after(&self, path: &RequestPath<'_>) -> Positions {
-        let mut alive = self.start();
+    fn active_after(&self, path: &RequestPath<'_>) -> Positions {
+        let mut active = self.start();
         let mut next = Positions::new();
         for segment in path.segments() {
             next.clear();
-            self.follow(&alive, segment, &mut next);
-            std::mem::swap(&mut alive, &mut next);
-            // Rules that were stored before there was a check may be too many; then none counts.
-            if alive.len() > MAX_WIDTH {
+            self.follow(&active, segment, &mut next);
+            std::mem::swap(&mut active, &mut next);
+            // Routes that were stored before this limit was checked may exceed it. Then no rule matches.
+            if active.len() > MAX_WIDTH {
                 return Positions::new();
             }
         }
-        alive
+        active
     }
 
-    /// The memory that it takes, in bytes.
+    /// Returns the memory that the trie uses, in bytes.
     #[cfg(test)]
     pub(super) fn size(&self) -> usize {
         let nodes = self.nodes.len() + size_of_val(&*self.branches) + size_of_val(&*self.children);
@@ -238,24 +241,24 @@ impl RouteTrie {
         nodes + size_of_val(&*self.ends) + sets
     }
 
-    /// How many positions are alive after a path.
+    /// Returns the number of active positions after a path.
     #[cfg(test)]
-    pub(super) fn alive(&self, path: &RequestPath<'_>) -> usize {
-        self.alive_after(path).len()
+    pub(super) fn active_count(&self, path: &RequestPath<'_>) -> usize {
+        self.active_after(path).len()
     }
 
     fn start(&self) -> Positions {
-        let mut alive = Positions::new();
+        let mut active = Positions::new();
         let root = Position {
             node: ROOT,
             exact: true,
         };
-        self.enter(root, &mut alive);
-        alive
+        self.enter(root, &mut active);
+        active
     }
 
-    /// Where one more segment leads.
-    fn follow(&self, alive: &[Position], segment: &str, next: &mut Positions) {
+    /// Adds the positions to which one more segment of a path leads.
+    fn follow(&self, active: &[Position], segment: &str, next: &mut Positions) {
         let stem = if self.has_semicolons {
             stem(segment)
         } else {
@@ -269,12 +272,12 @@ impl RouteTrie {
         if self.has_verbs {
             self.add_verb(&literal, &mut labels);
             if !is_whole {
-                // A server that does not cut there sees another verb.
+                // A server that does not cut the segment at `;` reads another verb.
                 whole = self.fold(segment);
                 self.add_verb(&whole, &mut labels);
             }
         }
-        for position in alive {
+        for position in active {
             let node = self.node(position.node);
             if node.kind == Kind::Rest {
                 self.enter(*position, next);
@@ -294,13 +297,13 @@ impl RouteTrie {
         }
     }
 
-    /// Where all paths lead that have one more segment of this kind.
-    fn follow_template(&self, alive: &[Position], segment: Segment<'_>, next: &mut Positions) {
+    /// Adds the positions to which one more segment of a template leads: all paths with such a segment reach them.
+    fn follow_template(&self, active: &[Position], segment: Segment<'_>, next: &mut Positions) {
         let mut labels = Labels::new();
         match segment {
             Segment::Literal(text) => {
                 self.add_labels(Kind::Literal, text, &mut labels);
-                // In a lenient realm it is matched with any extension, also one that has a colon.
+                // In a lenient realm the literal matches with any extension, also with one that contains a colon.
                 if !self.lenient {
                     self.add_verb(text, &mut labels);
                 }
@@ -309,7 +312,7 @@ impl RouteTrie {
             Segment::Parameter | Segment::Rest => {}
         }
         let is_one = !matches!(segment, Segment::Literal("") | Segment::Rest);
-        for position in alive {
+        for position in active {
             let node = self.node(position.node);
             if node.kind == Kind::Rest {
                 self.enter(*position, next);
@@ -323,21 +326,21 @@ impl RouteTrie {
         }
     }
 
-    /// Adds a position, and that of the `**` that may follow it with no segment.
-    fn enter(&self, position: Position, alive: &mut Positions) {
+    /// Adds a position, and the position of a `**` child, which needs no segment.
+    fn enter(&self, position: Position, active: &mut Positions) {
         let node = self.node(position.node);
-        // Each node has one parent, so only what stays alive by itself can be there already. A verb
-        // that both readings of a segment with a `;` end with may be there twice.
+        // Each node has one parent, so only a `**`, which remains active, can be in the list already. A verb
+        // at the end of both readings of a segment with a `;` may be in the list twice.
         let known = match node.kind {
-            Kind::Rest => alive.iter_mut().find(|known| known.node == position.node),
+            Kind::Rest => active.iter_mut().find(|known| known.node == position.node),
             _ => None,
         };
         match known {
             Some(known) => known.exact |= position.exact,
-            None => alive.push(position),
+            None => active.push(position),
         }
         if let Some(node) = self.rest(&node) {
-            self.enter(Position { node, ..position }, alive);
+            self.enter(Position { node, ..position }, active);
         }
     }
 
@@ -349,7 +352,7 @@ impl RouteTrie {
         }
     }
 
-    /// Adds the labels by which a folded text is found: itself, and what it is without extensions.
+    /// Adds the labels for a folded text: the text itself, and in a lenient realm the text without its extensions.
     fn add_labels<'s>(&self, kind: Kind, text: &'s str, labels: &mut Labels<'s>) {
         labels.push((kind, text));
         if self.lenient {
@@ -363,7 +366,7 @@ impl RouteTrie {
         }
     }
 
-    /// Reads the node that begins here.
+    /// Decodes the node at this offset.
     fn node(&self, at: u32) -> Node<'_> {
         let bytes = &self.nodes[at as usize..];
         let number = |at: usize| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]));
@@ -420,7 +423,7 @@ impl RouteTrie {
         found.ok().map(|index| children[index])
     }
 
-    /// The child that a parameter leads to.
+    /// Returns the child for a parameter.
     fn parameter(&self, node: &Node<'_>) -> Option<u32> {
         let Some(branch) = node.branch else {
             return self.next_if(node, Kind::Parameter);
@@ -430,7 +433,7 @@ impl RouteTrie {
         last.next().copied().filter(|_| branch.has_parameter)
     }
 
-    /// The child that `**` leads to.
+    /// Returns the child for a `**`.
     fn rest(&self, node: &Node<'_>) -> Option<u32> {
         let Some(branch) = node.branch else {
             return self.next_if(node, Kind::Rest);
@@ -444,19 +447,19 @@ impl RouteTrie {
     }
 }
 
-/// The verb of a segment such as `jobs-7:cancel`.
+/// Returns the verb of a segment such as `jobs-7:cancel`.
 fn verb_of(segment: &str) -> Option<&str> {
     let (name, verb) = segment.rsplit_once(':')?;
     (!name.is_empty()).then_some(verb)
 }
 
-/// The bit of a method; none if no rule names it.
+/// Returns the bit of a method; 0 if no rule names the method.
 fn bit(methods: &[Method], method: &str) -> Methods {
     let found = methods.binary_search_by(|own| own.as_str().cmp(method));
     found.map_or(0, |index| 1 << index)
 }
 
-/// The methods that a rule is for.
+/// Returns the set of methods of a rule.
 fn set_of(methods: &[Method], of_rule: &[Method]) -> Methods {
     if of_rule.is_empty() {
         return Methods::MAX;

@@ -1,16 +1,16 @@
-//! How many positions of a trie can be alive at once.
+//! An upper bound for the number of positions of a trie that are active at once.
 
 use super::{Kind, ROOT, RouteTrie};
 use crate::domain::path::without_extensions;
 
-/// How many positions below a node can be alive at once, from above.
+/// An upper bound for the number of positions at and below a node that are active at once.
 #[derive(Default)]
 struct Width {
-    /// By the number of segments since the node was entered, if it was entered once.
+    /// The positions by the number of segments since the node was entered, if the node is entered once.
     at: Vec<usize>,
-    /// Those that stay alive, of the children that one path can enter.
+    /// The positions that remain active, counted over the children that one path can enter.
     lasting: usize,
-    /// Those that stay alive, of all children: a node below `**` is entered again and again.
+    /// The positions that remain active, counted over all children: a node below `**` is entered repeatedly.
     all_lasting: usize,
 }
 
@@ -23,7 +23,7 @@ impl Width {
         self.combine(other, usize::max);
     }
 
-    /// Combines what one path can enter.
+    /// Combines the positions that one path can enter.
     fn combine(&mut self, other: &Self, with: impl Fn(usize, usize) -> usize) {
         let length = self.at.len().max(other.at.len());
         self.at.resize(length, 0);
@@ -35,7 +35,7 @@ impl Width {
 }
 
 impl RouteTrie {
-    /// An upper bound of the positions that any path can keep alive at once.
+    /// Returns an upper bound for the number of positions that are active at once for any path.
     pub(in crate::domain::route) fn width(&self) -> usize {
         let width = self.width_below(ROOT);
         let most = width.at.iter().copied().max().unwrap_or(0);
@@ -51,7 +51,7 @@ impl RouteTrie {
         let mut below = Width::default();
         let mut lasting = 0_usize;
         for kind in [Kind::Literal, Kind::Verb, Kind::Parameter] {
-            // A segment matches one of them, and in a lenient realm also those that lack its extensions.
+            // A segment matches one of the labels, and in a lenient realm also the labels without its extensions.
             let mut most = Width::default();
             let of_kind = || children.iter().filter(|(child, _)| child.kind == kind);
             for (child, width) in of_kind() {
@@ -61,13 +61,13 @@ impl RouteTrie {
                 let bare = without_extensions(label).filter(|_| self.lenient);
                 for other in bare.filter_map(|bare| self.labelled(&node, kind, bare)) {
                     let index = self.children(&node).binary_search(&other);
-                    together.add(&children[index.expect("children stand in their order")].1);
+                    together.add(&children[index.expect("the children are sorted")].1);
                 }
                 most.raise_to(&together);
                 below.all_lasting = below.all_lasting.saturating_add(width.all_lasting);
             }
             if kind == Kind::Verb && self.has_semicolons && !most.at.is_empty() {
-                // What stands before a `;` and the whole segment may each end with a verb, also with the same one.
+                // The part before a `;` and the whole segment may each end with a verb, also with the same verb.
                 most.at[0] = 2;
             }
             below.add(&most);
@@ -76,7 +76,7 @@ impl RouteTrie {
             .iter()
             .filter(|(child, _)| child.kind == Kind::Rest)
         {
-            // Each segment enters it anew, so what is alive below it at any distance is alive together.
+            // Each segment enters the `**` again, so the positions below it at all distances are active together.
             let steady = width.at.iter().fold(0, |sum, at| at.saturating_add(sum));
             lasting = steady.saturating_add(width.all_lasting);
         }

@@ -76,7 +76,10 @@ async fn overtake(engine: Engine, caller: pb::IssueKeyRequest, meanwhile: Meanwh
     assert_eq!(refused.code(), expected, "{meanwhile:?}");
 
     let listed = pb::ListKeysRequest {
-        realm: "demo".to_owned(),
+        filter: Some(pb::KeyFilter {
+            realm: "demo".to_owned(),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     let keys = root.keys.list_keys(listed).await.unwrap().into_inner().keys;

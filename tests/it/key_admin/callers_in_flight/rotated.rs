@@ -2,7 +2,7 @@
 
 use claviger::domain::clock::Clock;
 use claviger::pb::claviger::v1 as pb;
-use pb::Survivor;
+use pb::KeepSecret;
 use tonic::{Code, Status};
 
 use crate::fixtures::{
@@ -69,11 +69,13 @@ async fn change_caller(mut root: Api, caller: Caller, meanwhile: Meanwhile) -> R
     match meanwhile {
         Meanwhile::Rotated => rotate(&mut root, id, 0).await.map(drop),
         Meanwhile::RotatedWithAnOverlap => rotate(&mut root, id, 600).await.map(drop),
-        Meanwhile::RotationEnded => end_rotation(&mut root, id, Survivor::New).await.map(drop),
-        Meanwhile::RotationTakenBack => end_rotation(&mut root, id, Survivor::Old).await.map(drop),
+        Meanwhile::RotationEnded => end_rotation(&mut root, id, KeepSecret::New).await.map(drop),
+        Meanwhile::RotationTakenBack => {
+            end_rotation(&mut root, id, KeepSecret::Old).await.map(drop)
+        }
         Meanwhile::RevokedInBulk => revoke_keys(&mut root, |keys| {
-            "acme".clone_into(&mut keys.partner);
-            "production".clone_into(&mut keys.environment);
+            "acme".clone_into(&mut keys.filter.get_or_insert_default().partner);
+            "production".clone_into(&mut keys.filter.get_or_insert_default().environment);
         })
         .await
         .map(drop),
@@ -93,7 +95,7 @@ async fn attempt(mut api: Api, target: String, call: Call) -> Result<(), Status>
             update(&mut api, &target, &["name"], rename).await.map(drop)
         }
         Call::Rotate => rotate(&mut api, &target, 600).await.map(drop),
-        Call::EndRotation => end_rotation(&mut api, &target, Survivor::New)
+        Call::EndRotation => end_rotation(&mut api, &target, KeepSecret::New)
             .await
             .map(drop),
         Call::RevokeKeys => revoke_keys(&mut api, |_| ()).await.map(drop),

@@ -281,12 +281,12 @@ impl SequenceFixture {
         let view = index.view();
         let realm = view.realm("demo").unwrap();
         let mut scopes = ScopeSet::default();
-        if let Some(rank) = realm.ladder.rank(question.scope) {
-            scopes.insert(rank);
+        if let Some(index) = realm.hierarchy.index_of(question.scope) {
+            scopes.insert(index);
         }
         let then = (self.now + 60 + question.hours * 3_600) * 1_000_000;
         let question = Question {
-            text: plain_key,
+            plain_key,
             realm,
             environment: &realm
                 .definition

@@ -1,7 +1,7 @@
 //! What a delegate may make of a key that exists: updates, rotations, and what other systems issued.
 
 use claviger::pb::claviger::v1 as pb;
-use pb::{Survivor, Verdict};
+use pb::{KeepSecret, Verdict};
 use tonic::Code;
 
 use super::{Change, at_home, delegate, ending, plain, request};
@@ -249,11 +249,11 @@ on_both_engines! {
         let mut api = service.api_as(&caller.plain_key);
         let wider = issue(&mut root, request(&["owner"], plain)).await;
         let new = rotate(&mut root, &wider.id, 600).await.unwrap().plain_key;
-        let refusal = refused(end_rotation(&mut api, &wider.id, Survivor::Old).await);
+        let refusal = refused(end_rotation(&mut api, &wider.id, KeepSecret::Old).await);
         assert_eq!(refusal.reason, "EXCEEDS_CALLER");
         assert_eq!(root.verdict(&wider.plain_key).await, Verdict::Allowed);
         // To end the old one is to take away.
-        end_rotation(&mut api, &wider.id, Survivor::New).await.unwrap();
+        end_rotation(&mut api, &wider.id, KeepSecret::New).await.unwrap();
         assert_eq!(root.verdict(&wider.plain_key).await, Verdict::Unknown);
         assert_eq!(root.verdict(&new).await, Verdict::Allowed);
         service.stop().await;
@@ -271,7 +271,7 @@ on_both_engines! {
         let label = |word: &'static str| move |key: &mut pb::UpdateKeyRequest| word.clone_into(&mut key.name);
         update(&mut old, &sibling.id, &["name"], label("by the old one")).await.unwrap();
         update(&mut new, &sibling.id, &["name"], label("by the new one")).await.unwrap();
-        end_rotation(&mut new, &caller.id, Survivor::New).await.unwrap();
+        end_rotation(&mut new, &caller.id, KeepSecret::New).await.unwrap();
         let refusal = refused(update(&mut old, &sibling.id, &["name"], label("too late")).await);
         assert_eq!(refusal.code, Code::Unauthenticated);
         assert_eq!(refused(revoke_self(&mut old, "too late").await).code, Code::Unauthenticated);

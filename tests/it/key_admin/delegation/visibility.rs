@@ -1,7 +1,7 @@
 //! What a delegate may not know of does not exist for it.
 
 use claviger::pb::claviger::v1 as pb;
-use pb::Survivor;
+use pb::KeepSecret;
 use tonic::{Code, Status};
 
 use super::{Change, delegate, of_project, plain, reason, request};
@@ -13,8 +13,14 @@ use crate::fixtures::{
 /// Every way in which a key can be named, and what each says of this one.
 async fn refusals(api: &mut Api, id: &str) -> Vec<Option<Status>> {
     let key_id = || id.to_owned();
-    let get = pb::GetKeyRequest { key_id: key_id() };
-    let scopes = pb::GetKeyScopesRequest { key_id: key_id() };
+    let get = pb::GetKeyRequest {
+        key_id: key_id(),
+        ..Default::default()
+    };
+    let scopes = pb::GetKeyScopesRequest {
+        key_id: key_id(),
+        ..Default::default()
+    };
     let disable = pb::DisableKeyRequest {
         key_id: key_id(),
         ..Default::default()
@@ -76,10 +82,10 @@ on_both_engines! {
         }
         // Asking for another's list by name is refused, whether or not there is such another.
         for change in [
-            (|list| "umbrella".clone_into(&mut list.partner)) as fn(&mut pb::ListKeysRequest),
-            |list| "nobody".clone_into(&mut list.partner),
-            |list| "staging".clone_into(&mut list.environment),
-            |list| "claviger".clone_into(&mut list.realm),
+            (|list| "umbrella".clone_into(&mut list.filter.get_or_insert_default().partner)) as fn(&mut pb::ListKeysRequest),
+            |list| "nobody".clone_into(&mut list.filter.get_or_insert_default().partner),
+            |list| "staging".clone_into(&mut list.filter.get_or_insert_default().environment),
+            |list| "claviger".clone_into(&mut list.filter.get_or_insert_default().realm),
         ] {
             let refused = list_keys(&mut partner, change).await.unwrap_err();
             assert_eq!(reason(&refused).0, Code::PermissionDenied);
@@ -156,7 +162,7 @@ on_both_engines! {
         for refusal in refusals(&mut service.api_as(&partner), &foreign).await {
             assert_eq!(reason(&refusal.expect("a refusal")).0, Code::NotFound);
         }
-        let get = pb::GetKeyRequest { key_id: foreign };
+        let get = pb::GetKeyRequest { key_id: foreign, ..Default::default() };
         let told = root.keys.get_key(get).await.unwrap_err();
         assert_eq!(reason(&told).0, Code::Internal);
         service.stop().await;
@@ -182,7 +188,7 @@ on_both_engines! {
             let refusals = [
                 update(&mut api, id, &["name"], |_| ()).await.err(),
                 rotate(&mut api, id, 0).await.err(),
-                end_rotation(&mut api, id, Survivor::New).await.err(),
+                end_rotation(&mut api, id, KeepSecret::New).await.err(),
                 api.keys.get_key_usage(usage).await.err(),
             ];
             for refusal in refusals {

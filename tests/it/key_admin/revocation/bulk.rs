@@ -50,7 +50,7 @@ on_both_engines! {
             demo.clock.set(after(i * SECOND));
             keys.push(issue(root, issue_request()).await);
         }
-        let issued_before = |time| move |keys: &mut pb::RevokeKeysRequest| keys.issued_before = Some(time);
+        let issued_before = |time| move |keys: &mut pb::RevokeKeysRequest| keys.filter.get_or_insert_default().issued_before = Some(time);
         revoke_keys(root, issued_before(created(&keys[1]))).await.unwrap();
         let mut states = Vec::new();
         for key in &keys {
@@ -95,7 +95,7 @@ on_both_engines! {
             all.unwrap().len()
         };
         let key = issue(root, issue_request()).await;
-        let of_umbrella = |keys: &mut pb::RevokeKeysRequest| "umbrella".clone_into(&mut keys.partner);
+        let of_umbrella = |keys: &mut pb::RevokeKeysRequest| "umbrella".clone_into(&mut keys.filter.get_or_insert_default().partner);
         let nothing = revoke_keys(root, of_umbrella).await.unwrap();
         assert_eq!(rules(&demo.service.store).await, 0);
         for _ in 0..3 {
@@ -139,10 +139,10 @@ on_both_engines! {
             // First all but the last, and then all but the last two.
             for spared in [&keys[2], &keys[1]] {
                 revoke_keys(root, |keys| {
-                    partner.clone_into(&mut keys.partner);
-                    project.clone_into(&mut keys.project);
-                    environment.clone_into(&mut keys.environment);
-                    keys.issued_before = Some(created(spared));
+                    partner.clone_into(&mut keys.filter.get_or_insert_default().partner);
+                    project.clone_into(&mut keys.filter.get_or_insert_default().project);
+                    environment.clone_into(&mut keys.filter.get_or_insert_default().environment);
+                    keys.filter.get_or_insert_default().issued_before = Some(created(spared));
                 })
                 .await
                 .unwrap();
@@ -173,7 +173,7 @@ on_both_engines! {
             tag: "sand".to_owned(),
         });
         root.put_realm(changed).await;
-        let of_staging = |keys: &mut pb::RevokeKeysRequest| "staging".clone_into(&mut keys.environment);
+        let of_staging = |keys: &mut pb::RevokeKeysRequest| "staging".clone_into(&mut keys.filter.get_or_insert_default().environment);
         revoke_keys(root, of_staging).await.unwrap();
         assert_eq!(root.verdict(&staging.plain_key).await, Verdict::Revoked);
         assert_eq!(root.verdict(&production.plain_key).await, Verdict::Allowed);
@@ -208,7 +208,7 @@ on_both_engines! {
         let imported = import(root, vec![import_entry(plain_key)]).await.remove(0).unwrap();
         let other = issue(root, of("umbrella", "", "production")).await;
 
-        let of_acme = |keys: &mut pb::RevokeKeysRequest| "acme".clone_into(&mut keys.partner);
+        let of_acme = |keys: &mut pb::RevokeKeysRequest| "acme".clone_into(&mut keys.filter.get_or_insert_default().partner);
         let look = revoke_keys(root, |keys| {
             of_acme(keys);
             keys.dry_run = true;
@@ -298,13 +298,13 @@ on_both_engines! {
             let gateway = of_the_authority(&mut root, "verify", "demo").await;
             let mut api = service.api_as(&caller.plain_key);
             let mut foreign: Vec<fn(&mut pb::RevokeKeysRequest)> = vec![
-                |keys| "umbrella".clone_into(&mut keys.partner),
-                |keys| "nobody".clone_into(&mut keys.partner),
-                |keys| "staging".clone_into(&mut keys.environment),
-                |keys| "claviger".clone_into(&mut keys.realm),
+                |keys| "umbrella".clone_into(&mut keys.filter.get_or_insert_default().partner),
+                |keys| "nobody".clone_into(&mut keys.filter.get_or_insert_default().partner),
+                |keys| "staging".clone_into(&mut keys.filter.get_or_insert_default().environment),
+                |keys| "claviger".clone_into(&mut keys.filter.get_or_insert_default().realm),
             ];
             if !project.is_empty() {
-                foreign.push(|keys| "two".clone_into(&mut keys.project));
+                foreign.push(|keys| "two".clone_into(&mut keys.filter.get_or_insert_default().project));
             }
             for change in foreign {
                 for dry_run in [true, false] {
@@ -358,7 +358,7 @@ on_both_engines! {
         let two = issue(&mut root, of("acme", "two", "production")).await;
         let staging = issue(&mut root, of("acme", "one", "staging")).await;
         let mut api = service.api_as(&caller.plain_key);
-        let project = |keys: &mut pb::RevokeKeysRequest| "one".clone_into(&mut keys.project);
+        let project = |keys: &mut pb::RevokeKeysRequest| "one".clone_into(&mut keys.filter.get_or_insert_default().project);
         revoke_keys(&mut api, project).await.unwrap();
         assert_eq!(state(&mut api, &one).await, KeyState::Revoked);
         assert_eq!(state(&mut api, &two).await, KeyState::Active);
@@ -373,7 +373,7 @@ on_both_engines! {
         let other = of_the_authority(root, "operator", "").await;
         let gateway = of_the_authority(root, "verify", "demo").await;
         let mut other_api = demo.service.api_as(&other.plain_key);
-        let authority = |keys: &mut pb::RevokeKeysRequest| "claviger".clone_into(&mut keys.realm);
+        let authority = |keys: &mut pb::RevokeKeysRequest| "claviger".clone_into(&mut keys.filter.get_or_insert_default().realm);
         for dry_run in [true, false] {
             let answer = revoke_keys(&mut other_api, |keys| {
                 authority(keys);
@@ -391,7 +391,7 @@ on_both_engines! {
         // All the older ones can be ended, such as that of somebody who has left.
         revoke_keys(&mut other_api, |keys| {
             authority(keys);
-            keys.issued_before = Some(created(&other));
+            keys.filter.get_or_insert_default().issued_before = Some(created(&other));
         })
         .await
         .unwrap();
@@ -418,12 +418,12 @@ on_both_engines! {
         assert_eq!(gateway_api.verdict(&key.plain_key).await, Verdict::Allowed);
 
         revoke_keys(root, |keys| {
-            "claviger".clone_into(&mut keys.realm);
-            "demo".clone_into(&mut keys.partner);
+            "claviger".clone_into(&mut keys.filter.get_or_insert_default().realm);
+            "demo".clone_into(&mut keys.filter.get_or_insert_default().partner);
         })
         .await
         .unwrap();
-        revoke_keys(root, |keys| "acme".clone_into(&mut keys.partner)).await.unwrap();
+        revoke_keys(root, |keys| "acme".clone_into(&mut keys.filter.get_or_insert_default().partner)).await.unwrap();
         for restart in [false, true] {
             if restart {
                 demo = demo.restarted().await;
@@ -437,9 +437,9 @@ on_both_engines! {
             for plain_key in [&manager.plain_key, &delegate.plain_key] {
                 let mut api = demo.service.api_as(plain_key);
                 let list = pb::ListKeysRequest {
-                    realm: "demo".to_owned(),
-                    ..Default::default()
-                };
+filter: Some(pb::KeyFilter { realm: "demo".to_owned(), ..Default::default() }),
+..Default::default()
+};
                 let answers = [
                     api.keys.list_keys(list).await.err(),
                     api.keys.issue_key(issue_request()).await.err(),

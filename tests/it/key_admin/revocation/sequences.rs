@@ -243,7 +243,7 @@ impl SequenceFixture {
                 project: owner.project.to_owned(),
                 level: level.into(),
                 environment: owner.environment.to_owned(),
-                ..import_entry_of(pb::import_entry::Secret::Text(plain_key.clone()))
+                ..import_entry_of(pb::import_entry::Secret::PlainKey(plain_key.clone()))
             };
             let mut made = import_into(&mut root, &realm, vec![entry]).await;
             let id = made.remove(0).unwrap();
@@ -294,11 +294,14 @@ impl SequenceFixture {
             .filter(|key| bound.is_none_or(|bound| key.created < bound))
             .collect();
         let mut request = pb::RevokeKeysRequest {
-            realm: realms[level.realm].clone(),
-            partner: level.partner.to_owned(),
-            project: level.project.to_owned(),
-            environment: level.environment.to_owned(),
-            issued_before: bound.map(proto_time),
+            filter: Some(pb::KeyFilter {
+                realm: realms[level.realm].clone(),
+                partner: level.partner.to_owned(),
+                project: level.project.to_owned(),
+                environment: level.environment.to_owned(),
+                issued_before: bound.map(proto_time),
+                ..Default::default()
+            }),
             dry_run: true,
             ..Default::default()
         };

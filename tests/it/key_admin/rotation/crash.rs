@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use claviger::pb::claviger::v1 as pb;
-use pb::{Survivor, Verdict};
+use pb::{KeepSecret, Verdict};
 use tonic::{Code, Status};
 
 use crate::fixtures::{
@@ -52,10 +52,10 @@ impl ValidKeys {
         }
     }
 
-    fn after_end(&self, survivor: Survivor) -> Self {
-        match (self, survivor) {
-            (Self::Two { old, .. }, Survivor::Old) => Self::One(old.clone()),
-            (Self::Two { new: Some(new), .. }, Survivor::New) => Self::One(new.clone()),
+    fn after_end(&self, keep: KeepSecret) -> Self {
+        match (self, keep) {
+            (Self::Two { old, .. }, KeepSecret::Old) => Self::One(old.clone()),
+            (Self::Two { new: Some(new), .. }, KeepSecret::New) => Self::One(new.clone()),
             _ => panic!("nobody asked for that"),
         }
     }
@@ -65,7 +65,7 @@ impl ValidKeys {
 #[derive(Clone, Debug)]
 enum Pending {
     Rotation { request_id: String },
-    End(Survivor),
+    End(KeepSecret),
 }
 
 /// A key, in the knowledge of who holds it.
@@ -95,12 +95,12 @@ impl RotationClient {
         loop {
             self.steps += 1;
             let ended = match (&self.valid, self.steps % 5) {
-                (ValidKeys::Two { new: Some(_), .. }, 0 | 2) => Some(Survivor::New),
-                (ValidKeys::Two { .. }, 3) => Some(Survivor::Old),
+                (ValidKeys::Two { new: Some(_), .. }, 0 | 2) => Some(KeepSecret::New),
+                (ValidKeys::Two { .. }, 3) => Some(KeepSecret::Old),
                 _ => None,
             };
             let answer = match ended {
-                Some(survivor) => self.end(&mut api, survivor).await,
+                Some(keep) => self.end(&mut api, keep).await,
                 None => self.rotate(&mut api, request_id()).await.map(drop),
             };
             if let Err(status) = answer {
@@ -138,11 +138,11 @@ impl RotationClient {
         Ok(rotated.replayed)
     }
 
-    async fn end(&mut self, api: &mut Api, survivor: Survivor) -> Result<(), Status> {
-        self.pending = Some(Pending::End(survivor));
-        end_rotation(api, &self.id, survivor).await?;
+    async fn end(&mut self, api: &mut Api, keep: KeepSecret) -> Result<(), Status> {
+        self.pending = Some(Pending::End(keep));
+        end_rotation(api, &self.id, keep).await?;
         self.pending = None;
-        self.valid = self.valid.after_end(survivor);
+        self.valid = self.valid.after_end(keep);
         Ok(())
     }
 
@@ -166,7 +166,7 @@ impl RotationClient {
         let after = match &self.pending {
             None => before.clone(),
             Some(Pending::Rotation { .. }) => before.after_rotation(None),
-            Some(Pending::End(survivor)) => before.after_end(*survivor),
+            Some(Pending::End(keep)) => before.after_end(*keep),
         };
         let is_before = self.is_so(api, &before).await;
         let is_after = self.is_so(api, &after).await;

@@ -2,7 +2,7 @@
 
 use claviger::domain::time::Timestamp;
 use claviger::pb::claviger::v1 as pb;
-use pb::{KeyState, Survivor, Verdict};
+use pb::{KeepSecret, KeyState, Verdict};
 use tonic::Response;
 
 use crate::fixtures::{
@@ -201,8 +201,8 @@ on_both_engines! {
             let answer = root.ask(&first.plain_key).await;
             assert_eq!((answer.verdict(), answer.key), (Verdict::Unknown, None));
             assert_eq!(root.verdict(&rotated.plain_key).await, Verdict::Allowed);
-            for survivor in [Survivor::New, Survivor::Old] {
-                let refusal = refused_by_state(end_rotation(root, &first.id, survivor).await);
+            for keep in [KeepSecret::New, KeepSecret::Old] {
+                let refusal = refused_by_state(end_rotation(root, &first.id, keep).await);
                 assert_eq!(refusal.reason, "NO_ROTATION");
             }
             assert_eq!(root.verdict(&rotated.plain_key).await, Verdict::Allowed);
@@ -281,19 +281,19 @@ on_both_engines! {
     async fn a_rotation_is_ended_for_the_new_text_or_taken_back_for_the_old_one(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
-        for survivor in [Survivor::New, Survivor::Old] {
+        for keep in [KeepSecret::New, KeepSecret::Old] {
             let (first, second, end) = begun(root, 60).await;
-            let key = end_rotation(root, &first.id, survivor).await.unwrap();
+            let key = end_rotation(root, &first.id, keep).await.unwrap();
             assert_eq!(key.secrets.len(), 1);
             assert_eq!(key.secrets[0].expire_time, None, "it lives as long as its key");
-            let (kept, gone) = match survivor {
-                Survivor::Old => (&first.plain_key, &second),
+            let (kept, gone) = match keep {
+                KeepSecret::Old => (&first.plain_key, &second),
                 _ => (&second, &first.plain_key),
             };
             assert!(key.hint.ends_with(&kept[kept.len() - 4..]), "the hint is of the one that stays");
             let expected = [Verdict::Allowed, Verdict::Unknown];
-            assert_eq!(verdicts(root, [kept, gone]).await, expected, "{survivor:?}");
-            let refusal = refused_by_state(end_rotation(root, &first.id, survivor).await);
+            assert_eq!(verdicts(root, [kept, gone]).await, expected, "{keep:?}");
+            let refusal = refused_by_state(end_rotation(root, &first.id, keep).await);
             assert_eq!(refusal.reason, "NO_ROTATION");
             demo.clock.set(Timestamp::from_micros(end.as_micros() + HOUR));
             assert_eq!(verdicts(root, [kept, gone]).await, expected, "after the overlap");
@@ -311,7 +311,7 @@ on_both_engines! {
         let root = &mut demo.root;
         let (first, second, end) = begun(root, 60).await;
         demo.clock.set(end);
-        refused_by_state(end_rotation(root, &first.id, Survivor::Old).await);
+        refused_by_state(end_rotation(root, &first.id, KeepSecret::Old).await);
         assert_eq!(
             verdicts(root, [&first.plain_key, &second]).await,
             [Verdict::Expired, Verdict::Allowed]
@@ -393,8 +393,8 @@ on_both_engines! {
             refused_field(rotate(root, &first.id, overlap).await, "overlap");
         }
         refused_field(
-            end_rotation(root, &first.id, Survivor::Unspecified).await,
-            "survivor",
+            end_rotation(root, &first.id, KeepSecret::Unspecified).await,
+            "keep",
         );
         let nobody = format!("00000000{}", &first.id[8..]);
         let refusal = refused(rotate(root, &nobody, 0).await);

@@ -19,8 +19,8 @@ use tonic::{Request, Status};
 use super::{WRITE_OFTEN, await_allowed, totals, usage};
 use crate::fixtures::{
     Api, Engine, NOW, Program, SECOND, Service, TestStore, after, demo_realm, envoy_check,
-    eventually, forward_auth, from_env, issue, issue_request, issue_request_with, on_both_engines,
-    time, verify_request,
+    eventually, forward_auth, from_env, header_source, issue, issue_request, issue_request_with,
+    on_both_engines, time, verify_request,
 };
 
 /// Questions of every kind, each with the key that its answer counts for.
@@ -173,10 +173,7 @@ impl Decoder for Encoded {
 fn gateway_realm() -> pb::Realm {
     pb::Realm {
         credentials: Some(pb::Credentials {
-            keys: vec![pb::KeyHeader {
-                name: "x-api-key".to_owned(),
-                scheme: String::new(),
-            }],
+            sources: vec![header_source("x-api-key", "")],
             partner_header: String::new(),
         }),
         routes: vec![

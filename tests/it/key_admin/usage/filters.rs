@@ -37,10 +37,10 @@ on_both_engines! {
             (seconds(9 * 86_400), vec![&over, &never]),
             (seconds(11 * 86_400), vec![]),
         ] {
-            let found = list_keys(&mut api, |asked| asked.unused_for = unused_for).await.unwrap();
+            let found = list_keys(&mut api, |asked| asked.filter.get_or_insert_default().unused_for = unused_for).await.unwrap();
             assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{unused_for:?}");
         }
-        let found = list_keys(&mut api, |asked| asked.never_expires = true).await.unwrap();
+        let found = list_keys(&mut api, |asked| asked.filter.get_or_insert_default().never_expires = true).await.unwrap();
         assert_eq!(found, [young.clone(), long_ago.clone()]);
         for (within, expected) in [
             (seconds(2 * 86_400), vec![]),
@@ -48,20 +48,20 @@ on_both_engines! {
             (seconds(30 * 86_400), vec![&lately, &never]),
             (seconds(315_576_000_000), vec![&lately, &never]),
         ] {
-            let found = list_keys(&mut api, |asked| asked.expires_within = within).await.unwrap();
+            let found = list_keys(&mut api, |asked| asked.filter.get_or_insert_default().expires_within = within).await.unwrap();
             assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{within:?}");
         }
         for wrong in [seconds(-1), seconds(0), seconds(315_576_000_001), seconds(i64::MAX), seconds(i64::MIN)] {
             for refused in [
-                list_keys(&mut api, |asked| asked.unused_for = wrong).await,
-                list_keys(&mut api, |asked| asked.expires_within = wrong).await,
+                list_keys(&mut api, |asked| asked.filter.get_or_insert_default().unused_for = wrong).await,
+                list_keys(&mut api, |asked| asked.filter.get_or_insert_default().expires_within = wrong).await,
             ] {
                 assert_eq!(refused.unwrap_err().code(), Code::InvalidArgument, "{wrong:?}");
             }
         }
         let both = list_keys(&mut api, |asked| {
-            asked.never_expires = true;
-            asked.expires_within = seconds(1);
+            asked.filter.get_or_insert_default().never_expires = true;
+            asked.filter.get_or_insert_default().expires_within = seconds(1);
         })
         .await;
         assert_eq!(both.unwrap_err().code(), Code::InvalidArgument);
@@ -87,10 +87,10 @@ on_both_engines! {
         let young = issue(root, ending(3 * HOUR)).await;
 
         // Newest first, as ever.
-        let never = list_keys(root, |list| list.never_expires = true).await.unwrap();
+        let never = list_keys(root, |list| list.filter.get_or_insert_default().never_expires = true).await.unwrap();
         assert_eq!(never, [&used.id, &idle.id].map(Clone::clone));
         let within = async |root: &mut Api, minutes: i64| {
-            list_keys(root, |list| list.expires_within = seconds(minutes * 60)).await.unwrap()
+            list_keys(root, |list| list.filter.get_or_insert_default().expires_within = seconds(minutes * 60)).await.unwrap()
         };
         assert!(within(root, 30).await.is_empty());
         assert_eq!(within(root, 180).await, [&young.id, &soon.id].map(Clone::clone));
@@ -99,7 +99,7 @@ on_both_engines! {
             [&young.id, &late.id, &soon.id].map(Clone::clone)
         );
         let unused = async |root: &mut Api, minutes: i64| {
-            list_keys(root, |list| list.unused_for = seconds(minutes * 60)).await.unwrap()
+            list_keys(root, |list| list.filter.get_or_insert_default().unused_for = seconds(minutes * 60)).await.unwrap()
         };
         // The youngest is not old enough to be called unused.
         assert_eq!(
@@ -112,8 +112,8 @@ on_both_engines! {
         );
         assert!(unused(root, 180).await.is_empty());
         let both = list_keys(root, |list| {
-            list.unused_for = seconds(5_400);
-            list.never_expires = true;
+            list.filter.get_or_insert_default().unused_for = seconds(5_400);
+            list.filter.get_or_insert_default().never_expires = true;
         })
         .await
         .unwrap();
@@ -121,11 +121,10 @@ on_both_engines! {
 
         // The filters go with the page.
         let mut request = pb::ListKeysRequest {
-            realm: "demo".to_owned(),
-            unused_for: seconds(5_400),
-            page_size: 3,
-            ..Default::default()
-        };
+filter: Some(pb::KeyFilter { realm: "demo".to_owned(), unused_for: seconds(5_400), ..Default::default() }),
+page_size: 3,
+..Default::default()
+};
         let page = root.keys.list_keys(request.clone()).await.unwrap().into_inner();
         assert_eq!(page.keys.len(), 3);
         request.page_token = page.next_page_token;
@@ -133,10 +132,10 @@ on_both_engines! {
         let rest: Vec<_> = rest.keys.into_iter().map(|key| key.id).collect();
         assert_eq!(rest, [idle.id.as_str()]);
         for change in [
-            (|list| list.never_expires = true) as fn(&mut pb::ListKeysRequest),
-            |list| list.unused_for = None,
-            |list| list.unused_for = seconds(5_401),
-            |list| list.expires_within = seconds(1),
+            (|list| list.filter.get_or_insert_default().never_expires = true) as fn(&mut pb::ListKeysRequest),
+            |list| list.filter.get_or_insert_default().unused_for = None,
+            |list| list.filter.get_or_insert_default().unused_for = seconds(5_401),
+            |list| list.filter.get_or_insert_default().expires_within = seconds(1),
         ] {
             let mut other = request.clone();
             change(&mut other);

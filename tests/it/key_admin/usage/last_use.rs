@@ -9,7 +9,7 @@ use claviger::domain::key_text::{PlainKey, SecretBytes};
 use claviger::domain::time::Expiry;
 use claviger::hashing::Peppers;
 use claviger::pb::claviger::v1 as pb;
-use pb::{Survivor, Verdict};
+use pb::{KeepSecret, Verdict};
 
 use super::{WRITE_OFTEN, await_uses, counts, is_about, record, usage};
 use crate::fixtures::{
@@ -72,7 +72,10 @@ on_both_engines! {
         key.secrets.remove(0);
         change.update_key(&key).await.unwrap();
         record(change, key_id).await;
-        let request = pb::ListKeysRequest { realm: "demo".to_owned(), ..Default::default() };
+        let request = pb::ListKeysRequest {
+filter: Some(pb::KeyFilter { realm: "demo".to_owned(), ..Default::default() }),
+..Default::default()
+};
         let keys = api.keys.list_keys(request).await.unwrap().into_inner().keys;
         assert_eq!(told(&keys[0]), (time(300 * SECOND), vec![time(200 * SECOND)]));
         service.stop().await;
@@ -112,7 +115,7 @@ on_both_engines! {
         assert!(is_about(told.secrets[0].last_used_time.as_ref(), after(HOUR)));
         assert!(is_about(told.last_used_time.as_ref(), after(HOUR)));
 
-        end_rotation(root, &key.id, Survivor::New).await.ok();
+        end_rotation(root, &key.id, KeepSecret::New).await.ok();
         assert!(is_about(get(root, &key.id).await.last_used_time.as_ref(), after(HOUR)), "the key is one");
         demo.service.stop().await;
     }
@@ -128,12 +131,15 @@ on_both_engines! {
         let (delegate_id, delegate) = issue(&mut root, delegate).await.into_parts();
         let gateway = authority_key_request("verify", "demo");
         let (gateway_id, gateway) = issue(&mut root, gateway).await.into_parts();
-        let request = pb::ListKeysRequest { realm: "claviger".to_owned(), ..Default::default() };
+        let request = pb::ListKeysRequest {
+filter: Some(pb::KeyFilter { realm: "claviger".to_owned(), ..Default::default() }),
+..Default::default()
+};
         let keys = root.keys.list_keys(request).await.unwrap().into_inner().keys;
         let operator_id = keys.into_iter().find(|key| key.partner.is_empty()).unwrap().id;
         clock.set(after(50 * SECOND));
         assert_eq!(service.api_as(&gateway).verdict("demo_live_x").await, Verdict::Malformed);
-        let seen = list_keys(&mut service.api_as(&delegate), |asked| "acme".clone_into(&mut asked.partner)).await;
+        let seen = list_keys(&mut service.api_as(&delegate), |asked| "acme".clone_into(&mut asked.filter.get_or_insert_default().partner)).await;
         assert_eq!(seen.unwrap().len(), 1);
         root.issue().await;
         for id in [delegate_id, gateway_id, operator_id] {

@@ -34,6 +34,7 @@ async fn usage_within(
         key_id: key_id.to_owned(),
         start_time,
         end_time,
+        ..Default::default()
     };
     let answer = api.keys.get_key_usage(request).await;
     answer.map(tonic::Response::into_inner)

@@ -149,19 +149,19 @@ async fn an_outage_is_logged_once() {
         eventually("the outage is noticed", async || {
             asked += 1;
             api.verdict(&plain_key).await;
-            (logged("cannot be written down") >= outage).then_some(())
+            (logged("usage not written") >= outage).then_some(())
         })
         .await;
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(100) {
             api.verdict(&plain_key).await;
         }
-        assert_eq!(logged("cannot be written down"), outage);
+        assert_eq!(logged("usage not written"), outage);
         test_store
             .execute_sql(&["ALTER TABLE hidden RENAME TO usage"])
             .await;
         eventually("the end of it is told", async || {
-            (logged("is written down again") == outage).then_some(())
+            (logged("usage written again") == outage).then_some(())
         })
         .await;
         assert!(totals(&mut api, &id).await[&Verdict::Allowed] >= asked);

@@ -1,19 +1,14 @@
 //! Every call, and every way to fail, with keys planted as canaries.
 
 use claviger::pb::claviger::v1 as pb;
-use claviger::pb::envoy::service::auth::v3::attribute_context::{self, HttpRequest};
-use claviger::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
-use claviger::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use pb::import_entry::Secret;
 use prost::Message;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tonic::{Request, Status};
+use tonic::Status;
 
 use super::canaries::Canaries;
 use crate::fixtures::{
-    Api, Program, authority_key_request, demo_realm, envoy_check, forward_auth, issue_request,
-    verify_request,
+    Api, Program, authority_key_request, demo_realm, envoy_check, forward_auth, header_source,
+    issue_request, verify_request,
 };
 
 pub(super) async fn use_every_call(
@@ -30,15 +25,24 @@ pub(super) async fn use_every_call(
     }
     let key_id = |i: usize| keys[i].0.clone();
     api.keys
-        .get_key(pb::GetKeyRequest { key_id: key_id(0) })
+        .get_key(pb::GetKeyRequest {
+            key_id: key_id(0),
+            ..Default::default()
+        })
         .await
         .unwrap();
     api.keys
-        .get_key_scopes(pb::GetKeyScopesRequest { key_id: key_id(0) })
+        .get_key_scopes(pb::GetKeyScopesRequest {
+            key_id: key_id(0),
+            ..Default::default()
+        })
         .await
         .unwrap();
     let list = pb::ListKeysRequest {
-        realm: "demo".to_owned(),
+        filter: Some(pb::KeyFilter {
+            realm: "demo".to_owned(),
+            ..Default::default()
+        }),
         page_size: 1,
         ..Default::default()
     };
@@ -85,7 +89,10 @@ pub(super) async fn use_every_call(
     errors.push(
         partner
             .keys
-            .get_key(pb::GetKeyRequest { key_id: key_id(0) })
+            .get_key(pb::GetKeyRequest {
+                key_id: key_id(0),
+                ..Default::default()
+            })
             .await
             .unwrap_err(),
     );
@@ -150,9 +157,9 @@ pub(super) async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut
     let hash_of_plain_key = <sha2::Sha256 as sha2::Digest>::digest(plain_key.as_bytes());
     canaries.plant_bytes("the SHA-256 of an imported key", &hash_of_plain_key);
     let entries = [
-        Secret::Text(plain_key.clone()),
-        Secret::Text(plain_key.clone()),
-        Secret::Text(short.clone()),
+        Secret::PlainKey(plain_key.clone()),
+        Secret::PlainKey(plain_key.clone()),
+        Secret::PlainKey(short.clone()),
         Secret::Sha256(digits.concat()),
         Secret::Sha256(plain_key.clone()),
     ];
@@ -188,8 +195,11 @@ pub(super) async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut
     };
     errors.push(api.keys.update_key(update).await.unwrap_err());
     let many = pb::RevokeKeysRequest {
-        realm: "demo".to_owned(),
-        partner: plain_key.clone(),
+        filter: Some(pb::KeyFilter {
+            realm: "demo".to_owned(),
+            partner: plain_key.clone(),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     errors.push(api.keys.revoke_keys(many).await.unwrap_err());
@@ -199,7 +209,10 @@ pub(super) async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut
     errors.push(
         holder
             .keys
-            .get_key(pb::GetKeyRequest { key_id })
+            .get_key(pb::GetKeyRequest {
+                key_id,
+                ..Default::default()
+            })
             .await
             .unwrap_err(),
     );
@@ -216,13 +229,19 @@ pub(super) async fn send_keys_to_wrong_places(
     let key = || issued.clone();
     errors.push(
         api.keys
-            .get_key(pb::GetKeyRequest { key_id: key() })
+            .get_key(pb::GetKeyRequest {
+                key_id: key(),
+                ..Default::default()
+            })
             .await
             .unwrap_err(),
     );
     errors.push(api.revoke(&issued).await.unwrap_err());
     let list = pb::ListKeysRequest {
-        realm: key(),
+        filter: Some(pb::KeyFilter {
+            realm: key(),
+            ..Default::default()
+        }),
         ..Default::default()
     };
     errors.push(api.keys.list_keys(list).await.unwrap_err());
@@ -324,10 +343,7 @@ pub(super) async fn ask_as_gateways(
 ) {
     let realm = pb::Realm {
         credentials: Some(pb::Credentials {
-            keys: vec![pb::KeyHeader {
-                name: "x-api-key".to_owned(),
-                scheme: String::new(),
-            }],
+            sources: vec![header_source("x-api-key", "")],
             partner_header: "x-api-user".to_owned(),
         }),
         ..demo_realm()
@@ -374,8 +390,7 @@ pub(super) async fn ask_as_gateways(
             let check = envoy_check(&program.address, caller, "demo", &path, &headers);
             match check.await {
                 Ok(answer) => {
-                    let answer = answer.into_inner().encode_to_vec();
-                    canaries.assert_absent("the answer to Envoy", &answer);
+                    canaries.assert_absent("the answer to Envoy", &answer.encode_to_vec());
                 }
                 Err(error) => errors.push(error),
             }
@@ -383,76 +398,4 @@ pub(super) async fn ask_as_gateways(
             canaries.assert_absent("the answer to nginx", &answer);
         }
     }
-}
-
-fn check_request(path: &str, headers: &[(&str, &String)]) -> CheckRequest {
-    let request = HttpRequest {
-        method: "GET".to_owned(),
-        path: path.to_owned(),
-        headers: headers
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), (*value).clone()))
-            .collect(),
-        ..Default::default()
-    };
-    let extensions = [("realm", "demo"), ("environment", "production")];
-    CheckRequest {
-        attributes: Some(AttributeContext {
-            request: Some(attribute_context::Request {
-                http: Some(request),
-            }),
-            context_extensions: extensions
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into(),
-            ..Default::default()
-        }),
-    }
-}
-
-/// Asks as nginx does. The answer, whole.
-async fn forward_auth(
-    address: &str,
-    caller: &str,
-    path: &str,
-    headers: &[(&str, &String)],
-) -> Vec<u8> {
-    let mut request = format!(
-        "GET /forward-auth/demo/production HTTP/1.0\r\nx-original-method: GET\r\nx-original-uri: {path}\r\n\
-         x-claviger-authorization: Bearer {caller}\r\n"
-    );
-    for (name, value) in headers {
-        request.extend([name, ": ", value.as_str(), "\r\n"]);
-    }
-    request.push_str("\r\n");
-    let mut connection = TcpStream::connect(address).await.unwrap();
-    connection.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    connection.read_to_end(&mut answer).await.unwrap();
-    answer
-}
-
-/// Does not compile once one of these types can be printed: the function is then ambiguous.
-#[test]
-fn what_carries_a_secret_cannot_be_printed() {
-    trait Printable<Marker> {
-        fn cannot_be() {}
-    }
-    struct ByDebug;
-    impl<T: ?Sized> Printable<()> for T {}
-    impl<T: ?Sized + std::fmt::Debug> Printable<ByDebug> for T {}
-
-    <pb::IssueKeyResponse as Printable<_>>::cannot_be();
-    <pb::RotateKeyResponse as Printable<_>>::cannot_be();
-    <pb::ImportKeysRequest as Printable<_>>::cannot_be();
-    <pb::ImportEntry as Printable<_>>::cannot_be();
-    <pb::import_entry::Secret as Printable<_>>::cannot_be();
-    <claviger::authority::Made as Printable<_>>::cannot_be();
-    <claviger::authority::ForeignKey as Printable<_>>::cannot_be();
-    <claviger::hashing::TextHash as Printable<_>>::cannot_be();
-    <pb::VerifyRequest as Printable<_>>::cannot_be();
-    <pb::VerifyBatchRequest as Printable<_>>::cannot_be();
-    <claviger::domain::key_text::PlainKey as Printable<_>>::cannot_be();
-    <claviger::domain::key_text::SecretBytes as Printable<_>>::cannot_be();
-    <claviger::domain::key_text::KeyText<'_> as Printable<_>>::cannot_be();
-    <claviger::hashing::Peppers as Printable<_>>::cannot_be();
 }

@@ -136,8 +136,8 @@ fn what_carries_a_secret_cannot_be_printed() {
     <pb::ImportKeysRequest as Printable<_>>::cannot_be();
     <pb::ImportEntry as Printable<_>>::cannot_be();
     <pb::import_entry::Secret as Printable<_>>::cannot_be();
-    <claviger::authority::Made as Printable<_>>::cannot_be();
-    <claviger::authority::ForeignKey as Printable<_>>::cannot_be();
+    <claviger::authority::IssuedKey as Printable<_>>::cannot_be();
+    <claviger::authority::ImportedKey as Printable<_>>::cannot_be();
     <claviger::hashing::TextHash as Printable<_>>::cannot_be();
     <pb::VerifyRequest as Printable<_>>::cannot_be();
     <pb::VerifyBatchRequest as Printable<_>>::cannot_be();

@@ -1,4 +1,4 @@
-//! How an import went: what became of each line, and where those that failed are told.
+//! The summary of an import: the counts, the first failures, and the report file with all failures.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write as _};
@@ -11,25 +11,25 @@ use super::outcome::Outcome;
 use crate::cli::failure::Failure;
 use crate::cli::text;
 
-/// How many failures are told at the end; a report has them all.
-const TOLD: usize = 20;
+/// How many failures the summary lists; the report has all of them.
+const MAX_LISTED: usize = 20;
 
-/// The count of all, and some of the failures.
+/// The counts of the outcomes, and the first failures.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(super) struct ImportSummary {
     imported: u64,
-    there: u64,
+    already_imported: u64,
     failed: u64,
     failures: Vec<(u64, String)>,
     report: Option<Report>,
-    /// Since when the changes hold, in words.
-    pub(super) settled: Option<String>,
-    /// Some of it was done by an earlier request.
+    /// Since when the changes are in force, for people.
+    pub(super) effect: Option<String>,
+    /// Whether an earlier request did some of it.
     pub(super) is_replayed: bool,
 }
 
-impl Tally {
-    /// With a report, if there shall be one.
+impl ImportSummary {
+    /// Creates an empty summary, with an optional report.
     pub(super) fn new(report: Option<Report>) -> Self {
         Self {
             report,
@@ -37,17 +37,17 @@ impl Tally {
         }
     }
 
-    /// Counts what became of a line.
+    /// Adds the outcome of a line.
     pub(super) fn add(&mut self, line: u64, outcome: Outcome) -> Result<(), Failure> {
         match outcome {
             Outcome::Imported => self.imported += 1,
-            Outcome::There => self.there += 1,
+            Outcome::AlreadyImported => self.already_imported += 1,
             Outcome::Failed(why) => {
                 self.failed += 1;
                 if let Some(report) = &mut self.report {
                     report.write(line, &why)?;
                 }
-                if self.failures.len() < TOLD {
+                if self.failures.len() < MAX_LISTED {
                     self.failures.push((line, why));
                 }
             }
@@ -55,37 +55,39 @@ impl Tally {
         Ok(())
     }
 
-    /// How many lines became something.
+    /// The number of lines with an outcome.
     pub(super) fn done(&self) -> u64 {
-        self.imported + self.there + self.failed
+        self.imported + self.already_imported + self.failed
     }
 
-    /// How many failed.
+    /// The number of failures.
     pub(super) fn failed(&self) -> u64 {
         self.failed
     }
 
-    /// Writes what is left of the report.
+    /// Writes the buffered rest of the report.
     pub(super) fn finish(&mut self) -> Result<(), Failure> {
         self.report.as_mut().map_or(Ok(()), Report::finish)
     }
 
-    /// For programs.
+    /// The summary as JSON.
     pub(super) fn json(&self, dry_run: bool) -> Value {
         let failures = self.failures.iter();
-        let failures: Vec<_> = failures.map(|(line, why)| told(*line, why)).collect();
+        let failures: Vec<_> = failures
+            .map(|(line, why)| failure_json(*line, why))
+            .collect();
         json!({
             "dry_run": dry_run,
             "imported": self.imported,
-            "already_there": self.there,
+            "already_there": self.already_imported,
             "failed": self.failed,
             "failures": failures,
             "replayed": self.is_replayed,
         })
     }
 
-    /// For people.
-    pub(super) fn told(&self, dry_run: bool) -> String {
+    /// The summary for people.
+    pub(super) fn describe(&self, dry_run: bool) -> String {
         let imported = if dry_run {
             "would be imported"
         } else {
@@ -93,34 +95,30 @@ impl Tally {
         };
         let mut lines = vec![text::facts([
             (imported, text::grouped(self.imported)),
-            ("already there", text::grouped(self.there)),
+            ("already there", text::grouped(self.already_imported)),
             ("failed", text::grouped(self.failed)),
         ])];
-        if let Some(settled) = &self.settled {
-            lines.push(settled.clone());
+        if let Some(effect) = &self.effect {
+            lines.push(effect.clone());
         }
         if self.is_replayed {
-            lines.push(
-                "Some of this was done before, by a command of the same --request-id.".to_owned(),
-            );
+            lines
+                .push("An earlier command with the same --request-id did some of this.".to_owned());
         }
         if !self.failures.is_empty() {
             let rows = self.failures.iter();
             let rows = rows.map(|(line, why)| vec![line.to_string(), why.clone()]);
-            lines.push(format!(
-                "\n{}",
-                text::table(&["LINE", "WHY IT FAILED"], rows)
-            ));
+            lines.push(format!("\n{}", text::table(&["LINE", "REASON"], rows)));
         }
-        let untold = self.failed - self.failures.len() as u64;
+        let unlisted = self.failed - self.failures.len() as u64;
         match &self.report {
             Some(report) if self.failed > 0 => lines.push(format!(
                 "\nAll failures are in {}.",
                 text::plain(&report.path.display().to_string())
             )),
-            None if untold > 0 => lines.push(format!(
-                "… and {} more; --report FILE keeps them all.",
-                text::grouped(untold)
+            None if unlisted > 0 => lines.push(format!(
+                "… and {} more; --report FILE writes all of them.",
+                text::grouped(unlisted)
             )),
             _ => {}
         }
@@ -128,18 +126,18 @@ impl Tally {
     }
 }
 
-fn told(line: u64, why: &str) -> Value {
+fn failure_json(line: u64, why: &str) -> Value {
     json!({ "line": line, "reason": why })
 }
 
-/// A file with all failures, as JSON Lines.
+/// A file with all failures, in JSON Lines.
 pub(super) struct Report {
     path: PathBuf,
     file: BufWriter<File>,
 }
 
 impl Report {
-    /// A new file, or one that is written over; only not the one that is read.
+    /// Creates the file, or overwrites it. It must not be the file that is imported.
     pub(super) fn create(path: PathBuf, source: &Path) -> Result<Self, Failure> {
         let same = fs::metadata(&path)
             .and_then(|report| Ok((report, fs::metadata(source)?)))
@@ -147,7 +145,9 @@ impl Report {
                 (report.dev(), report.ino()) == (source.dev(), source.ino())
             });
         if same {
-            return Err(Failure::usage("--report names the file that is imported"));
+            return Err(Failure::usage(
+                "--report: must not be the file that is imported",
+            ));
         }
         match File::create(&path) {
             Ok(file) => Ok(Self {
@@ -162,7 +162,7 @@ impl Report {
     }
 
     fn write(&mut self, line: u64, why: &str) -> Result<(), Failure> {
-        writeln!(self.file, "{}", told(line, why)).map_err(|error| self.broken(&error))
+        writeln!(self.file, "{}", failure_json(line, why)).map_err(|error| self.broken(&error))
     }
 
     fn finish(&mut self) -> Result<(), Failure> {
@@ -183,57 +183,57 @@ mod tests {
     }
 
     #[test]
-    fn a_tally_counts_and_names_the_lines_that_failed() {
-        let mut tally = Tally::default();
+    fn a_summary_counts_and_lists_the_lines_that_failed() {
+        let mut summary = ImportSummary::default();
         for (line, outcome) in [
             (2, Outcome::Imported),
-            (3, Outcome::There),
+            (3, Outcome::AlreadyImported),
             (4, failed("no such partner")),
         ] {
-            tally.add(line, outcome).unwrap();
+            summary.add(line, outcome).unwrap();
         }
-        tally.settled = Some("in force on every server, revision 7".to_owned());
+        summary.effect = Some("in force on every server, revision 7".to_owned());
         assert_eq!(
-            tally.told(false),
+            summary.describe(false),
             "imported       1\nalready there  1\nfailed         1\n\
              in force on every server, revision 7\n\n\
-             LINE  WHY IT FAILED\n4     no such partner"
+             LINE  REASON\n4     no such partner"
         );
         assert_eq!(
-            tally.json(true).to_string(),
+            summary.json(true).to_string(),
             r#"{"already_there":1,"dry_run":true,"failed":1,"failures":[{"line":4,"reason":"no such partner"}],"imported":1,"replayed":false}"#
         );
     }
 
     #[test]
-    fn many_failures_are_counted_and_only_some_told() {
-        let mut tally = Tally::default();
+    fn many_failures_are_counted_and_only_some_listed() {
+        let mut summary = ImportSummary::default();
         for line in 0..1_000 {
-            tally.add(line, failed("no")).unwrap();
+            summary.add(line, failed("no")).unwrap();
         }
-        let told = tally.told(false);
+        let text = summary.describe(false);
         assert!(
-            told.ends_with("… and 980 more; --report FILE keeps them all."),
-            "{told}"
+            text.ends_with("… and 980 more; --report FILE writes all of them."),
+            "{text}"
         );
-        assert_eq!(tally.failed(), 1_000);
+        assert_eq!(summary.failed(), 1_000);
     }
 
     #[test]
     fn a_report_has_all_failures_and_is_not_the_file_itself() {
         let folder = tempfile::tempdir().unwrap();
         let source = folder.path().join("keys.csv");
-        fs::write(&source, "text").unwrap();
+        fs::write(&source, "plain_key").unwrap();
         let refusal = Report::create(source.clone(), &source).err().unwrap();
         assert!(refusal.is_usage());
-        assert_eq!(fs::read_to_string(&source).unwrap(), "text");
+        assert_eq!(fs::read_to_string(&source).unwrap(), "plain_key");
 
         let path = folder.path().join("report.jsonl");
-        let mut tally = Tally::new(Some(Report::create(path.clone(), &source).unwrap()));
+        let mut summary = ImportSummary::new(Some(Report::create(path.clone(), &source).unwrap()));
         for line in 0..30 {
-            tally.add(line, failed("no \"such\" one")).unwrap();
+            summary.add(line, failed("no \"such\" one")).unwrap();
         }
-        tally.finish().unwrap();
+        summary.finish().unwrap();
         let report = fs::read_to_string(&path).unwrap();
         assert_eq!(report.lines().count(), 30);
         assert_eq!(

@@ -1,4 +1,4 @@
-//! What can go wrong on the way to the server and at it, and what to do about each.
+//! Errors of the connection and of the server, turned into a [`Failure`] with a hint.
 
 use std::error::Error;
 use std::io;
@@ -10,16 +10,16 @@ use tonic_types::StatusExt as _;
 use super::failure::{self, Failure, Violation};
 use super::text::span;
 
-/// The way to the server: what the failures of a call are told with.
+/// The facts about a call that its failures name.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct CallContext {
     pub(super) endpoint: String,
     pub(super) key_source: String,
     pub(super) timeout: Duration,
 }
 
-impl Link {
-    /// There is no connection to the server.
+impl CallContext {
+    /// The failure to connect to the server.
     pub(super) fn unreachable(&self, error: &(dyn Error + 'static)) -> Failure {
         let endpoint = &self.endpoint;
         let kind = causes(error)
@@ -28,9 +28,9 @@ impl Link {
         if kind == Some(io::ErrorKind::ConnectionRefused) {
             return Failure::new(
                 Code::Unavailable,
-                format!("nothing answers at {endpoint}: is `claviger serve` running?"),
+                format!("no server answers at {endpoint}: is `claviger serve` running?"),
             )
-            .hint("--endpoint or CLAVIGER_ENDPOINT names another address");
+            .hint("set another address with --endpoint or CLAVIGER_ENDPOINT");
         }
         let root = causes(error).last().unwrap_or(error);
         let failure = Failure::new(
@@ -38,32 +38,32 @@ impl Link {
             format!("cannot reach {endpoint}: {root}"),
         );
         if endpoint.starts_with("https:") {
-            failure.hint("--ca-file names the certificates to trust")
+            failure.hint("set the trusted certificates with --ca-file")
         } else {
-            failure.hint("--endpoint or CLAVIGER_ENDPOINT names the server's address")
+            failure.hint("set the server's address with --endpoint or CLAVIGER_ENDPOINT")
         }
     }
 
-    /// There was no answer in time.
+    /// The failure of a call without a response in time.
     pub(super) fn timeout(&self, is_change: bool) -> Failure {
         Failure::new(
             Code::DeadlineExceeded,
             format!("no answer from {} within {}", self.endpoint, span(self.timeout)),
         )
         .hint(if is_change {
-            "the change may have been made or not: look before you repeat it; --timeout waits longer"
+            "the change may have been made or not: check before you repeat it; --timeout sets a longer wait"
         } else {
-            "--timeout waits longer"
+            "--timeout sets a longer wait"
         })
-        .open(is_change)
+        .outcome_unknown(is_change)
     }
 
-    /// The call was answered with an error, or broke.
-    pub(super) fn refused(&self, status: &Status, is_change: bool) -> Failure {
+    /// The failure of a call that returned an error, or whose connection broke.
+    pub(super) fn failed(&self, status: &Status, is_change: bool) -> Failure {
         if is_timeout(status) {
             return self.timeout(is_change);
         }
-        // Only an error that was made on this side, out of a broken connection, has a cause.
+        // Only an error of this side has a cause: the connection broke.
         if let Some(cause) = status.source() {
             return self.broken(cause, is_change);
         }
@@ -84,28 +84,28 @@ impl Link {
                 format!("the key from {key} was not accepted: {message}"),
             )
             .hint(
-                "it may be mistyped, expired, disabled or revoked, or belong to another authority; the caller's key comes \
-                 from CLAVIGER_KEY or --key-file",
+                "the key may be mistyped, expired, disabled or revoked, or belong to another authority; the caller's key \
+                 comes from CLAVIGER_KEY or --key-file",
             ),
             Code::PermissionDenied if details.bad_request().is_some() => Failure::new(
                 Code::PermissionDenied,
-                format!("the key from {key} holds less than this would give"),
+                format!("the key from {key} cannot grant more than it holds"),
             )
-            .hint("ask for less, or use a key that holds it: an operator's, or one of the realm's managers'"),
+            .hint("grant less, or use a key that holds enough: an operator's or a realm manager's"),
             Code::PermissionDenied => Failure::new(
                 Code::PermissionDenied,
                 format!("the key from {key} may not do this: {message}"),
             ),
             Code::Aborted => Failure::new(Code::Aborted, message)
-                .hint("look at what is there now, and make the change again on that"),
+                .hint("read the current state, and repeat the change on that"),
             Code::Unimplemented => Failure::new(
                 Code::Unimplemented,
-                format!("the server at {} does not know this call", self.endpoint),
+                format!("the server at {} does not implement this call", self.endpoint),
             )
-            .hint("it may be older than this program, or not be claviger's gRPC address"),
+            .hint("the server may be older than this program, or the address may not be claviger's gRPC address"),
             Code::Internal | Code::Unknown | Code::DataLoss => {
                 Failure::new(status.code(), format!("the server failed: {message}"))
-                    .hint("its log says more")
+                    .hint("see the server's log for details")
             }
             Code::Unavailable | Code::ResourceExhausted => {
                 Failure::new(status.code(), message).hint(match retry {
@@ -139,9 +139,11 @@ impl Link {
             Some(remedy) => failure.hint(remedy),
             None => failure,
         };
-        // This is the code of a commit that the server itself has lost sight of.
-        let is_open = is_change && status.code() == Code::Unknown;
-        failure.told(reason, violations, retry).open(is_open)
+        // The server returns this code if the outcome of its commit is unknown.
+        let is_outcome_unknown = is_change && status.code() == Code::Unknown;
+        failure
+            .with_details(reason, violations, retry)
+            .outcome_unknown(is_outcome_unknown)
     }
 
     fn broken(&self, cause: &(dyn Error + 'static), is_change: bool) -> Failure {
@@ -151,27 +153,29 @@ impl Link {
             format!("the connection to {} broke: {root}", self.endpoint),
         )
         .hint(if is_change {
-            "the change may have been made or not: look before you repeat it"
+            "the change may have been made or not: check before you repeat it"
         } else {
-            "is that the server's gRPC address, 7700 by default, and not its HTTP address?"
+            "check that the address is the server's gRPC address, by default port 7700, and not its HTTP address"
         })
-        .open(is_change)
+        .outcome_unknown(is_change)
     }
 }
 
-/// What to do where a reason says more than its code.
+/// Returns the hint for a reason that is more specific than the code.
 fn remedy(reason: &str) -> Option<&'static str> {
     Some(match reason {
-        "NO_ROTATION" => "the key has one text only; `claviger keys rotate` gives it a second one",
+        "NO_ROTATION" => "the key has only one secret; `claviger keys rotate` adds a second one",
         "ALREADY_IMPORTED" => {
-            "the text is a key already; `claviger keys rotate` gives a key a text of its own"
+            "the API key is imported already; `claviger keys rotate` issues a new API key for its key"
         }
         "KEY_EXPIRED" => {
-            "`claviger keys update KEY_ID --expires-in SPAN` gives it a later end, if it shall live on"
+            "set a later expiry with `claviger keys update KEY_ID --expires-in SPAN`, if the key shall stay valid"
         }
-        "KEY_REVOKED" => "nothing brings a revoked key back; `claviger keys issue` makes another",
+        "KEY_REVOKED" => {
+            "a revocation cannot be undone; issue a new key with `claviger keys issue`"
+        }
         "LOCKS_OUT_CALLER" => {
-            "the key that you call with would lose what it takes to undo this; use another key for it"
+            "the caller's own key would lose the access that undoes this; use another key for the call"
         }
         _ => return None,
     })
@@ -183,8 +187,8 @@ fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     })
 }
 
-/// Whether time ran out: on this side, or on the server's, which tells it by the same words. Other cancellations are
-/// those of a connection that is taken away, as a server does that stops.
+/// Whether the status is a timeout, of this side or of the server, which reports the same message. Other cancellations
+/// come from a closed connection, for example of a server that stops.
 fn is_timeout(status: &Status) -> bool {
     match status.code() {
         Code::DeadlineExceeded => true,
@@ -208,16 +212,16 @@ mod tests {
 
     use super::*;
 
-    fn link() -> Link {
-        Link {
+    fn context() -> CallContext {
+        CallContext {
             endpoint: "http://127.0.0.1:7700".to_owned(),
             key_source: "CLAVIGER_KEY".to_owned(),
             timeout: Duration::from_secs(10),
         }
     }
 
-    fn refused(status: &Status) -> Failure {
-        link().refused(status, false)
+    fn failed(status: &Status) -> Failure {
+        context().failed(status, false)
     }
 
     #[test]
@@ -229,12 +233,12 @@ mod tests {
         ]);
         let status =
             Status::with_error_details(Code::InvalidArgument, "3 fields are wrong", details);
-        let failure = refused(&status);
+        let failure = failed(&status);
 
         assert!(failure.is_usage());
         assert_eq!(
             failure.to_string(),
-            "error: the server does not take this:\n\
+            "error: the server rejected the request:\n\
              \x20 --environment (realm.environments[0].tag): is taken\n\
              \x20 --expires-in or --expires-at (expire_time): lies in the past\n\
              \x20 novelty: is not known here"
@@ -252,7 +256,7 @@ mod tests {
         );
         let status = Status::with_error_details(Code::InvalidArgument, "a field is wrong", details);
         assert_eq!(
-            refused(&status).json().to_string(),
+            failed(&status).json().to_string(),
             r#"{"error":{"code":"INVALID_ARGUMENT","message":"a field is wrong","reason":"SCOPE_UNKNOWN","violations":[{"description":"unknown","field":"scopes[1]"}]}}"#
         );
     }
@@ -266,16 +270,16 @@ mod tests {
         )]);
         let status = Status::with_error_details(Code::FailedPrecondition, "it is in use", details);
         assert_eq!(
-            refused(&status).to_string(),
+            failed(&status).to_string(),
             "error: it is in use\n  partner acme: has 3 keys"
         );
     }
 
     #[test]
     fn an_unaccepted_key_is_named_by_its_place() {
-        let said = refused(&Status::unauthenticated("no such key")).to_string();
+        let shown = failed(&Status::unauthenticated("no such key")).to_string();
         assert!(
-            said.starts_with(
+            shown.starts_with(
                 "error: the key from CLAVIGER_KEY was not accepted: no such key\nhint: "
             )
         );
@@ -286,7 +290,7 @@ mod tests {
         let details = ErrorDetails::with_retry_info(Some(Duration::from_secs(2)));
         let status = Status::with_error_details(Code::Unavailable, "the store is away", details);
         assert_eq!(
-            refused(&status).to_string(),
+            failed(&status).to_string(),
             "error: the store is away\nhint: try again in 2s"
         );
     }
@@ -295,20 +299,20 @@ mod tests {
     fn nothing_that_listens_is_told_from_no_answer() {
         let refusal = io::Error::from(io::ErrorKind::ConnectionRefused);
         assert_eq!(
-            link().unreachable(&refusal).to_string(),
-            "error: nothing answers at http://127.0.0.1:7700: is `claviger serve` running?\n\
-             hint: --endpoint or CLAVIGER_ENDPOINT names another address"
+            context().unreachable(&refusal).to_string(),
+            "error: no server answers at http://127.0.0.1:7700: is `claviger serve` running?\n\
+             hint: set another address with --endpoint or CLAVIGER_ENDPOINT"
         );
         assert_eq!(
-            link().timeout(false).to_string(),
-            "error: no answer from http://127.0.0.1:7700 within 10s\nhint: --timeout waits longer"
+            context().timeout(false).to_string(),
+            "error: no answer from http://127.0.0.1:7700 within 10s\nhint: --timeout sets a longer wait"
         );
     }
 
     #[test]
     fn a_change_without_an_answer_may_have_been_made() {
         let status = Status::deadline_exceeded("");
-        let failure = link().refused(&status, true);
+        let failure = context().failed(&status, true);
         assert!(failure.to_string().contains("may have been made or not"));
     }
 
@@ -319,12 +323,12 @@ mod tests {
         assert_eq!(by_cause.code(), Code::Cancelled);
         for status in [Status::deadline_exceeded(""), by_message, by_cause] {
             assert!(
-                refused(&status).to_string().contains("within 10s"),
+                failed(&status).to_string().contains("within 10s"),
                 "{status}"
             );
         }
-        let said = refused(&Status::cancelled("the server stops")).to_string();
-        assert_eq!(said, "error: the server stops");
+        let shown = failed(&Status::cancelled("the server stops")).to_string();
+        assert_eq!(shown, "error: the server stops");
     }
 
     #[test]
@@ -332,15 +336,15 @@ mod tests {
         let mut status = Status::cancelled("operation was canceled");
         status.set_source(std::sync::Arc::new(io::Error::other("reset")));
         assert_eq!(
-            link().refused(&status, true).to_string(),
+            context().failed(&status, true).to_string(),
             "error: the connection to http://127.0.0.1:7700 broke: reset\n\
-             hint: the change may have been made or not: look before you repeat it"
+             hint: the change may have been made or not: check before you repeat it"
         );
     }
 
     #[test]
     fn the_servers_words_cannot_drive_the_terminal() {
-        let said = refused(&Status::not_found("no \x1b[31mrealm\n")).to_string();
-        assert_eq!(said, "error: no \\u{1b}[31mrealm\\n");
+        let shown = failed(&Status::not_found("no \x1b[31mrealm\n")).to_string();
+        assert_eq!(shown, "error: no \\u{1b}[31mrealm\\n");
     }
 }

@@ -1,8 +1,9 @@
-//! What the responses have in common: a name in the proto, a page of things, a change that takes effect.
+//! Traits of the response messages: their proto names, pages of a list, and the effect of a change.
 
 use prost::Message;
 use prost_types::Timestamp;
 
+use super::text;
 use crate::pb::claviger::v1::{
     DeleteKeyResponse, DeletePartnerResponse, DeleteProjectResponse, DeleteRealmResponse,
     DisableKeyResponse, EnableKeyResponse, EndRotationResponse, Event, ExplainResponse,
@@ -13,38 +14,36 @@ use crate::pb::claviger::v1::{
     RevokeKeysResponse, RevokeSelfResponse, RotateKeyResponse, UpdateKeyResponse, VerifyResponse,
 };
 
-use super::text;
-
-/// A response message, which can be shown as JSON.
-pub(super) trait Answer: Message {
-    /// What the proto calls it.
+/// A response message that can be shown as JSON.
+pub(super) trait Response: Message {
+    /// The name of the message in the proto.
     const NAME: &'static str;
 }
 
-/// An answer that is one page of a list.
-pub(super) trait Page: Answer {
-    /// What is listed.
+/// A response with one page of a list.
+pub(super) trait PageResponse: Response {
+    /// The type of the listed items.
     type Item;
 
-    /// What stands on this page.
+    /// The items of this page.
     fn items(&self) -> &[Self::Item];
 
-    /// Names the next page; empty on the last.
+    /// The token of the next page; empty on the last page.
     fn next(&self) -> &str;
 
-    /// Adds a later page to this one. The revision stays this page's: the list knows of every change up to there.
+    /// Appends a later page. The revision of the first page stays: the list has every change up to that revision.
     fn extend(&mut self, later: Self);
 }
 
-/// An answer that tells of a change.
-pub(super) trait Change: Answer {
-    /// A sentence on since when the change holds everywhere.
-    fn settled(&self) -> String;
+/// A response to a change.
+pub(super) trait ChangeResponse: Response {
+    /// Since when the change is in force on every server, for people.
+    fn effect(&self) -> String;
 }
 
-macro_rules! answers {
+macro_rules! responses {
     ($($name:ident),* $(,)?) => {
-        $(impl Answer for $name {
+        $(impl Response for $name {
             const NAME: &'static str = stringify!($name);
         })*
 
@@ -55,7 +54,7 @@ macro_rules! answers {
 
 macro_rules! pages {
     ($($name:ident { $items:ident: $item:ident }),* $(,)?) => {
-        $(impl Page for $name {
+        $(impl PageResponse for $name {
             type Item = $item;
 
             fn items(&self) -> &[$item] {
@@ -76,15 +75,15 @@ macro_rules! pages {
 
 macro_rules! changes {
     ($($name:ident),* $(,)?) => {
-        $(impl Change for $name {
-            fn settled(&self) -> String {
-                settled(self.revision, self.effective_everywhere_time.as_ref(), self.confirmed)
+        $(impl ChangeResponse for $name {
+            fn effect(&self) -> String {
+                effect(self.revision, self.effective_everywhere_time.as_ref(), self.confirmed)
             }
         })*
     };
 }
 
-answers!(
+responses!(
     ExplainResponse,
     PutRealmResponse,
     GetRealmResponse,
@@ -144,10 +143,10 @@ changes!(
     ImportKeysResponse,
 );
 
-fn settled(revision: u64, everywhere: Option<&Timestamp>, confirmed: bool) -> String {
+fn effect(revision: u64, everywhere: Option<&Timestamp>, confirmed: bool) -> String {
     match everywhere {
         _ if confirmed => format!("in force on every server, revision {revision}"),
-        // Rounded up to the second that is shown, because it is a promise.
+        // Rounded up to a whole second, because the time is a promise.
         Some(time) => format!(
             "in force on every server from {} on, revision {revision}",
             text::time(&Timestamp {
@@ -161,11 +160,11 @@ fn settled(revision: u64, everywhere: Option<&Timestamp>, confirmed: bool) -> St
 
 #[cfg(test)]
 mod tests {
-    use super::super::reflect;
     use super::*;
+    use crate::cli::reflect;
 
     #[test]
-    fn the_proto_knows_every_answer() {
+    fn the_proto_has_every_response() {
         for name in NAMES {
             assert_eq!(reflect::descriptor(name).name(), *name);
         }
@@ -178,11 +177,11 @@ mod tests {
             nanos: 999_999_999,
         };
         assert_eq!(
-            settled(7, Some(&time), true),
+            effect(7, Some(&time), true),
             "in force on every server, revision 7"
         );
         assert_eq!(
-            settled(7, Some(&time), false),
+            effect(7, Some(&time), false),
             "in force on every server from 2027-01-15T08:00:01Z on, revision 7",
             "rounded up: it is a promise"
         );

@@ -1,4 +1,4 @@
-//! Whoever sits at the terminal is asked, without a word of it on standard output.
+//! Prompts on the terminal. They use standard error, never standard output.
 
 use std::io::{self, BufRead, IsTerminal, Write as _};
 
@@ -7,24 +7,24 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::failure::Failure;
 use super::text::plain;
 
-/// Whether somebody can be asked.
-fn is_attended() -> bool {
+/// Whether standard input and standard error are a terminal.
+fn is_interactive() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks on the terminal for what it must not show; `None` if nobody sits there.
+/// Reads a secret from the terminal without echo; `None` without a terminal.
 pub(super) fn ask_hidden(question: &str) -> Option<io::Result<String>> {
-    is_attended().then(|| {
-        // With this the signal of Ctrl-C does not end the process, which would leave the terminal without its echo: the
-        // prompt puts the echo back and fails. What follows a prompt is short enough to be waited for.
+    is_interactive().then(|| {
+        // With a handler, Ctrl-C does not end the process, which would leave the terminal without echo: the prompt restores
+        // the echo and fails. The rest of the command is short enough to run without an interruption.
         let _caught = signal(SignalKind::interrupt())?;
         rpassword::prompt_password(format!("{question} "))
     })
 }
 
-/// Asks for a line on the terminal; `None` if nobody sits there.
+/// Reads a line from the terminal; `None` without a terminal.
 fn ask(question: &str) -> Option<String> {
-    if !is_attended() {
+    if !is_interactive() {
         return None;
     }
     {
@@ -33,12 +33,12 @@ fn ask(question: &str) -> Option<String> {
         let _ = stderr.flush();
     }
     let mut line = String::new();
-    // An answer that cannot be read is not a yes.
+    // A line that cannot be read is not a yes.
     let _ = io::stdin().lock().read_line(&mut line);
     Some(line)
 }
 
-/// Lets a person at a terminal think again; a script is taken at its word.
+/// Asks for confirmation at a terminal. Without a terminal, or with `yes`, it succeeds at once.
 pub(super) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
     if yes {
         return Ok(());
@@ -50,20 +50,20 @@ pub(super) fn confirm(yes: bool, question: &str) -> Result<(), Failure> {
     }
 }
 
-/// Asks for a yes that a script has to give by `--yes`: for what cannot be taken back and may be more than was meant.
-pub(super) fn insist(yes: bool, question: &str) -> Result<(), Failure> {
-    can_insist(yes)?;
+/// Asks for confirmation at a terminal, and requires `yes` elsewhere: for changes that cannot be undone.
+pub(super) fn require_confirmation(yes: bool, question: &str) -> Result<(), Failure> {
+    require_yes_or_terminal(yes)?;
     confirm(yes, question)
 }
 
-/// Fails at once where [`insist`] would later.
-pub(super) fn can_insist(yes: bool) -> Result<(), Failure> {
-    if yes || is_attended() {
+/// Fails early where [`require_confirmation`] would fail: without `yes` and without a terminal.
+pub(super) fn require_yes_or_terminal(yes: bool) -> Result<(), Failure> {
+    if yes || is_interactive() {
         Ok(())
     } else {
         Err(
-            Failure::usage("this cannot be taken back, and nobody is at a terminal to be asked")
-                .hint("--yes does it without asking"),
+            Failure::usage("this cannot be undone, and there is no terminal to confirm it")
+                .hint("confirm it with --yes"),
         )
     }
 }

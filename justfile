@@ -1,0 +1,25 @@
+# Shortcuts for common tasks. Nothing needs this file: each recipe is one command that you can also type.
+
+# List the recipes
+default:
+    @just --list
+
+# Check everything that CI checks
+check:
+    .ci/run
+
+# Run all tests, or those whose name contains NAME
+test NAME="":
+    tests/run {{NAME}}
+
+# Measure what a Verify costs; takes about ten minutes
+bench *ARGS:
+    cargo bench {{ if ARGS == "" { "" } else { "-- " + ARGS } }}
+
+# Serve a new or existing authority in ./claviger-data
+serve *ARGS:
+    cargo run --release -- serve --init {{ARGS}}
+
+# Format the code
+fmt:
+    cargo fmt

@@ -1,0 +1,37 @@
+//! The `keys scopes` command.
+
+use clap::Args;
+
+use super::key::KeyId;
+use crate::cli::connect::Connection;
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::cli::text;
+use crate::pb::claviger::v1::GetKeyScopesRequest;
+
+/// Show the scopes that a key was granted, and the scopes that it holds by the scope hierarchy.
+#[derive(Debug, Args)]
+pub struct Scopes {
+    #[command(flatten)]
+    key: KeyId,
+}
+
+impl Scopes {
+    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let client = connection.connect().await?;
+        let request = GetKeyScopesRequest {
+            key_id: self.key.id,
+            ..GetKeyScopesRequest::default()
+        };
+        let answer = client.ask(client.keys().get_key_scopes(request)).await?;
+        output.show(&answer, |answer| {
+            text::facts([
+                (
+                    "granted",
+                    text::granted(&answer.granted, answer.full_access),
+                ),
+                ("effective", text::granted(&answer.effective, false)),
+            ])
+        })
+    }
+}
