@@ -1,11 +1,11 @@
-//! Compiles the protos without `protoc`, and hands over the migrations' folder as something to watch.
+//! Compiles the proto files without `protoc`.
 
 use std::error::Error;
 use std::path::PathBuf;
 use std::{env, fs};
 
-/// The messages that carry a key's text: they get no derived `Debug`, so that no log line can show one. Those that hold
-/// such a message must do without as well. Nearly all of Envoy's hold a header.
+/// The messages that carry an API key, and the messages that contain them. They have no derived `Debug`, so that no log line can
+/// show an API key. Nearly all of Envoy's messages contain a header.
 const CARRY_A_KEY: [&str; 11] = [
     "claviger.v1.VerifyRequest",
     "claviger.v1.VerifyBatchRequest",

@@ -11,7 +11,7 @@ use crate::config::{LocationArgs, StoreArgs};
 use crate::domain::clock::Clock;
 use crate::domain::key_text::PlainKey;
 use crate::hashing::{PepperFileError, Peppers, Roots, sync_folder_of};
-use crate::store::{self, DatabaseLock, Head, OpenError, Schema, Store, Usurped};
+use crate::store::{self, DatabaseLock, Head, LockLost, OpenError, Schema, Store};
 
 const DATABASE: &str = "claviger.db";
 const LOCK: &str = "claviger.lock";
@@ -144,7 +144,7 @@ impl std::fmt::Display for StoreLocation {
 
 impl LockHandle {
     /// Holds the lock. Returns only if another process took it over.
-    pub async fn keep(self) -> Usurped {
+    pub async fn keep(self) -> LockLost {
         match self {
             Self::Directory(_file) => std::future::pending().await,
             Self::Database(lock) => lock.keep().await,

@@ -8,10 +8,7 @@ use std::time::Duration;
 use crate::domain::clock::Clock;
 use crate::domain::time::Hour;
 use crate::mirror::Mirror;
-use crate::store::{Error, More, Store};
-
-/// How long idempotent requests are recognized as repetitions.
-const REQUESTS: Duration = Duration::from_hours(24);
+use crate::store::{AnsweredRequest, Error, MoreRows, Store};
 
 /// The time from the start to the first deletion, because a starting server has more urgent work.
 const FIRST_DELAY: Duration = Duration::from_mins(1);
@@ -72,19 +69,19 @@ impl Retention {
             while store
                 .forget_events(before, mirror.index().revision())
                 .await?
-                == More(true)
+                == MoreRows(true)
             {}
         }
         if let Span::For(kept) = usage {
             let before = Hour::of(now.saturating_sub(kept));
-            while store.forget_counts(before).await? == More(true) {}
+            while store.forget_counts(before).await? == MoreRows(true) {}
         }
         if let Span::For(kept) = tombstones {
             let before = now.saturating_sub(kept);
-            while store.forget_tombstones(before).await? == More(true) {}
+            while store.forget_tombstones(before).await? == MoreRows(true) {}
         }
-        let before = now.saturating_sub(REQUESTS);
-        while store.forget_requests(before).await? == More(true) {}
+        let before = now.saturating_sub(AnsweredRequest::LIFETIME);
+        while store.forget_requests(before).await? == MoreRows(true) {}
         Ok(())
     }
 }

@@ -43,7 +43,7 @@ use crate::usage::{self, UsageRecorder};
 /// key.
 const MAX_OPEN_MESSAGE: usize = 4 * 1024;
 
-/// The largest message that KeyVerify accepts, in bytes.
+/// The largest message that `KeyVerify` accepts, in bytes.
 const MAX_VERIFY_MESSAGE: usize = 64 * 1024;
 
 /// The largest message that the service for Envoy accepts, in bytes. It contains all headers of a client's request.
@@ -102,7 +102,7 @@ pub enum ServeError {
         "another claviger process took over the database while this one could not reach it, so this one ends: run only one, \
          because replicas are not supported yet"
     )]
-    Usurped,
+    LockLost,
     /// The reflection service could not be built.
     #[error("cannot build the reflection service: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -324,7 +324,7 @@ impl Server {
             stop_serving.clone(),
             move |accepted| {
                 let guard = guard.clone();
-                accepted.http2(move |peer| guard.towards(peer))
+                accepted.http2(move |peer| guard.for_peer(peer))
             },
         ));
         let router = http::router(readiness.subscribe(), authorizer, gateway);
@@ -339,7 +339,7 @@ impl Server {
         let loading = std::time::Instant::now();
         tokio::select! {
             loaded = feed.load() => loaded?,
-            _ = &mut locked => return Err(ServeError::Usurped),
+            _ = &mut locked => return Err(ServeError::LockLost),
             _ = stop.recv() => {
                 tracing::info!("stopped during the start");
                 return Ok(());
@@ -363,9 +363,9 @@ impl Server {
             // These tasks end only if they fail, and the server cannot run without them.
             _ = &mut serving => return Err(ServeError::Failed("transport")),
             _ = &mut feeding => return Err(ServeError::Failed("feed")),
-            _ = &mut locked => return Err(ServeError::Usurped),
+            _ = &mut locked => return Err(ServeError::LockLost),
         };
-        tracing::info!(asked = ?mode, "stopping");
+        tracing::info!(?mode, "stopping");
         background_tasks.abort_all();
         readiness.send_replace(Readiness::Draining);
         set_health(&health, ServingStatus::NotServing).await;
@@ -416,7 +416,7 @@ async fn finish(
     tokio::select! {
         () = finished => {}
         () = tokio::time::sleep(timeout) => {
-            tracing::warn!(patience = ?timeout, "drain timeout reached; calls in flight are dropped");
+            tracing::warn!(?timeout, "drain timeout reached; calls in flight are dropped");
         }
         Some(_) = stop.recv() => tracing::warn!("second stop request; calls in flight are dropped"),
     }

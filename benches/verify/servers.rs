@@ -47,7 +47,7 @@ pub(crate) async fn serve_alone(service: impl KeyVerify) -> Result<(), Box<dyn E
     );
     transport::accept(listener, limits, stop, move |accepted| {
         let guard = guard.clone();
-        accepted.http2(move |peer| guard.towards(peer))
+        accepted.http2(move |peer| guard.for_peer(peer))
     })
     .await;
     Ok(())

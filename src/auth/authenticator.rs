@@ -79,7 +79,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// See [`AuthError`]. [`NO_ROLE`] if the key administers nothing.
-    pub fn administrator(
+    pub fn authenticate_administrator(
         &self,
         plain_key: &str,
         peer: Option<IpAddr>,
@@ -108,7 +108,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// See [`AuthError`].
-    pub fn principal(
+    pub fn authenticate_principal(
         &self,
         plain_key: &str,
         peer: Option<IpAddr>,
@@ -132,8 +132,8 @@ impl Authenticator {
             return Err(AuthError::Starting);
         }
         match prove(plain_key, view, &self.peppers).map_err(AuthError::Verify)? {
-            Proof::Of(key, secret) => Ok((key, secret)),
-            Proof::OfNothing | Proof::Malformed => Err(AuthError::Unauthenticated(UNKNOWN_KEY)),
+            Proof::Key(key, secret) => Ok((key, secret)),
+            Proof::Unknown | Proof::Malformed => Err(AuthError::Unauthenticated(UNKNOWN_KEY)),
         }
     }
 
@@ -141,7 +141,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// See [`AuthError`].
-    pub fn authenticate<'v>(
+    pub fn authenticate_gateway<'v>(
         &self,
         view: &'v View<'_>,
         plain_key: &str,
@@ -180,7 +180,7 @@ impl Authenticator {
         };
         let decision = decide(&question, view, &self.peppers, now).map_err(AuthError::Verify)?;
         if let Some((key, secret)) = decision.proven {
-            self.recorder.note_use(key, secret, now);
+            self.recorder.record_use(key, secret, now);
         }
         match (decision.verdict, decision.proven) {
             (Verdict::Allowed, Some((key, secret))) => Ok(AuthenticatedKey { key, secret, realm }),

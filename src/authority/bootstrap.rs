@@ -14,7 +14,7 @@ use crate::domain::key_text::PlainKey;
 use crate::domain::partner::Partner;
 use crate::domain::realm::{Realm, scopes};
 use crate::hashing::{Peppers, Roots, random};
-use crate::store::{Change, Genesis, Store};
+use crate::store::{Change, NewAuthority, Store};
 
 /// An operator key that the server's command line issued.
 pub struct CreatedAuthority {
@@ -47,13 +47,13 @@ pub async fn create(
                 Peppers::FIRST
             ),
         })?;
-    let genesis = Genesis {
+    let new_authority = NewAuthority {
         pepper: Peppers::FIRST,
         canary,
         seal: random(),
         time: clock.now(),
     };
-    let Some(mut change) = store.found(&genesis).await? else {
+    let Some(mut change) = store.create_authority(&new_authority).await? else {
         return Ok(None);
     };
     change.put_realm(&Realm::built_in()).await?;

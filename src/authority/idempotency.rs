@@ -1,7 +1,5 @@
 //! Idempotency: a repeated request gets the answer of the first one and changes nothing.
 
-use std::time::Duration;
-
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -17,21 +15,18 @@ use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::store::{AnsweredRequest, Change, Error, Snapshot};
 
-/// How long a recorded answer is kept.
-const RETENTION: Duration = Duration::from_hours(24);
-
 /// The identity of a request that its caller may repeat. Each caller has its own.
 #[derive(Clone, Debug)]
-pub struct IdempotencyKey {
+pub(super) struct IdempotencyKey {
     /// The id that the caller chose for the request.
-    pub id: RequestId,
+    id: RequestId,
     /// The SHA-256 of the method and the request.
-    pub fingerprint: [u8; 32],
+    fingerprint: [u8; 32],
 }
 
 impl ChangeRequest {
     /// Returns the key under which the answer is recorded, or `None` if the request has no id.
-    pub fn idempotency_key(&self, fingerprint: [u8; 32]) -> Option<IdempotencyKey> {
+    pub(super) fn idempotency_key(&self, fingerprint: [u8; 32]) -> Option<IdempotencyKey> {
         let id = self.request_id?;
         Some(IdempotencyKey { id, fingerprint })
     }
@@ -90,7 +85,8 @@ impl Authority {
         let found = snapshot
             .find_request(caller.principal.key, idempotency.id)
             .await?;
-        let Some(found) = found.filter(|found| now.since(found.at) < RETENTION) else {
+        let Some(found) = found.filter(|found| now.since(found.at) < AnsweredRequest::LIFETIME)
+        else {
             return Ok(None);
         };
         if !self

@@ -8,17 +8,17 @@ use serde::{Deserialize, Serialize};
 use super::audit::{AuditEntry, audit_detail};
 use super::caller_state::CallerState;
 use super::keys::visible;
-use super::resolve::{LookupCache, ResolvedKey};
+use super::resolve::LookupCache;
 use super::secret::pepper_missing;
-use super::two_pass::{Applied, EventOf, Pass, Prepared, TwoPassChange};
-use super::{Authority, ChangeRequest, Done, IdempotencyKey, NewKey, Refusal, built_in};
+use super::two_pass::{Applied, ChangeContext, Pass, Preparation, TwoPassChange};
+use super::{Authority, ChangeRequest, ChangeResult, NewKey, Refusal, built_in};
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, RealmId};
 use crate::domain::key::{Key, Secret};
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::violation::Violation;
-use crate::hashing::{RootsBusy, TextHash, random};
+use crate::hashing::{ImportHash, RootsBusy, random};
 use crate::store::{Change, Snapshot};
 
 /// A key that another system issued.
@@ -26,7 +26,7 @@ pub struct ImportedKey {
     /// The key to create.
     pub new: NewKey,
     /// The SHA-256 of its API key.
-    pub hash: TextHash,
+    pub hash: ImportHash,
     /// The part of its API key that may be shown.
     pub hint: String,
 }
@@ -54,7 +54,8 @@ pub struct ImportOutcomes {
 
 type Entry = Result<ImportedKey, Vec<Violation>>;
 type Outcome = Result<Option<KeyId>, EntryRefusal>;
-type CheckedEntry = Result<ResolvedKey, EntryRefusal>;
+/// Only the key: each entry would otherwise hold its realm until all roots are made.
+type CheckedEntry = Result<Key, EntryRefusal>;
 
 impl Authority {
     /// Imports keys of another system. Each entry has its own outcome. All accepted entries are one transaction.
@@ -65,8 +66,8 @@ impl Authority {
         realm: RealmId,
         entries: Vec<Entry>,
         is_dry_run: bool,
-        idempotency: Option<IdempotencyKey>,
-    ) -> Result<Done<ImportOutcomes>, Refusal> {
+        fingerprint: [u8; 32],
+    ) -> Result<ChangeResult<ImportOutcomes>, Refusal> {
         caller.role.may_manage(&realm)?;
         if realm.is_built_in() {
             return Err(built_in(
@@ -79,7 +80,7 @@ impl Authority {
             entries,
             is_dry_run,
         };
-        self.run_two_pass(caller, request, idempotency, &import)
+        self.run_two_pass(caller, request, fingerprint, &import)
             .await
     }
 
@@ -155,10 +156,10 @@ impl TwoPassChange for Import<'_> {
         &self,
         authority: &Authority,
         checked: Vec<CheckedEntry>,
-    ) -> Result<Prepared<HashMap<usize, String>, ImportOutcomes>, Refusal> {
+    ) -> Result<Preparation<HashMap<usize, String>, ImportOutcomes>, Refusal> {
         if self.is_dry_run || checked.iter().all(Result::is_err) {
             let outcomes = checked.into_iter().map(|entry| entry.map(|_| None));
-            return Ok(Prepared::NothingToDo(ImportOutcomes::new(
+            return Ok(Preparation::NothingToDo(ImportOutcomes::new(
                 outcomes.collect(),
             )));
         }
@@ -182,14 +183,14 @@ impl TwoPassChange for Import<'_> {
             .buffer_unordered(authority.roots.width())
             .try_collect()
             .await?;
-        Ok(Prepared::Ready(roots))
+        Ok(Preparation::Ready(roots))
     }
 
     async fn apply(
         &self,
         authority: &Authority,
         change: &mut Change,
-        event: &EventOf<'_>,
+        event: &ChangeContext<'_>,
         checked: Vec<CheckedEntry>,
         mut roots: HashMap<usize, String>,
     ) -> Result<Applied<Self>, Refusal> {
@@ -198,14 +199,14 @@ impl TwoPassChange for Import<'_> {
         for (index, (entry, checked)) in self.entries.iter().zip(checked).enumerate() {
             outcomes.push(match (entry, checked, roots.remove(&index)) {
                 (_, Err(refusal), _) => Err(refusal),
-                (Ok(imported), Ok(resolved), Some(root)) => {
+                (Ok(imported), Ok(key), Some(root)) => {
                     // The previous key becomes its own change, so that each key has its own revision, time and event.
                     if let Some(entry) = last.take() {
                         let before = entry.event(&event.caller.principal, event.request, change);
-                        change.and_another(&before).await?;
+                        change.start_next(&before).await?;
                     }
                     let key = authority
-                        .insert_imported(resolved, imported, &root, change)
+                        .insert_imported(key, imported, &root, change)
                         .await?;
                     last = Some(AuditEntry::of_key(
                         EventKind::KeyImported,
@@ -241,7 +242,7 @@ impl ImportOutcomes {
 impl Authority {
     async fn insert_imported(
         &self,
-        resolved: ResolvedKey,
+        resolved: Key,
         imported: &ImportedKey,
         root: &str,
         change: &mut Change,
@@ -264,7 +265,7 @@ impl Authority {
             created_revision: change.revision(),
             hint: imported.hint.clone(),
             secrets: vec![secret],
-            ..resolved.key
+            ..resolved
         };
         change.insert_key(&key).await?;
         change.insert_root(key.id, &key.secrets[0], root).await?;
@@ -311,7 +312,7 @@ impl EntryCheck<'_> {
             .resolve(Some(self.caller_state), snapshot, self.lookups, self.now)
             .await;
         match resolved {
-            Ok(resolved) => Ok(Ok(resolved)),
+            Ok(resolved) => Ok(Ok(resolved.key)),
             Err(Refusal::Invalid(violations)) => Ok(Err(EntryRefusal::Invalid(violations))),
             Err(Refusal::NotFound(message)) => Ok(Err(EntryRefusal::NotFound(message.to_owned()))),
             Err(refusal) => Err(refusal),

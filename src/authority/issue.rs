@@ -4,10 +4,8 @@ use super::audit::{AuditEntry, audit_detail};
 use super::idempotency::replayed_key;
 use super::resolve::{LookupCache, ResolvedKey};
 use super::secret::NewSecret;
-use super::two_pass::{Applied, EventOf, Pass, Prepared, TwoPassChange};
-use super::{
-    Authority, AuthorizedCaller, ChangeRequest, Done, IdempotencyKey, IssuedKey, NewKey, Refusal,
-};
+use super::two_pass::{Applied, ChangeContext, Pass, Preparation, TwoPassChange};
+use super::{Authority, AuthorizedCaller, ChangeRequest, ChangeResult, IssuedKey, NewKey, Refusal};
 use crate::domain::event::EventKind;
 use crate::domain::ids::KeyId;
 use crate::store::Change;
@@ -19,10 +17,10 @@ impl Authority {
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
         new: NewKey,
-        idempotency: Option<IdempotencyKey>,
-    ) -> Result<Done<IssuedKey>, Refusal> {
+        fingerprint: [u8; 32],
+    ) -> Result<ChangeResult<IssuedKey>, Refusal> {
         new.check_reach(&caller.role)?;
-        self.run_two_pass(caller, request, idempotency, &Issue(new))
+        self.run_two_pass(caller, request, fingerprint, &Issue(new))
             .await
     }
 }
@@ -59,15 +57,15 @@ impl TwoPassChange for Issue {
         &self,
         authority: &Authority,
         _: ResolvedKey,
-    ) -> Result<Prepared<NewSecret, IssuedKey>, Refusal> {
-        authority.new_secret().await.map(Prepared::Ready)
+    ) -> Result<Preparation<NewSecret, IssuedKey>, Refusal> {
+        authority.new_secret().await.map(Preparation::Ready)
     }
 
     async fn apply(
         &self,
         authority: &Authority,
         change: &mut Change,
-        _: &EventOf<'_>,
+        _: &ChangeContext<'_>,
         resolved: ResolvedKey,
         secret: NewSecret,
     ) -> Result<Applied<Self>, Refusal> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::audit::{AuditEntry, detail, subject};
 use super::caller_state::CallerState;
-use super::{Authority, ChangeRequest, Done, Page, Read, Refusal, grants, not_found};
+use super::{Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, grants, not_found};
 use crate::auth::{AuthorizedCaller, Forbidden, Role};
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::{EventKind, Subject};
@@ -93,7 +93,7 @@ impl Authority {
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
         id: KeyId,
-    ) -> Result<Done<Key>, Refusal> {
+    ) -> Result<ChangeResult<Key>, Refusal> {
         self.set_disabled(caller, request, id, true).await
     }
 
@@ -103,7 +103,7 @@ impl Authority {
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
         id: KeyId,
-    ) -> Result<Done<Key>, Refusal> {
+    ) -> Result<ChangeResult<Key>, Refusal> {
         self.set_disabled(caller, request, id, false).await
     }
 
@@ -113,7 +113,7 @@ impl Authority {
         request: &ChangeRequest,
         id: KeyId,
         disabled: bool,
-    ) -> Result<Done<Key>, Refusal> {
+    ) -> Result<ChangeResult<Key>, Refusal> {
         let (mut change, caller_state, mut key) = self.begin_with_key(caller, id).await?;
         if key.revocation.is_some() {
             return Err(revoked());
@@ -153,7 +153,7 @@ impl Authority {
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
         id: KeyId,
-    ) -> Result<Done<Option<Key>>, Refusal> {
+    ) -> Result<ChangeResult<Option<Key>>, Refusal> {
         caller.role.may_administer_keys()?;
         let (mut change, CallerState { role, .. }) = self.begin(caller).await?;
         let (key, subject, detail) = match visible(&mut change, &role, id).await {
@@ -222,7 +222,7 @@ pub(super) async fn visible(
         .filter(|key| role.reaches(key))
         .ok_or(Refusal::NotFound(not_found::KEY))?;
     snapshot
-        .tell_last_uses(std::slice::from_mut(&mut key))
+        .set_last_uses(std::slice::from_mut(&mut key))
         .await?;
     Ok(key)
 }

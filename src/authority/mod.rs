@@ -33,7 +33,8 @@ use audit::AuditEntry;
 pub use bootstrap::{CreatedAuthority, create, recover};
 pub use built_in_realm::update_built_in_realm;
 use caller_state::CallerState;
-pub use idempotency::{IdempotencyKey, IssuedKey};
+use idempotency::IdempotencyKey;
+pub use idempotency::IssuedKey;
 pub use import::{EntryRefusal, ImportOutcomes, ImportedKey};
 pub use keys::KeyScopes;
 pub use resolve::NewKey;
@@ -80,12 +81,14 @@ pub struct ChangeRequest {
     /// The id that the caller chose for the request. The audit trail records it.
     pub request_id: Option<RequestId>,
     /// When to answer.
+    ///
+    /// Not read yet: with one server both values mean the same.
     pub wait: Wait,
 }
 
 /// The result of a change that is durable and in force on this server.
 #[derive(Debug)]
-pub struct Done<T> {
+pub struct ChangeResult<T> {
     /// The result.
     pub value: T,
     /// The revision of the change. If nothing had to change, the revision of the state that was read.
@@ -198,7 +201,7 @@ impl Authority {
         change: Change,
         entry: AuditEntry,
         value: T,
-    ) -> Result<Done<T>, Refusal> {
+    ) -> Result<ChangeResult<T>, Refusal> {
         let event = entry.event(principal, request, &change);
         let revision = change.commit(&event).await?;
         tracing::info!(
@@ -215,22 +218,22 @@ impl Authority {
             .wait_for(revision, APPLY_TIMEOUT)
             .await
             .map_err(|_| Refusal::NotApplied(revision))?;
-        Ok(self.done(value, revision))
+        Ok(self.change_result(value, revision))
     }
 
     /// Drops a change that has nothing to write, and returns the current revision.
-    async fn unchanged<T>(&self, change: Change, value: T) -> Result<Done<T>, Refusal> {
+    async fn unchanged<T>(&self, change: Change, value: T) -> Result<ChangeResult<T>, Refusal> {
         let revision = Revision::from(change.revision().as_u64().saturating_sub(1));
         drop(change);
         self.mirror
             .wait_for(revision, APPLY_TIMEOUT)
             .await
             .map_err(|_| Refusal::Behind)?;
-        Ok(self.done(value, revision))
+        Ok(self.change_result(value, revision))
     }
 
-    fn done<T>(&self, value: T, revision: Revision) -> Done<T> {
-        Done {
+    fn change_result<T>(&self, value: T, revision: Revision) -> ChangeResult<T> {
+        ChangeResult {
             value,
             revision,
             effective_at: self.clock.now(),

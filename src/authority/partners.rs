@@ -3,7 +3,7 @@
 use super::audit::{AuditEntry, detail};
 use super::caller_state::CallerState;
 use super::{
-    Authority, ChangeRequest, Done, Page, Read, Refusal, built_in, check_revision, in_use,
+    Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, built_in, check_revision, in_use,
     not_found,
 };
 use crate::auth::AuthorizedCaller;
@@ -20,7 +20,7 @@ impl Authority {
         request: &ChangeRequest,
         partner: Partner,
         if_revision: Option<u64>,
-    ) -> Result<Done<PartnerRow>, Refusal> {
+    ) -> Result<ChangeResult<PartnerRow>, Refusal> {
         let mut change = self.begin_in_realm(caller, &partner.realm).await?;
         let found = change.find_partner(&partner.realm, &partner.id).await?;
         check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
@@ -88,7 +88,7 @@ impl Authority {
         realm: &RealmId,
         id: &PartnerId,
         if_revision: Option<u64>,
-    ) -> Result<Done<()>, Refusal> {
+    ) -> Result<ChangeResult<()>, Refusal> {
         let mut change = self.begin_in_realm(caller, realm).await?;
         let found = get_partner(&mut change, realm, id).await?;
         check_revision(Some(found.revision), if_revision)?;

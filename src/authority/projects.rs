@@ -3,7 +3,7 @@
 use super::audit::{AuditEntry, detail};
 use super::partners::get_partner;
 use super::{
-    Authority, ChangeRequest, Done, Page, Read, Refusal, check_revision, in_use, not_found,
+    Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, check_revision, in_use, not_found,
 };
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::{EventKind, Subject};
@@ -19,7 +19,7 @@ impl Authority {
         request: &ChangeRequest,
         project: Project,
         if_revision: Option<u64>,
-    ) -> Result<Done<ProjectRow>, Refusal> {
+    ) -> Result<ChangeResult<ProjectRow>, Refusal> {
         let mut change = self.begin_in_realm(caller, &project.realm).await?;
         get_partner(&mut change, &project.realm, &project.partner).await?;
         let known = change.find_project(&project.realm, &project.id).await?;
@@ -79,7 +79,7 @@ impl Authority {
         realm: &RealmId,
         id: &ProjectId,
         if_revision: Option<u64>,
-    ) -> Result<Done<()>, Refusal> {
+    ) -> Result<ChangeResult<()>, Refusal> {
         let mut change = self.begin_in_realm(caller, realm).await?;
         let found = get_project(&mut change, realm, id).await?;
         check_revision(Some(found.revision), if_revision)?;

@@ -3,7 +3,7 @@
 use super::audit::{AuditEntry, detail};
 use super::caller_state::CallerState;
 use super::{
-    Authority, ChangeRequest, Done, Page, Read, Refusal, built_in, check_revision, in_use,
+    Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, built_in, check_revision, in_use,
     not_found,
 };
 use crate::auth::{AuthorizedCaller, Delegate, Role};
@@ -22,7 +22,7 @@ impl Authority {
         request: &ChangeRequest,
         realm: Realm,
         if_revision: Option<u64>,
-    ) -> Result<Done<RealmRow>, Refusal> {
+    ) -> Result<ChangeResult<RealmRow>, Refusal> {
         caller.role.may_manage(&realm.id)?;
         // Before the change begins, because only one change runs at a time.
         let prepared = PreparedRealm::new(realm);
@@ -126,7 +126,7 @@ impl Authority {
         request: &ChangeRequest,
         id: &RealmId,
         if_revision: Option<u64>,
-    ) -> Result<Done<()>, Refusal> {
+    ) -> Result<ChangeResult<()>, Refusal> {
         caller.role.may_operate()?;
         let (mut change, CallerState { role, .. }) = self.begin(caller).await?;
         role.may_operate()?;

@@ -1,6 +1,7 @@
 //! Resolving a request for a new key against its realm.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -144,13 +145,13 @@ impl NewKey {
 /// A key that may be issued and that has no secret yet.
 pub(super) struct ResolvedKey {
     pub(super) key: Key,
-    pub(super) realm: Realm,
+    realm: Arc<Realm>,
 }
 
 /// The realms, partners and projects that requests name. Each is read once, from one state of the store.
 #[derive(Default)]
 pub(super) struct LookupCache {
-    realms: HashMap<RealmId, Option<Realm>>,
+    realms: HashMap<RealmId, Option<Arc<Realm>>>,
     partners: HashMap<(RealmId, PartnerId), bool>,
     projects: HashMap<(RealmId, ProjectId), Option<PartnerId>>,
 }
@@ -176,10 +177,11 @@ impl LookupCache {
         &mut self,
         snapshot: &mut Snapshot,
         id: &RealmId,
-    ) -> Result<Realm, Refusal> {
+    ) -> Result<Arc<Realm>, Refusal> {
         if !self.realms.contains_key(id) {
             let found = snapshot.find_realm(id).await?;
-            self.realms.insert(id.clone(), found.map(|row| row.value));
+            self.realms
+                .insert(id.clone(), found.map(|row| Arc::new(row.value)));
         }
         self.realms[id]
             .clone()

@@ -3,7 +3,7 @@
 use super::audit::{AuditEntry, detail, rfc3339};
 use super::caller_state::CallerState;
 use super::keys::narrow;
-use super::{Authority, ChangeRequest, Done, IdempotencyKey, Read, Refusal, not_found};
+use super::{Authority, ChangeRequest, ChangeResult, Read, Refusal, not_found};
 use crate::auth::{AuthorizedCaller, Principal, Role};
 use crate::domain::event::{EventKind, Revision, Subject};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
@@ -51,7 +51,7 @@ impl Authority {
         request: &ChangeRequest,
         id: KeyId,
         reason: String,
-    ) -> Result<Done<Key>, Refusal> {
+    ) -> Result<ChangeResult<Key>, Refusal> {
         let (change, _, key) = self.begin_with_key(caller, id).await?;
         self.write_revocation(&caller.principal, request, change, key, reason)
             .await
@@ -65,16 +65,17 @@ impl Authority {
         request: &ChangeRequest,
         selection: BulkSelection,
         reason: String,
-        idempotency: Option<IdempotencyKey>,
-    ) -> Result<Done<bool>, Refusal> {
+        fingerprint: [u8; 32],
+    ) -> Result<ChangeResult<bool>, Refusal> {
         caller.role.may_administer_keys()?;
+        let idempotency = request.idempotency_key(fingerprint);
         let (mut change, caller_state) = self.begin(caller).await?;
         let now = change.time();
         let before = self
             .replayed(caller, idempotency.as_ref(), &mut change, now)
             .await?;
         if let Some(((), revision)) = before {
-            return Ok(self.done(true, revision));
+            return Ok(self.change_result(true, revision));
         }
         let mut filter = filter(&caller_state, &mut change, &selection, now).await?;
         let before = match selection.issued_before {
@@ -167,7 +168,7 @@ impl Authority {
         principal: &Principal,
         request: &ChangeRequest,
         reason: String,
-    ) -> Result<Done<Key>, Refusal> {
+    ) -> Result<ChangeResult<Key>, Refusal> {
         // Checked before the change, because only one change is open at a time and a revoked key must not delay others.
         let mut snapshot = self.store.snapshot().await?;
         let now = self.clock.now();
@@ -176,7 +177,7 @@ impl Authority {
             && principal.still_holds(&key, now)
         {
             let revision = snapshot.revision().await?;
-            return Ok(self.done(key, revision));
+            return Ok(self.change_result(key, revision));
         }
         drop(snapshot);
         let mut change = self.store.change(now).await?;
@@ -195,7 +196,7 @@ impl Authority {
         mut change: Change,
         mut key: Key,
         reason: String,
-    ) -> Result<Done<Key>, Refusal> {
+    ) -> Result<ChangeResult<Key>, Refusal> {
         if key.revocation.is_some() {
             return self.unchanged(change, key).await;
         }

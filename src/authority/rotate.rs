@@ -7,10 +7,8 @@ use super::caller_state::CallerState;
 use super::idempotency::replayed_key;
 use super::keys::{revoked, visible};
 use super::secret::NewSecret;
-use super::two_pass::{Applied, EventOf, Pass, Prepared, TwoPassChange};
-use super::{
-    Authority, ChangeRequest, Done, IdempotencyKey, IssuedKey, Refusal, grants, not_found,
-};
+use super::two_pass::{Applied, ChangeContext, Pass, Preparation, TwoPassChange};
+use super::{Authority, ChangeRequest, ChangeResult, IssuedKey, Refusal, grants, not_found};
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::EventKind;
 use crate::domain::ids::KeyId;
@@ -36,10 +34,10 @@ impl Authority {
         request: &ChangeRequest,
         id: KeyId,
         overlap: Duration,
-        idempotency: Option<IdempotencyKey>,
-    ) -> Result<Done<IssuedKey>, Refusal> {
+        fingerprint: [u8; 32],
+    ) -> Result<ChangeResult<IssuedKey>, Refusal> {
         caller.role.may_administer_keys()?;
-        self.run_two_pass(caller, request, idempotency, &Rotate { id, overlap })
+        self.run_two_pass(caller, request, fingerprint, &Rotate { id, overlap })
             .await
     }
 
@@ -50,7 +48,7 @@ impl Authority {
         request: &ChangeRequest,
         id: KeyId,
         keep: KeepSecret,
-    ) -> Result<Done<Key>, Refusal> {
+    ) -> Result<ChangeResult<Key>, Refusal> {
         let (mut change, caller_state, mut key) = self.begin_with_key(caller, id).await?;
         if key.revocation.is_some() {
             return Err(revoked());
@@ -113,15 +111,15 @@ impl TwoPassChange for Rotate {
         &self,
         authority: &Authority,
         _: (Key, Realm),
-    ) -> Result<Prepared<NewSecret, IssuedKey>, Refusal> {
-        authority.new_secret().await.map(Prepared::Ready)
+    ) -> Result<Preparation<NewSecret, IssuedKey>, Refusal> {
+        authority.new_secret().await.map(Preparation::Ready)
     }
 
     async fn apply(
         &self,
         authority: &Authority,
         change: &mut Change,
-        _: &EventOf<'_>,
+        _: &ChangeContext<'_>,
         (mut key, realm): (Key, Realm),
         new: NewSecret,
     ) -> Result<Applied<Self>, Refusal> {

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::audit::AuditEntry;
 use super::caller_state::CallerState;
-use super::{Authority, AuthorizedCaller, ChangeRequest, Done, IdempotencyKey, Refusal};
+use super::{Authority, AuthorizedCaller, ChangeRequest, ChangeResult, IdempotencyKey, Refusal};
 use crate::domain::event::Revision;
 use crate::domain::time::Timestamp;
 use crate::store::{Change, Snapshot};
@@ -25,7 +25,7 @@ pub(super) struct Pass<'p> {
 }
 
 /// The result of the slow work.
-pub(super) enum Prepared<P, A> {
+pub(super) enum Preparation<P, A> {
     /// The change can be made.
     Ready(P),
     /// There is nothing to change. Contains the answer.
@@ -70,21 +70,21 @@ pub(super) trait TwoPassChange: Sync {
         &self,
         authority: &Authority,
         checked: Self::Checked,
-    ) -> impl Future<Output = Result<Prepared<Self::Prepared, Self::Answer>, Refusal>> + Send;
+    ) -> impl Future<Output = Result<Preparation<Self::Prepared, Self::Answer>, Refusal>> + Send;
 
     /// Writes the change.
     fn apply(
         &self,
         authority: &Authority,
         change: &mut Change,
-        event: &EventOf<'_>,
+        event: &ChangeContext<'_>,
         checked: Self::Checked,
         prepared: Self::Prepared,
     ) -> impl Future<Output = Result<Applied<Self>, Refusal>> + Send;
 }
 
 /// The caller and the request that events name, for a change that writes more than one event.
-pub(super) struct EventOf<'e> {
+pub(super) struct ChangeContext<'e> {
     pub(super) caller: &'e AuthorizedCaller,
     pub(super) request: &'e ChangeRequest,
 }
@@ -95,9 +95,10 @@ impl Authority {
         &self,
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
-        idempotency: Option<IdempotencyKey>,
+        fingerprint: [u8; 32],
         work: &C,
-    ) -> Result<Done<C::Answer>, Refusal> {
+    ) -> Result<ChangeResult<C::Answer>, Refusal> {
+        let idempotency = request.idempotency_key(fingerprint);
         let now = self.clock.now();
         let mut snapshot = self.store.snapshot().await?;
         let caller_state = CallerState::reread(&mut snapshot, &caller.principal, now).await?;
@@ -110,14 +111,15 @@ impl Authority {
             .check_pass(caller, idempotency.as_ref(), work, pass)
             .await?
         {
-            Checked::Replayed(done) => return Ok(done),
-            Checked::New(checked) => checked,
+            PassOutcome::Replayed(done) => return Ok(done),
+            PassOutcome::New(checked) => checked,
         };
+        // The answer of a change that is not made belongs to this state.
         let revision = snapshot.revision().await?;
         drop(snapshot);
         let prepared = match work.prepare(self, checked).await? {
-            Prepared::Ready(prepared) => prepared,
-            Prepared::NothingToDo(answer) => return Ok(self.done(answer, revision)),
+            Preparation::Ready(prepared) => prepared,
+            Preparation::NothingToDo(answer) => return Ok(self.change_result(answer, revision)),
         };
 
         let (mut change, caller_state) = self.begin(caller).await?;
@@ -131,10 +133,10 @@ impl Authority {
             .check_pass(caller, idempotency.as_ref(), work, pass)
             .await?
         {
-            Checked::Replayed(done) => return Ok(done),
-            Checked::New(checked) => checked,
+            PassOutcome::Replayed(done) => return Ok(done),
+            PassOutcome::New(checked) => checked,
         };
-        let event = EventOf { caller, request };
+        let event = ChangeContext { caller, request };
         match work
             .apply(self, &mut change, &event, checked, prepared)
             .await?
@@ -159,24 +161,24 @@ impl Authority {
         idempotency: Option<&IdempotencyKey>,
         work: &C,
         pass: Pass<'_>,
-    ) -> Result<Checked<C>, Refusal> {
+    ) -> Result<PassOutcome<C>, Refusal> {
         let before: Option<(C::Record, Revision)> = self
             .replayed(caller, idempotency, pass.snapshot, pass.now)
             .await?;
         Ok(match before {
             Some((record, revision)) => {
                 let answer = work.replay(pass, record).await?;
-                Checked::Replayed(self.done(answer, revision))
+                PassOutcome::Replayed(self.change_result(answer, revision))
             }
-            None => Checked::New(work.check(pass).await?),
+            None => PassOutcome::New(work.check(pass).await?),
         })
     }
 }
 
 /// The outcome of one pass.
-enum Checked<C: TwoPassChange> {
+enum PassOutcome<C: TwoPassChange> {
     /// The request is a repetition. Contains the answer.
-    Replayed(Done<C::Answer>),
+    Replayed(ChangeResult<C::Answer>),
     /// The request is new and passed the checks.
     New(C::Checked),
 }

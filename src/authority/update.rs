@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::audit::{AuditEntry, audit_detail};
 use super::keys::revoked;
 use super::resolve::{check_owner, granted, resolve_expiry};
-use super::{Authority, ChangeRequest, Done, Refusal, grants, not_found};
+use super::{Authority, ChangeRequest, ChangeResult, Refusal, grants, not_found};
 use crate::auth::AuthorizedCaller;
 use crate::domain::access::Access;
 use crate::domain::event::EventKind;
@@ -42,7 +42,7 @@ impl Authority {
         request: &ChangeRequest,
         id: KeyId,
         update: KeyUpdate,
-    ) -> Result<Done<Key>, Refusal> {
+    ) -> Result<ChangeResult<Key>, Refusal> {
         let (mut change, caller_state, before) = self.begin_with_key(caller, id).await?;
         if before.revocation.is_some() {
             return Err(revoked());

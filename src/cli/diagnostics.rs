@@ -98,6 +98,16 @@ impl CallContext {
             ),
             Code::Aborted => Failure::new(Code::Aborted, message)
                 .hint("read the current state, and repeat the change on that"),
+            // A field that the server does not implement is named by the violation below.
+            Code::Unimplemented if details.bad_request().is_some() => Failure::new(
+                Code::Unimplemented,
+                "the request sets a field that the server does not implement yet",
+            ),
+            // The line below the error names the field.
+            Code::Unimplemented if details.bad_request().is_some() => Failure::new(
+                Code::Unimplemented,
+                "the request sets a field that the server does not implement yet",
+            ),
             Code::Unimplemented => Failure::new(
                 Code::Unimplemented,
                 format!("the server at {} does not implement this call", self.endpoint),
@@ -314,6 +324,18 @@ mod tests {
         let status = Status::deadline_exceeded("");
         let failure = context().failed(&status, true);
         assert!(failure.to_string().contains("may have been made or not"));
+    }
+
+    #[test]
+    fn a_field_that_is_not_implemented_is_named() {
+        let violation = FieldViolation::new("novelty", "is not implemented yet");
+        let details = ErrorDetails::with_bad_request([violation]);
+        let status = Status::with_error_details(Code::Unimplemented, "novelty: no", details);
+        assert_eq!(
+            failed(&status).to_string(),
+            "error: the request sets a field that the server does not implement yet:\n\
+             \x20 novelty: is not implemented yet"
+        );
     }
 
     #[test]

@@ -147,7 +147,8 @@ impl fmt::Display for Failure {
             write!(formatter, "error: the server rejected the request:")?;
         } else {
             write!(formatter, "error: {}", plain(&self.message))?;
-            if self.code == Code::PermissionDenied && !self.violations.is_empty() {
+            let fields_follow = matches!(self.code, Code::PermissionDenied | Code::Unimplemented);
+            if fields_follow && !self.violations.is_empty() {
                 formatter.write_str(":")?;
             }
         }

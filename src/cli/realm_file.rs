@@ -332,3 +332,17 @@ body = '{"code":"Unauthorized"}'
         );
     }
 }
+#[cfg(test)]
+mod probe {
+    #[test]
+    fn probe() {
+        for f in [
+            "prefix = 3", "lenient_paths = \"x\"", "environments = \"x\"", "environments = 3", "[environments]\na=1",
+            "scopes = [\"read\"]", "credentials = 3", "credentials = [1]", "[[denials]]\nstatus = 99999999999", "[[denials]]\nstatus = -1","[[denials]]\nstatus = 1.5", "[[denials]]\nstatus = \"1\"",
+            "[[denials]]\nheaders = 3","[[denials]]\nheaders = {a = 3}", "[[denials]]\ndenial_class = 3", "[[denials]]\ndenial_class = true", "unscoped_keys = 77", "[[routes]]\npath=\"/\"\npublic=true\nany_target=true",
+            "[[credentials.sources]]\nheader={name=\"a\"}\ncookie={name=\"b\"}", "levels = \"partner\"", "levels = [1.5]", "id = 2027-01-15T08:00:00Z", "id = [\"a\"]", "id = {a=1}", "[[routes]]\nmethods = \"GET\"", "a = 1\na = 2", "a = ", "max_cache = \"400000000000000y\"", "max_cache = [\"1s\"]", "[[routes]]\nmethods=[[\"GET\"]]", "max_lifetime=\"99999999999999s\"", "id = true", "trailing_slash = []", "lenient_paths = 1", "project_segments=[1]",
+        ] {
+            println!("{f:?}\n      {:?}", super::parse(f).map(|_| ()));
+        }
+    }
+}

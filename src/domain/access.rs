@@ -87,7 +87,7 @@ impl ScopeSet {
     }
 
     /// Returns whether a set that [`reach`] returned contains the scope at this place in the list.
-    pub fn contains_place(&self, place: usize) -> bool {
+    pub fn contains_index(&self, place: usize) -> bool {
         u8::try_from(place).is_ok_and(|place| self.contains(ScopeIndex(place)))
     }
 

@@ -166,11 +166,11 @@ impl Credentials {
 
     /// Returns all headers that carry credentials: those of the keys and that of the partner.
     pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.secrets().chain(&self.partner)
+        self.key_headers().chain(&self.partner)
     }
 
     /// Returns the headers that carry a key. A server behind the gateway does not need them.
-    pub fn secrets(&self) -> impl Iterator<Item = &HeaderName> {
+    pub fn key_headers(&self) -> impl Iterator<Item = &HeaderName> {
         self.sources.iter().map(CredentialSource::header)
     }
 }

@@ -155,6 +155,22 @@ pub fn prefix(text: &str) -> Option<&str> {
 ///
 /// # Errors
 /// The first rule that the text violates.
+///
+/// # Examples
+///
+/// The test vector of the contract, and the same with a typing error.
+///
+/// ```
+/// use claviger::domain::key_text::{Malformed, parse};
+///
+/// let text = "demo_live_02y8wgU7QvIaB4J9cANFdL003aUlTJC7tjlCTQj2uNU3MFagCXG9LRKRcwGkBIDlf2CbwAq";
+/// let parsed = parse(text).unwrap();
+/// assert_eq!((parsed.prefix, parsed.tag), ("demo", "live"));
+/// assert_eq!(parsed.id.to_string(), "0192f0c1-2345-7abc-8def-0123456789ab");
+///
+/// let mistyped = text.replace("XG9L", "XG8L");
+/// assert_eq!(parse(&mistyped).err(), Some(Malformed::Check));
+/// ```
 pub fn parse(text: &str) -> Result<KeyText<'_>, Malformed> {
     screen(text)?;
     let (prefix, rest) = text.split_once('_').ok_or(Malformed::NoBody)?;

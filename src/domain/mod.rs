@@ -8,7 +8,7 @@ pub mod credential;
 pub mod denial;
 pub mod event;
 pub mod ids;
-pub mod imported_text;
+pub mod imported_key;
 pub mod key;
 pub mod key_text;
 pub mod partner;

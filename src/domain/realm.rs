@@ -122,7 +122,7 @@ impl Realm {
             let field = || format!("realm.scopes[{i}].implies");
             if scope.implies.iter().any(|implied| !names.contains(implied)) {
                 bad.add(field(), "must name only scopes of the realm");
-            } else if reach[i].contains_place(i) {
+            } else if reach[i].contains_index(i) {
                 bad.add(
                     field(),
                     "must not imply the scope itself, not even indirectly",

@@ -76,7 +76,7 @@ impl GatewayAuthorizer {
         let view = index.view();
         let caller = self
             .authenticator
-            .authenticate(&view, gateway_key, peer, now)
+            .authenticate_gateway(&view, gateway_key, peer, now)
             .map_err(GatewayError::Auth)?;
         caller
             .may_verify(api.realm)
@@ -121,9 +121,9 @@ impl GatewayAuthorizer {
 
 /// Whether the request has a header that carries keys.
 fn has_key(realm: &MirroredRealm, request: &GatewayRequest<'_>) -> bool {
-    let mut secrets = realm.definition.credentials.secrets();
-    secrets.any(|secret| {
+    let mut carriers = realm.definition.credentials.key_headers();
+    carriers.any(|carrier| {
         let mut headers = request.headers.iter();
-        headers.any(|(name, _)| *name == secret.as_str())
+        headers.any(|(name, _)| *name == carrier.as_str())
     })
 }

@@ -38,7 +38,7 @@ pub struct GatewayRequest<'r> {
 /// With trusted hops, the address is the entry of `x-forwarded-for` that is as many places from the end. The entries are not
 /// compared with `direct`, because then a client could choose its address. Without such an entry the result is `None`, which no
 /// key with allowed addresses admits.
-pub fn client_of(
+pub fn client_address(
     direct: Option<IpAddr>,
     headers: &[(&str, &[u8])],
     trusted_hops: usize,
@@ -90,7 +90,7 @@ pub enum MatchError {
 }
 
 /// Parses the path of a request as the server behind the gateway reads it.
-pub fn path_of<'r>(
+pub fn parse_path<'r>(
     realm: &MirroredRealm,
     request: &GatewayRequest<'r>,
 ) -> Result<RequestPath<'r>, PathError> {
@@ -144,7 +144,7 @@ pub fn authorize<'k>(
     request: &GatewayRequest<'_>,
     decide: impl FnOnce(&Question<'_>) -> Result<Decision<'k>, VerifyError>,
 ) -> Result<GatewayDecision<'k>, VerifyError> {
-    let path = path_of(realm, request);
+    let path = parse_path(realm, request);
     let route_match = match_request(realm, request, &path);
     let denied = |verdict| GatewayDecision::Denied {
         class: DenialClass::of(verdict).unwrap_or(DenialClass::Forbidden),
@@ -246,7 +246,7 @@ mod tests {
                 .collect();
             let expected = client.map(|client| client.parse::<IpAddr>().unwrap());
             assert_eq!(
-                client_of(direct, &headers, hops),
+                client_address(direct, &headers, hops),
                 expected,
                 "{forwarded:?} {hops}"
             );

@@ -75,12 +75,12 @@ pub(super) fn identity(
 /// The headers that the server behind the gateway must not see: those that carry keys, and headers of the client whose names
 /// begin like an identity header.
 pub(super) fn headers_to_remove(realm: &MirroredRealm, headers: &[(&str, &[u8])]) -> Vec<String> {
-    let secrets = realm.definition.credentials.secrets();
+    let carriers = realm.definition.credentials.key_headers();
     let forged = headers
         .iter()
         .map(|(name, _)| *name)
         .filter(|name| name.starts_with("x-claviger-") && !IDENTITY_HEADERS.contains(name));
-    let mut names: Vec<String> = secrets
+    let mut names: Vec<String> = carriers
         .map(HeaderName::as_str)
         .chain(forged)
         .map(ToOwned::to_owned)

@@ -1,20 +1,19 @@
-//! `envoy.service.auth.v3.Authorization`: Envoy asks about a whole request.
+//! `envoy.service.auth.v3.Authorization`: Envoy sends a whole request and gets a decision.
 //!
-//! Two things about Envoy decide how this is written: a `CheckResponse` without a status lets the request through, so one is
-//! set wherever a response is made; and "cannot tell" is a gRPC error, which leaves it to the operator's
-//! `failure_mode_allow`.
+//! Envoy lets a request through if the `CheckResponse` has no status, so every response here has a status. If there is no
+//! decision, the answer is a gRPC error, so that Envoy's `failure_mode_allow` applies.
 
 use std::net::IpAddr;
 
 use tonic::{Code, Request, Response, Status};
 
 use super::decode::{authorization, peer_ip};
-use super::status::{self, undecided};
+use super::status::{self, verify_error};
 use crate::auth::bearer_key;
 use crate::domain::denial::DenialClass;
 use crate::domain::violation::Violations;
 use crate::gateway::{
-    GatewayAuthorizer, GatewayError, GatewayRequest, GatewayResponse, ProtectedApi, client_of,
+    GatewayAuthorizer, GatewayError, GatewayRequest, GatewayResponse, ProtectedApi, client_address,
 };
 use crate::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use crate::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
@@ -26,13 +25,13 @@ use crate::pb::envoy::service::auth::v3::{
 };
 use crate::pb::envoy::r#type::v3::HttpStatus;
 
-/// Envoy's authorizer.
+/// The service that Envoy's `ext_authz` filter calls.
 pub struct ExtAuthzService {
     authorizer: GatewayAuthorizer,
 }
 
 impl ExtAuthzService {
-    /// Answers at this authorizer.
+    /// Creates the service over this authorizer.
     pub fn new(authorizer: GatewayAuthorizer) -> Self {
         Self { authorizer }
     }
@@ -57,11 +56,11 @@ impl Authorization for ExtAuthzService {
             value.map_or("", String::as_str)
         };
         let headers = headers(http);
-        let asked = GatewayRequest {
+        let request_at_gateway = GatewayRequest {
             method: &http.method,
             target: &http.path,
             headers: &headers,
-            client: client_of(
+            client: client_address(
                 source(attributes),
                 &headers,
                 trusted_hops(configured("trusted_hops"))?,
@@ -73,13 +72,13 @@ impl Authorization for ExtAuthzService {
         };
         let answer = self
             .authorizer
-            .answer(gateway, peer_ip(&request), api, &asked)
-            .map_err(no_answer)?;
+            .answer(gateway, peer_ip(&request), api, &request_at_gateway)
+            .map_err(gateway_error)?;
         Ok(Response::new(response(answer)))
     }
 }
 
-/// The headers, one entry for each time that one stands there, as far as Envoy tells: in its plain form it joins them.
+/// The headers, with one entry for each occurrence. Without `encode_raw_headers` Envoy has joined the occurrences.
 fn headers(http: &HttpRequest) -> Vec<(&str, &[u8])> {
     if let Some(map) = &http.header_map {
         return map
@@ -107,7 +106,7 @@ fn headers(http: &HttpRequest) -> Vec<(&str, &[u8])> {
         .collect()
 }
 
-/// The other end of the connection that Envoy got the request on.
+/// The remote address of the connection on which Envoy received the request.
 fn source(attributes: &AttributeContext) -> Option<IpAddr> {
     let address = attributes.source.as_ref()?.address.as_ref()?;
     address.socket_address.as_ref()?.address.parse().ok()
@@ -121,7 +120,7 @@ fn trusted_hops(configured: &str) -> Result<usize, Status> {
         let mut bad = Violations::default();
         bad.add(
             "attributes.context_extensions.trusted_hops",
-            "must be a number",
+            "must be a number: the count of trusted proxies in front of Envoy",
         );
         refuse(bad)
     })
@@ -168,7 +167,7 @@ fn response(answer: GatewayResponse) -> CheckResponse {
     }
 }
 
-/// Puts a header in the place of whatever stood there, even if it is empty.
+/// A header that replaces every header of this name, also with an empty value.
 fn set(name: String, value: String) -> HeaderValueOption {
     HeaderValueOption {
         header: Some(HeaderValue {
@@ -194,16 +193,16 @@ fn refuse(bad: Violations) -> Status {
     }
 }
 
-fn no_answer(reason: GatewayError) -> Status {
-    let misconfigured = |name: &str, sentence: &str| {
+fn gateway_error(reason: GatewayError) -> Status {
+    let misconfigured = |name: &str, description: &str| {
         let mut bad = Violations::default();
-        bad.add(format!("attributes.context_extensions.{name}"), sentence);
+        bad.add(format!("attributes.context_extensions.{name}"), description);
         refuse(bad)
     };
     match reason {
         GatewayError::Auth(reason) => reason.into(),
-        GatewayError::UnknownRealm => misconfigured("realm", "is not a realm of this authority"),
-        GatewayError::Environment(sentence) => misconfigured("environment", sentence),
-        GatewayError::Verify(reason) => undecided(reason),
+        GatewayError::UnknownRealm => misconfigured("realm", "must be a realm of this authority"),
+        GatewayError::Environment(description) => misconfigured("environment", description),
+        GatewayError::Verify(reason) => verify_error(reason),
     }
 }

@@ -3,12 +3,12 @@
 /// The answer to a change. There is one server, so a change that is in force on this server is in force everywhere.
 macro_rules! changed {
     ($message:ident, $done:expr $(, $field:ident: $encode:expr)?) => {{
-        let done = $done;
+        let result = $done;
         Ok(tonic::Response::new(pb::$message {
-            revision: done.revision.as_u64(),
-            effective_everywhere_time: Some(crate::grpc::encode::time(done.effective_at)),
+            revision: result.revision.as_u64(),
+            effective_everywhere_time: Some(crate::grpc::encode::time(result.effective_at)),
             confirmed: true,
-            $($field: Some($encode(done.value)),)?
+            $($field: Some($encode(result.value)),)?
         }))
     }};
 }
@@ -16,16 +16,16 @@ macro_rules! changed {
 /// The answer to a request that issues an API key. A repeated request gets the same key without the API key.
 macro_rules! issued {
     ($message:ident, $done:expr, $now:expr) => {{
-        let done = $done;
-        let crate::authority::IssuedKey { key, plain_key } = done.value;
+        let result = $done;
+        let crate::authority::IssuedKey { key, plain_key } = result.value;
         Ok(tonic::Response::new(pb::$message {
             key: Some(response::key(key, $now)),
             replayed: plain_key.is_none(),
             plain_key: plain_key
                 .map(|plain_key| plain_key.expose().to_owned())
                 .unwrap_or_default(),
-            revision: done.revision.as_u64(),
-            effective_everywhere_time: Some(crate::grpc::encode::time(done.effective_at)),
+            revision: result.revision.as_u64(),
+            effective_everywhere_time: Some(crate::grpc::encode::time(result.effective_at)),
             confirmed: true,
         }))
     }};
@@ -96,14 +96,14 @@ impl Admin {
     fn caller<T>(&self, request: &Request<T>) -> Result<AuthorizedCaller, Status> {
         let key = bearer_key(decode::authorization(request.metadata()))?;
         let peer = decode::peer_ip(request);
-        Ok(self.authenticator.administrator(key, peer)?)
+        Ok(self.authenticator.authenticate_administrator(key, peer)?)
     }
 
     /// Returns the principal of a request and the owner of its key.
     fn principal<T>(&self, request: &Request<T>) -> Result<(Principal, Owner), Status> {
         let key = bearer_key(decode::authorization(request.metadata()))?;
         let peer = decode::peer_ip(request);
-        let (principal, realm, partner) = self.authenticator.principal(key, peer)?;
+        let (principal, realm, partner) = self.authenticator.authenticate_principal(key, peer)?;
         Ok((principal, (realm, partner)))
     }
 

@@ -215,7 +215,7 @@ pub(super) fn pepper_missing() -> Status {
 }
 
 /// The error for a key without a verdict. The log names the cause.
-pub(super) fn undecided(error: VerifyError) -> Status {
+pub(super) fn verify_error(error: VerifyError) -> Status {
     match error {
         VerifyError::Corrupt => {
             tracing::error!("stored data of the presented key unreadable");
@@ -285,7 +285,7 @@ pub(super) fn no_such_method() -> Status {
 }
 
 /// An error that tonic returned, with a reason added, and with the code that other gRPC servers use for it.
-pub(super) fn of_tonic(code: Code, message: &str) -> Status {
+pub(super) fn from_tonic(code: Code, message: &str) -> Status {
     match code {
         // Malformed protobuf, no message or a truncated message: tonic reports these errors of the client as internal. Internal
         // errors of this server have details and do not come here.

@@ -4,13 +4,13 @@
 //! HMAC under a key of [`Peppers`], which the database does not contain. The Argon2 hashes of [`Roots`] are for the recovery
 //! from a lost pepper.
 
+mod import_hash;
 mod pepper;
 mod root;
-mod text_hash;
 
+pub use import_hash::ImportHash;
 pub use pepper::{PepperFileError, Peppers, sync_folder_of};
 pub use root::{RootCost, Roots, RootsBusy};
-pub use text_hash::TextHash;
 
 /// Returns bytes from the operating system's random generator.
 ///

@@ -12,7 +12,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::{TextHash, random};
+use super::{ImportHash, random};
 use crate::domain::ids::KeyId;
 use crate::domain::key::Digest;
 use crate::domain::key_text::SecretBytes;
@@ -141,7 +141,7 @@ impl Peppers {
 
     /// Returns the digest of an imported API key under this version of the pepper; `None` if the file does not have the
     /// version.
-    pub fn digest_import(&self, version: u32, text: &TextHash) -> Option<Digest> {
+    pub fn digest_import(&self, version: u32, text: &ImportHash) -> Option<Digest> {
         let mut mac = self.versions.get(&version)?.clone();
         mac.update(b"import");
         mac.update(text.secret().expose());
@@ -172,7 +172,7 @@ impl Peppers {
 
     /// Returns the digests of an imported API key under every version in the file. The API key itself does not show under which
     /// version its digest is stored.
-    pub fn digests_of_import(&self, text: &TextHash) -> impl Iterator<Item = Digest> {
+    pub fn digests_of_import(&self, text: &ImportHash) -> impl Iterator<Item = Digest> {
         let versions = self.versions.keys();
         versions.filter_map(|version| self.digest_import(*version, text))
     }

@@ -17,7 +17,7 @@ use crate::config::{GatewayArgs, GatewayKind};
 use crate::domain::denial::DenialClass;
 use crate::gateway::{
     GatewayAuthorizer, GatewayError, GatewayRequest, GatewayResponse, HttpDenial, ProtectedApi,
-    client_of,
+    client_address,
 };
 
 /// The header with the API key of the gateway itself, because `authorization` belongs to the client.
@@ -113,7 +113,7 @@ impl ForwardAuth {
             target: &original.target,
             headers: &headers,
             // The gateway adds the other end of its own connection to the header, which is one more hop.
-            client: client_of(None, &headers, self.gateway.trusted_hops.saturating_add(1)),
+            client: client_address(None, &headers, self.gateway.trusted_hops.saturating_add(1)),
         };
         match self
             .authorizer

@@ -171,7 +171,7 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> 
             }
         }
     });
-    snapshot.hand_over_keys(rows).await?;
+    snapshot.send_key_rows(rows).await?;
     building.await.expect("no stored row causes a panic");
     index.set_current(head.revision, sent);
     Ok((index, head.stamp))
@@ -314,7 +314,7 @@ mod tests {
     use crate::domain::partner::{Partner, Project};
     use crate::domain::route::{Need, PathTemplate, Route};
     use crate::domain::time::Timestamp;
-    use crate::store::{Change, Genesis};
+    use crate::store::{Change, NewAuthority};
 
     /// A store with a history that the test writes, and a feed of it.
     struct World {
@@ -329,13 +329,17 @@ mod tests {
             let store = Store::open_sqlite(&dir.path().join("claviger.db"))
                 .await
                 .unwrap();
-            let genesis = Genesis {
+            let new_authority = NewAuthority {
                 pepper: 1,
                 canary: [0; 32],
                 seal: [0; 32],
                 time: Timestamp::from_micros(1),
             };
-            let mut change = store.found(&genesis).await.unwrap().unwrap();
+            let mut change = store
+                .create_authority(&new_authority)
+                .await
+                .unwrap()
+                .unwrap();
             change.put_realm(&Realm::built_in()).await.unwrap();
             commit(change, EventKind::RealmPut, None, None).await;
             let mut feed = feed(&store);

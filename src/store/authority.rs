@@ -5,7 +5,7 @@ use crate::domain::event::Revision;
 use crate::domain::time::Timestamp;
 
 /// The initial values of a new authority.
-pub struct Genesis {
+pub struct NewAuthority {
     /// The version of the pepper for new digests.
     pub pepper: u32,
     /// The canary of this version of the pepper.
@@ -33,16 +33,19 @@ pub struct Head {
 
 impl Store {
     /// Creates the authority and begins its first change; `None` if the store has an authority already.
-    pub async fn found(&self, genesis: &Genesis) -> Result<Option<Change>, Error> {
+    pub async fn create_authority(
+        &self,
+        new_authority: &NewAuthority,
+    ) -> Result<Option<Change>, Error> {
         let mut write = self.write().await?;
         let created: Option<i64> = on!(write.session, |conn| {
             sqlx::query_scalar(
             "INSERT INTO authority (one, revision, clock, pepper, seal) VALUES (1, 0, $1, $2, $3)
                  ON CONFLICT (one) DO NOTHING RETURNING one",
         )
-        .bind(genesis.time.as_micros())
-        .bind(i64::from(genesis.pepper))
-        .bind(genesis.seal.to_vec())
+        .bind(new_authority.time.as_micros())
+        .bind(i64::from(new_authority.pepper))
+        .bind(new_authority.seal.to_vec())
         .fetch_optional(&mut *conn)
         })?;
         if created.is_none() {
@@ -51,10 +54,10 @@ impl Store {
         execute!(
             write.session,
             sqlx::query("INSERT INTO peppers (version, canary) VALUES ($1, $2)")
-                .bind(i64::from(genesis.pepper))
-                .bind(genesis.canary.to_vec())
+                .bind(i64::from(new_authority.pepper))
+                .bind(new_authority.canary.to_vec())
         )?;
-        Ok(Some(Change::open(write, genesis.time).await?))
+        Ok(Some(Change::open(write, new_authority.time).await?))
     }
 
     /// Raises the stored time to `now` if it is earlier, so that a later start does not begin before it. Not a change.

@@ -38,7 +38,7 @@ pub struct DatabaseLock {
 
 /// The error that another process has taken the lock.
 #[derive(Debug)]
-pub struct Usurped;
+pub struct LockLost;
 
 /// The process id and the start time of a PostgreSQL backend. Together they identify one session, also after its end.
 type BackendId = (i32, String);
@@ -83,7 +83,7 @@ impl DatabaseLock {
     }
 
     /// Holds the lock, and returns when another process has taken it.
-    pub async fn keep(mut self) -> Usurped {
+    pub async fn keep(mut self) -> LockLost {
         loop {
             tokio::time::sleep(PING_INTERVAL).await;
             let Err(error) = within(self.deadline, self.connection.ping()).await else {
@@ -93,7 +93,7 @@ impl DatabaseLock {
             loop {
                 match self.take_again().await {
                     Ok(true) => break tracing::info!("database lock taken again"),
-                    Ok(false) => return Usurped,
+                    Ok(false) => return LockLost,
                     Err(_) => tokio::time::sleep(RETRY_INTERVAL).await,
                 }
             }

@@ -239,7 +239,7 @@ impl Snapshot {
                     .ok()
             },
         );
-        self.tell_last_uses(&mut page.items).await?;
+        self.set_last_uses(&mut page.items).await?;
         Ok(page)
     }
 
@@ -298,7 +298,7 @@ impl Snapshot {
     }
 
     /// Sends the rows of all keys to the channel, in no particular order.
-    pub async fn hand_over_keys(&mut self, to: mpsc::Sender<Vec<KeyRow>>) -> Result<(), Error> {
+    pub async fn send_key_rows(&mut self, to: mpsc::Sender<Vec<KeyRow>>) -> Result<(), Error> {
         for_each_batch!(
             self.session,
             |conn| sqlx::query_as::<_, (Uuid, String)>("SELECT id, facts FROM keys")

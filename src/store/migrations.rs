@@ -28,7 +28,7 @@ pub(super) fn sqlite() -> Migrator {
         (
             2,
             "whole life",
-            include_str!("../../migrations/sqlite/0002_whole_life.sql"),
+            include_str!("../../migrations/sqlite/0002_key_lifecycle.sql"),
         ),
     ])
 }
@@ -44,7 +44,7 @@ pub(super) fn postgres() -> Migrator {
         (
             2,
             "whole life",
-            include_str!("../../migrations/postgres/0002_whole_life.sql"),
+            include_str!("../../migrations/postgres/0002_key_lifecycle.sql"),
         ),
     ])
 }

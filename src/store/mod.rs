@@ -27,15 +27,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use futures_util::{Stream, StreamExt};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
-pub use authority::{Genesis, Head};
-pub use database_lock::{DatabaseLock, Usurped};
+pub use authority::{Head, NewAuthority};
+pub use database_lock::{DatabaseLock, LockLost};
 pub use events::{EventFilter, FeedEntry};
 pub use keys::{KeyFilter, KeyRow};
 pub use migrations::Schema;
 pub use postgres::DatabaseUrl;
 pub use realms::{PartnerRow, ProjectRow, RealmRow};
 pub use requests::AnsweredRequest;
-pub use retention::More;
+pub use retention::MoreRows;
 pub use stored_key::{StoredKey, StoredSecret};
 pub use usage::{KeyCount, SecretUse, Tombstone};
 
@@ -312,7 +312,7 @@ impl Change {
     }
 
     /// Records the event of this change and begins another change, with the next revision, in the same transaction.
-    pub async fn and_another(&mut self, event: &Event) -> Result<(), Error> {
+    pub async fn start_next(&mut self, event: &Event) -> Result<(), Error> {
         self.append(event).await?;
         (self.revision, self.time, self.pepper) = self.snapshot.take_counter(self.time).await?;
         Ok(())

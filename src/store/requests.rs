@@ -1,5 +1,7 @@
 //! The table of answered requests, so that a repeated request is not executed twice.
 
+use std::time::Duration;
+
 use super::{Change, Error, Snapshot, execute, on, revision, stored};
 use crate::domain::event::Revision;
 use crate::domain::ids::{KeyId, RequestId};
@@ -15,6 +17,11 @@ pub struct AnsweredRequest {
     pub revision: Revision,
     /// The result, as JSON.
     pub result: String,
+}
+
+impl AnsweredRequest {
+    /// How long a repetition of the request is recognized.
+    pub const LIFETIME: Duration = Duration::from_hours(24);
 }
 
 impl Snapshot {

@@ -9,7 +9,7 @@ const ROWS_AT_ONCE: i64 = 1_000;
 
 /// Whether there may be more rows to delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct More(pub bool);
+pub struct MoreRows(pub bool);
 
 /// Runs a statement that deletes rows, and returns their number.
 macro_rules! delete {
@@ -30,7 +30,11 @@ impl Store {
     /// A feed reads the last event that it has already seen, to check that the history is still the same. So this event must
     /// remain as long as a feed may be behind. A feed reads later events within moments, and they become old only long
     /// afterwards.
-    pub async fn forget_events(&self, before: Timestamp, known: Revision) -> Result<More, Error> {
+    pub async fn forget_events(
+        &self,
+        before: Timestamp,
+        known: Revision,
+    ) -> Result<MoreRows, Error> {
         let mut write = self.write().await?;
         let oldest: Vec<(i64, i64)> = on!(write.session, |conn| sqlx::query_as(
             "SELECT revision, time FROM events ORDER BY revision LIMIT $1"
@@ -43,18 +47,18 @@ impl Store {
             .take_while(|pair| pair[1].1 < before.as_micros() && pair[0].0 < stored(known))
             .last();
         let Some(&[(last, _), _]) = to_delete else {
-            return Ok(More(false));
+            return Ok(MoreRows(false));
         };
         let deleted = delete!(
             write.session,
             sqlx::query("DELETE FROM events WHERE revision <= $1").bind(last)
         )?;
         write.commit().await?;
-        Ok(More(deleted >= ROWS_AT_ONCE as u64))
+        Ok(MoreRows(deleted >= ROWS_AT_ONCE as u64))
     }
 
     /// Deletes some usage counts of hours before `before`.
-    pub async fn forget_counts(&self, before: Hour) -> Result<More, Error> {
+    pub async fn forget_counts(&self, before: Hour) -> Result<MoreRows, Error> {
         let mut write = self.write().await?;
         let deleted = delete!(
             write.session,
@@ -66,13 +70,13 @@ impl Store {
             .bind(ROWS_AT_ONCE)
         )?;
         write.commit().await?;
-        Ok(More(deleted >= ROWS_AT_ONCE as u64))
+        Ok(MoreRows(deleted >= ROWS_AT_ONCE as u64))
     }
 
     /// Deletes some tombstones of keys that were deleted before `before`.
     ///
     /// The times of last use and the import digests of these keys are deleted with them.
-    pub async fn forget_tombstones(&self, before: Timestamp) -> Result<More, Error> {
+    pub async fn forget_tombstones(&self, before: Timestamp) -> Result<MoreRows, Error> {
         let mut write = self.write().await?;
         // They are deleted together, so that there is never a last use of a key without a known owner.
         delete!(
@@ -103,11 +107,11 @@ impl Store {
             .bind(ROWS_AT_ONCE)
         )?;
         write.commit().await?;
-        Ok(More(deleted >= ROWS_AT_ONCE as u64))
+        Ok(MoreRows(deleted >= ROWS_AT_ONCE as u64))
     }
 
     /// Deletes some answered requests from before `before`.
-    pub async fn forget_requests(&self, before: Timestamp) -> Result<More, Error> {
+    pub async fn forget_requests(&self, before: Timestamp) -> Result<MoreRows, Error> {
         let mut write = self.write().await?;
         let deleted = delete!(
             write.session,
@@ -119,6 +123,6 @@ impl Store {
             .bind(ROWS_AT_ONCE)
         )?;
         write.commit().await?;
-        Ok(More(deleted >= ROWS_AT_ONCE as u64))
+        Ok(MoreRows(deleted >= ROWS_AT_ONCE as u64))
     }
 }

@@ -118,7 +118,7 @@ async fn assert_sound(write: &SqlitePool) -> Result<(), OpenError> {
 mod tests {
     use super::*;
     use crate::domain::time::Timestamp;
-    use crate::store::Genesis;
+    use crate::store::NewAuthority;
 
     #[tokio::test]
     async fn a_writer_that_could_lose_a_commit_is_refused() {
@@ -169,13 +169,13 @@ mod tests {
         let store = Store::open_sqlite(&dir.path().join("claviger.db"))
             .await
             .unwrap();
-        let genesis = Genesis {
+        let new_authority = NewAuthority {
             pepper: 1,
             canary: [0; 32],
             seal: [0; 32],
             time: Timestamp::from_micros(1),
         };
-        drop(store.found(&genesis).await.unwrap());
+        drop(store.create_authority(&new_authority).await.unwrap());
         let Engine::Sqlite { write, .. } = &store.engine else {
             unreachable!("the embedded store")
         };
@@ -198,7 +198,7 @@ mod tests {
         assert!(error.to_string().contains("full"), "{error}");
         drop(filling);
         // The next writer gets a working connection, either the same or a new one.
-        let change = store.found(&genesis).await;
+        let change = store.create_authority(&new_authority).await;
         assert!(
             change.is_ok_and(|change| change.is_some()),
             "the store cannot be written"

@@ -142,7 +142,7 @@ impl Snapshot {
     ///
     /// A use of a removed secret counts as a use of its key. There may be many removed secrets, so only the latest use of each
     /// key is read.
-    pub async fn tell_last_uses(&mut self, keys: &mut [Key]) -> Result<(), Error> {
+    pub async fn set_last_uses(&mut self, keys: &mut [Key]) -> Result<(), Error> {
         if keys.is_empty() {
             return Ok(());
         }

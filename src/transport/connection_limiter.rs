@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::limits::{
-    MAX_BODY_BYTES, MAX_BODY_BYTES_PER_ADDRESS, MAX_OPEN_CALLS, MAX_OPEN_CALLS_PER_ADDRESS,
+    MAX_ANONYMOUS_CALLS, MAX_ANONYMOUS_CALLS_PER_ADDRESS, MAX_BODY_BYTES,
+    MAX_BODY_BYTES_PER_ADDRESS,
 };
 
 /// The limiter of one listener's connections.
@@ -37,7 +38,7 @@ struct Counters {
     /// The calls to all services except health and reflection.
     calls: AtomicUsize,
     /// The calls to health and reflection, which need no key.
-    open_calls: AtomicUsize,
+    anonymous_calls: AtomicUsize,
     /// The bytes of incomplete bodies.
     bodies: AtomicUsize,
 }
@@ -149,19 +150,20 @@ impl CallQuota {
         self.all.calls.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Counts a call to health or reflection until [`end_open_call`](Self::end_open_call). Returns `false` if the address has too
+    /// Counts a call to health or reflection until [`end_anonymous_call`](Self::end_anonymous_call). Returns `false` if the address has too
     /// many such calls, or if all addresses together have too many, unless the call must be answered. A refused call is counted
     /// too.
-    pub fn begin_open_call(&self, must_be_answered: bool) -> bool {
-        let of_address = self.address.open_calls.fetch_add(1, Ordering::Relaxed);
-        let of_all = self.all.open_calls.fetch_add(1, Ordering::Relaxed);
-        of_address < MAX_OPEN_CALLS_PER_ADDRESS && (must_be_answered || of_all < MAX_OPEN_CALLS)
+    pub fn begin_anonymous_call(&self, must_be_answered: bool) -> bool {
+        let of_address = self.address.anonymous_calls.fetch_add(1, Ordering::Relaxed);
+        let of_all = self.all.anonymous_calls.fetch_add(1, Ordering::Relaxed);
+        of_address < MAX_ANONYMOUS_CALLS_PER_ADDRESS
+            && (must_be_answered || of_all < MAX_ANONYMOUS_CALLS)
     }
 
     /// Ends the count of a call to health or reflection.
-    pub fn end_open_call(&self) {
-        self.address.open_calls.fetch_sub(1, Ordering::Relaxed);
-        self.all.open_calls.fetch_sub(1, Ordering::Relaxed);
+    pub fn end_anonymous_call(&self) {
+        self.address.anonymous_calls.fetch_sub(1, Ordering::Relaxed);
+        self.all.anonymous_calls.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Counts received bytes of a body until [`give_back`](Self::give_back). Returns `false` if there are too many. Refused bytes
@@ -244,15 +246,18 @@ mod tests {
             .map(|i| limiter.admit([192, 0, 2, i].into()).unwrap().quota())
             .collect();
         for quota in &quotas {
-            for _ in 0..MAX_OPEN_CALLS_PER_ADDRESS {
-                assert!(quota.begin_open_call(false));
+            for _ in 0..MAX_ANONYMOUS_CALLS_PER_ADDRESS {
+                assert!(quota.begin_anonymous_call(false));
             }
-            assert!(!quota.begin_open_call(true), "the limit of one address");
-            quota.end_open_call();
+            assert!(
+                !quota.begin_anonymous_call(true),
+                "the limit of one address"
+            );
+            quota.end_anonymous_call();
         }
         let probe = limiter.admit([192, 0, 2, 9].into()).unwrap().quota();
-        assert!(!probe.begin_open_call(false));
-        assert!(probe.begin_open_call(true));
+        assert!(!probe.begin_anonymous_call(false));
+        assert!(probe.begin_anonymous_call(true));
     }
 
     #[test]

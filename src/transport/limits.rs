@@ -42,10 +42,10 @@ pub(super) const BYTES_PER_CALL: i64 = 2 * MAX_HEADERS as i64;
 
 /// The number of calls to health and reflection that one address may have open: one watch of health for each of its connections.
 /// Clients need no key for them, they may stay open without end, and each holds some kilobytes.
-pub(super) const MAX_OPEN_CALLS_PER_ADDRESS: usize = 256;
+pub(super) const MAX_ANONYMOUS_CALLS_PER_ADDRESS: usize = 256;
 
 /// The number of such calls that all addresses together may have open. A single health check is always answered.
-pub(super) const MAX_OPEN_CALLS: usize = 2048;
+pub(super) const MAX_ANONYMOUS_CALLS: usize = 2048;
 
 /// The bytes of incomplete bodies that the server holds for one address. The server holds a body from its first byte, before it
 /// can authenticate the caller.

@@ -90,8 +90,8 @@ impl UsageRecorder {
     }
 
     /// Records when a caller used its own key. The use is not counted.
-    pub fn note_use(&self, key: &KeyFacts, secret: &MirroredSecret, now: Timestamp) {
-        self.record(key, secret, now, |counter| counter.note_use(now));
+    pub fn record_use(&self, key: &KeyFacts, secret: &MirroredSecret, now: Timestamp) {
+        self.record(key, secret, now, |counter| counter.record_use(now));
     }
 
     fn record(
@@ -174,7 +174,7 @@ impl Default for UsageCounter {
 impl UsageCounter {
     fn count(&self, index: usize, now: Timestamp) -> Result<(), Closed> {
         // The time is written before the count and taken after it, so that a taken count always comes with its time.
-        self.note_use(now)?;
+        self.record_use(now)?;
         self.add(index)
     }
 
@@ -187,7 +187,7 @@ impl UsageCounter {
         }
     }
 
-    fn note_use(&self, now: Timestamp) -> Result<(), Closed> {
+    fn record_use(&self, now: Timestamp) -> Result<(), Closed> {
         let now = now.as_micros();
         let mut recorded = self.used_at.load(Ordering::Acquire);
         loop {
@@ -267,7 +267,7 @@ mod tests {
         for index in [ALLOWED, 0, ALLOWED] {
             count(&recorder, 1, index, at(5));
         }
-        recorder.record_in(counter_key(2), |counter| counter.note_use(at(9)));
+        recorder.record_in(counter_key(2), |counter| counter.record_use(at(9)));
         let mut taken = take(&recorder);
         taken.sort_by_key(|usage| usage.key);
         let [one, two] = &taken[..] else {
@@ -290,7 +290,7 @@ mod tests {
             (6_000_000, 6_000_000),
             (1_000_000, 6_000_000),
         ] {
-            recorder.record_in(counter_key(1), |counter| counter.note_use(at(now)));
+            recorder.record_in(counter_key(1), |counter| counter.record_use(at(now)));
             let counters = recorder.counters.pin();
             let counter = counters.get(&counter_key(1)).unwrap();
             assert_eq!(counter.used_at.load(Ordering::Relaxed), recorded);
@@ -334,12 +334,12 @@ mod tests {
         let (counts, used_at) = counter.close();
         assert_eq!((counts[ALLOWED], used_at), (1, Some(at(5))));
         assert!(counter.count(ALLOWED, at(9_000_000)).is_err());
-        assert!(counter.note_use(at(9_000_000)).is_err());
+        assert!(counter.record_use(at(9_000_000)).is_err());
     }
 
     /// Each key is used rarely, and each thread waits between finding a counter and recording in it, so that most counters are
     /// removed while a thread holds them. Seen red without the checks for closed counters in `UsageCounter::add` and
-    /// `UsageCounter::note_use`.
+    /// `UsageCounter::record_use`.
     #[test]
     fn no_record_is_lost_or_counted_twice_while_counters_are_removed_under_many_threads() {
         const THREADS: u8 = 4;

@@ -9,7 +9,7 @@ use crate::domain::ids::EnvironmentName;
 use crate::domain::key_text;
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::verdict::Verdict;
-use crate::hashing::{Peppers, TextHash};
+use crate::hashing::{ImportHash, Peppers};
 use crate::mirror::{Entry, KeyFacts, MirroredRealm, MirroredSecret, View};
 
 /// A presented API key and what the request needs of it.
@@ -72,6 +72,63 @@ pub enum VerifyError {
 ///
 /// # Errors
 /// If the key's row or pepper is unusable. Such a key is neither allowed nor denied.
+///
+/// # Examples
+///
+/// A new authority decides about its first operator key.
+///
+/// ```
+/// # use clap::Parser;
+/// # use claviger::config::StoreArgs;
+/// # #[derive(Parser)]
+/// # struct Line {
+/// #     #[command(flatten)]
+/// #     store: StoreArgs,
+/// # }
+/// use std::time::Duration;
+///
+/// use claviger::domain::access::ScopeSet;
+/// use claviger::domain::clock::Clock;
+/// use claviger::domain::key_text::PlainKey;
+/// use claviger::domain::verdict::Verdict;
+/// use claviger::mirror::Feed;
+/// use claviger::open::{IfEmpty, OpenedStore};
+/// use claviger::verify::{Question, Target, decide};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// # let data = format!("--data-dir={}", dir.path().join("data").display());
+/// # let args = Line::parse_from(["", &data, "--argon2-memory=8", "--argon2-passes=1"]).store;
+/// let mut operator_key = String::new();
+/// let mut keep = |key: &PlainKey| {
+///     key.expose().clone_into(&mut operator_key);
+///     Ok(())
+/// };
+/// let opened = OpenedStore::open(&args, Clock::system(), IfEmpty::Create(&mut keep)).await?;
+/// let mut feed = Feed::new(opened.store.clone(), opened.clock.clone(), Duration::from_secs(1));
+/// feed.load().await?;
+///
+/// let mirror = feed.mirror();
+/// let index = mirror.index();
+/// let view = index.view();
+/// let realm = view.realm("claviger").unwrap();
+/// let question = Question {
+///     plain_key: &operator_key,
+///     realm,
+///     environment: &realm.definition.environments[0].name,
+///     target: Target::Partner,
+///     projects: &[],
+///     partner: "",
+///     scopes: ScopeSet::default(),
+///     any_scopes: ScopeSet::default(),
+///     client: None,
+/// };
+/// let decision = decide(&question, &view, &opened.peppers, opened.clock.now()).unwrap();
+/// assert_eq!(decision.verdict, Verdict::Allowed);
+/// # Ok(())
+/// # }
+/// ```
 pub fn decide<'k>(
     question: &Question<'_>,
     view: &'k View<'_>,
@@ -84,8 +141,8 @@ pub fn decide<'k>(
         missing: ScopeSet::default(),
     };
     let (key, secret) = match prove(question.plain_key, view, peppers)? {
-        Proof::Of(key, secret) if *key.realm() == question.realm.definition.id => (key, secret),
-        Proof::Of(..) | Proof::OfNothing => return Ok(denied(Verdict::Unknown)),
+        Proof::Key(key, secret) if *key.realm() == question.realm.definition.id => (key, secret),
+        Proof::Key(..) | Proof::Unknown => return Ok(denied(Verdict::Unknown)),
         Proof::Malformed => return Ok(denied(Verdict::Malformed)),
     };
     let missing = missing(question, key);
@@ -105,9 +162,9 @@ pub fn decide<'k>(
 /// What an API key proves by itself, independent of the request.
 pub enum Proof<'k> {
     /// The secret of this key, which may be expired or revoked.
-    Of(&'k KeyFacts, &'k MirroredSecret),
+    Key(&'k KeyFacts, &'k MirroredSecret),
     /// Nothing: there is no such key, or the secret is wrong.
-    OfNothing,
+    Unknown,
     /// Nothing: the string cannot be an API key.
     Malformed,
 }
@@ -125,7 +182,7 @@ pub fn prove<'k>(
         return Ok(Proof::Malformed);
     }
     let issued = prove_issued(plain_key, view, peppers)?;
-    if matches!(issued, Proof::Of(..)) || !view.has_imports() {
+    if matches!(issued, Proof::Key(..)) || !view.has_imports() {
         return Ok(issued);
     }
     // Last, because an imported API key can have any form, even that of an issued API key.
@@ -139,7 +196,7 @@ fn prove_issued<'k>(
     peppers: &Peppers,
 ) -> Result<Proof<'k>, VerifyError> {
     if !key_text::prefix(plain_key).is_some_and(|prefix| view.knows_prefix(prefix)) {
-        return Ok(Proof::OfNothing);
+        return Ok(Proof::Unknown);
     }
     let Ok(parsed) = key_text::parse(plain_key) else {
         return Ok(Proof::Malformed);
@@ -147,12 +204,12 @@ fn prove_issued<'k>(
     let key = match view.key(parsed.id) {
         Some(Entry::Key(key)) if key.has_prefix_and_tag(parsed.prefix, parsed.tag) => key,
         Some(Entry::Corrupt) => return Err(VerifyError::Corrupt),
-        _ => return Ok(Proof::OfNothing),
+        _ => return Ok(Proof::Unknown),
     };
     let mut missing_pepper = false;
     for secret in key.secrets().filter(|secret| !secret.imported) {
         match peppers.proves(&secret.digest, parsed.id, &parsed.secret) {
-            Some(true) => return Ok(Proof::Of(key, secret)),
+            Some(true) => return Ok(Proof::Key(key, secret)),
             Some(false) => {}
             None => missing_pepper = true,
         }
@@ -160,7 +217,7 @@ fn prove_issued<'k>(
     if missing_pepper {
         Err(VerifyError::PepperMissing)
     } else {
-        Ok(Proof::OfNothing)
+        Ok(Proof::Unknown)
     }
 }
 
@@ -170,7 +227,7 @@ fn prove_imported<'k>(
     view: &'k View<'_>,
     peppers: &Peppers,
 ) -> Result<Option<Proof<'k>>, VerifyError> {
-    let hash = TextHash::of(plain_key);
+    let hash = ImportHash::of(plain_key);
     for digest in peppers.digests_of_import(&hash) {
         let key = match view.key_of_import(&digest) {
             Some(Entry::Key(key)) => key,
@@ -179,7 +236,7 @@ fn prove_imported<'k>(
         };
         let mut secrets = key.secrets();
         if let Some(secret) = secrets.find(|secret| secret.imported && secret.digest == digest) {
-            return Ok(Some(Proof::Of(key, secret)));
+            return Ok(Some(Proof::Key(key, secret)));
         }
     }
     Ok(None)

@@ -745,7 +745,7 @@ fn an_imported_api_key_is_unknown_once_its_key_has_another_secret() {
     let world = World::new();
     let [imported, other] = IMPORTED.map(|plain_key| {
         let mut key = partner_key();
-        let digest = world.peppers.digest_import(1, &TextHash::of(plain_key));
+        let digest = world.peppers.digest_import(1, &ImportHash::of(plain_key));
         key.secrets[0].digest = digest.unwrap();
         key.secrets[0].imported = true;
         key

@@ -9,7 +9,7 @@ use hyper::HeaderMap;
 pub(super) struct TimeLimit {
     pub(super) time: Duration,
     /// Whether it is the caller's `grpc-timeout`, not the server's limit.
-    pub(super) is_callers: bool,
+    pub(super) is_from_caller: bool,
 }
 
 impl TimeLimit {
@@ -21,11 +21,11 @@ impl TimeLimit {
         {
             Some(time) if time < server_limit => Self {
                 time,
-                is_callers: true,
+                is_from_caller: true,
             },
             _ => Self {
                 time: server_limit,
-                is_callers: false,
+                is_from_caller: false,
             },
         }
     }

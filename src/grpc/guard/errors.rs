@@ -18,7 +18,7 @@ pub(super) fn with_error_info(mut answer: Response<Body>) -> Response<Body> {
     }
     let original = answer.extensions_mut().remove::<Status>();
     let message = original.as_ref().map(Status::message).unwrap_or_default();
-    let status = status::of_tonic(code, message);
+    let status = status::from_tonic(code, message);
     // The other headers of tonic stay, for example the accepted encodings.
     status
         .add_header(answer.headers_mut())

@@ -21,7 +21,7 @@ use deadline::TimeLimit;
 use errors::with_error_info;
 use hyper::body::{Body as HttpBody, Bytes, Incoming};
 use hyper::{Method, Request, Response};
-use permits::{CallPermit, OpenCallPermit, WithPermit};
+use permits::{AnonymousCallPermit, CallPermit, WithPermit};
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -66,7 +66,7 @@ impl<S> Guard<S> {
     }
 
     /// Returns the services for a connection from this peer.
-    pub fn towards(&self, peer: Peer) -> Guarded<S>
+    pub fn for_peer(&self, peer: Peer) -> Guarded<S>
     where
         S: Clone,
     {
@@ -95,12 +95,12 @@ where
         let is_reflection = path.starts_with("/grpc.reflection.");
         if is_reflection || path.starts_with("/grpc.health.v1.Health/") {
             let must_be_answered = path == "/grpc.health.v1.Health/Check";
-            let Some(permit) = OpenCallPermit::take(&self.peer, must_be_answered) else {
+            let Some(permit) = AnonymousCallPermit::take(&self.peer, must_be_answered) else {
                 return Call::Refused(Some(status::too_many_calls()));
             };
             let stop = guard.stop.clone();
             let until = is_reflection.then(|| Box::pin(stop.cancelled_owned()));
-            return Call::Open {
+            return Call::Anonymous {
                 handler: self.forward(request, until),
                 permit: Some(permit),
             };
@@ -151,11 +151,11 @@ where
 /// A call in progress.
 pub enum Call<F> {
     /// A call of health or reflection.
-    Open {
+    Anonymous {
         /// The handler.
         handler: F,
         /// The permit, which the call holds until its answer is complete.
-        permit: Option<OpenCallPermit>,
+        permit: Option<AnonymousCallPermit>,
     },
     /// A refused call.
     Refused(Option<Status>),
@@ -171,7 +171,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
-            Self::Open { handler, permit } => Pin::new(handler).poll(cx).map_ok(|answer| {
+            Self::Anonymous { handler, permit } => Pin::new(handler).poll(cx).map_ok(|answer| {
                 let permit = permit.take();
                 answer.map(|body| {
                     Body::new(WithPermit {
@@ -214,7 +214,7 @@ where
             .timer
             .get_or_insert_with(|| Box::pin(sleep(self.limit.time)));
         timer.as_mut().poll(cx).map(|()| {
-            let error = if self.limit.is_callers {
+            let error = if self.limit.is_from_caller {
                 status::deadline_exceeded()
             } else {
                 status::call_too_long()
@@ -259,7 +259,7 @@ mod tests {
             Duration::from_millis(50),
             CancellationToken::new(),
         );
-        guard.towards(Peer {
+        guard.for_peer(Peer {
             remote: ([192, 0, 2, 1], 7).into(),
             local: None,
             quota: CallQuota::default(),
@@ -322,7 +322,7 @@ mod tests {
             assert!(refused.get_details_retry_info().is_some());
             assert!(matches!(
                 services.answer(request("/grpc.health.v1.Health/Check")),
-                Call::Open { .. }
+                Call::Anonymous { .. }
             ));
             drop(held);
             let overdue = status_of(services.answer(request("/x"))).await;

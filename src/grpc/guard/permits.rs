@@ -28,29 +28,29 @@ impl Drop for CallPermit {
 }
 
 /// The permit for a call of health or reflection. Drop returns the permit.
-pub struct OpenCallPermit(Arc<Peer>);
+pub struct AnonymousCallPermit(Arc<Peer>);
 
-impl OpenCallPermit {
+impl AnonymousCallPermit {
     pub(super) fn take(peer: &Arc<Peer>, must_be_answered: bool) -> Option<Self> {
         let permit = Self(Arc::clone(peer));
         permit
             .0
             .quota
-            .begin_open_call(must_be_answered)
+            .begin_anonymous_call(must_be_answered)
             .then_some(permit)
     }
 }
 
-impl Drop for OpenCallPermit {
+impl Drop for AnonymousCallPermit {
     fn drop(&mut self) {
-        self.0.quota.end_open_call();
+        self.0.quota.end_anonymous_call();
     }
 }
 
 /// The body of an answer that may be sent for a long time, with its permit.
 pub(super) struct WithPermit {
     pub(super) body: Body,
-    pub(super) _permit: Option<OpenCallPermit>,
+    pub(super) _permit: Option<AnonymousCallPermit>,
 }
 
 impl HttpBody for WithPermit {

@@ -11,14 +11,14 @@ use crate::pb::claviger::v1 as pb;
 use crate::store::{EventFilter, KeyFilter};
 
 /// The owner and the environment in a `KeyFilter`.
-pub(super) struct KeyOwner {
+pub(super) struct KeySelection {
     pub(super) realm: RealmId,
     pub(super) partner: Option<PartnerId>,
     pub(super) project: Option<ProjectId>,
     pub(super) environment: Option<EnvironmentName>,
 }
 
-impl KeyOwner {
+impl KeySelection {
     pub(super) fn decode(
         bad: &mut Violations,
         realm: &str,
@@ -70,7 +70,7 @@ pub(super) fn key_filter(
     } = filter.unwrap_or_default();
     decode::unimplemented(&[("filter.issued_before", issued_before.is_some())])?;
     let limit = page::size(&mut bad, page_size);
-    let owner = KeyOwner::decode(&mut bad, &realm, &partner, &project, &environment);
+    let owner = KeySelection::decode(&mut bad, &realm, &partner, &project, &environment);
     let states = states
         .into_iter()
         .enumerate()

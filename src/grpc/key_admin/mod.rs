@@ -49,17 +49,16 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let caller = self.admin.caller(&request)?;
         let mut message = request.into_inner();
         let fingerprint = fingerprint!("IssueKey", message);
-        let (new, change) = request::new_key(message, self.clock.now())?;
-        let idempotency = change.idempotency_key(fingerprint);
-        let done = self
+        let (new, change_request) = request::new_key(message, self.clock.now())?;
+        let result = self
             .admin
             .run(caller, |authority, caller| async move {
                 authority
-                    .issue_key(&caller, &change, new, idempotency)
+                    .issue_key(&caller, &change_request, new, fingerprint)
                     .await
             })
             .await?;
-        issued!(IssueKeyResponse, done, self.clock.now())
+        issued!(IssueKeyResponse, result, self.clock.now())
     }
 
     async fn get_key(
@@ -121,14 +120,14 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::DisableKeyRequest>,
     ) -> Result<Response<pb::DisableKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change) = request::disable(request.into_inner())?;
-        let done = self
+        let (id, change_request) = request::disable(request.into_inner())?;
+        let result = self
             .admin
             .run(caller, move |authority, caller| async move {
-                authority.disable_key(&caller, &change, id).await
+                authority.disable_key(&caller, &change_request, id).await
             })
             .await?;
-        changed!(DisableKeyResponse, done, key: |key| response::key(key, self.clock.now()))
+        changed!(DisableKeyResponse, result, key: |key| response::key(key, self.clock.now()))
     }
 
     async fn enable_key(
@@ -136,14 +135,14 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::EnableKeyRequest>,
     ) -> Result<Response<pb::EnableKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change) = request::enable(request.into_inner())?;
-        let done = self
+        let (id, change_request) = request::enable(request.into_inner())?;
+        let result = self
             .admin
             .run(caller, move |authority, caller| async move {
-                authority.enable_key(&caller, &change, id).await
+                authority.enable_key(&caller, &change_request, id).await
             })
             .await?;
-        changed!(EnableKeyResponse, done, key: |key| response::key(key, self.clock.now()))
+        changed!(EnableKeyResponse, result, key: |key| response::key(key, self.clock.now()))
     }
 
     async fn revoke_key(
@@ -151,14 +150,16 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::RevokeKeyRequest>,
     ) -> Result<Response<pb::RevokeKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change, reason) = request::revocation(request.into_inner())?;
-        let done = self
+        let (id, change_request, reason) = request::revocation(request.into_inner())?;
+        let result = self
             .admin
             .run(caller, move |authority, caller| async move {
-                authority.revoke_key(&caller, &change, id, reason).await
+                authority
+                    .revoke_key(&caller, &change_request, id, reason)
+                    .await
             })
             .await?;
-        changed!(RevokeKeyResponse, done, key: |key| response::key(key, self.clock.now()))
+        changed!(RevokeKeyResponse, result, key: |key| response::key(key, self.clock.now()))
     }
 
     async fn update_key(
@@ -166,14 +167,16 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::UpdateKeyRequest>,
     ) -> Result<Response<pb::UpdateKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change, update) = request::update(request.into_inner())?;
-        let done = self
+        let (id, change_request, update) = request::update(request.into_inner())?;
+        let result = self
             .admin
             .run(caller, move |authority, caller| async move {
-                authority.update_key(&caller, &change, id, update).await
+                authority
+                    .update_key(&caller, &change_request, id, update)
+                    .await
             })
             .await?;
-        changed!(UpdateKeyResponse, done, key: |key| response::key(key, self.clock.now()))
+        changed!(UpdateKeyResponse, result, key: |key| response::key(key, self.clock.now()))
     }
 
     async fn rotate_key(
@@ -183,17 +186,16 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let caller = self.admin.caller(&request)?;
         let mut message = request.into_inner();
         let fingerprint = fingerprint!("RotateKey", message);
-        let (id, change, overlap) = request::rotation(message)?;
-        let idempotency = change.idempotency_key(fingerprint);
-        let done = self
+        let (id, change_request, overlap) = request::rotation(message)?;
+        let result = self
             .admin
             .run(caller, move |authority, caller| async move {
                 authority
-                    .rotate_key(&caller, &change, id, overlap, idempotency)
+                    .rotate_key(&caller, &change_request, id, overlap, fingerprint)
                     .await
             })
             .await?;
-        issued!(RotateKeyResponse, done, self.clock.now())
+        issued!(RotateKeyResponse, result, self.clock.now())
     }
 
     async fn end_rotation(
@@ -201,14 +203,16 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::EndRotationRequest>,
     ) -> Result<Response<pb::EndRotationResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change, keep) = request::end_of_rotation(request.into_inner())?;
-        let done = self
+        let (id, change_request, keep) = request::end_of_rotation(request.into_inner())?;
+        let result = self
             .admin
             .run(caller, move |authority, caller| async move {
-                authority.end_rotation(&caller, &change, id, keep).await
+                authority
+                    .end_rotation(&caller, &change_request, id, keep)
+                    .await
             })
             .await?;
-        changed!(EndRotationResponse, done, key: |key| response::key(key, self.clock.now()))
+        changed!(EndRotationResponse, result, key: |key| response::key(key, self.clock.now()))
     }
 
     async fn revoke_keys(
@@ -219,7 +223,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let mut message = request.into_inner();
         let fingerprint = fingerprint!("RevokeKeys", message);
         let is_dry_run = message.dry_run;
-        let (selection, change, reason) = request::bulk_revocation(message)?;
+        let (selection, change_request, reason) = request::bulk_revocation(message)?;
         if is_dry_run {
             let read = self
                 .admin
@@ -237,22 +241,21 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                 replayed: false,
             }));
         }
-        let idempotency = change.idempotency_key(fingerprint);
-        let done = self
+        let result = self
             .admin
             .run(caller, move |authority, caller| async move {
                 authority
-                    .revoke_keys(&caller, &change, selection, reason, idempotency)
+                    .revoke_keys(&caller, &change_request, selection, reason, fingerprint)
                     .await
             })
             .await?;
         Ok(Response::new(pb::RevokeKeysResponse {
             would_revoke: 0,
             examples: Vec::new(),
-            revision: done.revision.as_u64(),
-            effective_everywhere_time: Some(encode::time(done.effective_at)),
+            revision: result.revision.as_u64(),
+            effective_everywhere_time: Some(encode::time(result.effective_at)),
             confirmed: true,
-            replayed: done.value,
+            replayed: result.value,
         }))
     }
 
@@ -261,15 +264,17 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::RevokeSelfRequest>,
     ) -> Result<Response<pb::RevokeSelfResponse>, Status> {
         let (principal, owner) = self.admin.principal(&request)?;
-        let (change, reason) = request::self_revocation(request.into_inner())?;
-        let done = self
+        let (change_request, reason) = request::self_revocation(request.into_inner())?;
+        let result = self
             .admin
             .run_for(owner, move |authority| async move {
-                authority.revoke_self(&principal, &change, reason).await
+                authority
+                    .revoke_self(&principal, &change_request, reason)
+                    .await
             })
             .await?;
         let now = self.clock.now();
-        changed!(RevokeSelfResponse, done, key: |key| response::self_revoked_key(key, now))
+        changed!(RevokeSelfResponse, result, key: |key| response::self_revoked_key(key, now))
     }
 
     async fn import_keys(
@@ -280,21 +285,27 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let mut message = request.into_inner();
         let fingerprint = fingerprint!("ImportKeys", message);
         let is_dry_run = message.dry_run;
-        let (realm, change, entries) = request::import(message, self.clock.now())?;
-        let idempotency = change.idempotency_key(fingerprint);
-        let done = self
+        let (realm, change_request, entries) = request::import(message, self.clock.now())?;
+        let result = self
             .admin
             .run(caller, move |authority, caller| async move {
                 authority
-                    .import_keys(&caller, &change, realm, entries, is_dry_run, idempotency)
+                    .import_keys(
+                        &caller,
+                        &change_request,
+                        realm,
+                        entries,
+                        is_dry_run,
+                        fingerprint,
+                    )
                     .await
             })
             .await?;
-        let ImportOutcomes { outcomes, replayed } = done.value;
+        let ImportOutcomes { outcomes, replayed } = result.value;
         Ok(Response::new(pb::ImportKeysResponse {
             results: outcomes.into_iter().map(import_result).collect(),
-            revision: done.revision.as_u64(),
-            effective_everywhere_time: (!is_dry_run).then(|| encode::time(done.effective_at)),
+            revision: result.revision.as_u64(),
+            effective_everywhere_time: (!is_dry_run).then(|| encode::time(result.effective_at)),
             confirmed: !is_dry_run,
             replayed,
         }))
@@ -315,18 +326,18 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::DeleteKeyRequest>,
     ) -> Result<Response<pb::DeleteKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change) = request::delete(request.into_inner())?;
-        let done = self
+        let (id, change_request) = request::delete(request.into_inner())?;
+        let result = self
             .admin
             .run(caller, move |authority, caller| async move {
-                authority.delete_key(&caller, &change, id).await
+                authority.delete_key(&caller, &change_request, id).await
             })
             .await?;
         let now = self.clock.now();
         Ok(Response::new(pb::DeleteKeyResponse {
-            key: done.value.map(|key| response::key(key, now)),
-            revision: done.revision.as_u64(),
-            effective_everywhere_time: Some(encode::time(done.effective_at)),
+            key: result.value.map(|key| response::key(key, now)),
+            revision: result.revision.as_u64(),
+            effective_everywhere_time: Some(encode::time(result.effective_at)),
             confirmed: true,
         }))
     }

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::filters::KeyOwner;
+use super::filters::KeySelection;
 use crate::authority::{
     BulkSelection, ChangeRequest, ImportedKey, KeepSecret, KeyUpdate, NewKey, Refusal,
 };
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
-use crate::domain::imported_text;
+use crate::domain::imported_key;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::{Violation, Violations};
 use crate::grpc::decode;
-use crate::hashing::TextHash;
+use crate::hashing::ImportHash;
 use crate::pb::claviger::v1 as pb;
 
 /// The longest overlap of a rotation.
@@ -387,7 +387,7 @@ pub(super) fn bulk_revocation(
     ])?;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
-    let owner = KeyOwner::decode(&mut bad, &realm, &partner, &project, &environment);
+    let owner = KeySelection::decode(&mut bad, &realm, &partner, &project, &environment);
     let issued_before = decode::timestamp(&mut bad, "filter.issued_before", issued_before);
     let reason = decode::reason(&mut bad, "reason", reason);
     let selection = owner.map(|owner| BulkSelection {
@@ -490,7 +490,7 @@ fn imported_key(
 fn hash_and_hint(
     bad: &mut Violations,
     secret: Option<pb::import_entry::Secret>,
-) -> Option<(TextHash, String)> {
+) -> Option<(ImportHash, String)> {
     use pb::import_entry::Secret::{PlainKey, Sha256};
     match secret {
         None => {
@@ -502,13 +502,13 @@ fn hash_and_hint(
         }
         Some(PlainKey(plain_key)) => {
             let plain_key = Zeroizing::new(plain_key);
-            bad.check("plain_key", imported_text::check(&plain_key))?;
-            let hash = TextHash::of(&plain_key);
-            let hint = imported_text::hint(&plain_key).unwrap_or_else(|| hash.hint());
+            bad.check("plain_key", imported_key::check(&plain_key))?;
+            let hash = ImportHash::of(&plain_key);
+            let hint = imported_key::hint(&plain_key).unwrap_or_else(|| hash.hint());
             Some((hash, hint))
         }
         Some(Sha256(text)) => {
-            let hash = bad.check("sha256", TextHash::parse(&Zeroizing::new(text)))?;
+            let hash = bad.check("sha256", ImportHash::parse(&Zeroizing::new(text)))?;
             let hint = hash.hint();
             Some((hash, hint))
         }

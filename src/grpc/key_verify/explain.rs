@@ -14,7 +14,7 @@ use crate::domain::verdict::Verdict;
 use crate::domain::violation::Violations;
 use crate::gateway::{self, GatewayRequest, MatchError, RouteMatch};
 use crate::grpc::encode::{self, verdict};
-use crate::grpc::status::{self, undecided};
+use crate::grpc::status::{self, verify_error};
 use crate::hashing::Peppers;
 use crate::mirror::{MirroredRealm, View};
 use crate::pb::claviger::v1 as pb;
@@ -50,7 +50,7 @@ fn explain_question(
     question: &Question<'_>,
     mut checks: Vec<pb::Check>,
 ) -> Result<pb::ExplainResponse, Status> {
-    let decision = decide(question, view, peppers, now).map_err(undecided)?;
+    let decision = decide(question, view, peppers, now).map_err(verify_error)?;
     checks.push(form(question, decision.verdict));
     checks.push(match decision.verdict {
         Verdict::Malformed => check("secret", Skipped, ""),
@@ -131,7 +131,7 @@ fn explain_http(
         headers: &headers,
         client,
     };
-    let path = gateway::path_of(realm, &request);
+    let path = gateway::parse_path(realm, &request);
     let route_match = gateway::match_request(realm, &request, &path);
     let checks = checks_of(&route_match);
     let route = route(realm, &route_match);

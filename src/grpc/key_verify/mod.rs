@@ -14,7 +14,7 @@ use request::question;
 use response::verified_key;
 
 use super::decode::{authorization, peer_ip};
-use super::status::undecided;
+use super::status::verify_error;
 use super::{encode, status};
 use crate::auth::{AuthenticatedKey, Authenticator, bearer_key};
 use crate::domain::clock::Clock;
@@ -68,7 +68,9 @@ impl KeyVerifyService {
         let index = self.mirror.index();
         let view = index.view();
         let key = bearer_key(authorization(metadata))?;
-        let caller = self.authenticator.authenticate(&view, key, peer, now)?;
+        let caller = self
+            .authenticator
+            .authenticate_gateway(&view, key, peer, now)?;
         work(&view, &caller, now)
     }
 
@@ -84,7 +86,7 @@ impl KeyVerifyService {
             return Err(status::behind());
         }
         let question = question(view, request)?;
-        let decision = decide(&question, view, &self.peppers, now).map_err(undecided)?;
+        let decision = decide(&question, view, &self.peppers, now).map_err(verify_error)?;
         self.recorder.count(&decision, now);
         Ok(response(view, question.realm, &decision, now))
     }

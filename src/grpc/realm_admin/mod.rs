@@ -46,16 +46,16 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             Ok(id) => caller.role.may_manage(&id)?,
             Err(_) => caller.role.may_manage_something()?,
         }
-        let (realm, change) = parse_realm(realm, wait, &request_id)?;
-        let done = self
+        let (realm, change_request) = parse_realm(realm, wait, &request_id)?;
+        let result = self
             .admin
             .run(caller, move |authority, caller| async move {
                 authority
-                    .put_realm(&caller, &change, realm, if_revision)
+                    .put_realm(&caller, &change_request, realm, if_revision)
                     .await
             })
             .await?;
-        changed!(PutRealmResponse, done, realm: response::realm)
+        changed!(PutRealmResponse, result, realm: response::realm)
     }
 
     async fn get_realm(
@@ -115,18 +115,18 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             request_id,
         } = request.into_inner();
         let mut bad = Violations::default();
-        let change = decode::change(&mut bad, wait, &request_id);
+        let change_request = decode::change(&mut bad, wait, &request_id);
         let id = bad.check("realm_id", RealmId::parse(&realm_id));
         let id = bad.finish(id).map_err(Refusal::Invalid)?;
-        let done = self
+        let result = self
             .admin
             .run(caller, move |authority, caller| async move {
                 authority
-                    .delete_realm(&caller, &change, &id, if_revision)
+                    .delete_realm(&caller, &change_request, &id, if_revision)
                     .await
             })
             .await?;
-        changed!(DeleteRealmResponse, done)
+        changed!(DeleteRealmResponse, result)
     }
 
     async fn put_partner(
@@ -140,16 +140,16 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        let (partner, change) = parse_partner(partner, wait, &request_id)?;
-        let done = self
+        let (partner, change_request) = parse_partner(partner, wait, &request_id)?;
+        let result = self
             .admin
             .run(caller, move |authority, caller| async move {
                 authority
-                    .put_partner(&caller, &change, partner, if_revision)
+                    .put_partner(&caller, &change_request, partner, if_revision)
                     .await
             })
             .await?;
-        changed!(PutPartnerResponse, done, partner: response::partner)
+        changed!(PutPartnerResponse, result, partner: response::partner)
     }
 
     async fn get_partner(
@@ -224,17 +224,17 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        let change = parse_change(wait, &request_id)?;
+        let change_request = parse_change(wait, &request_id)?;
         let (realm, partner) = parse_in_realm(&realm, "partner", &partner, PartnerId::parse)?;
-        let done = self
+        let result = self
             .admin
             .run(caller, move |authority, caller| async move {
                 authority
-                    .delete_partner(&caller, &change, &realm, &partner, if_revision)
+                    .delete_partner(&caller, &change_request, &realm, &partner, if_revision)
                     .await
             })
             .await?;
-        changed!(DeletePartnerResponse, done)
+        changed!(DeletePartnerResponse, result)
     }
 
     async fn put_project(
@@ -248,16 +248,16 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        let (project, change) = parse_project(project, wait, &request_id)?;
-        let done = self
+        let (project, change_request) = parse_project(project, wait, &request_id)?;
+        let result = self
             .admin
             .run(caller, move |authority, caller| async move {
                 authority
-                    .put_project(&caller, &change, project, if_revision)
+                    .put_project(&caller, &change_request, project, if_revision)
                     .await
             })
             .await?;
-        changed!(PutProjectResponse, done, project: response::project)
+        changed!(PutProjectResponse, result, project: response::project)
     }
 
     async fn list_projects(
@@ -316,16 +316,16 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             wait,
             request_id,
         } = request.into_inner();
-        let change = parse_change(wait, &request_id)?;
+        let change_request = parse_change(wait, &request_id)?;
         let (realm, project) = parse_in_realm(&realm, "project", &project, ProjectId::parse)?;
-        let done = self
+        let result = self
             .admin
             .run(caller, move |authority, caller| async move {
                 authority
-                    .delete_project(&caller, &change, &realm, &project, if_revision)
+                    .delete_project(&caller, &change_request, &realm, &project, if_revision)
                     .await
             })
             .await?;
-        changed!(DeleteProjectResponse, done)
+        changed!(DeleteProjectResponse, result)
     }
 }

@@ -1,11 +1,13 @@
 //! Definitions of realms that are made to be expensive, and what they cost the others.
 
 use claviger::pb::claviger::v1 as pb;
+use pb::import_entry::Secret;
+use sha2::{Digest, Sha256};
 
 use crate::fixtures::realm_definitions::{
     largest_definitions, put_realm, realm_key, realm_with_routes, refused_definitions,
 };
-use crate::fixtures::{Engine, Program, TestStore, issue_request};
+use crate::fixtures::{Engine, Program, TestStore, hex_of, import_entry_of, issue_request};
 
 /// How large the table of a realm's routes is, `src/domain/route/tests.rs` says exactly; here is what the program makes of it.
 ///
@@ -28,6 +30,20 @@ async fn no_definition_makes_the_program_large() {
     {
         let _ = put_realm(&mut api, realm_with_routes("demo", routes)).await;
     }
+    // Seen red with an import that kept the realm of each entry.
+    let entries = (0..1_000u32)
+        .map(|i| import_entry_of(Secret::Sha256(hex_of(&Sha256::digest(i.to_be_bytes())))))
+        .collect();
+    for realm in largest_definitions("demo") {
+        put_realm(&mut api, realm).await.unwrap();
+    }
+    let request = pb::ImportKeysRequest {
+        realm: "demo".to_owned(),
+        entries,
+        dry_run: true,
+        ..Default::default()
+    };
+    api.keys.import_keys(request).await.unwrap();
     let after = program.peak_memory();
     println!("{before} KiB before, {after} KiB after");
     assert!(

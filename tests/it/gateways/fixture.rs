@@ -266,18 +266,21 @@ fn normalised(name: &str) -> String {
 
 /// What claviger tells of a key, in the order of its headers.
 fn identity(key: &pb::Key) -> [String; 6] {
-    let ladder: &[&str] = match key.realm.as_str() {
+    let hierarchy: &[&str] = match key.realm.as_str() {
         "bullseye" => &["read", "write", "admin"],
         "partnero" => &["read", "write"],
         _ => &[],
     };
     let highest = if key.full_access {
-        ladder.len()
+        hierarchy.len()
     } else {
         let granted = |scope: &&str| key.scopes.iter().any(|own| own == scope);
-        ladder.iter().rposition(granted).map_or(0, |rank| rank + 1)
+        hierarchy
+            .iter()
+            .rposition(granted)
+            .map_or(0, |rank| rank + 1)
     };
-    let mut held = ladder[..highest].to_vec();
+    let mut held = hierarchy[..highest].to_vec();
     held.sort_unstable();
     [
         key.id.clone(),

@@ -255,7 +255,7 @@ on_both_engines! {
                 let index = mirror.index();
                 let view = index.view();
                 let proof = claviger::verify::prove(PEAKA, &view, &peppers).unwrap();
-                denied += u64::from(!matches!(proof, claviger::verify::Proof::Of(..)));
+                denied += u64::from(!matches!(proof, claviger::verify::Proof::Key(..)));
                 asked += 1;
             }
             (asked, denied)
@@ -371,16 +371,16 @@ on_both_engines! {
         let with_host_bits = |entry: &mut pb::ImportEntry| entry.allowed_cidrs = strings(&["10.0.0.1/8"]);
         let long = "s3fzXw8Rk2VbN5yL".repeat(32);
         let bad: Vec<(&str, pb::ImportEntry, Code, &str)> = vec![
-            ("21 characters", import_entry(&PEAKA[..21]), Code::InvalidArgument, "text"),
-            ("513 characters", import_entry(&format!("{long}0")), Code::InvalidArgument, "text"),
-            ("nothing", import_entry(""), Code::InvalidArgument, "text"),
-            ("a space", import_entry("s3fzXw8Rk2VbN5 yLm9Qp4TdHj7C"), Code::InvalidArgument, "text"),
-            ("a comma", import_entry("s3fzXw8Rk2VbN5,yLm9Qp4TdHj7C"), Code::InvalidArgument, "text"),
-            ("a colon", import_entry("s3fzXw8Rk2VbN5:yLm9Qp4TdHj7C"), Code::InvalidArgument, "text"),
-            ("beyond ASCII", import_entry("s3fzXw8Rk2VbN5éyLm9Qp4TdHj7C"), Code::InvalidArgument, "text"),
-            ("a sign of the end amidst", import_entry("s3fzXw8Rk2VbN5=yLm9Qp4TdHj7C"), Code::InvalidArgument, "text"),
-            ("one character only", import_entry(&"a".repeat(40)), Code::InvalidArgument, "text"),
-            ("two characters only", import_entry(&"ab".repeat(20)), Code::InvalidArgument, "text"),
+            ("21 characters", import_entry(&PEAKA[..21]), Code::InvalidArgument, "plain_key"),
+            ("513 characters", import_entry(&format!("{long}0")), Code::InvalidArgument, "plain_key"),
+            ("nothing", import_entry(""), Code::InvalidArgument, "plain_key"),
+            ("a space", import_entry("s3fzXw8Rk2VbN5 yLm9Qp4TdHj7C"), Code::InvalidArgument, "plain_key"),
+            ("a comma", import_entry("s3fzXw8Rk2VbN5,yLm9Qp4TdHj7C"), Code::InvalidArgument, "plain_key"),
+            ("a colon", import_entry("s3fzXw8Rk2VbN5:yLm9Qp4TdHj7C"), Code::InvalidArgument, "plain_key"),
+            ("beyond ASCII", import_entry("s3fzXw8Rk2VbN5éyLm9Qp4TdHj7C"), Code::InvalidArgument, "plain_key"),
+            ("a sign of the end amidst", import_entry("s3fzXw8Rk2VbN5=yLm9Qp4TdHj7C"), Code::InvalidArgument, "plain_key"),
+            ("one character only", import_entry(&"a".repeat(40)), Code::InvalidArgument, "plain_key"),
+            ("two characters only", import_entry(&"ab".repeat(20)), Code::InvalidArgument, "plain_key"),
             ("63 digits", by_hash(hex_of(&sha256("a"))[1..].to_owned()), Code::InvalidArgument, "sha256"),
             ("what is no digit", by_hash("g".repeat(64)), Code::InvalidArgument, "sha256"),
             ("31 bytes of base64", by_hash(BASE64_STANDARD.encode([7; 31])), Code::InvalidArgument, "sha256"),

@@ -145,7 +145,12 @@ async fn grpcurl_verifies_and_explains() {
     // An error is one, with its reason in words.
     let authorization = format!("authorization: Bearer {}", server.gateway);
     let output = server.grpcurl(
-        &["-H", &authorization, "-d", "{}"],
+        &[
+            "-H",
+            &authorization,
+            "-d",
+            r#"{"filter": {"realm": "demo"}}"#,
+        ],
         &["claviger.v1.KeyAdmin/ListKeys"],
     );
     let complaint = String::from_utf8(output.stderr).unwrap();

@@ -118,7 +118,7 @@ on_both_engines! {
         let digits = right.split('"').nth(1).unwrap();
         fs::write(&pepper, right.replace(digits, &"ab".repeat(32))).unwrap();
         let said = refused(&test_store, &["serve"], BAD_CONFIGURATION);
-        assert!(said.contains("not the one of this database"), "{said}");
+        assert!(said.contains("does not belong to this database"), "{said}");
         assert!(!said.contains("abab"), "{said}");
 
         fs::write(&pepper, "nonsense").unwrap();
@@ -167,7 +167,7 @@ on_both_engines! {
         }
         drop(Program::serve(&test_store, &[]));
         let said = migrate(&test_store).unwrap();
-        assert!(said.contains("already"), "{said}");
+        assert!(said.contains("is up to date"), "{said}");
 
         let later = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
                      VALUES (99, 'later', TRUE, '', 0)";

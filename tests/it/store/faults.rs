@@ -77,7 +77,7 @@ on_both_engines! {
             .unwrap_err();
         assert_eq!(
             (refused.code(), refused.message()),
-            (Code::Internal, "internal error")
+            (Code::Internal, "internal error: see the log of the server")
         );
         let refused = api
             .keys
@@ -87,12 +87,12 @@ on_both_engines! {
             .unwrap_err();
         assert_eq!(
             (refused.code(), refused.message()),
-            (Code::Internal, "internal error")
+            (Code::Internal, "internal error: see the log of the server")
         );
         let listed = pb::ListKeysRequest {
-filter: Some(pb::KeyFilter { realm: "demo".to_owned(), ..Default::default() }),
-..Default::default()
-};
+            filter: Some(pb::KeyFilter { realm: "demo".to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
         assert_eq!(
             api.keys
                 .list_keys(listed)
@@ -150,9 +150,9 @@ filter: Some(pb::KeyFilter { realm: "demo".to_owned(), ..Default::default() }),
             api.make_demo().await;
             let keys = [api.issue().await.plain_key, api.issue().await.plain_key];
             let request = pb::RevokeKeysRequest {
-filter: Some(pb::KeyFilter { realm: "demo".to_owned(), partner: partner.to_owned(), ..Default::default() }),
-..Default::default()
-};
+                filter: Some(pb::KeyFilter { realm: "demo".to_owned(), partner: partner.to_owned(), ..Default::default() }),
+                ..Default::default()
+            };
             api.keys.revoke_keys(request).await.unwrap();
 
             // As if the database had been restored from before, under the running server.

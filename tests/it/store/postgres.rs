@@ -318,7 +318,7 @@ async fn a_server_whose_database_was_taken_over_ends_and_says_so() {
         Service::start_with(Arc::clone(&remote.direct), Clock::system(), &operator, &[]).await;
     remote.proxy.set(Traffic::Flows);
     let why = remote.service.ended().await;
-    assert!(matches!(why, ServeError::Usurped), "{why}");
+    assert!(matches!(why, ServeError::LockLost), "{why}");
     assert!(
         why.to_string().contains("replicas are not supported yet"),
         "{why}"

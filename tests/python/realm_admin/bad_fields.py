@@ -29,11 +29,11 @@ def a_bad_field_of_a_realm_is_named(fixture: Fixture):
         ("257 scopes", "scopes", {"scopes": [{"name": f"scope{n}"} for n in range(257)]}),
         ("a scope's description of 257 characters", "description",
          {"scopes": [{"name": "read", "description": "é" * 257}]}),
-        # The ladder as a whole is at fault, so more than one name of a field is as good.
-        ("a ladder that is a circle", "scopes",
+        # The hierarchy as a whole is at fault, so more than one name of a field is as good.
+        ("a hierarchy with a circle", "scopes",
          {"scopes": [{"name": "read", "implies": ["write"]}, {"name": "write", "implies": ["read"]}]}),
         ("a scope that implies itself", "scopes", {"scopes": [{"name": "read", "implies": ["read"]}]}),
-        ("a ladder to nowhere", "implies", {"scopes": [{"name": "read", "implies": ["nosuch"]}]}),
+        ("a hierarchy that leads nowhere", "implies", {"scopes": [{"name": "read", "implies": ["nosuch"]}]}),
         ("an unknown admin_scope", "admin_scope", {"admin_scope": "nosuch"}),
         ("an unknown policy for unscoped keys", "unscoped_keys", {"unscoped_keys": 99}),
         ("an unknown level", "levels", {"levels": [99]}),

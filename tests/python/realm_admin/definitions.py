@@ -18,7 +18,7 @@ def a_realm_is_put_and_read_and_listed(fixture: Fixture):
     same((realm.id, realm.prefix), (fixture.realm, fixture.prefix), "the realm")
     same([(e.name, e.tag) for e in realm.environments], [("production", "live"), ("staging", "test")], "environments")
     implied = {scope.name: list(scope.implies) for scope in realm.scopes}
-    same(implied, {"read": [], "write": ["read"], "admin": ["write"]}, "the ladder of scopes")
+    same(implied, {"read": [], "write": ["read"], "admin": ["write"]}, "the scope hierarchy")
     same(fixture.schema.name("UnscopedKeys", realm.unscoped_keys), "UNSCOPED_KEYS_NO_ACCESS", "unscoped keys")
     levels = {fixture.schema.name("KeyLevel", level) for level in realm.levels}
     same(levels, {"KEY_LEVEL_PARTNER", "KEY_LEVEL_PROJECT"}, "the levels")

@@ -140,7 +140,7 @@ async fn change_caller(
 }
 
 on_both_engines! {
-    /// Seen red without the second look at the caller's key in `Standing::reread`: the call then issues a key. And with each of
+    /// Seen red without the second look at the caller's key in `CallerState::reread`: the call then issues a key. And with each of
     /// the things that it looks at left out.
     async fn a_call_in_flight_changes_nothing_once_its_caller_is_no_longer_good(engine: Engine) {
         use Meanwhile::{Deleted, Disabled, NotDelegated, Revoked, Suspended};

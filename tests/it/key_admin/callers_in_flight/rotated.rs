@@ -39,12 +39,12 @@ enum Call {
 
 /// The caller's key: its id and its current API key.
 #[derive(Clone)]
-struct Caller {
+struct CallingKey {
     id: String,
     plain_key: String,
 }
 
-async fn prepare(root: &mut Api, meanwhile: Meanwhile) -> Caller {
+async fn prepare(root: &mut Api, meanwhile: Meanwhile) -> CallingKey {
     let request = pb::IssueKeyRequest {
         scopes: strings(&["write", "keys"]),
         ..issue_request()
@@ -58,13 +58,17 @@ async fn prepare(root: &mut Api, meanwhile: Meanwhile) -> Caller {
         Meanwhile::RotationTakenBack => rotate(root, &key.id, 600).await.unwrap().plain_key,
         _ => key.plain_key,
     };
-    Caller {
+    CallingKey {
         id: key.id,
         plain_key,
     }
 }
 
-async fn change_caller(mut root: Api, caller: Caller, meanwhile: Meanwhile) -> Result<(), Status> {
+async fn change_caller(
+    mut root: Api,
+    caller: CallingKey,
+    meanwhile: Meanwhile,
+) -> Result<(), Status> {
     let id = &caller.id;
     match meanwhile {
         Meanwhile::Rotated => rotate(&mut root, id, 0).await.map(drop),

@@ -491,7 +491,7 @@ impl SequenceFixture {
 /// The decision itself is asked, with the facts that the service decides by, so that the test holds no rule of its own about
 /// what may be granted.
 ///
-/// Seen red with each dimension left out in turn: scopes, full access, expiry and address ranges in `giving::excess`; realm and
+/// Seen red with each dimension left out in turn: scopes, full access, expiry and address ranges in `grants::privilege_escalation`; realm and
 /// partner, project and environment in `Delegate::reaches`; and the check left out where a key is switched on, where it is
 /// updated and where it is rotated.
 fn no_key_can_do_what_its_maker_could_not(engine: Engine, sequences: usize) {

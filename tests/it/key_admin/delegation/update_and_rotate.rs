@@ -194,7 +194,7 @@ fn within_bounds() -> Vec<Attempt> {
 on_both_engines! {
     /// Each line is a key that a partner holds, a key beside it, and what the one tries to make of the other.
     ///
-    /// Seen red with each dimension left out of `giving::check`, with that check left out of the update, and with a check of
+    /// Seen red with each dimension left out of `grants::check`, with that check left out of the update, and with a check of
     /// only what the mask names (a longer life for what holds more).
     async fn no_key_is_widened_beyond_the_one_that_widens_it(engine: Engine) {
         let (service, mut root) = delegating_service(engine).await;

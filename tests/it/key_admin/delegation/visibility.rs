@@ -39,6 +39,10 @@ async fn refusals(api: &mut Api, id: &str) -> Vec<Option<Status>> {
     ]
 }
 
+/// The message for a key that does not exist, and for one that the caller may not know of.
+const NO_SUCH_KEY: &str =
+    "the key does not exist, or the caller may not administer it: check the key id";
+
 on_both_engines! {
     async fn what_is_not_ones_own_does_not_exist(engine: Engine) {
         let (service, mut root) = delegating_service(engine).await;
@@ -75,7 +79,7 @@ on_both_engines! {
                 // All the same, so that nothing can be learnt from them.
                 for refusal in refusals(api, id).await {
                     let refusal = refusal.expect("a refusal");
-                    assert_eq!(refusal.message(), "the key does not exist");
+                    assert_eq!(refusal.message(), NO_SUCH_KEY);
                     assert_eq!(reason(&refusal).0, Code::NotFound);
                 }
             }
@@ -195,7 +199,7 @@ on_both_engines! {
                 let refusal = refusal.expect("a refusal");
                 // All the same, so that nothing can be learnt from them.
                 let told = (refusal.code(), refusal.message());
-                assert_eq!(told, (Code::NotFound, "the key does not exist"));
+                assert_eq!(told, (Code::NotFound, NO_SUCH_KEY));
             }
         }
         service.stop().await;

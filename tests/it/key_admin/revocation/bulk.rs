@@ -437,9 +437,9 @@ on_both_engines! {
             for plain_key in [&manager.plain_key, &delegate.plain_key] {
                 let mut api = demo.service.api_as(plain_key);
                 let list = pb::ListKeysRequest {
-filter: Some(pb::KeyFilter { realm: "demo".to_owned(), ..Default::default() }),
-..Default::default()
-};
+                    filter: Some(pb::KeyFilter { realm: "demo".to_owned(), ..Default::default() }),
+                    ..Default::default()
+                };
                 let answers = [
                     api.keys.list_keys(list).await.err(),
                     api.keys.issue_key(issue_request()).await.err(),

@@ -277,7 +277,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Seen red with the survivors taken for each other, and with the end of the old secret left as it was.
+    /// Seen red with the two values of `KeepSecret` swapped, and with the end of the old secret left as it was.
     async fn a_rotation_is_ended_for_the_new_text_or_taken_back_for_the_old_one(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;

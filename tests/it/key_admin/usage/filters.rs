@@ -121,10 +121,10 @@ on_both_engines! {
 
         // The filters go with the page.
         let mut request = pb::ListKeysRequest {
-filter: Some(pb::KeyFilter { realm: "demo".to_owned(), unused_for: seconds(5_400), ..Default::default() }),
-page_size: 3,
-..Default::default()
-};
+            filter: Some(pb::KeyFilter { realm: "demo".to_owned(), unused_for: seconds(5_400), ..Default::default() }),
+            page_size: 3,
+            ..Default::default()
+        };
         let page = root.keys.list_keys(request.clone()).await.unwrap().into_inner();
         assert_eq!(page.keys.len(), 3);
         request.page_token = page.next_page_token;

@@ -127,7 +127,7 @@ on_both_engines! {
             key_id: first.id.clone(),
             start_time: time(HOUR + 40 * MINUTE),
             end_time: time(2 * HOUR + 30 * MINUTE),
-..Default::default() };
+            ..Default::default() };
         let part = root.keys.get_key_usage(request.clone()).await.unwrap().into_inner();
         assert_eq!(counts(&part.totals), BTreeMap::from([(Verdict::Allowed, 2)]));
         assert!(is_about(part.last_used_time.as_ref(), after(3 * HOUR + 10 * MINUTE)), "whatever the range");

@@ -19,7 +19,7 @@ use crate::fixtures::{
 };
 
 on_both_engines! {
-    /// Seen red with a tally that is known by its key and hour alone.
+    /// Seen red with a counter that is known by its key and hour alone.
     async fn both_secrets_of_a_key_tell_when_they_were_last_used(engine: Engine) {
         let clock = Clock::manual(NOW);
         let service = Service::start_with(TestStore::on(engine), clock.clone(), "", &WRITE_OFTEN).await;
@@ -73,9 +73,9 @@ on_both_engines! {
         change.update_key(&key).await.unwrap();
         record(change, key_id).await;
         let request = pb::ListKeysRequest {
-filter: Some(pb::KeyFilter { realm: "demo".to_owned(), ..Default::default() }),
-..Default::default()
-};
+            filter: Some(pb::KeyFilter { realm: "demo".to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
         let keys = api.keys.list_keys(request).await.unwrap().into_inner().keys;
         assert_eq!(told(&keys[0]), (time(300 * SECOND), vec![time(200 * SECOND)]));
         service.stop().await;
@@ -120,7 +120,7 @@ filter: Some(pb::KeyFilter { realm: "demo".to_owned(), ..Default::default() }),
         demo.service.stop().await;
     }
 
-    /// Seen red with the note left out of `Callers::prove_in`.
+    /// Seen red with the note left out of `Authenticator::authenticate_in`.
     async fn a_key_that_calls_is_used_but_not_counted(engine: Engine) {
         let clock = Clock::manual(NOW);
         let service = Service::start_with(TestStore::on(engine), clock.clone(), "", &WRITE_OFTEN).await;
@@ -132,9 +132,9 @@ filter: Some(pb::KeyFilter { realm: "demo".to_owned(), ..Default::default() }),
         let gateway = authority_key_request("verify", "demo");
         let (gateway_id, gateway) = issue(&mut root, gateway).await.into_parts();
         let request = pb::ListKeysRequest {
-filter: Some(pb::KeyFilter { realm: "claviger".to_owned(), ..Default::default() }),
-..Default::default()
-};
+            filter: Some(pb::KeyFilter { realm: "claviger".to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
         let keys = root.keys.list_keys(request).await.unwrap().into_inner().keys;
         let operator_id = keys.into_iter().find(|key| key.partner.is_empty()).unwrap().id;
         clock.set(after(50 * SECOND));

@@ -138,7 +138,7 @@ fn what_carries_a_secret_cannot_be_printed() {
     <pb::import_entry::Secret as Printable<_>>::cannot_be();
     <claviger::authority::IssuedKey as Printable<_>>::cannot_be();
     <claviger::authority::ImportedKey as Printable<_>>::cannot_be();
-    <claviger::hashing::TextHash as Printable<_>>::cannot_be();
+    <claviger::hashing::ImportHash as Printable<_>>::cannot_be();
     <pb::VerifyRequest as Printable<_>>::cannot_be();
     <pb::VerifyBatchRequest as Printable<_>>::cannot_be();
     <claviger::domain::key_text::PlainKey as Printable<_>>::cannot_be();

@@ -8,14 +8,15 @@ use claviger::domain::ids::KeyId;
 use claviger::domain::key::Key;
 
 use super::{
-    DemoStore, about, all_keys, at, genesis, key, partner, partner_id, realm, realm_id, record,
+    DemoStore, about, all_keys, at, key, new_authority, partner, partner_id, realm, realm_id,
+    record,
 };
 use crate::fixtures::{Engine, eventually, on_both_engines};
 
 on_both_engines! {
     async fn a_store_is_founded_once(engine: Engine) {
         let demo = DemoStore::new(engine).await;
-        assert!(demo.store().found(&genesis()).await.unwrap().is_none());
+        assert!(demo.store().create_authority(&new_authority()).await.unwrap().is_none());
         let head = demo.snapshot().await.head().await.unwrap().unwrap();
         assert_eq!((head.revision, head.clock), (Revision::from(1), at(2)));
         assert_eq!((head.seal, head.peppers), (vec![8; 32], vec![(1, vec![7; 32])]));
@@ -62,9 +63,9 @@ on_both_engines! {
         let test_store = crate::fixtures::TestStore::on(engine);
         let opened = test_store.open().await;
         let store = &opened.store;
-        drop(store.found(&genesis()).await.unwrap().unwrap());
+        drop(store.create_authority(&new_authority()).await.unwrap().unwrap());
         assert!(store.snapshot().await.unwrap().head().await.unwrap().is_none());
-        assert!(store.found(&genesis()).await.unwrap().is_some());
+        assert!(store.create_authority(&new_authority()).await.unwrap().is_some());
     }
 
     async fn a_change_that_is_dropped_leaves_no_trace(engine: Engine) {

@@ -14,7 +14,7 @@ use claviger::domain::key::{Digest, Key, Level, Secret};
 use claviger::domain::partner::{Partner, Project};
 use claviger::domain::realm::Realm;
 use claviger::domain::time::{Expiry, Timestamp};
-use claviger::store::{Change, Genesis, KeyFilter, Snapshot, Store};
+use claviger::store::{Change, KeyFilter, NewAuthority, Snapshot, Store};
 
 use crate::fixtures::{Engine, OpenStore, TestStore};
 
@@ -28,7 +28,11 @@ impl DemoStore {
     async fn new(engine: Engine) -> Self {
         let test_store = TestStore::on(engine);
         let opened = test_store.open().await;
-        let change = opened.store.found(&genesis()).await.unwrap();
+        let change = opened
+            .store
+            .create_authority(&new_authority())
+            .await
+            .unwrap();
         let mut change = change.expect("a new store");
         change.put_realm(&realm("demo")).await.unwrap();
         record(change, EventKind::AuthorityCreated, about("demo")).await;
@@ -55,8 +59,8 @@ impl DemoStore {
     }
 }
 
-fn genesis() -> Genesis {
-    Genesis {
+fn new_authority() -> NewAuthority {
+    NewAuthority {
         pepper: 1,
         canary: [7; 32],
         seal: [8; 32],

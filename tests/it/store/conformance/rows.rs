@@ -21,7 +21,7 @@ const ODD: &str = "O'Reilly \"& Söhne\" \\ \\u0041 % _ $1 ; -- \u{1F511} \u{202
 /// Every key that a full load hands over, and whether what verification needs of it can be read.
 async fn every_key(snapshot: &mut Snapshot) -> BTreeMap<KeyId, bool> {
     let (to, mut from) = mpsc::channel(1);
-    let (handed_over, rows) = tokio::join!(snapshot.hand_over_keys(to), async {
+    let (handed_over, rows) = tokio::join!(snapshot.send_key_rows(to), async {
         let mut rows = BTreeMap::new();
         while let Some(batch) = from.recv().await {
             rows.extend(batch.iter().map(|row| (row.id, row.facts().is_ok())));

@@ -5,7 +5,7 @@ use claviger::domain::ids::{KeyId, PartnerId};
 use claviger::domain::key::Key;
 use claviger::domain::time::{Hour, Timestamp};
 use claviger::domain::verdict::Verdict;
-use claviger::store::{Error, KeyCount, KeyFilter, More, SecretUse, Tombstone};
+use claviger::store::{Error, KeyCount, KeyFilter, MoreRows, SecretUse, Tombstone};
 
 use super::{DemoStore, about, all_keys, at, key, partner_id, project_id, realm_id, record};
 use crate::fixtures::{Engine, on_both_engines};
@@ -47,7 +47,7 @@ impl DemoStore {
         let mut snapshot = self.snapshot().await;
         let mut found = snapshot.find_key(key(number).id).await.unwrap().unwrap();
         let found_alone = std::slice::from_mut(&mut found);
-        snapshot.tell_last_uses(found_alone).await.unwrap();
+        snapshot.set_last_uses(found_alone).await.unwrap();
         found
     }
 }
@@ -229,7 +229,7 @@ on_both_engines! {
             (at(1_000), newest, 6),
             (Timestamp::MAX, newest, 6),
         ] {
-            assert_eq!(store.forget_events(before, known).await.unwrap(), More(false));
+            assert_eq!(store.forget_events(before, known).await.unwrap(), MoreRows(false));
             assert_eq!(demo.first_event().await, Revision::from(first), "{before:?} {known}");
         }
         assert_eq!(demo.snapshot().await.head().await.unwrap().unwrap().revision, Revision::from(6));
@@ -259,9 +259,9 @@ on_both_engines! {
         }
         store.add_usage(&[counted(1, 6, Verdict::Allowed, 1)], &[]).await.unwrap();
         let before = Hour::from_number(6);
-        assert_eq!(store.forget_counts(Hour::from_number(5)).await.unwrap(), More(false));
-        assert_eq!(store.forget_counts(before).await.unwrap(), More(true));
-        assert_eq!(store.forget_counts(before).await.unwrap(), More(false));
+        assert_eq!(store.forget_counts(Hour::from_number(5)).await.unwrap(), MoreRows(false));
+        assert_eq!(store.forget_counts(before).await.unwrap(), MoreRows(true));
+        assert_eq!(store.forget_counts(before).await.unwrap(), MoreRows(false));
         let mut snapshot = demo.snapshot().await;
         for number in [0, 700, 1_499] {
             assert_eq!(snapshot.key_counts(id(number), FOR_EVER).await.unwrap(), []);
@@ -283,7 +283,7 @@ on_both_engines! {
             change.delete_key(key(number).id).await.unwrap();
             record(change, EventKind::RealmPut, about("demo")).await;
         }
-        assert_eq!(store.forget_tombstones(at(50)).await.unwrap(), More(false));
+        assert_eq!(store.forget_tombstones(at(50)).await.unwrap(), MoreRows(false));
         let mut snapshot = demo.snapshot().await;
         for (number, is_there, use_is_there) in [(1, false, false), (2, true, true), (3, false, true)] {
             let id = key(number).id;

@@ -10,15 +10,15 @@ use sha2::{Digest as _, Sha256};
 use super::pepper::unhex;
 use crate::domain::key_text::SecretBytes;
 
-/// The base64 configuration: padding is optional. [`TextHash::parse`] accepts both alphabets of RFC 4648.
+/// The base64 configuration: padding is optional. [`ImportHash::parse`] accepts both alphabets of RFC 4648.
 const LENIENT: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 
 /// The SHA-256 of an imported API key. It is wiped when the last clone is dropped and cannot be printed.
 #[derive(Clone)]
-pub struct TextHash(Arc<SecretBytes>);
+pub struct ImportHash(Arc<SecretBytes>);
 
-impl TextHash {
+impl ImportHash {
     /// Computes the hash of an API key.
     pub fn of(text: &str) -> Self {
         Self(Arc::new(SecretBytes::new(Sha256::digest(text).into())))
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn a_hash_is_parsed_in_each_notation() {
-        let hash = TextHash::of("abc");
+        let hash = ImportHash::of("abc");
         for written in [
             OF_ABC.to_owned(),
             OF_ABC.to_uppercase(),
@@ -72,7 +72,7 @@ mod tests {
             "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0".to_owned(),
             "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0".to_owned(),
         ] {
-            let read = TextHash::parse(&written).unwrap_or_else(|why| panic!("{written} {why}"));
+            let read = ImportHash::parse(&written).unwrap_or_else(|why| panic!("{written} {why}"));
             assert_eq!(read.secret().expose(), hash.secret().expose(), "{written}");
         }
         assert_eq!(hash.hint(), "sha256:ba7816bf…");
@@ -87,7 +87,7 @@ mod tests {
             &format!("{OF_ABC}0"),
             "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0==",
         ] {
-            assert!(TextHash::parse(odd).is_err(), "{odd}");
+            assert!(ImportHash::parse(odd).is_err(), "{odd}");
         }
     }
 }
