@@ -113,7 +113,7 @@ async fn try_serve(args: &ServeArgs) -> Result<(), CommandError> {
     let stop = signals().map_err(CommandError::Signals)?;
     // The lock comes before the ports, so that a second process reports the lock, and the ports before the store, so that
     // nothing is created if a port is in use.
-    let lock = StoreLock::take(&args.store.location, args.init).await?;
+    let lock = StoreLock::take_to_open(&args.store, args.init).await?;
     let listeners = Listeners::bind(args).await?;
     let address = listeners.grpc_address();
     let on_terminal = io::stdout().is_terminal();

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
+use clap::builder::{FalseyValueParser, RangedU64ValueParser};
 use clap::{Args, ValueEnum};
 
 use crate::hashing::RootCost;
@@ -142,11 +142,11 @@ pub struct ServeArgs {
 
     /// How long to continue to serve after SIGTERM while health reports NOT_SERVING, so that load balancers notice. SIGINT
     /// (Ctrl-C) skips the delay
-    #[arg(long, env = "CLAVIGER_DRAIN_DELAY", value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "CLAVIGER_DRAIN_DELAY", value_name = "TIME", default_value = "5s", value_parser = span)]
     pub drain_delay: Duration,
 
     /// How long calls in flight may then take to finish
-    #[arg(long, env = "CLAVIGER_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = humantime::parse_duration)]
+    #[arg(long, env = "CLAVIGER_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = span)]
     pub drain_timeout: Duration,
 
     #[command(flatten)]
@@ -223,7 +223,8 @@ pub struct TransportArgs {
         long,
         env = "CLAVIGER_MAX_CONNECTIONS",
         value_name = "N",
-        default_value_t = 4096
+        default_value_t = 4096,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..)
     )]
     pub max_connections: usize,
 
@@ -233,7 +234,8 @@ pub struct TransportArgs {
         long,
         env = "CLAVIGER_MAX_CONNECTIONS_PER_ADDRESS",
         value_name = "N",
-        default_value_t = 256
+        default_value_t = 256,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..)
     )]
     pub max_connections_per_address: usize,
 
@@ -243,7 +245,8 @@ pub struct TransportArgs {
         long,
         env = "CLAVIGER_MAX_CALLS",
         value_name = "N",
-        default_value_t = 8192
+        default_value_t = 8192,
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..)
     )]
     pub max_calls: usize,
 
@@ -300,22 +303,26 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         .map_err(|_| "must be IP:PORT, such as 127.0.0.1:7700 or [::1]:7700".to_owned())
 }
 
+/// Parses a time span.
+fn span(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|_| "must be a time span such as `500ms`, `30s` or `1h`".to_owned())
+}
+
 /// Parses a time that is not zero. An interval of zero would keep a core busy, and a timeout of zero would fail every time.
 fn interval(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(Duration::ZERO) => Err("must be longer than zero".to_owned()),
-        Ok(interval) => Ok(interval),
-        Err(error) => Err(error.to_string()),
+    match span(text)? {
+        Duration::ZERO => Err("must be longer than zero".to_owned()),
+        interval => Ok(interval),
     }
 }
 
 /// Parses the interval of usage writes; zero disables counting. No counter of the recorder overflows within an hour.
 fn usage_interval(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(interval) if interval > Duration::from_hours(1) => {
+    match span(text)? {
+        interval if interval > Duration::from_hours(1) => {
             Err("must be at most one hour".to_owned())
         }
-        Ok(interval) => Ok(interval),
-        Err(error) => Err(error.to_string()),
+        interval => Ok(interval),
     }
 }

@@ -50,11 +50,13 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let matches = CommandLine::command().get_matches();
+    let matches = CommandLine::command()
+        .try_get_matches()
+        .unwrap_or_else(|error| exit_without_keys(&error));
     let CommandLine {
         connection,
         command,
-    } = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    } = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| exit_without_keys(&error));
     let log = match &command {
         Command::Serve { log, .. }
         | Command::Bootstrap { log, .. }
@@ -76,6 +78,38 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Prints an error of the parser and exits. The parser repeats wrong arguments, which may be API keys, so these are masked.
+fn exit_without_keys(error: &clap::Error) -> ! {
+    // Help and version texts contain no arguments of the user.
+    if error.exit_code() == 0 || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    {
+        error.exit();
+    }
+    let message = error.render().to_string();
+    let masked = masked(&message);
+    if masked == message {
+        // With colours, if standard error is a terminal.
+        error.exit();
+    }
+    eprint!("{masked}");
+    std::process::exit(error.exit_code());
+}
+
+fn masked(message: &str) -> String {
+    cli::mask_keys(message, &names(&CommandLine::command()))
+}
+
+/// Returns the names of all commands and flags.
+fn names(command: &clap::Command) -> Vec<String> {
+    let flags = command.get_arguments().filter_map(clap::Arg::get_long);
+    let mut found: Vec<_> = flags.map(|name| format!("--{name}")).collect();
+    for command in command.get_subcommands() {
+        found.push(command.get_name().to_owned());
+        found.extend(names(command));
+    }
+    found
+}
+
 /// Refuses flags of the client commands. They may stand anywhere on the command line, so clap accepts them with every command;
 /// ignoring them would mislead the user.
 fn refuse_client_flags(matches: &ArgMatches) {
@@ -91,5 +125,45 @@ fn refuse_client_flags(matches: &ArgMatches) {
                 .error(ErrorKind::ArgumentConflict, message)
                 .exit();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_parser_contain_no_key() {
+        const ID: &str = "01a4f0c1-2345-7abc-8def-0123456789ab";
+        const KEY: &str = "demo_live_4fzs3fzs3fzs3fzs3fzs3fz";
+        for line in [
+            &[KEY][..],
+            &["keys", KEY],
+            &["keys", "get", ID, KEY],
+            &["verify", "--realm", "demo", KEY, KEY],
+            &["realm", "get", "demo", &format!("--{KEY}")],
+            &["keys", "rotate", ID, "--overlap", KEY],
+            &["serve", "--listen", KEY],
+        ] {
+            let line = ["claviger"].iter().chain(line);
+            let error = CommandLine::command()
+                .try_get_matches_from(line)
+                .unwrap_err();
+            let shown = error.render().to_string();
+            assert!(shown.contains(KEY), "the parser repeats it: {shown}");
+            let shown = masked(&shown);
+            assert!(shown.contains("***") && !shown.contains("s3fz"), "{shown}");
+            assert_eq!(error.exit_code(), 2);
+        }
+    }
+
+    #[test]
+    fn names_of_flags_stay_in_errors() {
+        let error = CommandLine::command()
+            .try_get_matches_from(["claviger", "serve", "--max-connections-per-address", "0"])
+            .unwrap_err();
+        let shown = error.render().to_string();
+        assert!(shown.contains("--max-connections-per-address"), "{shown}");
+        assert_eq!(masked(&shown), shown);
     }
 }

@@ -177,6 +177,15 @@ impl<'a> StoreLock<'a> {
         Ok(Self { args, lock })
     }
 
+    /// Takes the lock of a store that is opened next, as [`StoreLock::take`] does.
+    ///
+    /// # Errors
+    /// As [`StoreLock::take`]. [`OpenStoreError::PepperUnnamed`], before the database is contacted.
+    pub async fn take_to_open(args: &'a StoreArgs, create: bool) -> Result<Self, OpenStoreError> {
+        args.pepper_path().ok_or(OpenStoreError::PepperUnnamed)?;
+        Self::take(&args.location, create).await
+    }
+
     /// Migrates the schema to this version, and returns the versions before and after.
     pub async fn migrate(mut self) -> Result<Schema, OpenStoreError> {
         let store = self.open_store().await?;
@@ -273,7 +282,7 @@ impl OpenedStore {
         if_empty: IfEmpty<'_>,
     ) -> Result<Self, OpenStoreError> {
         let may_create = matches!(if_empty, IfEmpty::Create(_));
-        let lock = StoreLock::take(&args.location, may_create).await?;
+        let lock = StoreLock::take_to_open(args, may_create).await?;
         lock.open(args, clock, if_empty).await
     }
 
@@ -382,5 +391,35 @@ fn io_error(path: &Path, source: io::Error) -> OpenStoreError {
     OpenStoreError::Io {
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::hashing::RootCost;
+    use crate::store::DatabaseUrl;
+
+    #[tokio::test]
+    async fn a_missing_pepper_flag_is_reported_before_the_database_is_contacted() {
+        let cost = RootCost::default();
+        let args = StoreArgs {
+            location: LocationArgs {
+                data_dir: PathBuf::new(),
+                database_url: Some(DatabaseUrl::from("postgres://127.0.0.1:1/x".to_owned())),
+                database_timeout: Duration::from_secs(5),
+            },
+            pepper_file: None,
+            argon2_memory: cost.memory_kib,
+            argon2_passes: cost.passes,
+            trust_clock: false,
+        };
+        let opened = OpenedStore::open(&args, Clock::system(), IfEmpty::Refuse).await;
+        assert!(matches!(
+            opened.err().unwrap(),
+            OpenStoreError::PepperUnnamed
+        ));
     }
 }

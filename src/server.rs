@@ -99,8 +99,8 @@ pub enum ServeError {
     Failed(&'static str),
     /// Another process serves this database now.
     #[error(
-        "another claviger process took over the database while this one could not reach it, so this one ends: run only one, \
-         because replicas are not supported yet"
+        "another claviger process took over the database while this one could not reach it, so this process stops: run only \
+         one process, because replicas are not supported yet"
     )]
     LockLost,
     /// The reflection service could not be built.

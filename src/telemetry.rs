@@ -71,7 +71,7 @@ fn log_panics() {
         let location = panic.location().map(ToString::to_string);
         tracing::error!(
             place = location,
-            said = message,
+            panic_message = message,
             "panic: this is a bug in claviger"
         );
     }));

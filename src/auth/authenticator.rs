@@ -238,6 +238,8 @@ impl AuthenticatedKey<'_> {
     pub fn may_verify(&self, realm: &str) -> Result<(), Forbidden> {
         if may_verify(&self.key.partner.id, |scope| self.holds(scope), realm) {
             Ok(())
+        } else if realm == RealmId::BUILT_IN {
+            Err(OPERATORS_ONLY)
         } else {
             Err(Forbidden(
                 "the caller's key may not do this: use an operator key, or a key with the scope \"verify\" for this realm",

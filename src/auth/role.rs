@@ -28,11 +28,13 @@ const MANAGERS_ONLY: Forbidden = Forbidden(
 );
 
 const BEYOND_PARTNER: Forbidden = Forbidden(
-    "the caller's key administers only the keys of its own partner and environment: name these, or use another key",
+    "the caller's key administers only the keys of its own partner and environment: set `partner` and \
+     `environment` to these, or use another key",
 );
 
 const BEYOND_PROJECT: Forbidden = Forbidden(
-    "the caller's key administers only the keys of its own project and environment: name these, or use another key",
+    "the caller's key administers only the keys of its own project and environment: set `partner`, `project` \
+     and `environment` to these, or use another key",
 );
 
 /// A caller that proved a secret.
@@ -159,6 +161,8 @@ impl Role {
                 realm,
                 manage: true,
             } if realm == wanted => Ok(()),
+            // No key with the scope `manage` serves the built-in realm.
+            Self::Realm { .. } | Self::Delegate(_) if wanted.is_built_in() => Err(OPERATORS_ONLY),
             Self::Realm { .. } | Self::Delegate(_) => Err(MANAGERS_ONLY),
         }
     }
@@ -262,7 +266,7 @@ impl Delegate {
             && environment.is_none_or(|environment| *environment == self.environment)
     }
 
-    /// Returns the refusal of a request beyond the delegate's reach. It is the same whether or not the named thing exists.
+    /// Returns the refusal of a request beyond the delegate's reach. It is the same whether or not the named resource exists.
     pub fn beyond_reach(&self) -> Forbidden {
         if self.project.is_some() {
             BEYOND_PROJECT
@@ -325,7 +329,11 @@ mod tests {
 
         let manager = role("demo", &["manage"]).unwrap();
         assert!(manager.may_manage(&realm("demo")).is_ok());
-        assert!(manager.may_manage(&realm("other")).is_err());
+        assert_eq!(manager.may_manage(&realm("other")), Err(MANAGERS_ONLY));
+        assert_eq!(
+            manager.may_manage(&RealmId::built_in()),
+            Err(OPERATORS_ONLY)
+        );
         assert!(manager.may_operate().is_err());
     }
 

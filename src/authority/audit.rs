@@ -66,7 +66,9 @@ pub(super) fn subject(key: &Key) -> Subject {
 }
 
 /// Returns an event's detail, without the empty values.
-pub(super) fn detail<const N: usize>(values: [(&str, String); N]) -> BTreeMap<String, String> {
+pub(super) fn non_empty_detail<const N: usize>(
+    values: [(&str, String); N],
+) -> BTreeMap<String, String> {
     values
         .into_iter()
         .filter(|(_, value)| !value.is_empty())
@@ -77,7 +79,7 @@ pub(super) fn detail<const N: usize>(values: [(&str, String); N]) -> BTreeMap<St
 /// Returns the detail that describes a whole key.
 pub(super) fn audit_detail(key: &Key) -> BTreeMap<String, String> {
     let scopes: Vec<&str> = key.access.granted().map(ScopeName::as_str).collect();
-    detail([
+    non_empty_detail([
         ("name", key.name.clone()),
         ("hint", key.hint.clone()),
         ("environment", key.environment.to_string()),

@@ -124,7 +124,8 @@ async fn issue_operator(
     hand_over(&plain_key).map_err(|error| Refusal::Precondition {
         reason: "KEY_NOT_HANDED_OVER",
         message: format!(
-            "the new operator key could not be written, so it was not issued: {error}"
+            "the new operator key could not be written, so it was not issued: make the output writable, then run the command \
+             again ({error})"
         ),
     })?;
     let event = Event {

@@ -13,6 +13,15 @@ use crate::domain::realm::{Realm, UnscopedKeys};
 use crate::domain::time::Expiry;
 use crate::domain::violation::{Violation, Violations};
 
+/// The kind of a change that grants something. It decides what a refusal advises.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grant {
+    /// The request sets the fields of the key, so the caller can set less.
+    Fields,
+    /// The request grants everything that the key holds, and sets no field: a rotation or its end, or an enabled key.
+    WholeKey,
+}
+
 /// Checks that `key`, as it would be after the change, holds nothing that the caller's own key does not hold: no owner beyond its
 /// reach, no other scope or address range, and no later expiry. `realm` is the realm of `key`.
 ///
@@ -22,7 +31,12 @@ use crate::domain::violation::{Violation, Violations};
 ///
 /// # Errors
 /// [`Refusal::Forbidden`] if the caller's role does not reach the key. [`Refusal::Exceeds`] if the key would hold more.
-pub(super) fn check(caller_state: &CallerState, realm: &Realm, key: &Key) -> Result<(), Refusal> {
+pub(super) fn check(
+    caller_state: &CallerState,
+    realm: &Realm,
+    key: &Key,
+    grant: Grant,
+) -> Result<(), Refusal> {
     if !caller_state.role.reaches(key) {
         return Err(Forbidden(
             "the caller's key does not reach this key: compare the partner, project and environment of both keys",
@@ -35,7 +49,15 @@ pub(super) fn check(caller_state: &CallerState, realm: &Realm, key: &Key) -> Res
     }
     // The scope `operator` alone is enough, also for scopes that are defined later.
     let holds_everything = caller_state.role == Role::Operator;
-    privilege_escalation(own, holds_everything, realm, key).map_err(Refusal::Exceeds)
+    privilege_escalation(own, holds_everything, realm, key).map_err(|mut violations| {
+        if grant == Grant::WholeKey {
+            for violation in &mut violations {
+                "exceeds the caller's own key: use a key that holds more"
+                    .clone_into(&mut violation.description);
+            }
+        }
+        Refusal::Exceeds(violations)
+    })
 }
 
 /// Like [`check`], for a key before and after a change. A change that only removes something always passes.
@@ -48,7 +70,7 @@ pub(super) fn check_change(
     if privilege_escalation(before, false, realm, after).is_ok() {
         return Ok(());
     }
-    check(caller_state, realm, after)
+    check(caller_state, realm, after, Grant::Fields)
 }
 
 /// Returns the fields in which `given` would hold more than `own`.
@@ -91,19 +113,26 @@ fn privilege_escalation(
     if let Expiry::At(end) = own.expires_at
         && !expires_at.is_over(end)
     {
-        bad.add(
-            "expire_time",
-            "must be set, and must not be later than the `expire_time` of the caller's own key",
-        );
+        let description = match expires_at {
+            Expiry::Never => {
+                "is required because the caller's own key expires: set a time that is not later than its `expire_time`"
+            }
+            Expiry::At(_) => {
+                "is later than the `expire_time` of the caller's own key: set an earlier time"
+            }
+        };
+        bad.add("expire_time", description);
     }
     let within = |range: &IpNet| own.allowed_cidrs.iter().any(|own| own.contains(range));
     if !own.allowed_cidrs.is_empty()
         && (allowed_cidrs.is_empty() || !allowed_cidrs.iter().all(within))
     {
-        bad.add(
-            "allowed_cidrs",
-            "must be set, and must lie within the `allowed_cidrs` of the caller's own key",
-        );
+        let description = if allowed_cidrs.is_empty() {
+            "is required because the caller's own key has `allowed_cidrs`: set ranges within them"
+        } else {
+            "is not within the `allowed_cidrs` of the caller's own key: set smaller ranges"
+        };
+        bad.add("allowed_cidrs", description);
     }
     bad.finish(Some(()))
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::audit::{AuditEntry, detail, subject};
+use super::audit::{AuditEntry, non_empty_detail, subject};
 use super::caller_state::CallerState;
+use super::grants::Grant;
 use super::{Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, grants, not_found};
 use crate::auth::{AuthorizedCaller, Forbidden, Role};
 use crate::domain::access::ScopeHierarchy;
@@ -132,7 +133,7 @@ impl Authority {
             }
             let realm = change.find_realm(&key.realm).await?;
             let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
-            grants::check(&caller_state, &realm, &key)?;
+            grants::check(&caller_state, &realm, &key, Grant::WholeKey)?;
         }
         key.disabled = disabled;
         key.withheld = withheld;
@@ -158,7 +159,8 @@ impl Authority {
         let (mut change, CallerState { role, .. }) = self.begin(caller).await?;
         let (key, subject, detail) = match visible(&mut change, &role, id).await {
             Ok(key) => {
-                let detail = detail([("name", key.name.clone()), ("hint", key.hint.clone())]);
+                let detail =
+                    non_empty_detail([("name", key.name.clone()), ("hint", key.hint.clone())]);
                 (Some(key.clone()), subject(&key), detail)
             }
             Err(Refusal::Store(Error::Corrupt(_))) if role == Role::Operator => {
@@ -173,7 +175,7 @@ impl Authority {
                     key: Some(id),
                 };
                 let reason = "the stored key could not be read".to_owned();
-                (None, subject, detail([("reason", reason)]))
+                (None, subject, non_empty_detail([("reason", reason)]))
             }
             Err(refusal) => return Err(refusal),
         };

@@ -123,11 +123,11 @@ pub enum Refusal {
     /// The change would grant more than the caller's own key holds. Names each field that does so.
     #[error("the change would grant more than the caller's own key holds")]
     Exceeds(Vec<Violation>),
-    /// A named thing does not exist, or the caller may not know of it. The message never repeats the name, which may be an API
-    /// key that was pasted into the wrong field.
+    /// A named resource does not exist, or the caller may not know of it. The message never repeats the name, which may be an
+    /// API key that was pasted into the wrong field.
     #[error("{0}")]
     NotFound(&'static str),
-    /// The new thing conflicts with an existing one.
+    /// The new resource conflicts with an existing one.
     #[error("{0}")]
     AlreadyExists(String),
     /// The current state does not allow the change.
@@ -141,7 +141,7 @@ pub enum Refusal {
     /// The request sets this field, which is not implemented yet.
     #[error("{0}: is not implemented yet: leave this field unset")]
     Unimplemented(String),
-    /// The thing is not at the revision that the request expects.
+    /// The resource is not at the revision that the request expects.
     #[error("{0}")]
     Conflict(String),
     /// Too many new secrets wait for their slow hash.
@@ -241,8 +241,8 @@ impl Authority {
     }
 }
 
-/// Compares the current revision of a thing with the `if_revision` of a request. `if_revision` 0 means that the thing must not
-/// exist.
+/// Compares the current revision of a resource with the `if_revision` of a request. `if_revision` 0 means that the resource must
+/// not exist.
 ///
 /// # Errors
 /// [`Refusal::Conflict`] if the revisions differ.

@@ -18,4 +18,4 @@ pub(super) const KEY: &str =
     "the key does not exist, or the caller may not administer it: check the key id";
 
 pub(super) const ENVIRONMENT_OF_KEY: &str =
-    "the environment of the key does not exist: put it back into the realm";
+    "the environment of the key does not exist: add the environment to the realm again";

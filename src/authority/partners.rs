@@ -1,6 +1,6 @@
 //! Putting, reading and deleting partners.
 
-use super::audit::{AuditEntry, detail};
+use super::audit::{AuditEntry, non_empty_detail};
 use super::caller_state::CallerState;
 use super::{
     Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, built_in, check_revision, in_use,
@@ -12,6 +12,9 @@ use crate::domain::ids::{PartnerId, RealmId};
 use crate::domain::partner::Partner;
 use crate::store::{Change, PartnerRow};
 
+const IF_BUILT_IN: &str =
+    "the partners of the realm \"claviger\" are the other realms: change these realms instead";
+
 impl Authority {
     /// Creates or replaces a partner.
     pub async fn put_partner(
@@ -21,7 +24,9 @@ impl Authority {
         partner: Partner,
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<PartnerRow>, Refusal> {
-        let mut change = self.begin_in_realm(caller, &partner.realm).await?;
+        let mut change = self
+            .begin_in_realm(caller, &partner.realm, IF_BUILT_IN)
+            .await?;
         let found = change.find_partner(&partner.realm, &partner.id).await?;
         check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
         if let Some(found) = found
@@ -31,7 +36,7 @@ impl Authority {
         }
         change.put_partner(&partner).await?;
         let put = get_partner(&mut change, &partner.realm, &partner.id).await?;
-        let detail = detail([
+        let detail = non_empty_detail([
             ("display_name", partner.display_name.clone()),
             ("suspended", partner.suspended.to_string()),
         ]);
@@ -89,17 +94,17 @@ impl Authority {
         id: &PartnerId,
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<()>, Refusal> {
-        let mut change = self.begin_in_realm(caller, realm).await?;
+        let mut change = self.begin_in_realm(caller, realm, IF_BUILT_IN).await?;
         let found = get_partner(&mut change, realm, id).await?;
         check_revision(Some(found.revision), if_revision)?;
         let keys = change.count_keys(realm, Some(id), None).await?;
         if keys > 0 {
             return Err(in_use(format!(
-                "the partner still has {keys} keys: delete these keys first"
+                "the partner still has keys ({keys}): delete them first"
             )));
         }
         change.delete_partner(realm, id).await?;
-        let detail = detail([("display_name", found.value.display_name)]);
+        let detail = non_empty_detail([("display_name", found.value.display_name)]);
         let entry = AuditEntry {
             kind: EventKind::PartnerDeleted,
             subject: subject(realm, id),
@@ -112,19 +117,18 @@ impl Authority {
     /// Opens a change of a realm's partners or projects.
     ///
     /// # Errors
-    /// [`Refusal::Precondition`] for the built-in realm, whose partners are the other realms.
+    /// [`Refusal::Precondition`] with the message `if_built_in` for the built-in realm, whose partners are the other realms.
     pub(super) async fn begin_in_realm(
         &self,
         caller: &AuthorizedCaller,
         realm: &RealmId,
+        if_built_in: &'static str,
     ) -> Result<Change, Refusal> {
         caller.role.may_manage(realm)?;
         let (mut change, CallerState { role, .. }) = self.begin(caller).await?;
         role.may_manage(realm)?;
         if realm.is_built_in() {
-            return Err(built_in(
-                "the partners of the realm \"claviger\" are the other realms: change these realms instead",
-            ));
+            return Err(built_in(if_built_in));
         }
         if change.find_realm(realm).await?.is_none() {
             return Err(Refusal::NotFound(not_found::REALM));

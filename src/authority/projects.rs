@@ -1,6 +1,6 @@
 //! Putting, listing and deleting projects.
 
-use super::audit::{AuditEntry, detail};
+use super::audit::{AuditEntry, non_empty_detail};
 use super::partners::get_partner;
 use super::{
     Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, check_revision, in_use, not_found,
@@ -11,6 +11,8 @@ use crate::domain::ids::{PartnerId, ProjectId, RealmId};
 use crate::domain::partner::Project;
 use crate::store::{Change, ProjectRow};
 
+const IF_BUILT_IN: &str = "the realm \"claviger\" has no projects";
+
 impl Authority {
     /// Creates or replaces a project.
     pub async fn put_project(
@@ -20,7 +22,9 @@ impl Authority {
         project: Project,
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<ProjectRow>, Refusal> {
-        let mut change = self.begin_in_realm(caller, &project.realm).await?;
+        let mut change = self
+            .begin_in_realm(caller, &project.realm, IF_BUILT_IN)
+            .await?;
         get_partner(&mut change, &project.realm, &project.partner).await?;
         let known = change.find_project(&project.realm, &project.id).await?;
         let found = known
@@ -42,7 +46,7 @@ impl Authority {
         }
         change.put_project(&project).await?;
         let put = get_project(&mut change, &project.realm, &project.id).await?;
-        let detail = detail([("display_name", project.display_name.clone())]);
+        let detail = non_empty_detail([("display_name", project.display_name.clone())]);
         let entry = AuditEntry {
             kind: EventKind::ProjectPut,
             subject: subject(&project),
@@ -80,17 +84,17 @@ impl Authority {
         id: &ProjectId,
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<()>, Refusal> {
-        let mut change = self.begin_in_realm(caller, realm).await?;
+        let mut change = self.begin_in_realm(caller, realm, IF_BUILT_IN).await?;
         let found = get_project(&mut change, realm, id).await?;
         check_revision(Some(found.revision), if_revision)?;
         let keys = change.count_keys(realm, None, Some(id)).await?;
         if keys > 0 {
             return Err(in_use(format!(
-                "the project still has {keys} keys: delete these keys first"
+                "the project still has keys ({keys}): delete them first"
             )));
         }
         change.delete_project(realm, id).await?;
-        let detail = detail([("display_name", found.value.display_name.clone())]);
+        let detail = non_empty_detail([("display_name", found.value.display_name.clone())]);
         let entry = AuditEntry {
             kind: EventKind::ProjectDeleted,
             subject: subject(&found.value),

@@ -1,6 +1,6 @@
 //! Putting, reading and deleting realms.
 
-use super::audit::{AuditEntry, detail};
+use super::audit::{AuditEntry, non_empty_detail};
 use super::caller_state::CallerState;
 use super::{
     Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, built_in, check_revision, in_use,
@@ -71,7 +71,7 @@ impl Authority {
             .await?
             .ok_or(Refusal::NotFound(not_found::REALM))?;
         let definition = serde_json::to_string(realm).expect("a realm is JSON");
-        let detail = detail([("definition", definition)]);
+        let detail = non_empty_detail([("definition", definition)]);
         let subject = subject(&realm.id);
         self.mirror.prepare(prepared);
         let entry = AuditEntry {
@@ -144,16 +144,21 @@ impl Authority {
         let gateways = change
             .count_keys(&RealmId::built_in(), Some(&id.as_partner()), None)
             .await?;
-        if keys + gateways > 0 {
+        if keys > 0 {
             return Err(in_use(format!(
-                "the realm still has {keys} keys, and {gateways} keys of gateways and managers: delete all of them first"
+                "the realm still has keys ({keys}): delete them first"
+            )));
+        }
+        if gateways > 0 {
+            return Err(in_use(format!(
+                "the realm still has keys of gateways and managers ({gateways}): delete them first"
             )));
         }
         change.delete_realm(id).await?;
         change
             .delete_partner(&RealmId::built_in(), &id.as_partner())
             .await?;
-        let detail = detail([("prefix", found.value.prefix.to_string())]);
+        let detail = non_empty_detail([("prefix", found.value.prefix.to_string())]);
         let entry = AuditEntry {
             kind: EventKind::RealmDeleted,
             subject: subject(id),
@@ -173,7 +178,7 @@ async fn check_frozen(change: &mut Change, before: &Realm, after: &Realm) -> Res
         let keys = change.count_keys(&before.id, None, None).await?;
         if keys > 0 {
             return Err(in_use(format!(
-                "the prefix cannot change while the realm has keys: keep the prefix, or delete the {keys} keys first"
+                "the prefix cannot change while the realm has keys ({keys}): keep the prefix, or delete the keys first"
             )));
         }
     }

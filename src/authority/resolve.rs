@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::caller_state::CallerState;
+use super::grants::Grant;
 use super::secret::NewSecret;
 use super::{Refusal, grants, not_found};
 use crate::auth::Role;
@@ -108,7 +109,7 @@ impl NewKey {
             last_used_at: None,
         };
         if let Some(caller_state) = by {
-            grants::check(caller_state, &realm, &key)?;
+            grants::check(caller_state, &realm, &key, Grant::Fields)?;
             check_quota(caller_state, snapshot, &key).await?;
         }
         Ok(ResolvedKey { key, realm })
@@ -257,7 +258,10 @@ pub(super) fn granted(
 ) -> Access {
     for (i, scope) in scopes.iter().enumerate() {
         if !realm.scopes.iter().any(|known| known.name == *scope) {
-            bad.add(format!("scopes[{i}]"), "must be a scope of the realm");
+            bad.add(
+                format!("scopes[{i}]"),
+                "is not a scope of the realm: check the spelling, or add it to the realm",
+            );
         }
     }
     if full_access && !scopes.is_empty() {
@@ -323,7 +327,8 @@ fn check_level(realm: &Realm, new: &NewKey, bad: &mut Violations) {
                 } else {
                     (
                         "level",
-                        "is required because the realm allows both levels: set KEY_LEVEL_PARTNER, or set `project`",
+                        "is required because the realm allows both levels: set `level` to partner (KEY_LEVEL_PARTNER), or set \
+                         `project`",
                     )
                 };
                 return bad.add(field, description);
@@ -366,7 +371,7 @@ pub(super) fn check_owner(
         (None, false) => bad.add("partner", "is required: set the realm that the key serves"),
         (Some(_), true) => bad.add(
             "partner",
-            "must be unset because an operator key serves every realm",
+            "must be unset because a key with full access or the scope \"operator\" is an operator key, which serves every realm",
         ),
         _ => {}
     }

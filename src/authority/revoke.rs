@@ -1,6 +1,6 @@
 //! Revocation: of one key, of many keys at once, and of the caller's own key.
 
-use super::audit::{AuditEntry, detail, rfc3339};
+use super::audit::{AuditEntry, non_empty_detail, rfc3339};
 use super::caller_state::CallerState;
 use super::keys::narrow;
 use super::{Authority, ChangeRequest, ChangeResult, Read, Refusal, not_found};
@@ -87,7 +87,7 @@ impl Authority {
         check_not_locked_out(&caller_state.key, &filter, before)?;
         filter.issued_before = Some(before);
         let environment = filter.environment.as_ref();
-        let mut detail = detail([
+        let mut detail = non_empty_detail([
             (
                 "environment",
                 environment.map(ToString::to_string).unwrap_or_default(),
@@ -200,7 +200,7 @@ impl Authority {
         if key.revocation.is_some() {
             return self.unchanged(change, key).await;
         }
-        let detail = detail([("reason", reason.clone())]);
+        let detail = non_empty_detail([("reason", reason.clone())]);
         key.revocation = Some(Revocation {
             at: change.time(),
             reason,
@@ -215,7 +215,7 @@ impl Authority {
 ///
 /// # Errors
 /// [`Refusal::Forbidden`] if the selection goes beyond the caller's reach, [`Refusal::Invalid`] or [`Refusal::NotFound`] if a
-/// named thing does not exist.
+/// named resource does not exist.
 async fn filter(
     caller_state: &CallerState,
     snapshot: &mut Snapshot,

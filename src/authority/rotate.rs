@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::audit::{AuditEntry, detail, rfc3339};
+use super::audit::{AuditEntry, non_empty_detail, rfc3339};
 use super::caller_state::CallerState;
+use super::grants::Grant;
 use super::idempotency::replayed_key;
 use super::keys::{revoked, visible};
 use super::secret::NewSecret;
@@ -77,11 +78,11 @@ impl Authority {
             // The old secret loses its expiry, so the change grants something.
             let realm = change.find_realm(&key.realm).await?;
             let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
-            grants::check(&caller_state, &realm, &key)?;
+            grants::check(&caller_state, &realm, &key, Grant::WholeKey)?;
         }
         change.delete_root(id, &removed).await?;
         change.update_key(&key).await?;
-        let detail = detail([("keep", kept.to_owned()), ("hint", key.hint.clone())]);
+        let detail = non_empty_detail([("keep", kept.to_owned()), ("hint", key.hint.clone())]);
         let entry = AuditEntry::of_key(EventKind::RotationEnded, &key, detail);
         self.finish(&caller.principal, request, change, entry, key)
             .await
@@ -145,7 +146,7 @@ impl TwoPassChange for Rotate {
         change.update_key(&key).await?;
         let newest = key.secrets.last().expect("the new secret was added");
         change.insert_root(key.id, newest, &new.root).await?;
-        let detail = detail([
+        let detail = non_empty_detail([
             ("hint", key.hint.clone()),
             ("old_hint", old_hint),
             (
@@ -182,7 +183,7 @@ async fn rotatable(
     let realm = snapshot.find_realm(&key.realm).await?;
     let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
     // The caller gets the new API key, and so everything that the key holds.
-    grants::check(caller_state, &realm, &key)?;
+    grants::check(caller_state, &realm, &key, Grant::WholeKey)?;
     Ok((key, realm))
 }
 

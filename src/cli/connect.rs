@@ -17,6 +17,7 @@ use super::client::Client;
 use super::diagnostics::CallContext;
 use super::failure::Failure;
 use super::flags;
+use super::redact;
 
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7700";
 const DEFAULT_TIMEOUT: &str = "10s";
@@ -101,7 +102,14 @@ impl Connection {
 
     fn endpoint(&self) -> Result<Endpoint, Failure> {
         let text = or_default(&self.endpoint, DEFAULT_ENDPOINT);
+        // An API key parses as the name of a host, and later errors would repeat it.
+        if !is_host_name(&text) && redact::looks_like_key(&text) {
+            return Err(Failure::usage(
+                "--endpoint must look like `http://HOST:PORT` or `HOST:PORT`, but the value looks like an API key",
+            ));
+        }
         let url = url(&text).ok_or_else(|| {
+            let text = redact::mask_keys(&text, &[]);
             Failure::usage(format!(
                 "`{text}` is not an endpoint: it must look like `http://HOST:PORT` or `HOST:PORT`"
             ))
@@ -137,7 +145,13 @@ impl Connection {
         let key = match &source {
             Some(KeySource::Flag) => self.key.clone(),
             Some(KeySource::Environment(key)) => Some(key.clone()),
-            Some(KeySource::File(path)) => Some(read_key(path)?),
+            Some(KeySource::File(path)) => {
+                let name = match self.key_file {
+                    Some(_) => "--key-file",
+                    None => "CLAVIGER_KEY_FILE",
+                };
+                Some(read_key(path, name)?)
+            }
             None => None,
         };
         key.zip(source).ok_or_else(|| {
@@ -189,8 +203,14 @@ impl KeySource {
     }
 }
 
-fn read_key(path: &PathBuf) -> Result<ApiKey, Failure> {
+/// Reads the key from a file. `name` names the flag or variable in the error for a path that is an API key itself.
+fn read_key(path: &Path, name: &str) -> Result<ApiKey, Failure> {
     File::open(path).and_then(ApiKey::read).map_err(|error| {
+        if !path.exists() && path.to_str().is_some_and(redact::looks_like_key) {
+            return Failure::usage(format!(
+                "{name} must name a file, but the value looks like an API key"
+            ));
+        }
         Failure::usage(format!(
             "cannot read the key from {}: {error}",
             path.display()
@@ -217,6 +237,12 @@ fn or_default<'a>(value: &'a OsStr, default: &'a str) -> Cow<'a, str> {
     } else {
         value.to_string_lossy()
     }
+}
+
+/// Whether the text is a host name with a domain, such as `keys.internal.example`.
+fn is_host_name(text: &str) -> bool {
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '.');
+    text.contains('.') && text.chars().all(is_name)
 }
 
 fn url(text: &str) -> Option<Uri> {
@@ -336,6 +362,42 @@ mod tests {
         let failure = authorization(&key, &KeySource::Flag).unwrap_err();
         assert!(failure.is_usage());
         assert!(!format!("{failure} {failure:?}").contains("secret"));
+    }
+
+    #[test]
+    fn an_api_key_in_the_place_of_an_address_or_a_file_is_not_repeated() {
+        for key in [
+            "demo_live_4fzs3fzs3fzs3fzs3fzs3fz",
+            "TtgGcQFq.s3fzs3fzs3fzs3fz",
+        ] {
+            let failure = connection("--endpoint", key.into()).endpoint().unwrap_err();
+            assert!(failure.is_usage());
+            assert_eq!(
+                failure.to_string(),
+                "error: --endpoint must look like `http://HOST:PORT` or `HOST:PORT`, but the value looks like an API key"
+            );
+            let failure = read_key(Path::new(key), "--key-file").unwrap_err();
+            assert_eq!(
+                failure.to_string(),
+                "error: --key-file must name a file, but the value looks like an API key"
+            );
+            let text = format!("Bearer {key}");
+            let failure = connection("--endpoint", text.into())
+                .endpoint()
+                .unwrap_err();
+            assert!(!failure.to_string().contains("s3fz"), "{failure}");
+        }
+        for address in [
+            "keys.internal.example.com",
+            "claviger-server-production:7700",
+        ] {
+            assert!(connection("--endpoint", address.into()).endpoint().is_ok());
+        }
+        let failure = read_key(Path::new("/absent/demo.key"), "--key-file").unwrap_err();
+        assert!(
+            failure.to_string().contains("/absent/demo.key"),
+            "{failure}"
+        );
     }
 
     #[test]

@@ -10,6 +10,9 @@ use tonic_types::StatusExt as _;
 use super::failure::{self, Failure, Violation};
 use super::text::span;
 
+/// The part of the server's message about a caller's key that it does not know.
+const UNKNOWN_KEY: &str = "does not know the caller's key";
+
 /// The facts about a call that its failures name.
 #[derive(Debug)]
 pub(super) struct CallContext {
@@ -33,15 +36,19 @@ impl CallContext {
             .hint("set another address with --endpoint or CLAVIGER_ENDPOINT");
         }
         let root = causes(error).last().unwrap_or(error);
-        let failure = Failure::new(
+        let is_https = endpoint.starts_with("https:");
+        Failure::new(
             Code::Unavailable,
             format!("cannot reach {endpoint}: {root}"),
-        );
-        if endpoint.starts_with("https:") {
-            failure.hint("set the trusted certificates with --ca-file")
-        } else {
-            failure.hint("set the server's address with --endpoint or CLAVIGER_ENDPOINT")
-        }
+        )
+        .hint(match Cause::of(error) {
+            Cause::Certificate => "set the trusted certificates with --ca-file",
+            Cause::HostName => "check the host name in --endpoint",
+            Cause::Reset if is_https => "check that the port speaks TLS, or use http://",
+            Cause::Reset | Cause::Other => {
+                "set the server's address with --endpoint or CLAVIGER_ENDPOINT"
+            }
+        })
     }
 
     /// The failure of a call without a response in time.
@@ -79,29 +86,27 @@ impl CallContext {
         };
         let key = &self.key_source;
         let failure = match status.code() {
-            Code::Unauthenticated => Failure::new(
-                Code::Unauthenticated,
-                format!("the key from {key} was not accepted: {message}"),
-            )
-            .hint(
-                "the key may be mistyped, expired, disabled or revoked, or belong to another authority; the caller's key \
-                 comes from CLAVIGER_KEY or --key-file",
-            ),
+            Code::Unauthenticated => {
+                let failure = Failure::new(Code::Unauthenticated, about_key(key, &message));
+                if message.contains(UNKNOWN_KEY) {
+                    failure.hint(
+                        "the key may be mistyped or deleted, or belong to another authority; give the key without the word \
+                         \"Bearer\"",
+                    )
+                } else {
+                    failure
+                }
+            }
             Code::PermissionDenied if details.bad_request().is_some() => Failure::new(
                 Code::PermissionDenied,
                 format!("the key from {key} cannot grant more than it holds"),
             )
             .hint("grant less, or use a key that holds enough: an operator's or a realm manager's"),
-            Code::PermissionDenied => Failure::new(
-                Code::PermissionDenied,
-                format!("the key from {key} may not do this: {message}"),
-            ),
-            Code::Aborted => Failure::new(Code::Aborted, message)
-                .hint("read the current state, and repeat the change on that"),
-            // A field that the server does not implement is named by the violation below.
-            Code::Unimplemented if details.bad_request().is_some() => Failure::new(
-                Code::Unimplemented,
-                "the request sets a field that the server does not implement yet",
+            Code::PermissionDenied => {
+                Failure::new(Code::PermissionDenied, about_key(key, &message))
+            }
+            Code::Aborted => Failure::new(Code::Aborted, message).hint(
+                "read the current state, then repeat the change with its revision (--if-revision)",
             ),
             // The line below the error names the field.
             Code::Unimplemented if details.bad_request().is_some() => Failure::new(
@@ -115,7 +120,6 @@ impl CallContext {
             .hint("the server may be older than this program, or the address may not be claviger's gRPC address"),
             Code::Internal | Code::Unknown | Code::DataLoss => {
                 Failure::new(status.code(), format!("the server failed: {message}"))
-                    .hint("see the server's log for details")
             }
             Code::Unavailable | Code::ResourceExhausted => {
                 Failure::new(status.code(), message).hint(match retry {
@@ -174,21 +178,61 @@ impl CallContext {
 /// Returns the hint for a reason that is more specific than the code.
 fn remedy(reason: &str) -> Option<&'static str> {
     Some(match reason {
-        "NO_ROTATION" => "the key has only one secret; `claviger keys rotate` adds a second one",
-        "ALREADY_IMPORTED" => {
-            "the API key is imported already; `claviger keys rotate` issues a new API key for its key"
-        }
         "KEY_EXPIRED" => {
-            "set a later expiry with `claviger keys update KEY_ID --expires-in SPAN`, if the key shall stay valid"
-        }
-        "KEY_REVOKED" => {
-            "a revocation cannot be undone; issue a new key with `claviger keys issue`"
+            "set a later expiry with `claviger keys update KEY_ID --expires-in SPAN`, if the key is to stay valid"
         }
         "LOCKS_OUT_CALLER" => {
-            "the caller's own key would lose the access that undoes this; use another key for the call"
+            "the call would revoke your own key: add --partner, or an earlier --issued-before"
         }
         _ => return None,
     })
+}
+
+/// Returns the server's message about the caller's key, with the source of the key.
+fn about_key(source: &str, message: &str) -> String {
+    const KEY: &str = "the caller's key";
+    if message.contains(KEY) {
+        message.replacen(KEY, &format!("the key from {source}"), 1)
+    } else {
+        format!("the key from {source}: {message}")
+    }
+}
+
+/// Why a connection cannot be established, as far as the hints distinguish it.
+enum Cause {
+    /// The server's certificate is not trusted.
+    Certificate,
+    /// The host name has no address.
+    HostName,
+    /// The server ended the connection, or does not speak TLS.
+    Reset,
+    Other,
+}
+
+impl Cause {
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        // The types of the TLS and DNS errors belong to crates below tonic, so their texts are compared.
+        let has = |part: &str| causes(error).any(|cause| cause.to_string().contains(part));
+        let is_reset = causes(error)
+            .filter_map(|cause| cause.downcast_ref::<io::Error>())
+            .any(|cause| {
+                matches!(
+                    cause.kind(),
+                    io::ErrorKind::ConnectionReset
+                        | io::ErrorKind::BrokenPipe
+                        | io::ErrorKind::UnexpectedEof
+                )
+            });
+        if has("certificate") {
+            Self::Certificate
+        } else if has("dns error") || has("failed to lookup address") {
+            Self::HostName
+        } else if is_reset || has("corrupt message") {
+            Self::Reset
+        } else {
+            Self::Other
+        }
+    }
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -286,13 +330,63 @@ mod tests {
     }
 
     #[test]
-    fn an_unaccepted_key_is_named_by_its_place() {
-        let shown = failed(&Status::unauthenticated("no such key")).to_string();
-        assert!(
-            shown.starts_with(
-                "error: the key from CLAVIGER_KEY was not accepted: no such key\nhint: "
-            )
+    fn a_key_that_is_refused_is_named_by_its_source() {
+        let unknown =
+            "this authority does not know the caller's key: check which key the client sends";
+        let shown = failed(&Status::unauthenticated(unknown)).to_string();
+        assert_eq!(
+            shown,
+            "error: this authority does not know the key from CLAVIGER_KEY: check which key the client sends\n\
+             hint: the key may be mistyped or deleted, or belong to another authority; give the key without the word \
+             \"Bearer\""
         );
+        let revoked = "the caller's key is revoked: use another key";
+        assert_eq!(
+            failed(&Status::unauthenticated(revoked)).to_string(),
+            "error: the key from CLAVIGER_KEY is revoked: use another key"
+        );
+        let forbidden = "the caller's key may not do this: use an operator key";
+        assert_eq!(
+            failed(&Status::permission_denied(forbidden)).to_string(),
+            "error: the key from CLAVIGER_KEY may not do this: use an operator key"
+        );
+        assert_eq!(
+            failed(&Status::permission_denied("not from here")).to_string(),
+            "error: the key from CLAVIGER_KEY: not from here"
+        );
+    }
+
+    #[test]
+    fn the_hint_for_a_connection_depends_on_the_cause() {
+        let https = CallContext {
+            endpoint: "https://keys.example".to_owned(),
+            ..context()
+        };
+        let hint = |context: &CallContext, error: &io::Error| {
+            let shown = context.unreachable(error).to_string();
+            shown.split_once("\nhint: ").unwrap().1.to_owned()
+        };
+        let certificate = io::Error::new(
+            io::ErrorKind::InvalidData,
+            "invalid peer certificate: UnknownIssuer",
+        );
+        assert_eq!(
+            hint(&https, &certificate),
+            "set the trusted certificates with --ca-file"
+        );
+        let name =
+            io::Error::other("failed to lookup address information: Name or service not known");
+        assert_eq!(hint(&https, &name), "check the host name in --endpoint");
+        assert_eq!(hint(&context(), &name), "check the host name in --endpoint");
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(
+            hint(&https, &reset),
+            "check that the port speaks TLS, or use http://"
+        );
+        let address = "set the server's address with --endpoint or CLAVIGER_ENDPOINT";
+        assert_eq!(hint(&context(), &reset), address);
+        let other = io::Error::other("network is unreachable");
+        assert_eq!(hint(&https, &other), address);
     }
 
     #[test]

@@ -42,8 +42,9 @@ pub struct Explain {
     path: Option<String>,
     /// A header of the request, as `name: value`; can be repeated. `{key}` in it is replaced by the key to test, which is
     /// read as by `verify`.
-    #[arg(long, value_name = "HEADER", requires = "path", value_parser = header)]
-    header: Vec<(String, String)>,
+    // `question` parses the headers: clap would repeat a wrong one in its error, with the key in it.
+    #[arg(long, value_name = "HEADER", requires = "path")]
+    header: Vec<String>,
 }
 
 impl Explain {
@@ -68,7 +69,11 @@ impl Explain {
         let Some(target) = path else {
             return question.request().map(Question::Verify);
         };
-        let has_key = header
+        let headers: Vec<_> = header
+            .iter()
+            .map(|text| parse_header(text))
+            .collect::<Result<_, _>>()?;
+        let has_key = headers
             .iter()
             .any(|(_, value)| value.contains(KEY_PLACEHOLDER));
         let key = has_key.then(|| question.key()).transpose()?;
@@ -78,7 +83,7 @@ impl Explain {
             environment: question.environment,
             method,
             target,
-            headers: header
+            headers: headers
                 .into_iter()
                 .map(|(name, value)| HttpHeader {
                     name,
@@ -91,9 +96,12 @@ impl Explain {
 }
 
 /// Parses a header as HTTP writes it: a space may follow the colon.
-fn header(text: &str) -> Result<(String, String), String> {
-    // The error does not repeat the header, which may contain a key.
-    let (name, value) = text.split_once(':').ok_or("must look like 'name: value'")?;
+fn parse_header(text: &str) -> Result<(String, String), Failure> {
+    let (name, value) = text.split_once(':').ok_or_else(|| {
+        Failure::usage(
+            "--header must look like \"name: value\"; the value is not shown because it may contain an API key",
+        )
+    })?;
     Ok((
         name.to_owned(),
         value.strip_prefix(' ').unwrap_or(value).to_owned(),
@@ -139,13 +147,22 @@ mod tests {
 
     #[test]
     fn a_header_is_a_name_and_a_value() {
-        let header = |text| header(text).unwrap();
+        let header = |text| parse_header(text).unwrap();
         assert_eq!(
             header("x-api-key: k"),
             ("x-api-key".to_owned(), "k".to_owned())
         );
         assert_eq!(header("a:b:c"), ("a".to_owned(), "b:c".to_owned()));
         assert_eq!(header("a:  b"), ("a".to_owned(), " b".to_owned()));
-        assert!(super::header("secret").unwrap_err().contains("name: value"));
+    }
+
+    #[test]
+    fn a_header_without_a_colon_is_not_repeated() {
+        let failure = parse_header("authorization Bearer secret").unwrap_err();
+        assert!(failure.is_usage());
+        assert_eq!(
+            failure.to_string(),
+            "error: --header must look like \"name: value\"; the value is not shown because it may contain an API key"
+        );
     }
 }

@@ -12,7 +12,8 @@ use crate::pb::claviger::v1 as pb;
 /// When a change is answered.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct WaitFlag {
-    /// When the call returns: `committed` when the change is durable, `everywhere` when every server has applied it.
+    /// When the call returns: `committed` when the change is durable and in force on the server that answers, `everywhere`
+    /// when every server has applied it.
     #[arg(long, value_name = "WHEN", default_value = "committed")]
     wait: Wait,
 }
@@ -88,7 +89,7 @@ impl ExpiryFlags {
 /// Parses a time span: `30s`, `1h 30m`, `90d`.
 pub(super) fn span(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
-        .map_err(|error| format!("{error}; must be a time span such as `30s`, `1h` or `90d`"))
+        .map_err(|_| "must be a time span such as `30s`, `1h` or `90d`".to_owned())
 }
 
 /// Converts a time span to the proto. `flag` names the flag in the error.
@@ -146,6 +147,11 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Parses an environment and its tag, `name=tag`.
+pub(super) fn environment(text: &str) -> Result<(String, String), String> {
+    pair(text).map_err(|_| "must look like NAME=TAG, such as production=live".to_owned())
+}
+
 /// Collects pairs into a map. A repeated name is an error.
 pub(super) fn by_name(pairs: Vec<(String, String)>) -> Result<BTreeMap<String, String>, String> {
     let mut map = BTreeMap::new();
@@ -166,7 +172,12 @@ mod tests {
     fn spans_are_written_as_people_do() {
         assert_eq!(span("90d"), Ok(Duration::from_hours(90 * 24)));
         assert_eq!(span("1h 30m"), Ok(Duration::from_mins(90)));
-        assert!(span("90").unwrap_err().contains("`30s`"));
+        for wrong in ["90", "soon", "", "99999999999999999999d", "1 fortnight"] {
+            assert_eq!(
+                span(wrong),
+                Err("must be a time span such as `30s`, `1h` or `90d`".to_owned())
+            );
+        }
     }
 
     #[test]
@@ -196,6 +207,10 @@ mod tests {
         assert_eq!(pair("a="), Ok(("a".to_owned(), String::new())));
         assert!(pair("=a").is_err());
         assert!(pair("a").is_err());
+        assert_eq!(
+            environment("production"),
+            Err("must look like NAME=TAG, such as production=live".to_owned())
+        );
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod project;
 mod prompt;
 mod realm;
 mod realm_file;
+mod redact;
 mod reflect;
 mod request_id;
 mod response;
@@ -32,6 +33,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 pub use connect::Connection;
+pub use redact::mask_keys;
 
 use failure::Failure;
 use output::Output;

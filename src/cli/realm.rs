@@ -66,7 +66,7 @@ struct RealmFlags {
     #[arg(long, required_unless_present = "file")]
     prefix: Option<String>,
     /// An environment, and its tag in API keys; can be repeated, at least one is required.
-    #[arg(long, value_name = "NAME=TAG", value_parser = flags::pair, required_unless_present = "file")]
+    #[arg(long, value_name = "NAME=TAG", value_parser = flags::environment, required_unless_present = "file")]
     environment: Vec<(String, String)>,
     /// A scope, and the scopes that it implies; can be repeated.
     #[arg(long, value_name = "NAME[=IMPLIED,…]", value_parser = scope)]

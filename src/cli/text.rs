@@ -167,6 +167,18 @@ pub(super) fn enum_value(name: &str, prefix: &str) -> String {
         .replace('_', "-")
 }
 
+/// Formats the name of a message as words: `CredentialSource` is `credential source`.
+pub(super) fn spaced(name: &str) -> String {
+    let mut spaced = String::new();
+    for c in name.chars() {
+        if c.is_ascii_uppercase() && !spaced.is_empty() {
+            spaced.push(' ');
+        }
+        spaced.push(c.to_ascii_lowercase());
+    }
+    spaced
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

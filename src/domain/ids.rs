@@ -29,6 +29,8 @@ macro_rules! identifier {
             pub fn parse(text: &str) -> Result<Self, &'static str> {
                 if Self::matches(text) {
                     Ok(Self(text.into()))
+                } else if text.is_empty() {
+                    Err(concat!("is required and must match ", $rule))
                 } else {
                     Err(concat!("must match ", $rule))
                 }
@@ -205,10 +207,11 @@ impl KeyId {
     /// # Errors
     /// The rule, if the text does not match it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        match Uuid::try_parse(text) {
-            Ok(uuid) if text.len() == 36 => Ok(Self(uuid)),
-            _ => Err("must be a UUID such as 0192f0c1-2345-7abc-8def-0123456789ab"),
-        }
+        parse_uuid(text).map(Self).ok_or(if text.is_empty() {
+            "is required and must be a UUID such as 0192f0c1-2345-7abc-8def-0123456789ab"
+        } else {
+            "must be a UUID such as 0192f0c1-2345-7abc-8def-0123456789ab, not the API key"
+        })
     }
 
     /// Returns the id with these 16 bytes, as an API key contains them.
@@ -225,6 +228,11 @@ impl KeyId {
     pub const fn as_uuid(self) -> Uuid {
         self.0
     }
+}
+
+/// Parses the text form with hyphens, and no other form.
+fn parse_uuid(text: &str) -> Option<Uuid> {
+    Uuid::try_parse(text).ok().filter(|_| text.len() == 36)
 }
 
 impl From<Uuid> for KeyId {
@@ -255,7 +263,9 @@ impl RequestId {
     /// # Errors
     /// The rule, if the text does not match it.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        KeyId::parse(text).map(|id| Self(id.0))
+        parse_uuid(text)
+            .map(Self)
+            .ok_or("must be a UUID such as 0192f0c1-2345-7abc-8def-0123456789ab")
     }
 
     /// Returns the UUID, the form in which the store keeps the id.
@@ -301,6 +311,17 @@ mod tests {
         assert!(PartnerId::parse("Me@x.io").is_ok() && PartnerId::parse(&long(128)).is_ok());
         assert!(PartnerId::parse(&long(129)).is_err() && PartnerId::parse("").is_err());
         assert!(PartnerId::parse("é").is_err() && PartnerId::parse("a b").is_err());
+    }
+
+    #[test]
+    fn the_error_for_an_empty_identifier_is_that_it_is_required() {
+        let rule = "[a-z][a-z0-9-]{0,31}";
+        let empty = RealmId::parse("").unwrap_err();
+        assert_eq!(empty, format!("is required and must match {rule}"));
+        let other = RealmId::parse("A").unwrap_err();
+        assert_eq!(other, format!("must match {rule}"));
+        assert!(KeyId::parse("").unwrap_err().starts_with("is required"));
+        assert!(KeyId::parse("x").unwrap_err().ends_with("not the API key"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::response::{self, GatewayResponse, HttpDenial};
 use super::{GatewayDecision, GatewayRequest, authorize};
-use crate::auth::{AuthError, Authenticator};
+use crate::auth::{AuthError, Authenticator, Forbidden};
 use crate::domain::clock::Clock;
 use crate::domain::denial::DenialClass;
 use crate::hashing::Peppers;
@@ -37,6 +37,8 @@ pub struct ProtectedApi<'p> {
 pub enum GatewayError {
     /// The gateway's own key is not accepted.
     Auth(AuthError),
+    /// The gateway's own key may not verify keys of the realm, which may not exist.
+    Forbidden(Forbidden),
     /// The gateway names a realm that does not exist.
     UnknownRealm,
     /// The gateway names an environment that does not exist, or none although the realm has several.
@@ -80,7 +82,7 @@ impl GatewayAuthorizer {
             .map_err(GatewayError::Auth)?;
         caller
             .may_verify(api.realm)
-            .map_err(|forbidden| GatewayError::Auth(forbidden.into()))?;
+            .map_err(GatewayError::Forbidden)?;
         let realm = view.realm(api.realm).ok_or(GatewayError::UnknownRealm)?;
         let environment = realm
             .definition

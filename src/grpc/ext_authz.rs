@@ -201,6 +201,7 @@ fn gateway_error(reason: GatewayError) -> Status {
     };
     match reason {
         GatewayError::Auth(reason) => reason.into(),
+        GatewayError::Forbidden(reason) => reason.into(),
         GatewayError::UnknownRealm => misconfigured("realm", "must be a realm of this authority"),
         GatewayError::Environment(description) => misconfigured("environment", description),
         GatewayError::Verify(reason) => verify_error(reason),

@@ -294,7 +294,13 @@ pub(super) fn from_tonic(code: Code, message: &str) -> Status {
             format!("the request cannot be decoded: {message}"),
             info("MALFORMED_REQUEST"),
         ),
-        Code::OutOfRange => error(Code::ResourceExhausted, message, info("MESSAGE_TOO_LARGE")),
+        Code::OutOfRange => error(
+            Code::ResourceExhausted,
+            format!(
+                "the message is larger than this server accepts: send less at once ({message})"
+            ),
+            info("MESSAGE_TOO_LARGE"),
+        ),
         Code::Unimplemented if message.is_empty() => no_such_method(),
         Code::Unimplemented => error(code, message, info("UNIMPLEMENTED")),
         other => error(other, message, info("TRANSPORT")),

@@ -56,11 +56,22 @@ impl Roots {
     /// Creates a pool with the parallelism of the machine.
     ///
     /// # Errors
-    /// Why Argon2 does not support the cost.
+    /// The flag whose value Argon2 does not support, and the limit.
     pub fn new(cost: RootCost) -> Result<Self, String> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let params = Params::new(cost.memory_kib, cost.passes, Params::DEFAULT_P_COST, None)
-            .map_err(|error| format!("the cost of the Argon2 roots is not valid: {error}"))?;
+            .map_err(|error| match error {
+                argon2::Error::MemoryTooLittle => {
+                    format!(
+                        "--argon2-memory must be at least {} KiB",
+                        Params::MIN_M_COST
+                    )
+                }
+                argon2::Error::TimeTooSmall => {
+                    format!("--argon2-passes must be at least {}", Params::MIN_T_COST)
+                }
+                other => format!("the cost of the Argon2 roots is not valid: {other}"),
+            })?;
         Ok(Self {
             width: cores,
             argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
@@ -198,12 +209,19 @@ mod tests {
                 passes: 2
             }
         );
-        assert!(
-            Roots::new(RootCost {
-                memory_kib: 1,
-                passes: 1
-            })
-            .is_err()
+    }
+
+    #[test]
+    fn the_error_for_a_cost_below_the_limit_names_the_flag_and_the_limit() {
+        let error = |memory_kib, passes| Roots::new(RootCost { memory_kib, passes }).err();
+        assert_eq!(
+            error(7, 1).as_deref(),
+            Some("--argon2-memory must be at least 8 KiB")
         );
+        assert_eq!(
+            error(8, 0).as_deref(),
+            Some("--argon2-passes must be at least 1")
+        );
+        assert_eq!(error(8, 1), None);
     }
 }

@@ -44,7 +44,10 @@ struct ForwardAuth {
 /// The router of `/forward-auth`.
 pub(super) fn router(authorizer: GatewayAuthorizer, gateway: GatewayArgs) -> Router {
     Router::new()
+        // The pattern does not match the two paths without a realm.
         .route("/forward-auth/{*api}", any(forward_auth))
+        .route("/forward-auth/", any(forward_auth))
+        .route("/forward-auth", any(forward_auth))
         .with_state(ForwardAuth {
             authorizer,
             gateway,
@@ -94,7 +97,9 @@ impl ForwardAuth {
                 "this server serves no kind of gateway: start it with --gateway nginx, caddy, traefik or envoy".to_owned(),
             ));
         };
-        let (api, rest) = api(request.uri().path());
+        let (api, rest) = api(request.uri().path()).ok_or_else(|| {
+            MisconfiguredGateway("the path must be /forward-auth/REALM/ENVIRONMENT".to_owned())
+        })?;
         let original = original(kind, request, rest)?;
         let gateway_key = single_header(request.headers(), GATEWAY_KEY_HEADER)?;
         let gateway_key = bearer(gateway_key.as_bytes()).ok_or_else(|| {
@@ -134,23 +139,27 @@ impl ForwardAuth {
                         "it cannot be verified now",
                 }
             ))),
+            Err(GatewayError::Forbidden(_)) => Err(MisconfiguredGateway(
+                "the gateway's own key may not verify keys of this realm: check the realm in the path, or issue a key with the \
+                 scope \"verify\" for it"
+                    .to_owned(),
+            )),
             Err(GatewayError::UnknownRealm) => Err(MisconfiguredGateway(
                 "the path names an unknown realm: use /forward-auth/REALM/ENVIRONMENT with a realm of this authority"
                     .to_owned(),
             )),
             Err(GatewayError::Environment(why)) => Err(MisconfiguredGateway(format!(
-                "the path must be /forward-auth/REALM/ENVIRONMENT, where the environment {why}"
+                "the environment in the path /forward-auth/REALM/ENVIRONMENT {why}"
             ))),
         }
     }
 }
 
-/// Splits the path into the protected API and the rest.
-fn api(path: &str) -> (ProtectedApi<'_>, &str) {
-    let named = path.strip_prefix(PREFIX).unwrap_or_default();
-    let (realm, rest) = split_segment(named);
+/// Splits the path into the protected API and the rest. `None` if the path has no realm.
+fn api(path: &str) -> Option<(ProtectedApi<'_>, &str)> {
+    let (realm, rest) = split_segment(path.strip_prefix(PREFIX)?);
     let (environment, rest) = split_segment(rest.strip_prefix('/').unwrap_or_default());
-    (ProtectedApi { realm, environment }, rest)
+    (!realm.is_empty()).then_some((ProtectedApi { realm, environment }, rest))
 }
 
 /// Splits a path before its first slash.
@@ -226,4 +235,22 @@ fn denied(status: u16, denial: HttpDenial) -> Response<Body> {
         }
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_has_a_realm_and_may_have_an_environment_and_a_rest() {
+        let parsed =
+            |path| api(path).map(|(api, rest)| (api.realm, api.environment, rest.to_owned()));
+        let expected = |realm, environment, rest: &str| Some((realm, environment, rest.to_owned()));
+        assert_eq!(parsed("/forward-auth/a/b"), expected("a", "b", ""));
+        assert_eq!(parsed("/forward-auth/a"), expected("a", "", ""));
+        assert_eq!(parsed("/forward-auth/a/b/c/d"), expected("a", "b", "/c/d"));
+        for path in ["/forward-auth", "/forward-auth/", "/forward-auth//b"] {
+            assert_eq!(parsed(path), None, "{path}");
+        }
+    }
 }

@@ -69,7 +69,7 @@ impl DatabaseUrl {
         // The driver would log an unknown parameter with its value.
         if !names.iter().all(known) {
             return Err(OpenError::Unfit(format!(
-                "the --database-url has an unknown parameter: use only {} after the question mark",
+                "--database-url has an unknown parameter: use only {} after the question mark",
                 PARAMETERS.join(", ")
             )));
         }
@@ -79,7 +79,7 @@ impl DatabaseUrl {
         let options = PgConnectOptions::from_str(url).ok().filter(|_| has_scheme);
         let options = options.ok_or_else(|| {
             OpenError::Unfit(
-                "the --database-url cannot be read: use the form postgres://USER@HOST:5432/DATABASE and write special \
+                "--database-url cannot be read: use the form postgres://USER@HOST:5432/DATABASE and write special \
                  characters of a name or password as %XX; the password can also be in the variable PGPASSWORD or in ~/.pgpass"
                     .to_owned(),
             )
@@ -178,7 +178,18 @@ async fn assert_sound(lock: &mut DatabaseLock) -> Result<(), OpenError> {
 
 /// Converts an error of the driver. These errors contain neither the URL nor a password.
 pub(super) fn unreachable(error: &sqlx::Error) -> OpenError {
-    OpenError::Unreachable(format!("the database cannot be reached: {error}"))
+    let code = error.as_database_error().and_then(|error| error.code());
+    let advice = match (error, code.as_deref()) {
+        (sqlx::Error::Io(_), _) => {
+            ". Check that PostgreSQL runs, and the host and port in --database-url"
+        }
+        // SQLSTATE class 28 is an invalid authorization, 3D000 an unknown database.
+        (_, Some(code)) if code.starts_with("28") || code == "3D000" => {
+            ". Check the user, the password and the database in --database-url"
+        }
+        _ => "",
+    };
+    OpenError::Unreachable(format!("the database cannot be reached: {error}{advice}"))
 }
 
 #[cfg(test)]

@@ -25,8 +25,9 @@ impl Store {
     pub async fn open_sqlite(file: &Path) -> Result<Self, OpenError> {
         let refused = |error: sqlx::Error| {
             OpenError::Unfit(format!(
-                "the database {} cannot be opened: {error}",
-                file.display()
+                "the database {} cannot be opened: {error}{}",
+                file.display(),
+                advice(&error)
             ))
         };
         let options = SqliteConnectOptions::new()
@@ -62,6 +63,20 @@ impl Store {
     }
 }
 
+/// Returns what to do about an error, if the file is damaged or is not a database.
+fn advice(error: &sqlx::Error) -> &'static str {
+    // SQLITE_CORRUPT and SQLITE_NOTADB, and the extended codes of the former (<https://sqlite.org/rescode.html>).
+    let is_damaged = error
+        .as_database_error()
+        .and_then(|error| error.code()?.parse::<u32>().ok())
+        .is_some_and(|code| matches!(code & 0xff, 11 | 26));
+    if is_damaged {
+        ". Restore the database from its backup"
+    } else {
+        ""
+    }
+}
+
 fn pool(connections: u32) -> PoolOptions<Sqlite> {
     PoolOptions::new()
         .max_connections(connections)
@@ -81,8 +96,10 @@ fn pool(connections: u32) -> PoolOptions<Sqlite> {
 
 /// Refuses a database that could lose an acknowledged change.
 async fn assert_sound(write: &SqlitePool) -> Result<(), OpenError> {
-    let read =
-        |error: sqlx::Error| OpenError::Unfit(format!("the database cannot be queried: {error}"));
+    let read = |error: sqlx::Error| {
+        let advice = advice(&error);
+        OpenError::Unfit(format!("the database cannot be queried: {error}{advice}"))
+    };
     let version: String = sqlx::query_scalar("SELECT sqlite_version()")
         .fetch_one(write)
         .await
@@ -160,6 +177,18 @@ mod tests {
         store.close().await;
         let refusal = Store::open_sqlite(&file).await.err().unwrap().to_string();
         assert!(refusal.contains("newer claviger"), "{refusal}");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_is_refused_with_advice() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("claviger.db");
+        std::fs::write(&file, "junk ".repeat(1_000)).unwrap();
+        let refusal = Store::open_sqlite(&file).await.err().unwrap().to_string();
+        assert!(
+            refusal.ends_with("Restore the database from its backup"),
+            "{refusal}"
+        );
     }
 
     /// Seen red without `after_release`: the writer's connection then refuses every change until a restart.

@@ -13,8 +13,7 @@ use crate::domain::verdict::Verdict;
 use crate::mirror::{KeyFacts, MirroredSecret};
 use crate::verify::Decision;
 
-/// The bit that marks a count as closed. Below it a counter has room for about two thousand million records between two
-/// takes.
+/// The bit that marks a count as closed. Below it a counter has room for about two billion records between two takes.
 const CLOSED: u32 = 1 << 31;
 
 /// The time in a counter that was not used since it was last taken.

@@ -51,7 +51,7 @@ class Fixture:
         self.realm, self.prefix = f"py-{suffix}", f"p{suffix}a"
         # One environment, one level, and full access for who asks for no scope.
         self.plain_realm, self.plain_prefix = f"py-{suffix}-plain", f"p{suffix}b"
-        # Keys live for an hour at the most.
+        # Keys live for at most an hour.
         self.short_realm, self.short_prefix = f"py-{suffix}-short", f"p{suffix}c"
         self.first_revision = 0
 

@@ -156,7 +156,7 @@ fn lost<R: RevealedKey>(answer: &R, done: &str, error: &dyn fmt::Display) -> Fai
 }
 
 fn rotate_hint(id: &str) -> String {
-    format!("`claviger keys rotate {id}` issues a new API key for it")
+    format!("`claviger keys rotate {id}` gives the key a new secret")
 }
 
 /// A new file for an API key. It is removed again unless the API key is written to it.
@@ -180,7 +180,11 @@ impl KeyFile {
                 is_kept: false,
             }),
             Err(error) => Err(Failure::failed(cannot_create(&path, &error)).hint(
-                "nothing was changed; --output-file must name a file that does not exist yet",
+                if error.kind() == io::ErrorKind::AlreadyExists {
+                    "nothing was changed; --output-file must name a file that does not exist yet"
+                } else {
+                    "nothing was changed; the directory must exist and be writable"
+                },
             )),
         }
     }
@@ -247,7 +251,7 @@ mod tests {
         assert_eq!(
             failure.to_string(),
             "error: the key was issued, but its API key could not be read and is lost: the answer does not contain it\n\
-             hint: `claviger keys rotate 0192f0c1` issues a new API key for it"
+             hint: `claviger keys rotate 0192f0c1` gives the key a new secret"
         );
     }
 
@@ -263,7 +267,7 @@ mod tests {
         assert_eq!(
             refusal.unwrap_err().to_string(),
             "error: this request was made before: key 0192f0c1 was issued then, and its API key cannot be shown again\n\
-             hint: `claviger keys rotate 0192f0c1` issues a new API key for it"
+             hint: `claviger keys rotate 0192f0c1` gives the key a new secret"
         );
     }
 
@@ -278,6 +282,14 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let refusal = KeyFile::create(path.clone()).err().unwrap();
         assert!(refusal.to_string().contains("not overwritten"));
+        assert!(refusal.to_string().contains("does not exist yet"));
+        let absent = KeyFile::create(folder.path().join("absent/new.key"));
+        let refusal = absent.err().unwrap().to_string();
+        assert!(
+            refusal
+                .ends_with("hint: nothing was changed; the directory must exist and be writable"),
+            "{refusal}"
+        );
         assert_eq!(fs::read_to_string(&path).unwrap(), "key\n");
     }
 

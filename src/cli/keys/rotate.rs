@@ -17,7 +17,7 @@ use crate::pb::claviger::v1::{
     EndRotationRequest, KeepSecret, RotateKeyRequest, RotateKeyResponse,
 };
 
-/// Issue a new API key for a key, and show it this once.
+/// Give a key a new secret, and show the new API key this once.
 ///
 /// The key keeps its id, owner, scopes and usage; only its secret changes. With --overlap the old secret works for a while
 /// longer, so that its holder can change to the new one; `keys get` shows whether it is still used, and `keys end-rotation`
@@ -84,9 +84,9 @@ impl Rotate {
 
 impl EndRotation {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        let (keep, done) = match self.keep {
-            Keep::New => (KeepSecret::New, "completed the rotation of"),
-            Keep::Old => (KeepSecret::Old, "undid the rotation of"),
+        let (keep, kept) = match self.keep {
+            Keep::New => (KeepSecret::New, "new"),
+            Keep::Old => (KeepSecret::Old, "old"),
         };
         let request = EndRotationRequest {
             key_id: self.key.id.clone(),
@@ -97,7 +97,13 @@ impl EndRotation {
         };
         let client = connection.connect().await?;
         let answer = client.change(client.keys().end_rotation(request)).await?;
-        self.key.show_change(output, done, &answer)
+        output.show_change(&answer, |answer| {
+            format!(
+                "ended the rotation of key {}: the {kept} secret stays, {}",
+                text::plain(&self.key.id),
+                answer.effect()
+            )
+        })
     }
 }
 

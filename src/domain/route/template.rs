@@ -183,7 +183,8 @@ fn parse_segment(part: &str) -> Result<(Segment<'_>, &str), &'static str> {
             Ok((Segment::Literal(part), ""))
         } else {
             Err(
-                "must have only literals, {parameter}, {parameter}:verb, * or ** between its slashes",
+                "must have between its slashes only *, **, {parameter}, {parameter}:verb, or a literal of A-Z a-z 0-9 and \
+                 -._~!$&'+,=:@",
             )
         };
     };

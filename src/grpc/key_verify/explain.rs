@@ -4,7 +4,7 @@
 
 use tonic::Status;
 
-use super::request::{client_ip, question};
+use super::request::{client_ip, find_realm, question};
 use super::response::verified_key;
 use crate::domain::denial::DenialClass;
 use crate::domain::key_text;
@@ -103,10 +103,7 @@ fn explain_http(
         client_ip: client,
     } = message;
     let mut bad = Violations::default();
-    let realm = bad.check(
-        "http.realm",
-        view.realm(realm).ok_or("must be a realm of this authority"),
-    );
+    let realm = bad.check("http.realm", find_realm(view, realm));
     let environment = realm.and_then(|realm| {
         let found = realm.definition.environment_or_only(environment);
         bad.check("http.environment", found)

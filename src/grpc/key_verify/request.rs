@@ -34,10 +34,7 @@ pub(super) fn question<'q>(
         min_revision: _,
     } = request;
     let mut bad = Violations::default();
-    let Some(realm) = bad.check(
-        "realm",
-        view.realm(realm).ok_or("must be a realm of this authority"),
-    ) else {
+    let Some(realm) = bad.check("realm", find_realm(view, realm)) else {
         return bad.finish(None).map_err(|bad| status::invalid(&bad));
     };
     let environment = bad.check(
@@ -93,10 +90,25 @@ fn scope_set(
     for (i, name) in names.iter().enumerate() {
         match realm.hierarchy.index_of(name) {
             Some(index) => set.insert(index),
-            None => bad.add(format!("{field}[{i}]"), "must be a scope of the realm"),
+            None => bad.add(
+                format!("{field}[{i}]"),
+                "is not a scope of the realm: check the spelling, or add it to the realm",
+            ),
         }
     }
     set
+}
+
+/// Returns the realm with this id.
+pub(super) fn find_realm<'v>(
+    view: &'v View<'_>,
+    id: &str,
+) -> Result<&'v MirroredRealm, &'static str> {
+    view.realm(id).ok_or(if id.is_empty() {
+        "is required: set a realm of this authority"
+    } else {
+        "must be a realm of this authority"
+    })
 }
 
 /// Parses the address of an end client. An empty field is `None`.

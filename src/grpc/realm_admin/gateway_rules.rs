@@ -293,6 +293,12 @@ fn parse_headers(
         return decoded;
     }
     for (name, value) in headers {
+        let parsed = HeaderName::parse(&name);
+        // Only a valid name is repeated, because any other text may be an API key in the wrong place.
+        let field = match parsed {
+            Ok(_) => format!("{field}[\"{name}\"]"),
+            Err(_) => field.clone(),
+        };
         let fits = value.len() <= MAX_HEADER_VALUE
             && value
                 .bytes()
@@ -303,10 +309,13 @@ fn parse_headers(
                 "must have values of at most 512 bytes of printable ASCII",
             );
         }
-        let Some(name) = bad.check(field.as_str(), HeaderName::parse(&name)) else {
+        let Ok(name) = parsed else {
+            bad.add(
+                field,
+                "must have names of at most 64 letters, digits and hyphens, such as content-type",
+            );
             continue;
         };
-        // The gateway sets the headers that frame the message.
         if [
             "connection",
             "content-length",
@@ -324,11 +333,11 @@ fn parse_headers(
         {
             bad.add(
                 field.as_str(),
-                "must not name a header that frames the message, such as content-length",
+                "must not be set because the HTTP server sets it itself",
             );
         }
         if decoded.insert(name, value).is_some() {
-            bad.add(field.as_str(), "must name each header only once");
+            bad.add(field, "must name each header only once");
         }
     }
     decoded

@@ -150,7 +150,7 @@ pub(super) async fn huge_headers(target: Target) -> String {
     closed(&seen, 10_000)
 }
 
-/// Seen red with the allowance off: h2 acknowledges each, for ever.
+/// Seen red with the allowance off: h2 acknowledges each of them without end.
 pub(super) async fn settings(target: Target) -> String {
     let seen = flood(&target, 10_000, |_| frame(SETTINGS, 0, 0, &[]).repeat(100)).await;
     closed(&seen, 10_000)

@@ -64,7 +64,7 @@ pub(super) async fn slow_preface(target: Target) -> String {
     panic!("it was let finish");
 }
 
-/// Whoever begins with another frame than SETTINGS is gone at once, whoever stops before it in time. Seen red when hyper is
+/// A client that starts with another frame than SETTINGS is closed at once, a client that stops before it in time. Seen red when hyper is
 /// asked as soon as the preface is there.
 pub(super) async fn no_settings(target: Target) -> String {
     let mut pinging = Raw::connect(&target.address, ABUSER).await.unwrap();

@@ -8,8 +8,8 @@ mod realm_definitions;
 
 use attacked_server::AttackedServer;
 
-/// Every abuser in turn against one and the same process: each is closed or bounded, the process grows by 64 MiB at the most
-/// in all, and whoever asks properly meanwhile, from another address, is answered rightly each time.
+/// Every abuser in turn against one and the same process: each is closed or bounded, the process grows by at most 64 MiB
+/// in all, and a proper client at another address gets the right answer each time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_abuser_takes_the_server_from_those_who_use_it() {
     let mut server = AttackedServer::start().await;

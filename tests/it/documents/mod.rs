@@ -5,7 +5,7 @@ mod names;
 mod pages;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -35,7 +35,7 @@ fn files(folder: &str, ending: &str) -> Vec<String> {
     found
 }
 
-fn in_repository(path: &PathBuf) -> String {
+fn in_repository(path: &Path) -> String {
     let path = path.strip_prefix(root()).unwrap();
     path.to_string_lossy().into_owned()
 }

@@ -26,7 +26,7 @@ pub(super) enum Outcome {
     Public,
     /// It is denied with this status and the realm's body for it.
     Denied(u16),
-    /// It is refused, by whoever sees it first, with a status of 400 to 499.
+    /// The gateway or claviger refuses it with a status of 400 to 499.
     Refused,
 }
 

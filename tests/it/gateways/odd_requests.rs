@@ -307,7 +307,7 @@ pub(super) async fn send_requests(
         } else {
             "\n"
         };
-        // A second request waits behind the first, for whoever disagrees about where that ends.
+        // A second request waits behind the first, for a server that disagrees about where the first one ends.
         let smuggled = "GET /api/v1/organizations HTTP/1.1\r\nHost: a\r\n\r\n";
         let bytes = format!("{request}{end}0\r\n\r\n{smuggled}");
         let (answer, seen) = fixture.send(PEAKA, bytes.as_bytes()).await;

@@ -34,7 +34,7 @@ async fn revoked(service: &Service) -> usize {
 }
 
 on_both_engines! {
-    /// Seen red with an unreadable event as an error of the poll: nothing then comes round any more.
+    /// Seen red with an unreadable event as an error of the poll: no later change is applied then.
     async fn an_event_that_cannot_be_read_does_not_stop_the_feed(engine: Engine) {
         let service = Service::start(engine).await;
         let mut api = service.api();

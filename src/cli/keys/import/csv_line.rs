@@ -11,7 +11,7 @@ use crate::cli::flags;
 pub(super) fn header(line: &str) -> Result<Vec<Field>, String> {
     let mut columns = Vec::new();
     for (index, name) in record(line)?.iter().enumerate() {
-        let field = Field::find(name, index).map_err(|why| format!("the header line: {why}"))?;
+        let field = Field::find(name, index)?;
         if columns.contains(&field) {
             return Err(format!("the header line has `{name}` twice"));
         }
@@ -198,7 +198,10 @@ mod tests {
                 "secret,,,secret",
                 "labels: must look like `name=value;name=value`",
             ),
-            (",read,,", "it has neither `plain_key` nor `sha256`"),
+            (
+                ",read,,",
+                "plain_key: is required: set either `plain_key` or `sha256`",
+            ),
         ] {
             let entry = entry("plain_key,scopes,full_access,labels", line, &Row::default());
             assert_eq!(entry.err().as_deref(), Some(why));

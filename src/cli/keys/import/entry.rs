@@ -150,9 +150,11 @@ impl Row {
                 (Secret::Sha256(hash), digest)
             }
             (Some(_), Some(_)) => {
-                return Err("set either `plain_key` or `sha256`, not both".to_owned());
+                return Err("plain_key: set either `plain_key` or `sha256`, not both".to_owned());
             }
-            (None, None) => return Err("it has neither `plain_key` nor `sha256`".to_owned()),
+            (None, None) => {
+                return Err("plain_key: is required: set either `plain_key` or `sha256`".to_owned());
+            }
         };
         // Scopes and full access belong together: a row that sets one of them does not get the default of the other.
         let full_access = match (self.full_access, &self.scopes) {

@@ -12,10 +12,12 @@ use super::entry::{Cell, Field, Row};
 pub(super) fn parse(line: &str) -> Result<Row, String> {
     // The parser's own error is dropped, because it may contain the key.
     let Fields(fields) = serde_json::from_str(line).map_err(|error| {
-        format!(
-            "it is not a JSON object on one line (column {})",
-            error.column()
-        )
+        // A column of 0 has no meaning: the value is complete, but not an object.
+        let place = match error.column() {
+            0 => String::new(),
+            column => format!(" (column {column})"),
+        };
+        format!("it is not a JSON object on one line{place}")
     })?;
     let mut row = Row::default();
     let mut found = Vec::with_capacity(fields.len());
@@ -144,7 +146,7 @@ mod tests {
             ),
             (
                 r#"[{"plain_key": "secret"}]"#,
-                "it is not a JSON object on one line (column 0)",
+                "it is not a JSON object on one line",
             ),
             (
                 r#"{"plain_key": ["secret"]}"#,

@@ -48,13 +48,13 @@ impl Classifier {
     ) -> Outcome {
         let outcome = match result.result {
             Some(EntryResult::KeyId(_)) => Outcome::Imported,
-            Some(EntryResult::Error(status)) => self.refused(entry, &status),
+            Some(EntryResult::Error(status)) => self.refused(digest, entry, &status),
             None => Outcome::Failed("the server returned no result".to_owned()),
         };
         match (&outcome, self.seen.0.get(&digest)) {
             (Outcome::Failed(_), _) => outcome,
-            // In a dry run, the server does not know the earlier entries.
             (Outcome::AlreadyImported, Some(earlier)) => duplicate_of(*earlier),
+            // In a dry run, the server does not know the entries of earlier batches.
             (Outcome::Imported, Some(earlier)) if self.dry_run => duplicate_of(*earlier),
             _ => {
                 let line = u32::try_from(line).unwrap_or(u32::MAX);
@@ -66,17 +66,18 @@ impl Classifier {
 
     /// Returns the outcome of an error. An API key that is imported already is not a failure: a repeated import starts with
     /// such entries.
-    fn refused(&self, entry: &ImportEntry, status: &Status) -> Outcome {
+    fn refused(&self, digest: KeyDigest, entry: &ImportEntry, status: &Status) -> Outcome {
         let info = status.get_details_error_info().filter(|info| {
             status.code == Code::AlreadyExists as i32 && info.reason == "ALREADY_IMPORTED"
         });
         let Some(info) = info else {
             return Outcome::Failed(reason(entry, status));
         };
-        // The server returns the id only to callers who may administer the key. Its owner is not shown to others.
+        // There is no id if an earlier entry of the request has the same API key, or if the caller may not administer the key.
         if info.metadata.get("key_id").is_none_or(String::is_empty) {
-            return Outcome::Failed(
-                "the API key is imported already, for another owner".to_owned(),
+            return self.seen.0.get(&digest).map_or_else(
+                || Outcome::Failed(reason(entry, status)),
+                |earlier| duplicate_of(*earlier),
             );
         }
         match info.metadata.get("realm") {
@@ -197,7 +198,8 @@ mod tests {
         let outcome = classifier.outcome(2, 7, &entry(), already(&[]));
         assert_eq!(
             outcome,
-            failed("the API key is imported already, for another owner")
+            failed("it is a key already"),
+            "the server's message"
         );
         let elsewhere = already(&[("key_id", "id"), ("realm", "other")]);
         let outcome = classifier.outcome(2, 7, &entry(), elsewhere);
@@ -218,6 +220,19 @@ mod tests {
         assert_eq!(again, failed("the same API key is on line 2"));
         let other = classifier.outcome(10, 8, &entry(), already(&[("key_id", "id")]));
         assert_eq!(other, Outcome::AlreadyImported);
+    }
+
+    #[test]
+    fn a_repeated_api_key_in_one_batch_names_the_earlier_line() {
+        for dry_run in [false, true] {
+            let mut classifier = classifier(dry_run);
+            let first = classifier.outcome(2, 7, &entry(), imported());
+            assert_eq!(first, Outcome::Imported);
+            let again = classifier.outcome(3, 7, &entry(), already(&[]));
+            assert_eq!(again, failed("the same API key is on line 2"));
+            let other = classifier.outcome(4, 8, &entry(), already(&[]));
+            assert_eq!(other, failed("it is a key already"), "the server's message");
+        }
     }
 
     #[test]

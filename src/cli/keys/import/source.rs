@@ -63,10 +63,16 @@ impl Source {
             let size = metadata.is_file().then_some(metadata.len());
             (Box::new(BufReader::new(file)), size)
         };
-        Self::new(Lines::new(input), format, defaults, size)
+        let name = if path == Path::new("-") {
+            "standard input".to_owned()
+        } else {
+            path.display().to_string()
+        };
+        Self::new(&name, Lines::new(input), format, defaults, size)
     }
 
     fn new(
+        name: &str,
         mut lines: Lines,
         format: FileFormat,
         defaults: Row,
@@ -76,11 +82,15 @@ impl Source {
             FileFormat::Jsonl => RowParser::JsonLines,
             FileFormat::Csv => {
                 let header = match lines.next().map_err(|error| unreadable(&error))? {
-                    None => Err("it is empty: the first line must be a header line".to_owned()),
-                    Some((_, Err(why))) => Err(format!("the header line: {why}")),
-                    Some((_, Ok(line))) => csv_line::header(line),
+                    None => {
+                        Err("the file is empty: the first line must be a header line".to_owned())
+                    }
+                    Some((number, Err(why))) => Err(format!("line {number}: {why}")),
+                    Some((number, Ok(line))) => {
+                        csv_line::header(line).map_err(|why| format!("line {number}: {why}"))
+                    }
                 };
-                RowParser::Csv(header.map_err(|why| Failure::usage(format!("the file: {why}")))?)
+                RowParser::Csv(header.map_err(|why| Failure::usage(format!("{name}: {why}")))?)
             }
         };
         Ok(Self {
@@ -130,7 +140,7 @@ mod tests {
 
     fn source(content: &str, format: FileFormat) -> Result<Source, Failure> {
         let lines = Lines::new(Box::new(io::Cursor::new(content.to_owned())));
-        Source::new(lines, format, Row::default(), None)
+        Source::new("keys.csv", lines, format, Row::default(), None)
     }
 
     fn outcomes(content: &str, format: FileFormat) -> Vec<(u64, bool)> {
@@ -162,5 +172,13 @@ mod tests {
             let failure = source(content, FileFormat::Csv).err().unwrap();
             assert!(failure.is_usage(), "{content}");
         }
+        let failure = source("\nplain_key,owner\n", FileFormat::Csv)
+            .err()
+            .unwrap();
+        let shown = failure.to_string();
+        assert!(
+            shown.starts_with("error: keys.csv: line 2: `owner` is not known; known are"),
+            "{shown}"
+        );
     }
 }

@@ -85,7 +85,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Each rule is kept and looked at for ever. Seen red with the rule written in any case.
+    /// Each rule is kept and compared permanently. Seen red with the rule written in any case.
     async fn an_end_of_nothing_is_on_record_and_leaves_no_rule(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
@@ -496,7 +496,7 @@ on_both_engines! {
                 revoke_time: ended.revoke_time,
                 ..Default::default()
             };
-            assert_eq!(ended, expected, "whoever holds a key need not be its owner");
+            assert_eq!(ended, expected, "the holder of a key need not be its owner");
             assert!(ended.revoke_time.is_some());
             // To repeat it changes nothing.
             assert_eq!(revoke_self(&mut holder, "again").await.unwrap(), expected);

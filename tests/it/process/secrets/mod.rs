@@ -1,5 +1,5 @@
 //! No secret is ever logged, printed, stored or echoed: recognisable ones are planted everywhere, every call is made and
-//! every way to fail is taken, at the most talkative level of the log, and then everything that was written is searched.
+//! every way to fail is taken, at the most detailed log level, and then everything that was written is searched.
 //!
 //! Seen red with the metadata of a call logged, with a new API key traced, with an error that repeats what was sent, and
 //! with the API key, or the secret's bytes in hexadecimals, stored beside the key.

@@ -281,7 +281,7 @@ on_both_engines! {
         drop(snapshot);
         demo.put(async |change| change.put_project(&project("web", "umbrella")).await.unwrap()).await;
         let (row, _) = demo.snapshot().await.find_project(&realm, &web).await.unwrap().unwrap();
-        assert_eq!(row.value.partner, partner_id("acme"), "whoever puts it");
+        assert_eq!(row.value.partner, partner_id("acme"), "another put changes nothing");
     }
 
     async fn the_operators_partner_has_the_empty_id_and_is_not_listed(engine: Engine) {
