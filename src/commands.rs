@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Args;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -83,18 +85,21 @@ impl CommandError {
 }
 
 /// Serves until a signal stops the server.
-pub async fn serve(args: &ServeArgs) -> ExitCode {
-    exit(try_serve(args).await)
+///
+/// The futures of the commands are boxed, because the compiler generates the code of an `async fn` in the crate that polls it:
+/// here, and not a second time in the program.
+pub fn serve(args: &ServeArgs) -> LocalBoxFuture<'_, ExitCode> {
+    try_serve(args).map(exit).boxed_local()
 }
 
 /// Creates an authority, or with `--recover` another operator key, and prints only the key on standard output.
-pub async fn bootstrap(args: &BootstrapArgs) -> ExitCode {
-    exit(try_bootstrap(args).await)
+pub fn bootstrap(args: &BootstrapArgs) -> LocalBoxFuture<'_, ExitCode> {
+    try_bootstrap(args).map(exit).boxed_local()
 }
 
 /// Migrates the schema and prints the result.
-pub async fn migrate(args: &MigrateArgs) -> ExitCode {
-    exit(try_migrate(args).await)
+pub fn migrate(args: &MigrateArgs) -> LocalBoxFuture<'_, ExitCode> {
+    try_migrate(args).map(exit).boxed_local()
 }
 
 fn exit(outcome: Result<(), CommandError>) -> ExitCode {

@@ -3,7 +3,8 @@
 use std::io::IsTerminal;
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
 
 /// The flags of the log.
 #[derive(Args, Clone, Debug)]
@@ -38,7 +39,7 @@ pub enum LogFormat {
 /// # Errors
 /// A message for the user, if the filter cannot be parsed.
 pub fn start(args: &LogArgs) -> Result<(), String> {
-    let filter = EnvFilter::try_new(&args.log).map_err(|error| {
+    let filter: Targets = args.log.parse().map_err(|error| {
         format!(
             "--log {}: {error}; try info, debug or claviger=debug",
             args.log
@@ -51,13 +52,13 @@ pub fn start(args: &LogArgs) -> Result<(), String> {
         LogFormat::Json => false,
     };
     let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(LevelFilter::TRACE)
         .with_writer(std::io::stderr)
         .with_ansi(on_terminal);
     if human {
-        logs.with_target(false).init();
+        logs.with_target(false).finish().with(filter).init();
     } else {
-        logs.json().flatten_event(true).init();
+        logs.json().flatten_event(true).finish().with(filter).init();
     }
     log_panics();
     Ok(())
@@ -70,7 +71,7 @@ fn log_panics() {
         let message = panic.payload().downcast_ref::<&'static str>();
         let location = panic.location().map(ToString::to_string);
         tracing::error!(
-            place = location,
+            location,
             panic_message = message,
             "panic: this is a bug in claviger"
         );

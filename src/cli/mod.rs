@@ -31,6 +31,8 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
 
 pub use connect::Connection;
 pub use redact::mask_keys;
@@ -65,7 +67,13 @@ pub enum ClientCommand {
 ///
 /// Returns the exit code: 0 for done or allowed, 1 for failed, 2 for incorrect usage, 3 for denied and 4 for no verdict.
 /// Only `verify` and `explain` return 3 and 4.
-pub async fn run(connection: Connection, command: ClientCommand) -> ExitCode {
+///
+/// The future is boxed for the same reason as those in [`commands`](crate::commands).
+pub fn run(connection: Connection, command: ClientCommand) -> LocalBoxFuture<'static, ExitCode> {
+    try_run(connection, command).boxed_local()
+}
+
+async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
     let output = Output::new(connection.json);
     // A script must be able to distinguish a denial from a missing verdict, so `verify` and `explain` fail with a code of
     // their own.

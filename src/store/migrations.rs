@@ -27,7 +27,7 @@ pub(super) fn sqlite() -> Migrator {
         ),
         (
             2,
-            "whole life",
+            "key lifecycle",
             include_str!("../../migrations/sqlite/0002_key_lifecycle.sql"),
         ),
     ])
@@ -43,7 +43,7 @@ pub(super) fn postgres() -> Migrator {
         ),
         (
             2,
-            "whole life",
+            "key lifecycle",
             include_str!("../../migrations/postgres/0002_key_lifecycle.sql"),
         ),
     ])
