@@ -2,7 +2,7 @@
 //!
 //! Each command parses its flags, sends one request (some commands send a few), and shows the answer: as a table or as
 //! lines of facts, or with `--json` as the response message. `connect` reaches the server; `diagnostics` turns the
-//! errors of a call into a [`Failure`] with a hint. Imports run one way: from the commands to `page`, `output` and
+//! errors of a call into a `Failure` with a hint. Imports run one way: from the commands to `page`, `output` and
 //! `connect`, and from those to `failure` and `text`.
 
 mod api_key;

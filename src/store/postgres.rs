@@ -178,7 +178,9 @@ async fn assert_sound(lock: &mut DatabaseLock) -> Result<(), OpenError> {
 
 /// Converts an error of the driver. These errors contain neither the URL nor a password.
 pub(super) fn unreachable(error: &sqlx::Error) -> OpenError {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
     let advice = match (error, code.as_deref()) {
         (sqlx::Error::Io(_), _) => {
             ". Check that PostgreSQL runs, and the host and port in --database-url"

@@ -12,14 +12,14 @@ use std::sync::Arc;
 use claviger::domain::clock::Clock;
 use claviger::pb::claviger::v1 as pb;
 use pb::import_entry::Secret;
-use pb::{KeyLevel, KeySecret, Verdict};
+use pb::{KeyLevel, Verdict};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::fixtures::{
-    Api, DAY, Engine, HOUR, IssuedKey, NOW, Service, TestStore, after, authority_key_request,
-    events_of, get, hex_of, import, import_entry, import_entry_of, issue, issue_request,
-    issue_request_with, on_both_engines, revoke_keys, rotate, strings, time, update,
+    Api, DAY, Engine, HOUR, IssuedKey, NOW, SECOND, Service, TestStore, after,
+    authority_key_request, events_of, get, hex_of, import, import_entry, import_entry_of, issue,
+    issue_request, issue_request_with, on_both_engines, revoke_keys, rotate, strings, time, update,
 };
 
 /// What a fixture contains, besides the store and its pepper.
@@ -221,227 +221,176 @@ async fn write_the_store_fixture() {
     }
 }
 
-/// One key of each kind.
+/// The keys that a fixture is filled with: one of each kind.
+struct Filling<'r> {
+    root: &'r mut Api,
+    keys: BTreeMap<String, KnownKey>,
+}
+
 async fn fill(root: &mut Api) -> BTreeMap<String, KnownKey> {
     root.make_demo().await;
     root.put_partner("initech", false).await;
     root.put_partner("hooli", false).await;
-    let mut keys = BTreeMap::new();
-    let mut add = |name: &str, id: &str, plain_key: &str, client_ip: &str, verdict: Verdict| {
+    let mut filling = Filling {
+        root,
+        keys: BTreeMap::new(),
+    };
+    filling.issue_keys().await;
+    filling.rotate_keys().await;
+    filling.import_keys().await;
+    filling.revoke_keys().await;
+    filling.restrict_keys().await;
+    filling.keys
+}
+
+impl Filling<'_> {
+    fn add(&mut self, name: &str, key: (&str, &str), client_ip: &str, verdict: Verdict) {
+        let (id, plain_key) = key;
         let key = KnownKey {
             id: id.to_owned(),
             plain_key: plain_key.to_owned(),
             client_ip: client_ip.to_owned(),
             verdict: verdict.as_str_name().to_owned(),
         };
-        keys.insert(name.to_owned(), key);
-    };
+        self.keys.insert(name.to_owned(), key);
+    }
 
-    let own = issue(
-        root,
-        issue_request_with(|request| {
-            request.name = "own key".to_owned();
+    async fn issue(
+        &mut self,
+        name: &str,
+        verdict: Verdict,
+        change: impl FnOnce(&mut pb::IssueKeyRequest),
+    ) -> IssuedKey {
+        let key = issue(self.root, issue_request_with(change)).await;
+        self.add(name, (&key.id, &key.plain_key), "", verdict);
+        key
+    }
+
+    async fn issue_keys(&mut self) {
+        let own = self.issue("own", Verdict::Allowed, |request| {
+            "own key".clone_into(&mut request.name);
             request.labels = [("team".to_owned(), "data".to_owned())].into();
-        }),
-    )
-    .await;
-    assert_eq!(
-        verdict(root, &own.plain_key, "").await,
-        Verdict::Allowed,
-        "and so it has a use"
-    );
-    add("own", &own.id, &own.plain_key, "", Verdict::Allowed);
-
-    let project = issue(
-        root,
-        issue_request_with(|request| {
-            request.project = "one".to_owned();
+        });
+        let own = own.await;
+        // So that there is a use to be kept.
+        assert_eq!(
+            verdict(self.root, &own.plain_key, "").await,
+            Verdict::Allowed
+        );
+        let project = self.issue("project", Verdict::Allowed, |request| {
+            "one".clone_into(&mut request.project);
             request.level = KeyLevel::Project.into();
-        }),
-    )
-    .await;
-    add(
-        "project",
-        &project.id,
-        &project.plain_key,
-        "",
-        Verdict::Allowed,
-    );
-
-    let staging = issue(
-        root,
-        issue_request_with(|request| request.environment = "staging".to_owned()),
-    )
-    .await;
-    let mismatch = Verdict::EnvironmentMismatch;
-    add("staging", &staging.id, &staging.plain_key, "", mismatch);
-
-    let full = issue(
-        root,
-        issue_request_with(|request| {
+        });
+        project.await;
+        let staging = self.issue("staging", Verdict::EnvironmentMismatch, |request| {
+            "staging".clone_into(&mut request.environment);
+        });
+        staging.await;
+        let full = self.issue("full access", Verdict::Allowed, |request| {
             request.scopes = Vec::new();
             request.full_access = true;
-        }),
-    )
-    .await;
-    add(
-        "full access",
-        &full.id,
-        &full.plain_key,
-        "",
-        Verdict::Allowed,
-    );
+        });
+        full.await;
+    }
 
-    let rotated = issue(root, issue_request()).await;
-    let IssuedKey { id, plain_key, .. } = rotated;
-    let new = rotate(root, &id, 30 * DAY / 1_000_000).await.unwrap();
-    let secrets: Vec<KeySecret> = new.key.unwrap().secrets;
-    assert_eq!(secrets.len(), 2);
-    add("rotated", &id, &new.plain_key, "", Verdict::Allowed);
-    add("rotated, old secret", &id, &plain_key, "", Verdict::Allowed);
+    async fn rotate_keys(&mut self) {
+        let old = self
+            .issue("rotated, old secret", Verdict::Allowed, |_| ())
+            .await;
+        let new = rotate(self.root, &old.id, 30 * DAY / SECOND).await.unwrap();
+        self.add("rotated", (&old.id, &new.plain_key), "", Verdict::Allowed);
 
-    let leaked = issue(root, issue_request()).await;
-    let new = rotate(root, &leaked.id, 0).await.unwrap();
-    add(
-        "rotated at once",
-        &leaked.id,
-        &new.plain_key,
-        "",
-        Verdict::Allowed,
-    );
-    let unknown = Verdict::Unknown;
-    add(
-        "rotated at once, old secret",
-        &leaked.id,
-        &leaked.plain_key,
-        "",
-        unknown,
-    );
+        let old = self
+            .issue("rotated at once, old secret", Verdict::Unknown, |_| ())
+            .await;
+        let new = rotate(self.root, &old.id, 0).await.unwrap();
+        self.add(
+            "rotated at once",
+            (&old.id, &new.plain_key),
+            "",
+            Verdict::Allowed,
+        );
+    }
 
-    let (foreign, hashed) = (
-        "TtgGcQFq.s3fzq0Wm4yXv7LbTn2RkDj8HcPuEa5Ai",
-        "sk_9Zr2LxW7bQn4TtYc0HdVfMgKp8Us3JeRa6oIyB1N",
-    );
-    let digest = hex_of(&Sha256::digest(hashed));
-    let entries = vec![
-        import_entry(foreign),
-        import_entry_of(Secret::Sha256(digest)),
-    ];
-    let imported = import(root, entries).await;
-    let id = |index: usize| imported[index].as_ref().unwrap().clone();
-    add("imported", &id(0), foreign, "", Verdict::Allowed);
-    add("imported by its hash", &id(1), hashed, "", Verdict::Allowed);
+    async fn import_keys(&mut self) {
+        let foreign = "TtgGcQFq.s3fzq0Wm4yXv7LbTn2RkDj8HcPuEa5Ai";
+        let hashed = "sk_9Zr2LxW7bQn4TtYc0HdVfMgKp8Us3JeRa6oIyB1N";
+        let digest = hex_of(&Sha256::digest(hashed));
+        let entries = vec![
+            import_entry(foreign),
+            import_entry_of(Secret::Sha256(digest)),
+        ];
+        let imported = import(self.root, entries).await;
+        let id = |index: usize| imported[index].as_ref().unwrap().clone();
+        self.add("imported", (&id(0), foreign), "", Verdict::Allowed);
+        self.add(
+            "imported by its hash",
+            (&id(1), hashed),
+            "",
+            Verdict::Allowed,
+        );
+    }
 
-    let revoked = issue(root, issue_request()).await;
-    root.revoke(&revoked.id).await.unwrap();
-    add(
-        "revoked",
-        &revoked.id,
-        &revoked.plain_key,
-        "",
-        Verdict::Revoked,
-    );
+    async fn revoke_keys(&mut self) {
+        let revoked = self.issue("revoked", Verdict::Revoked, |_| ()).await;
+        self.root.revoke(&revoked.id).await.unwrap();
 
-    let of = |partner: &str| {
-        let partner = partner.to_owned();
-        issue_request_with(move |request| request.partner = partner)
-    };
-    let in_bulk = issue(root, of("hooli")).await;
-    revoke_keys(root, |request| {
-        request.filter.get_or_insert_default().partner = "hooli".to_owned();
-    })
-    .await
-    .unwrap();
-    add(
-        "revoked in bulk",
-        &in_bulk.id,
-        &in_bulk.plain_key,
-        "",
-        Verdict::Revoked,
-    );
-    let after_bulk = issue(root, of("hooli")).await;
-    let allowed = Verdict::Allowed;
-    add(
-        "issued after the bulk",
-        &after_bulk.id,
-        &after_bulk.plain_key,
-        "",
-        allowed,
-    );
+        let hooli = |request: &mut pb::IssueKeyRequest| "hooli".clone_into(&mut request.partner);
+        self.issue("revoked in bulk", Verdict::Revoked, hooli).await;
+        let revoked = revoke_keys(self.root, |request| {
+            "hooli".clone_into(&mut request.filter.get_or_insert_default().partner);
+        });
+        revoked.await.unwrap();
+        self.issue("issued after the bulk", Verdict::Allowed, hooli)
+            .await;
 
-    let bound = issue(
-        root,
-        issue_request_with(|request| {
-            request.allowed_cidrs = strings(&["192.0.2.0/24", "2001:db8::/32"])
-        }),
-    )
-    .await;
-    add(
-        "with ranges",
-        &bound.id,
-        &bound.plain_key,
-        "192.0.2.7",
-        allowed,
-    );
-    let denied = Verdict::AddressDenied;
-    add(
-        "with ranges, from elsewhere",
-        &bound.id,
-        &bound.plain_key,
-        "198.51.100.7",
-        denied,
-    );
+        // Only its tombstone is left.
+        let deleted = issue(self.root, issue_request()).await;
+        self.root.delete(&deleted.id).await.unwrap();
+        assert_eq!(events_of(self.root, &deleted.id).await.len(), 2);
+    }
 
-    let disabled = issue(root, issue_request()).await;
-    let request = pb::DisableKeyRequest {
-        key_id: disabled.id.clone(),
-        ..Default::default()
-    };
-    root.keys.disable_key(request).await.unwrap();
-    add(
-        "disabled",
-        &disabled.id,
-        &disabled.plain_key,
-        "",
-        Verdict::Disabled,
-    );
+    async fn restrict_keys(&mut self) {
+        let bound = self.issue(
+            "with ranges, from elsewhere",
+            Verdict::AddressDenied,
+            |request| {
+                request.allowed_cidrs = strings(&["192.0.2.0/24", "2001:db8::/32"]);
+            },
+        );
+        let bound = bound.await;
+        self.add(
+            "with ranges",
+            (&bound.id, &bound.plain_key),
+            "192.0.2.7",
+            Verdict::Allowed,
+        );
+        let elsewhere = self.keys.get_mut("with ranges, from elsewhere").unwrap();
+        "198.51.100.7".clone_into(&mut elsewhere.client_ip);
 
-    let short = issue(
-        root,
-        issue_request_with(|request| request.expire_time = time(HOUR / 2)),
-    )
-    .await;
-    add("expired", &short.id, &short.plain_key, "", Verdict::Expired);
+        let disabled = self.issue("disabled", Verdict::Disabled, |_| ()).await;
+        let request = pb::DisableKeyRequest {
+            key_id: disabled.id,
+            ..Default::default()
+        };
+        self.root.keys.disable_key(request).await.unwrap();
 
-    let updated = issue(root, issue_request()).await;
-    update(root, &updated.id, &["name", "scopes"], |request| {
-        request.name = "narrowed".to_owned();
-        request.scopes = strings(&["read"]);
-    })
-    .await
-    .unwrap();
-    add(
-        "updated",
-        &updated.id,
-        &updated.plain_key,
-        "",
-        Verdict::Allowed,
-    );
+        let expired = self.issue("expired", Verdict::Expired, |request| {
+            request.expire_time = time(HOUR / 2);
+        });
+        expired.await;
 
-    let suspended = issue(root, of("initech")).await;
-    root.put_partner("initech", true).await;
-    let verdict = Verdict::PartnerSuspended;
-    add(
-        "suspended partner",
-        &suspended.id,
-        &suspended.plain_key,
-        "",
-        verdict,
-    );
+        let updated = self.issue("updated", Verdict::Allowed, |_| ()).await;
+        let narrowed = update(self.root, &updated.id, &["name", "scopes"], |request| {
+            "narrowed".clone_into(&mut request.name);
+            request.scopes = strings(&["read"]);
+        });
+        narrowed.await.unwrap();
 
-    // Gone without a trace but its tombstone.
-    let deleted = issue(root, issue_request()).await;
-    root.delete(&deleted.id).await.unwrap();
-    assert_eq!(events_of(root, &deleted.id).await.len(), 2);
-    keys
+        let suspended = self.issue("suspended partner", Verdict::PartnerSuspended, |request| {
+            "initech".clone_into(&mut request.partner);
+        });
+        suspended.await;
+        self.root.put_partner("initech", true).await;
+    }
 }

@@ -38,14 +38,7 @@ pub(super) async fn use_every_call(
         })
         .await
         .unwrap();
-    let list = pb::ListKeysRequest {
-        filter: Some(pb::KeyFilter {
-            realm: "demo".to_owned(),
-            ..Default::default()
-        }),
-        page_size: 1,
-        ..Default::default()
-    };
+    let list = keys_of("demo");
     api.keys.list_keys(list).await.unwrap();
     api.keys
         .disable_key(pb::DisableKeyRequest {
@@ -237,13 +230,7 @@ pub(super) async fn send_keys_to_wrong_places(
             .unwrap_err(),
     );
     errors.push(api.revoke(&issued).await.unwrap_err());
-    let list = pb::ListKeysRequest {
-        filter: Some(pb::KeyFilter {
-            realm: key(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
+    let list = keys_of(&issued);
     errors.push(api.keys.list_keys(list).await.unwrap_err());
     let list = pb::ListEventsRequest {
         kind: key(),
@@ -326,6 +313,17 @@ pub(super) async fn send_keys_to_wrong_places(
         ..Default::default()
     };
     errors.push(api.realms.put_realm(put).await.unwrap_err());
+}
+
+fn keys_of(realm: &str) -> pb::ListKeysRequest {
+    pb::ListKeysRequest {
+        filter: Some(pb::KeyFilter {
+            realm: realm.to_owned(),
+            ..Default::default()
+        }),
+        page_size: 1,
+        ..Default::default()
+    }
 }
 
 /// A typing error that is one, whatever the key ends in.
