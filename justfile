@@ -23,3 +23,7 @@ serve *ARGS:
 # Format the code
 fmt:
     cargo fmt
+
+# Check the licences and sources of the dependencies; needs cargo-deny
+deny:
+    cargo deny check bans licenses sources

@@ -42,7 +42,7 @@ const OLD: [&str; 65] = [
     "trait Once",
     "struct Made",
     "struct Words",
-    "fn words",
+    "fn words(",
     "fn issue_words",
     "struct Ended",
     "struct Home",

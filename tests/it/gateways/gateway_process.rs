@@ -115,8 +115,20 @@ pub(super) struct GatewayProcess {
 }
 
 impl GatewayProcess {
-    /// Starts one at a port that was free a moment ago, and waits until it listens there.
+    /// Starts a gateway and waits until it listens. Another process may take its port in the moment before, so it gets another
+    /// one then.
     pub(super) fn open(kind: GatewayKind, settings: &GatewaySettings) -> Self {
+        for _ in 0..4 {
+            match Self::try_open(kind, settings) {
+                Ok(gateway) => return gateway,
+                Err(log) => assert!(log.contains("in use"), "{kind:?} does not start:\n{log}"),
+            }
+        }
+        panic!("{kind:?} finds no free port");
+    }
+
+    /// Starts a gateway at a port that was free a moment ago. If it ends by itself, its log is the error.
+    fn try_open(kind: GatewayKind, settings: &GatewaySettings) -> Result<Self, String> {
         let dir = tempfile::tempdir().unwrap();
         let address = {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -142,16 +154,21 @@ impl GatewayProcess {
         };
         let deadline = Instant::now() + DEADLINE;
         while TcpStream::connect(address).is_err() {
-            let ended = gate.child.try_wait().unwrap();
+            if gate.child.try_wait().unwrap().is_some() {
+                return Err(gate.log());
+            }
             assert!(
-                ended.is_none() && Instant::now() < deadline,
-                "{kind:?} does not start:\n{}",
+                Instant::now() < deadline,
+                "{kind:?} is silent:\n{}",
                 gate.log()
             );
             std::thread::sleep(Duration::from_millis(5));
         }
-        assert!(gate.child.try_wait().unwrap().is_none(), "{}", gate.log());
-        gate
+        // The process that has the port answers too.
+        match gate.child.try_wait().unwrap() {
+            None => Ok(gate),
+            Some(_) => Err(gate.log()),
+        }
     }
 
     /// What it has said.
