@@ -36,7 +36,7 @@ pub struct ImportedKey {
 pub enum EntryRefusal {
     /// Fields break rules.
     Invalid(Vec<Violation>),
-    /// The realm, partner or project does not exist. The message for the caller.
+    /// The realm, partner or project does not exist. Contains the message for the caller.
     NotFound(String),
     /// The API key was imported before. Names its key and realm if the caller may know them.
     AlreadyImported(Option<(KeyId, RealmId)>),

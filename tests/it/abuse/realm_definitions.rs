@@ -30,7 +30,6 @@ async fn no_definition_makes_the_program_large() {
     {
         let _ = put_realm(&mut api, realm_with_routes("demo", routes)).await;
     }
-    // Seen red with an import that kept the realm of each entry.
     let entries = (0..1_000u32)
         .map(|i| import_entry_of(Secret::Sha256(hex_of(&Sha256::digest(i.to_be_bytes())))))
         .collect();
