@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Args;
-use futures_util::FutureExt;
-use futures_util::future::LocalBoxFuture;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -17,8 +16,9 @@ use crate::domain::key_text::PlainKey;
 use crate::open::{
     IfEmpty, OpenStoreError, OpenedStore, StoreLock, operator_key_path, write_operator_key,
 };
-use crate::server::{Listeners, ServeError, Server, Stop};
+use crate::server::{Listeners, ServeError, Server, ServerThreads, Stop};
 use crate::store::{OpenError, Schema};
+use crate::threads::lower_priority;
 
 /// The exit code for a wrong configuration (`EX_CONFIG` of sysexits.h).
 pub const BAD_CONFIGURATION: u8 = 78;
@@ -65,6 +65,8 @@ enum CommandError {
     AlreadyCreated,
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
+    #[error("cannot start the threads of the program: {0}")]
+    Runtime(io::Error),
 }
 
 impl CommandError {
@@ -78,7 +80,8 @@ impl CommandError {
             | Self::Serve(_)
             | Self::Refused(_)
             | Self::AlreadyCreated
-            | Self::Signals(_) => 1,
+            | Self::Signals(_)
+            | Self::Runtime(_) => 1,
             Self::OpenStore(_) => BAD_CONFIGURATION,
         }
     }
@@ -86,20 +89,34 @@ impl CommandError {
 
 /// Serves until a signal stops the server.
 ///
-/// The futures of the commands are boxed, because the compiler generates the code of an `async fn` in the crate that polls it:
-/// here, and not a second time in the program.
-pub fn serve(args: &ServeArgs) -> LocalBoxFuture<'_, ExitCode> {
-    try_serve(args).map(exit).boxed_local()
+/// The commands run their runtimes themselves, because the compiler generates the code of an `async fn` in the crate that polls
+/// it: here, and not a second time in the program.
+pub fn serve(args: &ServeArgs) -> ExitCode {
+    exit(
+        ServerThreads::start(args)
+            .map_err(Into::into)
+            .and_then(|threads| {
+                // All threads that are started from here on, by the runtime or by the driver of the store, inherit the priority.
+                lower_priority();
+                run(try_serve(args, threads))
+            }),
+    )
 }
 
 /// Creates an authority, or with `--recover` another operator key, and prints only the key on standard output.
-pub fn bootstrap(args: &BootstrapArgs) -> LocalBoxFuture<'_, ExitCode> {
-    try_bootstrap(args).map(exit).boxed_local()
+pub fn bootstrap(args: &BootstrapArgs) -> ExitCode {
+    exit(run(try_bootstrap(args)))
 }
 
 /// Migrates the schema and prints the result.
-pub fn migrate(args: &MigrateArgs) -> LocalBoxFuture<'_, ExitCode> {
-    try_migrate(args).map(exit).boxed_local()
+pub fn migrate(args: &MigrateArgs) -> ExitCode {
+    exit(run(try_migrate(args)))
+}
+
+fn run<T>(command: impl Future<Output = Result<T, CommandError>>) -> Result<T, CommandError> {
+    Runtime::new()
+        .map_err(CommandError::Runtime)?
+        .block_on(command)
 }
 
 fn exit(outcome: Result<(), CommandError>) -> ExitCode {
@@ -113,13 +130,13 @@ fn exit(outcome: Result<(), CommandError>) -> ExitCode {
     }
 }
 
-async fn try_serve(args: &ServeArgs) -> Result<(), CommandError> {
+async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), CommandError> {
     // First, so that no signal during the start is lost.
     let stop = signals().map_err(CommandError::Signals)?;
     // The lock comes before the ports, so that a second process reports the lock, and the ports before the store, so that
     // nothing is created if a port is in use.
     let lock = StoreLock::take_to_open(&args.store, args.init).await?;
-    let listeners = Listeners::bind(args).await?;
+    let listeners = Listeners::bind(args)?;
     let address = listeners.grpc_address();
     let on_terminal = io::stdout().is_terminal();
     let key_file = operator_key_path(&args.store.location);
@@ -139,7 +156,7 @@ async fn try_serve(args: &ServeArgs) -> Result<(), CommandError> {
     let location = lock.location();
     let opened = lock.open(&args.store, Clock::system(), if_empty).await?;
     tracing::info!(grpc = %address, http = %listeners.http_address(), %location, "listening");
-    Server::new(args, opened, listeners)
+    Server::new(args, opened, listeners, threads)
         .await?
         .run(stop)
         .await?;

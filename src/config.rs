@@ -214,9 +214,19 @@ impl RetentionArgs {
     }
 }
 
-/// The limits on connections and calls.
+/// The threads that serve connections, and the limits on connections and calls.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct TransportArgs {
+    /// The number of threads that serve connections [default: the number of processors]. Each connection is served by one of
+    /// them, so open at least as many connections
+    #[arg(
+        long,
+        env = "CLAVIGER_VERIFY_THREADS",
+        value_name = "N",
+        value_parser = RangedU64ValueParser::<usize>::new().range(1..=1024)
+    )]
+    pub verify_threads: Option<usize>,
+
     /// The maximum number of connections on each of the two listening addresses. Further connections are closed at once. Each
     /// connection takes a file descriptor; if the system allows fewer descriptors, the limit is lower
     #[arg(
@@ -258,6 +268,15 @@ pub struct TransportArgs {
     /// finish first
     #[arg(long, env = "CLAVIGER_CONNECTION_AGE", value_name = "TIME", default_value = "5m", value_parser = interval)]
     pub connection_age: Duration,
+}
+
+impl TransportArgs {
+    /// The number of threads that serve connections.
+    pub fn verify_threads(&self) -> usize {
+        self.verify_threads
+            .or_else(|| std::thread::available_parallelism().ok().map(Into::into))
+            .unwrap_or(1)
+    }
 }
 
 /// The gateway that uses /forward-auth.

@@ -34,6 +34,7 @@ pub mod retention;
 pub mod server;
 pub mod store;
 pub mod telemetry;
+pub mod threads;
 pub mod transport;
 pub mod usage;
 pub mod verify;

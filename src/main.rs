@@ -11,6 +11,10 @@ use claviger::commands::{self, BootstrapArgs, MigrateArgs};
 use claviger::config::ServeArgs;
 use claviger::telemetry::{self, LogArgs};
 
+// The measurements are in docs/performance.md.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// An authority for API keys: issues keys, and decides for each request whether its key may do it.
 #[derive(Parser)]
 #[command(name = "claviger", version, arg_required_else_help = true)]
@@ -48,8 +52,7 @@ enum Command {
     Client(ClientCommand),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let matches = CommandLine::command()
         .try_get_matches()
         .unwrap_or_else(|error| exit_without_keys(&error));
@@ -71,10 +74,10 @@ async fn main() -> ExitCode {
         return ExitCode::from(commands::BAD_CONFIGURATION);
     }
     match command {
-        Command::Serve { serve, .. } => commands::serve(&serve).await,
-        Command::Bootstrap { bootstrap, .. } => commands::bootstrap(&bootstrap).await,
-        Command::Migrate { migrate, .. } => commands::migrate(&migrate).await,
-        Command::Client(command) => cli::run(connection, command).await,
+        Command::Serve { serve, .. } => commands::serve(&serve),
+        Command::Bootstrap { bootstrap, .. } => commands::bootstrap(&bootstrap),
+        Command::Migrate { migrate, .. } => commands::migrate(&migrate),
+        Command::Client(command) => cli::run(connection, command),
     }
 }
 

@@ -3,6 +3,7 @@
 //! One run measures all servers side by side, and reports each cost as a ratio to a reference. The reference servers and the load
 //! are this program, started again in processes of their own. The measured service is the real `claviger serve`.
 
+mod empty;
 mod load;
 mod naive;
 mod postgres;
@@ -10,6 +11,7 @@ mod questions;
 mod seed;
 mod servers;
 mod slices;
+mod stock;
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -23,12 +25,17 @@ use claviger::pb::claviger::v1 as pb;
 use pb::key_verify_client::KeyVerifyClient;
 use tokio::runtime;
 
-use crate::naive::{Argon2OnEachCall, Empty, StoreReadOnEachCall};
+use crate::empty::Empty;
+use crate::naive::{Argon2OnEachCall, StoreReadOnEachCall};
 use crate::postgres::Cluster;
 use crate::questions::{BATCH, Kinds, Questions, question};
 use crate::seed::{Database, Seeded, seed};
-use crate::servers::{ServerProcess, in_dir, serve_alone};
+use crate::servers::{ServerProcess, in_dir, serve_alone, stock_program};
 use crate::slices::{Costs, Subject, measure_alternately, number};
+
+// As in `claviger` itself.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
@@ -63,6 +70,8 @@ enum ProcessRole {
     #[command(hide = true)]
     ServeEmpty,
     #[command(hide = true)]
+    ServeStock { runtime: String },
+    #[command(hide = true)]
     ServeArgon2,
     #[command(hide = true)]
     ServeStoreRead { data_dir: PathBuf },
@@ -77,9 +86,12 @@ struct Effort {
 
 fn main() -> Outcome {
     let args = CommandLine::parse();
-    let mut runtime = match args.role {
+    let mut runtime = match &args.role {
         // On one thread, to leave the other core to the server.
         Some(ProcessRole::Load) => runtime::Builder::new_current_thread(),
+        Some(ProcessRole::ServeStock { runtime }) if runtime == "current-thread" => {
+            runtime::Builder::new_current_thread()
+        }
         // Like `claviger` itself.
         _ => runtime::Builder::new_multi_thread(),
     };
@@ -90,6 +102,7 @@ async fn run(args: &CommandLine) -> Outcome {
     match &args.role {
         Some(ProcessRole::Load) => load::run().await,
         Some(ProcessRole::ServeEmpty) => serve_alone(Empty).await,
+        Some(ProcessRole::ServeStock { .. }) => stock::serve(Empty).await,
         Some(ProcessRole::ServeArgon2) => serve_alone(Argon2OnEachCall::new().await?).await,
         Some(ProcessRole::ServeStoreRead { data_dir }) => {
             serve_alone(StoreReadOnEachCall::new(data_dir).await?).await
@@ -213,7 +226,15 @@ fn report_start(store: &str, empty: &[&OsStr], full: &[&OsStr], effort: &Effort)
 async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effort) -> Outcome {
     let kinds = Kinds::write(dir, &seeded.plain_keys)?;
     let copy = copy(data, &dir.join("copy"))?;
-    let (claviger, _) = ServerProcess::claviger(&in_dir(data))?;
+    let one_thread = ["--verify-threads".as_ref(), "1".as_ref()];
+    let flags: Vec<&OsStr> = in_dir(data).into_iter().chain(one_thread).collect();
+    let (claviger, _) = ServerProcess::claviger(&flags)?;
+    let stock = stock_program()?;
+    let stock_multi = ServerProcess::start(&stock, &["multi-thread".as_ref()])?;
+    let stock_current = ServerProcess::start(&stock, &["current-thread".as_ref()])?;
+    let tuned =
+        |runtime: &str| ServerProcess::reference(&["serve-stock".as_ref(), runtime.as_ref()]);
+    let (tuned_multi, tuned_current) = (tuned("multi-thread")?, tuned("current-thread")?);
     let empty = ServerProcess::reference(&["serve-empty".as_ref()])?;
     let argon2 = ServerProcess::reference(&["serve-argon2".as_ref()])?;
     let store_read = ServerProcess::reference(&["serve-store-read".as_ref(), data.as_os_str()])?;
@@ -242,19 +263,17 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
             calls / BATCH,
         )
     };
-    let reference = || {
-        subject(
-            "empty handler on the same stack",
-            &empty,
-            kinds.hot.unanswered(),
-            calls,
-        )
-    };
+    let nothing = |name, server| subject(name, server, kinds.hot.unanswered(), calls);
+    let reference = || nothing("empty, stock tonic", &stock_multi);
     let costs = measure_alternately(
         &reference(),
         &[
             // Against itself: its distance from 1.00 is the error of the other ratios.
             reference(),
+            nothing("empty, stock tonic, current thread", &stock_current),
+            nothing("empty, stock tonic, our allocator", &tuned_multi),
+            nothing("the same, current thread", &tuned_current),
+            nothing("empty, our stack, one thread", &empty),
             subject(
                 "Verify, 1,000 hot keys",
                 &claviger,
@@ -304,7 +323,7 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
          an allowed call returns the key's facts with three scopes and two labels. The naive servers do not check the caller.\n",
         grouped(calls)
     );
-    report("x the empty handler", costs.iter().chain(&slow));
+    report("x stock tonic", costs.iter().chain(&slow));
     measure_counting(&claviger, &copy, seeded, [&kinds.hot, &kinds.all], effort)
 }
 

@@ -1,4 +1,4 @@
-//! The services that Verify is compared with: one returns an empty response, the others decide in the most obvious way.
+//! The services that Verify is compared with: they decide in the most obvious way.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -16,33 +16,6 @@ use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
-
-/// A service that immediately returns an empty response.
-pub(crate) struct Empty;
-
-#[tonic::async_trait]
-impl KeyVerify for Empty {
-    async fn verify(
-        &self,
-        _: Request<pb::VerifyRequest>,
-    ) -> Result<Response<pb::VerifyResponse>, Status> {
-        Ok(Response::new(pb::VerifyResponse::default()))
-    }
-
-    async fn verify_batch(
-        &self,
-        _: Request<pb::VerifyBatchRequest>,
-    ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
-        Ok(Response::new(pb::VerifyBatchResponse::default()))
-    }
-
-    async fn explain(
-        &self,
-        _: Request<pb::ExplainRequest>,
-    ) -> Result<Response<pb::ExplainResponse>, Status> {
-        Err(Status::unimplemented("not measured"))
-    }
-}
 
 /// A service that compares each presented secret with an Argon2 root, as many at a time as there are cores.
 pub(crate) struct Argon2OnEachCall {

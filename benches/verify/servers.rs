@@ -1,21 +1,27 @@
 //! The measured servers, each in its own process.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::path::Path;
+use std::net::{IpAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use claviger::auth::{AuthError, Principal};
 use claviger::config::TransportArgs;
-use claviger::grpc::Guard;
+use claviger::domain::ids::KeyId;
+use claviger::domain::key::Digest;
+use claviger::grpc::{Destination, Dispatch, Guard};
 use claviger::pb::claviger::v1::key_verify_server::{KeyVerify, KeyVerifyServer};
-use claviger::transport;
-use tokio::net::TcpListener;
+use claviger::transport::{self, Threads};
+use hyper::{Request, Response};
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::body::Body;
+use tonic::codegen::Service;
 
 /// The number of clock ticks per second in `/proc` (`USER_HZ`, the same on every Linux).
 const TICKS: f64 = 100.0;
@@ -23,34 +29,77 @@ const TICKS: f64 = 100.0;
 /// How long a server may take to become ready.
 const START_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// Serves one service with the same transport and guard as `claviger serve`, and prints its address on standard output. All
-/// services that are compared with claviger use this stack.
+/// One service, without a check of the caller.
+struct Alone<S>(KeyVerifyServer<S>);
+
+impl<S: KeyVerify> Dispatch for Alone<S> {
+    type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn prove(&self, _: &str, peer: IpAddr) -> Result<Principal, AuthError> {
+        Ok(Principal {
+            key: KeyId::from_bytes([0; 16]),
+            secret: Digest {
+                pepper: 0,
+                mac: [0; 32],
+            },
+            peer: Some(peer),
+        })
+    }
+
+    fn call(&self, _: Destination, request: Request<Body>) -> Self::Answer {
+        self.0.clone().call(request)
+    }
+}
+
+/// Serves one service with the same transport and guard as `claviger serve --verify-threads 1`, and prints its address on
+/// standard output.
 pub(crate) async fn serve_alone(service: impl KeyVerify) -> Result<(), Box<dyn Error>> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let listener = transport::bind("127.0.0.1:0".parse()?)?;
     println!("{}", listener.local_addr()?);
     // The defaults of `claviger serve`.
     let limits = TransportArgs {
+        verify_threads: Some(1),
         max_connections: 4_096,
         max_connections_per_address: 256,
         max_calls: 8_192,
         call_timeout: Duration::from_secs(30),
         connection_age: Duration::from_mins(5),
     };
-    let mut services = Routes::builder();
-    services.add_service(KeyVerifyServer::new(service).max_decoding_message_size(64 * 1024));
+    let service = KeyVerifyServer::new(service).max_decoding_message_size(64 * 1024);
     let stop = CancellationToken::new();
     let guard = Guard::new(
-        services.routes().prepare(),
+        Alone(service),
         limits.max_calls,
         limits.call_timeout,
         stop.clone(),
     );
-    transport::accept(listener, limits, stop, move |accepted| {
+    let threads = Threads::start(limits.verify_threads())?;
+    transport::accept(listener, limits, stop, &threads, move |_, accepted| {
         let guard = guard.clone();
         accepted.http2(move |peer| guard.for_peer(peer))
     })
-    .await;
+    .await??;
     Ok(())
+}
+
+/// Builds the benchmark `stock`, unless cargo has just done so, and returns the path of its program.
+pub(crate) fn stock_program() -> Result<PathBuf, Box<dyn Error>> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let build = "build --profile bench --bench stock --message-format json --quiet".split(' ');
+    let output = Command::new(cargo)
+        .args(build)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stderr(Stdio::inherit())
+        .output()?;
+    let messages = String::from_utf8(output.stdout)?;
+    let mut programs = messages.lines().rev().filter_map(|message| {
+        let message: serde_json::Value = serde_json::from_str(message).ok()?;
+        let is_stock = message["target"]["name"] == "stock";
+        is_stock.then(|| message["executable"].as_str().map(PathBuf::from))?
+    });
+    Ok(programs
+        .next()
+        .ok_or("the benchmark `stock` was not built")?)
 }
 
 /// A server process. Dropping it kills the process.
@@ -62,7 +111,12 @@ pub(crate) struct ServerProcess {
 impl ServerProcess {
     /// Starts this program as one of the servers to compare with.
     pub(crate) fn reference(args: &[&OsStr]) -> Result<Self, Box<dyn Error>> {
-        let mut child = Command::new(std::env::current_exe()?)
+        Self::start(&std::env::current_exe()?, args)
+    }
+
+    /// Starts a program that prints its address on standard output.
+    pub(crate) fn start(program: &Path, args: &[&OsStr]) -> Result<Self, Box<dyn Error>> {
+        let mut child = Command::new(program)
             .args(args)
             .stdout(Stdio::piped())
             .spawn()?;

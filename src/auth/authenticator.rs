@@ -1,4 +1,9 @@
-//! Authentication of callers by their API key.
+//! Authentication of callers by their API key, in two steps.
+//!
+//! First [`Authenticator::prove`] compares the secret. This needs only the headers of a call, so that nobody without an API key of
+//! this authority can make the server decode a body. Then the proven key is judged when the call's question is decided, by the
+//! facts and the time of that moment: expiry, revocation, suspension and scopes. So no time passes between the check of what a
+//! caller may do and its use.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,9 +17,9 @@ use crate::domain::ids::{EnvironmentName, PartnerId, RealmId};
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::Verdict;
 use crate::hashing::Peppers;
-use crate::mirror::{KeyFacts, Mirror, MirroredRealm, MirroredSecret, View};
+use crate::mirror::{Entry, KeyFacts, Mirror, MirroredRealm, MirroredSecret, View};
 use crate::usage::UsageRecorder;
-use crate::verify::{Proof, Question, Target, VerifyError, decide, prove};
+use crate::verify::{Proof, Question, Target, VerifyError, judge, prove};
 
 /// Authenticates callers against the mirror.
 #[derive(Clone)]
@@ -75,66 +80,58 @@ impl Authenticator {
         }
     }
 
+    /// Returns what a caller's API key proves. The key may be expired, disabled or revoked: whoever uses the result must still
+    /// judge it.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
+    pub fn prove(&self, plain_key: &str, peer: Option<IpAddr>) -> Result<Principal, AuthError> {
+        let index = self.mirror.index();
+        let view = index.view();
+        if !view.is_loaded() {
+            return Err(AuthError::Starting);
+        }
+        match prove(plain_key, &view, &self.peppers).map_err(AuthError::Verify)? {
+            Proof::Key(key, secret) => Ok(Principal {
+                key: key.id,
+                secret: secret.digest,
+                peer: peer.map(|peer| peer.to_canonical()),
+            }),
+            Proof::Unknown | Proof::Malformed => Err(AuthError::Unauthenticated(UNKNOWN_KEY)),
+        }
+    }
+
     /// Authenticates the caller of an administrative request. The key may belong to any realm.
     ///
     /// # Errors
     /// See [`AuthError`]. [`NO_ROLE`] if the key administers nothing.
     pub fn authenticate_administrator(
         &self,
-        plain_key: &str,
-        peer: Option<IpAddr>,
+        principal: &Principal,
     ) -> Result<AuthorizedCaller, AuthError> {
         let index = self.mirror.index();
         let view = index.view();
-        let (key, _) = self.proven(&view, plain_key)?;
+        let (key, secret) = proven(&view, principal)?;
         let realm = view
             .realm(key.realm().as_str())
             .ok_or(AuthError::NoBuiltInRealm)?;
-        let caller = self.authenticate_in(
-            &view,
-            realm,
-            key.environment(),
-            plain_key,
-            peer,
-            self.clock.now(),
-        )?;
+        let caller = AuthenticatedKey { key, secret, realm };
+        self.judge(&caller, key.environment(), principal, self.clock.now())?;
         Ok(AuthorizedCaller {
-            principal: principal(caller.key, caller.secret, peer),
+            principal: principal.clone(),
             role: caller.role().ok_or(NO_ROLE)?,
         })
     }
 
-    /// Returns the principal that proves a secret, with the owner of its key. The key may be expired, disabled or revoked.
+    /// Returns the owner of a principal's key, which may be expired, disabled or revoked.
     ///
     /// # Errors
     /// See [`AuthError`].
-    pub fn authenticate_principal(
-        &self,
-        plain_key: &str,
-        peer: Option<IpAddr>,
-    ) -> Result<(Principal, RealmId, PartnerId), AuthError> {
+    pub fn owner(&self, principal: &Principal) -> Result<(RealmId, PartnerId), AuthError> {
         let index = self.mirror.index();
         let view = index.view();
-        let (key, secret) = self.proven(&view, plain_key)?;
-        Ok((
-            principal(key, secret, peer),
-            key.realm().clone(),
-            key.partner.id.clone(),
-        ))
-    }
-
-    fn proven<'v>(
-        &self,
-        view: &'v View<'_>,
-        plain_key: &str,
-    ) -> Result<(&'v KeyFacts, &'v MirroredSecret), AuthError> {
-        if !view.is_loaded() {
-            return Err(AuthError::Starting);
-        }
-        match prove(plain_key, view, &self.peppers).map_err(AuthError::Verify)? {
-            Proof::Key(key, secret) => Ok((key, secret)),
-            Proof::Unknown | Proof::Malformed => Err(AuthError::Unauthenticated(UNKNOWN_KEY)),
-        }
+        let (key, _) = proven(&view, principal)?;
+        Ok((key.realm().clone(), key.partner.id.clone()))
     }
 
     /// Authenticates the caller of a verification. The key must belong to the built-in realm.
@@ -144,31 +141,36 @@ impl Authenticator {
     pub fn authenticate_gateway<'v>(
         &self,
         view: &'v View<'_>,
-        plain_key: &str,
-        peer: Option<IpAddr>,
+        principal: &Principal,
         now: Timestamp,
     ) -> Result<AuthenticatedKey<'v>, AuthError> {
-        if !view.is_loaded() {
-            return Err(AuthError::Starting);
+        let (key, secret) = proven(view, principal)?;
+        if !key.realm().is_built_in() {
+            return Err(AuthError::Unauthenticated(NOT_OF_BUILT_IN_REALM));
         }
         let realm = view
             .realm(RealmId::BUILT_IN)
             .ok_or(AuthError::NoBuiltInRealm)?;
-        let environment = &realm.definition.environments[0];
-        self.authenticate_in(view, realm, &environment.name, plain_key, peer, now)
+        let caller = AuthenticatedKey { key, secret, realm };
+        self.judge(
+            &caller,
+            &realm.definition.environments[0].name,
+            principal,
+            now,
+        )?;
+        Ok(caller)
     }
 
-    fn authenticate_in<'v>(
+    /// Checks that nothing stands against a caller's key, and records its use.
+    fn judge(
         &self,
-        view: &'v View<'_>,
-        realm: &'v MirroredRealm,
+        caller: &AuthenticatedKey<'_>,
         environment: &EnvironmentName,
-        plain_key: &str,
-        peer: Option<IpAddr>,
+        principal: &Principal,
         now: Timestamp,
-    ) -> Result<AuthenticatedKey<'v>, AuthError> {
+    ) -> Result<(), AuthError> {
+        let AuthenticatedKey { key, secret, realm } = *caller;
         let question = Question {
-            plain_key,
             realm,
             environment,
             target: Target::Any,
@@ -176,40 +178,43 @@ impl Authenticator {
             partner: "",
             scopes: ScopeSet::default(),
             any_scopes: ScopeSet::default(),
-            client: peer,
+            client: principal.peer,
         };
-        let decision = decide(&question, view, &self.peppers, now).map_err(AuthError::Verify)?;
-        if let Some((key, secret)) = decision.proven {
-            self.recorder.record_use(key, secret, now);
-        }
-        match (decision.verdict, decision.proven) {
-            (Verdict::Allowed, Some((key, secret))) => Ok(AuthenticatedKey { key, secret, realm }),
-            (Verdict::AddressDenied, _) => Err(AuthError::Forbidden(Forbidden(
+        self.recorder.record_use(key, secret, now);
+        match judge(&question, key, secret, now).verdict {
+            Verdict::Allowed => Ok(()),
+            Verdict::AddressDenied => Err(AuthError::Forbidden(Forbidden(
                 "the caller's key may not be used from this address: check the `allowed_cidrs` of the key",
             ))),
-            (Verdict::PartnerSuspended, _) => Err(AuthError::Forbidden(Forbidden(
+            Verdict::PartnerSuspended => Err(AuthError::Forbidden(Forbidden(
                 "the partner that owns the caller's key is suspended: ask an operator to restore the partner",
             ))),
-            (verdict, Some(_)) => Err(AuthError::Unauthenticated(match verdict {
-                Verdict::Revoked => "the caller's key is revoked: use another key",
-                Verdict::Disabled => "the caller's key is disabled: enable it, or use another key",
-                _ => {
-                    "the caller's key or its old secret has expired: use the new secret, or another key"
-                }
-            })),
-            (_, None) if realm.definition.id.is_built_in() => {
-                Err(AuthError::Unauthenticated(NOT_OF_BUILT_IN_REALM))
-            }
-            (_, None) => Err(AuthError::Unauthenticated(UNKNOWN_KEY)),
+            Verdict::Revoked => Err(AuthError::Unauthenticated(
+                "the caller's key is revoked: use another key",
+            )),
+            Verdict::Disabled => Err(AuthError::Unauthenticated(
+                "the caller's key is disabled: enable it, or use another key",
+            )),
+            _ => Err(AuthError::Unauthenticated(
+                "the caller's key or its old secret has expired: use the new secret, or another key",
+            )),
         }
     }
 }
 
-fn principal(key: &KeyFacts, secret: &MirroredSecret, peer: Option<IpAddr>) -> Principal {
-    Principal {
-        key: key.id,
-        secret: secret.digest,
-        peer: peer.map(|peer| peer.to_canonical()),
+/// Returns the key and the secret that a principal proved, as they are now.
+fn proven<'v>(
+    view: &'v View<'_>,
+    principal: &Principal,
+) -> Result<(&'v KeyFacts, &'v MirroredSecret), AuthError> {
+    match view.key(principal.key) {
+        Some(Entry::Key(key)) => key
+            .secrets()
+            .find(|secret| secret.digest == principal.secret)
+            .map(|secret| (key, secret))
+            .ok_or(AuthError::Unauthenticated(UNKNOWN_KEY)),
+        Some(Entry::Corrupt) => Err(AuthError::Verify(VerifyError::Corrupt)),
+        None => Err(AuthError::Unauthenticated(UNKNOWN_KEY)),
     }
 }
 

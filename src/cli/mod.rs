@@ -28,11 +28,11 @@ mod response;
 mod text;
 mod verify;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use futures_util::FutureExt;
-use futures_util::future::LocalBoxFuture;
+use tokio::runtime::Builder;
 
 pub use connect::Connection;
 pub use redact::mask_keys;
@@ -68,9 +68,15 @@ pub enum ClientCommand {
 /// Returns the exit code: 0 for done or allowed, 1 for failed, 2 for incorrect usage, 3 for denied and 4 for no verdict.
 /// Only `verify` and `explain` return 3 and 4.
 ///
-/// The future is boxed for the same reason as those in [`commands`](crate::commands).
-pub fn run(connection: Connection, command: ClientCommand) -> LocalBoxFuture<'static, ExitCode> {
-    try_run(connection, command).boxed_local()
+/// The runtime is here for the same reason as in [`commands`](crate::commands).
+pub fn run(connection: Connection, command: ClientCommand) -> ExitCode {
+    match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(try_run(connection, command)),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: cannot start the program: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {

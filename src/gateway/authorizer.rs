@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::response::{self, GatewayResponse, HttpDenial};
 use super::{GatewayDecision, GatewayRequest, authorize};
-use crate::auth::{AuthError, Authenticator, Forbidden};
+use crate::auth::{AuthError, Authenticator, Forbidden, Principal};
 use crate::domain::clock::Clock;
 use crate::domain::denial::DenialClass;
 use crate::hashing::Peppers;
@@ -65,11 +65,18 @@ impl GatewayAuthorizer {
         }
     }
 
-    /// Answers a gateway. `gateway_key` is the API key of the gateway itself, `peer` is the gateway's address.
+    /// Returns what the API key of a gateway itself proves.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
+    pub fn prove(&self, gateway_key: &str, peer: Option<IpAddr>) -> Result<Principal, AuthError> {
+        self.authenticator.prove(gateway_key, peer)
+    }
+
+    /// Answers a gateway that proved its own key.
     pub fn answer(
         &self,
-        gateway_key: &str,
-        peer: Option<IpAddr>,
+        gateway: &Principal,
         api: ProtectedApi<'_>,
         request: &GatewayRequest<'_>,
     ) -> Result<GatewayResponse, GatewayError> {
@@ -78,7 +85,7 @@ impl GatewayAuthorizer {
         let view = index.view();
         let caller = self
             .authenticator
-            .authenticate_gateway(&view, gateway_key, peer, now)
+            .authenticate_gateway(&view, gateway, now)
             .map_err(GatewayError::Auth)?;
         caller
             .may_verify(api.realm)
@@ -88,8 +95,8 @@ impl GatewayAuthorizer {
             .definition
             .environment_or_only(api.environment)
             .map_err(GatewayError::Environment)?;
-        let decide = |question: &Question<'_>| {
-            let decision = decide(question, &view, &self.peppers, now)?;
+        let decide = |plain_key: &str, question: &Question<'_>| {
+            let decision = decide(plain_key, question, &view, &self.peppers, now)?;
             self.recorder.count(&decision, now);
             Ok(decision)
         };

@@ -142,7 +142,7 @@ pub fn authorize<'k>(
     realm: &MirroredRealm,
     environment: &Environment,
     request: &GatewayRequest<'_>,
-    decide: impl FnOnce(&Question<'_>) -> Result<Decision<'k>, VerifyError>,
+    decide: impl FnOnce(&str, &Question<'_>) -> Result<Decision<'k>, VerifyError>,
 ) -> Result<GatewayDecision<'k>, VerifyError> {
     let path = parse_path(realm, request);
     let route_match = match_request(realm, request, &path);
@@ -183,7 +183,7 @@ impl RouteMatch<'_> {
     }
 }
 
-/// Calls `answer` with the question about the request's key, and returns its result. If no route applies, the key is checked
+/// Calls `answer` with the request's API key and the question about it, and returns its result. If no route applies, the key is checked
 /// all the same: only a key without any other objection gets [`Verdict::NoRoute`].
 pub fn with_question<T>(
     route_match: &RouteMatch<'_>,
@@ -191,7 +191,7 @@ pub fn with_question<T>(
     realm: &MirroredRealm,
     environment: &Environment,
     client: Option<IpAddr>,
-    answer: impl FnOnce(&Question<'_>) -> T,
+    answer: impl FnOnce(&str, &Question<'_>) -> T,
 ) -> T {
     let matched = route_match.matched.as_ref().ok();
     let requirement = matched.and_then(|matched| matched.requirement);
@@ -203,8 +203,7 @@ pub fn with_question<T>(
         Some(RequiredLevel::PartnerOrNamedProject) if !projects.is_empty() => Target::Any,
         Some(RequiredLevel::Partner | RequiredLevel::PartnerOrNamedProject) => Target::Partner,
     };
-    answer(&Question {
-        plain_key: presented.key,
+    let question = Question {
         realm,
         environment: &environment.name,
         target,
@@ -214,7 +213,8 @@ pub fn with_question<T>(
         any_scopes: requirement
             .map_or_else(ScopeSet::default, |requirement| requirement.any_scopes),
         client,
-    })
+    };
+    answer(presented.key, &question)
 }
 
 #[cfg(test)]

@@ -8,8 +8,6 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
-use tonic::Request;
-use tonic::metadata::{MetadataMap, MetadataValue};
 
 use crate::authority::{ChangeRequest, Refusal, Wait};
 use crate::domain::ids::{RequestId, ScopeName};
@@ -65,17 +63,6 @@ pub(super) fn unimplemented(fields: &[(&str, bool)]) -> Result<(), Refusal> {
         Some((field, _)) => Err(Refusal::Unimplemented((*field).to_owned())),
         None => Ok(()),
     }
-}
-
-/// Returns the address at the other end of the connection.
-pub(super) fn peer_ip<T>(request: &Request<T>) -> Option<IpAddr> {
-    request.remote_addr().map(|peer| peer.ip())
-}
-
-/// Returns the values of the metadata entry `authorization`.
-pub(super) fn authorization(metadata: &MetadataMap) -> impl Iterator<Item = &[u8]> {
-    let values = metadata.get_all("authorization").into_iter();
-    values.map(MetadataValue::as_bytes)
 }
 
 /// Decodes a level. Returns `None` if the level is unspecified.

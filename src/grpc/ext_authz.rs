@@ -7,9 +7,8 @@ use std::net::IpAddr;
 
 use tonic::{Code, Request, Response, Status};
 
-use super::decode::{authorization, peer_ip};
+use super::guard;
 use super::status::{self, verify_error};
-use crate::auth::bearer_key;
 use crate::domain::denial::DenialClass;
 use crate::domain::violation::Violations;
 use crate::gateway::{
@@ -43,7 +42,7 @@ impl Authorization for ExtAuthzService {
         &self,
         request: Request<CheckRequest>,
     ) -> Result<Response<CheckResponse>, Status> {
-        let gateway = bearer_key(authorization(request.metadata()))?;
+        let gateway = guard::principal(&request)?;
         let attributes = request.get_ref().attributes.as_ref();
         let attributes = attributes.ok_or_else(|| missing("attributes"))?;
         let http = attributes
@@ -72,7 +71,7 @@ impl Authorization for ExtAuthzService {
         };
         let answer = self
             .authorizer
-            .answer(gateway, peer_ip(&request), api, &request_at_gateway)
+            .answer(gateway, api, &request_at_gateway)
             .map_err(gateway_error)?;
         Ok(Response::new(response(answer)))
     }

@@ -40,22 +40,24 @@ mod key_admin;
 mod key_verify;
 mod page;
 mod realm_admin;
+mod services;
 mod status;
 
 use std::sync::Arc;
 
 pub use ext_authz::ExtAuthzService;
-pub use guard::Guard;
+pub use guard::{Destination, Dispatch, Guard};
 pub use key_admin::KeyAdminService;
 pub use key_verify::KeyVerifyService;
 pub use page::Pages;
 pub use realm_admin::RealmAdminService;
+pub use services::{AdminPlane, Services};
 
 use change_limiter::{ChangeLimiter, ChangePermit, Owner};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 
-use crate::auth::{Authenticator, AuthorizedCaller, Principal, bearer_key};
+use crate::auth::{Authenticator, AuthorizedCaller, Principal};
 use crate::authority::{Authority, Refusal};
 
 /// The parts that the administrative services share.
@@ -94,17 +96,15 @@ impl Admin {
 
     /// Authenticates the caller of an administrative request.
     fn caller<T>(&self, request: &Request<T>) -> Result<AuthorizedCaller, Status> {
-        let key = bearer_key(decode::authorization(request.metadata()))?;
-        let peer = decode::peer_ip(request);
-        Ok(self.authenticator.authenticate_administrator(key, peer)?)
+        let principal = guard::principal(request)?;
+        Ok(self.authenticator.authenticate_administrator(principal)?)
     }
 
     /// Returns the principal of a request and the owner of its key.
     fn principal<T>(&self, request: &Request<T>) -> Result<(Principal, Owner), Status> {
-        let key = bearer_key(decode::authorization(request.metadata()))?;
-        let peer = decode::peer_ip(request);
-        let (principal, realm, partner) = self.authenticator.authenticate_principal(key, peer)?;
-        Ok((principal, (realm, partner)))
+        let principal = guard::principal(request)?;
+        let owner = self.authenticator.owner(principal)?;
+        Ok((principal.clone(), owner))
     }
 
     /// Runs a use case to its end, even if the caller cancels the call: a commit must not be dropped half-way.

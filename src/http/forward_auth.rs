@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::str;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -35,7 +36,6 @@ struct OriginalRequest<'r> {
 struct MisconfiguredGateway(String);
 
 /// The state of the handler.
-#[derive(Clone)]
 struct ForwardAuth {
     authorizer: GatewayAuthorizer,
     gateway: GatewayArgs,
@@ -48,14 +48,14 @@ pub(super) fn router(authorizer: GatewayAuthorizer, gateway: GatewayArgs) -> Rou
         .route("/forward-auth/{*api}", any(forward_auth))
         .route("/forward-auth/", any(forward_auth))
         .route("/forward-auth", any(forward_auth))
-        .with_state(ForwardAuth {
+        .with_state(Arc::new(ForwardAuth {
             authorizer,
             gateway,
-        })
+        }))
 }
 
 async fn forward_auth(
-    State(state): State<ForwardAuth>,
+    State(state): State<Arc<ForwardAuth>>,
     ConnectInfo(peer): ConnectInfo<IpAddr>,
     request: Request<Body>,
 ) -> Response<Body> {
@@ -120,10 +120,12 @@ impl ForwardAuth {
             // The gateway adds the other end of its own connection to the header, which is one more hop.
             client: client_address(None, &headers, self.gateway.trusted_hops.saturating_add(1)),
         };
-        match self
+        let answer = self
             .authorizer
-            .answer(gateway_key, Some(peer), api, &original)
-        {
+            .prove(gateway_key, Some(peer))
+            .map_err(GatewayError::Auth)
+            .and_then(|gateway| self.authorizer.answer(&gateway, api, &original));
+        match answer {
             Ok(answer) => Ok(answer),
             Err(GatewayError::Auth(AuthError::Starting) | GatewayError::Verify(_)) => {
                 Ok(GatewayResponse::Denied {

@@ -58,7 +58,8 @@ impl Store {
         // million rows on this connection. With the driver's small default buffer its two threads would often wait for each
         // other.
         let options = options.row_buffer_size(4_096);
-        let feed = pool(1).connect_with(options).await.map_err(refused)?;
+        // Opened by the feed, whose thread has another priority: the driver's thread for the connection inherits it.
+        let feed = pool(1).connect_lazy_with(options);
         Ok(Self::new(Engine::Sqlite { read, feed, write }, schema))
     }
 }

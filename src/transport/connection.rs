@@ -15,15 +15,16 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::connection_limiter::{CallQuota, ConnectionPermit};
 use super::limits::{self, FIRST_BYTES, GOAWAY_GRACE};
 use super::socket::{Allowance, Socket};
+use super::threads::{OpenConnection, ThreadLoad};
 
 /// The connection preface of HTTP/2 (RFC 9113, section 3.4), and the type of the SETTINGS frame that must follow.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -31,12 +32,22 @@ const SETTINGS: u8 = 4;
 /// The length of a frame header: three bytes of length, one of type, one of flags, four of stream.
 const FRAME_HEADER: usize = 9;
 
-/// An accepted connection from which nothing has been read.
+/// An accepted connection from which nothing has been read. It belongs to no runtime yet: the one that serves it registers it.
 pub struct AcceptedConnection {
-    pub(super) stream: TcpStream,
+    pub(super) stream: std::net::TcpStream,
     pub(super) permit: ConnectionPermit,
     pub(super) remote: SocketAddr,
     pub(super) lifetime: Lifetime,
+}
+
+/// A connection whose first bytes are of the expected protocol.
+struct Begun<S> {
+    socket: Socket<S>,
+    calls: Calls,
+    lifetime: Lifetime,
+    peer: Peer,
+    /// Held as long as the connection.
+    _permit: ConnectionPermit,
 }
 
 /// The peer of a connection, for the service that handles its calls.
@@ -54,7 +65,7 @@ pub struct Peer {
 
 impl AcceptedConnection {
     /// Serves gRPC over HTTP/2 until the connection ends.
-    pub async fn http2<S, B>(mut self, service: impl FnOnce(Peer) -> S)
+    pub async fn http2<S, B>(self, service: impl FnOnce(Peer) -> S)
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
         S::Future: Send + 'static,
@@ -62,65 +73,80 @@ impl AcceptedConnection {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let Some(first) = self.first_bytes(http2_begins).await else {
+        let Some(begun) = self.begin(http2_begins).await else {
             return;
         };
-        let calls = self.lifetime.calls.clone();
-        let service = service(Peer {
-            remote: self.remote,
-            local: self.stream.local_addr().ok(),
-            quota: self.permit.quota(),
-            allowance: Arc::clone(&calls.allowance),
-        });
-        let socket = Socket::new(self.stream, first, Arc::clone(&calls.allowance));
-        let connection =
-            limits::http2(calls, TokioTimer::new()).serve_connection(TokioIo::new(socket), service);
-        self.lifetime.serve(connection).await;
-        drop(self.permit);
+        let connection = limits::http2(begun.calls, TokioTimer::new())
+            .serve_connection(TokioIo::new(begun.socket), service(begun.peer));
+        begun.lifetime.serve(connection).await;
     }
 
     /// Serves HTTP/1.1 and HTTP/1.0 until the connection ends.
-    pub async fn http1(mut self, router: Router) {
-        let Some(first) = self.first_bytes(|_| Some(true)).await else {
+    pub async fn http1(self, router: Router) {
+        let Some(begun) = self.begin(|_| Some(true)).await else {
             return;
         };
-        let calls = self.lifetime.calls.clone();
-        let socket = Socket::new(self.stream, first, Arc::clone(&calls.allowance));
         let router = TowerToHyperService::new(router);
-        let peer = self.remote.ip();
+        let (calls, peer) = (begun.calls, begun.peer.remote.ip());
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
-            calls.allowance.call();
+            calls.count();
             request.extensions_mut().insert(ConnectInfo(peer));
             calls.tasks.track_future(router.call(request))
         });
         let connection =
-            limits::http1(TokioTimer::new()).serve_connection(TokioIo::new(socket), service);
-        self.lifetime.serve(connection).await;
-        drop(self.permit);
+            limits::http1(TokioTimer::new()).serve_connection(TokioIo::new(begun.socket), service);
+        begun.lifetime.serve(connection).await;
     }
 
-    /// Reads until `begins` returns whether the client uses the expected protocol. Returns `None`, and so closes the connection
-    /// without an answer, if the client sends nothing, another protocol, or too slowly, or if the server stops.
-    async fn first_bytes(&mut self, begins: fn(&[u8]) -> Option<bool>) -> Option<Vec<u8>> {
-        let reading = async {
-            let mut first = Vec::with_capacity(PREFACE.len() + FRAME_HEADER);
-            loop {
-                // Never more than the capacity: hyper reads the following bytes.
-                let room = (first.capacity() - first.len()) as u64;
-                let read = (&mut self.stream).take(room).read_buf(&mut first).await;
-                if read.ok()? == 0 {
-                    return None;
-                }
-                match begins(&first) {
-                    Some(true) => return Some(first),
-                    Some(false) => return None,
-                    None => {}
-                }
-            }
+    /// Reads the first bytes. Returns `None`, and so closes the connection without an answer, if the client sends nothing, another
+    /// protocol, or too slowly, or if the server stops.
+    async fn begin(self, begins: fn(&[u8]) -> Option<bool>) -> Option<Begun<TcpStream>> {
+        let stream = TcpStream::from_std(self.stream).inspect_err(|error| {
+            tracing::debug!(%error, "connection not registered");
+        });
+        let mut stream = stream.ok()?;
+        let first = tokio::select! {
+            read = timeout(FIRST_BYTES, first_bytes(&mut stream, begins)) => read.ok()??,
+            () = self.lifetime.stop.cancelled() => return None,
         };
-        tokio::select! {
-            read = timeout(FIRST_BYTES, reading) => read.ok()?,
-            () = self.lifetime.stop.cancelled() => None,
+        let calls = Calls {
+            tasks: self.lifetime.calls.clone(),
+            allowance: Arc::default(),
+            thread: self.lifetime.open.load(),
+        };
+        Some(Begun {
+            peer: Peer {
+                remote: self.remote,
+                local: stream.local_addr().ok(),
+                quota: self.permit.quota(),
+                allowance: Arc::clone(&calls.allowance),
+            },
+            socket: Socket::new(stream, first, Arc::clone(&calls.allowance)),
+            calls,
+            lifetime: self.lifetime,
+            _permit: self.permit,
+        })
+    }
+}
+
+/// Reads until `begins` returns whether the client uses the expected protocol. Returns `None` if it uses another, or closes the
+/// connection before.
+async fn first_bytes(
+    stream: &mut (impl AsyncRead + Unpin),
+    begins: fn(&[u8]) -> Option<bool>,
+) -> Option<Vec<u8>> {
+    let mut first = Vec::with_capacity(PREFACE.len() + FRAME_HEADER);
+    loop {
+        // Never more than the capacity: hyper reads the following bytes.
+        let room = (first.capacity() - first.len()) as u64;
+        let read = (&mut *stream).take(room).read_buf(&mut first).await;
+        if read.ok()? == 0 {
+            return None;
+        }
+        match begins(&first) {
+            Some(true) => return Some(first),
+            Some(false) => return None,
+            None => {}
         }
     }
 }
@@ -136,11 +162,19 @@ fn http2_begins(first: &[u8]) -> Option<bool> {
     Some(matches!(header, [_, _, _, SETTINGS, flags, 0, 0, 0, 0] if flags & 1 == 0))
 }
 
-/// The calls of a connection. Each call is tracked, and adds to the bytes that the peer may send.
-#[derive(Clone, Default)]
-pub(super) struct Calls {
+/// The calls of a connection. Each call is tracked, counted, and adds to the bytes that the peer may send.
+#[derive(Clone)]
+struct Calls {
     tasks: TaskTracker,
     allowance: Arc<Allowance>,
+    thread: Arc<ThreadLoad>,
+}
+
+impl Calls {
+    fn count(&self) {
+        self.allowance.call();
+        self.thread.call();
+    }
 }
 
 /// hyper executes each stream of HTTP/2, from its request to the end of its response, as one task.
@@ -149,7 +183,7 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        self.allowance.call();
+        self.count();
         drop(self.tasks.spawn(stream));
     }
 }
@@ -162,7 +196,9 @@ pub(super) struct Lifetime {
     pub(super) call_timeout: Duration,
     /// Cancelled when the server stops.
     pub(super) stop: CancellationToken,
-    pub(super) calls: Calls,
+    pub(super) calls: TaskTracker,
+    /// Counts the connection for its thread.
+    pub(super) open: OpenConnection,
 }
 
 impl Lifetime {
@@ -170,17 +206,26 @@ impl Lifetime {
     /// server announces the end (GOAWAY, or `connection: close`) and lets the calls in flight finish.
     async fn serve(self, connection: impl GracefulConnection<Error = hyper::Error>) {
         let mut connection = pin!(connection);
+        let (max_age, stop) = (self.max_age, self.stop);
+        // In a task of its own: each time that the connection has something to do, it would look at these too, and `stop` belongs
+        // to all threads and takes a lock.
+        let mut end = AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::select! {
+                () = sleep(max_age) => {}
+                () = stop.cancelled() => {}
+            }
+        }));
         tokio::select! {
+            biased;
             ended = connection.as_mut() => return log_end(ended),
-            () = sleep(self.max_age) => {}
-            () = self.stop.cancelled() => {}
+            _ = &mut end => {}
         }
         connection.as_mut().graceful_shutdown();
         // An idle peer should close the connection after GOAWAY, but it may be unreachable or ignore GOAWAY.
         let idle = async {
             sleep(GOAWAY_GRACE).await;
-            self.calls.tasks.close();
-            self.calls.tasks.wait().await;
+            self.calls.close();
+            self.calls.wait().await;
         };
         tokio::select! {
             ended = connection.as_mut() => log_end(ended),

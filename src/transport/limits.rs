@@ -23,6 +23,12 @@ pub(super) const OUT_OF_RESOURCES: Duration = Duration::from_millis(100);
 /// this setting the kernel lets the buffer grow to megabytes when the peer does not read.
 pub(super) const SYSTEM_BUFFER: usize = 256 * 1024;
 
+/// The number of connections that wait to be accepted before the system refuses more.
+pub(super) const BACKLOG: i32 = 1024;
+
+/// The time between two looks at the calls of each thread, by which new connections are spread.
+pub(super) const LOAD_EVERY: Duration = Duration::from_secs(1);
+
 /// The minimum time between two log lines about refused connections.
 pub(super) const LOG_EVERY: Duration = Duration::from_mins(1);
 

@@ -7,42 +7,86 @@ mod connection_limiter;
 mod descriptors;
 mod limits;
 mod socket;
+mod threads;
 
 use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 pub use connection::{AcceptedConnection, Peer};
 pub use connection_limiter::CallQuota;
 pub use descriptors::within_descriptors;
 pub use socket::Allowance;
+pub use threads::Threads;
 
 use crate::config::TransportArgs;
-use connection::{Calls, Lifetime};
+use connection::Lifetime;
 use connection_limiter::ConnectionLimiter;
+use threads::LoadBalancer;
 
-/// Accepts connections and serves each with `serve`, until `stop` is cancelled. Returns when the last connection is closed.
-/// Dropping the future closes all connections at once.
-pub async fn accept<F>(
+/// Accepts connections and serves each with `serve` on one of the threads, whose index `serve` gets, until `stop` is cancelled.
+/// Runs on the first of the threads, because nothing else may delay it. The task ends when the last connection is closed.
+///
+/// # Errors
+/// The result of the task is an error if the listener cannot be registered with the runtime of that thread.
+pub fn accept<F>(
     listener: TcpListener,
     args: TransportArgs,
     stop: CancellationToken,
-    serve: impl Fn(AcceptedConnection) -> F,
-) where
+    threads: &Threads,
+    serve: impl Fn(usize, AcceptedConnection) -> F + Send + Sync + 'static,
+) -> AbortOnDropHandle<io::Result<()>>
+where
     F: Future<Output = ()> + Send + 'static,
 {
+    let runtimes = threads.runtimes();
+    let balancer = threads.balancer();
+    let accepting = async move {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let connections = TaskTracker::new();
+        accept_until(listener, args, &stop, balancer, |index, accepted| {
+            connections.spawn_on(serve(index, accepted), &runtimes[index]);
+        })
+        .await;
+        connections.close();
+        connections.wait().await;
+        Ok(())
+    };
+    AbortOnDropHandle::new(threads.runtimes()[0].spawn(accepting))
+}
+
+/// Listens on an address.
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // So that a server can be started again while connections of the last one are closing.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(limits::BACKLOG)?;
+    Ok(socket.into())
+}
+
+async fn accept_until(
+    listener: tokio::net::TcpListener,
+    args: TransportArgs,
+    stop: &CancellationToken,
+    mut balancer: LoadBalancer,
+    spawn: impl Fn(usize, AcceptedConnection),
+) {
     let limiter = ConnectionLimiter::new(args.max_connections, args.max_connections_per_address);
-    let mut connections = JoinSet::new();
     let mut refusals = RefusalLog::default();
+    let mut ticks = tokio::time::interval(limits::LOAD_EVERY);
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            // Removes connections that have ended from the set.
-            Some(_) = connections.join_next() => continue,
+            _ = ticks.tick() => {
+                balancer.tick();
+                continue;
+            }
             accepted = listener.accept() => accepted,
         };
         let (stream, remote) = match accepted {
@@ -62,25 +106,36 @@ pub async fn accept<F>(
                 continue;
             }
         };
+        // Released from the runtime of this thread, because another may serve the connection.
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(error) => {
+                refusals.count(&error);
+                continue;
+            }
+        };
         // The connection is served even if an option cannot be set.
         if let Err(error) = set_options(&stream) {
             tracing::debug!(%error, "socket options not set");
         }
-        connections.spawn(serve(AcceptedConnection {
-            stream,
-            permit,
-            remote,
-            lifetime: Lifetime {
-                max_age: jittered(args.connection_age),
-                call_timeout: args.call_timeout,
-                stop: stop.clone(),
-                calls: Calls::default(),
+        let (thread, open) = balancer.choose();
+        spawn(
+            thread,
+            AcceptedConnection {
+                stream,
+                permit,
+                remote,
+                lifetime: Lifetime {
+                    max_age: jittered(args.connection_age),
+                    call_timeout: args.call_timeout,
+                    stop: stop.clone(),
+                    calls: TaskTracker::new(),
+                    open,
+                },
             },
-        }));
+        );
     }
-    // Closed at once, so that new clients get an error instead of waiting in the backlog.
-    drop(listener);
-    while connections.join_next().await.is_some() {}
+    // The listener is dropped at once, so that new clients get an error instead of waiting in the backlog.
 }
 
 /// The log of refused connections. There may be many, so not every one is logged.

@@ -1,4 +1,4 @@
-//! A TCP connection with limits on what its peer sends and on how long the peer may not read.
+//! A connection with limits on what its peer sends and on how long the peer may not read.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::limits::{BYTES_BESIDE_CALLS, BYTES_PER_CALL, BYTES_PER_TURN, STALLED};
@@ -48,8 +47,8 @@ impl Allowance {
 }
 
 /// The connection that hyper reads and writes.
-pub(super) struct Socket {
-    stream: TcpStream,
+pub(super) struct Socket<S> {
+    stream: S,
     /// The bytes that were read before hyper was started.
     first: Vec<u8>,
     /// How many of the first bytes hyper has read.
@@ -61,9 +60,9 @@ pub(super) struct Socket {
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Socket {
+impl<S> Socket<S> {
     /// Creates a socket from a stream of which the `first` bytes have been read.
-    pub(super) fn new(stream: TcpStream, first: Vec<u8>, allowance: Arc<Allowance>) -> Self {
+    pub(super) fn new(stream: S, first: Vec<u8>, allowance: Arc<Allowance>) -> Self {
         Self {
             stream,
             first,
@@ -90,7 +89,7 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -125,7 +124,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -148,12 +147,13 @@ impl AsyncWrite for Socket {
         self.stream.is_write_vectored()
     }
 
-    // A TCP stream has nothing to flush and shuts down at once, so neither method waits for the peer.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.bounded(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let closed = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.bounded(cx, closed)
     }
 }

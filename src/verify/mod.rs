@@ -12,10 +12,8 @@ use crate::domain::verdict::Verdict;
 use crate::hashing::{ImportHash, Peppers};
 use crate::mirror::{Entry, KeyFacts, MirroredRealm, MirroredSecret, View};
 
-/// A presented API key and what the request needs of it.
+/// What a request needs of its key.
 pub struct Question<'q> {
-    /// The API key as the client presented it.
-    pub plain_key: &'q str,
     /// The realm that the request calls.
     pub realm: &'q MirroredRealm,
     /// The environment that the request calls.
@@ -68,7 +66,7 @@ pub enum VerifyError {
     PepperMissing,
 }
 
-/// Decides a question. The caller reads `now` once for each request.
+/// Decides a question about an API key as the client presented it. The caller reads `now` once for each request.
 ///
 /// # Errors
 /// If the key's row or pepper is unusable. Such a key is neither allowed nor denied.
@@ -114,7 +112,6 @@ pub enum VerifyError {
 /// let view = index.view();
 /// let realm = view.realm("claviger").unwrap();
 /// let question = Question {
-///     plain_key: &operator_key,
 ///     realm,
 ///     environment: &realm.definition.environments[0].name,
 ///     target: Target::Partner,
@@ -124,12 +121,14 @@ pub enum VerifyError {
 ///     any_scopes: ScopeSet::default(),
 ///     client: None,
 /// };
-/// let decision = decide(&question, &view, &opened.peppers, opened.clock.now()).unwrap();
+/// let now = opened.clock.now();
+/// let decision = decide(&operator_key, &question, &view, &opened.peppers, now).unwrap();
 /// assert_eq!(decision.verdict, Verdict::Allowed);
 /// # Ok(())
 /// # }
 /// ```
 pub fn decide<'k>(
+    plain_key: &str,
     question: &Question<'_>,
     view: &'k View<'_>,
     peppers: &Peppers,
@@ -140,13 +139,24 @@ pub fn decide<'k>(
         proven: None,
         missing: ScopeSet::default(),
     };
-    let (key, secret) = match prove(question.plain_key, view, peppers)? {
-        Proof::Key(key, secret) if *key.realm() == question.realm.definition.id => (key, secret),
-        Proof::Key(..) | Proof::Unknown => return Ok(denied(Verdict::Unknown)),
-        Proof::Malformed => return Ok(denied(Verdict::Malformed)),
-    };
+    Ok(match prove(plain_key, view, peppers)? {
+        Proof::Key(key, secret) if *key.realm() == question.realm.definition.id => {
+            judge(question, key, secret, now)
+        }
+        Proof::Key(..) | Proof::Unknown => denied(Verdict::Unknown),
+        Proof::Malformed => denied(Verdict::Malformed),
+    })
+}
+
+/// Decides a question about a key of the question's realm whose secret is proven.
+pub fn judge<'k>(
+    question: &Question<'_>,
+    key: &'k KeyFacts,
+    secret: &'k MirroredSecret,
+    now: Timestamp,
+) -> Decision<'k> {
     let missing = missing(question, key);
-    Ok(Decision {
+    Decision {
         verdict: first_objection(&ObjectionInput {
             question,
             key,
@@ -156,7 +166,7 @@ pub fn decide<'k>(
         }),
         proven: Some((key, secret)),
         missing,
-    })
+    }
 }
 
 /// What an API key proves by itself, independent of the request.

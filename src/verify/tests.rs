@@ -133,7 +133,6 @@ impl World {
             set
         };
         let question = Question {
-            plain_key: &asked.plain_key,
             realm,
             environment: &realm
                 .definition
@@ -147,7 +146,8 @@ impl World {
             any_scopes: set(asked.any_scopes),
             client: asked.client.map(|client| client.parse().unwrap()),
         };
-        decide(&question, &view, &self.peppers, asked.now).map(|decision| read(&decision, &view))
+        decide(&asked.plain_key, &question, &view, &self.peppers, asked.now)
+            .map(|decision| read(&decision, &view))
     }
 
     fn verdict(&self, asked: &TestQuestion) -> Verdict {

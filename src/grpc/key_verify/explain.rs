@@ -31,7 +31,7 @@ pub(super) fn explain(
     match &request.question {
         Some(Verify(message)) => {
             let question = question(view, message)?;
-            explain_question(view, peppers, now, &question, Vec::new())
+            explain_question(view, peppers, now, &message.key, &question, Vec::new())
         }
         Some(Http(message)) => explain_http(view, peppers, now, message),
         None => {
@@ -47,11 +47,12 @@ fn explain_question(
     view: &View<'_>,
     peppers: &Peppers,
     now: Timestamp,
+    plain_key: &str,
     question: &Question<'_>,
     mut checks: Vec<pb::Check>,
 ) -> Result<pb::ExplainResponse, Status> {
-    let decision = decide(question, view, peppers, now).map_err(verify_error)?;
-    checks.push(form(question, decision.verdict));
+    let decision = decide(plain_key, question, view, peppers, now).map_err(verify_error)?;
+    checks.push(form(plain_key, decision.verdict));
     checks.push(match decision.verdict {
         Verdict::Malformed => check("secret", Skipped, ""),
         Verdict::Unknown => check(
@@ -139,7 +140,7 @@ fn explain_http(
             realm,
             environment,
             client,
-            |question| explain_question(view, peppers, now, question, checks),
+            |plain_key, question| explain_question(view, peppers, now, plain_key, question, checks),
         )?,
         presented => without_a_key(view, realm, presented.is_ok(), checks),
     };
@@ -217,14 +218,14 @@ fn route(realm: &MirroredRealm, route_match: &RouteMatch<'_>) -> String {
     format!("routes[{}] {text}", matched.rule)
 }
 
-fn form(question: &Question<'_>, verdict: Verdict) -> pb::Check {
-    if question.plain_key.is_empty() {
+fn form(plain_key: &str, verdict: Verdict) -> pb::Check {
+    if plain_key.is_empty() {
         return check("form", Failed, "the key is empty");
     }
     if verdict != Verdict::Malformed {
         return check("form", Passed, "");
     }
-    let why = match key_text::parse(question.plain_key) {
+    let why = match key_text::parse(plain_key) {
         Err(why) => why.as_str(),
         Ok(_) => "the string cannot be an API key",
     };

@@ -4,19 +4,16 @@ mod explain;
 mod request;
 mod response;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use request::question;
 use response::verified_key;
 
-use super::decode::{authorization, peer_ip};
 use super::status::verify_error;
-use super::{encode, status};
-use crate::auth::{AuthenticatedKey, Authenticator, bearer_key};
+use super::{encode, guard, status};
+use crate::auth::{AuthenticatedKey, Authenticator};
 use crate::domain::clock::Clock;
 use crate::domain::event::Revision;
 use crate::domain::time::Timestamp;
@@ -58,19 +55,18 @@ impl KeyVerifyService {
     }
 
     /// Authenticates the caller and calls `work`. The clock is read once for the whole call.
-    fn with_caller<T>(
+    fn with_caller<T, R>(
         &self,
-        metadata: &MetadataMap,
-        peer: Option<IpAddr>,
+        request: &Request<R>,
         work: impl FnOnce(&View<'_>, &AuthenticatedKey<'_>, Timestamp) -> Result<T, Status>,
     ) -> Result<T, Status> {
         let now = self.clock.now();
         let index = self.mirror.index();
         let view = index.view();
-        let key = bearer_key(authorization(metadata))?;
+        let principal = guard::principal(request)?;
         let caller = self
             .authenticator
-            .authenticate_gateway(&view, key, peer, now)?;
+            .authenticate_gateway(&view, principal, now)?;
         work(&view, &caller, now)
     }
 
@@ -86,7 +82,8 @@ impl KeyVerifyService {
             return Err(status::behind());
         }
         let question = question(view, request)?;
-        let decision = decide(&question, view, &self.peppers, now).map_err(verify_error)?;
+        let decision =
+            decide(&request.key, &question, view, &self.peppers, now).map_err(verify_error)?;
         self.recorder.count(&decision, now);
         Ok(response(view, question.realm, &decision, now))
     }
@@ -98,11 +95,9 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
         &self,
         request: Request<pb::VerifyRequest>,
     ) -> Result<Response<pb::VerifyResponse>, Status> {
-        let answer = self.with_caller(
-            request.metadata(),
-            peer_ip(&request),
-            |view, caller, now| self.answer(view, caller, now, request.get_ref()),
-        )?;
+        let answer = self.with_caller(&request, |view, caller, now| {
+            self.answer(view, caller, now, request.get_ref())
+        })?;
         Ok(Response::new(answer))
     }
 
@@ -111,27 +106,23 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
         request: Request<pb::VerifyBatchRequest>,
     ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
         let pb::VerifyBatchRequest { requests } = request.get_ref();
-        let results = self.with_caller(
-            request.metadata(),
-            peer_ip(&request),
-            |view, caller, now| {
-                if requests.len() > MAX_BATCH {
-                    let mut bad = Violations::default();
-                    bad.add("requests", "must have at most 100 entries");
-                    return bad.finish(None).map_err(|bad| status::invalid(&bad));
+        let results = self.with_caller(&request, |view, caller, now| {
+            if requests.len() > MAX_BATCH {
+                let mut bad = Violations::default();
+                bad.add("requests", "must have at most 100 entries");
+                return bad.finish(None).map_err(|bad| status::invalid(&bad));
+            }
+            let result = |request| {
+                use pb::verify_batch_result::Result::{Error, Response};
+                pb::VerifyBatchResult {
+                    result: Some(match self.answer(view, caller, now, request) {
+                        Ok(answer) => Response(answer),
+                        Err(error) => Error(status::as_message(&error)),
+                    }),
                 }
-                let result = |request| {
-                    use pb::verify_batch_result::Result::{Error, Response};
-                    pb::VerifyBatchResult {
-                        result: Some(match self.answer(view, caller, now, request) {
-                            Ok(answer) => Response(answer),
-                            Err(error) => Error(status::as_message(&error)),
-                        }),
-                    }
-                };
-                Ok(requests.iter().map(result).collect())
-            },
-        )?;
+            };
+            Ok(requests.iter().map(result).collect())
+        })?;
         Ok(Response::new(pb::VerifyBatchResponse { results }))
     }
 
@@ -139,14 +130,10 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
         &self,
         request: Request<pb::ExplainRequest>,
     ) -> Result<Response<pb::ExplainResponse>, Status> {
-        let answer = self.with_caller(
-            request.metadata(),
-            peer_ip(&request),
-            |view, caller, now| {
-                caller.may_operate()?;
-                explain::explain(view, &self.peppers, now, request.get_ref())
-            },
-        )?;
+        let answer = self.with_caller(&request, |view, caller, now| {
+            caller.may_operate()?;
+            explain::explain(view, &self.peppers, now, request.get_ref())
+        })?;
         Ok(Response::new(answer))
     }
 }

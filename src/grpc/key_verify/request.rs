@@ -11,7 +11,7 @@ use crate::mirror::{MirroredRealm, View};
 use crate::pb::claviger::v1 as pb;
 use crate::verify::{Question, Target};
 
-/// Decodes a `VerifyRequest`.
+/// Decodes what a `VerifyRequest` asks about its key.
 ///
 /// The fields that come from the configuration of the gateway are validated. The fields that the presenter of the key may choose
 /// (key, project and partner) are not: a wrong value leads to a denial.
@@ -23,7 +23,7 @@ pub(super) fn question<'q>(
     request: &'q pb::VerifyRequest,
 ) -> Result<Question<'q>, Status> {
     let pb::VerifyRequest {
-        key,
+        key: _,
         realm,
         environment,
         target,
@@ -46,7 +46,6 @@ pub(super) fn question<'q>(
     let client = bad.check("client_ip", client_ip(client)).flatten();
     let target = target_of(&mut bad, target.as_ref());
     bad.finish(environment.map(|environment| Question {
-        plain_key: key,
         realm,
         environment: &environment.name,
         target,

@@ -92,7 +92,7 @@ impl AttackedServer {
         let took = began.elapsed();
         over.store(true, Ordering::Relaxed);
         let answers = asking.await.unwrap();
-        let grown = self.program.peak_memory() - before;
+        let grown = self.program.peak_memory().saturating_sub(before);
         println!(
             "{name}: {outcome}, {times} x in {took:.1?}; + {grown} KiB; {} good calls, p99 x {:.1}",
             answers.0.len(),

@@ -25,21 +25,25 @@ const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionI
 /// The empty message.
 const NOTHING: &[u8] = &[0; 5];
 
-/// A client that sees the frames' contents as they are.
+/// A client with the operator's key that sees the frames' contents as they are.
 #[derive(Clone)]
-struct Client(SendRequest<Bytes>);
+struct Client {
+    requests: SendRequest<Bytes>,
+    bearer: String,
+}
 
 impl Client {
-    async fn connect(address: &str) -> Self {
-        Self::connect_from(address, 1).await
+    async fn connect(program: &Program) -> Self {
+        Self::connect_from(program, 1).await
     }
 
     /// From 127.0.0.x.
-    async fn connect_from(address: &str, from: u8) -> Self {
-        let Raw(stream) = Raw::connect(address, from).await.unwrap();
-        let (client, connection) = h2::client::handshake(stream).await.unwrap();
+    async fn connect_from(program: &Program, from: u8) -> Self {
+        let Raw(stream) = Raw::connect(&program.address, from).await.unwrap();
+        let (requests, connection) = h2::client::handshake(stream).await.unwrap();
         tokio::spawn(connection);
-        Self(client)
+        let bearer = format!("Bearer {}", program.operator());
+        Self { requests, bearer }
     }
 
     /// Begins a call whose body is still to come.
@@ -52,12 +56,13 @@ impl Client {
             .method(Method::POST)
             .uri(format!("http://test{path}"))
             .header("content-type", "application/grpc")
-            .header("te", "trailers");
+            .header("te", "trailers")
+            .header("authorization", &self.bearer);
         for (name, value) in more {
             request = request.header(*name, *value);
         }
-        self.0 = self.0.clone().ready().await?;
-        self.0.send_request(request.body(()).unwrap(), false)
+        self.requests = self.requests.clone().ready().await?;
+        self.requests.send_request(request.body(()).unwrap(), false)
     }
 
     /// A call with a body, answered.
@@ -106,7 +111,7 @@ fn reason(status: &Status) -> String {
 async fn a_call_whose_body_never_comes_ends_with_deadline_exceeded() {
     let test_store = TestStore::on(Engine::Sqlite);
     let program = Program::serve(&test_store, &["--call-timeout", "500ms"]);
-    let mut client = Client::connect(&program.address).await;
+    let mut client = Client::connect(&program).await;
     for (timeout, expected) in [("100m", "DEADLINE_EXCEEDED"), ("1H", "CALL_TOO_LONG")] {
         let (answer, _body) = client
             .begin(VERIFY, &[("grpc-timeout", timeout)])
@@ -123,26 +128,31 @@ async fn a_call_whose_body_never_comes_ends_with_deadline_exceeded() {
 async fn a_full_server_says_when_to_come_back_and_health_is_answered_all_the_same() {
     let test_store = TestStore::on(Engine::Sqlite);
     let program = Program::serve(&test_store, &["--max-calls", "4"]);
-    let mut client = Client::connect(&program.address).await;
+    let mut client = Client::connect(&program).await;
     // Half of the places are for one address.
     let held = [
         client.begin(VERIFY, &[]).await.unwrap(),
-        client.begin(VERIFY, &[]).await.unwrap(),
+        client.begin(ISSUE, &[]).await.unwrap(),
     ];
-    let refused = client.call(VERIFY, &[], NOTHING).await;
-    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
-    assert_eq!(reason(&refused), "TOO_MANY_CALLS");
-    let retry = refused.get_details_retry_info().unwrap();
-    assert!(retry.retry_delay.unwrap() > Duration::ZERO);
+    let unfinished = client.begin(VERIFY, &[]).await.unwrap();
+    for refused in [
+        client.call(ISSUE, &[], NOTHING).await,
+        status(unfinished.0.await.unwrap()).await,
+    ] {
+        assert_eq!(refused.code(), Code::ResourceExhausted, "{refused:?}");
+        assert_eq!(reason(&refused), "TOO_MANY_CALLS");
+        let retry = refused.get_details_retry_info().unwrap();
+        assert!(retry.retry_delay.unwrap() > Duration::ZERO);
+    }
     assert_eq!(client.call(HEALTH, &[], NOTHING).await.code(), Code::Ok);
-    let mut other = Client::connect_from(&program.address, 2).await;
-    let admitted = other.call(VERIFY, &[], NOTHING).await;
-    assert_eq!(admitted.code(), Code::Unauthenticated, "{admitted:?}");
+    let mut other = Client::connect_from(&program, 2).await;
+    let admitted = other.call(ISSUE, &[], NOTHING).await;
+    assert_eq!(admitted.code(), Code::InvalidArgument, "{admitted:?}");
 
     drop(held);
     eventually("the places are free again", async || {
-        let status = client.call(VERIFY, &[], NOTHING).await;
-        (status.code() == Code::Unauthenticated).then_some(())
+        let status = client.call(ISSUE, &[], NOTHING).await;
+        (status.code() == Code::InvalidArgument).then_some(())
     })
     .await;
 }
@@ -152,7 +162,7 @@ async fn a_full_server_says_when_to_come_back_and_health_is_answered_all_the_sam
 async fn too_many_unfinished_bodies_are_refused() {
     let test_store = TestStore::on(Engine::Sqlite);
     let program = Program::serve(&test_store, &[]);
-    let mut client = Client::connect(&program.address).await;
+    let mut client = Client::connect(&program).await;
     let mut most = vec![0, 0, 16, 0, 0];
     most.resize(5 + 1024 * 1024 - 1, 0);
     let most = Bytes::from(most);
@@ -175,7 +185,7 @@ async fn too_many_unfinished_bodies_are_refused() {
 async fn every_error_says_why_also_those_that_no_handler_made() {
     let test_store = TestStore::on(Engine::Sqlite);
     let program = Program::serve(&test_store, &[]);
-    let mut client = Client::connect(&program.address).await;
+    let mut client = Client::connect(&program).await;
     let too_large = [&[0, 0, 1, 0, 1], [0; 1024].as_slice()].concat();
     let gzip = [("grpc-encoding", "gzip")];
     let none: [(&'static str, &str); 0] = [];
@@ -185,8 +195,8 @@ async fn every_error_says_why_also_those_that_no_handler_made() {
             VERIFY,
             none.as_slice(),
             NOTHING,
-            Code::Unauthenticated,
-            "NOT_AUTHENTICATED",
+            Code::InvalidArgument,
+            "INVALID_FIELD",
         ),
         // Field 1 claims more bytes than there are.
         (
@@ -263,7 +273,7 @@ async fn every_error_says_why_also_those_that_no_handler_made() {
 async fn a_connection_that_is_old_enough_is_told_to_go_and_its_calls_are_finished() {
     let test_store = TestStore::on(Engine::Sqlite);
     let program = Program::serve(&test_store, &["--connection-age", "300ms"]);
-    let mut client = Client::connect(&program.address).await;
+    let mut client = Client::connect(&program).await;
     let (answer, mut body) = client.begin(VERIFY, &[]).await.unwrap();
     eventually("no call can be begun any more", async || {
         match client.begin(HEALTH, &[]).await {
@@ -278,7 +288,7 @@ async fn a_connection_that_is_old_enough_is_told_to_go_and_its_calls_are_finishe
     .await;
     body.send_data(Bytes::from_static(NOTHING), true).unwrap();
     let status = status(answer.await.unwrap()).await;
-    assert_eq!(status.code(), Code::Unauthenticated, "it is answered");
+    assert_eq!(status.code(), Code::InvalidArgument, "it is answered");
 }
 
 /// Streams have no end of their own, and answers may be refused by a window of zero for as long as the client likes. Seen
@@ -378,7 +388,7 @@ async fn whoever_is_silent_or_only_listens_does_not_hold_up_a_stop() {
     // It never answers to GOAWAY, nor to the ping with it.
     let mut deaf = Raw::http2(&program.address, 1, &[]).await;
     assert_eq!(deaf.next().await.unwrap().kind, SETTINGS);
-    let mut client = Client::connect(&program.address).await;
+    let mut client = Client::connect(&program).await;
     let (answer, mut asking) = client.begin(REFLECTION, &[]).await.unwrap();
     // ServerReflectionRequest{list_services: ""}
     let list = Bytes::from_static(&[0, 0, 0, 0, 2, 58, 0]);

@@ -286,7 +286,6 @@ impl SequenceFixture {
         }
         let then = (self.now + 60 + question.hours * 3_600) * 1_000_000;
         let question = Question {
-            plain_key,
             realm,
             environment: &realm
                 .definition
@@ -301,6 +300,7 @@ impl SequenceFixture {
             client: Some(question.client.parse().unwrap()),
         };
         let decision = decide(
+            plain_key,
             &question,
             &view,
             &self.peppers,

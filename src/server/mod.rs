@@ -1,34 +1,36 @@
 //! The server: builds all services from the opened store, runs them, and shuts them down.
 
-use std::net::SocketAddr;
+mod parts;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use prost::Message;
-use prost_types::FileDescriptorSet;
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use axum::Router;
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::server::NamedService;
-use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use parts::Parts;
+
 use crate::auth::Authenticator;
 use crate::authority::Authority;
-use crate::config::{GatewayArgs, RetentionArgs, ServeArgs, TransportArgs};
+use crate::config::{RetentionArgs, ServeArgs, TransportArgs};
 use crate::domain::clock::Clock;
-use crate::gateway::GatewayAuthorizer;
 use crate::grpc::{
-    Admin, ExtAuthzService, Guard, KeyAdminService, KeyVerifyService, Pages, RealmAdminService,
+    Admin, AdminPlane, ExtAuthzService, Guard, KeyAdminService, KeyVerifyService, Pages,
+    RealmAdminService, Services,
 };
 use crate::hashing::Roots;
 use crate::http;
 use crate::mirror::{Feed, Mirror};
 use crate::open::{LockHandle, OpenedStore};
-use crate::pb::DESCRIPTORS;
 use crate::pb::claviger::v1::key_admin_server::KeyAdminServer;
 use crate::pb::claviger::v1::key_verify_server::KeyVerifyServer;
 use crate::pb::claviger::v1::realm_admin_server::RealmAdminServer;
@@ -36,21 +38,9 @@ use crate::pb::envoy::service::auth::v3::authorization_server::AuthorizationServ
 use crate::readiness::Readiness;
 use crate::retention;
 use crate::store::Store;
-use crate::transport;
+use crate::threads::RuntimeThread;
+use crate::transport::{self, Threads};
 use crate::usage::{self, UsageRecorder};
-
-/// The largest message that health and reflection accept, in bytes. It contains the name of a service or a symbol, and needs no
-/// key.
-const MAX_OPEN_MESSAGE: usize = 4 * 1024;
-
-/// The largest message that `KeyVerify` accepts, in bytes.
-const MAX_VERIFY_MESSAGE: usize = 64 * 1024;
-
-/// The largest message that the service for Envoy accepts, in bytes. It contains all headers of a client's request.
-const MAX_GATEWAY_MESSAGE: usize = 256 * 1024;
-
-/// The largest message that the admin services accept, in bytes.
-const MAX_ADMIN_MESSAGE: usize = 1024 * 1024;
 
 /// The time between two writes of the clock's mark to the store.
 const TIME_MARK_EVERY: Duration = Duration::from_mins(1);
@@ -91,6 +81,11 @@ pub enum ServeError {
         /// The error of the system.
         source: std::io::Error,
     },
+    /// The threads that serve connections could not be started.
+    #[error(
+        "cannot start the threads that serve connections: {0}; start fewer with --verify-threads"
+    )]
+    Threads(io::Error),
     /// The keys could not be loaded.
     #[error("cannot load the keys: {0}")]
     Load(#[from] crate::store::Error),
@@ -116,10 +111,10 @@ pub struct Listeners {
 
 impl Listeners {
     /// Binds both addresses.
-    pub async fn bind(args: &ServeArgs) -> Result<Self, ServeError> {
+    pub fn bind(args: &ServeArgs) -> Result<Self, ServeError> {
         Ok(Self {
-            grpc: listen(args.listen, "listen").await?,
-            http: listen(args.http_listen, "http-listen").await?,
+            grpc: listen(args.listen, "listen")?,
+            http: listen(args.http_listen, "http-listen")?,
         })
     }
 
@@ -138,13 +133,39 @@ impl Listeners {
     }
 }
 
+/// The threads of a server that have normal priority. Whoever starts them may lower the priority of everything else.
+pub struct ServerThreads {
+    /// Serve the connections.
+    verify: Threads,
+    /// Follows the store.
+    feed: RuntimeThread,
+}
+
+impl ServerThreads {
+    /// Starts the threads.
+    pub fn start(args: &ServeArgs) -> Result<Self, ServeError> {
+        let start = || {
+            Ok(Self {
+                verify: Threads::start(args.transport.verify_threads())?,
+                feed: RuntimeThread::start("feed")?,
+            })
+        };
+        start().map_err(ServeError::Threads)
+    }
+}
+
+/// The services of one thread that serves connections.
+struct ThreadServices {
+    grpc: Guard<Services>,
+    http: Router,
+}
+
 /// A server that is not running yet.
 pub struct Server {
     listeners: Listeners,
-    guard: Guard,
+    threads: ServerThreads,
+    services: Vec<ThreadServices>,
     transport: TransportArgs,
-    authorizer: GatewayAuthorizer,
-    gateway: GatewayArgs,
     stop_serving: CancellationToken,
     health: HealthReporter,
     readiness: watch::Sender<Readiness>,
@@ -162,11 +183,13 @@ pub struct Server {
 }
 
 impl Server {
-    /// Builds the server. Health reports NOT_SERVING until [`Server::run`] has loaded the keys.
+    /// Builds the server. Health reports NOT_SERVING until [`Server::run`] has loaded the keys. The calls of the admin plane run
+    /// on the current runtime.
     pub async fn new(
         args: &ServeArgs,
         opened: OpenedStore,
         listeners: Listeners,
+        threads: ServerThreads,
     ) -> Result<Self, ServeError> {
         let OpenedStore {
             store,
@@ -185,7 +208,6 @@ impl Server {
             clock.clone(),
             Arc::clone(&recorder),
         );
-        let changes = TaskTracker::new();
         let authority = Authority::new(
             store.clone(),
             Arc::clone(&mirror),
@@ -193,67 +215,50 @@ impl Server {
             Arc::clone(&peppers),
             roots.clone(),
         );
+        let changes = TaskTracker::new();
         let admin = Admin::new(
             Arc::new(authority),
             authenticator.clone(),
             Pages::new(&head.seal),
             changes.clone(),
         );
-
-        let (health, health_service) = tonic_health::server::health_reporter();
+        let health = HealthReporter::new();
         set_health(&health, ServingStatus::NotServing).await;
-        let authorizer = GatewayAuthorizer::new(
-            Arc::clone(&mirror),
-            Arc::clone(&peppers),
-            clock.clone(),
-            authenticator.clone(),
-            Arc::clone(&recorder),
-        );
-        let key_verify = KeyVerifyService::new(
-            Arc::clone(&mirror),
+        let parts = Parts {
+            mirror: Arc::clone(&mirror),
             peppers,
-            clock.clone(),
+            clock: clock.clone(),
             authenticator,
-            Arc::clone(&recorder),
-        );
-        let mut services = Routes::builder();
-        services
-            .add_service(health_service.max_decoding_message_size(MAX_OPEN_MESSAGE))
-            .add_service(
-                KeyVerifyServer::new(key_verify).max_decoding_message_size(MAX_VERIFY_MESSAGE),
-            )
-            .add_service(
-                AuthorizationServer::new(ExtAuthzService::new(authorizer.clone()))
-                    .max_decoding_message_size(MAX_GATEWAY_MESSAGE),
-            )
-            .add_service(
-                KeyAdminServer::new(KeyAdminService::new(admin.clone(), clock.clone()))
-                    .max_decoding_message_size(MAX_ADMIN_MESSAGE),
-            )
-            .add_service(
-                RealmAdminServer::new(RealmAdminService::new(admin))
-                    .max_decoding_message_size(MAX_ADMIN_MESSAGE),
-            );
-        if !args.no_reflection {
-            add_reflection(&mut services)?;
-        }
+            recorder: Arc::clone(&recorder),
+            health: health.clone(),
+        };
+        let admin_plane = AdminPlane {
+            services: parts.admin_services(admin, !args.no_reflection)?,
+            runtime: Handle::current(),
+        };
+        let readiness = watch::Sender::new(Readiness::Starting);
         let stop_serving = CancellationToken::new();
         let transport = transport::within_descriptors(args.transport);
-        let guard = Guard::new(
-            services.routes().prepare(),
-            transport.max_calls,
-            transport.call_timeout,
-            stop_serving.clone(),
-        );
+        // Services of its own for each thread, so that no call writes a reference count that another thread writes too.
+        let services = (0..threads.verify.count())
+            .map(|_| ThreadServices {
+                grpc: Guard::new(
+                    parts.services(admin_plane.clone()),
+                    transport.max_calls,
+                    transport.call_timeout,
+                    stop_serving.clone(),
+                ),
+                http: http::router(readiness.subscribe(), parts.authorizer(), args.gateway),
+            })
+            .collect();
         Ok(Self {
             listeners,
-            guard,
+            threads,
+            services,
             transport,
-            authorizer,
-            gateway: args.gateway,
             stop_serving,
             health,
-            readiness: watch::Sender::new(Readiness::Starting),
+            readiness,
             feed,
             mirror,
             usage: usage::Writer::new(recorder, store.clone(), args.usage_interval),
@@ -296,14 +301,17 @@ impl Server {
     pub async fn run(self, mut stop: mpsc::Receiver<Stop>) -> Result<(), ServeError> {
         let Self {
             listeners: Listeners { grpc, http },
-            guard,
+            threads:
+                ServerThreads {
+                    verify,
+                    feed: feed_thread,
+                },
+            services,
             transport,
-            authorizer,
-            gateway,
             stop_serving,
             mut health,
             readiness,
-            mut feed,
+            feed,
             mirror,
             usage,
             retention,
@@ -318,27 +326,34 @@ impl Server {
         let (stop_feed, feed_stopped) = watch::channel(false);
         // Stops both transports on every return from this function.
         let _stop_on_return = stop_serving.clone().drop_guard();
-        let mut serving = tokio::spawn(transport::accept(
+        let (grpc_services, http_services): (Vec<_>, Vec<_>) = services
+            .into_iter()
+            .map(|services| (services.grpc, services.http))
+            .unzip();
+        let stopped = || stop_serving.clone();
+        let mut serving = transport::accept(
             grpc,
             transport,
-            stop_serving.clone(),
-            move |accepted| {
-                let guard = guard.clone();
-                accepted.http2(move |peer| guard.for_peer(peer))
+            stopped(),
+            &verify,
+            move |thread, accepted| {
+                let services = grpc_services[thread].clone();
+                accepted.http2(move |peer| services.for_peer(peer))
             },
-        ));
-        let router = http::router(readiness.subscribe(), authorizer, gateway);
-        let probes = tokio::spawn(transport::accept(
+        );
+        let probes = transport::accept(
             http,
             transport,
-            stop_serving.clone(),
-            move |accepted| accepted.http1(router.clone()),
-        ));
+            stopped(),
+            &verify,
+            move |thread, accepted| accepted.http1(http_services[thread].clone()),
+        );
 
         let mut locked = AbortOnDropHandle::new(tokio::spawn(lock.keep()));
-        let loading = std::time::Instant::now();
+        let began = std::time::Instant::now();
+        let (is_loaded, mut feeding) = start_feed(&feed_thread, feed, feed_stopped);
         tokio::select! {
-            loaded = feed.load() => loaded?,
+            loaded = is_loaded => loaded.map_err(|_| ServeError::Failed("feed"))??,
             _ = &mut locked => return Err(ServeError::LockLost),
             _ = stop.recv() => {
                 tracing::info!("stopped during the start");
@@ -348,10 +363,9 @@ impl Server {
         tracing::info!(
             keys = mirror.index().len(),
             revision = %mirror.index().revision(),
-            took = ?loading.elapsed(),
+            took = ?began.elapsed(),
             "keys loaded"
         );
-        let mut feeding = tokio::spawn(feed.run(feed_stopped));
         readiness.send_replace(Readiness::Ready);
         set_health(&health, ServingStatus::Serving).await;
         let mut background_tasks =
@@ -367,8 +381,7 @@ impl Server {
         };
         tracing::info!(?mode, "stopping");
         background_tasks.abort_all();
-        readiness.send_replace(Readiness::Draining);
-        set_health(&health, ServingStatus::NotServing).await;
+        withdraw(&readiness, &health).await;
         if mode == Stop::Drain {
             tokio::select! {
                 () = tokio::time::sleep(drain_delay) => {}
@@ -381,18 +394,14 @@ impl Server {
             health.clear_service_status(name).await;
         }
         finish(&mut serving, &changes, drain_timeout, &mut stop).await;
-        probes.abort();
-        let _ = probes.await;
+        drop((serving, probes));
+        verify.stop().await;
         // No call is answered any more, so the counts are complete.
         usage_writer.stop(CLOSE_TIMEOUT).await;
         stop_feed.send_replace(true);
         let _ = feeding.await;
-        if tokio::time::timeout(CLOSE_TIMEOUT, store.close())
-            .await
-            .is_err()
-        {
-            tracing::warn!("store not closed in time; acknowledged changes are safe");
-        }
+        close(&store).await;
+        feed_thread.stop().await;
         locked.abort();
         let _ = locked.await;
         tracing::info!("stopped");
@@ -400,10 +409,47 @@ impl Server {
     }
 }
 
+/// Reports that the server should get no more requests.
+async fn withdraw(readiness: &watch::Sender<Readiness>, health: &HealthReporter) {
+    readiness.send_replace(Readiness::Draining);
+    set_health(health, ServingStatus::NotServing).await;
+}
+
+async fn close(store: &Store) {
+    if tokio::time::timeout(CLOSE_TIMEOUT, store.close())
+        .await
+        .is_err()
+    {
+        tracing::warn!("store not closed in time; acknowledged changes are safe");
+    }
+}
+
+/// Starts the feed on its thread, because its connection to the store belongs to the runtime there. Returns the outcome of the
+/// load, and the task, which ends when `stop` is `true`, or after a failed load.
+fn start_feed(
+    thread: &RuntimeThread,
+    mut feed: Feed,
+    stop: watch::Receiver<bool>,
+) -> (
+    oneshot::Receiver<Result<(), crate::store::Error>>,
+    AbortOnDropHandle<()>,
+) {
+    let (loaded, is_loaded) = oneshot::channel();
+    let feeding = thread.runtime().spawn(async move {
+        let outcome = feed.load().await;
+        let can_run = outcome.is_ok();
+        let _ = loaded.send(outcome);
+        if can_run {
+            feed.run(stop).await;
+        }
+    });
+    (is_loaded, AbortOnDropHandle::new(feeding))
+}
+
 /// Waits for the calls in flight, and for changes that continue although their callers have disconnected, for at most `timeout`.
 /// A further stop request ends the wait.
 async fn finish(
-    serving: &mut JoinHandle<()>,
+    serving: &mut (impl Future + Unpin),
     changes: &TaskTracker,
     timeout: Duration,
     stop: &mut mpsc::Receiver<Stop>,
@@ -420,7 +466,6 @@ async fn finish(
         }
         Some(_) = stop.recv() => tracing::warn!("second stop request; calls in flight are dropped"),
     }
-    serving.abort();
 }
 
 /// Starts the tasks that run in the background while the server serves.
@@ -485,44 +530,16 @@ async fn watch_trust(
     }
 }
 
-async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ServeError> {
+fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ServeError> {
     if !address.ip().is_loopback() {
         tracing::warn!(
             %address,
             "listener is unencrypted and reachable from other machines: keep it inside a private network"
         );
     }
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| ServeError::Listen {
-            address,
-            flag,
-            source,
-        })
-}
-
-fn add_reflection(services: &mut RoutesBuilder) -> Result<(), ServeError> {
-    let builder = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .register_file_descriptor_set(error_details())
-    };
-    // grpcurl and buf use v1, the reflection client of Python only v1alpha.
-    let (v1, v1alpha) = (builder().build_v1()?, builder().build_v1alpha()?);
-    services
-        .add_service(v1.max_decoding_message_size(MAX_OPEN_MESSAGE))
-        .add_service(v1alpha.max_decoding_message_size(MAX_OPEN_MESSAGE));
-    Ok(())
-}
-
-/// The descriptors of the messages in error details, so that a client can decode them. `google.rpc.Status` itself is in
-/// [`DESCRIPTORS`].
-fn error_details() -> FileDescriptorSet {
-    let mut files = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)
-        .expect("tonic-types contains valid descriptors");
-    files
-        .file
-        .retain(|file| file.name().ends_with("error_details.proto"));
-    files
+    transport::bind(address).map_err(|source| ServeError::Listen {
+        address,
+        flag,
+        source,
+    })
 }
