@@ -19,7 +19,6 @@ use tonic_health::server::HealthReporter;
 
 use parts::Parts;
 
-use crate::auth::Authenticator;
 use crate::authority::Authority;
 use crate::config::{RetentionArgs, ServeArgs, TransportArgs};
 use crate::domain::clock::Clock;
@@ -201,67 +200,67 @@ impl Server {
         } = opened;
         let feed = Feed::new(store.clone(), clock.clone(), args.poll_interval);
         let mirror = feed.mirror();
-        let recorder = Arc::new(UsageRecorder::new(!args.usage_interval.is_zero()));
-        let authenticator = Authenticator::new(
-            Arc::clone(&mirror),
-            Arc::clone(&peppers),
-            clock.clone(),
-            Arc::clone(&recorder),
-        );
+        let counts_usage = !args.usage_interval.is_zero();
+        let recorder = || Arc::new(UsageRecorder::new(counts_usage));
+        let admin_recorder = recorder();
+        let parts = Parts {
+            mirror: Arc::clone(&mirror),
+            peppers: Arc::clone(&peppers),
+            clock: clock.clone(),
+            health: HealthReporter::new(),
+        };
+        set_health(&parts.health, ServingStatus::NotServing).await;
         let authority = Authority::new(
             store.clone(),
             Arc::clone(&mirror),
             clock.clone(),
-            Arc::clone(&peppers),
+            peppers,
             roots.clone(),
         );
         let changes = TaskTracker::new();
         let admin = Admin::new(
             Arc::new(authority),
-            authenticator.clone(),
+            parts.authenticator(&admin_recorder),
             Pages::new(&head.seal),
             changes.clone(),
         );
-        let health = HealthReporter::new();
-        set_health(&health, ServingStatus::NotServing).await;
-        let parts = Parts {
-            mirror: Arc::clone(&mirror),
-            peppers,
-            clock: clock.clone(),
-            authenticator,
-            recorder: Arc::clone(&recorder),
-            health: health.clone(),
-        };
         let admin_plane = AdminPlane {
-            services: parts.admin_services(admin, !args.no_reflection)?,
+            services: parts.admin_services(admin, &admin_recorder, !args.no_reflection)?,
             runtime: Handle::current(),
         };
         let readiness = watch::Sender::new(Readiness::Starting);
         let stop_serving = CancellationToken::new();
         let transport = transport::within_descriptors(args.transport);
-        // Services of its own for each thread, so that no call writes a reference count that another thread writes too.
-        let services = (0..threads.verify.count())
-            .map(|_| ThreadServices {
+        // Services and a recorder of its own for each thread, so that no call writes what another thread writes too.
+        let mut recorders: Vec<_> = (0..threads.verify.count()).map(|_| recorder()).collect();
+        let services = recorders
+            .iter()
+            .map(|recorder| ThreadServices {
                 grpc: Guard::new(
-                    parts.services(admin_plane.clone()),
+                    parts.services(recorder, admin_plane.clone()),
                     transport.max_calls,
                     transport.call_timeout,
                     stop_serving.clone(),
                 ),
-                http: http::router(readiness.subscribe(), parts.authorizer(), args.gateway),
+                http: http::router(
+                    readiness.subscribe(),
+                    parts.authorizer(recorder),
+                    args.gateway,
+                ),
             })
             .collect();
+        recorders.push(admin_recorder);
         Ok(Self {
             listeners,
             threads,
             services,
             transport,
             stop_serving,
-            health,
+            health: parts.health,
             readiness,
             feed,
             mirror,
-            usage: usage::Writer::new(recorder, store.clone(), args.usage_interval),
+            usage: usage::Writer::new(recorders, store.clone(), args.usage_interval),
             retention: args.retention,
             store,
             clock,
@@ -360,12 +359,8 @@ impl Server {
                 return Ok(());
             }
         }
-        tracing::info!(
-            keys = mirror.index().len(),
-            revision = %mirror.index().revision(),
-            took = ?began.elapsed(),
-            "keys loaded"
-        );
+        let (keys, revision) = (mirror.index().len(), mirror.index().revision());
+        tracing::info!(keys, %revision, took = ?began.elapsed(), "keys loaded");
         readiness.send_replace(Readiness::Ready);
         set_health(&health, ServingStatus::Serving).await;
         let mut background_tasks =

@@ -42,18 +42,27 @@ pub(super) struct Parts {
     pub(super) mirror: Arc<Mirror>,
     pub(super) peppers: Arc<Peppers>,
     pub(super) clock: Clock,
-    pub(super) authenticator: Authenticator,
-    pub(super) recorder: Arc<UsageRecorder>,
     pub(super) health: HealthReporter,
 }
 
 impl Parts {
+    /// Authenticates callers, and records the use of their keys with `recorder`.
+    pub(super) fn authenticator(&self, recorder: &Arc<UsageRecorder>) -> Authenticator {
+        Authenticator::new(
+            Arc::clone(&self.mirror),
+            Arc::clone(&self.peppers),
+            self.clock.clone(),
+            Arc::clone(recorder),
+        )
+    }
+
     /// New services for one thread that serves connections.
-    pub(super) fn services(&self, admin: AdminPlane) -> Services {
+    pub(super) fn services(&self, recorder: &Arc<UsageRecorder>, admin: AdminPlane) -> Services {
+        let authorizer = self.authorizer(recorder);
         Services {
-            authenticator: self.authenticator.clone(),
-            key_verify: self.key_verify(),
-            authorization: AuthorizationServer::new(ExtAuthzService::new(self.authorizer()))
+            authenticator: self.authenticator(recorder),
+            key_verify: self.key_verify(recorder),
+            authorization: AuthorizationServer::new(ExtAuthzService::new(authorizer))
                 .max_decoding_message_size(MAX_GATEWAY_MESSAGE),
             health: HealthServer::new(HealthService::from_health_reporter(self.health.clone()))
                 .max_decoding_message_size(MAX_OPEN_MESSAGE),
@@ -62,23 +71,23 @@ impl Parts {
     }
 
     /// A new authorizer for gateways.
-    pub(super) fn authorizer(&self) -> GatewayAuthorizer {
+    pub(super) fn authorizer(&self, recorder: &Arc<UsageRecorder>) -> GatewayAuthorizer {
         GatewayAuthorizer::new(
             Arc::clone(&self.mirror),
             Arc::clone(&self.peppers),
             self.clock.clone(),
-            self.authenticator.clone(),
-            Arc::clone(&self.recorder),
+            self.authenticator(recorder),
+            Arc::clone(recorder),
         )
     }
 
-    fn key_verify(&self) -> KeyVerifyServer<KeyVerifyService> {
+    fn key_verify(&self, recorder: &Arc<UsageRecorder>) -> KeyVerifyServer<KeyVerifyService> {
         let service = KeyVerifyService::new(
             Arc::clone(&self.mirror),
             Arc::clone(&self.peppers),
             self.clock.clone(),
-            self.authenticator.clone(),
-            Arc::clone(&self.recorder),
+            self.authenticator(recorder),
+            Arc::clone(recorder),
         );
         KeyVerifyServer::new(service).max_decoding_message_size(MAX_VERIFY_MESSAGE)
     }
@@ -90,12 +99,13 @@ impl Parts {
     pub(super) fn admin_services(
         &self,
         admin: Admin,
+        recorder: &Arc<UsageRecorder>,
         has_reflection: bool,
     ) -> Result<Routes, tonic_reflection::server::Error> {
         let mut services = Routes::builder();
         services
             // For Explain.
-            .add_service(self.key_verify())
+            .add_service(self.key_verify(recorder))
             .add_service(
                 KeyAdminServer::new(KeyAdminService::new(admin.clone(), self.clock.clone()))
                     .max_decoding_message_size(MAX_ADMIN_MESSAGE),

@@ -23,18 +23,14 @@ impl Backlog {
             key,
             secret,
             hour,
-            counts,
+            counted,
             used_at,
         } = usage;
-        for (verdict, count) in Verdict::PROVEN.into_iter().zip(counts) {
-            if *count > 0 {
-                *self.counts.entry((*key, *hour, verdict)).or_default() += u64::from(*count);
-            }
+        if let Some((verdict, count)) = counted {
+            *self.counts.entry((*key, *hour, *verdict)).or_default() += count;
         }
-        if let Some(used_at) = used_at {
-            let latest = self.uses.entry((*key, *secret)).or_insert(*used_at);
-            *latest = (*used_at).max(*latest);
-        }
+        let latest = self.uses.entry((*key, *secret)).or_insert(*used_at);
+        *latest = (*used_at).max(*latest);
     }
 
     pub(super) fn is_empty(&self) -> bool {

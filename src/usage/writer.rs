@@ -13,10 +13,10 @@ use crate::store::{Error, Store};
 /// The number of rows that one transaction writes. A change waits for at most one such transaction.
 const ROWS_PER_TRANSACTION: usize = 1_000;
 
-/// Takes the usage from a recorder at every interval and at the end, and writes it to the store. Rows that cannot be written
+/// Takes the usage from the recorders at every interval and at the end, and writes it to the store. Rows that cannot be written
 /// stay in the backlog, and the next write includes them.
 pub struct Writer {
-    recorder: Arc<UsageRecorder>,
+    recorders: Vec<Arc<UsageRecorder>>,
     store: Store,
     interval: Duration,
     backlog: Backlog,
@@ -41,10 +41,10 @@ impl WriterHandle {
 }
 
 impl Writer {
-    /// Creates the writer of this recorder. A recorder must have only one writer.
-    pub fn new(recorder: Arc<UsageRecorder>, store: Store, interval: Duration) -> Self {
+    /// Creates the writer of these recorders. A recorder must have only one writer.
+    pub fn new(recorders: Vec<Arc<UsageRecorder>>, store: Store, interval: Duration) -> Self {
         Self {
-            recorder,
+            recorders,
             store,
             interval,
             backlog: Backlog::default(),
@@ -62,7 +62,7 @@ impl Writer {
     }
 
     async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        if !self.recorder.is_on() {
+        if !self.recorders.iter().any(|recorder| recorder.is_on()) {
             return;
         }
         loop {
@@ -83,11 +83,13 @@ impl Writer {
     }
 
     async fn write(&mut self) {
-        let recorder = Arc::clone(&self.recorder);
+        let recorders = self.recorders.clone();
         let mut backlog = std::mem::take(&mut self.backlog);
         // On a blocking thread: with a million keys in use this takes so long that calls would wait.
         let taking = tokio::task::spawn_blocking(move || {
-            recorder.take(|usage| backlog.add(&usage));
+            for recorder in recorders {
+                recorder.take(|usage| backlog.add(&usage));
+            }
             backlog
         });
         self.backlog = taking.await.expect("counting does not panic");
