@@ -2,7 +2,7 @@
 
 use claviger::pb::claviger::v1 as pb;
 use pb::key_verify_server::KeyVerify;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// A service that immediately returns an empty response.
 pub(crate) struct Empty;
@@ -21,6 +21,15 @@ impl KeyVerify for Empty {
         _: Request<pb::VerifyBatchRequest>,
     ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
         Ok(Response::new(pb::VerifyBatchResponse::default()))
+    }
+
+    type VerifyStreamStream = tokio_stream::Empty<Result<pb::VerifyStreamResponse, Status>>;
+
+    async fn verify_stream(
+        &self,
+        _: Request<Streaming<pb::VerifyStreamRequest>>,
+    ) -> Result<Response<Self::VerifyStreamStream>, Status> {
+        Err(Status::unimplemented("not measured"))
     }
 
     async fn explain(

@@ -15,7 +15,7 @@ use pb::key_verify_server::KeyVerify;
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
 use tokio::sync::Semaphore;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 /// A service that compares each presented secret with an Argon2 root, as many at a time as there are cores.
 pub(crate) struct Argon2OnEachCall {
@@ -61,6 +61,15 @@ impl KeyVerify for Argon2OnEachCall {
         &self,
         _: Request<pb::VerifyBatchRequest>,
     ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    type VerifyStreamStream = tokio_stream::Empty<Result<pb::VerifyStreamResponse, Status>>;
+
+    async fn verify_stream(
+        &self,
+        _: Request<Streaming<pb::VerifyStreamRequest>>,
+    ) -> Result<Response<Self::VerifyStreamStream>, Status> {
         Err(Status::unimplemented("not measured"))
     }
 
@@ -118,6 +127,15 @@ impl KeyVerify for StoreReadOnEachCall {
         &self,
         _: Request<pb::VerifyBatchRequest>,
     ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
+        Err(Status::unimplemented("not measured"))
+    }
+
+    type VerifyStreamStream = tokio_stream::Empty<Result<pb::VerifyStreamResponse, Status>>;
+
+    async fn verify_stream(
+        &self,
+        _: Request<Streaming<pb::VerifyStreamRequest>>,
+    ) -> Result<Response<Self::VerifyStreamStream>, Status> {
         Err(Status::unimplemented("not measured"))
     }
 

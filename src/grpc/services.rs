@@ -53,7 +53,9 @@ impl Dispatch for Services {
 
     fn call(&self, destination: Destination, request: Request<Body>) -> Self::Answer {
         match destination {
-            Destination::Verify => self.key_verify.clone().call(request),
+            Destination::Verify | Destination::VerifyStream => {
+                self.key_verify.clone().call(request)
+            }
             Destination::Check => self.authorization.clone().call(request),
             Destination::Health => self.health.clone().call(request),
             Destination::Administer | Destination::Reflect => {

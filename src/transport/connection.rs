@@ -61,6 +61,8 @@ pub struct Peer {
     pub quota: CallQuota,
     /// The number of bytes that the peer may still send.
     pub allowance: Arc<Allowance>,
+    /// Cancelled when the server begins to close the connection, so that calls without an end of their own end.
+    pub closing: CancellationToken,
 }
 
 impl AcceptedConnection {
@@ -120,6 +122,7 @@ impl AcceptedConnection {
                 local: stream.local_addr().ok(),
                 quota: self.permit.quota(),
                 allowance: Arc::clone(&calls.allowance),
+                closing: self.lifetime.closing.clone(),
             },
             socket: Socket::new(stream, first, Arc::clone(&calls.allowance)),
             calls,
@@ -197,6 +200,8 @@ pub(super) struct Lifetime {
     /// Cancelled when the server stops.
     pub(super) stop: CancellationToken,
     pub(super) calls: TaskTracker,
+    /// Cancelled when the server begins to close the connection.
+    pub(super) closing: CancellationToken,
     /// Counts the connection for its thread.
     pub(super) open: OpenConnection,
 }
@@ -221,6 +226,7 @@ impl Lifetime {
             _ = &mut end => {}
         }
         connection.as_mut().graceful_shutdown();
+        self.closing.cancel();
         // An idle peer should close the connection after GOAWAY, but it may be unreachable or ignore GOAWAY.
         let idle = async {
             sleep(GOAWAY_GRACE).await;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::limits::{
     MAX_ANONYMOUS_CALLS, MAX_ANONYMOUS_CALLS_PER_ADDRESS, MAX_BODY_BYTES,
-    MAX_BODY_BYTES_PER_ADDRESS,
+    MAX_BODY_BYTES_PER_ADDRESS, MAX_VERIFY_STREAMS, MAX_VERIFY_STREAMS_PER_ADDRESS,
 };
 
 /// The limiter of one listener's connections.
@@ -39,6 +39,8 @@ struct Counters {
     calls: AtomicUsize,
     /// The calls to health and reflection, which need no key.
     anonymous_calls: AtomicUsize,
+    /// The streams of questions.
+    verify_streams: AtomicUsize,
     /// The bytes of incomplete bodies.
     bodies: AtomicUsize,
 }
@@ -164,6 +166,20 @@ impl CallQuota {
     pub fn end_anonymous_call(&self) {
         self.address.anonymous_calls.fetch_sub(1, Ordering::Relaxed);
         self.all.anonymous_calls.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Counts a stream of questions until [`end_verify_stream`](Self::end_verify_stream). Returns `false` if the address or all
+    /// addresses together have too many. A refused stream is counted too.
+    pub fn begin_verify_stream(&self) -> bool {
+        let of_address = self.address.verify_streams.fetch_add(1, Ordering::Relaxed);
+        let of_all = self.all.verify_streams.fetch_add(1, Ordering::Relaxed);
+        of_address < MAX_VERIFY_STREAMS_PER_ADDRESS && of_all < MAX_VERIFY_STREAMS
+    }
+
+    /// Ends the count of a stream of questions.
+    pub fn end_verify_stream(&self) {
+        self.address.verify_streams.fetch_sub(1, Ordering::Relaxed);
+        self.all.verify_streams.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Counts received bytes of a body until [`give_back`](Self::give_back). Returns `false` if there are too many. Refused bytes

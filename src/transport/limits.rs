@@ -53,6 +53,11 @@ pub(super) const MAX_ANONYMOUS_CALLS_PER_ADDRESS: usize = 256;
 /// The number of such calls that all addresses together may have open. A single health check is always answered.
 pub(super) const MAX_ANONYMOUS_CALLS: usize = 2048;
 
+/// The number of streams of questions that one address may have open, and that all addresses together may have. Each takes up
+/// to a message and a window, 128 KiB, for as long as its client does not complete a question. One for each connection suffices.
+pub(super) const MAX_VERIFY_STREAMS_PER_ADDRESS: usize = 256;
+pub(super) const MAX_VERIFY_STREAMS: usize = 1024;
+
 /// The bytes of incomplete bodies that the server holds for one address. The server holds a body from its first byte, before it
 /// can authenticate the caller.
 pub(super) const MAX_BODY_BYTES_PER_ADDRESS: usize = 4 * 1024 * 1024;

@@ -130,6 +130,7 @@ async fn accept_until(
                     call_timeout: args.call_timeout,
                     stop: stop.clone(),
                     calls: TaskTracker::new(),
+                    closing: CancellationToken::new(),
                     open,
                 },
             },

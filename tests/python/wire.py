@@ -176,6 +176,21 @@ class Caller:
                 self.revision = response.revision
         return response
 
+    def stream(self, method: str, requests):
+        """Sends all `requests`, each a dictionary of fields, on one stream, and yields the responses as they come."""
+        message = self.schema.request(method)
+        invoke = self.channel.stream_stream(
+            self.schema.path(method),
+            request_serializer=message.SerializeToString,
+            response_deserializer=self.schema.response(method).FromString,
+        )
+        try:
+            yield from invoke((message(**fields) for fields in requests), metadata=self._metadata,
+                              timeout=DEADLINE_SECONDS)
+        except grpc.RpcError as error:
+            self._shows_no_key(method, error)
+            raise
+
     def refused(self, method: str, *codes: grpc.StatusCode, **fields) -> Refusal:
         """Calls `method` and expects an error with one of these codes, or with any if none is given."""
         try:

@@ -20,6 +20,8 @@ pub(super) struct Metered<B> {
     body: B,
     peer: Arc<Peer>,
     received: usize,
+    /// How many bytes are not counted.
+    uncounted: usize,
     until: Option<Until>,
 }
 
@@ -29,13 +31,21 @@ impl<B> Metered<B> {
             body,
             peer,
             received: 0,
+            uncounted: UNCOUNTED,
             until,
         }
     }
 
+    /// A body without end, whose bytes are not counted.
+    pub(super) fn endless(body: B, peer: Arc<Peer>) -> Self {
+        let mut body = Self::new(body, peer, None);
+        body.uncounted = usize::MAX;
+        body
+    }
+
     /// Returns how many of the received bytes are counted.
     fn counted(&self) -> usize {
-        self.received.saturating_sub(UNCOUNTED)
+        self.received.saturating_sub(self.uncounted)
     }
 }
 
@@ -62,7 +72,7 @@ where
         {
             self.peer.allowance.body(data.len());
             let before = self.counted();
-            self.received += data.len();
+            self.received = self.received.saturating_add(data.len());
             let more = self.counted() - before;
             if more > 0 && !self.peer.quota.keep(more) {
                 return Poll::Ready(Some(Err(status::too_many_bodies().into())));

@@ -3,8 +3,10 @@
 /// The part of the server that answers a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// `KeyVerify`, except Explain.
+    /// `Verify` and `VerifyBatch`.
     Verify,
+    /// `VerifyStream`.
+    VerifyStream,
     /// Envoy's `Authorization`.
     Check,
     /// `KeyAdmin`, `RealmAdmin` and `KeyVerify.Explain`.
@@ -20,8 +22,11 @@ impl Destination {
     pub(super) fn of(path: &str) -> Option<Self> {
         let (service, method) = path.strip_prefix('/')?.split_once('/')?;
         match service {
-            "claviger.v1.KeyVerify" if method == "Explain" => Some(Self::Administer),
-            "claviger.v1.KeyVerify" => Some(Self::Verify),
+            "claviger.v1.KeyVerify" => Some(match method {
+                "Explain" => Self::Administer,
+                "VerifyStream" => Self::VerifyStream,
+                _ => Self::Verify,
+            }),
             "envoy.service.auth.v3.Authorization" => Some(Self::Check),
             "claviger.v1.KeyAdmin" | "claviger.v1.RealmAdmin" => Some(Self::Administer),
             "grpc.health.v1.Health" => Some(Self::Health),
@@ -47,6 +52,10 @@ mod tests {
             (
                 "/claviger.v1.KeyVerify/VerifyBatch",
                 Some(Destination::Verify),
+            ),
+            (
+                "/claviger.v1.KeyVerify/VerifyStream",
+                Some(Destination::VerifyStream),
             ),
             (
                 "/claviger.v1.KeyVerify/Explain",

@@ -27,7 +27,7 @@ pub(super) use hand_over::hand_over;
 use hyper::body::{Body as HttpBody, Bytes, Incoming};
 use hyper::header::AUTHORIZATION;
 use hyper::{HeaderMap, Method, Request, Response};
-use permits::{AnonymousCallPermit, CallPermit, WithPermit};
+use permits::{AnonymousCallPermit, CallPermit, OpenCallPermit, VerifyStreamPermit, WithPermit};
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -55,6 +55,19 @@ pub trait Dispatch {
 /// If no guard has let the request in, which is a bug.
 pub(super) fn principal<T>(request: &tonic::Request<T>) -> Result<&Principal, Status> {
     request.extensions().get().ok_or_else(status::internal)
+}
+
+/// Cancelled when the server begins to close the connection of a stream of questions.
+#[derive(Clone)]
+struct Closing(CancellationToken);
+
+/// Returns what is cancelled when the server begins to close the connection of a stream of questions.
+///
+/// # Errors
+/// If no guard has let the request in, which is a bug.
+pub(super) fn closing<T>(request: &tonic::Request<T>) -> Result<CancellationToken, Status> {
+    let Closing(closing) = request.extensions().get().ok_or_else(status::internal)?;
+    Ok(closing.clone())
 }
 
 /// The services of one thread and the limits for their calls.
@@ -134,9 +147,9 @@ impl<S: Dispatch> Guarded<S> {
                 let stop = guard.stop.clone();
                 Box::pin(stop.cancelled_owned())
             });
-            return Ok(Call::Anonymous {
+            return Ok(Call::Open {
                 handler: self.forward(destination, request, until),
-                permit: Some(permit),
+                permit: Some(OpenCallPermit::Anonymous(permit)),
             });
         }
         // gRPC uses only POST, and a method name has no query. Anything else is refused and not ignored.
@@ -151,6 +164,15 @@ impl<S: Dispatch> Guarded<S> {
         let principal = self.prove(request.headers())?;
         let limit = TimeLimit::of(request.headers(), guard.call_timeout);
         request.extensions_mut().insert(principal);
+        if destination == Destination::VerifyStream {
+            let permit = VerifyStreamPermit::take(&self.peer).ok_or_else(status::too_many_calls)?;
+            let closing = Closing(self.peer.closing.clone());
+            request.extensions_mut().insert(closing);
+            return Ok(Call::Open {
+                handler: self.forward(destination, request, None),
+                permit: Some(OpenCallPermit::VerifyStream(permit)),
+            });
+        }
         Ok(Call::Admitted(Admitted {
             limit,
             timer: None,
@@ -183,7 +205,11 @@ impl<S: Dispatch> Guarded<S> {
     {
         let request = request.map(|body| {
             let peer = Arc::clone(&self.peer);
-            Body::new(Metered::new(body, peer, until))
+            Body::new(match destination {
+                // Its permit limits what it may hold, and most of what it has received is answered already.
+                Destination::VerifyStream => Metered::endless(body, peer),
+                _ => Metered::new(body, peer, until),
+            })
         });
         self.guard.services.call(destination, request)
     }
@@ -201,12 +227,12 @@ impl<S: Dispatch> hyper::service::Service<Request<Incoming>> for Guarded<S> {
 
 /// A call in progress.
 pub enum Call<F> {
-    /// A call of health or reflection.
-    Anonymous {
+    /// A call of health or reflection, or a stream of questions.
+    Open {
         /// The handler.
         handler: F,
         /// The permit, which the call holds until its answer is complete.
-        permit: Option<AnonymousCallPermit>,
+        permit: Option<OpenCallPermit>,
     },
     /// A refused call.
     Refused(Option<Status>),
@@ -222,7 +248,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.get_mut() {
-            Self::Anonymous { handler, permit } => Pin::new(handler).poll(cx).map_ok(|answer| {
+            Self::Open { handler, permit } => Pin::new(handler).poll(cx).map_ok(|answer| {
                 let permit = permit.take();
                 answer.map(|body| {
                     Body::new(WithPermit {
@@ -334,6 +360,7 @@ mod tests {
             local: None,
             quota: CallQuota::default(),
             allowance: Arc::new(Allowance::default()),
+            closing: CancellationToken::new(),
         })
     }
 
@@ -401,7 +428,7 @@ mod tests {
             }
             assert!(matches!(
                 services.answer(request("/grpc.health.v1.Health/Check")),
-                Call::Anonymous { .. }
+                Call::Open { .. }
             ));
             drop(held);
             let overdue = status_of(services.answer(request(path))).await;

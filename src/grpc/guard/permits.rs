@@ -47,10 +47,34 @@ impl Drop for AnonymousCallPermit {
     }
 }
 
+/// The permit for a stream of questions. Drop returns the permit.
+pub struct VerifyStreamPermit(Arc<Peer>);
+
+impl VerifyStreamPermit {
+    pub(super) fn take(peer: &Arc<Peer>) -> Option<Self> {
+        let permit = Self(Arc::clone(peer));
+        permit.0.quota.begin_verify_stream().then_some(permit)
+    }
+}
+
+impl Drop for VerifyStreamPermit {
+    fn drop(&mut self) {
+        self.0.quota.end_verify_stream();
+    }
+}
+
+/// The permit of a call whose answer may be sent for a long time.
+pub enum OpenCallPermit {
+    /// Of health or reflection.
+    Anonymous(AnonymousCallPermit),
+    /// Of a stream of questions.
+    VerifyStream(VerifyStreamPermit),
+}
+
 /// The body of an answer that may be sent for a long time, with its permit.
 pub(super) struct WithPermit {
     pub(super) body: Body,
-    pub(super) _permit: Option<AnonymousCallPermit>,
+    pub(super) _permit: Option<OpenCallPermit>,
 }
 
 impl HttpBody for WithPermit {

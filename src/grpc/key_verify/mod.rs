@@ -3,17 +3,19 @@
 mod explain;
 mod request;
 mod response;
+mod stream;
 
 use std::sync::Arc;
 
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use request::question;
 use response::verified_key;
+use stream::Answers;
 
 use super::status::verify_error;
 use super::{encode, guard, status};
-use crate::auth::{AuthenticatedKey, Authenticator};
+use crate::auth::{AuthenticatedKey, Authenticator, Principal};
 use crate::domain::clock::Clock;
 use crate::domain::event::Revision;
 use crate::domain::time::Timestamp;
@@ -29,6 +31,11 @@ const MAX_BATCH: usize = 100;
 
 /// The service that verifies keys. It answers from the mirror, without I/O, locks or tasks.
 pub struct KeyVerifyService {
+    verifier: Arc<Verifier>,
+}
+
+/// Answers questions about keys. Streams share it with their service.
+struct Verifier {
     mirror: Arc<Mirror>,
     peppers: Arc<Peppers>,
     clock: Clock,
@@ -46,24 +53,27 @@ impl KeyVerifyService {
         recorder: Arc<UsageRecorder>,
     ) -> Self {
         Self {
-            mirror,
-            peppers,
-            clock,
-            authenticator,
-            recorder,
+            verifier: Arc::new(Verifier {
+                mirror,
+                peppers,
+                clock,
+                authenticator,
+                recorder,
+            }),
         }
     }
+}
 
-    /// Authenticates the caller and calls `work`. The clock is read once for the whole call.
-    fn with_caller<T, R>(
+impl Verifier {
+    /// Judges the caller and calls `work`. The clock is read once for both.
+    fn with_caller<T>(
         &self,
-        request: &Request<R>,
+        principal: &Principal,
         work: impl FnOnce(&View<'_>, &AuthenticatedKey<'_>, Timestamp) -> Result<T, Status>,
     ) -> Result<T, Status> {
         let now = self.clock.now();
         let index = self.mirror.index();
         let view = index.view();
-        let principal = guard::principal(request)?;
         let caller = self
             .authenticator
             .authenticate_gateway(&view, principal, now)?;
@@ -95,8 +105,9 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
         &self,
         request: Request<pb::VerifyRequest>,
     ) -> Result<Response<pb::VerifyResponse>, Status> {
-        let answer = self.with_caller(&request, |view, caller, now| {
-            self.answer(view, caller, now, request.get_ref())
+        let principal = guard::principal(&request)?;
+        let answer = self.verifier.with_caller(principal, |view, caller, now| {
+            self.verifier.answer(view, caller, now, request.get_ref())
         })?;
         Ok(Response::new(answer))
     }
@@ -105,8 +116,9 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
         &self,
         request: Request<pb::VerifyBatchRequest>,
     ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
+        let principal = guard::principal(&request)?;
         let pb::VerifyBatchRequest { requests } = request.get_ref();
-        let results = self.with_caller(&request, |view, caller, now| {
+        let results = self.verifier.with_caller(principal, |view, caller, now| {
             if requests.len() > MAX_BATCH {
                 let mut bad = Violations::default();
                 bad.add("requests", "must have at most 100 entries");
@@ -115,7 +127,7 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
             let result = |request| {
                 use pb::verify_batch_result::Result::{Error, Response};
                 pb::VerifyBatchResult {
-                    result: Some(match self.answer(view, caller, now, request) {
+                    result: Some(match self.verifier.answer(view, caller, now, request) {
                         Ok(answer) => Response(answer),
                         Err(error) => Error(status::as_message(&error)),
                     }),
@@ -126,13 +138,27 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
         Ok(Response::new(pb::VerifyBatchResponse { results }))
     }
 
+    type VerifyStreamStream = Answers;
+
+    async fn verify_stream(
+        &self,
+        request: Request<Streaming<pb::VerifyStreamRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        let principal = guard::principal(&request)?.clone();
+        let closing = guard::closing(&request)?;
+        let verifier = Arc::clone(&self.verifier);
+        let answers = stream::answers(verifier, principal, request.into_inner(), closing);
+        Ok(Response::new(answers))
+    }
+
     async fn explain(
         &self,
         request: Request<pb::ExplainRequest>,
     ) -> Result<Response<pb::ExplainResponse>, Status> {
-        let answer = self.with_caller(&request, |view, caller, now| {
+        let principal = guard::principal(&request)?;
+        let answer = self.verifier.with_caller(principal, |view, caller, now| {
             caller.may_operate()?;
-            explain::explain(view, &self.peppers, now, request.get_ref())
+            explain::explain(view, &self.verifier.peppers, now, request.get_ref())
         })?;
         Ok(Response::new(answer))
     }

@@ -2,4 +2,5 @@
 
 mod expiry;
 mod explain;
+mod stream;
 mod wrong_keys;

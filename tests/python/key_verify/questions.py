@@ -93,6 +93,29 @@ def a_batch_holds_a_hundred_questions_and_no_more(fixture: Fixture):
 
 
 @check
+def a_stream_is_answered_in_order_and_each_question_by_itself(fixture: Fixture):
+    one, two = fixture.issue(), fixture.issue(scopes=["read"])
+    questions = [
+        fixture.question(one.plain_key),
+        fixture.question(two.plain_key, scopes=["admin"]),
+        fixture.question(one.plain_key, realm=f"py-{letters(10)}"),
+        fixture.question(""),
+    ] * 250
+    outcomes = [
+        fixture.verdict(answer.response) if answer.WhichOneof("result") == "response" else answer.error.code
+        for answer in fixture.operator.stream("VerifyStream", ({"request": question} for question in questions))
+    ]
+    expected = ["VERDICT_ALLOWED", "VERDICT_SCOPE_MISSING", Code.INVALID_ARGUMENT.value[0], "VERDICT_MALFORMED"]
+    same(outcomes, expected * 250, "the outcomes")
+    nobody = fixture.operator.with_header(None)
+    try:
+        list(nobody.stream("VerifyStream", [{"request": questions[0]}]))
+        raise AssertionError("a stream without a key was answered")
+    except grpc.RpcError as error:
+        same(Refusal(error).code, Code.UNAUTHENTICATED, "the code")
+
+
+@check
 def a_question_is_explained_check_by_check(fixture: Fixture):
     issued = fixture.issue(scopes=["read"])
     question = fixture.question(issued.plain_key, scopes=["admin"])
