@@ -18,6 +18,7 @@ use crate::open::{
 };
 use crate::server::{Listeners, ServeError, Server, ServerThreads, Stop};
 use crate::store::{OpenError, Schema};
+use crate::telemetry;
 use crate::threads::lower_priority;
 
 /// The exit code for a wrong configuration (`EX_CONFIG` of sysexits.h).
@@ -124,7 +125,7 @@ fn exit(outcome: Result<(), CommandError>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Not logged: the message is for people, also if the log is JSON.
-            let _ = writeln!(io::stderr(), "error: {error}");
+            telemetry::print(&format!("error: {error}"));
             ExitCode::from(error.exit_code())
         }
     }

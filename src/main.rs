@@ -1,5 +1,6 @@
 //! The `claviger` program.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -69,10 +70,14 @@ fn main() -> ExitCode {
     if log.is_some() {
         refuse_client_flags(&matches);
     }
-    if let Some(Err(problem)) = log.map(telemetry::start) {
-        eprintln!("error: {problem}");
-        return ExitCode::from(commands::BAD_CONFIGURATION);
-    }
+    // Dropped after the command, which waits until the log is written.
+    let _log = match log.map(telemetry::start).transpose() {
+        Ok(log) => log,
+        Err(problem) => {
+            telemetry::print(&format!("error: {problem}"));
+            return ExitCode::from(commands::BAD_CONFIGURATION);
+        }
+    };
     match command {
         Command::Serve { serve, .. } => commands::serve(&serve),
         Command::Bootstrap { bootstrap, .. } => commands::bootstrap(&bootstrap),
@@ -94,7 +99,8 @@ fn exit_without_keys(error: &clap::Error) -> ! {
         // With colours, if standard error is a terminal.
         error.exit();
     }
-    eprint!("{masked}");
+    // Unlike `eprint!`, without a panic if standard error cannot be written.
+    let _ = std::io::stderr().write_all(masked.as_bytes());
     std::process::exit(error.exit_code());
 }
 

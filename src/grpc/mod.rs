@@ -59,6 +59,7 @@ use tonic::{Request, Status};
 
 use crate::auth::{Authenticator, AuthorizedCaller, Principal};
 use crate::authority::{Authority, Refusal};
+use crate::telemetry::limited;
 
 /// The parts that the administrative services share.
 #[derive(Clone)]
@@ -149,7 +150,7 @@ impl Admin {
         match self.changes.spawn(work).await {
             Ok(outcome) => outcome.map_err(Status::from),
             Err(panic) => {
-                tracing::error!(%panic, "use case panicked");
+                limited!(error, %panic, "use case panicked");
                 Err(status::internal())
             }
         }

@@ -1,6 +1,6 @@
 //! Refusals as gRPC errors: a code, a message, and details for programs.
 //!
-//! Faults of the server are logged here, once. The caller gets a fixed message.
+//! Faults of the server are logged here, at most once a minute each. The caller gets a fixed message.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -13,6 +13,7 @@ use crate::auth::{AuthError, Forbidden};
 use crate::authority::{EntryRefusal, Refusal};
 use crate::domain::violation::Violation;
 use crate::store;
+use crate::telemetry::limited;
 use crate::verify::VerifyError;
 
 /// The domain of every `google.rpc.ErrorInfo` that is sent.
@@ -62,7 +63,7 @@ impl From<Refusal> for Status {
             Refusal::Conflict(_) => error(Code::Aborted, message, info("CHANGED_MEANWHILE")),
             Refusal::Busy(_) => error(Code::ResourceExhausted, message, retry("BUSY", RETRY_SOON)),
             Refusal::Store(store::Error::Unavailable(cause)) => {
-                tracing::error!(error = %cause, "store unavailable");
+                limited!(error, error = %cause, "store unavailable");
                 error(
                     Code::Unavailable,
                     "the store does not answer: try again",
@@ -70,7 +71,7 @@ impl From<Refusal> for Status {
                 )
             }
             Refusal::Store(store::Error::CommitUnknown(cause)) => {
-                tracing::error!(error = %cause, "commit outcome unknown");
+                limited!(error, error = %cause, "commit outcome unknown");
                 // A code that clients do not retry automatically: the change may have been made.
                 error(
                     Code::Unknown,
@@ -80,16 +81,16 @@ impl From<Refusal> for Status {
                 )
             }
             Refusal::Store(store::Error::Corrupt(what)) => {
-                tracing::error!(what, "stored data unreadable");
+                limited!(error, what, "stored data unreadable");
                 internal()
             }
             Refusal::Store(store::Error::IdTaken(id)) => {
                 // An id consists of the time and ten random bytes.
-                tracing::error!(key_id = %id, "new key has the id of a deleted key");
+                limited!(error, key_id = %id, "new key has the id of a deleted key");
                 internal()
             }
             Refusal::NotApplied(_) => {
-                tracing::error!(message, "committed change not applied");
+                limited!(error, message, "committed change not applied");
                 error(Code::Unknown, message, info("NOT_APPLIED"))
             }
             Refusal::Behind => error(
@@ -107,8 +108,11 @@ impl From<AuthError> for Status {
             AuthError::Starting => starting(),
             AuthError::Unauthenticated(why) => unauthenticated(why),
             AuthError::Forbidden(forbidden) => forbidden.into(),
-            AuthError::Verify(VerifyError::PepperMissing) => pepper_missing(),
-            AuthError::Verify(VerifyError::Corrupt) | AuthError::NoBuiltInRealm => internal(),
+            AuthError::Verify(reason) => verify_error(reason),
+            AuthError::NoBuiltInRealm => {
+                limited!(error, "stored data of the built-in realm missing");
+                internal()
+            }
         }
     }
 }
@@ -218,11 +222,11 @@ pub(super) fn pepper_missing() -> Status {
 pub(super) fn verify_error(error: VerifyError) -> Status {
     match error {
         VerifyError::Corrupt => {
-            tracing::error!("stored data of the presented key unreadable");
+            limited!(error, "stored data of the presented key unreadable");
             internal()
         }
         VerifyError::PepperMissing => {
-            tracing::error!("pepper version of the presented key missing");
+            limited!(error, "pepper version of the presented key missing");
             pepper_missing()
         }
     }

@@ -20,6 +20,8 @@ use crate::gateway::{
     GatewayAuthorizer, GatewayError, GatewayRequest, GatewayResponse, HttpDenial, ProtectedApi,
     client_address,
 };
+use crate::telemetry::limited;
+use crate::verify::VerifyError;
 
 /// The header with the API key of the gateway itself, because `authorization` belongs to the client.
 const GATEWAY_KEY_HEADER: &str = "x-claviger-authorization";
@@ -32,7 +34,7 @@ struct OriginalRequest<'r> {
     target: String,
 }
 
-/// A wrong configuration of the gateway; the text is for the operator of the gateway.
+/// A wrong configuration of the gateway. The text is for the operator of the gateway, and does not repeat what a client sent.
 struct MisconfiguredGateway(String);
 
 /// The state of the handler.
@@ -78,7 +80,7 @@ async fn forward_auth(
             denied(status, denial)
         }
         Err(MisconfiguredGateway(why)) => {
-            tracing::warn!(why, %peer, "gateway misconfigured");
+            limited!(&why => warn, why, %peer, "gateway misconfigured");
             let mut response = Response::new(Body::from(format!("{why}\n")));
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response
@@ -125,6 +127,11 @@ impl ForwardAuth {
             .prove(gateway_key, Some(peer))
             .map_err(GatewayError::Auth)
             .and_then(|gateway| self.authorizer.answer(&gateway, api, &original));
+        if let Err(GatewayError::Auth(AuthError::Verify(reason)) | GatewayError::Verify(reason)) =
+            answer
+        {
+            log_verify_error(reason);
+        }
         match answer {
             Ok(answer) => Ok(answer),
             Err(GatewayError::Auth(AuthError::Starting) | GatewayError::Verify(_)) => {
@@ -153,6 +160,17 @@ impl ForwardAuth {
             Err(GatewayError::Environment(why)) => Err(MisconfiguredGateway(format!(
                 "the environment in the path /forward-auth/REALM/ENVIRONMENT {why}"
             ))),
+        }
+    }
+}
+
+fn log_verify_error(reason: VerifyError) {
+    match reason {
+        VerifyError::Corrupt => {
+            limited!(error, "stored data of the presented key unreadable");
+        }
+        VerifyError::PepperMissing => {
+            limited!(error, "pepper version of the presented key missing");
         }
     }
 }

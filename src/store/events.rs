@@ -10,6 +10,7 @@ use crate::domain::event::{Actor, Event, EventKind, Revision, Subject};
 use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::time::Timestamp;
 use crate::hashing::random;
+use crate::telemetry::limited;
 
 /// A filter for events, and the position of a page. An event matches if it meets all conditions.
 #[derive(Debug, Default)]
@@ -174,7 +175,7 @@ impl Snapshot {
                 let number = row.0;
                 let event = read(row);
                 if event.is_none() {
-                    tracing::error!(revision = number, "corrupt event left out");
+                    limited!(error, revision = number, "corrupt event left out");
                 }
                 event
             },

@@ -15,6 +15,7 @@ use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Revocation, Secret};
 use crate::domain::time::Timestamp;
+use crate::telemetry::limited;
 
 /// A filter for keys, and the position of a page. A key matches if it meets all conditions.
 #[derive(Debug)]
@@ -235,7 +236,7 @@ impl Snapshot {
             |row| KeyId::from(row.0),
             |row| {
                 read_key(row)
-                    .inspect_err(|error| tracing::error!(%error, "corrupt key left out"))
+                    .inspect_err(|error| limited!(error, %error, "corrupt key left out"))
                     .ok()
             },
         );

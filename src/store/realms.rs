@@ -8,6 +8,7 @@ use crate::domain::ids::{PartnerId, ProjectId, RealmId};
 use crate::domain::partner::{Partner, Project};
 use crate::domain::realm::Realm;
 use crate::domain::time::Timestamp;
+use crate::telemetry::limited;
 
 /// A stored value with its revision and its time of creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +72,7 @@ impl Snapshot {
             rows,
             limit,
             |cells| cells.0.clone(),
-            |cells| logged(read_realm(cells)),
+            |cells| listed(read_realm(cells)),
         ))
     }
 
@@ -114,7 +115,7 @@ impl Snapshot {
             rows,
             limit,
             |cells| cells.1.clone(),
-            |cells| logged(read_partner(cells)),
+            |cells| listed(read_partner(cells)),
         ))
     }
 
@@ -182,7 +183,7 @@ impl Snapshot {
             rows,
             limit,
             |cells| cells.1.clone(),
-            |cells| logged(read_project(cells)),
+            |cells| listed(read_project(cells)),
         ))
     }
 
@@ -365,6 +366,13 @@ fn corrupt(what: &str, id: &str) -> Error {
     Error::Corrupt(format!("{what} {id:?}"))
 }
 
+/// For a list that a client asks for.
+fn listed<T>(read: Result<T, Error>) -> Option<T> {
+    read.inspect_err(|error| limited!(error, %error, "corrupt row left out"))
+        .ok()
+}
+
+/// For the mirror, which reads each row once.
 fn logged<T>(read: Result<T, Error>) -> Option<T> {
     read.inspect_err(|error| tracing::error!(%error, "corrupt row left out"))
         .ok()

@@ -11,6 +11,7 @@ use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::Key;
 use crate::domain::time::{Hour, Timestamp};
 use crate::domain::verdict::Verdict;
+use crate::telemetry::limited;
 
 /// The number of times that a key got a verdict within an hour.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +116,7 @@ impl Snapshot {
         })?;
         let count = |(hour, verdict, count): (i64, String, i64)| {
             let verdict = parse_verdict(&verdict).or_else(|| {
-                tracing::error!(key_id = %key, verdict, "usage count with unknown verdict left out");
+                limited!(error, key_id = %key, verdict, "usage count with unknown verdict left out");
                 None
             })?;
             Some(KeyCount {

@@ -29,9 +29,6 @@ pub(super) const BACKLOG: i32 = 1024;
 /// The time between two looks at the calls of each thread, by which new connections are spread.
 pub(super) const LOAD_EVERY: Duration = Duration::from_secs(1);
 
-/// The minimum time between two log lines about refused connections.
-pub(super) const LOG_EVERY: Duration = Duration::from_mins(1);
-
 /// How long a connection may be idle before the kernel checks whether its peer is still reachable.
 pub(super) const TCP_KEEPALIVE: Duration = Duration::from_mins(1);
 

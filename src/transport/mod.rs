@@ -11,7 +11,7 @@ mod threads;
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ pub use socket::Allowance;
 pub use threads::Threads;
 
 use crate::config::TransportArgs;
+use crate::telemetry::limited;
 use connection::Lifetime;
 use connection_limiter::ConnectionLimiter;
 use threads::LoadBalancer;
@@ -78,7 +79,6 @@ async fn accept_until(
     spawn: impl Fn(usize, AcceptedConnection),
 ) {
     let limiter = ConnectionLimiter::new(args.max_connections, args.max_connections_per_address);
-    let mut refusals = RefusalLog::default();
     let mut ticks = tokio::time::interval(limits::LOAD_EVERY);
     loop {
         let accepted = tokio::select! {
@@ -93,7 +93,7 @@ async fn accept_until(
             Ok(accepted) => accepted,
             Err(error) => {
                 if !is_of_one_connection(&error) {
-                    refusals.count(&error);
+                    log_refused(&error);
                     tokio::time::sleep(limits::OUT_OF_RESOURCES).await;
                 }
                 continue;
@@ -102,7 +102,7 @@ async fn accept_until(
         let permit = match limiter.admit(remote.ip()) {
             Ok(permit) => permit,
             Err(full) => {
-                refusals.count(&full);
+                log_refused(&full);
                 continue;
             }
         };
@@ -139,25 +139,10 @@ async fn accept_until(
     // The listener is dropped at once, so that new clients get an error instead of waiting in the backlog.
 }
 
-/// The log of refused connections. There may be many, so not every one is logged.
-#[derive(Default)]
-struct RefusalLog {
-    total: u64,
-    last_logged: Option<Instant>,
-}
-
-impl RefusalLog {
-    /// Counts a refused connection, and logs it if the last line is old enough.
-    fn count(&mut self, why: &dyn std::fmt::Display) {
-        self.total += 1;
-        if self
-            .last_logged
-            .is_none_or(|logged| logged.elapsed() >= limits::LOG_EVERY)
-        {
-            self.last_logged = Some(Instant::now());
-            tracing::warn!(%why, since_start = self.total, "connections refused");
-        }
-    }
+/// Logs a refused connection, at most once a minute for each reason.
+fn log_refused(why: &dyn std::fmt::Display) {
+    let why = why.to_string();
+    limited!(&why => warn, why, "connections refused");
 }
 
 /// Whether an error of `accept` concerns only one connection, so that the next can be accepted at once.

@@ -4,6 +4,7 @@ mod cancelled_calls;
 mod command_line;
 mod crash;
 mod grpc_tools;
+mod log;
 mod method_paths;
 mod python;
 mod secrets;
