@@ -110,7 +110,7 @@ async fn accept_until(
         let stream = match stream.into_std() {
             Ok(stream) => stream,
             Err(error) => {
-                refusals.count(&error);
+                log_refused(&error);
                 continue;
             }
         };

@@ -373,7 +373,8 @@ async fn connections_are_capped_in_all_and_by_address_and_the_log_stays_short() 
     })
     .await;
     let log = String::from_utf8(program.log.lock().unwrap().clone()).unwrap();
-    assert_eq!(log.matches("connections refused").count(), 1, "{log}");
+    // One for each of the two reasons.
+    assert_eq!(log.matches("connections refused").count(), 2, "{log}");
 }
 
 /// Seen red with each of the three mechanisms off: a silent connection then takes the five seconds that its first bytes may
