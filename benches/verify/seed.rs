@@ -33,6 +33,12 @@ use crate::questions::{ROUTES, route};
 /// The number of partners that own the keys.
 const PARTNERS: usize = 100;
 
+/// The number of different sets of scopes that the keys are granted.
+const SCOPE_SETS: u8 = 16;
+
+/// The number of different values of the label that keys have in common.
+const TEAMS: u8 = 100;
+
 const DATABASE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The number of keys that one statement inserts.
@@ -148,18 +154,25 @@ struct KeySeed {
 }
 
 impl KeySeed {
-    /// A key of the realm `demo`, with two granted scopes, which make three effective scopes, and two labels.
+    /// A key of the realm `demo`, with two granted scopes, which make three effective scopes, a label whose value many keys
+    /// have, and a name and a label that no other key has. Partner, scopes and label are independent of one another.
     fn demo_key(&self, realm: &Realm, peppers: &Peppers) -> (Key, String) {
         let number = self.number;
-        let scopes = ["admin", "read"].map(scope_name);
+        let [.., scopes, team] = self.random();
+        let scopes = [scope_name("write"), module_scope(scopes % SCOPE_SETS)];
         let (mut key, plain_key) =
             self.key(realm, owner(number as usize % PARTNERS), scopes, peppers);
         key.name = format!("integration {number}");
         key.labels = BTreeMap::from([
-            ("team".to_owned(), format!("payments-{}", number % 1_000)),
-            ("region".to_owned(), "eu-central-1".to_owned()),
+            ("team".to_owned(), format!("payments-{}", team % TEAMS)),
+            ("customer".to_owned(), format!("cus-{number:08}")),
         ]);
         (key, plain_key)
+    }
+
+    /// Bytes that look random and depend only on the number.
+    fn random(&self) -> [u8; 32] {
+        Sha256::digest(self.number.to_be_bytes()).into()
     }
 
     fn gateway_key(&self, peppers: &Peppers) -> (Key, String) {
@@ -174,7 +187,7 @@ impl KeySeed {
         scopes: [ScopeName; N],
         peppers: &Peppers,
     ) -> (Key, String) {
-        let random: [u8; 32] = Sha256::digest(self.number.to_be_bytes()).into();
+        let random = self.random();
         let id = KeyId::new(self.time, random.first_chunk().expect("10 of 32 bytes"));
         let secret = SecretBytes::new(Sha256::digest(random).into());
         let environment = &realm.environments[0];
@@ -344,7 +357,7 @@ fn route_of(number: usize) -> Route {
 /// The realm of the measured keys.
 fn demo() -> Realm {
     let scope = |name, implies: &[&str]| Scope {
-        name: scope_name(name),
+        name,
         implies: implies.iter().map(|name| scope_name(name)).collect(),
         description: String::new(),
     };
@@ -355,11 +368,14 @@ fn demo() -> Realm {
             name: EnvironmentName::parse("production").expect("a valid environment"),
             tag: Tag::parse("live").expect("a valid tag"),
         }],
-        scopes: vec![
-            scope("read", &[]),
-            scope("write", &["read"]),
-            scope("admin", &["write"]),
-        ],
+        scopes: [
+            scope(scope_name("read"), &[]),
+            scope(scope_name("write"), &["read"]),
+            scope(scope_name("admin"), &["write"]),
+        ]
+        .into_iter()
+        .chain((0..SCOPE_SETS).map(|set| scope(module_scope(set), &[])))
+        .collect(),
         admin_scope: None,
         unscoped_keys: UnscopedKeys::NoAccess,
         levels: BTreeSet::from([LevelKind::Partner, LevelKind::Project]),
@@ -380,6 +396,11 @@ fn demo() -> Realm {
 
 fn scope_name(name: &str) -> ScopeName {
     ScopeName::parse(name).expect("a valid scope")
+}
+
+/// The scope by which a set of scopes differs from the others.
+fn module_scope(set: u8) -> ScopeName {
+    scope_name(&format!("module-{set:02}"))
 }
 
 fn owner(number: usize) -> PartnerId {
