@@ -32,8 +32,8 @@ pub struct Authenticator {
 
 /// An authenticated caller's key, with its realm.
 pub struct AuthenticatedKey<'v> {
-    key: &'v KeyFacts,
-    secret: &'v MirroredSecret,
+    key: KeyFacts<'v>,
+    secret: MirroredSecret,
     realm: &'v MirroredRealm,
 }
 
@@ -93,7 +93,7 @@ impl Authenticator {
         }
         match prove(plain_key, &view, &self.peppers).map_err(AuthError::Verify)? {
             Proof::Key(key, secret) => Ok(Principal {
-                key: key.id,
+                key: key.id(),
                 secret: secret.digest,
                 peer: peer.map(|peer| peer.to_canonical()),
             }),
@@ -131,7 +131,7 @@ impl Authenticator {
         let index = self.mirror.index();
         let view = index.view();
         let (key, _) = proven(&view, principal)?;
-        Ok((key.realm().clone(), key.partner.id.clone()))
+        Ok((key.realm().clone(), key.partner().id.clone()))
     }
 
     /// Authenticates the caller of a verification. The key must belong to the built-in realm.
@@ -180,7 +180,7 @@ impl Authenticator {
             any_scopes: ScopeSet::default(),
             client: principal.peer,
         };
-        self.recorder.record_use(key, secret, now);
+        self.recorder.record_use(key, &secret, now);
         match judge(&question, key, secret, now).verdict {
             Verdict::Allowed => Ok(()),
             Verdict::AddressDenied => Err(AuthError::Forbidden(Forbidden(
@@ -206,7 +206,7 @@ impl Authenticator {
 fn proven<'v>(
     view: &'v View<'_>,
     principal: &Principal,
-) -> Result<(&'v KeyFacts, &'v MirroredSecret), AuthError> {
+) -> Result<(KeyFacts<'v>, MirroredSecret), AuthError> {
     match view.key(principal.key) {
         Some(Entry::Key(key)) => key
             .secrets()
@@ -229,8 +229,8 @@ impl AuthenticatedKey<'_> {
     fn role(&self) -> Option<Role> {
         Role::new(
             &self.realm.definition,
-            &self.key.partner.id,
-            self.key.project.as_ref(),
+            &self.key.partner().id,
+            self.key.project(),
             self.key.environment(),
             |scope| self.holds(scope),
         )
@@ -241,7 +241,7 @@ impl AuthenticatedKey<'_> {
     /// # Errors
     /// The same whether or not the realm exists.
     pub fn may_verify(&self, realm: &str) -> Result<(), Forbidden> {
-        if may_verify(&self.key.partner.id, |scope| self.holds(scope), realm) {
+        if may_verify(&self.key.partner().id, |scope| self.holds(scope), realm) {
             Ok(())
         } else if realm == RealmId::BUILT_IN {
             Err(OPERATORS_ONLY)

@@ -61,7 +61,7 @@ pub enum GatewayDecision<'k> {
     /// The request is allowed.
     Allowed {
         /// The key of the request; `None` on a public route.
-        key: Option<&'k KeyFacts>,
+        key: Option<KeyFacts<'k>>,
     },
     /// The request is denied.
     Denied {

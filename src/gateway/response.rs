@@ -52,18 +52,15 @@ pub struct HttpDenial {
 /// The identity headers of a request with this key.
 pub(super) fn identity(
     realm: &MirroredRealm,
-    key: Option<&KeyFacts>,
+    key: Option<KeyFacts<'_>>,
 ) -> [(&'static str, String); 6] {
     let values = key.map_or_else(Default::default, |key| {
         let scopes = realm.hierarchy.names(key.effective(&realm.hierarchy));
         [
-            key.id.to_string(),
+            key.id().to_string(),
             key.realm().to_string(),
-            key.partner.id.to_string(),
-            key.project
-                .as_ref()
-                .map(ToString::to_string)
-                .unwrap_or_default(),
+            key.partner().id.to_string(),
+            key.project().map(ToString::to_string).unwrap_or_default(),
             key.environment().to_string(),
             scopes.map(ScopeName::as_str).collect::<Vec<_>>().join(" "),
         ]

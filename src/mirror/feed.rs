@@ -12,7 +12,7 @@ use crate::domain::clock::Clock;
 use crate::domain::event::{EventKind, Revision, Subject};
 use crate::domain::ids::RealmId;
 use crate::domain::realm::Realm;
-use crate::store::{Error, FeedEntry, KeyRow, Snapshot, Store};
+use crate::store::{Error, FeedEntry, KeyRows, Snapshot, Store};
 
 /// The number of new events from which the feed reloads everything instead of applying each change.
 const RELOAD_THRESHOLD: u32 = 10_000;
@@ -148,7 +148,7 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> 
         .head()
         .await?
         .ok_or_else(|| Error::Corrupt("the authority".to_owned()))?;
-    let index = Arc::new(Index::default());
+    let index = Arc::new(Index::with_capacity(snapshot.count_all_keys().await?));
     for realm in snapshot.all_realms().await? {
         index.put_realm(prepared(realm.value).await);
     }
@@ -162,13 +162,11 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> 
         index.revoke_many(&revocation);
     }
     // One thread reads rows from the store while another builds the facts of the rows before.
-    let (rows, mut read) = mpsc::channel::<Vec<KeyRow>>(8);
+    let (rows, mut read) = mpsc::channel::<KeyRows>(8);
     let target = Arc::clone(&index);
     let building = tokio::task::spawn_blocking(move || {
         while let Some(rows) = read.blocking_recv() {
-            for row in rows {
-                target.put_key(row.id, row.facts());
-            }
+            rows.for_each(|id, facts| target.put_key(id, facts));
         }
     });
     snapshot.send_key_rows(rows).await?;

@@ -1,16 +1,17 @@
 //! The index: the facts from which requests are decided.
 
-use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
+use foldhash::fast::RandomState;
 use papaya::{HashMapRef, LocalGuard};
 
-use super::key_facts::{Entry, KeyFacts};
+use super::key_facts::{Entry, PackedEntry, PackedFacts};
 use super::realm::{EnvironmentFacts, MirroredPartner, MirroredRealm, PreparedRealm, environments};
 use super::revocation_watermarks::RevocationWatermarks;
+use super::shared_facts::Interner;
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::Revision;
 use crate::domain::ids::{KeyId, PartnerId, Prefix, ProjectId, RealmId};
@@ -22,13 +23,19 @@ use crate::domain::route::RouteTable;
 use crate::domain::time::Timestamp;
 use crate::store::{self, StoredKey};
 
+/// A map that is read without a lock. Its hash is not made for keys that an attacker chooses: every key of these maps is made by
+/// this authority or an operator, and callers only look keys up.
+pub(super) type Map<K, V> = papaya::HashMap<K, V, RandomState>;
+
 /// The facts of the store at one revision. The feed updates the index in place.
 #[derive(Default)]
 pub struct Index {
     realms: ArcSwap<Realms>,
-    keys: papaya::HashMap<KeyId, Entry>,
+    keys: Map<KeyId, PackedEntry>,
+    /// The facts that keys have in common. Readers reach them only through the keys.
+    interner: Interner,
     /// The key ids of imported API keys, by digest, because an imported API key does not contain its key id.
-    imports: papaya::HashMap<[u8; 32], KeyId>,
+    imports: Map<[u8; 32], KeyId>,
     revision: AtomicU64,
     as_of: AtomicI64,
 }
@@ -42,8 +49,8 @@ struct Realms {
 /// A consistent view of an index for the decision of one request.
 pub struct View<'index> {
     realms: Guard<Arc<Realms>>,
-    keys: HashMapRef<'index, KeyId, Entry, RandomState, LocalGuard<'index>>,
-    imports: &'index papaya::HashMap<[u8; 32], KeyId>,
+    keys: HashMapRef<'index, KeyId, PackedEntry, RandomState, LocalGuard<'index>>,
+    imports: &'index Map<[u8; 32], KeyId>,
     revision: Revision,
     as_of: Timestamp,
 }
@@ -75,8 +82,8 @@ impl View<'_> {
     }
 
     /// The entry of the key with this id.
-    pub fn key(&self, id: KeyId) -> Option<&Entry> {
-        self.keys.get(&id)
+    pub fn key(&self, id: KeyId) -> Option<Entry<'_>> {
+        self.keys.get(&id).map(|entry| entry.unpack(id))
     }
 
     /// Whether any key was imported.
@@ -85,13 +92,23 @@ impl View<'_> {
     }
 
     /// The entry of the imported key whose API key has this digest.
-    pub fn key_of_import(&self, digest: &Digest) -> Option<&Entry> {
+    pub fn key_of_import(&self, digest: &Digest) -> Option<Entry<'_>> {
         let id = self.imports.pin().get(&digest.mac).copied()?;
         self.key(id)
     }
 }
 
 impl Index {
+    /// Creates an empty index with room for this many keys.
+    ///
+    /// A map that grows keeps its old tables until later changes free them, and moves its entries several times.
+    pub(super) fn with_capacity(keys: usize) -> Self {
+        Self {
+            keys: Map::with_capacity_and_hasher(keys, RandomState::default()),
+            ..Self::default()
+        }
+    }
+
     /// Takes a view of the current facts.
     pub fn view(&self) -> View<'_> {
         // Read before the facts, so that the facts are at least as new as the revision.
@@ -118,6 +135,11 @@ impl Index {
     /// Whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn interner(&self) -> &Interner {
+        &self.interner
     }
 
     fn realm(&self, id: &str) -> Option<Arc<MirroredRealm>> {
@@ -284,36 +306,31 @@ impl Index {
     }
 
     pub(crate) fn put_key(&self, id: KeyId, key: Result<StoredKey<'_>, store::Error>) {
-        let entry = match key {
-            Ok(key) => self.facts(id, &key).map_or(Entry::Corrupt, Entry::Key),
-            Err(error) => {
-                tracing::error!(key_id = %id, %error, "key cannot be used");
-                Entry::Corrupt
-            }
-        };
         let keys = self.keys.pin();
         let before = keys.get(&id);
-        let was_revoked = matches!(before, Some(Entry::Key(before)) if before.is_revoked());
         // A revocation is permanent, even if the store was rolled back or the row can no longer be read.
-        let entry = match entry {
-            Entry::Corrupt if was_revoked => return,
-            Entry::Corrupt => Entry::Corrupt,
-            Entry::Key(mut key) => {
-                key.revoked |= was_revoked;
-                Entry::Key(key)
+        let was_revoked = matches!(before, Some(PackedEntry::Key(before)) if before.is_revoked());
+        let facts = match key {
+            Ok(key) => self.facts(id, &key, was_revoked),
+            Err(error) => {
+                tracing::error!(key_id = %id, %error, "key cannot be used");
+                None
             }
         };
-        let remains = |mac: &[u8; 32]| entry.imports().any(|other| other == mac);
+        let entry = match facts {
+            Some(facts) => PackedEntry::Key(facts),
+            None if was_revoked => return,
+            None => PackedEntry::Corrupt,
+        };
+        let remains = |mac: &[u8; 32]| entry.imports().any(|other| other == *mac);
         // The digests of a key that can no longer be read stay: the answer must be an error, not VERDICT_UNKNOWN.
         let removed: Vec<_> = match (before, &entry) {
-            (Some(before), Entry::Key(_)) => before
-                .imports()
-                .filter(|mac| !remains(mac))
-                .copied()
-                .collect(),
+            (Some(before), PackedEntry::Key(_)) => {
+                before.imports().filter(|mac| !remains(mac)).collect()
+            }
             _ => Vec::new(),
         };
-        let added: Vec<_> = entry.imports().copied().collect();
+        let added: Vec<_> = entry.imports().collect();
         keys.insert(id, entry);
         // A digest that remains is never absent, because a client may present the API key at any moment.
         let imports = self.imports.pin();
@@ -332,17 +349,17 @@ impl Index {
         };
         let imports = self.imports.pin();
         for mac in before.imports() {
-            imports.remove(mac);
+            imports.remove(&mac);
         }
     }
 
-    fn facts(&self, id: KeyId, key: &StoredKey<'_>) -> Option<KeyFacts> {
+    fn facts(&self, id: KeyId, key: &StoredKey<'_>, was_revoked: bool) -> Option<PackedFacts> {
         let realms = self.realms();
         let Some(realm) = realms.by_id.get(key.realm()) else {
             tracing::error!(key_id = %id, "key cannot be used: unknown realm");
             return None;
         };
-        KeyFacts::new(id, realm, key)
+        PackedFacts::new(id, realm, key, was_revoked, &self.interner)
     }
 
     /// Marks every key as revoked that was revoked in `before`. Returns the number of keys that are not revoked in the store.
@@ -350,13 +367,11 @@ impl Index {
         let keys = self.keys.pin();
         let mut kept = 0;
         for (id, entry) in &before.keys.pin() {
-            if let (Entry::Key(old), Some(Entry::Key(new))) = (entry, keys.get(id))
+            if let (PackedEntry::Key(old), Some(PackedEntry::Key(new))) = (entry, keys.get(id))
                 && old.is_revoked()
                 && !new.is_revoked()
             {
-                let mut revoked = new.clone();
-                revoked.revoked = true;
-                keys.insert(*id, Entry::Key(revoked));
+                keys.insert(*id, PackedEntry::Key(new.revoked(&self.interner)));
                 kept += 1;
             }
         }
@@ -388,7 +403,7 @@ impl Index {
         for (id, entry) in &self.keys.pin() {
             all.insert(
                 format!("key {id}"),
-                match entry {
+                match entry.unpack(*id) {
                     Entry::Corrupt => "corrupt".to_owned(),
                     Entry::Key(key) => {
                         let realm = self.realm(key.realm().as_str());

@@ -6,83 +6,152 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::packed_labels::PackedLabels;
-use super::realm::{EnvironmentFacts, MirroredPartner, MirroredRealm};
+use super::realm::{MirroredPartner, MirroredRealm};
 use super::secret::MirroredSecret;
+use super::shared_facts::{Interner, SharedFacts};
 use crate::domain::access::{ScopeHierarchy, ScopeSet};
 use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, KeyId, ProjectId, RealmId};
-use crate::domain::key::{LevelKind, admits};
-use crate::domain::time::Expiry;
+use crate::domain::key::{Digest, LevelKind, admits};
+use crate::domain::time::{Expiry, Timestamp};
 use crate::store::StoredKey;
 
 /// The entry of one key id.
-#[derive(Clone)]
-pub enum Entry {
+pub enum Entry<'k> {
     /// The facts of the key.
-    Key(KeyFacts),
+    Key(KeyFacts<'k>),
     /// A row that cannot be read, or that refers to an unknown realm, partner, project or environment.
     Corrupt,
 }
 
-/// The facts of a key that decisions and answers need. The struct is small, because there may be millions of keys: facts that
-/// keys have in common are shared, and facts that few keys have are boxed.
-#[derive(Clone)]
-pub struct KeyFacts {
-    /// The key's id.
-    pub id: KeyId,
-    pub(super) environment_facts: Arc<EnvironmentFacts>,
-    /// The partner that owns the key.
-    pub partner: Arc<MirroredPartner>,
-    /// The project that the key is bound to; `None` for a partner key.
-    pub project: Option<ProjectId>,
-    /// The key's name and labels.
-    pub name_and_labels: PackedLabels,
-    /// The scopes that the key was granted by name.
-    pub granted: ScopeSet,
-    /// Whether the key holds every scope of its realm.
-    pub full_access: bool,
-    /// Whether the key is disabled.
-    pub disabled: bool,
-    /// Whether the key was revoked individually, as opposed to by a bulk revocation.
-    pub(super) revoked: bool,
-    created_revision: Revision,
-    /// When the key expires.
-    pub expires_at: Expiry,
-    newest_secret: MirroredSecret,
-    rare: Option<Box<RareFacts>>,
+/// The facts of a key that decisions and answers need, as the mirror holds them.
+#[derive(Clone, Copy)]
+pub struct KeyFacts<'k> {
+    id: KeyId,
+    packed: &'k PackedFacts,
 }
 
-/// The facts that few keys have.
+/// An [`Entry`] in memory. The id is not part of it, because the map has it.
+#[derive(Clone)]
+pub(super) enum PackedEntry {
+    Key(PackedFacts),
+    Corrupt,
+}
+
+/// The facts of a key in memory. The struct is small, because there may be millions of keys: facts that keys have in common are
+/// shared, and facts that few keys have are boxed.
+#[derive(Clone)]
+pub(super) struct PackedFacts {
+    shared: Arc<SharedFacts>,
+    details: Details,
+    /// The HMAC of the newest secret's digest.
+    mac: [u8; 32],
+    created_revision: Revision,
+}
+
+/// The facts of a key in an allocation of its own.
+#[derive(Clone)]
+enum Details {
+    /// The times, name and labels of a key without rare facts.
+    Common(TimesAndLabels),
+    Rare(Box<RareFacts>),
+}
+
+/// The times, name and labels of a key, and the facts that few keys have.
 #[derive(Clone)]
 struct RareFacts {
+    times_and_labels: TimesAndLabels,
+    /// When the newest secret expires. The newest secret of other keys expires with its key.
+    secret_expires_at: Expiry,
     /// The secrets that the newest secret replaces, oldest first.
     older_secrets: Box<[MirroredSecret]>,
     /// The client addresses from which the key may be used; empty means any address.
     allowed_cidrs: Box<[IpNet]>,
 }
 
-impl Entry {
-    /// The digests of the imported API keys of this entry.
-    pub(super) fn imports(&self) -> impl Iterator<Item = &[u8; 32]> {
-        let key = match self {
-            Self::Key(key) => Some(key),
-            Self::Corrupt => None,
+/// When the newest secret was created, when the key expires, and the key's name and labels.
+///
+/// The bytes are the time of creation (8, little-endian microseconds), the length of the expiry (1, which is 0 without one and
+/// else 8), the expiry, and the name and labels as [`PackedLabels`]. So a time that a key does not have takes no memory.
+#[derive(Clone)]
+struct TimesAndLabels(Box<[u8]>);
+
+impl TimesAndLabels {
+    fn new(secret_created_at: Timestamp, key: &StoredKey<'_>) -> Self {
+        let mut head = [0; 17];
+        head[..8].copy_from_slice(&secret_created_at.as_micros().to_le_bytes());
+        let head = match key.expires_at {
+            Expiry::Never => &head[..9],
+            Expiry::At(end) => {
+                head[8] = 8;
+                head[9..].copy_from_slice(&end.as_micros().to_le_bytes());
+                &head[..]
+            }
         };
-        let secrets = key.into_iter().flat_map(KeyFacts::secrets);
-        secrets
-            .filter(|secret| secret.imported)
-            .map(|secret| &secret.digest.mac)
+        Self(PackedLabels::pack(head, key.name(), key.labels()))
+    }
+
+    fn secret_created_at(&self) -> Timestamp {
+        time(&self.0)
+    }
+
+    fn expires_at(&self) -> Expiry {
+        match self.0[8] {
+            0 => Expiry::Never,
+            _ => Expiry::At(time(&self.0[9..])),
+        }
+    }
+
+    fn name_and_labels(&self) -> PackedLabels<'_> {
+        PackedLabels::unpack(&self.0[9 + usize::from(self.0[8])..])
     }
 }
 
-impl KeyFacts {
-    /// Builds the facts of a key of this realm; equal ids are shared instead of copied. Returns `None` and logs an error if the
-    /// key refers to an unknown partner, environment or project.
-    pub(super) fn new(id: KeyId, realm: &MirroredRealm, key: &StoredKey<'_>) -> Option<Self> {
+/// The time at the beginning of these bytes.
+fn time(bytes: &[u8]) -> Timestamp {
+    let micros = bytes
+        .first_chunk()
+        .expect("`TimesAndLabels::new` wrote 8 bytes");
+    Timestamp::from_micros(i64::from_le_bytes(*micros))
+}
+
+impl PackedEntry {
+    /// The entry of the key with this id, which is the id of this entry in the map.
+    pub(super) fn unpack(&self, id: KeyId) -> Entry<'_> {
+        match self {
+            Self::Key(packed) => Entry::Key(KeyFacts { id, packed }),
+            Self::Corrupt => Entry::Corrupt,
+        }
+    }
+
+    /// The digests of the imported API keys of this entry.
+    pub(super) fn imports(&self) -> impl Iterator<Item = [u8; 32]> {
+        let facts = match self {
+            Self::Key(facts) => Some(facts),
+            Self::Corrupt => None,
+        };
+        let secrets = facts.into_iter().flat_map(PackedFacts::secrets);
+        secrets
+            .filter(|secret| secret.imported)
+            .map(|secret| secret.digest.mac)
+    }
+}
+
+impl PackedFacts {
+    /// Packs the facts of a key of this realm. Returns `None` and logs an error if the key refers to an unknown partner,
+    /// environment or project. The key is revoked if the row says so, or if `was_revoked` does.
+    pub(super) fn new(
+        id: KeyId,
+        realm: &MirroredRealm,
+        key: &StoredKey<'_>,
+        was_revoked: bool,
+        interner: &Interner,
+    ) -> Option<Self> {
         let unknown = |what: &str| {
             tracing::error!(key_id = %id, "key cannot be used: unknown {what}");
         };
-        let Some(partner) = realm.members.partners.pin().get(key.partner()).cloned() else {
+        let partners = realm.members.partners.pin();
+        let Some(partner) = partners.get(key.partner()) else {
             unknown("partner");
             return None;
         };
@@ -90,12 +159,8 @@ impl KeyFacts {
             unknown("environment");
             return None;
         };
-        let Some((newest_secret, older_secrets)) = key.secrets.split_last() else {
+        let Some((newest, older_secrets)) = key.secrets.split_last() else {
             unknown("secret");
-            return None;
-        };
-        let Some(name_and_labels) = PackedLabels::pack(key.name(), key.labels()) else {
-            tracing::error!(key_id = %id, "key cannot be used: control characters in its name or labels");
             return None;
         };
         let project = match key.project().map(|project| realm.project(project)) {
@@ -114,112 +179,214 @@ impl KeyFacts {
                 }
             }
         }
-        let is_rare = !older_secrets.is_empty() || !key.allowed_cidrs.is_empty();
-        Some(KeyFacts {
-            id,
-            environment_facts: Arc::clone(environment_facts),
-            partner,
-            project,
-            name_and_labels,
-            granted,
-            full_access: key.has_full_access(),
-            disabled: key.disabled,
-            revoked: key.is_revoked(),
-            created_revision: key.created_revision,
-            expires_at: key.expires_at,
-            newest_secret: newest_secret.into(),
-            rare: is_rare.then(|| {
-                Box::new(RareFacts {
+        let times_and_labels = TimesAndLabels::new(newest.created_at, key);
+        let is_rare = !older_secrets.is_empty()
+            || !key.allowed_cidrs.is_empty()
+            || newest.expires_at != key.expires_at;
+        Some(Self {
+            shared: interner.intern(SharedFacts {
+                environment_facts: environment_facts.into(),
+                partner: partner.into(),
+                project,
+                granted,
+                full_access: key.has_full_access(),
+                disabled: key.disabled,
+                revoked: key.is_revoked() || was_revoked,
+                pepper: newest.digest.pepper,
+                imported: newest.imported,
+            }),
+            details: if is_rare {
+                Details::Rare(Box::new(RareFacts {
+                    times_and_labels,
+                    secret_expires_at: newest.expires_at,
                     older_secrets: older_secrets.iter().map(MirroredSecret::from).collect(),
                     allowed_cidrs: key.allowed_cidrs.as_slice().into(),
-                })
-            }),
+                }))
+            } else {
+                Details::Common(times_and_labels)
+            },
+            mac: newest.digest.mac,
+            created_revision: key.created_revision,
         })
     }
 
-    /// The key's realm.
-    pub fn realm(&self) -> &RealmId {
-        &self.environment_facts.realm
-    }
-
-    /// The key's environment.
-    pub fn environment(&self) -> &EnvironmentName {
-        &self.environment_facts.environment.name
-    }
-
-    /// Whether the API keys of this key start with this prefix and tag. A secret has exactly one valid API key.
-    pub fn has_prefix_and_tag(&self, prefix: &str, tag: &str) -> bool {
-        self.environment_facts.prefix.as_str() == prefix
-            && self.environment_facts.environment.tag.as_str() == tag
+    /// The same facts of a key that is revoked.
+    pub(super) fn revoked(&self, interner: &Interner) -> Self {
+        let shared = SharedFacts {
+            revoked: true,
+            ..SharedFacts::clone(&self.shared)
+        };
+        Self {
+            shared: interner.intern(shared),
+            ..self.clone()
+        }
     }
 
     /// Whether the key was revoked, individually or by a bulk revocation.
-    pub fn is_revoked(&self) -> bool {
-        let (created, project) = (self.created_revision, self.project.as_ref());
-        let of_partner = &self.partner.watermarks;
-        self.revoked
-            || self.environment_facts.is_revoked(created)
-            || of_partner.includes(created, project, self.environment())
+    pub(super) fn is_revoked(&self) -> bool {
+        let SharedFacts {
+            environment_facts,
+            partner,
+            project,
+            revoked,
+            ..
+        } = &*self.shared;
+        let created = self.created_revision;
+        let environment = &environment_facts.environment.name;
+        *revoked
+            || environment_facts.is_revoked(created)
+            || partner
+                .watermarks
+                .includes(created, project.as_ref(), environment)
+    }
+
+    fn rare(&self) -> Option<&RareFacts> {
+        match &self.details {
+            Details::Common(_) => None,
+            Details::Rare(rare) => Some(rare),
+        }
+    }
+
+    fn times_and_labels(&self) -> &TimesAndLabels {
+        match &self.details {
+            Details::Common(times_and_labels) => times_and_labels,
+            Details::Rare(rare) => &rare.times_and_labels,
+        }
+    }
+
+    fn secrets(&self) -> impl Iterator<Item = MirroredSecret> + use<'_> {
+        let rare = self.rare();
+        let times = self.times_and_labels();
+        let expires_at = rare.map_or_else(|| times.expires_at(), |rare| rare.secret_expires_at);
+        let newest = MirroredSecret {
+            digest: Digest {
+                pepper: self.shared.pepper,
+                mac: self.mac,
+            },
+            created_at: times.secret_created_at(),
+            expires_at,
+            imported: self.shared.imported,
+        };
+        let older = rare.into_iter().flat_map(|rare| &rare.older_secrets);
+        older.copied().chain([newest])
+    }
+}
+
+impl<'k> KeyFacts<'k> {
+    /// The key's id.
+    pub fn id(self) -> KeyId {
+        self.id
+    }
+
+    /// The key's realm.
+    pub fn realm(self) -> &'k RealmId {
+        &self.packed.shared.environment_facts.realm
+    }
+
+    /// The key's environment.
+    pub fn environment(self) -> &'k EnvironmentName {
+        &self.packed.shared.environment_facts.environment.name
+    }
+
+    /// The partner that owns the key.
+    pub fn partner(self) -> &'k MirroredPartner {
+        &self.packed.shared.partner
+    }
+
+    /// The project that the key is bound to; `None` for a partner key.
+    pub fn project(self) -> Option<&'k ProjectId> {
+        self.packed.shared.project.as_ref()
+    }
+
+    /// The key's name and labels.
+    pub fn name_and_labels(self) -> PackedLabels<'k> {
+        self.packed.times_and_labels().name_and_labels()
+    }
+
+    /// Whether the key holds every scope of its realm.
+    pub fn has_full_access(self) -> bool {
+        self.packed.shared.full_access
+    }
+
+    /// Whether the key is disabled.
+    pub fn is_disabled(self) -> bool {
+        self.packed.shared.disabled
+    }
+
+    /// When the key expires.
+    pub fn expires_at(self) -> Expiry {
+        self.packed.times_and_labels().expires_at()
+    }
+
+    /// Whether the API keys of this key start with this prefix and tag. A secret has exactly one valid API key.
+    pub fn has_prefix_and_tag(self, prefix: &str, tag: &str) -> bool {
+        let facts = &self.packed.shared.environment_facts;
+        facts.prefix.as_str() == prefix && facts.environment.tag.as_str() == tag
+    }
+
+    /// Whether the key was revoked, individually or by a bulk revocation.
+    pub fn is_revoked(self) -> bool {
+        self.packed.is_revoked()
     }
 
     /// The key's secrets, oldest first.
-    pub fn secrets(&self) -> impl Iterator<Item = &MirroredSecret> {
-        let older = self.rare.iter().flat_map(|rare| &rare.older_secrets);
-        older.chain([&self.newest_secret])
+    pub fn secrets(self) -> impl Iterator<Item = MirroredSecret> + use<'k> {
+        self.packed.secrets()
     }
 
-    fn allowed_cidrs(&self) -> &[IpNet] {
-        self.rare.as_ref().map_or(&[], |rare| &rare.allowed_cidrs)
+    fn allowed_cidrs(self) -> &'k [IpNet] {
+        self.packed.rare().map_or(&[], |rare| &rare.allowed_cidrs)
     }
 
     /// The key's level.
-    pub fn level(&self) -> LevelKind {
-        match self.project {
+    pub fn level(self) -> LevelKind {
+        match self.project() {
             None => LevelKind::Partner,
             Some(_) => LevelKind::Project,
         }
     }
 
     /// The effective scopes of the key: the granted scopes and every scope that they imply in this hierarchy.
-    pub fn effective(&self, hierarchy: &ScopeHierarchy) -> ScopeSet {
-        if self.full_access {
+    pub fn effective(self, hierarchy: &ScopeHierarchy) -> ScopeSet {
+        if self.has_full_access() {
             hierarchy.all()
         } else {
-            hierarchy.effective(self.granted)
+            hierarchy.effective(self.packed.shared.granted)
         }
     }
 
     /// Whether the key may be used from this client address. An unknown address is admitted only if any address is.
-    pub fn admits(&self, client: Option<IpAddr>) -> bool {
+    pub fn admits(self, client: Option<IpAddr>) -> bool {
         admits(self.allowed_cidrs(), client)
     }
 
     /// Describes all facts of the key, for comparisons in tests. `is_indexed` returns whether the index of imported API keys
     /// maps a digest to this key.
     pub(super) fn describe(
-        &self,
+        self,
         hierarchy: Option<&ScopeHierarchy>,
         is_indexed: impl Fn(&[u8; 32]) -> bool,
     ) -> String {
-        let KeyFacts {
-            id,
-            environment_facts,
+        let KeyFacts { id, packed } = self;
+        let PackedFacts {
+            shared,
+            details: _,
+            mac: _,
+            created_revision,
+        } = packed;
+        let SharedFacts {
+            environment_facts: _,
             partner,
             project,
-            name_and_labels,
             granted,
             full_access,
             disabled,
             revoked: _,
-            created_revision,
-            expires_at,
-            newest_secret: _,
-            rare: _,
-        } = self;
-        let (realm, environment) = (
-            &environment_facts.realm,
-            &environment_facts.environment.name,
-        );
+            pepper: _,
+            imported: _,
+        } = &**shared;
+        let (realm, environment, expires_at) =
+            (self.realm(), self.environment(), self.expires_at());
         let revoked = self.is_revoked();
         // Scope indexes depend on the order of changes, names do not.
         let granted: Vec<String> = hierarchy
@@ -238,15 +405,175 @@ impl KeyFacts {
                 (digest.pepper, digest.mac, created_at, expires_at, is_found)
             })
             .collect();
-        let (name, labels) = (
-            name_and_labels.name(),
-            name_and_labels.labels().collect::<Vec<_>>(),
-        );
+        let name_and_labels = self.name_and_labels();
+        let name = name_and_labels.name();
+        let labels: Vec<_> = name_and_labels.labels().collect();
         let allowed_cidrs = self.allowed_cidrs();
         format!(
             "{id} {realm} {} {project:?} {environment} {name:?} {labels:?} {allowed_cidrs:?} {granted:?} \
              full={full_access} disabled={disabled} revoked={revoked} @{created_revision} {expires_at:?} {secrets:?}",
             partner.id
         )
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::PreparedRealm;
+    use super::super::index::Index;
+    use super::*;
+    use crate::domain::access::{Access, Scope};
+    use crate::domain::ids::ScopeName;
+    use crate::domain::key::tests::sample;
+    use crate::domain::key::{Key, Revocation, Secret};
+    use crate::domain::partner::Partner;
+    use crate::domain::realm::{Environment, Realm};
+    use crate::store::KeyRow;
+
+    /// An index with the realm and the partner of `sample`.
+    pub(in crate::mirror) fn demo() -> Index {
+        let sample = sample();
+        let index = Index::default();
+        let built_in = Realm::built_in();
+        index.put_realm(PreparedRealm::new(Realm {
+            id: sample.realm,
+            environments: vec![Environment {
+                name: sample.environment,
+                ..built_in.environments[0].clone()
+            }],
+            scopes: vec![Scope {
+                name: ScopeName::parse("read").unwrap(),
+                implies: BTreeSet::new(),
+                description: String::new(),
+            }],
+            ..built_in
+        }));
+        put_acme(&index);
+        index
+    }
+
+    /// Puts the partner of `sample`.
+    pub(in crate::mirror) fn put_acme(index: &Index) {
+        index.put_partner(&Partner {
+            realm: sample().realm,
+            id: sample().partner,
+            display_name: String::new(),
+            suspended: false,
+        });
+    }
+
+    /// Puts a key with the id of this number, and returns the id.
+    pub(in crate::mirror) fn put(index: &Index, key: &Key, number: u8) -> KeyId {
+        let id = KeyId::from_bytes([number; 16]);
+        let row = KeyRow::from(&Key { id, ..key.clone() });
+        index.put_key(id, row.facts());
+        id
+    }
+
+    /// The aim is 200 bytes a key: these, the times, name and labels, and 19 bytes of the map. Allocators round up to 80 bytes, and
+    /// from 81 bytes to 96.
+    #[test]
+    fn an_entry_of_the_map_takes_80_bytes() {
+        assert_eq!(size_of::<(KeyId, PackedEntry)>(), 80);
+    }
+
+    /// Seen red with the secret's expiry taken from the key, with the length of the expiry always 0, and with `imported` always false.
+    #[test]
+    fn the_facts_of_a_key_are_as_they_were_put() {
+        let (never, at) = (Expiry::Never, |micros| {
+            Expiry::At(Timestamp::from_micros(micros))
+        });
+        let cidrs = ["10.0.0.0/8".parse().unwrap()];
+        for (expires_at, of_secret) in [
+            (never, never),
+            (at(7), at(7)),
+            (at(7), at(5)),
+            (never, at(0)),
+            (at(-1), never),
+        ] {
+            for older in [0, 2] {
+                for allowed_cidrs in [&[][..], &cidrs] {
+                    for flags in 0..16 {
+                        let flag = |bit: u32| flags & 1 << bit != 0;
+                        let mut key = sample();
+                        key.name = "a name".to_owned();
+                        key.labels = [("a".to_owned(), "b".to_owned())].into();
+                        key.expires_at = expires_at;
+                        key.allowed_cidrs = allowed_cidrs.to_vec();
+                        key.disabled = flag(0);
+                        key.revocation = flag(1).then(|| Revocation {
+                            at: Timestamp::from_micros(3),
+                            reason: String::new(),
+                        });
+                        if flag(2) {
+                            key.access = Access::Full;
+                        }
+                        let secret = &mut key.secrets[0];
+                        secret.expires_at = of_secret;
+                        secret.imported = flag(3);
+                        secret.digest.pepper = 7;
+                        secret.created_at = Timestamp::from_micros(9);
+                        let older = (0..older).map(|number| Secret {
+                            created_at: Timestamp::from_micros(number),
+                            expires_at: at(number),
+                            imported: number == 1,
+                            ..sample().secrets[0].clone()
+                        });
+                        key.secrets.splice(..0, older);
+                        assert_is_read_as_put(&key);
+                    }
+                }
+            }
+        }
+    }
+
+    fn assert_is_read_as_put(key: &Key) {
+        let index = demo();
+        let id = put(&index, key, 1);
+        let view = index.view();
+        let Some(Entry::Key(facts)) = view.key(id) else {
+            panic!("the key is readable");
+        };
+        assert_eq!(facts.id(), id);
+        assert_eq!(*facts.realm(), key.realm);
+        assert_eq!(facts.partner().id, key.partner);
+        assert_eq!(*facts.environment(), key.environment);
+        assert_eq!((facts.project(), facts.level()), (None, LevelKind::Partner));
+        assert_eq!(facts.expires_at(), key.expires_at);
+        assert_eq!(facts.is_disabled(), key.disabled);
+        assert_eq!(facts.is_revoked(), key.revocation.is_some());
+        assert_eq!(facts.has_full_access(), key.access.is_full());
+        assert_eq!(facts.allowed_cidrs(), key.allowed_cidrs);
+        assert_eq!(facts.name_and_labels().name(), key.name);
+        let labels = key.labels.iter().map(|(a, b)| (a.as_str(), b.as_str()));
+        assert!(facts.name_and_labels().labels().eq(labels));
+        let hierarchy = &view.realm("demo").unwrap().hierarchy;
+        assert!(hierarchy.names(facts.effective(hierarchy)).count() == 1);
+        let secrets: Vec<_> = facts
+            .secrets()
+            .map(|secret| {
+                (
+                    secret.digest,
+                    secret.created_at,
+                    secret.expires_at,
+                    secret.imported,
+                )
+            })
+            .collect();
+        let expected: Vec<_> = key
+            .secrets
+            .iter()
+            .map(|secret| {
+                (
+                    secret.digest,
+                    secret.created_at,
+                    secret.expires_at,
+                    secret.imported,
+                )
+            })
+            .collect();
+        assert_eq!(secrets, expected);
     }
 }

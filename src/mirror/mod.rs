@@ -10,6 +10,7 @@ mod packed_labels;
 mod realm;
 mod revocation_watermarks;
 mod secret;
+mod shared_facts;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

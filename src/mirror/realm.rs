@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use super::index::Map;
 use super::revocation_watermarks::RevocationWatermarks;
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::Revision;
@@ -45,9 +46,9 @@ impl PreparedRealm {
 /// The partners and projects of a realm; a change of the realm's definition keeps them.
 #[derive(Default)]
 pub(super) struct Members {
-    pub(super) partners: papaya::HashMap<PartnerId, Arc<MirroredPartner>>,
+    pub(super) partners: Map<PartnerId, Arc<MirroredPartner>>,
     /// The partner that owns each project.
-    pub(super) projects: papaya::HashMap<ProjectId, Arc<MirroredPartner>>,
+    pub(super) projects: Map<ProjectId, Arc<MirroredPartner>>,
 }
 
 /// A partner, shared by its keys and projects.

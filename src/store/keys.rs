@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    Change, Error, Page, Snapshot, StoredKey, execute, for_each_batch, on, page_and_one, revision,
-    stored,
+    Change, Error, Page, Session, Snapshot, StoredKey, execute, for_each_batch, on, page_and_one,
+    revision, stored,
 };
 use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
@@ -177,6 +177,33 @@ impl KeyRow {
     }
 }
 
+/// The rows of several keys, as the database sends them fastest.
+pub enum KeyRows {
+    /// One row after the other.
+    Each(Vec<KeyRow>),
+    /// Each row as the 32 hexadecimal digits of its id and its facts. U+001E, which is in no JSON text, separates the rows.
+    Joined(String),
+}
+
+impl KeyRows {
+    /// Parses the part of each key that verification needs.
+    pub fn for_each(&self, mut each: impl FnMut(KeyId, Result<StoredKey<'_>, Error>)) {
+        match self {
+            Self::Each(rows) => rows.iter().for_each(|row| each(row.id, row.facts())),
+            Self::Joined(rows) => {
+                for row in rows.split('\u{1e}') {
+                    let id = row.get(..32).and_then(|id| Uuid::try_parse(id).ok());
+                    if let Some(id) = id.map(KeyId::from) {
+                        each(id, StoredKey::read(id, &row[32..]));
+                    } else {
+                        tracing::error!("part of a corrupt key left out");
+                    }
+                }
+            }
+        }
+    }
+}
+
 impl From<&Key> for KeyRow {
     fn from(key: &Key) -> Self {
         Self {
@@ -298,8 +325,37 @@ impl Snapshot {
         Ok(found.map(revision))
     }
 
+    /// Returns the number of all keys.
+    pub async fn count_all_keys(&mut self) -> Result<usize, Error> {
+        let count: i64 = on!(self.session, |conn| sqlx::query_scalar(
+            "SELECT count(*) FROM keys"
+        )
+        .fetch_one(&mut *conn))?;
+        Ok(usize::try_from(count).unwrap_or(0))
+    }
+
     /// Sends the rows of all keys to the channel, in no particular order.
-    pub async fn send_key_rows(&mut self, to: mpsc::Sender<Vec<KeyRow>>) -> Result<(), Error> {
+    pub async fn send_key_rows(&mut self, to: mpsc::Sender<KeyRows>) -> Result<(), Error> {
+        // The driver of SQLite takes longer to hand over a row than SQLite to read it.
+        if let Session::Sqlite(transaction) = &mut self.session {
+            let mut last = i64::MIN;
+            loop {
+                let (rowid, rows): (Option<i64>, Option<String>) = sqlx::query_as(
+                    "SELECT max(rowid), group_concat(hex(id) || facts, char(30)) FROM (
+                         SELECT rowid, id, facts FROM keys WHERE rowid > $1 ORDER BY rowid LIMIT 500)",
+                )
+                .bind(last)
+                .fetch_one(&mut **transaction)
+                .await?;
+                let Some((rowid, rows)) = rowid.zip(rows) else {
+                    return Ok(());
+                };
+                last = rowid;
+                if to.send(KeyRows::Joined(rows)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
         for_each_batch!(
             self.session,
             |conn| sqlx::query_as::<_, (Uuid, String)>("SELECT id, facts FROM keys")
@@ -307,12 +363,12 @@ impl Snapshot {
             |batch| {
                 let is_small = batch.len() < SMALL_BATCH;
                 let rows = batch.into_iter().map(KeyRow::from).collect();
-                if to.send(rows).await.is_err() {
+                if to.send(KeyRows::Each(rows)).await.is_err() {
                     break Ok(());
                 }
                 if is_small {
-                    // A thread of the driver sends SQLite's rows one by one. A task that waits for each row is woken for each
-                    // row, which takes longer than reading the row. After a pause there are more rows in a batch.
+                    // A task that waits for each row is woken for each row, which takes longer than reading the row. After a
+                    // pause there are more rows in a batch.
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             }

@@ -30,7 +30,7 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 pub use authority::{Head, NewAuthority};
 pub use database_lock::{DatabaseLock, LockLost};
 pub use events::{EventFilter, FeedEntry};
-pub use keys::{KeyFilter, KeyRow};
+pub use keys::{KeyFilter, KeyRow, KeyRows};
 pub use migrations::Schema;
 pub use postgres::DatabaseUrl;
 pub use realms::{PartnerRow, ProjectRow, RealmRow};

@@ -54,11 +54,8 @@ impl Store {
             .connect_with(options.clone())
             .await
             .map_err(refused)?;
-        // The feed has its own connection, because a long list must not delay a revocation. The load of the mirror reads a
-        // million rows on this connection. With the driver's small default buffer its two threads would often wait for each
-        // other.
-        let options = options.row_buffer_size(4_096);
-        // Opened by the feed, whose thread has another priority: the driver's thread for the connection inherits it.
+        // The feed has its own connection, because a long list must not delay a revocation. It is opened by the feed, whose thread
+        // has another priority: the driver's thread for the connection inherits it.
         let feed = pool(1).connect_lazy_with(options);
         Ok(Self::new(Engine::Sqlite { read, feed, write }, schema))
     }

@@ -3,11 +3,12 @@
 //! The row is not copied, because the load of a mirror of a million keys reads a million rows.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 use ipnet::IpNet;
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use super::Error;
 use crate::domain::event::Revision;
@@ -32,7 +33,7 @@ pub struct StoredKey<'row> {
     #[serde(borrow)]
     access: StoredAccess<'row>,
     #[serde(borrow)]
-    labels: BTreeMap<Text<'row>, Text<'row>>,
+    labels: Labels<'row>,
     /// The address ranges from which the key may be used. Empty: every address.
     pub allowed_cidrs: Vec<IpNet>,
     /// The revision at which the key was issued.
@@ -69,9 +70,36 @@ enum StoredAccess<'row> {
 }
 
 /// A text of the row. Serde borrows a plain `Cow` only in a field, and not in a list or map.
-#[derive(PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Deserialize)]
 #[serde(transparent)]
 struct Text<'row>(#[serde(borrow)] Cow<'row, str>);
+
+/// The labels in the order of the row. A list, because a map of them takes longer to build than all the rest to parse.
+struct Labels<'row>(Vec<(Text<'row>, Text<'row>)>);
+
+impl<'de: 'row, 'row> Deserialize<'de> for Labels<'row> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs<'row>(PhantomData<&'row str>);
+
+        impl<'de: 'row, 'row> Visitor<'de> for Pairs<'row> {
+            type Value = Labels<'row>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map of labels")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut labels = Vec::new();
+                while let Some(label) = map.next_entry()? {
+                    labels.push(label);
+                }
+                Ok(Labels(labels))
+            }
+        }
+
+        deserializer.deserialize_map(Pairs(PhantomData))
+    }
+}
 
 impl<'row> StoredKey<'row> {
     /// Parses the row of the key with this id.
@@ -109,9 +137,8 @@ impl<'row> StoredKey<'row> {
 
     /// Returns the labels, as names and values.
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
-        self.labels
-            .iter()
-            .map(|(name, value)| (&*name.0, &*value.0))
+        let Labels(labels) = &self.labels;
+        labels.iter().map(|(name, value)| (&*name.0, &*value.0))
     }
 
     /// Returns whether the key was granted every scope.

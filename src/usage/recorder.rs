@@ -83,25 +83,25 @@ impl UsageRecorder {
     /// Counts a decision for the key that it proved, if it proved one.
     pub fn count(&self, decision: &Decision<'_>, now: Timestamp) {
         if let Some((key, secret)) = decision.proven {
-            self.record(key, secret, Some(decision.verdict), now);
+            self.record(key, &secret, Some(decision.verdict), now);
         }
     }
 
     /// Records when a caller used its own key. The use is not counted.
-    pub fn record_use(&self, key: &KeyFacts, secret: &MirroredSecret, now: Timestamp) {
+    pub fn record_use(&self, key: KeyFacts<'_>, secret: &MirroredSecret, now: Timestamp) {
         self.record(key, secret, None, now);
     }
 
     fn record(
         &self,
-        key: &KeyFacts,
+        key: KeyFacts<'_>,
         secret: &MirroredSecret,
         verdict: Option<Verdict>,
         now: Timestamp,
     ) {
         if self.is_on {
             let used = Used {
-                key: key.id,
+                key: key.id(),
                 secret: secret.created_at,
                 hour: Hour::of(now),
                 verdict,

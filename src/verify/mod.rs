@@ -52,7 +52,7 @@ pub struct Decision<'k> {
     /// Allowed, or the first reason against the key.
     pub verdict: Verdict,
     /// The key and its secret, if the API key proves them.
-    pub proven: Option<(&'k KeyFacts, &'k MirroredSecret)>,
+    pub proven: Option<(KeyFacts<'k>, MirroredSecret)>,
     /// The required scopes that the key does not hold.
     pub missing: ScopeSet,
 }
@@ -151,8 +151,8 @@ pub fn decide<'k>(
 /// Decides a question about a key of the question's realm whose secret is proven.
 pub fn judge<'k>(
     question: &Question<'_>,
-    key: &'k KeyFacts,
-    secret: &'k MirroredSecret,
+    key: KeyFacts<'k>,
+    secret: MirroredSecret,
     now: Timestamp,
 ) -> Decision<'k> {
     let missing = missing(question, key);
@@ -172,7 +172,7 @@ pub fn judge<'k>(
 /// What an API key proves by itself, independent of the request.
 pub enum Proof<'k> {
     /// The secret of this key, which may be expired or revoked.
-    Key(&'k KeyFacts, &'k MirroredSecret),
+    Key(KeyFacts<'k>, MirroredSecret),
     /// Nothing: there is no such key, or the secret is wrong.
     Unknown,
     /// Nothing: the string cannot be an API key.
@@ -253,7 +253,7 @@ fn prove_imported<'k>(
 }
 
 /// The required scopes that the key does not hold.
-fn missing(question: &Question<'_>, key: &KeyFacts) -> ScopeSet {
+fn missing(question: &Question<'_>, key: KeyFacts<'_>) -> ScopeSet {
     if question.scopes.is_empty() && question.any_scopes.is_empty() {
         return ScopeSet::default();
     }
@@ -269,8 +269,8 @@ fn missing(question: &Question<'_>, key: &KeyFacts) -> ScopeSet {
 /// The input of an objection: a proven key and the question about it.
 struct ObjectionInput<'c> {
     question: &'c Question<'c>,
-    key: &'c KeyFacts,
-    secret: &'c MirroredSecret,
+    key: KeyFacts<'c>,
+    secret: MirroredSecret,
     missing: ScopeSet,
     now: Timestamp,
 }
@@ -281,19 +281,19 @@ type Objection = fn(&ObjectionInput<'_>) -> bool;
 /// The objections to a proven key, in the order that the API contract defines.
 const OBJECTIONS: [(Verdict, Objection); 10] = [
     (Verdict::Revoked, |case| case.key.is_revoked()),
-    (Verdict::Disabled, |case| case.key.disabled),
+    (Verdict::Disabled, |case| case.key.is_disabled()),
     (Verdict::Expired, |case| {
-        case.key.expires_at.is_over(case.now) || case.secret.expires_at.is_over(case.now)
+        case.key.expires_at().is_over(case.now) || case.secret.expires_at.is_over(case.now)
     }),
     (Verdict::EnvironmentMismatch, |case| {
         case.key.environment() != case.question.environment
     }),
     (Verdict::PartnerMismatch, |case| {
         let named = case.question.partner;
-        !named.is_empty() && case.key.partner.id.as_str() != named
+        !named.is_empty() && case.key.partner().id.as_str() != named
     }),
     (Verdict::PartnerSuspended, |case| {
-        case.key.partner.is_suspended()
+        case.key.partner().is_suspended()
     }),
     (Verdict::ProjectMismatch, |case| {
         !reaches(case.key, case.question)
@@ -339,16 +339,16 @@ pub fn objections(
 }
 
 /// Whether the key's level and project reach what the request touches.
-fn reaches(key: &KeyFacts, question: &Question<'_>) -> bool {
+fn reaches(key: KeyFacts<'_>, question: &Question<'_>) -> bool {
     let reaches_project = |wanted: &str| {
-        let bound = key.project.as_ref();
+        let bound = key.project();
         bound.is_none_or(|bound| bound.as_str() == wanted)
-            && question.realm.owns(&key.partner.id, wanted)
+            && question.realm.owns(&key.partner().id, wanted)
     };
     let reaches_target = match question.target {
         Target::Any | Target::NoRoute => true,
-        Target::Partner => key.project.is_none(),
-        Target::OwnProject => key.project.is_some(),
+        Target::Partner => key.project().is_none(),
+        Target::OwnProject => key.project().is_some(),
         Target::Project(wanted) => reaches_project(wanted),
     };
     reaches_target
@@ -362,7 +362,7 @@ impl Decision<'_> {
     /// When the decision can change without any change in the store: the earlier expiry of the key and its secret.
     pub fn expires_at(&self) -> Expiry {
         match self.proven {
-            Some((key, secret)) => match (key.expires_at, secret.expires_at) {
+            Some((key, secret)) => match (key.expires_at(), secret.expires_at) {
                 (Expiry::At(key), Expiry::At(secret)) => Expiry::At(key.min(secret)),
                 (Expiry::Never, end) | (end, Expiry::Never) => end,
             },

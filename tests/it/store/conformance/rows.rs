@@ -24,7 +24,9 @@ async fn every_key(snapshot: &mut Snapshot) -> BTreeMap<KeyId, bool> {
     let (handed_over, rows) = tokio::join!(snapshot.send_key_rows(to), async {
         let mut rows = BTreeMap::new();
         while let Some(batch) = from.recv().await {
-            rows.extend(batch.iter().map(|row| (row.id, row.facts().is_ok())));
+            batch.for_each(|id, facts| {
+                rows.insert(id, facts.is_ok());
+            });
         }
         rows
     });
