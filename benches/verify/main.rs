@@ -43,32 +43,30 @@ type Outcome = Result<(), Box<dyn Error>>;
 #[derive(Parser)]
 struct CommandLine {
     #[command(subcommand)]
-    role: Option<ProcessRole>,
+    part: Option<Part>,
 
     /// Use few keys and short slices, to check that the benchmark runs; the figures mean nothing
-    #[arg(long)]
+    #[arg(long, global = true)]
     quick: bool,
 
     /// The number of keys of the authority [default: 1,000,000]
-    #[arg(long)]
+    #[arg(long, global = true)]
     keys: Option<usize>,
 
-    /// Measure only the start and the memory
-    #[arg(long)]
-    memory: bool,
-
     /// Skip PostgreSQL
-    #[arg(long)]
+    #[arg(long, global = true)]
     no_postgres: bool,
 
     /// Set by cargo
-    #[arg(long, hide = true)]
+    #[arg(long, hide = true, global = true)]
     bench: bool,
 }
 
-/// The role of a process that this program starts.
+/// A part of the benchmark, or the role of a process that this program starts.
 #[derive(Subcommand)]
-enum ProcessRole {
+enum Part {
+    /// Measure only the start and the memory
+    Memory,
     #[command(hide = true)]
     Load,
     #[command(hide = true)]
@@ -92,10 +90,10 @@ struct Effort {
 
 fn main() -> Outcome {
     let args = CommandLine::parse();
-    let mut runtime = match &args.role {
+    let mut runtime = match &args.part {
         // On one thread, to leave the other core to the server.
-        Some(ProcessRole::Load) => runtime::Builder::new_current_thread(),
-        Some(ProcessRole::ServeStock { runtime }) if runtime == "current-thread" => {
+        Some(Part::Load) => runtime::Builder::new_current_thread(),
+        Some(Part::ServeStock { runtime }) if runtime == "current-thread" => {
             runtime::Builder::new_current_thread()
         }
         // Like `claviger` itself.
@@ -105,15 +103,15 @@ fn main() -> Outcome {
 }
 
 async fn run(args: &CommandLine) -> Outcome {
-    match &args.role {
-        Some(ProcessRole::Load) => load::run().await,
-        Some(ProcessRole::ServeEmpty) => serve_alone(Empty).await,
-        Some(ProcessRole::ServeStock { .. }) => stock::serve(Empty).await,
-        Some(ProcessRole::ServeArgon2) => serve_alone(Argon2OnEachCall::new().await?).await,
-        Some(ProcessRole::ServeStoreRead { data_dir }) => {
+    match &args.part {
+        Some(Part::Load) => load::run().await,
+        Some(Part::ServeEmpty) => serve_alone(Empty).await,
+        Some(Part::ServeStock { .. }) => stock::serve(Empty).await,
+        Some(Part::ServeArgon2) => serve_alone(Argon2OnEachCall::new().await?).await,
+        Some(Part::ServeStoreRead { data_dir }) => {
             serve_alone(StoreReadOnEachCall::new(data_dir).await?).await
         }
-        None => measure(args).await,
+        None | Some(Part::Memory) => measure(args).await,
     }
 }
 
@@ -150,7 +148,7 @@ async fn measure(args: &CommandLine) -> Outcome {
         grouped(effort.keys),
     );
     let (data, seeded) = start_sqlite(dir.path(), &effort).await?;
-    if !args.memory {
+    if args.part.is_none() {
         measure_verify(dir.path(), &data, &seeded, &effort).await?;
     }
     match (args.no_postgres, postgres::programs()) {
