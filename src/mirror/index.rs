@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use arc_swap::{ArcSwap, Guard};
-use foldhash::fast::RandomState;
 use papaya::{HashMapRef, LocalGuard};
 
 use super::key_facts::{Entry, PackedEntry, PackedFacts};
+use super::map::{Map, MapHasher};
 use super::realm::{EnvironmentFacts, MirroredPartner, MirroredRealm, PreparedRealm, environments};
 use super::revocation_watermarks::RevocationWatermarks;
 use super::shared_facts::Interner;
@@ -22,10 +22,6 @@ use crate::domain::revocation::BulkRevocation;
 use crate::domain::route::RouteTable;
 use crate::domain::time::Timestamp;
 use crate::store::{self, StoredKey};
-
-/// A map that is read without a lock. Its hash is not made for keys that an attacker chooses: every key of these maps is made by
-/// this authority or an operator, and callers only look keys up.
-pub(super) type Map<K, V> = papaya::HashMap<K, V, RandomState>;
 
 /// The facts of the store at one revision. The feed updates the index in place.
 #[derive(Default)]
@@ -49,7 +45,7 @@ struct Realms {
 /// A consistent view of an index for the decision of one request.
 pub struct View<'index> {
     realms: Guard<Arc<Realms>>,
-    keys: HashMapRef<'index, KeyId, PackedEntry, RandomState, LocalGuard<'index>>,
+    keys: HashMapRef<'index, KeyId, PackedEntry, MapHasher, LocalGuard<'index>>,
     imports: &'index Map<[u8; 32], KeyId>,
     revision: Revision,
     as_of: Timestamp,
@@ -104,7 +100,7 @@ impl Index {
     /// A map that grows keeps its old tables until later changes free them, and moves its entries several times.
     pub(super) fn with_capacity(keys: usize) -> Self {
         Self {
-            keys: Map::with_capacity_and_hasher(keys, RandomState::default()),
+            keys: Map::with_capacity_and_hasher(keys, MapHasher::default()),
             ..Self::default()
         }
     }

@@ -6,11 +6,14 @@
 mod feed;
 mod index;
 mod key_facts;
+mod map;
 mod packed_labels;
 mod realm;
 mod revocation_watermarks;
 mod secret;
 mod shared_facts;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

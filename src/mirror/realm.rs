@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::index::Map;
+use super::map::Map;
 use super::revocation_watermarks::RevocationWatermarks;
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::Revision;

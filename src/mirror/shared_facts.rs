@@ -86,7 +86,7 @@ struct Known {
 
 impl Interner {
     /// The number of facts below which there is no sweep.
-    const SMALL: usize = 1_024;
+    pub(super) const SMALL: usize = 1_024;
 
     /// The one value that equals these facts.
     ///
@@ -118,69 +118,44 @@ impl Interner {
 
 #[cfg(test)]
 mod tests {
-    use super::super::index::Index;
-    use super::super::key_facts::tests::{demo, put, put_acme};
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
-    use crate::domain::key::tests::sample;
+    use crate::domain::ids::PartnerId;
+    use crate::domain::realm::Realm;
+    use crate::mirror::realm::environments;
+    use crate::mirror::revocation_watermarks::RevocationWatermarks;
 
-    #[test]
-    fn keys_with_the_same_facts_share_them() {
-        let index = demo();
-        for number in 0..10 {
-            put(&index, &sample(), number);
+    fn facts() -> SharedFacts {
+        SharedFacts {
+            environment_facts: ById::from(&environments(&Realm::built_in(), None)[0]),
+            partner: ById::from(&Arc::new(MirroredPartner {
+                id: PartnerId::parse("acme").unwrap(),
+                suspended: AtomicBool::new(false),
+                watermarks: RevocationWatermarks::default(),
+            })),
+            project: None,
+            granted: ScopeSet::default(),
+            full_access: false,
+            disabled: false,
+            revoked: false,
+            pepper: 1,
+            imported: false,
         }
-        assert_eq!(index.interner().len(), 1);
-        let mut other = sample();
-        other.disabled = true;
-        put(&index, &other, 10);
-        assert_eq!(index.interner().len(), 2);
-    }
-
-    /// Seen red with `ById` compared by the partner's id: a new partner's keys would have the old one's facts.
-    #[test]
-    fn a_partner_that_is_created_again_shares_nothing_with_the_old_one() {
-        let index = demo();
-        put(&index, &sample(), 0);
-        index.remove_partner(&sample().realm, &sample().partner);
-        put_acme(&index);
-        put(&index, &sample(), 1);
-        assert_eq!(index.interner().len(), 2);
-    }
-
-    /// Seen red without the sweep.
-    #[test]
-    fn facts_are_dropped_when_no_key_has_them_any_more() {
-        let index = demo();
-        let turnover = |index: &Index, versions: std::ops::Range<u32>| {
-            for pepper in versions {
-                let mut key = sample();
-                key.secrets[0].digest.pepper = pepper;
-                let id = put(index, &key, 0);
-                // Every second key is deleted, the others are replaced.
-                if pepper % 2 == 0 {
-                    index.remove_key(id);
-                }
-            }
-        };
-        turnover(&index, 0..20_000);
-        assert!(index.interner().len() <= Interner::SMALL, "with one key");
     }
 
     /// Seen red with `SMALL` as the only bound of `sweep_at`: the sweep then runs for each new fact.
     #[test]
     fn facts_that_keys_have_are_kept_and_swept_seldom() {
         let interner = Interner::default();
-        let all = demo();
-        put(&all, &sample(), 0);
-        let first = all.interner().0.lock().unwrap();
-        let first = first.facts.iter().next().unwrap();
+        let first = facts();
         let mut kept = Vec::new();
         let mut sweeps = 0;
         for pepper in 0..20_000 {
             let before = interner.0.lock().unwrap().sweep_at;
             kept.push(interner.intern(SharedFacts {
                 pepper,
-                ..SharedFacts::clone(first)
+                ..first.clone()
             }));
             sweeps += usize::from(interner.0.lock().unwrap().sweep_at != before);
         }

@@ -27,7 +27,7 @@ const OLD: [&str; 65] = [
     "struct Turn ",
     "struct Seat",
     "struct Ledger",
-    "struct Share",
+    "struct Share ",
     "struct Place",
     "struct OpenPlace",
     "enum Place",
