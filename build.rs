@@ -47,5 +47,28 @@ fn main() -> Result<(), Box<dyn Error>> {
         .extern_path(".google.rpc.Status", "::tonic_types::Status")
         .include_file("_includes.rs")
         .compile_fds(compiler.file_descriptor_set())?;
+
+    // Only the server of `KeyVerify`, a second time, with messages that are encoded already as its frequent answers.
+    let mut key_verify = compiler.file_descriptor_set();
+    key_verify
+        .file
+        .retain(|file| file.name() == "claviger/v1/key_verify.proto");
+    let out = out.join("key_verify");
+    fs::create_dir_all(&out)?;
+    let mut server = tonic_prost_build::configure()
+        .out_dir(out)
+        .build_client(false)
+        .extern_path(".claviger.v1", "crate::pb::claviger::v1");
+    for answer in [
+        "VerifyResponse",
+        "VerifyBatchResponse",
+        "VerifyStreamResponse",
+    ] {
+        server = server.extern_path(
+            format!(".claviger.v1.{answer}"),
+            format!("crate::protobuf::Encoded<crate::pb::claviger::v1::{answer}>"),
+        );
+    }
+    server.compile_fds(key_verify)?;
     Ok(())
 }

@@ -29,6 +29,7 @@ pub mod hashing;
 pub mod http;
 pub mod mirror;
 pub mod open;
+pub mod protobuf;
 pub mod readiness;
 pub mod retention;
 pub mod server;
@@ -52,4 +53,9 @@ pub mod pb {
 
     /// The descriptors of all messages and services, with their comments, for reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+    /// The server of `KeyVerify`, with answers that are encoded already.
+    pub mod encoded {
+        include!(concat!(env!("OUT_DIR"), "/key_verify/claviger.v1.rs"));
+    }
 }

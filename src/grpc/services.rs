@@ -17,7 +17,7 @@ use tonic_health::server::HealthService;
 use super::guard::{Destination, Dispatch, hand_over};
 use super::{ExtAuthzService, KeyVerifyService};
 use crate::auth::{AuthError, Authenticator, Principal};
-use crate::pb::claviger::v1::key_verify_server::KeyVerifyServer;
+use crate::pb::encoded::key_verify_server::KeyVerifyServer;
 use crate::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 
 /// The services that administer, explain and reflect, and the runtime on which they run.

@@ -1,6 +1,6 @@
 //! The name and the labels of a key, on which no decision depends.
 
-use prost::{decode_length_delimiter, encode_length_delimiter, length_delimiter_len};
+use crate::protobuf::{field_length, fields, put_head, put_string, string_length, string_of, tag};
 
 /// The tags of the fields `name` and `labels` of the message `claviger.v1.VerifiedKey`. A test in `src/grpc` compares them.
 const NAME: u8 = tag(7);
@@ -9,12 +9,6 @@ const LABELS: u8 = tag(10);
 /// The tags of the fields of an entry of any map (<https://protobuf.dev/programming-guides/encoding/#maps>).
 const MAP_KEY: u8 = tag(1);
 const MAP_VALUE: u8 = tag(2);
-
-/// The tag of a field that has a length (<https://protobuf.dev/programming-guides/encoding/#structure>). The number is at most 15.
-const fn tag(number: u8) -> u8 {
-    const LENGTH_DELIMITED: u8 = 2;
-    number << 3 | LENGTH_DELIMITED
-}
 
 /// A key's name and labels in the form that they have in an answer to a Verify: the encoded fields of a protobuf message, without
 /// the rest of the message.
@@ -64,48 +58,6 @@ impl<'k> PackedLabels<'k> {
             .filter(|(tag, _)| *tag == LABELS)
             .map(|(_, entry)| (string_of(MAP_KEY, entry), string_of(MAP_VALUE, entry)))
     }
-}
-
-/// The length of a field with its tag and its own length.
-fn field_length(length: usize) -> usize {
-    1 + length_delimiter_len(length) + length
-}
-
-/// The length of a string as a field. Like every encoder of proto3, this one leaves out an empty string.
-fn string_length(text: &str) -> usize {
-    if text.is_empty() {
-        0
-    } else {
-        field_length(text.len())
-    }
-}
-
-fn put_head(tag: u8, length: usize, bytes: &mut Vec<u8>) {
-    bytes.push(tag);
-    encode_length_delimiter(length, bytes).expect("a vector grows");
-}
-
-fn put_string(tag: u8, text: &str, bytes: &mut Vec<u8>) {
-    if !text.is_empty() {
-        put_head(tag, text.len(), bytes);
-        bytes.extend_from_slice(text.as_bytes());
-    }
-}
-
-/// The tags and contents of the fields of a message that has only fields with a length.
-fn fields(mut bytes: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
-    std::iter::from_fn(move || {
-        let tag = bytes.split_off_first()?;
-        let length = decode_length_delimiter(&mut bytes).ok()?;
-        Some((*tag, bytes.split_off(..length)?))
-    })
-}
-
-/// The string with this tag; empty if it was left out.
-fn string_of(tag: u8, bytes: &[u8]) -> &str {
-    let field = fields(bytes).find(|(found, _)| *found == tag);
-    let text = field.and_then(|(_, text)| str::from_utf8(text).ok());
-    text.unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -19,8 +19,8 @@ use crate::hashing::Peppers;
 use crate::mirror::Mirror;
 use crate::pb::DESCRIPTORS;
 use crate::pb::claviger::v1::key_admin_server::KeyAdminServer;
-use crate::pb::claviger::v1::key_verify_server::KeyVerifyServer;
 use crate::pb::claviger::v1::realm_admin_server::RealmAdminServer;
+use crate::pb::encoded::key_verify_server::KeyVerifyServer;
 use crate::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use crate::usage::UsageRecorder;
 

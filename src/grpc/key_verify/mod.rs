@@ -7,25 +7,27 @@ mod stream;
 
 use std::sync::Arc;
 
+use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
 use request::question;
-use response::verified_key;
+use response::verify_response;
 use stream::Answers;
 
 use super::status::verify_error;
-use super::{encode, guard, status};
+use super::{guard, status};
 use crate::auth::{AuthenticatedKey, Authenticator, Principal};
 use crate::domain::clock::Clock;
 use crate::domain::event::Revision;
 use crate::domain::time::Timestamp;
-use crate::domain::verdict::Verdict;
 use crate::domain::violation::Violations;
 use crate::hashing::Peppers;
-use crate::mirror::{Mirror, MirroredRealm, View};
+use crate::mirror::{Mirror, View};
 use crate::pb::claviger::v1 as pb;
+use crate::pb::encoded::key_verify_server::KeyVerify;
+use crate::protobuf::{Encoded, put_field, tag};
 use crate::usage::UsageRecorder;
-use crate::verify::{Decision, decide};
+use crate::verify::decide;
 
 const MAX_BATCH: usize = 100;
 
@@ -86,7 +88,7 @@ impl Verifier {
         caller: &AuthenticatedKey<'_>,
         now: Timestamp,
         request: &pb::VerifyRequest,
-    ) -> Result<pb::VerifyResponse, Status> {
+    ) -> Result<Encoded<pb::VerifyResponse>, Status> {
         caller.may_verify(&request.realm)?;
         if view.revision() < Revision::from(request.min_revision) {
             return Err(status::behind());
@@ -95,16 +97,16 @@ impl Verifier {
         let decision =
             decide(&request.key, &question, view, &self.peppers, now).map_err(verify_error)?;
         self.recorder.count(&decision, now);
-        Ok(response(view, question.realm, &decision, now))
+        Ok(verify_response(view, question.realm, &decision, now))
     }
 }
 
 #[tonic::async_trait]
-impl pb::key_verify_server::KeyVerify for KeyVerifyService {
+impl KeyVerify for KeyVerifyService {
     async fn verify(
         &self,
         request: Request<pb::VerifyRequest>,
-    ) -> Result<Response<pb::VerifyResponse>, Status> {
+    ) -> Result<Response<Encoded<pb::VerifyResponse>>, Status> {
         let principal = guard::principal(&request)?;
         let answer = self.verifier.with_caller(principal, |view, caller, now| {
             self.verifier.answer(view, caller, now, request.get_ref())
@@ -115,7 +117,8 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
     async fn verify_batch(
         &self,
         request: Request<pb::VerifyBatchRequest>,
-    ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
+    ) -> Result<Response<Encoded<pb::VerifyBatchResponse>>, Status> {
+        const RESULTS: u8 = tag(1);
         let principal = guard::principal(&request)?;
         let pb::VerifyBatchRequest { requests } = request.get_ref();
         let results = self.verifier.with_caller(principal, |view, caller, now| {
@@ -124,18 +127,14 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
                 bad.add("requests", "must have at most 100 entries");
                 return bad.finish(None).map_err(|bad| status::invalid(&bad));
             }
-            let result = |request| {
-                use pb::verify_batch_result::Result::{Error, Response};
-                pb::VerifyBatchResult {
-                    result: Some(match self.verifier.answer(view, caller, now, request) {
-                        Ok(answer) => Response(answer),
-                        Err(error) => Error(status::as_message(&error)),
-                    }),
-                }
-            };
-            Ok(requests.iter().map(result).collect())
+            let mut results = Vec::new();
+            for request in requests {
+                let answer = self.verifier.answer(view, caller, now, request);
+                put_field(RESULTS, &result(answer), &mut results);
+            }
+            Ok(results)
         })?;
-        Ok(Response::new(pb::VerifyBatchResponse { results }))
+        Ok(Response::new(Encoded::new(results)))
     }
 
     type VerifyStreamStream = Answers;
@@ -164,28 +163,17 @@ impl pb::key_verify_server::KeyVerify for KeyVerifyService {
     }
 }
 
-fn response(
-    view: &View<'_>,
-    realm: &MirroredRealm,
-    decision: &Decision<'_>,
-    now: Timestamp,
-) -> pb::VerifyResponse {
-    let max_cache = realm.definition.max_cache;
-    let cache_for = match decision.expires_at().time_left(now) {
-        // An expired key stays expired unless it is updated, so `max_cache` applies in full.
-        Some(left) if !left.is_zero() => max_cache.min(left),
-        _ => max_cache,
-    };
-    pb::VerifyResponse {
-        verdict: encode::verdict(decision.verdict).into(),
-        key: decision.proven.map(|(key, _)| verified_key(key, realm)),
-        missing_scopes: if decision.verdict == Verdict::ScopeMissing {
-            encode::scope_names(realm.hierarchy.names(decision.missing))
-        } else {
-            Vec::new()
-        },
-        revision: view.revision().as_u64(),
-        as_of: Some(encode::time(view.as_of())),
-        cache_for: Some(encode::span(cache_for)),
+/// Encodes a `VerifyBatchResult` or a `VerifyStreamResponse`: they have the same fields.
+fn result(answer: Result<Encoded<pb::VerifyResponse>, Status>) -> Vec<u8> {
+    const RESPONSE: u8 = tag(1);
+    const ERROR: u8 = tag(2);
+    let mut bytes = Vec::new();
+    match answer {
+        Ok(answer) => put_field(RESPONSE, answer.as_bytes(), &mut bytes),
+        Err(error) => {
+            let error = status::as_message(&error).encode_to_vec();
+            put_field(ERROR, &error, &mut bytes);
+        }
     }
+    bytes
 }

@@ -8,15 +8,16 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::Verifier;
+use super::{Verifier, result};
 use crate::auth::Principal;
 use crate::grpc::status;
 use crate::pb::claviger::v1 as pb;
+use crate::protobuf::Encoded;
 
 /// How long a stream may be without a question before the server ends it.
 const IDLE: Duration = Duration::from_mins(1);
 
-pub(super) type Answers = BoxStream<'static, Result<pb::VerifyStreamResponse, Status>>;
+pub(super) type Answers = BoxStream<'static, Result<Encoded<pb::VerifyStreamResponse>, Status>>;
 
 struct Asking {
     verifier: Arc<Verifier>,
@@ -52,24 +53,18 @@ pub(super) fn answers(
 
 impl Asking {
     /// The answer to the next question; `None` if the stream ends.
-    async fn next(&mut self) -> Result<Option<pb::VerifyStreamResponse>, Status> {
-        use pb::verify_stream_response::Result::{Error, Response};
+    async fn next(&mut self) -> Result<Option<Encoded<pb::VerifyStreamResponse>>, Status> {
         let Some(question) = next_question(&mut self.questions, &self.closing, IDLE).await? else {
             return Ok(None);
         };
         let pb::VerifyStreamRequest { request } = question;
         let request = request.unwrap_or_default();
-        let result = self
+        let answer = self
             .verifier
             .with_caller(&self.principal, |view, caller, now| {
-                Ok(match self.verifier.answer(view, caller, now, &request) {
-                    Ok(answer) => Response(answer),
-                    Err(error) => Error(status::as_message(&error)),
-                })
+                Ok(result(self.verifier.answer(view, caller, now, &request)))
             })?;
-        Ok(Some(pb::VerifyStreamResponse {
-            result: Some(result),
-        }))
+        Ok(Some(Encoded::new(answer)))
     }
 }
 

@@ -6,8 +6,8 @@ use pb::{CheckOutcome, Verdict};
 use tonic::Code;
 
 use crate::fixtures::{
-    Api, Engine, Service, authority_key_request, demo_realm, header_source, on_both_engines,
-    verify_request,
+    Api, Engine, Service, authority_key_request, demo_realm, header_source, issue_request,
+    on_both_engines, verify_request,
 };
 
 /// The realm `demo`, at gateways.
@@ -106,6 +106,50 @@ on_both_engines! {
         let answer = explain(&mut api, Question::Verify(wanting)).await;
         assert_eq!(answer.decided_by, "revoked");
         assert_eq!(answer.http_status, 401);
+        service.stop().await;
+    }
+
+    /// Verify writes the fields of a key one by one, and Explain sends the generated message. Seen red with the tag of another
+    /// field for the scopes, and without the expiry.
+    async fn an_answer_shows_each_fact_of_a_key(engine: Engine) {
+        let service = Service::start(engine).await;
+        let mut api = service.api();
+        api.make_demo().await;
+        let labels = |count| (0..count).map(|i| (format!("label{i}"), "v".repeat(4 * i))).collect();
+        for request in [
+            issue_request(),
+            pb::IssueKeyRequest {
+                name: "a näme".to_owned(),
+                labels: labels(16),
+                expire_time: Some(prost_types::Timestamp { seconds: 4_000_000_000, nanos: 1_000 }),
+                ..issue_request()
+            },
+            pb::IssueKeyRequest {
+                level: pb::KeyLevel::Project.into(),
+                project: "one".to_owned(),
+                environment: "staging".to_owned(),
+                labels: labels(1),
+                scopes: Vec::new(),
+                full_access: true,
+                ..issue_request()
+            },
+        ] {
+            let issued = api.keys.issue_key(request).await.unwrap().into_inner();
+            let question = pb::VerifyRequest {
+                // Denied for a reason of its own, so that there are missing scopes too.
+                scopes: vec!["admin".to_owned()],
+                environment: issued.key.as_ref().unwrap().environment.clone(),
+                target: Some(pb::verify_request::Target::AnyTarget(true)),
+                ..verify_request(&issued.plain_key)
+            };
+            let answer = api.verify.verify(question.clone()).await.unwrap().into_inner();
+            let explained = explain(&mut api, Question::Verify(question)).await;
+            assert_eq!(answer.key, explained.key);
+            assert_eq!(answer.missing_scopes, explained.missing_scopes);
+            let (shown, key) = (answer.key.unwrap(), issued.key.unwrap());
+            assert_eq!((&shown.id, &shown.name, &shown.labels), (&key.id, &key.name, &key.labels));
+            assert_eq!((shown.level, shown.expire_time), (key.level, key.expire_time));
+        }
         service.stop().await;
     }
 
