@@ -86,6 +86,11 @@ impl<M> Encoded<M> {
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
+
+    /// Returns the encoded fields.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
 }
 
 impl<M> Default for Encoded<M> {

@@ -20,6 +20,7 @@ use claviger::pb::claviger::v1::key_verify_server::{KeyVerify, KeyVerifyServer};
 use claviger::transport::{self, Threads};
 use hyper::{Request, Response};
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 
@@ -44,6 +45,10 @@ impl<S: KeyVerify> Dispatch for Alone<S> {
             },
             peer: Some(peer),
         })
+    }
+
+    fn answer(&self, _: Destination, _: &Principal, _: &[u8]) -> Option<Result<Vec<u8>, Status>> {
+        None
     }
 
     fn call(&self, _: Destination, request: Request<Body>) -> Self::Answer {

@@ -4,11 +4,13 @@
 //! decision, the answer is a gRPC error, so that Envoy's `failure_mode_allow` applies.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use tonic::{Code, Request, Response, Status};
 
 use super::guard;
 use super::status::{self, verify_error};
+use crate::auth::Principal;
 use crate::domain::denial::DenialClass;
 use crate::domain::violation::Violations;
 use crate::gateway::{
@@ -25,25 +27,26 @@ use crate::pb::envoy::service::auth::v3::{
 use crate::pb::envoy::r#type::v3::HttpStatus;
 
 /// The service that Envoy's `ext_authz` filter calls.
+#[derive(Clone)]
 pub struct ExtAuthzService {
-    authorizer: GatewayAuthorizer,
+    authorizer: Arc<GatewayAuthorizer>,
 }
 
 impl ExtAuthzService {
     /// Creates the service over this authorizer.
     pub fn new(authorizer: GatewayAuthorizer) -> Self {
-        Self { authorizer }
+        Self {
+            authorizer: Arc::new(authorizer),
+        }
     }
-}
 
-#[tonic::async_trait]
-impl Authorization for ExtAuthzService {
-    async fn check(
+    /// Decides, without waiting for anything.
+    pub(super) fn check_now(
         &self,
-        request: Request<CheckRequest>,
-    ) -> Result<Response<CheckResponse>, Status> {
-        let gateway = guard::principal(&request)?;
-        let attributes = request.get_ref().attributes.as_ref();
+        gateway: &Principal,
+        request: &CheckRequest,
+    ) -> Result<CheckResponse, Status> {
+        let attributes = request.attributes.as_ref();
         let attributes = attributes.ok_or_else(|| missing("attributes"))?;
         let http = attributes
             .request
@@ -73,7 +76,19 @@ impl Authorization for ExtAuthzService {
             .authorizer
             .answer(gateway, api, &request_at_gateway)
             .map_err(gateway_error)?;
-        Ok(Response::new(response(answer)))
+        Ok(response(answer))
+    }
+}
+
+#[tonic::async_trait]
+impl Authorization for ExtAuthzService {
+    async fn check(
+        &self,
+        request: Request<CheckRequest>,
+    ) -> Result<Response<CheckResponse>, Status> {
+        let gateway = guard::principal(&request)?;
+        self.check_now(gateway, request.get_ref())
+            .map(Response::new)
     }
 }
 

@@ -51,7 +51,7 @@ pub use key_admin::KeyAdminService;
 pub use key_verify::KeyVerifyService;
 pub use page::Pages;
 pub use realm_admin::RealmAdminService;
-pub use services::{AdminPlane, Services};
+pub use services::{AdminPlane, MAX_VERIFY_MESSAGE, Services};
 
 use change_limiter::{ChangeLimiter, ChangePermit, Owner};
 use tokio_util::task::TaskTracker;

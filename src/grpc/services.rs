@@ -7,7 +7,9 @@ use std::convert::Infallible;
 use std::pin::Pin;
 
 use hyper::{Request, Response};
+use prost::Message;
 use tokio::runtime::Handle;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::service::Routes;
@@ -19,6 +21,13 @@ use super::{ExtAuthzService, KeyVerifyService};
 use crate::auth::{AuthError, Authenticator, Principal};
 use crate::pb::encoded::key_verify_server::KeyVerifyServer;
 use crate::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
+use crate::protobuf::Encoded;
+
+/// The largest message that `KeyVerify` accepts, in bytes.
+pub const MAX_VERIFY_MESSAGE: usize = 64 * 1024;
+
+/// The largest message that the service for Envoy accepts, in bytes. It contains all headers of a client's request.
+const MAX_GATEWAY_MESSAGE: usize = 256 * 1024;
 
 /// The services that administer, explain and reflect, and the runtime on which they run.
 #[derive(Clone)]
@@ -35,9 +44,9 @@ pub struct Services {
     /// Authenticates the callers.
     pub authenticator: Authenticator,
     /// Answers the questions of gateways that know the key.
-    pub key_verify: KeyVerifyServer<KeyVerifyService>,
+    pub key_verify: KeyVerifyService,
     /// Answers Envoy.
-    pub authorization: AuthorizationServer<ExtAuthzService>,
+    pub authorization: ExtAuthzService,
     /// Reports health.
     pub health: HealthServer<HealthService>,
     /// Everything else.
@@ -51,12 +60,40 @@ impl Dispatch for Services {
         self.authenticator.prove(plain_key, Some(peer))
     }
 
+    fn answer(
+        &self,
+        destination: Destination,
+        principal: &Principal,
+        message: &[u8],
+    ) -> Option<Result<Vec<u8>, Status>> {
+        match destination {
+            Destination::Verify => {
+                let request = Message::decode(message).ok()?;
+                Some(
+                    self.key_verify
+                        .verify_now(principal, &request)
+                        .map(Encoded::into_bytes),
+                )
+            }
+            Destination::Check => {
+                let request = Message::decode(message).ok()?;
+                let answer = self.authorization.check_now(principal, &request);
+                Some(answer.map(|answer| answer.encode_to_vec()))
+            }
+            _ => None,
+        }
+    }
+
     fn call(&self, destination: Destination, request: Request<Body>) -> Self::Answer {
         match destination {
-            Destination::Verify | Destination::VerifyStream => {
-                self.key_verify.clone().call(request)
+            Destination::Verify | Destination::KeyVerify | Destination::VerifyStream => {
+                KeyVerifyServer::new(self.key_verify.clone())
+                    .max_decoding_message_size(MAX_VERIFY_MESSAGE)
+                    .call(request)
             }
-            Destination::Check => self.authorization.clone().call(request),
+            Destination::Check => AuthorizationServer::new(self.authorization.clone())
+                .max_decoding_message_size(MAX_GATEWAY_MESSAGE)
+                .call(request),
             Destination::Health => self.health.clone().call(request),
             Destination::Administer | Destination::Reflect => {
                 let AdminPlane { services, runtime } = self.admin.clone();

@@ -12,8 +12,8 @@ use crate::auth::Authenticator;
 use crate::domain::clock::Clock;
 use crate::gateway::GatewayAuthorizer;
 use crate::grpc::{
-    Admin, AdminPlane, ExtAuthzService, KeyAdminService, KeyVerifyService, RealmAdminService,
-    Services,
+    Admin, AdminPlane, ExtAuthzService, KeyAdminService, KeyVerifyService, MAX_VERIFY_MESSAGE,
+    RealmAdminService, Services,
 };
 use crate::hashing::Peppers;
 use crate::mirror::Mirror;
@@ -21,18 +21,11 @@ use crate::pb::DESCRIPTORS;
 use crate::pb::claviger::v1::key_admin_server::KeyAdminServer;
 use crate::pb::claviger::v1::realm_admin_server::RealmAdminServer;
 use crate::pb::encoded::key_verify_server::KeyVerifyServer;
-use crate::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use crate::usage::UsageRecorder;
 
 /// The largest message that health and reflection accept, in bytes. It contains the name of a service or a symbol, and needs no
 /// key.
 const MAX_OPEN_MESSAGE: usize = 4 * 1024;
-
-/// The largest message that `KeyVerify` accepts, in bytes.
-const MAX_VERIFY_MESSAGE: usize = 64 * 1024;
-
-/// The largest message that the service for Envoy accepts, in bytes. It contains all headers of a client's request.
-const MAX_GATEWAY_MESSAGE: usize = 256 * 1024;
 
 /// The largest message that the admin services accept, in bytes.
 const MAX_ADMIN_MESSAGE: usize = 1024 * 1024;
@@ -62,8 +55,7 @@ impl Parts {
         Services {
             authenticator: self.authenticator(recorder),
             key_verify: self.key_verify(recorder),
-            authorization: AuthorizationServer::new(ExtAuthzService::new(authorizer))
-                .max_decoding_message_size(MAX_GATEWAY_MESSAGE),
+            authorization: ExtAuthzService::new(authorizer),
             health: HealthServer::new(HealthService::from_health_reporter(self.health.clone()))
                 .max_decoding_message_size(MAX_OPEN_MESSAGE),
             admin,
@@ -81,15 +73,14 @@ impl Parts {
         )
     }
 
-    fn key_verify(&self, recorder: &Arc<UsageRecorder>) -> KeyVerifyServer<KeyVerifyService> {
-        let service = KeyVerifyService::new(
+    fn key_verify(&self, recorder: &Arc<UsageRecorder>) -> KeyVerifyService {
+        KeyVerifyService::new(
             Arc::clone(&self.mirror),
             Arc::clone(&self.peppers),
             self.clock.clone(),
             self.authenticator(recorder),
             Arc::clone(recorder),
-        );
-        KeyVerifyServer::new(service).max_decoding_message_size(MAX_VERIFY_MESSAGE)
+        )
     }
 
     /// The services of the admin plane.
@@ -105,7 +96,10 @@ impl Parts {
         let mut services = Routes::builder();
         services
             // For Explain.
-            .add_service(self.key_verify(recorder))
+            .add_service(
+                KeyVerifyServer::new(self.key_verify(recorder))
+                    .max_decoding_message_size(MAX_VERIFY_MESSAGE),
+            )
             .add_service(
                 KeyAdminServer::new(KeyAdminService::new(admin.clone(), self.clock.clone()))
                     .max_decoding_message_size(MAX_ADMIN_MESSAGE),

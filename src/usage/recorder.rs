@@ -8,6 +8,8 @@ use std::collections::HashMap;
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use foldhash::fast::RandomState;
+
 use crate::domain::ids::KeyId;
 use crate::domain::time::{Hour, Timestamp};
 use crate::domain::verdict::Verdict;
@@ -33,7 +35,8 @@ struct Tables {
     current: Table,
 }
 
-type Table = HashMap<Used, Use>;
+/// The keys' ids are made by this authority, so no client can choose entries that collide.
+type Table = HashMap<Used, Use, RandomState>;
 
 /// What was used, and how the use ended.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -155,7 +158,7 @@ fn lock(tables: &Mutex<Tables>) -> MutexGuard<'_, Tables> {
 }
 
 fn new_table() -> Table {
-    Table::with_capacity(TABLE_SIZE)
+    Table::with_capacity_and_hasher(TABLE_SIZE, RandomState::default())
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 /// The part of the server that answers a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// `Verify` and `VerifyBatch`.
+    /// `Verify`.
     Verify,
+    /// Another method of `KeyVerify`, which may not exist.
+    KeyVerify,
     /// `VerifyStream`.
     VerifyStream,
     /// Envoy's `Authorization`.
@@ -24,10 +26,11 @@ impl Destination {
         match service {
             "claviger.v1.KeyVerify" => Some(match method {
                 "Explain" => Self::Administer,
+                "Verify" => Self::Verify,
                 "VerifyStream" => Self::VerifyStream,
-                _ => Self::Verify,
+                _ => Self::KeyVerify,
             }),
-            "envoy.service.auth.v3.Authorization" => Some(Self::Check),
+            "envoy.service.auth.v3.Authorization" => (method == "Check").then_some(Self::Check),
             "claviger.v1.KeyAdmin" | "claviger.v1.RealmAdmin" => Some(Self::Administer),
             "grpc.health.v1.Health" => Some(Self::Health),
             _ if service.starts_with("grpc.reflection.") => Some(Self::Reflect),
@@ -51,7 +54,7 @@ mod tests {
             ("/claviger.v1.KeyVerify/Verify", Some(Destination::Verify)),
             (
                 "/claviger.v1.KeyVerify/VerifyBatch",
-                Some(Destination::Verify),
+                Some(Destination::KeyVerify),
             ),
             (
                 "/claviger.v1.KeyVerify/VerifyStream",
@@ -61,7 +64,10 @@ mod tests {
                 "/claviger.v1.KeyVerify/Explain",
                 Some(Destination::Administer),
             ),
-            ("/claviger.v1.KeyVerify/Explain/", Some(Destination::Verify)),
+            (
+                "/claviger.v1.KeyVerify/Explain/",
+                Some(Destination::KeyVerify),
+            ),
             (
                 "/claviger.v1.KeyAdmin/IssueKey",
                 Some(Destination::Administer),

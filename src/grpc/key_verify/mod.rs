@@ -32,6 +32,7 @@ use crate::verify::decide;
 const MAX_BATCH: usize = 100;
 
 /// The service that verifies keys. It answers from the mirror, without I/O, locks or tasks.
+#[derive(Clone)]
 pub struct KeyVerifyService {
     verifier: Arc<Verifier>,
 }
@@ -63,6 +64,17 @@ impl KeyVerifyService {
                 recorder,
             }),
         }
+    }
+
+    /// Answers a Verify, without waiting for anything.
+    pub(super) fn verify_now(
+        &self,
+        principal: &Principal,
+        request: &pb::VerifyRequest,
+    ) -> Result<Encoded<pb::VerifyResponse>, Status> {
+        self.verifier.with_caller(principal, |view, caller, now| {
+            self.verifier.answer(view, caller, now, request)
+        })
     }
 }
 
@@ -108,10 +120,8 @@ impl KeyVerify for KeyVerifyService {
         request: Request<pb::VerifyRequest>,
     ) -> Result<Response<Encoded<pb::VerifyResponse>>, Status> {
         let principal = guard::principal(&request)?;
-        let answer = self.verifier.with_caller(principal, |view, caller, now| {
-            self.verifier.answer(view, caller, now, request.get_ref())
-        })?;
-        Ok(Response::new(answer))
+        self.verify_now(principal, request.get_ref())
+            .map(Response::new)
     }
 
     async fn verify_batch(
