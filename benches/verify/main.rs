@@ -11,7 +11,6 @@ mod questions;
 mod seed;
 mod servers;
 mod slices;
-mod stock;
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -72,8 +71,6 @@ enum Part {
     #[command(hide = true)]
     ServeEmpty,
     #[command(hide = true)]
-    ServeStock { runtime: String },
-    #[command(hide = true)]
     ServeArgon2,
     #[command(hide = true)]
     ServeStoreRead { data_dir: PathBuf },
@@ -93,9 +90,6 @@ fn main() -> Outcome {
     let mut runtime = match &args.part {
         // On one thread, to leave the other core to the server.
         Some(Part::Load) => runtime::Builder::new_current_thread(),
-        Some(Part::ServeStock { runtime }) if runtime == "current-thread" => {
-            runtime::Builder::new_current_thread()
-        }
         // Like `claviger` itself.
         _ => runtime::Builder::new_multi_thread(),
     };
@@ -106,7 +100,6 @@ async fn run(args: &CommandLine) -> Outcome {
     match &args.part {
         Some(Part::Load) => load::run().await,
         Some(Part::ServeEmpty) => serve_alone(Empty).await,
-        Some(Part::ServeStock { .. }) => stock::serve(Empty).await,
         Some(Part::ServeArgon2) => serve_alone(Argon2OnEachCall::new().await?).await,
         Some(Part::ServeStoreRead { data_dir }) => {
             serve_alone(StoreReadOnEachCall::new(data_dir).await?).await
@@ -127,7 +120,7 @@ async fn measure(args: &CommandLine) -> Outcome {
         Effort {
             keys: 1_000_000,
             rounds: 7,
-            calls: 40_000,
+            calls: 100_000,
             idle: Duration::from_secs(10),
         }
     };
@@ -233,22 +226,61 @@ fn report_start(store: &str, empty: &[&OsStr], full: &[&OsStr], effort: &Effort)
     Ok(())
 }
 
+/// The measured servers. Each answers on one thread, unless its name says otherwise.
+struct Servers {
+    stock_multi: ServerProcess,
+    stock_current: ServerProcess,
+    /// Like stock, with the allocator and the profile of claviger.
+    tuned_multi: ServerProcess,
+    tuned_current: ServerProcess,
+    empty: ServerProcess,
+    claviger: ServerProcess,
+    two_threads: ServerProcess,
+    not_counting: ServerProcess,
+    store_read: ServerProcess,
+    argon2: ServerProcess,
+}
+
+impl Servers {
+    /// Starts all servers, each `claviger serve` on a copy of the same authority.
+    fn start(dir: &Path, data: &Path) -> Result<Self, Box<dyn Error>> {
+        let claviger = |data: &Path, flags: &[&str]| -> Result<_, Box<dyn Error>> {
+            let flags = flags.iter().map(AsRef::as_ref);
+            let flags: Vec<&OsStr> = in_dir(data).into_iter().chain(flags).collect();
+            Ok(ServerProcess::claviger(&flags)?.0)
+        };
+        let (copy1, copy2) = (
+            copy(data, &dir.join("copy1"))?,
+            copy(data, &dir.join("copy2"))?,
+        );
+        let on_both_runtimes = |program: PathBuf| -> Result<_, Box<dyn Error>> {
+            let start = |runtime: &str| ServerProcess::start(&program, &[runtime.as_ref()]);
+            Ok((start("multi-thread")?, start("current-thread")?))
+        };
+        let (stock_multi, stock_current) =
+            on_both_runtimes(stock_program(&["--profile", "stock"])?)?;
+        let tuned = ["--profile", "bench", "--features", "mimalloc"];
+        let (tuned_multi, tuned_current) = on_both_runtimes(stock_program(&tuned)?)?;
+        Ok(Self {
+            stock_multi,
+            stock_current,
+            tuned_multi,
+            tuned_current,
+            empty: ServerProcess::reference(&["serve-empty".as_ref()])?,
+            claviger: claviger(data, &["--verify-threads", "1"])?,
+            two_threads: claviger(&copy1, &["--verify-threads", "2"])?,
+            not_counting: claviger(&copy2, &["--verify-threads", "1", "--usage-interval", "0s"])?,
+            store_read: ServerProcess::reference(&["serve-store-read".as_ref(), data.as_os_str()])?,
+            argon2: ServerProcess::reference(&["serve-argon2".as_ref()])?,
+        })
+    }
+}
+
 async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effort) -> Outcome {
-    let kinds = Kinds::write(dir, &seeded.plain_keys)?;
-    let copy = copy(data, &dir.join("copy"))?;
-    let one_thread = ["--verify-threads".as_ref(), "1".as_ref()];
-    let flags: Vec<&OsStr> = in_dir(data).into_iter().chain(one_thread).collect();
-    let (claviger, _) = ServerProcess::claviger(&flags)?;
-    let stock = stock_program()?;
-    let stock_multi = ServerProcess::start(&stock, &["multi-thread".as_ref()])?;
-    let stock_current = ServerProcess::start(&stock, &["current-thread".as_ref()])?;
-    let tuned =
-        |runtime: &str| ServerProcess::reference(&["serve-stock".as_ref(), runtime.as_ref()]);
-    let (tuned_multi, tuned_current) = (tuned("multi-thread")?, tuned("current-thread")?);
-    let empty = ServerProcess::reference(&["serve-empty".as_ref()])?;
-    let argon2 = ServerProcess::reference(&["serve-argon2".as_ref()])?;
-    let store_read = ServerProcess::reference(&["serve-store-read".as_ref(), data.as_os_str()])?;
-    check(&claviger, seeded).await?;
+    let kinds = Kinds::write(dir, seeded)?;
+    let servers = Servers::start(dir, data)?;
+    let claviger = &servers.claviger;
+    check(claviger, seeded).await?;
 
     // The Argon2 server has the root of a secret that no key has.
     let unproven = questions::Questions {
@@ -268,47 +300,53 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
         keys_per_call: BATCH,
         ..subject(
             "VerifyBatch of 100, per key",
-            &claviger,
+            claviger,
             kinds.batch,
             calls / BATCH,
         )
     };
     let nothing = |name, server| subject(name, server, kinds.hot.unanswered(), calls);
-    let reference = || nothing("empty, stock tonic", &stock_multi);
+    let reference = || nothing("empty, stock tonic", &servers.stock_multi);
     let costs = measure_alternately(
         &reference(),
         &[
             // Against itself: its distance from 1.00 is the error of the other ratios.
             reference(),
-            nothing("empty, stock tonic, current thread", &stock_current),
-            nothing("empty, stock tonic, our allocator", &tuned_multi),
-            nothing("the same, current thread", &tuned_current),
-            nothing("empty, our stack, one thread", &empty),
-            subject(
-                "Verify, 1,000 hot keys",
-                &claviger,
-                kinds.hot.clone(),
-                calls,
+            nothing("empty, stock tonic, current thread", &servers.stock_current),
+            nothing(
+                "empty, stock tonic, our allocator and profile",
+                &servers.tuned_multi,
             ),
+            nothing("the same, current thread", &servers.tuned_current),
+            nothing("empty, our stack, one thread", &servers.empty),
+            subject("Verify, 1,000 hot keys", claviger, kinds.hot.clone(), calls),
             subject(
                 "Verify, all keys in turn",
-                &claviger,
+                claviger,
                 kinds.all.clone(),
                 calls,
             ),
-            subject("wrong secret", &claviger, kinds.wrong_secret, calls),
-            subject("bad checksum", &claviger, kinds.bad_checksum, calls),
-            subject("random bytes", &claviger, kinds.random_bytes, calls),
+            subject(
+                "Verify, hot keys, two threads",
+                &servers.two_threads,
+                kinds.hot.clone(),
+                calls,
+            ),
+            subject("revoked", claviger, kinds.revoked, calls),
+            subject("unknown key", claviger, kinds.unknown, calls),
+            subject("wrong secret", claviger, kinds.wrong_secret, calls),
+            subject("bad checksum", claviger, kinds.bad_checksum, calls),
+            subject("random bytes", claviger, kinds.random_bytes, calls),
             batches,
             subject(
                 "Envoy's Check, 500 routes, 1,000 hot keys",
-                &claviger,
+                claviger,
                 kinds.check,
                 calls,
             ),
             subject(
                 "naive: a read of SQLite on each call",
-                &store_read,
+                &servers.store_read,
                 kinds.hot.clone(),
                 calls / 10,
             ),
@@ -319,7 +357,7 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
         &reference(),
         &[subject(
             "naive: Argon2 on each call",
-            &argon2,
+            &servers.argon2,
             unproven,
             calls / 1_000,
         )],
@@ -334,20 +372,23 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
         grouped(calls)
     );
     report("x stock tonic", costs.iter().chain(&slow));
-    measure_counting(&claviger, &copy, seeded, [&kinds.hot, &kinds.all], effort)
+    measure_counting(
+        claviger,
+        &servers.not_counting,
+        seeded,
+        [&kinds.hot, &kinds.all],
+        effort,
+    )
 }
 
 /// Measures the cost of counting usage: a server that counts and one that does not, on a copy of the same authority.
 fn measure_counting(
     on: &ServerProcess,
-    copy: &Path,
+    off: &ServerProcess,
     seeded: &Seeded,
     [hot, all]: [&Questions; 2],
     effort: &Effort,
 ) -> Outcome {
-    let not_counting = ["--usage-interval".as_ref(), "0s".as_ref()];
-    let flags: Vec<&OsStr> = in_dir(copy).into_iter().chain(not_counting).collect();
-    let (off, _) = ServerProcess::claviger(&flags)?;
     let mut costs = Vec::new();
     for (name, questions) in [
         ("Verify, 1,000 hot keys", hot),
@@ -361,7 +402,7 @@ fn measure_counting(
             calls: effort.calls,
             keys_per_call: 1,
         };
-        let reference = || subject("the same, not counted, against itself", &off);
+        let reference = || subject("the same, not counted, against itself", off);
         costs.extend(measure_alternately(
             &reference(),
             &[subject(name, on), reference()],

@@ -11,12 +11,14 @@ use claviger::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use crate::seed::Seeded;
+
 const VERIFY: &str = "/claviger.v1.KeyVerify/Verify";
 const VERIFY_BATCH: &str = "/claviger.v1.KeyVerify/VerifyBatch";
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 /// The number of hot keys.
-const HOT: usize = 1_000;
+pub(crate) const HOT: usize = 1_000;
 
 /// The number of the realm's routes.
 pub(crate) const ROUTES: usize = 500;
@@ -38,6 +40,8 @@ pub(crate) struct Questions {
 pub(crate) struct Kinds {
     pub(crate) hot: Questions,
     pub(crate) all: Questions,
+    pub(crate) revoked: Questions,
+    pub(crate) unknown: Questions,
     pub(crate) wrong_secret: Questions,
     pub(crate) bad_checksum: Questions,
     pub(crate) random_bytes: Questions,
@@ -48,7 +52,8 @@ pub(crate) struct Kinds {
 
 impl Kinds {
     /// Writes the requests with these API keys into a directory.
-    pub(crate) fn write(dir: &Path, plain_keys: &[String]) -> io::Result<Self> {
+    pub(crate) fn write(dir: &Path, seeded: &Seeded) -> io::Result<Self> {
+        let plain_keys = &seeded.plain_keys;
         let hot = || plain_keys.iter().take(HOT).cloned();
         // A large stride, so that the caches do not contain the next key.
         let stride = 7_919;
@@ -68,6 +73,16 @@ impl Kinds {
         Ok(Self {
             hot: single("hot", &mut hot(), pb::Verdict::Allowed)?,
             all: single("all", &mut far.into_iter(), pb::Verdict::Allowed)?,
+            revoked: single(
+                "revoked",
+                &mut seeded.revoked.iter().cloned(),
+                pb::Verdict::Revoked,
+            )?,
+            unknown: single(
+                "unknown",
+                &mut seeded.unknown.iter().cloned(),
+                pb::Verdict::Unknown,
+            )?,
             wrong_secret: single(
                 "wrong-secret",
                 &mut hot().map(|key| with_wrong_secret(&key)),

@@ -16,7 +16,7 @@ use claviger::domain::credential::{CredentialSource, Credentials, HeaderName, Sc
 use claviger::domain::denial::Denials;
 use claviger::domain::event::{Actor, Event, EventKind, Revision, Subject};
 use claviger::domain::ids::{EnvironmentName, KeyId, PartnerId, Prefix, RealmId, ScopeName, Tag};
-use claviger::domain::key::{Key, Level, LevelKind, Secret};
+use claviger::domain::key::{Key, Level, LevelKind, Revocation, Secret};
 use claviger::domain::key_text::{PlainKey, SecretBytes};
 use claviger::domain::partner::Partner;
 use claviger::domain::path::PathRules;
@@ -28,7 +28,7 @@ use claviger::store::{Change, DatabaseLock, DatabaseUrl, Store};
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 
-use crate::questions::{ROUTES, route};
+use crate::questions::{HOT, ROUTES, route};
 
 /// The number of partners that own the keys.
 const PARTNERS: usize = 100;
@@ -58,9 +58,13 @@ pub(crate) struct Seeded {
     pub(crate) gateway_key: String,
     /// The API keys of the realm `demo`.
     pub(crate) plain_keys: Vec<String>,
+    /// The API keys of more keys of this realm, which are revoked.
+    pub(crate) revoked: Vec<String>,
+    /// API keys of keys that do not exist.
+    pub(crate) unknown: Vec<String>,
 }
 
-/// Creates an authority with this number of keys in its realm `demo`, and its pepper file.
+/// Creates an authority with this number of keys in its realm `demo` and [`HOT`] revoked keys, and its pepper file.
 pub(crate) async fn seed(
     database: &Database,
     pepper_file: &Path,
@@ -120,19 +124,28 @@ pub(crate) async fn seed(
     store.close().await;
 
     let mut bulk = BulkInsert::begin(database, root).await?;
-    let mut plain_keys = Vec::with_capacity(keys);
-    let numbers: Vec<u64> = (0..keys as u64).collect();
+    let mut plain_keys = Vec::with_capacity(keys + HOT);
+    let make = |number: u64| {
+        let nth = number + 1;
+        let seed = KeySeed {
+            number,
+            time: Timestamp::from_micros(first.time.as_micros() + nth as i64),
+            revision: Revision::from(first.revision.as_u64() + nth),
+        };
+        seed.demo_key(&realm, &peppers)
+    };
+    let numbers: Vec<u64> = (0..(keys + HOT) as u64).collect();
     for batch in numbers.chunks(BATCH) {
         let batch: Vec<Key> = batch
             .iter()
             .map(|&number| {
-                let nth = number + 1;
-                let seed = KeySeed {
-                    number,
-                    time: Timestamp::from_micros(first.time.as_micros() + nth as i64),
-                    revision: Revision::from(first.revision.as_u64() + nth),
-                };
-                let (key, plain_key) = seed.demo_key(&realm, &peppers);
+                let (mut key, plain_key) = make(number);
+                if number >= keys as u64 {
+                    key.revocation = Some(Revocation {
+                        at: key.created_at,
+                        reason: "the benchmark measures it".to_owned(),
+                    });
+                }
                 plain_keys.push(plain_key);
                 key
             })
@@ -140,9 +153,14 @@ pub(crate) async fn seed(
         bulk.insert(&batch).await?;
     }
     bulk.commit().await?;
+    let next = (keys + HOT) as u64;
     Ok(Seeded {
         gateway_key,
+        revoked: plain_keys.split_off(keys),
         plain_keys,
+        unknown: (next..next + HOT as u64)
+            .map(|number| make(number).1)
+            .collect(),
     })
 }
 

@@ -87,24 +87,22 @@ pub(crate) async fn serve_alone(service: impl KeyVerify) -> Result<(), Box<dyn E
     Ok(())
 }
 
-/// Builds the benchmark `stock`, unless cargo has just done so, and returns the path of its program.
-pub(crate) fn stock_program() -> Result<PathBuf, Box<dyn Error>> {
+/// Builds the server `claviger-stock` with these arguments of `cargo build`, and returns the path of its program.
+pub(crate) fn stock_program(args: &[&str]) -> Result<PathBuf, Box<dyn Error>> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let build = "build --profile bench --bench stock --message-format json --quiet".split(' ');
     let output = Command::new(cargo)
-        .args(build)
+        .args(["build", "--package", "claviger-stock"])
+        .args(["--message-format", "json", "--quiet"])
+        .args(args)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .stderr(Stdio::inherit())
         .output()?;
     let messages = String::from_utf8(output.stdout)?;
     let mut programs = messages.lines().rev().filter_map(|message| {
         let message: serde_json::Value = serde_json::from_str(message).ok()?;
-        let is_stock = message["target"]["name"] == "stock";
-        is_stock.then(|| message["executable"].as_str().map(PathBuf::from))?
+        message["executable"].as_str().map(PathBuf::from)
     });
-    Ok(programs
-        .next()
-        .ok_or("the benchmark `stock` was not built")?)
+    Ok(programs.next().ok_or("the server was not built")?)
 }
 
 /// A server process. Dropping it kills the process.

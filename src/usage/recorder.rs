@@ -124,7 +124,7 @@ impl UsageRecorder {
         entry.count += 1;
         entry.last = entry.last.max(now);
         if tables.current.len() >= TABLE_SIZE {
-            let full = mem::replace(&mut tables.current, new_table());
+            let full = mem::take(&mut tables.current);
             tables.full.push(full);
         }
     }
@@ -155,10 +155,6 @@ impl UsageRecorder {
 
 fn lock(tables: &Mutex<Tables>) -> MutexGuard<'_, Tables> {
     tables.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn new_table() -> Table {
-    Table::with_capacity_and_hasher(TABLE_SIZE, RandomState::default())
 }
 
 #[cfg(test)]
