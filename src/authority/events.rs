@@ -6,17 +6,19 @@ use crate::domain::event::Event;
 use crate::store::EventFilter;
 
 impl Authority {
-    /// Returns a page of the audit trail, newest first.
-    pub async fn list_events(
+    /// Returns a page of the audit trail, newest first. `take` converts an item, or refuses it if the page is full.
+    pub async fn list_events<T>(
         &self,
         caller: &AuthorizedCaller,
         filter: EventFilter,
-    ) -> Result<Page<Event>, Refusal> {
+        take: impl FnMut(Event) -> Option<T>,
+    ) -> Result<Page<T>, Refusal> {
         match &filter.realm {
             Some(realm) => caller.role.may_manage(realm)?,
             None => caller.role.may_operate()?,
         }
-        let page = self.store.snapshot().await?.list_events(&filter).await?;
+        let mut snapshot = self.store.snapshot().await?;
+        let page = snapshot.list_events(&filter, take).await?;
         Ok(Page {
             items: page.items,
             next: page.next.map(|revision| revision.to_string()),

@@ -66,19 +66,20 @@ impl Authority {
         })
     }
 
-    /// Returns a page of a realm's keys, newest first.
+    /// Returns a page of a realm's keys, newest first. `take` returns a key, or refuses it if the page is full.
     pub async fn list_keys(
         &self,
         caller: &AuthorizedCaller,
         filter: KeyFilter,
+        take: impl FnMut(Key) -> Option<Key>,
     ) -> Result<Read<Page<Key>>, Refusal> {
         let filter = narrow(&caller.role, filter)?;
         let mut snapshot = self.store.snapshot().await?;
         if snapshot.find_realm(&filter.realm).await?.is_none() {
             return Err(Refusal::NotFound(not_found::REALM));
         }
-        let page = snapshot.list_keys(&filter).await?;
         let revision = snapshot.revision().await?;
+        let page = snapshot.list_keys(&filter, take).await?;
         Ok(Read {
             value: Page {
                 items: page.items,

@@ -67,21 +67,22 @@ impl Authority {
         Ok(Read { value, revision })
     }
 
-    /// Returns a page of a realm's partners.
-    pub async fn list_partners(
+    /// Returns a page of a realm's partners. `take` converts an item, or refuses it if the page is full.
+    pub async fn list_partners<T>(
         &self,
         caller: &AuthorizedCaller,
         realm: &RealmId,
         after: &str,
         limit: u32,
-    ) -> Result<Read<Page<PartnerRow>>, Refusal> {
+        take: impl FnMut(PartnerRow) -> Option<T>,
+    ) -> Result<Read<Page<T>>, Refusal> {
         caller.role.may_manage(realm)?;
         let mut snapshot = self.store.snapshot().await?;
         if snapshot.find_realm(realm).await?.is_none() {
             return Err(Refusal::NotFound(not_found::REALM));
         }
-        let value = snapshot.list_partners(realm, after, limit).await?;
         let revision = snapshot.revision().await?;
+        let value = snapshot.list_partners(realm, after, limit, take).await?;
         Ok(Read { value, revision })
     }
 

@@ -56,22 +56,25 @@ impl Authority {
             .await
     }
 
-    /// Returns a page of the projects of a realm or of one partner.
-    pub async fn list_projects(
+    /// Returns a page of the projects of a realm or of one partner. `take` converts an item, or refuses it if the page is full.
+    pub async fn list_projects<T>(
         &self,
         caller: &AuthorizedCaller,
         realm: &RealmId,
         partner: Option<&PartnerId>,
         after: &str,
         limit: u32,
-    ) -> Result<Read<Page<ProjectRow>>, Refusal> {
+        take: impl FnMut(ProjectRow) -> Option<T>,
+    ) -> Result<Read<Page<T>>, Refusal> {
         caller.role.may_manage(realm)?;
         let mut snapshot = self.store.snapshot().await?;
         if snapshot.find_realm(realm).await?.is_none() {
             return Err(Refusal::NotFound(not_found::REALM));
         }
-        let value = snapshot.list_projects(realm, partner, after, limit).await?;
         let revision = snapshot.revision().await?;
+        let value = snapshot
+            .list_projects(realm, partner, after, limit, take)
+            .await?;
         Ok(Read { value, revision })
     }
 

@@ -99,23 +99,29 @@ impl Authority {
         Ok(Read { value, revision })
     }
 
-    /// Returns a page of the realms that the caller may administer.
-    pub async fn list_realms(
+    /// Returns a page of the realms that the caller may administer. `take` converts an item, or refuses it if the page is full.
+    pub async fn list_realms<T>(
         &self,
         caller: &AuthorizedCaller,
         after: &str,
         limit: u32,
-    ) -> Result<Read<Page<RealmRow>>, Refusal> {
+        take: impl FnMut(RealmRow) -> Option<T>,
+    ) -> Result<Read<Page<T>>, Refusal> {
         caller.role.may_manage_something()?;
         let mut snapshot = self.store.snapshot().await?;
+        let revision = snapshot.revision().await?;
         let value = match &caller.role {
-            Role::Operator => snapshot.list_realms(after, limit).await?,
+            Role::Operator => snapshot.list_realms(after, limit, take).await?,
             Role::Realm { realm, .. } | Role::Delegate(Delegate { realm, .. }) => Page {
-                items: snapshot.find_realm(realm).await?.into_iter().collect(),
+                items: snapshot
+                    .find_realm(realm)
+                    .await?
+                    .and_then(take)
+                    .into_iter()
+                    .collect(),
                 next: None,
             },
         };
-        let revision = snapshot.revision().await?;
         Ok(Read { value, revision })
     }
 

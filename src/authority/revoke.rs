@@ -155,7 +155,7 @@ impl Authority {
         let before = filter.issued_before.unwrap_or(Revision::from(u64::MAX));
         check_not_locked_out(&caller_state.key, &filter, before)?;
         let count = snapshot.count_filtered(&filter).await?;
-        let examples = snapshot.list_keys(&filter).await?.items;
+        let examples = snapshot.list_keys(&filter, Some).await?.items;
         Ok(Read {
             value: DryRun { count, examples },
             revision,

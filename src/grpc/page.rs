@@ -8,7 +8,6 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use crate::auth::AuthorizedCaller;
-use crate::authority::Page;
 use crate::domain::violation::Violations;
 
 const SEAL_WIDTH: usize = 16;
@@ -19,8 +18,9 @@ const DEFAULT_PAGE_SIZE: u32 = 50;
 /// How many items a page has at most.
 const MAX_PAGE_SIZE: u32 = 1_000;
 
-/// How large the items of a page may be, encoded. gRPC clients accept 4 MiB by default.
-const MAX_PAGE_BYTES: usize = 3 * 1024 * 1024;
+/// How large the items of a page may be, encoded. A thousand keys with some scopes and labels fit. In memory a realm with many
+/// short names takes ten times as much while its page is made.
+const MAX_PAGE_BYTES: usize = 1024 * 1024;
 
 /// Seals and checks page tokens.
 #[derive(Clone)]
@@ -101,27 +101,19 @@ impl Pages {
     }
 }
 
-/// Returns as many messages of a page as fit into an answer, at least one, and the position of the next page.
-pub(super) fn fitting<T, M: Message>(
-    page: Page<T>,
-    message: impl Fn(T) -> M,
-    cursor: impl Fn(&M) -> String,
-) -> (Vec<M>, Option<String>) {
-    let Page { items, next } = page;
-    let mut messages: Vec<M> = Vec::with_capacity(items.len());
-    let mut bytes = 0;
-    for item in items {
+/// Returns a function that converts the items of a page, as long as their messages fit into an answer. It accepts the first item
+/// in any case, and refuses an item that does not fit.
+pub(super) fn fitting<T, M: Message>(message: impl Fn(T) -> M) -> impl FnMut(T) -> Option<M> {
+    let mut room = None;
+    move |item| {
         let message = message(item);
-        bytes += message.encoded_len();
-        if bytes > MAX_PAGE_BYTES
-            && let Some(last) = messages.last()
-        {
-            let next = cursor(last);
-            return (messages, Some(next));
-        }
-        messages.push(message);
+        let bytes = message.encoded_len();
+        room = Some(match room {
+            None => MAX_PAGE_BYTES.saturating_sub(bytes),
+            Some(room) => usize::checked_sub(room, bytes)?,
+        });
+        Some(message)
     }
-    (messages, next)
 }
 
 /// Decodes a page size.
@@ -158,26 +150,25 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_before_it_is_too_large_and_the_next_one_starts_there() {
-        let page = |sizes: &[usize]| Page {
-            items: sizes.to_vec(),
-            next: Some("beyond".to_owned()),
+    fn items_fit_until_the_answer_is_full_and_the_first_one_always_does() {
+        let fit = |sizes: &[usize]| {
+            let mut take = fitting(|size| "x".repeat(size));
+            let sizes = sizes.iter();
+            sizes
+                .take_while(|size| take(**size).is_some())
+                .copied()
+                .collect::<Vec<_>>()
         };
-        let cut = |sizes: &[usize]| {
-            let (messages, next) = fitting(
-                page(sizes),
-                |size| "x".repeat(size),
-                |text| text.len().to_string(),
-            );
-            (messages.len(), next.unwrap())
-        };
-        assert_eq!(cut(&[10, 20]), (2, "beyond".to_owned()));
-        assert_eq!(
-            cut(&[1_000_000, 2_000_000, 500_000]),
-            (2, "2000000".to_owned())
-        );
-        assert_eq!(cut(&[4_000_000, 1]), (1, "4000000".to_owned()));
-        assert_eq!(cut(&[4_000_000]), (1, "beyond".to_owned()));
+        assert_eq!(fit(&[10, 20]), [10, 20]);
+        assert_eq!(fit(&[400_000, 600_000, 50_000]), [400_000, 600_000]);
+        assert_eq!(fit(&[4_000_000]), [4_000_000]);
+        assert_eq!(fit(&[4_000_000, 0]), [4_000_000, 0]);
+        assert_eq!(fit(&[4_000_000, 1]), [4_000_000]);
+        // A message of a text has a tag and a length of three bytes besides.
+        let most = MAX_PAGE_BYTES - 4;
+        assert_eq!(fit(&[most]), [most]);
+        assert_eq!(fit(&[most - 2, 1]), [most - 2]);
+        assert_eq!(fit(&[most - 3, 1]), [most - 3, 1]);
     }
 
     fn read(

@@ -135,6 +135,11 @@ impl PgTransaction {
         outcome
     }
 
+    /// Gives up the connection: it is closed when the transaction ends, and never reused.
+    pub(super) fn abandon(&mut self) {
+        self.is_intact = false;
+    }
+
     pub(super) async fn commit(mut self) -> Result<(), sqlx::Error> {
         // The database would roll back and report a success.
         if !self.is_intact {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use sqlx::QueryBuilder;
 use uuid::Uuid;
 
-use super::{Change, Error, Page, Snapshot, execute, on, page_and_one, revision, stored};
+use super::{
+    Change, Error, Page, PageBuilder, Snapshot, execute, for_each, on, page_and_one, revision,
+    stored,
+};
 use crate::domain::event::{Actor, Event, EventKind, Revision, Subject};
 use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::time::Timestamp;
@@ -133,53 +136,66 @@ impl Snapshot {
     }
 
     /// Returns a page of the events that match the filter, newest first. A corrupt event is left out and logged.
-    pub async fn list_events(
+    ///
+    /// `take` converts an event, or refuses it if the page is full. It must not refuse the first event of a page. At most one
+    /// event is read that is not on the page.
+    pub async fn list_events<T>(
         &mut self,
         filter: &EventFilter,
-    ) -> Result<Page<Event, Revision>, Error> {
-        let rows: Vec<EventRow> = on!(self.session, |conn| async {
-            let mut query = QueryBuilder::new(
-                "SELECT revision, time, actor, peer, kind, realm, partner, project, key_id, detail FROM events WHERE TRUE",
-            );
-            if let Some(realm) = &filter.realm {
-                query.push(" AND realm = ").push_bind(realm.as_str());
-            }
-            if let Some(partner) = &filter.partner {
-                query.push(" AND partner = ").push_bind(partner.as_str());
-            }
-            if let Some(key) = filter.key {
-                query.push(" AND key_id = ").push_bind(key.as_uuid());
-            }
-            if let Some(kind) = filter.kind {
-                query.push(" AND kind = ").push_bind(kind.as_str());
-            }
-            if let Some(from) = filter.from {
-                query.push(" AND time >= ").push_bind(from.as_micros());
-            }
-            if let Some(until) = filter.until {
-                query.push(" AND time < ").push_bind(until.as_micros());
-            }
-            if let Some(before) = filter.before {
-                query.push(" AND revision < ").push_bind(stored(before));
-            }
-            query
-                .push(" ORDER BY revision DESC LIMIT ")
-                .push_bind(page_and_one(filter.limit));
-            query.build_query_as().fetch_all(&mut *conn).await
-        })?;
-        Ok(Page::new(
-            rows,
-            filter.limit,
-            |row| revision(row.0),
+        mut take: impl FnMut(Event) -> Option<T>,
+    ) -> Result<Page<T, Revision>, Error> {
+        let mut page = PageBuilder::new(filter.limit);
+        for_each!(
+            self.session,
+            let query = {
+                let mut query = QueryBuilder::new(
+                    "SELECT revision, time, actor, peer, kind, realm, partner, project, key_id, detail FROM events WHERE TRUE",
+                );
+                if let Some(realm) = &filter.realm {
+                    query.push(" AND realm = ").push_bind(realm.as_str());
+                }
+                if let Some(partner) = &filter.partner {
+                    query.push(" AND partner = ").push_bind(partner.as_str());
+                }
+                if let Some(key) = filter.key {
+                    query.push(" AND key_id = ").push_bind(key.as_uuid());
+                }
+                if let Some(kind) = filter.kind {
+                    query.push(" AND kind = ").push_bind(kind.as_str());
+                }
+                if let Some(from) = filter.from {
+                    query.push(" AND time >= ").push_bind(from.as_micros());
+                }
+                if let Some(until) = filter.until {
+                    query.push(" AND time < ").push_bind(until.as_micros());
+                }
+                if let Some(before) = filter.before {
+                    query.push(" AND revision < ").push_bind(stored(before));
+                }
+                query
+                    .push(" ORDER BY revision DESC LIMIT ")
+                    .push_bind(page_and_one(filter.limit));
+                query
+            };
+            |conn| query.build_query_as::<EventRow>().fetch(&mut *conn),
             |row| {
                 let number = row.0;
-                let event = read(row);
-                if event.is_none() {
-                    limited!(error, revision = number, "corrupt event left out");
+                let read = || {
+                    let event = read(row);
+                    if event.is_none() {
+                        limited!(error, revision = number, "corrupt event left out");
+                    }
+                    event
+                };
+                if page.add(revision(number), read, &mut take) {
+                    break Ok(());
                 }
-                event
-            },
-        ))
+            }
+        )?;
+        if page.leaves_rows() {
+            self.session.abandon_rows();
+        }
+        Ok(page.finish())
     }
 }
 

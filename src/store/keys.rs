@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    Change, Error, Page, Session, Snapshot, StoredKey, execute, for_each_batch, on, page_and_one,
-    revision, stored,
+    Change, Error, Page, PageBuilder, Session, Snapshot, StoredKey, batches, execute, for_each, on,
+    page_and_one, revision, stored,
 };
 use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
@@ -245,28 +245,43 @@ impl Snapshot {
     }
 
     /// Returns a page of the keys that match the filter, newest first. A corrupt key is left out and logged.
-    pub async fn list_keys(&mut self, filter: &KeyFilter) -> Result<Page<Key, KeyId>, Error> {
-        let rows: Vec<KeyCells> = on!(self.session, |conn| async {
-            let mut query = QueryBuilder::new(key_cells!());
-            filter.push_to(&mut query);
-            if let Some(before) = filter.before {
-                query.push(" AND k.id < ").push_bind(before.as_uuid());
-            }
-            query
-                .push(" ORDER BY k.id DESC LIMIT ")
-                .push_bind(page_and_one(filter.limit));
-            query.build_query_as().fetch_all(&mut *conn).await
-        })?;
-        let mut page = Page::new(
-            rows,
-            filter.limit,
-            |row| KeyId::from(row.0),
+    ///
+    /// `take` gets each key without its times of last use. It returns the key, or refuses it if the page is full. It must not
+    /// refuse the first key of a page. At most one key is read that is not on the page.
+    pub async fn list_keys(
+        &mut self,
+        filter: &KeyFilter,
+        mut take: impl FnMut(Key) -> Option<Key>,
+    ) -> Result<Page<Key, KeyId>, Error> {
+        let mut page = PageBuilder::new(filter.limit);
+        for_each!(
+            self.session,
+            let query = {
+                let mut query = QueryBuilder::new(key_cells!());
+                filter.push_to(&mut query);
+                if let Some(before) = filter.before {
+                    query.push(" AND k.id < ").push_bind(before.as_uuid());
+                }
+                query
+                    .push(" ORDER BY k.id DESC LIMIT ")
+                    .push_bind(page_and_one(filter.limit));
+                query
+            };
+            |conn| query.build_query_as::<KeyCells>().fetch(&mut *conn),
             |row| {
-                read_key(row)
-                    .inspect_err(|error| limited!(error, %error, "corrupt key left out"))
-                    .ok()
-            },
-        );
+                let id = KeyId::from(row.0);
+                let read = || {
+                    read_key(row)
+                        .inspect_err(|error| limited!(error, %error, "corrupt key left out"))
+                        .ok()
+                };
+                if page.add(id, read, &mut take) {
+                    break Ok(());
+                }
+            }
+        )?;
+        // Rows of keys are small, so the rest is not worth a new connection: the next statement skips it.
+        let mut page = page.finish();
         self.set_last_uses(&mut page.items).await?;
         Ok(page)
     }
@@ -356,10 +371,11 @@ impl Snapshot {
                 }
             }
         }
-        for_each_batch!(
+        for_each!(
             self.session,
-            |conn| sqlx::query_as::<_, (Uuid, String)>("SELECT id, facts FROM keys")
-                .fetch(&mut *conn),
+            |conn| batches(
+                sqlx::query_as::<_, (Uuid, String)>("SELECT id, facts FROM keys").fetch(&mut *conn)
+            ),
             |batch| {
                 let is_small = batch.len() < SMALL_BATCH;
                 let rows = batch.into_iter().map(KeyRow::from).collect();

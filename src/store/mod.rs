@@ -105,21 +105,24 @@ macro_rules! execute {
 }
 use execute;
 
-/// The maximum number of rows in a batch of `for_each_batch`.
-const ROWS_AT_ONCE: usize = 1_024;
-
-/// Runs a query on the connection of either engine and handles its rows in batches.
+/// Runs a query on the connection of either engine and handles its rows as they arrive. The query may need a builder.
 ///
-/// A batch consists of the rows that are ready. In PostgreSQL each batch has the deadline of a statement.
-macro_rules! for_each_batch {
-    ($session:expr, |$conn:ident| $rows:expr, |$batch:ident| $each:expr) => {
+/// In PostgreSQL each item of the stream has the deadline of a statement.
+macro_rules! for_each {
+    (
+        $session:expr,
+        $(let $query:ident = $builder:expr;)?
+        |$conn:ident| $rows:expr,
+        |$row:ident| $each:expr
+    ) => {
         match &mut $session {
             $crate::store::Session::Sqlite(transaction) => {
                 let $conn = &mut **transaction;
-                let mut batches = $crate::store::batches($rows);
+                $(let mut $query = $builder;)?
+                let mut rows = $rows;
                 loop {
-                    match futures_util::TryStreamExt::try_next(&mut batches).await {
-                        Ok(Some($batch)) => $each,
+                    match futures_util::TryStreamExt::try_next(&mut rows).await {
+                        Ok(Some($row)) => $each,
                         Ok(None) => break Ok(()),
                         Err(error) => break Err(error),
                     }
@@ -127,30 +130,48 @@ macro_rules! for_each_batch {
             }
             $crate::store::Session::Postgres(transaction) => {
                 let ($conn, statement) = transaction.begin_statement();
-                let mut batches = $crate::store::batches($rows);
+                $(let mut $query = $builder;)?
+                let mut rows = $rows;
                 let outcome = loop {
                     match statement
-                        .within(futures_util::TryStreamExt::try_next(&mut batches))
+                        .within(futures_util::TryStreamExt::try_next(&mut rows))
                         .await
                     {
-                        Ok(Some($batch)) => $each,
+                        Ok(Some($row)) => $each,
                         Ok(None) => break Ok(()),
                         Err(error) => break Err(error),
                     }
                 };
-                drop(batches);
+                drop(rows);
                 transaction.end_statement(&statement, outcome)
             }
         }
     };
 }
-use for_each_batch;
+use for_each;
 
+/// The maximum number of rows in a batch.
+const ROWS_AT_ONCE: usize = 1_024;
+
+/// Returns the rows in batches. A batch consists of the rows that are ready.
 fn batches<T>(
     rows: impl Stream<Item = Result<T, sqlx::Error>> + Unpin,
 ) -> impl Stream<Item = Result<Vec<T>, sqlx::Error>> + Unpin {
     rows.ready_chunks(ROWS_AT_ONCE)
         .map(|rows| rows.into_iter().collect())
+}
+
+impl Session {
+    /// Gives up the rows that a query has not returned yet, and with them the connection.
+    ///
+    /// PostgreSQL would send all of them before it could answer the next statement.
+    fn abandon_rows(&mut self) {
+        match self {
+            // The driver's thread has read at most one row more.
+            Self::Sqlite(_) => {}
+            Self::Postgres(transaction) => transaction.abandon(),
+        }
+    }
 }
 
 /// An error of the store.
@@ -359,21 +380,63 @@ pub struct Page<T, Cursor> {
     pub next: Option<Cursor>,
 }
 
-impl<T, Cursor> Page<T, Cursor> {
-    /// Creates a page of at most `limit` rows from the rows of a query with the limit [`page_and_one`].
-    ///
-    /// Rows that cannot be read are left out and do not end the list.
-    fn new<Row>(
-        mut rows: Vec<Row>,
-        limit: u32,
-        cursor: impl Fn(&Row) -> Cursor,
-        read: impl Fn(Row) -> Option<T>,
-    ) -> Self {
-        let more = rows.len() > limit as usize;
-        rows.truncate(limit as usize);
+/// A page that is filled with the rows of a query, one by one. The query has the limit [`page_and_one`].
+struct PageBuilder<T, Cursor> {
+    items: Vec<T>,
+    limit: u32,
+    /// The number of rows on the page, including those that could not be read.
+    rows: u32,
+    /// The position of the last of these rows.
+    last: Option<Cursor>,
+    /// Whether there is a row after the page.
+    is_full: bool,
+}
+
+impl<T, Cursor> PageBuilder<T, Cursor> {
+    fn new(limit: u32) -> Self {
         Self {
-            next: rows.last().filter(|_| more).map(cursor),
-            items: rows.into_iter().filter_map(read).collect(),
+            items: Vec::new(),
+            limit,
+            rows: 0,
+            last: None,
+            is_full: false,
+        }
+    }
+
+    /// Adds the next row, or ends the page before this row. Returns whether the page has ended.
+    ///
+    /// The page has at most `limit` rows, and ends before the first item that `take` refuses. `take` must not refuse the first
+    /// item of a page, because the list would end there. A row that cannot be read is left out and does not end the list.
+    fn add<Item>(
+        &mut self,
+        position: Cursor,
+        read: impl FnOnce() -> Option<Item>,
+        take: &mut impl FnMut(Item) -> Option<T>,
+    ) -> bool {
+        self.is_full = self.rows == self.limit
+            || read().is_some_and(|item| match take(item) {
+                Some(item) => {
+                    self.items.push(item);
+                    false
+                }
+                None => true,
+            });
+        if !self.is_full {
+            self.rows += 1;
+            self.last = Some(position);
+        }
+        self.is_full
+    }
+
+    /// Returns whether the query has rows that were not read.
+    fn leaves_rows(&self) -> bool {
+        self.is_full && self.rows < self.limit
+    }
+
+    fn finish(self) -> Page<T, Cursor> {
+        Page {
+            next: self.last.filter(|_| self.is_full),
+            items: self.items,
         }
     }
 }

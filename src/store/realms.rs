@@ -2,7 +2,10 @@
 
 use sqlx::QueryBuilder;
 
-use super::{Change, Error, Page, Snapshot, execute, on, page_and_one, revision, stored};
+use super::{
+    Change, Error, Page, PageBuilder, Snapshot, execute, for_each, on, page_and_one, revision,
+    stored,
+};
 use crate::domain::event::Revision;
 use crate::domain::ids::{PartnerId, ProjectId, RealmId};
 use crate::domain::partner::{Partner, Project};
@@ -55,25 +58,37 @@ impl Snapshot {
     }
 
     /// Returns a page of the realms with an id after `after`, in the order of their ids.
-    pub async fn list_realms(
+    ///
+    /// `take` converts a realm, or refuses it if the page is full. It must not refuse the first realm of a page. At most one
+    /// realm is read that is not on the page.
+    pub async fn list_realms<T>(
         &mut self,
         after: &str,
         limit: u32,
-    ) -> Result<Page<RealmRow, String>, Error> {
-        let rows: Vec<RealmCells> = on!(self.session, |conn| {
-            sqlx::query_as(
+        mut take: impl FnMut(RealmRow) -> Option<T>,
+    ) -> Result<Page<T, String>, Error> {
+        let mut page = PageBuilder::new(limit);
+        for_each!(
+            self.session,
+            |conn| {
+                sqlx::query_as::<_, RealmCells>(
                 "SELECT id, definition, revision, created_at FROM realms WHERE id > $1 ORDER BY id LIMIT $2",
             )
             .bind(after)
             .bind(page_and_one(limit))
-            .fetch_all(&mut *conn)
-        })?;
-        Ok(Page::new(
-            rows,
-            limit,
-            |cells| cells.0.clone(),
-            |cells| listed(read_realm(cells)),
-        ))
+            .fetch(&mut *conn)
+            },
+            |cells| {
+                let read = |cells| listed(read_realm(cells));
+                if page.add(cells.0.clone(), || read(cells), &mut take) {
+                    break Ok(());
+                }
+            }
+        )?;
+        if page.leaves_rows() {
+            self.session.abandon_rows();
+        }
+        Ok(page.finish())
     }
 
     /// Returns the partner with this id.
@@ -92,31 +107,35 @@ impl Snapshot {
         row.map(read_partner).transpose()
     }
 
-    /// Returns a page of a realm's partners with an id after `after`, in the order of their ids.
-    pub async fn list_partners(
+    /// Returns a page of a realm's partners with an id after `after`, in the order of their ids. `take` is as in
+    /// [`Self::list_realms`].
+    pub async fn list_partners<T>(
         &mut self,
         realm: &RealmId,
         after: &str,
         limit: u32,
-    ) -> Result<Page<PartnerRow, String>, Error> {
-        let rows: Vec<PartnerCells> = on!(
+        mut take: impl FnMut(PartnerRow) -> Option<T>,
+    ) -> Result<Page<T, String>, Error> {
+        let mut page = PageBuilder::new(limit);
+        for_each!(
             self.session,
             |conn| // The operators' partner has the empty id, so no list contains it.
-            sqlx::query_as(
+            sqlx::query_as::<_, PartnerCells>(
                 "SELECT realm, id, display_name, suspended, revision, created_at
                  FROM partners WHERE realm = $1 AND id > $2 ORDER BY id LIMIT $3",
             )
             .bind(realm.as_str())
             .bind(after)
             .bind(page_and_one(limit))
-            .fetch_all(&mut *conn)
+            .fetch(&mut *conn),
+            |cells| {
+                let id = cells.1.clone();
+                if page.add(id, || listed(read_partner(cells)), &mut take) {
+                    break Ok(());
+                }
+            }
         )?;
-        Ok(Page::new(
-            rows,
-            limit,
-            |cells| cells.1.clone(),
-            |cells| listed(read_partner(cells)),
-        ))
+        Ok(page.finish())
     }
 
     /// Returns all partners of all realms.
@@ -156,35 +175,44 @@ impl Snapshot {
         .transpose()
     }
 
-    /// Returns a page of the projects of a realm or of one partner with an id after `after`, in the order of their ids.
-    pub async fn list_projects(
+    /// Returns a page of the projects of a realm or of one partner with an id after `after`, in the order of their ids. `take`
+    /// is as in [`Self::list_realms`].
+    pub async fn list_projects<T>(
         &mut self,
         realm: &RealmId,
         partner: Option<&PartnerId>,
         after: &str,
         limit: u32,
-    ) -> Result<Page<ProjectRow, String>, Error> {
-        let rows: Vec<ProjectCells> = on!(self.session, |conn| async {
-            let mut query = QueryBuilder::new(
-                "SELECT realm, id, partner, display_name, revision, created_at FROM projects WHERE NOT deleted AND realm = ",
-            );
-            query.push_bind(realm.as_str());
-            if let Some(partner) = partner {
-                query.push(" AND partner = ").push_bind(partner.as_str());
+        mut take: impl FnMut(ProjectRow) -> Option<T>,
+    ) -> Result<Page<T, String>, Error> {
+        let mut page = PageBuilder::new(limit);
+        for_each!(
+            self.session,
+            let query = {
+                let mut query = QueryBuilder::new(
+                    "SELECT realm, id, partner, display_name, revision, created_at
+                     FROM projects WHERE NOT deleted AND realm = ",
+                );
+                query.push_bind(realm.as_str());
+                if let Some(partner) = partner {
+                    query.push(" AND partner = ").push_bind(partner.as_str());
+                }
+                query
+                    .push(" AND id > ")
+                    .push_bind(after)
+                    .push(" ORDER BY id LIMIT ")
+                    .push_bind(page_and_one(limit));
+                query
+            };
+            |conn| query.build_query_as::<ProjectCells>().fetch(&mut *conn),
+            |cells| {
+                let id = cells.1.clone();
+                if page.add(id, || listed(read_project(cells)), &mut take) {
+                    break Ok(());
+                }
             }
-            query
-                .push(" AND id > ")
-                .push_bind(after)
-                .push(" ORDER BY id LIMIT ")
-                .push_bind(page_and_one(limit));
-            query.build_query_as().fetch_all(&mut *conn).await
-        })?;
-        Ok(Page::new(
-            rows,
-            limit,
-            |cells| cells.1.clone(),
-            |cells| listed(read_project(cells)),
-        ))
+        )?;
+        Ok(page.finish())
     }
 
     /// Returns all projects of all realms, without deleted ones.

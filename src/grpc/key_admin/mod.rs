@@ -11,9 +11,10 @@ use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
 use super::{Admin, encode, page, status};
-use crate::authority::{EntryRefusal, ImportOutcomes};
+use crate::authority::{EntryRefusal, ImportOutcomes, Page};
 use crate::domain::clock::Clock;
 use crate::domain::ids::KeyId;
+use crate::domain::key::Key;
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
 
@@ -89,12 +90,22 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .pages
             .cursor(&mut bad, &caller, "keys", &filters, &page_token);
         let filter = filters::key_filter(bad, message, page_size, &cursor, self.clock.now())?;
-        let read = self.admin.authority.list_keys(&caller, filter).await?;
+        let now = filter.now;
+        // The times of last use are read after the keys. They are a small part of a key's message, for which there is room.
+        let mut fit = page::fitting(|key| response::key(key, now));
+        let take = move |key: Key| fit(key.clone()).map(|_| key);
+        let read = self
+            .admin
+            .authority
+            .list_keys(&caller, filter, take)
+            .await?;
+        let Page { items, next } = read.value;
         let now = self.clock.now();
-        let key = |key| response::key(key, now);
-        let (keys, next) = page::fitting(read.value, key, |key| key.id.clone());
         Ok(Response::new(pb::ListKeysResponse {
-            keys,
+            keys: items
+                .into_iter()
+                .map(|key| response::key(key, now))
+                .collect(),
             next_page_token: self.admin.pages.token(&caller, "keys", &filters, next),
             revision: read.revision.as_u64(),
         }))
@@ -357,11 +368,14 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .pages
             .cursor(&mut bad, &caller, "events", &filters, &page_token);
         let filter = filters::event_filter(bad, message, page_size, &cursor)?;
-        let page = self.admin.authority.list_events(&caller, filter).await?;
-        let (events, next) =
-            page::fitting(page, response::event, |event| event.revision.to_string());
+        let take = page::fitting(response::event);
+        let Page { items, next } = self
+            .admin
+            .authority
+            .list_events(&caller, filter, take)
+            .await?;
         Ok(Response::new(pb::ListEventsResponse {
-            events,
+            events: items,
             next_page_token: self.admin.pages.token(&caller, "events", &filters, next),
         }))
     }

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use request::{parse_change, parse_in_realm, parse_partner, parse_project, parse_realm};
 
 use super::{Admin, decode, page};
-use crate::authority::Refusal;
+use crate::authority::{Page, Refusal};
 use crate::domain::ids::{PartnerId, ProjectId, RealmId};
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
@@ -93,11 +93,11 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let read = self
             .admin
             .authority
-            .list_realms(&caller, &after, limit)
+            .list_realms(&caller, &after, limit, page::fitting(response::realm))
             .await?;
-        let (realms, next) = page::fitting(read.value, response::realm, |realm| realm.id.clone());
+        let Page { items, next } = read.value;
         Ok(Response::new(pb::ListRealmsResponse {
-            realms,
+            realms: items,
             next_page_token: self.admin.pages.token(&caller, "realms", &[], next),
             revision: read.revision.as_u64(),
         }))
@@ -192,22 +192,16 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             .cursor(&mut bad, &caller, "partners", &filters, &page_token);
         let realm = bad.check("realm", RealmId::parse(&realm));
         let realm = bad.finish(realm).map_err(Refusal::Invalid)?;
+        let take = page::fitting(response::partner);
         let read = self
             .admin
             .authority
-            .list_partners(&caller, &realm, &after, limit)
+            .list_partners(&caller, &realm, &after, limit, take)
             .await?;
+        let Page { items, next } = read.value;
         Ok(Response::new(pb::ListPartnersResponse {
-            partners: read
-                .value
-                .items
-                .into_iter()
-                .map(response::partner)
-                .collect(),
-            next_page_token: self
-                .admin
-                .pages
-                .token(&caller, "partners", &filters, read.value.next),
+            partners: items,
+            next_page_token: self.admin.pages.token(&caller, "partners", &filters, next),
             revision: read.revision.as_u64(),
         }))
     }
@@ -284,22 +278,16 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let partner = decode::optional(&mut bad, "partner", &partner, PartnerId::parse);
         let realm = bad.check("realm", RealmId::parse(&realm));
         let realm = bad.finish(realm).map_err(Refusal::Invalid)?;
+        let take = page::fitting(response::project);
         let read = self
             .admin
             .authority
-            .list_projects(&caller, &realm, partner.as_ref(), &after, limit)
+            .list_projects(&caller, &realm, partner.as_ref(), &after, limit, take)
             .await?;
+        let Page { items, next } = read.value;
         Ok(Response::new(pb::ListProjectsResponse {
-            projects: read
-                .value
-                .items
-                .into_iter()
-                .map(response::project)
-                .collect(),
-            next_page_token: self
-                .admin
-                .pages
-                .token(&caller, "projects", &filters, read.value.next),
+            projects: items,
+            next_page_token: self.admin.pages.token(&caller, "projects", &filters, next),
             revision: read.revision.as_u64(),
         }))
     }

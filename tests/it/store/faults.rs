@@ -30,7 +30,7 @@ async fn revoked(service: &Service) -> usize {
         limit: 10,
     };
     let mut snapshot = service.store.snapshot().await.unwrap();
-    snapshot.list_keys(&filter).await.unwrap().items.len()
+    snapshot.list_keys(&filter, Some).await.unwrap().items.len()
 }
 
 on_both_engines! {

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use claviger::domain::clock::Clock;
+use claviger::domain::event::Revision;
 use claviger::pb::claviger::v1 as pb;
 use claviger::server::ServeError;
+use claviger::store::EventFilter;
 use pb::Verdict;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
@@ -377,6 +379,41 @@ async fn a_database_that_cannot_be_right_is_refused_with_a_sentence() {
         !test_store.pepper().exists() && !test_store.data().exists(),
         "nothing was made"
     );
+}
+
+/// Seen red without `abandon_rows`: then the driver reads the other rows before the connection is used again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_have_no_room_on_a_page_stay_in_the_database() {
+    const ROWS: u64 = 60;
+    const ROW: u64 = 1_000_000;
+    let direct = TestStore::on(Engine::Postgres);
+    let proxy = Proxy::to(direct.database().cluster.socket()).await;
+    let opened = direct.through(&proxy).open().await;
+    direct.database().execute(&format!(
+        "INSERT INTO events (revision, stamp, time, peer, kind, realm, detail)
+         SELECT n, n, n, '', 'realm.put', 'demo', '{{\"definition\":\"' || repeat('x', {ROW}) || '\"}}'
+         FROM generate_series(1, {ROWS}) AS n"
+    ));
+    let before = proxy.answered();
+    let filter = EventFilter {
+        limit: 1_000,
+        ..EventFilter::default()
+    };
+    let mut offered = 0;
+    let take = |event| {
+        offered += 1;
+        (offered <= 2).then_some(event)
+    };
+    let mut snapshot = opened.store.snapshot().await.unwrap();
+    let page = snapshot.list_events(&filter, take).await.unwrap();
+    assert_eq!((page.items.len(), offered), (2, 3));
+    assert_eq!(page.next, Some(Revision::from(ROWS - 1)));
+    drop(snapshot);
+    // Also waits for what is done with the connection.
+    opened.store.close().await;
+    let read = proxy.answered() - before;
+    println!("{read} bytes were read");
+    assert!((3 * ROW..ROWS * ROW / 2).contains(&read), "{read} bytes");
 }
 
 /// Seen red with the driver's migrator run in any case: it wants to create its table.

@@ -81,7 +81,7 @@ on_both_engines! {
         let mut snapshot = demo.snapshot().await;
         assert_eq!(snapshot.revision().await.unwrap(), Revision::from(1));
         assert!(snapshot.all_partners().await.unwrap().is_empty());
-        assert!(snapshot.list_keys(&all_keys()).await.unwrap().items.is_empty());
+        assert!(snapshot.list_keys(&all_keys(), Some).await.unwrap().items.is_empty());
     }
 
     async fn a_change_reads_what_it_has_written_and_nobody_else_does(engine: Engine) {

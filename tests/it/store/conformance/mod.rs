@@ -1,6 +1,7 @@
 //! What the use cases rely on in a store, of whichever engine: each test is written once and run on both.
 
 mod changes;
+mod pages;
 mod rows;
 mod usage;
 

@@ -90,13 +90,13 @@ on_both_engines! {
             let (mut partners, mut projects) = (Vec::new(), Vec::new());
             let mut after = Some(String::new());
             while let Some(last) = after {
-                let page = snapshot.list_partners(&realm_id("demo"), &last, limit).await.unwrap();
+                let page = snapshot.list_partners(&realm_id("demo"), &last, limit, Some).await.unwrap();
                 partners.extend(page.items.into_iter().map(|row| row.value.id.as_str().to_owned()));
                 after = page.next;
             }
             let mut after = Some(String::new());
             while let Some(last) = after {
-                let page = snapshot.list_projects(&realm_id("demo"), None, &last, limit).await.unwrap();
+                let page = snapshot.list_projects(&realm_id("demo"), None, &last, limit, Some).await.unwrap();
                 projects.extend(page.items.into_iter().map(|row| row.value.id.as_str().to_owned()));
                 after = page.next;
             }
@@ -117,10 +117,10 @@ on_both_engines! {
             }
         }).await;
         let mut snapshot = demo.snapshot().await;
-        let page = snapshot.list_realms("", 3).await.unwrap();
+        let page = snapshot.list_realms("", 3, Some).await.unwrap();
         let ids: Vec<_> = page.items.iter().map(|row| row.value.id.as_str()).collect();
         assert_eq!((ids, page.next.as_deref()), (vec!["a1", "alpha", "b-1"], Some("b-1")));
-        let page = snapshot.list_realms("b-1", 3).await.unwrap();
+        let page = snapshot.list_realms("b-1", 3, Some).await.unwrap();
         let ids: Vec<_> = page.items.iter().map(|row| row.value.id.as_str()).collect();
         assert_eq!((ids, page.next), (vec!["demo", "zeta"], None));
         assert_eq!(snapshot.all_realms().await.unwrap().len(), 5);
@@ -185,7 +185,7 @@ on_both_engines! {
             (states(&[KeyState::Revoked]), vec![8]),
             (states(&[KeyState::Revoked, KeyState::Expired]), vec![8, 6]),
         ] {
-            let page = snapshot.list_keys(&filter).await.unwrap();
+            let page = snapshot.list_keys(&filter, Some).await.unwrap();
             let listed: Vec<u8> = page.items.iter().map(|key| key.id.as_bytes()[0]).collect();
             assert_eq!(listed, expected, "{filter:?}");
             for key in &page.items {
@@ -195,7 +195,7 @@ on_both_engines! {
         }
         let (mut listed, mut before, mut more) = (Vec::new(), None, true);
         while more {
-            let page = snapshot.list_keys(&KeyFilter { before, limit: 3, ..all_keys() }).await.unwrap();
+            let page = snapshot.list_keys(&KeyFilter { before, limit: 3, ..all_keys() }, Some).await.unwrap();
             listed.extend(page.items.iter().map(|key| key.id.as_bytes()[0]));
             (before, more) = (page.next, page.next.is_some());
         }
@@ -236,7 +236,7 @@ on_both_engines! {
         one.revocation = Some(Revocation { at: at(5), reason: String::new() });
         demo.put(async |change| change.update_key(&one).await.unwrap()).await;
         let revoked = KeyFilter { states: vec![KeyState::Revoked], ..all_keys() };
-        assert_eq!(demo.snapshot().await.list_keys(&revoked).await.unwrap().items.len(), 1);
+        assert_eq!(demo.snapshot().await.list_keys(&revoked, Some).await.unwrap().items.len(), 1);
         demo.put(async |change| change.delete_key(one.id).await.unwrap()).await;
         // A second root for the same secret would be refused, so that the first must have gone.
         demo.test_store.execute_sql(&["DELETE FROM tombstones"]).await;
@@ -278,7 +278,7 @@ on_both_engines! {
             let (row, deleted) = snapshot.find_project(&realm, &project_id(id)).await.unwrap().unwrap();
             assert!(deleted && row.value.partner == partner_id("acme"), "{id}");
         }
-        assert!(snapshot.list_projects(&realm, None, "", 10).await.unwrap().items.is_empty());
+        assert!(snapshot.list_projects(&realm, None, "", 10, Some).await.unwrap().items.is_empty());
         assert!(snapshot.all_projects().await.unwrap().is_empty());
         drop(snapshot);
         demo.put(async |change| change.put_project(&project("web", "umbrella")).await.unwrap()).await;
@@ -294,7 +294,7 @@ on_both_engines! {
         let mut snapshot = demo.snapshot().await;
         let found = snapshot.find_partner(&realm_id("demo"), &PartnerId::nobody()).await.unwrap();
         assert_eq!(found.unwrap().value, nobody);
-        assert!(snapshot.list_partners(&realm_id("demo"), "", 10).await.unwrap().items.is_empty());
+        assert!(snapshot.list_partners(&realm_id("demo"), "", 10, Some).await.unwrap().items.is_empty());
         assert_eq!(snapshot.all_partners().await.unwrap().len(), 1);
     }
 
@@ -334,12 +334,12 @@ on_both_engines! {
             (EventFilter { before: Some(Revision::from(3)), ..any() }, vec![2, 1]),
             (EventFilter { limit: 2, ..any() }, vec![4, 3]),
         ] {
-            let page = snapshot.list_events(&filter).await.unwrap();
+            let page = snapshot.list_events(&filter, Some).await.unwrap();
             let listed: Vec<_> = page.items.iter().map(|event| event.revision.as_u64()).collect();
             assert_eq!(listed, expected, "{filter:?}");
             assert_eq!(page.next.is_some(), filter.limit == 2);
         }
-        let page = snapshot.list_events(&EventFilter { key: Some(id), ..any() }).await.unwrap();
+        let page = snapshot.list_events(&EventFilter { key: Some(id), ..any() }, Some).await.unwrap();
         let event = &page.items[0];
         assert_eq!((event.actor.key, event.actor.peer.as_str(), &event.detail[ODD][..]), (Some(id), ODD, ODD));
     }
@@ -362,7 +362,7 @@ on_both_engines! {
         let mut snapshot = demo.snapshot().await;
         assert!(matches!(snapshot.find_key(bad.id).await, Err(Error::Corrupt(_))));
         assert_eq!(snapshot.find_realm_of_key(bad.id).await.unwrap(), Some(realm_id("demo")));
-        assert_eq!(snapshot.list_keys(&all_keys()).await.unwrap().items.len(), 1);
+        assert_eq!(snapshot.list_keys(&all_keys(), Some).await.unwrap().items.len(), 1);
         let rows = every_key(&mut snapshot).await;
         assert_eq!(rows, BTreeMap::from([(bad.id, false), (good.id, true)]));
         assert!(matches!(snapshot.find_realm(&realm_id("other")).await, Err(Error::Corrupt(_))));
@@ -372,6 +372,6 @@ on_both_engines! {
         let readable: Vec<_> = entries.iter().map(|entry| entry.change.is_some()).collect();
         assert_eq!(readable, [true, false]);
         let events = EventFilter { limit: 10, ..EventFilter::default() };
-        assert_eq!(snapshot.list_events(&events).await.unwrap().items.len(), 1);
+        assert_eq!(snapshot.list_events(&events, Some).await.unwrap().items.len(), 1);
     }
 }

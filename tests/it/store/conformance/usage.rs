@@ -119,7 +119,7 @@ on_both_engines! {
             let secrets = key.secrets.iter().map(|secret| secret.last_used_at);
             (key.last_used_at, secrets.collect::<Vec<_>>())
         };
-        let listed = demo.snapshot().await.list_keys(&all_keys()).await.unwrap().items;
+        let listed = demo.snapshot().await.list_keys(&all_keys(), Some).await.unwrap().items;
         for (number, listed, expected) in [
             (1, &listed[2], (Some(at(30)), vec![Some(at(30))])),
             (2, &listed[1], (Some(at(60)), vec![Some(at(20)), Some(at(40))])),
@@ -156,7 +156,7 @@ on_both_engines! {
             (90, vec![]),
             (u64::MAX, vec![]),
         ] {
-            let page = demo.snapshot().await.list_keys(&unused(micros)).await.unwrap();
+            let page = demo.snapshot().await.list_keys(&unused(micros), Some).await.unwrap();
             let found: Vec<_> = page.items.iter().map(|key| key.id.as_bytes()[0]).collect();
             assert_eq!(found, expected, "{micros}");
         }
