@@ -1,10 +1,12 @@
 //! Entries of the audit trail.
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 use crate::domain::event::{Event, EventKind, Subject};
 use crate::domain::ids::ScopeName;
 use crate::domain::key::{Key, Level};
+use crate::domain::realm::Realm;
 use crate::domain::time::Timestamp;
 use crate::store::Change;
 
@@ -112,6 +114,24 @@ pub(super) fn audit_detail(key: &Key) -> BTreeMap<String, String> {
             },
         ),
     ])
+}
+
+/// Returns the detail that describes a put of a realm: the names of the changed fields, or that the realm is new, and the SHA-256
+/// of the stored definition. It does not contain the definition, which may have hundreds of kilobytes.
+pub(super) fn realm_detail(
+    before: Option<&Realm>,
+    after: &Realm,
+    sha256: [u8; 32],
+) -> BTreeMap<String, String> {
+    let what = match before {
+        Some(before) => ("changed", before.changed_fields(after).join(" ")),
+        None => ("created", "true".to_owned()),
+    };
+    let hex = sha256.iter().fold(String::new(), |mut digits, byte| {
+        write!(digits, "{byte:02x}").expect("a string takes everything");
+        digits
+    });
+    non_empty_detail([what, ("definition_sha256", hex)])
 }
 
 /// Formats a time as in RFC 3339, with microseconds.

@@ -1,8 +1,7 @@
 //! The stored definition of the built-in realm.
 
-use std::collections::BTreeMap;
-
 use super::Refusal;
+use super::audit::realm_detail;
 use crate::domain::clock::Clock;
 use crate::domain::event::{Actor, Event, EventKind, Subject};
 use crate::domain::ids::RealmId;
@@ -21,12 +20,12 @@ pub async fn update_built_in_realm(store: &Store, clock: &Clock) -> Result<bool,
     let missing = || Error::Corrupt("the built-in realm is missing".to_owned());
     let id = RealmId::built_in();
     let stored = store.snapshot().await?.find_realm(&id).await?;
-    if stored.ok_or_else(missing)?.value == built_in {
+    let before = stored.ok_or_else(missing)?.value;
+    if before == built_in {
         return Ok(false);
     }
     let mut change = store.change(clock.now()).await?;
-    change.put_realm(&built_in).await?;
-    let definition = serde_json::to_string(&built_in).expect("a realm is JSON");
+    let sha256 = change.put_realm(&built_in).await?;
     let event = Event {
         revision: change.revision(),
         time: change.time(),
@@ -38,7 +37,7 @@ pub async fn update_built_in_realm(store: &Store, clock: &Clock) -> Result<bool,
             project: None,
             key: None,
         },
-        detail: BTreeMap::from([("definition".to_owned(), definition)]),
+        detail: realm_detail(Some(&before), &built_in, sha256),
     };
     change.commit(&event).await?;
     Ok(true)

@@ -1,6 +1,6 @@
 //! Putting, reading and deleting realms.
 
-use super::audit::{AuditEntry, non_empty_detail};
+use super::audit::{AuditEntry, non_empty_detail, realm_detail};
 use super::caller_state::CallerState;
 use super::{
     Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, built_in, check_revision, in_use,
@@ -44,19 +44,19 @@ impl Authority {
                 realm.prefix
             )));
         }
-        let is_new = match found {
+        let before = match found {
             Some(found) if found.value == *realm => return self.unchanged(change, found).await,
             Some(found) => {
                 check_frozen(&mut change, &found.value, realm).await?;
-                false
+                Some(found.value)
             }
             None => {
                 role.may_operate()?;
-                true
+                None
             }
         };
-        change.put_realm(realm).await?;
-        if is_new {
+        let sha256 = change.put_realm(realm).await?;
+        if before.is_none() {
             change
                 .put_partner(&Partner {
                     realm: RealmId::built_in(),
@@ -70,8 +70,7 @@ impl Authority {
             .find_realm(&realm.id)
             .await?
             .ok_or(Refusal::NotFound(not_found::REALM))?;
-        let definition = serde_json::to_string(realm).expect("a realm is JSON");
-        let detail = non_empty_detail([("definition", definition)]);
+        let detail = realm_detail(before.as_ref(), realm, sha256);
         let subject = subject(&realm.id);
         self.mirror.prepare(prepared);
         let entry = AuditEntry {

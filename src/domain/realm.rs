@@ -110,6 +110,60 @@ impl Realm {
         }
     }
 
+    /// Returns the names of the fields in which another definition of the realm differs, as the proto message `Realm` names them.
+    pub fn changed_fields(&self, after: &Self) -> Vec<&'static str> {
+        let Self {
+            id: _,
+            prefix,
+            environments,
+            scopes,
+            admin_scope,
+            unscoped_keys,
+            levels,
+            max_cache,
+            max_lifetime,
+            credentials,
+            routes,
+            paths:
+                PathRules {
+                    project_segments,
+                    lenient,
+                    trailing_slash,
+                    encoded_characters,
+                },
+            denials,
+        } = self;
+        [
+            ("prefix", *prefix != after.prefix),
+            ("environments", *environments != after.environments),
+            ("scopes", *scopes != after.scopes),
+            ("admin_scope", *admin_scope != after.admin_scope),
+            ("unscoped_keys", *unscoped_keys != after.unscoped_keys),
+            ("levels", *levels != after.levels),
+            ("max_cache", *max_cache != after.max_cache),
+            ("max_lifetime", *max_lifetime != after.max_lifetime),
+            ("credentials", *credentials != after.credentials),
+            ("routes", *routes != after.routes),
+            ("denials", *denials != after.denials),
+            (
+                "project_segments",
+                *project_segments != after.paths.project_segments,
+            ),
+            ("lenient_paths", *lenient != after.paths.lenient),
+            (
+                "trailing_slash",
+                *trailing_slash != after.paths.trailing_slash,
+            ),
+            (
+                "encoded_characters",
+                *encoded_characters != after.paths.encoded_characters,
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(field, is_changed)| is_changed.then_some(field))
+        .collect()
+    }
+
     fn check_scopes(&self, bad: &mut Violations) {
         let mut names = HashSet::new();
         for (i, scope) in self.scopes.iter().enumerate() {
@@ -274,6 +328,64 @@ mod tests {
                 .map(|violation| violation.field)
                 .collect(),
         }
+    }
+
+    /// Seen red without `max_lifetime` in the list.
+    #[test]
+    fn each_changed_field_is_named_as_in_the_proto() {
+        fn from<T: serde::de::DeserializeOwned>(json: &str) -> T {
+            serde_json::from_str(json).unwrap()
+        }
+        type Change<'c> = &'c dyn Fn(&mut Realm);
+        let changes: [(&str, Change<'_>); 15] = [
+            ("prefix", &|realm| realm.prefix = from("\"other\"")),
+            ("environments", &|realm| realm.environments.clear()),
+            ("scopes", &|realm| {
+                realm.scopes[0].description.clear();
+            }),
+            ("admin_scope", &|realm| {
+                realm.admin_scope = from("\"operator\"");
+            }),
+            ("unscoped_keys", &|realm| {
+                realm.unscoped_keys = UnscopedKeys::FullAccess;
+            }),
+            ("levels", &|realm| realm.levels.clear()),
+            ("max_cache", &|realm| realm.max_cache = MAX_CACHE_LIMIT),
+            ("max_lifetime", &|realm| {
+                realm.max_lifetime = Some(MAX_CACHE_LIMIT);
+            }),
+            ("credentials", &|realm| {
+                realm.credentials.partner = from("\"x-api-user\"");
+            }),
+            ("routes", &|realm| {
+                realm.routes = from(r#"[{"path": "/a", "methods": [], "need": "public"}]"#);
+            }),
+            ("denials", &|realm| {
+                realm.denials =
+                    from(r#"{"forbidden": {"status": 404, "headers": {}, "body": ""}}"#);
+            }),
+            ("project_segments", &|realm| {
+                realm.paths.project_segments.push("projects".to_owned());
+            }),
+            ("lenient_paths", &|realm| realm.paths.lenient = true),
+            ("trailing_slash", &|realm| {
+                realm.paths.trailing_slash = from("\"ignored\"");
+            }),
+            ("encoded_characters", &|realm| {
+                realm.paths.encoded_characters = from("\"keep\"");
+            }),
+        ];
+        let before = Realm::built_in();
+        assert_eq!(before.changed_fields(&before), [""; 0]);
+        let mut after = before.clone();
+        for (field, change) in changes {
+            let mut other = before.clone();
+            change(&mut other);
+            assert_eq!(before.changed_fields(&other), [field]);
+            change(&mut after);
+        }
+        let all = changes.map(|(field, _)| field);
+        assert_eq!(before.changed_fields(&after), all);
     }
 
     #[test]

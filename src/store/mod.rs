@@ -167,7 +167,7 @@ impl Session {
     /// PostgreSQL would send all of them before it could answer the next statement.
     fn abandon_rows(&mut self) {
         match self {
-            // The driver's thread has read at most one row more.
+            // The driver's thread has read one row more.
             Self::Sqlite(_) => {}
             Self::Postgres(transaction) => transaction.abandon(),
         }

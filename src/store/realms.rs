@@ -1,5 +1,6 @@
 //! The tables of realms, partners and projects.
 
+use sha2::{Digest, Sha256};
 use sqlx::QueryBuilder;
 
 use super::{
@@ -243,9 +244,11 @@ impl Snapshot {
 }
 
 impl Change {
-    /// Stores a realm with the revision of this change. An existing realm keeps its time of creation.
-    pub async fn put_realm(&mut self, realm: &Realm) -> Result<(), Error> {
+    /// Stores a realm with the revision of this change, and returns the SHA-256 of the stored definition. An existing realm
+    /// keeps its time of creation.
+    pub async fn put_realm(&mut self, realm: &Realm) -> Result<[u8; 32], Error> {
         let definition = serde_json::to_string(realm).expect("a realm can be serialized");
+        let sha256 = Sha256::digest(&definition).into();
         let (revision, time) = (stored(self.revision), self.time.as_micros());
         execute!(self.snapshot.session, sqlx::query(
                 "INSERT INTO realms (id, definition, revision, created_at) VALUES ($1, $2, $3, $4)
@@ -255,7 +258,7 @@ impl Change {
             .bind(definition)
             .bind(revision)
             .bind(time))?;
-        Ok(())
+        Ok(sha256)
     }
 
     /// Deletes a realm with its partners and projects.

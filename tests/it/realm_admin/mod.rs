@@ -1,4 +1,5 @@
-//! `RealmAdmin`: who may define realms, and realm files.
+//! `RealmAdmin`: who may define realms, the events of their changes, and realm files.
 
 mod authorization;
+mod events;
 mod realm_files;

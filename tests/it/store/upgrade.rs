@@ -140,6 +140,27 @@ on_both_engines! {
         }
     }
 
+    /// Version 0.1.0 wrote the whole definition into the event of a realm. Seen red with an event that has a `definition` taken
+    /// for corrupt.
+    async fn every_event_of_every_released_store_is_listed(engine: Engine) {
+        for folder in versions() {
+            let (test_store, contents) = restore(engine, &folder);
+            let clock = Clock::manual(after(HOUR));
+            let service = Service::start_with(test_store, clock, &contents.operator, &[]).await;
+            let request = pb::ListEventsRequest { page_size: 1_000, ..Default::default() };
+            let listed = service.api().keys.list_events(request).await.unwrap().into_inner();
+            let mut revisions: Vec<_> = listed.events.iter().map(|event| event.revision).collect();
+            revisions.reverse();
+            let all: Vec<_> = (1..=revisions.last().copied().unwrap()).collect();
+            assert_eq!(revisions, all, "{}", folder.display());
+            let put = listed.events.iter().find(|event| event.kind == "realm.put" && event.realm == "demo");
+            if folder.ends_with("0.1.0") {
+                assert!(put.unwrap().detail["definition"].contains("production"));
+            }
+            service.stop().await;
+        }
+    }
+
     /// Seen red without `update_built_in_realm`.
     async fn a_start_brings_the_built_in_realm_up_to_date_once(engine: Engine) {
         let folder = versions().pop().unwrap();
@@ -173,6 +194,7 @@ on_both_engines! {
         let listed = root.keys.list_events(events.clone()).await.unwrap().into_inner();
         assert_eq!(listed.events.len(), 1);
         assert_eq!(listed.events[0].actor, "", "the server itself made the change");
+        assert_eq!(listed.events[0].detail["changed"], "scopes");
         issue(&mut root, authority_key_request("manage", "demo")).await;
 
         let test_store = service.stop().await;

@@ -50,6 +50,9 @@ def the_same_put_again_changes_nothing(fixture: Fixture):
     must(again.realm == before, "the realm was changed by the same put")
     events = fixture.operator.every_page("ListEvents", "events", realm=fixture.realm, kind="realm.put")
     same([event.revision for event in events], [fixture.first_revision], "the puts of the realm in the audit trail")
+    detail = events[0].detail
+    same(detail["created"], "true", "whether the put created the realm")
+    must(len(detail["definition_sha256"]) == 64, "the event has no SHA-256 of the definition")
 
 
 @check

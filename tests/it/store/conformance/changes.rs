@@ -42,7 +42,7 @@ on_both_engines! {
             let last = snapshot.last_issue_before(&realm_id("demo"), at(time)).await.unwrap();
             last.map(Revision::as_u64)
         };
-        demo.put(async |change| change.put_realm(&realm("demo")).await.unwrap()).await;
+        demo.put(async |change| { change.put_realm(&realm("demo")).await.unwrap(); }).await;
         issued(1_000, 10).await;
         issued(9_000, 20).await;
         assert_eq!(last_before(1_000).await, None);

@@ -291,6 +291,6 @@ mod sqlite {
 mod postgres {
     #[test]
     fn every_row_is_on_exactly_one_page() {
-        super::every_row_is_on_exactly_one_page(super::Engine::Postgres, 40);
+        super::every_row_is_on_exactly_one_page(super::Engine::Postgres, 5);
     }
 }

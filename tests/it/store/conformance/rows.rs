@@ -37,7 +37,7 @@ async fn every_key(snapshot: &mut Snapshot) -> BTreeMap<KeyId, bool> {
 on_both_engines! {
     async fn a_realm_is_found_again_by_its_id_and_by_its_prefix(engine: Engine) {
         let demo = DemoStore::new(engine).await;
-        let revision = demo.put(async |change| change.put_realm(&realm("other")).await.unwrap()).await;
+        let revision = demo.put(async |change| { change.put_realm(&realm("other")).await.unwrap(); }).await;
         let mut snapshot = demo.snapshot().await;
         let found = snapshot.find_realm(&realm_id("other")).await.unwrap().unwrap();
         assert_eq!((found.value, found.revision), (realm("other"), revision));
