@@ -39,6 +39,7 @@ mod guard;
 mod key_admin;
 mod key_verify;
 mod page;
+mod page_limiter;
 mod realm_admin;
 mod services;
 mod status;
@@ -54,6 +55,7 @@ pub use realm_admin::RealmAdminService;
 pub use services::{AdminPlane, MAX_VERIFY_MESSAGE, Services};
 
 use change_limiter::{ChangeLimiter, ChangePermit, Owner};
+use page_limiter::PageLimiter;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 
@@ -70,6 +72,7 @@ pub struct Admin {
     authenticator: Authenticator,
     /// Seals and checks page tokens.
     pages: Pages,
+    page_limiter: PageLimiter,
     /// The changes in progress.
     changes: TaskTracker,
     change_limiter: ChangeLimiter,
@@ -89,6 +92,7 @@ impl Admin {
             authority,
             authenticator,
             pages,
+            page_limiter: PageLimiter::default(),
             changes,
             change_limiter: ChangeLimiter::default(),
             self_revocation_limiter: ChangeLimiter::default(),

@@ -17,6 +17,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::HealthService;
 
 use super::guard::{Destination, Dispatch, hand_over};
+use super::page_limiter::hold_until_sent;
 use super::{ExtAuthzService, KeyVerifyService};
 use crate::auth::{AuthError, Authenticator, Principal};
 use crate::pb::encoded::key_verify_server::KeyVerifyServer;
@@ -97,7 +98,8 @@ impl Dispatch for Services {
             Destination::Health => self.health.clone().call(request),
             Destination::Administer | Destination::Reflect => {
                 let AdminPlane { services, runtime } = self.admin.clone();
-                Box::pin(hand_over(runtime, services, request))
+                let answer = hand_over(runtime, services, request);
+                Box::pin(async { answer.await.map(hold_until_sent) })
             }
         }
     }

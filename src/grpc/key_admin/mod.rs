@@ -94,6 +94,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         // The times of last use are read after the keys. They are a small part of a key's message, for which there is room.
         let mut fit = page::fitting(|key| response::key(key, now));
         let take = move |key: Key| fit(key.clone()).map(|_| key);
+        let permit = self.admin.page_limiter.take(&caller).await;
         let read = self
             .admin
             .authority
@@ -101,7 +102,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .await?;
         let Page { items, next } = read.value;
         let now = self.clock.now();
-        Ok(Response::new(pb::ListKeysResponse {
+        Ok(permit.answer(pb::ListKeysResponse {
             keys: items
                 .into_iter()
                 .map(|key| response::key(key, now))
@@ -369,12 +370,13 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .cursor(&mut bad, &caller, "events", &filters, &page_token);
         let filter = filters::event_filter(bad, message, page_size, &cursor)?;
         let take = page::fitting(response::event);
+        let permit = self.admin.page_limiter.take(&caller).await;
         let Page { items, next } = self
             .admin
             .authority
             .list_events(&caller, filter, take)
             .await?;
-        Ok(Response::new(pb::ListEventsResponse {
+        Ok(permit.answer(pb::ListEventsResponse {
             events: items,
             next_page_token: self.admin.pages.token(&caller, "events", &filters, next),
         }))

@@ -90,13 +90,14 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             .pages
             .cursor(&mut bad, &caller, "realms", &[], &page_token);
         bad.finish(Some(())).map_err(Refusal::Invalid)?;
+        let permit = self.admin.page_limiter.take(&caller).await;
         let read = self
             .admin
             .authority
             .list_realms(&caller, &after, limit, page::fitting(response::realm))
             .await?;
         let Page { items, next } = read.value;
-        Ok(Response::new(pb::ListRealmsResponse {
+        Ok(permit.answer(pb::ListRealmsResponse {
             realms: items,
             next_page_token: self.admin.pages.token(&caller, "realms", &[], next),
             revision: read.revision.as_u64(),
@@ -193,13 +194,14 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let realm = bad.check("realm", RealmId::parse(&realm));
         let realm = bad.finish(realm).map_err(Refusal::Invalid)?;
         let take = page::fitting(response::partner);
+        let permit = self.admin.page_limiter.take(&caller).await;
         let read = self
             .admin
             .authority
             .list_partners(&caller, &realm, &after, limit, take)
             .await?;
         let Page { items, next } = read.value;
-        Ok(Response::new(pb::ListPartnersResponse {
+        Ok(permit.answer(pb::ListPartnersResponse {
             partners: items,
             next_page_token: self.admin.pages.token(&caller, "partners", &filters, next),
             revision: read.revision.as_u64(),
@@ -279,13 +281,14 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let realm = bad.check("realm", RealmId::parse(&realm));
         let realm = bad.finish(realm).map_err(Refusal::Invalid)?;
         let take = page::fitting(response::project);
+        let permit = self.admin.page_limiter.take(&caller).await;
         let read = self
             .admin
             .authority
             .list_projects(&caller, &realm, partner.as_ref(), &after, limit, take)
             .await?;
         let Page { items, next } = read.value;
-        Ok(Response::new(pb::ListProjectsResponse {
+        Ok(permit.answer(pb::ListProjectsResponse {
             projects: items,
             next_page_token: self.admin.pages.token(&caller, "projects", &filters, next),
             revision: read.revision.as_u64(),
