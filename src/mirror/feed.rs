@@ -149,22 +149,27 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> 
         .await?
         .ok_or_else(|| Error::Corrupt("the authority".to_owned()))?;
     let index = Arc::new(Index::with_capacity(snapshot.count_all_keys().await?));
-    for realm in snapshot.all_realms().await? {
-        index.put_realm(prepared(realm.value).await);
-    }
-    for partner in snapshot.all_partners().await? {
-        index.put_partner(&partner.value);
-    }
-    for project in snapshot.all_projects().await? {
-        index.put_project(&project.value);
-    }
-    for revocation in snapshot.bulk_revocations(Revision::default()).await? {
-        index.revoke_many(&revocation);
-    }
-    // One thread reads rows from the store while another builds the facts of the rows before.
+    let realms = snapshot.all_realms().await?;
+    let partners = snapshot.all_partners().await?;
+    let projects = snapshot.all_projects().await?;
+    let revocations = snapshot.bulk_revocations(Revision::default()).await?;
+    // One thread reads rows from the store while another builds the facts of the rows before. It builds the tries of the realms
+    // too: PostgreSQL would end a snapshot that is idle for as long as many large realms take.
     let (rows, mut read) = mpsc::channel::<KeyRows>(8);
     let target = Arc::clone(&index);
     let building = tokio::task::spawn_blocking(move || {
+        for realm in realms {
+            target.put_realm(PreparedRealm::new(realm.value));
+        }
+        for partner in partners {
+            target.put_partner(&partner.value);
+        }
+        for project in projects {
+            target.put_project(&project.value);
+        }
+        for revocation in revocations {
+            target.revoke_many(&revocation);
+        }
         while let Some(rows) = read.blocking_recv() {
             rows.for_each(|id, facts| target.put_key(id, facts));
         }
