@@ -1,6 +1,6 @@
 //! Logging on standard error: for people on a terminal, as JSON otherwise.
 //!
-//! Nothing waits for the log: see [`writer`]. Nothing else in the process writes to standard error while it serves.
+//! Nothing waits for the log: see `writer.rs`. Nothing else in the process writes to standard error while it serves.
 
 mod limiter;
 mod writer;
