@@ -21,6 +21,9 @@ const CARRY_A_KEY: [&str; 12] = [
     ".envoy",
 ];
 
+/// The codec of all messages.
+const CODEC: &str = "crate::protobuf::BoundedCodec";
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
 
@@ -41,6 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?;
 
     tonic_prost_build::configure()
+        .codec_path(CODEC)
         .skip_debug(CARRY_A_KEY)
         // In order, so that a request that is sent again reads the same.
         .btree_map(".")
@@ -56,6 +60,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = out.join("key_verify");
     fs::create_dir_all(&out)?;
     let mut server = tonic_prost_build::configure()
+        .codec_path(CODEC)
         .out_dir(out)
         .build_client(false)
         .extern_path(".claviger.v1", "crate::pb::claviger::v1");

@@ -7,10 +7,20 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use prost::bytes::{Buf, BufMut};
-use prost::encoding::{DecodeContext, WireType, skip_field};
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use prost::{
     DecodeError, Message, decode_length_delimiter, encode_length_delimiter, length_delimiter_len,
 };
+use tonic::Status;
+use tonic::codec::{Codec, DecodeBuf, Decoder};
+use tonic_prost::ProstCodec;
+
+/// The number of fields that a message may have, counted with the entries of its lists. The longest list has 9,600 entries: the
+/// usage of 400 days by hour.
+const MAX_FIELDS: usize = 16_384;
+
+/// The number of levels of messages in messages on which fields are counted: up to `PutRealmRequest.realm.routes`.
+const LEVELS: usize = 2;
 
 /// The tag of a field that has a length. The number of the field is at most 15.
 pub const fn tag(number: u8) -> u8 {
@@ -127,5 +137,123 @@ impl<M> Message for Encoded<M> {
 
     fn clear(&mut self) {
         self.bytes.clear();
+    }
+}
+
+/// A codec that refuses messages with too many fields before it decodes them. An empty entry of a list has two bytes, and takes
+/// hundreds in memory: a megabyte of them would become 140.
+pub struct BoundedCodec<T, U>(ProstCodec<T, U>);
+
+/// The decoder of a [`BoundedCodec`].
+pub struct BoundedDecoder<D>(D);
+
+impl<T, U> Default for BoundedCodec<T, U> {
+    fn default() -> Self {
+        Self(ProstCodec::default())
+    }
+}
+
+impl<T, U> Codec for BoundedCodec<T, U>
+where
+    T: Message + Send + 'static,
+    U: Message + Default + Send + 'static,
+{
+    type Encode = T;
+    type Decode = U;
+    type Encoder = <ProstCodec<T, U> as Codec>::Encoder;
+    type Decoder = BoundedDecoder<<ProstCodec<T, U> as Codec>::Decoder>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        self.0.encoder()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        BoundedDecoder(self.0.decoder())
+    }
+}
+
+impl<D: Decoder<Error = Status>> Decoder for BoundedDecoder<D> {
+    type Item = D::Item;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<D::Item>, Status> {
+        // tonic has the whole message in one piece.
+        if has_too_many_fields(buffer.chunk(), LEVELS) {
+            return Err(Status::out_of_range(format!(
+                "a message has more than {MAX_FIELDS} fields"
+            )));
+        }
+        self.0.decode(buffer)
+    }
+}
+
+/// Whether a message, or a message in it on one of this number of levels, has too many fields. A string is read like a message, up to
+/// the first byte that does not fit. What cannot be decoded is left to the real decoder.
+fn has_too_many_fields(mut message: &[u8], levels: usize) -> bool {
+    let mut fields = 0;
+    while !message.is_empty() {
+        fields += 1;
+        if fields > MAX_FIELDS {
+            return true;
+        }
+        let Ok((_, kind)) = decode_key(&mut message) else {
+            return false;
+        };
+        let length = match kind {
+            WireType::Varint => decode_varint(&mut message).map(|_| 0),
+            WireType::LengthDelimited => decode_varint(&mut message),
+            WireType::ThirtyTwoBit => Ok(4),
+            WireType::SixtyFourBit => Ok(8),
+            // Without a length and without content.
+            WireType::StartGroup | WireType::EndGroup => Ok(0),
+        };
+        let Some(field) = length
+            .ok()
+            .and_then(|length| message.split_off(..usize::try_from(length).ok()?))
+        else {
+            return false;
+        };
+        if levels > 1 && has_too_many_fields(field, levels - 1) {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb::claviger::v1 as pb;
+
+    #[test]
+    fn a_message_with_too_many_fields_on_one_of_its_levels_is_found() {
+        let of = |routes, environments| {
+            let realm = pb::Realm {
+                routes: vec![pb::Route::default(); routes],
+                environments: vec![pb::Environment::default(); environments],
+                ..Default::default()
+            };
+            let request = pb::PutRealmRequest {
+                realm: Some(realm.clone()),
+                ..Default::default()
+            };
+            [realm.encode_to_vec(), request.encode_to_vec()]
+        };
+        for message in of(MAX_FIELDS - 2, 2) {
+            assert!(!has_too_many_fields(&message, LEVELS));
+        }
+        for message in of(MAX_FIELDS - 2, 3) {
+            assert!(has_too_many_fields(&message, LEVELS));
+        }
+    }
+
+    #[test]
+    fn text_is_no_message() {
+        let request = pb::IssueKeyRequest {
+            name: "\u{a}\u{0}".repeat(MAX_FIELDS / 2),
+            ..Default::default()
+        };
+        assert!(!has_too_many_fields(&request.encode_to_vec(), LEVELS));
+        assert!(!has_too_many_fields(&vec![0xff; 100_000], LEVELS));
     }
 }
