@@ -4,6 +4,7 @@
 mod attacked_server;
 mod floods;
 mod held_resources;
+mod isolation;
 mod lists;
 mod realm_definitions;
 

@@ -1,0 +1,229 @@
+//! Administration that is as expensive as it can be, beside a gateway that verifies. Errors and bytes count here, and not times:
+//! `cargo bench --bench verify -- isolation` measures those.
+
+use std::error::Error as _;
+use std::iter;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use claviger::pb::claviger::v1 as pb;
+use claviger::protobuf::Encoded;
+use futures_util::future::join_all;
+use pb::Verdict;
+use pb::import_entry::Secret;
+use prost::Message;
+use sha2::{Digest, Sha256};
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_prost::ProstCodec;
+
+use crate::fixtures::realm_definitions::largest_definitions;
+use crate::fixtures::{
+    Api, Engine, Program, Refusal, TestStore, from_env, hex_of, import_entry_of, issue,
+    issue_request, on_both_engines,
+};
+
+/// How much the memory of the program may grow, in KiB.
+const MAX_GROWTH: u64 = 256 * 1024;
+
+/// The largest message that the admin services accept, in bytes.
+const LARGEST_MESSAGE: usize = 1024 * 1024;
+
+/// The most entries that an import may have, and the most events on a page.
+const MOST: u32 = 1_000;
+
+/// The number of calls with a key that are made at the same time, if they are refused.
+const REFUSED_CALLS: usize = 4;
+
+/// The number of calls without a key that are made at the same time.
+const CALLS_WITHOUT_A_KEY: usize = 8;
+
+on_both_engines! {
+    /// Seen red without the limit on the fields of a message, by memory.
+    async fn no_administration_fails_a_verify_or_makes_the_program_large(engine: Engine) {
+        let rounds = from_env("CLAVIGER_TEST_ADMIN_ROUNDS", 1) as u32;
+        let test_store = TestStore::on(engine);
+        let program = Program::serve(&test_store, &[]);
+        let mut api = program.api();
+        api.make_demo().await;
+        let gateway = Gateway::new(&program, &mut api).await;
+        let administrator = Connection::to(&program, Some(program.operator()));
+        let stranger = Connection::to(&program, None);
+        let requests = requests();
+        let before = program.peak_memory();
+
+        let over = Arc::new(AtomicBool::new(false));
+        let verifying = tokio::spawn(gateway.verify_until(Arc::clone(&over)));
+        let mut refused = 0;
+        for round in 0..rounds {
+            let import = ("KeyAdmin/ImportKeys", import(round), true);
+            for (method, request, is_accepted) in iter::once(&import).chain(&requests) {
+                let strangers = iter::repeat_n(&stranger, CALLS_WITHOUT_A_KEY);
+                let calls = if *is_accepted { 1 } else { REFUSED_CALLS };
+                let administrators = iter::repeat_n(&administrator, calls);
+                let (outcomes, refusals) = tokio::join!(
+                    join_all(administrators.map(|caller| caller.call(method, request))),
+                    join_all(strangers.map(|stranger| stranger.is_refused(method, request)))
+                );
+                for outcome in outcomes {
+                    let refusal = outcome.err().map(|status| Refusal::of(&status).code);
+                    let is_expected = match refusal {
+                        None => *is_accepted,
+                        Some(Code::InvalidArgument | Code::ResourceExhausted) => !is_accepted,
+                        Some(_) => false,
+                    };
+                    assert!(is_expected, "{method}: {refusal:?}");
+                }
+                refused += refusals.into_iter().filter(|refused| *refused).count();
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        let verified = verifying.await.unwrap();
+        let growth = program.peak_memory() - before;
+        println!(
+            "{engine:?}: {verified} calls of the gateway, {refused} calls refused without a key; {before} + {growth} KiB"
+        );
+        assert!(refused > 0);
+        assert!(growth <= MAX_GROWTH, "the program grew by {growth} KiB");
+    }
+}
+
+/// A gateway that verifies on two connections of its own.
+struct Gateway {
+    connections: [Api; 2],
+    /// API keys and their verdicts.
+    expected: Vec<(String, Verdict)>,
+}
+
+impl Gateway {
+    async fn new(program: &Program, api: &mut Api) -> Self {
+        let [allowed, disabled, revoked] = [
+            issue(api, issue_request()).await,
+            issue(api, issue_request()).await,
+            issue(api, issue_request()).await,
+        ];
+        let disable = pb::DisableKeyRequest {
+            key_id: disabled.id,
+            ..Default::default()
+        };
+        api.keys.disable_key(disable).await.unwrap();
+        api.revoke(&revoked.id).await.unwrap();
+        Self {
+            connections: [program.api(), program.api()],
+            expected: vec![
+                (allowed.plain_key, Verdict::Allowed),
+                (disabled.plain_key, Verdict::Disabled),
+                (revoked.plain_key, Verdict::Revoked),
+                ("not-a-key".to_owned(), Verdict::Unknown),
+            ],
+        }
+    }
+
+    /// Verifies without a pause, and returns the number of calls. A failed call and a wrong verdict panic.
+    async fn verify_until(mut self, over: Arc<AtomicBool>) -> usize {
+        let mut calls = 0;
+        while !over.load(Ordering::Relaxed) {
+            let connection = &mut self.connections[calls % 2];
+            let (key, verdict) = &self.expected[calls / 2 % self.expected.len()];
+            assert_eq!(connection.verdict(key).await, *verdict, "call {calls}");
+            calls += 1;
+        }
+        calls
+    }
+}
+
+/// A connection to the admin services, with a key or without. It is opened again when it was closed.
+#[derive(Clone)]
+struct Connection {
+    channel: Channel,
+    key: Option<String>,
+}
+
+impl Connection {
+    fn to(program: &Program, key: Option<String>) -> Self {
+        let endpoint = Endpoint::from_shared(format!("http://{}", program.address)).unwrap();
+        let channel = endpoint.connect_lazy();
+        Self { channel, key }
+    }
+
+    /// Makes a call with a request that is encoded already.
+    async fn call(&self, method: &str, request: &[u8]) -> Result<(), Status> {
+        let mut request = Request::new(Encoded::<()>::new(request.to_vec()));
+        if let Some(key) = &self.key {
+            let bearer = format!("Bearer {key}").parse().unwrap();
+            request.metadata_mut().insert("authorization", bearer);
+        }
+        let path: PathAndQuery = format!("/claviger.v1.{method}").parse().unwrap();
+        let codec = ProstCodec::<_, Encoded<()>>::default();
+        let mut client = Grpc::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
+        client.ready().await.unwrap();
+        client.unary(request, path, codec).await.map(drop)
+    }
+
+    /// Makes a call that must be refused because it has no key. Returns `false` if its connection was closed instead: bodies that
+    /// are sent after their refusal end the connection when they are a megabyte.
+    async fn is_refused(&self, method: &str, request: &[u8]) -> bool {
+        let status = self.call(method, request).await.expect_err("a refusal");
+        if let Some(source) = status.source() {
+            assert!(source.is::<tonic::transport::Error>(), "{status:?}");
+            return false;
+        }
+        assert_eq!(Refusal::of(&status).code, Code::Unauthenticated, "{method}");
+        true
+    }
+}
+
+/// The most expensive requests in their encoded form, each with its method and whether an operator may make it.
+fn requests() -> Vec<(&'static str, Vec<u8>, bool)> {
+    let mut requests: Vec<_> = largest_definitions("demo")
+        .map(|realm| ("RealmAdmin/PutRealm", put(realm), true))
+        .into();
+    let page = pb::ListEventsRequest {
+        page_size: MOST as i32,
+        ..Default::default()
+    };
+    requests.push(("KeyAdmin/ListEvents", page.encode_to_vec(), true));
+    // An empty entry is two bytes, and what is around the routes is at most eight.
+    let empty_routes = put(pb::Realm {
+        routes: vec![pb::Route::default(); LARGEST_MESSAGE / 2 - 4],
+        ..Default::default()
+    });
+    let empty_entries = pb::ImportKeysRequest {
+        entries: vec![pb::ImportEntry::default(); LARGEST_MESSAGE / 2],
+        ..Default::default()
+    };
+    for (method, request) in [
+        ("RealmAdmin/PutRealm", empty_routes),
+        ("KeyAdmin/ImportKeys", empty_entries.encode_to_vec()),
+        // No message has a field with the number 0.
+        ("KeyAdmin/ImportKeys", vec![0; LARGEST_MESSAGE]),
+    ] {
+        assert!((LARGEST_MESSAGE - 8..=LARGEST_MESSAGE).contains(&request.len()));
+        requests.push((method, request, false));
+    }
+    requests
+}
+
+fn put(realm: pb::Realm) -> Vec<u8> {
+    let request = pb::PutRealmRequest {
+        realm: Some(realm),
+        ..Default::default()
+    };
+    request.encode_to_vec()
+}
+
+/// An import of as many keys as one may have, different ones for each number.
+fn import(number: u32) -> Vec<u8> {
+    let hash =
+        |entry: u32| Sha256::digest((u64::from(number) << 32 | u64::from(entry)).to_be_bytes());
+    let request = pb::ImportKeysRequest {
+        realm: "demo".to_owned(),
+        entries: (0..MOST)
+            .map(|entry| import_entry_of(Secret::Sha256(hex_of(&hash(entry)))))
+            .collect(),
+        ..Default::default()
+    };
+    request.encode_to_vec()
+}
