@@ -4,6 +4,7 @@
 //! are this program, started again in processes of their own. The measured service is the real `claviger serve`.
 
 mod empty;
+mod isolation;
 mod load;
 mod naive;
 mod postgres;
@@ -66,6 +67,10 @@ struct CommandLine {
 enum Part {
     /// Measure only the start and the memory
     Memory,
+    /// Measure Verify beside expensive administration
+    Isolation,
+    #[command(hide = true)]
+    IsolationClient { client: isolation::Client },
     #[command(hide = true)]
     Load,
     #[command(hide = true)]
@@ -89,7 +94,7 @@ fn main() -> Outcome {
     let args = CommandLine::parse();
     let mut runtime = match &args.part {
         // On one thread, to leave the other core to the server.
-        Some(Part::Load) => runtime::Builder::new_current_thread(),
+        Some(Part::Load | Part::IsolationClient { .. }) => runtime::Builder::new_current_thread(),
         // Like `claviger` itself.
         _ => runtime::Builder::new_multi_thread(),
     };
@@ -99,6 +104,11 @@ fn main() -> Outcome {
 async fn run(args: &CommandLine) -> Outcome {
     match &args.part {
         Some(Part::Load) => load::run().await,
+        Some(Part::Isolation) => {
+            let default = if args.quick { 5_000 } else { 100_000 };
+            isolation::measure(args.keys.unwrap_or(default), args.quick).await
+        }
+        Some(Part::IsolationClient { client }) => isolation::run(*client).await,
         Some(Part::ServeEmpty) => serve_alone(Empty).await,
         Some(Part::ServeArgon2) => serve_alone(Argon2OnEachCall::new().await?).await,
         Some(Part::ServeStoreRead { data_dir }) => {

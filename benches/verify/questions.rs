@@ -191,7 +191,7 @@ fn begins(verdict: pb::Verdict) -> Vec<u8> {
     vec![0x08, i32::from(verdict) as u8]
 }
 
-fn frame(message: &impl Message) -> Vec<u8> {
+pub(crate) fn frame(message: &impl Message) -> Vec<u8> {
     let mut frame = vec![0];
     frame.extend((message.encoded_len() as u32).to_be_bytes());
     frame.extend(message.encode_to_vec());

@@ -54,6 +54,8 @@ pub(crate) enum Database {
 
 /// The API keys of a new authority.
 pub(crate) struct Seeded {
+    /// The API key of the operator.
+    pub(crate) operator_key: String,
     /// The API key of the gateway, which makes the calls.
     pub(crate) gateway_key: String,
     /// The API keys of the realm `demo`.
@@ -81,7 +83,8 @@ pub(crate) async fn seed(
     let peppers = Peppers::create(pepper_file)?;
     let clock = Clock::system();
     let roots = Roots::new(RootCost::default())?;
-    create(&store, &clock, &peppers, &roots, |_| Ok(())).await?;
+    let created = create(&store, &clock, &peppers, &roots, |_| Ok(())).await?;
+    let operator_key = created.ok_or("the store has an authority")?.plain_key;
     let root = roots.make(Arc::new(SecretBytes::new([0; 32]))).await?;
 
     let realm = demo();
@@ -155,6 +158,7 @@ pub(crate) async fn seed(
     bulk.commit().await?;
     let next = (keys + HOT) as u64;
     Ok(Seeded {
+        operator_key: operator_key.expose().to_owned(),
         gateway_key,
         revoked: plain_keys.split_off(keys),
         plain_keys,

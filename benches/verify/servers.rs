@@ -183,6 +183,10 @@ impl ServerProcess {
         Ok((process, began.elapsed()))
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The processor time that the process has used so far, user and system, in seconds.
     pub(crate) fn cpu(&self) -> Result<f64, Box<dyn Error>> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
