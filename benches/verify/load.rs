@@ -1,23 +1,46 @@
-//! The load: a given number of calls over eight connections with 32 streams each, in its own process.
+//! The load: a given number of calls over some connections, with some calls in flight on each, in its own process.
 //!
 //! The load writes HTTP/2 frames to the socket itself, because it must cost less than the server that it measures. A gRPC client
 //! costs more, and h2load can send only one body. Frames and header blocks are prepared in advance, and only the first bytes of
 //! each response are checked. HTTP/2 is RFC 9113, header compression RFC 7541.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, VecDeque};
 use std::error::Error;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-const CONNECTIONS: usize = 8;
-const STREAMS: usize = 32;
+/// The number of connections, and of calls in flight on each.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Shape {
+    pub(crate) connections: usize,
+    pub(crate) in_flight: usize,
+}
+
+/// The latencies of the calls of a load, in microseconds.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Latencies {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+}
+
+impl Latencies {
+    fn of(mut each: Vec<f64>) -> Self {
+        each.sort_by(f64::total_cmp);
+        let at = |percent: usize| each.get(each.len() * percent / 100).copied();
+        Self {
+            p50: at(50).unwrap_or_default(),
+            p99: at(99).unwrap_or_default(),
+        }
+    }
+}
 
 /// The parameters of a load.
 #[derive(Clone, Serialize, Deserialize)]
@@ -38,15 +61,18 @@ pub(crate) struct Load {
     pub(crate) calls: usize,
     /// The first bytes of each expected response message.
     pub(crate) answers_begin: Vec<u8>,
+    pub(crate) shape: Shape,
+    /// Whether each connection has one stream of messages in the place of calls.
+    pub(crate) is_stream: bool,
 }
 
-/// Reads the parameters from standard input and runs the load. An unexpected response ends it with an error.
+/// Reads the parameters from standard input, runs the load, and prints the latencies. An unexpected response ends it with an error.
 pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
     let load: Load = serde_json::from_reader(io::stdin())?;
     let (load, questions) = (Arc::new(load.clone()), Arc::new(read_questions(&load)?));
     let next = Arc::new(AtomicUsize::new(0));
     let mut connections = tokio::task::JoinSet::new();
-    for _ in 0..CONNECTIONS {
+    for _ in 0..load.shape.connections {
         let (load, questions, next) = (load.clone(), questions.clone(), next.clone());
         connections.spawn(async move {
             Connection::open(&load, &questions, &next)
@@ -55,15 +81,15 @@ pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
                 .await
         });
     }
-    let mut answered = 0;
+    let mut latencies = Vec::with_capacity(load.calls);
     while let Some(connection) = connections.join_next().await {
-        answered += connection?.map_err(|error| error as Box<dyn Error>)?;
+        latencies.extend(connection?.map_err(|error| error as Box<dyn Error>)?);
     }
-    if answered == load.calls {
-        Ok(())
-    } else {
-        Err(format!("{answered} of {} calls were answered", load.calls).into())
+    if latencies.len() != load.calls {
+        return Err(format!("{} of {} calls were answered", latencies.len(), load.calls).into());
     }
+    serde_json::to_writer(io::stdout(), &Latencies::of(latencies))?;
+    Ok(())
 }
 
 /// Reads only the messages of this slice, because a file for a million keys contains more.
@@ -92,6 +118,8 @@ const END_STREAM: u8 = 1;
 const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 const FRAME_HEAD: usize = 9;
+/// The length of the prefix of a message.
+const PREFIX: usize = 5;
 const LARGEST_FRAME: usize = 16_384;
 const FIRST_WINDOW: usize = 65_535;
 const LARGEST_WINDOW: u32 = 0x7fff_ffff;
@@ -108,10 +136,18 @@ struct Connection<'l> {
     stream: u32,
     /// The flow-control window of the connection, in bytes.
     window: usize,
-    /// The streams on which no DATA frame has arrived.
-    silent: HashSet<u32>,
-    in_flight: usize,
-    answered: usize,
+    /// The same of the only stream, if there is only one.
+    stream_window: usize,
+    /// The calls in flight by their streams: when they began, and whether a message has arrived.
+    calls: HashMap<u32, (Instant, bool)>,
+    /// When the messages were sent that wait for a response, if there is only one stream.
+    sent: VecDeque<Instant>,
+    /// What has arrived of responses that are not complete, if there is only one stream.
+    received: Vec<u8>,
+    /// Whether the only stream has ended.
+    is_over: bool,
+    /// The latency of each answered call, in microseconds.
+    latencies: Vec<f64>,
 }
 
 impl<'l> Connection<'l> {
@@ -127,9 +163,12 @@ impl<'l> Connection<'l> {
             block: first_block(load),
             stream: 1,
             window: FIRST_WINDOW,
-            silent: HashSet::new(),
-            in_flight: 0,
-            answered: 0,
+            stream_window: FIRST_WINDOW,
+            calls: HashMap::new(),
+            sent: VecDeque::new(),
+            received: Vec::new(),
+            is_over: !load.is_stream,
+            latencies: Vec::new(),
         };
         connection.out.extend(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         // Setting 4 is the window of each stream; WINDOW_UPDATE enlarges that of the connection. Both are so large that they
@@ -139,17 +178,25 @@ impl<'l> Connection<'l> {
         connection.frame(SETTINGS, 0, 0, &settings);
         let widen = LARGEST_WINDOW - FIRST_WINDOW as u32;
         connection.frame(WINDOW_UPDATE, 0, 0, &widen.to_be_bytes());
+        if load.is_stream {
+            let block = std::mem::take(&mut connection.block);
+            connection.frame(HEADERS, END_HEADERS, connection.stream, &block);
+        }
         Ok(connection)
     }
 
-    /// Makes calls until none are left, and returns how many were answered on this connection.
-    async fn run(mut self) -> Result<usize, Box<dyn Error + Send + Sync>> {
+    /// Makes calls until none are left, and returns the latencies of those on this connection.
+    async fn run(mut self) -> Result<Vec<f64>, Box<dyn Error + Send + Sync>> {
         let mut input = vec![0; 256 * 1024];
         let mut filled = 0;
         loop {
-            while self.in_flight < STREAMS && self.window >= self.load.length && self.call() {}
-            if self.in_flight == 0 {
-                return Ok(self.answered);
+            while self.may_send() && self.send() {}
+            if self.in_flight() == 0 {
+                if self.is_over {
+                    return Ok(self.latencies);
+                }
+                // No message is left.
+                self.frame(DATA, END_STREAM, self.stream, &[]);
             }
             self.socket.write_all(&self.out).await?;
             self.out.clear();
@@ -174,8 +221,19 @@ impl<'l> Connection<'l> {
         }
     }
 
-    /// Writes the next call to the buffer. Returns `false` if no call is left.
-    fn call(&mut self) -> bool {
+    fn in_flight(&self) -> usize {
+        self.calls.len() + self.sent.len()
+    }
+
+    fn may_send(&self) -> bool {
+        let length = self.load.length;
+        self.in_flight() < self.load.shape.in_flight
+            && self.window >= length
+            && (!self.load.is_stream || self.stream_window >= length)
+    }
+
+    /// Writes the next call or message to the buffer. Returns `false` if none is left.
+    fn send(&mut self) -> bool {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         if number >= self.load.calls {
             return false;
@@ -183,23 +241,26 @@ impl<'l> Connection<'l> {
         let length = self.load.length;
         let start = number * length % self.questions.len();
         let (stream, questions) = (self.stream, self.questions);
-        let block = std::mem::replace(&mut self.block, LATER_BLOCK.to_vec());
-        self.frame(HEADERS, END_HEADERS, stream, &block);
+        if !self.load.is_stream {
+            let block = std::mem::replace(&mut self.block, LATER_BLOCK.to_vec());
+            self.frame(HEADERS, END_HEADERS, stream, &block);
+        }
         let mut pieces = questions[start..start + length]
             .chunks(LARGEST_FRAME)
             .peekable();
         while let Some(piece) = pieces.next() {
-            let flags = if pieces.peek().is_none() {
-                END_STREAM
-            } else {
-                0
-            };
+            let is_last = pieces.peek().is_none() && !self.load.is_stream;
+            let flags = if is_last { END_STREAM } else { 0 };
             self.frame(DATA, flags, stream, piece);
         }
         self.window -= length;
-        self.silent.insert(stream);
-        self.in_flight += 1;
-        self.stream += 2;
+        if self.load.is_stream {
+            self.stream_window -= length;
+            self.sent.push_back(Instant::now());
+        } else {
+            self.calls.insert(stream, (Instant::now(), false));
+            self.stream += 2;
+        }
         true
     }
 
@@ -216,20 +277,26 @@ impl<'l> Connection<'l> {
         let [_, _, _, kind, flags, stream @ ..] = *head;
         let stream = u32::from_be_bytes(stream);
         match kind {
+            DATA if self.load.is_stream => self.take_messages(payload)?,
+            HEADERS if self.load.is_stream => {
+                self.is_over = flags & END_STREAM != 0;
+                if self.is_over && !self.sent.is_empty() {
+                    return Err("the stream ended early".to_owned());
+                }
+            }
             DATA | HEADERS => {
-                if kind == DATA && self.silent.remove(&stream) {
-                    // The prefix of a message has five bytes.
-                    let message = payload.get(5..).unwrap_or_default();
-                    if !message.starts_with(&self.load.answers_begin) {
-                        return Err(format!("a response begins with {:x?}", message.get(..8)));
-                    }
+                let call = self.calls.get_mut(&stream);
+                let (began, has_message) = call.ok_or("a frame of no call")?;
+                if kind == DATA && !*has_message {
+                    *has_message = true;
+                    self.load.check(payload.get(PREFIX..).unwrap_or_default())?;
                 }
                 if flags & END_STREAM != 0 {
-                    if self.silent.contains(&stream) {
+                    if !*has_message {
                         return Err("a call was answered with an error".to_owned());
                     }
-                    self.in_flight -= 1;
-                    self.answered += 1;
+                    self.latencies.push(microseconds(*began));
+                    self.calls.remove(&stream);
                 }
             }
             SETTINGS if flags & ACK == 0 => self.frame(SETTINGS, ACK, 0, &[]),
@@ -238,11 +305,46 @@ impl<'l> Connection<'l> {
                 let more = payload.first_chunk().copied().unwrap_or_default();
                 self.window += u32::from_be_bytes(more) as usize;
             }
+            WINDOW_UPDATE if self.load.is_stream => {
+                let more = payload.first_chunk().copied().unwrap_or_default();
+                self.stream_window += u32::from_be_bytes(more) as usize;
+            }
             SETTINGS | PING | WINDOW_UPDATE => {}
             other => return Err(format!("the server sent a frame of type {other}")),
         }
         Ok(())
     }
+
+    /// Takes the responses that are complete.
+    fn take_messages(&mut self, payload: &[u8]) -> Result<(), String> {
+        self.received.extend(payload);
+        let mut rest = self.received.as_slice();
+        while let Some(([0, length @ ..], after)) = rest.split_first_chunk::<PREFIX>() {
+            let length = u32::from_be_bytes(*length) as usize;
+            let Some((message, after)) = after.split_at_checked(length) else {
+                break;
+            };
+            self.load.check(message)?;
+            let sent = self.sent.pop_front().ok_or("a response to no message")?;
+            self.latencies.push(microseconds(sent));
+            rest = after;
+        }
+        self.received = rest.to_vec();
+        Ok(())
+    }
+}
+
+impl Load {
+    fn check(&self, message: &[u8]) -> Result<(), String> {
+        if message.starts_with(&self.answers_begin) {
+            return Ok(());
+        }
+        Err(format!("a response begins with {:x?}", message.get(..8)))
+    }
+}
+
+fn microseconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e6
 }
 
 /// The header block of a connection's first call, which adds five fields to the dynamic table of the connection. The numbers are

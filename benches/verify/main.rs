@@ -26,6 +26,7 @@ use pb::key_verify_client::KeyVerifyClient;
 use tokio::runtime;
 
 use crate::empty::Empty;
+use crate::load::{Latencies, Shape};
 use crate::naive::{Argon2OnEachCall, StoreReadOnEachCall};
 use crate::postgres::Cluster;
 use crate::questions::{BATCH, Kinds, Questions, question};
@@ -38,6 +39,12 @@ use crate::slices::{Costs, Subject, measure_alternately, number};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Outcome = Result<(), Box<dyn Error>>;
+
+/// How the load is, if nothing else is said.
+const USUAL: Shape = Shape {
+    connections: 8,
+    in_flight: 32,
+};
 
 /// Measures the cost of Verify, and compares it with other servers.
 #[derive(Parser)]
@@ -76,6 +83,8 @@ enum Part {
     #[command(hide = true)]
     ServeEmpty,
     #[command(hide = true)]
+    ServeWhole,
+    #[command(hide = true)]
     ServeArgon2,
     #[command(hide = true)]
     ServeStoreRead { data_dir: PathBuf },
@@ -109,10 +118,11 @@ async fn run(args: &CommandLine) -> Outcome {
             isolation::measure(args.keys.unwrap_or(default), args.quick).await
         }
         Some(Part::IsolationClient { client }) => isolation::run(*client).await,
-        Some(Part::ServeEmpty) => serve_alone(Empty).await,
-        Some(Part::ServeArgon2) => serve_alone(Argon2OnEachCall::new().await?).await,
+        Some(Part::ServeEmpty) => serve_alone(Empty, false).await,
+        Some(Part::ServeWhole) => serve_alone(Empty, true).await,
+        Some(Part::ServeArgon2) => serve_alone(Argon2OnEachCall::new().await?, false).await,
         Some(Part::ServeStoreRead { data_dir }) => {
-            serve_alone(StoreReadOnEachCall::new(data_dir).await?).await
+            serve_alone(StoreReadOnEachCall::new(data_dir).await?, false).await
         }
         None | Some(Part::Memory) => measure(args).await,
     }
@@ -244,6 +254,7 @@ struct Servers {
     tuned_multi: ServerProcess,
     tuned_current: ServerProcess,
     empty: ServerProcess,
+    empty_whole: ServerProcess,
     claviger: ServerProcess,
     two_threads: ServerProcess,
     not_counting: ServerProcess,
@@ -277,6 +288,7 @@ impl Servers {
             tuned_multi,
             tuned_current,
             empty: ServerProcess::reference(&["serve-empty".as_ref()])?,
+            empty_whole: ServerProcess::reference(&["serve-whole".as_ref()])?,
             claviger: claviger(data, &["--verify-threads", "1"])?,
             two_threads: claviger(&copy1, &["--verify-threads", "2"])?,
             not_counting: claviger(&copy2, &["--verify-threads", "1", "--usage-interval", "0s"])?,
@@ -292,11 +304,6 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
     let claviger = &servers.claviger;
     check(claviger, seeded).await?;
 
-    // The Argon2 server has the root of a secret that no key has.
-    let unproven = questions::Questions {
-        answers_begin: kinds.wrong_secret.answers_begin.clone(),
-        ..kinds.hot.clone()
-    };
     let subject = |name, server, questions, calls| Subject {
         name,
         server,
@@ -304,6 +311,7 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
         questions,
         calls,
         keys_per_call: 1,
+        shape: USUAL,
     };
     let Effort { calls, rounds, .. } = *effort;
     let batches = Subject {
@@ -311,7 +319,7 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
         ..subject(
             "VerifyBatch of 100, per key",
             claviger,
-            kinds.batch,
+            kinds.batch.clone(),
             calls / BATCH,
         )
     };
@@ -328,7 +336,11 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
                 &servers.tuned_multi,
             ),
             nothing("the same, current thread", &servers.tuned_current),
-            nothing("empty, our stack, one thread", &servers.empty),
+            nothing("empty service of tonic on our transport", &servers.empty),
+            nothing(
+                "the same, answered whole without tonic",
+                &servers.empty_whole,
+            ),
             subject("Verify, 1,000 hot keys", claviger, kinds.hot.clone(), calls),
             subject(
                 "Verify, all keys in turn",
@@ -342,16 +354,22 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
                 kinds.hot.clone(),
                 calls,
             ),
-            subject("revoked", claviger, kinds.revoked, calls),
-            subject("unknown key", claviger, kinds.unknown, calls),
-            subject("wrong secret", claviger, kinds.wrong_secret, calls),
-            subject("bad checksum", claviger, kinds.bad_checksum, calls),
-            subject("random bytes", claviger, kinds.random_bytes, calls),
+            subject("revoked", claviger, kinds.revoked.clone(), calls),
+            subject("unknown key", claviger, kinds.unknown.clone(), calls),
+            subject("wrong secret", claviger, kinds.wrong_secret.clone(), calls),
+            subject("bad checksum", claviger, kinds.bad_checksum.clone(), calls),
+            subject("random bytes", claviger, kinds.random_bytes.clone(), calls),
             batches,
+            subject(
+                "VerifyStream, per key",
+                claviger,
+                kinds.stream.clone(),
+                calls,
+            ),
             subject(
                 "Envoy's Check, 500 routes, 1,000 hot keys",
                 claviger,
-                kinds.check,
+                kinds.check.clone(),
                 calls,
             ),
             subject(
@@ -363,8 +381,44 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
         ],
         rounds,
     )?;
-    let slow = measure_alternately(
-        &reference(),
+    println!(
+        "\nProcessor time of the server's process per call, user and system: medians of {rounds} slices of {} calls. Each slice\n\
+         alternates with a slice of the empty handler, over 8 connections x 32 streams. The ratio of the empty handler to\n\
+         itself shows the error of the ratios. Each call to claviger carries the gateway's own key, which is verified too, and\n\
+         an allowed call returns the key's facts with three scopes and two labels. The naive servers do not check the caller.\n",
+        grouped(calls)
+    );
+    report("x stock tonic", &costs);
+    measure_argon2(&servers, seeded, &kinds, effort)?;
+    measure_shapes(&servers, seeded, &kinds.hot, effort)?;
+    measure_counting(
+        claviger,
+        &servers.not_counting,
+        seeded,
+        [&kinds.hot, &kinds.all],
+        effort,
+    )
+}
+
+/// Measures a server that computes Argon2 on each call.
+fn measure_argon2(servers: &Servers, seeded: &Seeded, kinds: &Kinds, effort: &Effort) -> Outcome {
+    // The Argon2 server has the root of a secret that no key has.
+    let unproven = questions::Questions {
+        answers_begin: kinds.wrong_secret.answers_begin.clone(),
+        ..kinds.hot.clone()
+    };
+    let subject = |name, server, questions, calls| Subject {
+        name,
+        server,
+        bearer: &seeded.gateway_key,
+        questions,
+        calls,
+        keys_per_call: 1,
+        shape: USUAL,
+    };
+    let Effort { calls, rounds, .. } = *effort;
+    let costs = measure_alternately(
+        &subject("", &servers.stock_multi, kinds.hot.unanswered(), calls),
         &[subject(
             "naive: Argon2 on each call",
             &servers.argon2,
@@ -373,22 +427,41 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
         )],
         rounds.min(3),
     )?;
+    report("x stock tonic", &costs);
+    Ok(())
+}
 
-    println!(
-        "\nProcessor time of the server's process per call, user and system: medians of {rounds} slices of {} calls. Each slice\n\
-         alternates with a slice of the empty handler, over 8 connections x 32 streams. The ratio of the empty handler to\n\
-         itself shows the error of the ratios. Each call to claviger carries the gateway's own key, which is verified too, and\n\
-         an allowed call returns the key's facts with three scopes and two labels. The naive servers do not check the caller.\n",
-        grouped(calls)
-    );
-    report("x stock tonic", costs.iter().chain(&slow));
-    measure_counting(
-        claviger,
-        &servers.not_counting,
-        seeded,
-        [&kinds.hot, &kinds.all],
-        effort,
-    )
+/// Measures Verify with few and with many calls in flight.
+fn measure_shapes(servers: &Servers, seeded: &Seeded, hot: &Questions, effort: &Effort) -> Outcome {
+    println!("\nThe same with other numbers of connections and of calls in flight on each.\n");
+    for (name, connections, in_flight) in [
+        ("Verify, hot keys, 1 x 1", 1, 1),
+        ("Verify, hot keys, 8 x 32", 8, 32),
+        ("Verify, hot keys, 64 x 4", 64, 4),
+    ] {
+        let subject = |name, server, questions| Subject {
+            name,
+            server,
+            bearer: &seeded.gateway_key,
+            questions,
+            calls: effort.calls / 5,
+            keys_per_call: 1,
+            shape: Shape {
+                connections,
+                in_flight,
+            },
+        };
+        let costs = measure_alternately(
+            &subject("empty, stock tonic", &servers.stock_multi, hot.unanswered()),
+            &[
+                subject("empty, stock tonic", &servers.stock_multi, hot.unanswered()),
+                subject(name, &servers.claviger, hot.clone()),
+            ],
+            effort.rounds,
+        )?;
+        report("x stock tonic", &costs);
+    }
+    Ok(())
 }
 
 /// Measures the cost of counting usage: a server that counts and one that does not, on a copy of the same authority.
@@ -411,6 +484,7 @@ fn measure_counting(
             questions: questions.clone(),
             calls: effort.calls,
             keys_per_call: 1,
+            shape: USUAL,
         };
         let reference = || subject("the same, not counted, against itself", off);
         costs.extend(measure_alternately(
@@ -427,14 +501,19 @@ fn measure_counting(
     Ok(())
 }
 
+/// Prints the processor time of a call and its ratio to the reference, and the latencies that the load saw, in microseconds.
 fn report<'c>(unit: &str, costs: impl IntoIterator<Item = &'c Costs>) {
-    println!("{:<42} {:>12} {:>22}", "", "microseconds", unit);
+    println!(
+        "{:<46} {:>9} {unit:>13} {:>9} {:>9}",
+        "", "µs of CPU", "p50", "p99"
+    );
     for costs in costs {
+        let Latencies { p50, p99 } = costs.latencies();
         println!(
-            "{:<42} {:>12.2} {:>22.2}",
+            "{:<46} {:>9.2} {:>13.2} {p50:>9.0} {p99:>9.0}",
             costs.name,
             costs.microseconds(),
-            costs.ratio()
+            costs.ratio(),
         );
     }
 }

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::seed::Seeded;
 
 const VERIFY: &str = "/claviger.v1.KeyVerify/Verify";
+const VERIFY_STREAM: &str = "/claviger.v1.KeyVerify/VerifyStream";
 const VERIFY_BATCH: &str = "/claviger.v1.KeyVerify/VerifyBatch";
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
@@ -46,6 +47,7 @@ pub(crate) struct Kinds {
     pub(crate) bad_checksum: Questions,
     pub(crate) random_bytes: Questions,
     pub(crate) batch: Questions,
+    pub(crate) stream: Questions,
     /// Envoy's requests with the same hot keys.
     pub(crate) check: Questions,
 }
@@ -66,6 +68,10 @@ impl Kinds {
             let keys = plain_keys.iter().cycle().skip(batch * BATCH).take(BATCH);
             let requests = keys.cloned().map(question).collect();
             frame(&pb::VerifyBatchRequest { requests })
+        });
+        let streamed = hot().map(|key| {
+            let request = Some(question(key));
+            frame(&pb::VerifyStreamRequest { request })
         });
         let checks = hot()
             .zip(0..)
@@ -99,6 +105,7 @@ impl Kinds {
                 pb::Verdict::Malformed,
             )?,
             batch: Questions::write(dir, "batch", VERIFY_BATCH, batches, vec![0x0a])?,
+            stream: Questions::write(dir, "stream", VERIFY_STREAM, streamed, vec![0x0a])?,
             // The response begins with an empty status, which means OK, and then the third field, which allows the request.
             check: Questions::write(dir, "check", CHECK, checks, vec![0x0a, 0x00, 0x1a])?,
         })

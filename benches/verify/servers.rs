@@ -16,9 +16,11 @@ use claviger::config::TransportArgs;
 use claviger::domain::ids::KeyId;
 use claviger::domain::key::Digest;
 use claviger::grpc::{Destination, Dispatch, Guard};
-use claviger::pb::claviger::v1::key_verify_server::{KeyVerify, KeyVerifyServer};
+use claviger::pb::claviger::v1 as pb;
 use claviger::transport::{self, Threads};
 use hyper::{Request, Response};
+use pb::key_verify_server::{KeyVerify, KeyVerifyServer};
+use prost::Message;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
@@ -31,7 +33,11 @@ const TICKS: f64 = 100.0;
 const START_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// One service, without a check of the caller.
-struct Alone<S>(KeyVerifyServer<S>);
+struct Alone<S> {
+    service: KeyVerifyServer<S>,
+    /// Whether a whole request is answered with an empty message at once.
+    answers_whole: bool,
+}
 
 impl<S: KeyVerify> Dispatch for Alone<S> {
     type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
@@ -47,18 +53,31 @@ impl<S: KeyVerify> Dispatch for Alone<S> {
         })
     }
 
-    fn answer(&self, _: Destination, _: &Principal, _: &[u8]) -> Option<Result<Vec<u8>, Status>> {
-        None
+    fn answer(
+        &self,
+        _: Destination,
+        _: &Principal,
+        message: &[u8],
+    ) -> Option<Result<Vec<u8>, Status>> {
+        if !self.answers_whole {
+            return None;
+        }
+        // The request is decoded, as for every service.
+        pb::VerifyRequest::decode(message).ok()?;
+        Some(Ok(pb::VerifyResponse::default().encode_to_vec()))
     }
 
     fn call(&self, _: Destination, request: Request<Body>) -> Self::Answer {
-        self.0.clone().call(request)
+        self.service.clone().call(request)
     }
 }
 
 /// Serves one service with the same transport and guard as `claviger serve --verify-threads 1`, and prints its address on
-/// standard output.
-pub(crate) async fn serve_alone(service: impl KeyVerify) -> Result<(), Box<dyn Error>> {
+/// standard output. With `answers_whole` a whole request is answered like a Verify of claviger, without tonic.
+pub(crate) async fn serve_alone(
+    service: impl KeyVerify,
+    answers_whole: bool,
+) -> Result<(), Box<dyn Error>> {
     let listener = transport::bind("127.0.0.1:0".parse()?)?;
     println!("{}", listener.local_addr()?);
     // The defaults of `claviger serve`.
@@ -73,7 +92,10 @@ pub(crate) async fn serve_alone(service: impl KeyVerify) -> Result<(), Box<dyn E
     let service = KeyVerifyServer::new(service).max_decoding_message_size(64 * 1024);
     let stop = CancellationToken::new();
     let guard = Guard::new(
-        Alone(service),
+        Alone {
+            service,
+            answers_whole,
+        },
         limits.max_calls,
         limits.call_timeout,
         stop.clone(),

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::load::Load;
+use crate::load::{Latencies, Load, Shape};
 use crate::questions::Questions;
 use crate::servers::ServerProcess;
 
@@ -21,6 +21,7 @@ pub(crate) struct Subject<'s> {
     pub(crate) calls: usize,
     /// The number of keys in each call.
     pub(crate) keys_per_call: usize,
+    pub(crate) shape: Shape,
 }
 
 /// The results of a subject's slices, in microseconds of the server's processor time per key.
@@ -29,6 +30,7 @@ pub(crate) struct Costs {
     each: Vec<f64>,
     /// The ratio of each slice to the slice of the reference just before it.
     ratios: Vec<f64>,
+    latencies: Vec<Latencies>,
 }
 
 impl Costs {
@@ -40,6 +42,17 @@ impl Costs {
     /// The median ratio to the reference.
     pub(crate) fn ratio(&self) -> f64 {
         median(&self.ratios)
+    }
+
+    /// The medians over the slices of the median latency and of the 99th percentile, in microseconds.
+    pub(crate) fn latencies(&self) -> Latencies {
+        let of = |value: fn(&Latencies) -> f64| {
+            median(&self.latencies.iter().map(value).collect::<Vec<_>>())
+        };
+        Latencies {
+            p50: of(|latencies| latencies.p50),
+            p99: of(|latencies| latencies.p99),
+        }
     }
 }
 
@@ -67,24 +80,26 @@ pub(crate) fn measure_alternately(
             name: subject.name,
             each: Vec::new(),
             ratios: Vec::new(),
+            latencies: Vec::new(),
         })
         .collect();
     for round in 0..=rounds {
         for (subject, costs) in subjects.iter().zip(&mut all) {
-            let unit = slice(reference, round)?;
-            let cost =
+            let (unit, _) = slice(reference, round)?;
+            let (cost, latencies) =
                 slice(subject, round).map_err(|error| format!("{}: {error}", subject.name))?;
             if round > 0 {
                 costs.each.push(cost);
                 costs.ratios.push(cost / unit);
+                costs.latencies.push(latencies);
             }
         }
     }
     Ok(all)
 }
 
-/// Runs one slice, and returns the processor time per key in microseconds.
-fn slice(subject: &Subject<'_>, round: usize) -> Result<f64, Box<dyn Error>> {
+/// Runs one slice, and returns the processor time per key in microseconds, and the latencies of the calls.
+fn slice(subject: &Subject<'_>, round: usize) -> Result<(f64, Latencies), Box<dyn Error>> {
     let Questions {
         method,
         file,
@@ -101,11 +116,14 @@ fn slice(subject: &Subject<'_>, round: usize) -> Result<f64, Box<dyn Error>> {
         first: round * subject.calls,
         calls: subject.calls,
         answers_begin,
+        shape: subject.shape,
+        is_stream: method.ends_with("Stream"),
     };
     let before = subject.server.cpu()?;
     let mut loading = Command::new(std::env::current_exe()?)
         .arg("load")
         .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
     let mut input = loading.stdin.take().ok_or("no input")?;
@@ -116,7 +134,8 @@ fn slice(subject: &Subject<'_>, round: usize) -> Result<f64, Box<dyn Error>> {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }
     let used = subject.server.cpu()? - before;
-    Ok(used * 1e6 / number(subject.calls * subject.keys_per_call))
+    let cost = used * 1e6 / number(subject.calls * subject.keys_per_call);
+    Ok((cost, serde_json::from_slice(&output.stdout)?))
 }
 
 /// Converts a count into a divisor.
