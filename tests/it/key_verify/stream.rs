@@ -141,7 +141,7 @@ async fn revoke_gateway_keys(api: &mut Api) {
     api.keys.revoke_keys(request).await.unwrap();
 }
 
-/// Seen red with the caller judged only when the stream begins.
+/// Seen red with the caller's error as the answer to one question, after which the stream goes on.
 #[tokio::test]
 async fn the_caller_is_judged_again_for_each_question() {
     let clock = Clock::manual(NOW);
@@ -197,7 +197,7 @@ async fn a_scope_that_the_caller_loses_is_missed_by_the_next_question() {
     service.stop().await;
 }
 
-/// Seen red with the stream under the time of a call, and without the end at the connection's age.
+/// Seen red without the end at the connection's age.
 #[tokio::test]
 async fn a_stream_lives_longer_than_a_call_and_ends_well_with_its_connection() {
     let store = TestStore::on(Engine::Sqlite);
