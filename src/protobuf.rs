@@ -187,8 +187,8 @@ impl<D: Decoder<Error = Status>> Decoder for BoundedDecoder<D> {
     }
 }
 
-/// Whether a message, or a message in it on one of this number of levels, has too many fields. A string is read like a message, up to
-/// the first byte that does not fit. What cannot be decoded is left to the real decoder.
+/// Whether a message, or a message in it on one of this number of levels, has too many fields. A string is read like a message, up
+/// to the first byte that does not fit. What cannot be decoded is left to the real decoder.
 fn has_too_many_fields(mut message: &[u8], levels: usize) -> bool {
     let mut fields = 0;
     while !message.is_empty() {

@@ -1,8 +1,8 @@
 //! What administration costs a Verify: the same calls to an idle server and beside expensive administration.
 //!
 //! The Verify threads of the server have one core. Its other threads and both clients have another. One client verifies. The other
-//! administers without a pause, over one connection with a key and one without. A server is started for each pair of slices, so that nothing of an earlier
-//! administration is still in progress.
+//! administers without a pause, over one connection with a key and one without. A server is started for each pair of slices, so
+//! that nothing of an earlier administration is still in progress.
 
 use std::collections::BTreeMap;
 use std::error::Error;
