@@ -192,13 +192,14 @@ impl<D: Decoder<Error = Status>> Decoder for BoundedDecoder<D> {
 fn has_too_many_fields(mut message: &[u8], levels: usize) -> bool {
     let mut fields = 0;
     while !message.is_empty() {
-        fields += 1;
-        if fields > MAX_FIELDS {
-            return true;
-        }
         let Ok((_, kind)) = decode_key(&mut message) else {
             return false;
         };
+        // Only these are entries of lists that take memory. The others would make a long text look like many fields.
+        fields += usize::from(kind == WireType::LengthDelimited);
+        if fields > MAX_FIELDS {
+            return true;
+        }
         let length = match kind {
             WireType::Varint => decode_varint(&mut message).map(|_| 0),
             WireType::LengthDelimited => decode_varint(&mut message),
