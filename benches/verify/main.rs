@@ -148,8 +148,8 @@ async fn measure(args: &CommandLine) -> Outcome {
     let dir = tempfile::tempdir()?;
     println!(
         "claviger {}, {} cores shared by the servers and the load{}\n\
-         {} keys. Each has two granted scopes that make three effective ones (16 different sets), a name of its own, a label\n\
-         with one of 100 values and a label with a value of its own. The keys were written directly into the store and share\n\
+         {} keys. Each has two granted scopes that make three effective ones (16 different sets), a unique name, a label\n\
+         with one of 100 values and a label with a unique value. The keys were written directly into the store and share\n\
          one Argon2 root (Verify reads no root).\n",
         env!("CARGO_PKG_VERSION"),
         std::thread::available_parallelism()?,
