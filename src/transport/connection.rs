@@ -23,6 +23,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::connection_limiter::{CallQuota, ConnectionPermit};
 use super::limits::{self, FIRST_BYTES, GOAWAY_GRACE};
+use super::pace::Pace;
 use super::socket::{Allowance, Socket};
 use super::threads::{OpenConnection, ThreadLoad};
 
@@ -61,6 +62,8 @@ pub struct Peer {
     pub quota: CallQuota,
     /// The number of bytes that the peer may still send.
     pub allowance: Arc<Allowance>,
+    /// How soon the server reads from the connection again.
+    pub pace: Arc<Pace>,
     /// Cancelled when the server begins to close the connection, so that calls without an end of their own end.
     pub closing: CancellationToken,
 }
@@ -116,15 +119,17 @@ impl AcceptedConnection {
             allowance: Arc::default(),
             thread: self.lifetime.open.load(),
         };
+        let pace: Arc<Pace> = Arc::default();
         Some(Begun {
             peer: Peer {
                 remote: self.remote,
                 local: stream.local_addr().ok(),
                 quota: self.permit.quota(),
                 allowance: Arc::clone(&calls.allowance),
+                pace: Arc::clone(&pace),
                 closing: self.lifetime.closing.clone(),
             },
-            socket: Socket::new(stream, first, Arc::clone(&calls.allowance)),
+            socket: Socket::new(stream, first, Arc::clone(&calls.allowance), pace),
             calls,
             lifetime: self.lifetime,
             _permit: self.permit,

@@ -40,6 +40,21 @@ pub(super) const BYTES_BESIDE_CALLS: i64 = 1024 * 1024;
 /// smallest frames.
 pub(super) const BYTES_PER_TURN: usize = 16 * 1024;
 
+/// What a connection pays for a call that needs no key, or that was refused: how long the server does not read from it. Such a
+/// call takes some ten microseconds of a Verify thread, and nobody has to prove anything for it. Probes make a few in a minute.
+pub(super) const CALL_WITHOUT_A_KEY: Duration = Duration::from_micros(500);
+
+/// The number of bytes of long bodies that the server reads from a connection in a second. A Verify thread needs less than a
+/// twentieth of its time for that, and could verify no more keys than come in so many bytes of batches.
+pub(super) const BODY_BYTES_PER_SECOND: u32 = 64 * 1024 * 1024;
+
+/// The bytes that each frame of a long body counts for besides its own, so that small frames are not cheaper.
+pub(super) const FRAME_BYTES: usize = 1024;
+
+/// How long a connection may read ahead of its pace after it was idle: long enough for the largest body of a batch, and for the
+/// inexact end of a pause.
+pub(super) const PACE_BURST: Duration = Duration::from_millis(10);
+
 /// The number of bytes that each call may take besides its body: twice the size of the largest headers.
 pub(super) const BYTES_PER_CALL: i64 = 2 * MAX_HEADERS as i64;
 

@@ -6,6 +6,7 @@ mod connection;
 mod connection_limiter;
 mod descriptors;
 mod limits;
+mod pace;
 mod socket;
 mod threads;
 
@@ -20,6 +21,7 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 pub use connection::{AcceptedConnection, Peer};
 pub use connection_limiter::CallQuota;
 pub use descriptors::within_descriptors;
+pub use pace::Pace;
 pub use socket::Allowance;
 pub use threads::Threads;
 

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::limits::{BYTES_BESIDE_CALLS, BYTES_PER_CALL, BYTES_PER_TURN, STALLED};
+use super::pace::Pace;
 
 /// The number of bytes that the peer of a connection may still send. Each call adds what it needs, so that only a peer that
 /// sends many frames outside of calls exhausts the allowance.
@@ -56,19 +57,29 @@ pub(super) struct Socket<S> {
     /// The number of bytes that were read since the task last yielded.
     turn: usize,
     allowance: Arc<Allowance>,
+    pace: Arc<Pace>,
+    /// The end of a pause in which nothing is read.
+    pause: Option<Pin<Box<Sleep>>>,
     /// The timeout that runs while the peer reads nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Socket<S> {
     /// Creates a socket from a stream of which the `first` bytes have been read.
-    pub(super) fn new(stream: S, first: Vec<u8>, allowance: Arc<Allowance>) -> Self {
+    pub(super) fn new(
+        stream: S,
+        first: Vec<u8>,
+        allowance: Arc<Allowance>,
+        pace: Arc<Pace>,
+    ) -> Self {
         Self {
             stream,
             first,
             read: 0,
             turn: 0,
             allowance,
+            pace,
+            pause: None,
             stalled: None,
         }
     }
@@ -101,6 +112,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
             buf.put_slice(&unread[..count]);
             self.read += count;
             return Poll::Ready(Ok(()));
+        }
+        if let Some(end) = self.pace.pause() {
+            self.turn = 0;
+            let pause = self.pause.get_or_insert_with(|| Box::pin(sleep_until(end)));
+            pause.as_mut().reset(end);
+            ready!(pause.as_mut().poll(cx));
         }
         if self.turn >= BYTES_PER_TURN {
             self.turn = 0;

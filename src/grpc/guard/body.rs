@@ -20,8 +20,8 @@ pub(super) struct Metered<B> {
     body: B,
     peer: Arc<Peer>,
     received: usize,
-    /// How many bytes are not counted.
-    uncounted: usize,
+    /// Whether the body has no end. Then its bytes are neither counted nor paced.
+    endless: bool,
     until: Option<Until>,
 }
 
@@ -31,21 +31,24 @@ impl<B> Metered<B> {
             body,
             peer,
             received: 0,
-            uncounted: UNCOUNTED,
+            endless: false,
             until,
         }
     }
 
-    /// A body without end, whose bytes are not counted.
+    /// A body without end: its messages are answered one by one.
     pub(super) fn endless(body: B, peer: Arc<Peer>) -> Self {
         let mut body = Self::new(body, peer, None);
-        body.uncounted = usize::MAX;
+        body.endless = true;
         body
     }
 
     /// Returns how many of the received bytes are counted.
     fn counted(&self) -> usize {
-        self.received.saturating_sub(self.uncounted)
+        if self.endless {
+            return 0;
+        }
+        self.received.saturating_sub(UNCOUNTED)
     }
 }
 
@@ -71,6 +74,10 @@ where
             && let Some(data) = frame.data_ref()
         {
             self.peer.allowance.body(data.len());
+            // All of a Verify is in the first frame.
+            if self.received > 0 && !self.endless {
+                self.peer.pace.frame(data.len());
+            }
             let before = self.counted();
             self.received = self.received.saturating_add(data.len());
             let more = self.counted() - before;

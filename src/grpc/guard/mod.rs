@@ -150,8 +150,10 @@ impl<S: Dispatch> Guarded<S> {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<tonic::codegen::StdError>,
     {
-        self.let_in(request)
-            .unwrap_or_else(|refusal| Call::Refused(Some(refusal)))
+        self.let_in(request).unwrap_or_else(|refusal| {
+            self.peer.pace.call_without_a_key();
+            Call::Refused(Some(refusal))
+        })
     }
 
     fn let_in<B>(&self, mut request: Request<B>) -> Result<Call<S, B>, Status>
@@ -163,6 +165,7 @@ impl<S: Dispatch> Guarded<S> {
         let path = request.uri().path();
         let destination = Destination::of(path);
         if let Some(destination) = destination.filter(|destination| destination.is_anonymous()) {
+            self.peer.pace.call_without_a_key();
             let must_be_answered = path == "/grpc.health.v1.Health/Check";
             let permit = AnonymousCallPermit::take(&self.peer, must_be_answered)
                 .ok_or_else(status::too_many_calls)?;
@@ -376,7 +379,7 @@ mod tests {
     use super::*;
     use crate::domain::ids::KeyId;
     use crate::domain::key::Digest;
-    use crate::transport::{Allowance, CallQuota};
+    use crate::transport::{Allowance, CallQuota, Pace};
 
     type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
@@ -427,6 +430,7 @@ mod tests {
             local: None,
             quota: CallQuota::default(),
             allowance: Arc::new(Allowance::default()),
+            pace: Arc::new(Pace::default()),
             closing: CancellationToken::new(),
         })
     }

@@ -5,6 +5,7 @@ use std::error::Error as _;
 use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use claviger::pb::claviger::v1 as pb;
 use claviger::protobuf::Encoded;
@@ -88,6 +89,44 @@ on_both_engines! {
         assert!(refused > 0);
         assert!(growth <= MAX_GROWTH, "the program grew by {growth} KiB");
     }
+}
+
+/// The least time that a number of calls on one connection takes does not depend on the machine. Seen red without each price, in a
+/// tenth of the second and in half of the other time.
+#[tokio::test]
+async fn refused_calls_and_long_bodies_are_read_at_a_pace() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let program = Program::serve(&test_store, &[]);
+    let burst = Duration::from_millis(10);
+
+    let stranger = Connection::to(&program, None);
+    let began = Instant::now();
+    for _ in 0..40 {
+        let calls = iter::repeat_n(&stranger, 50)
+            .map(|stranger| stranger.is_refused("KeyAdmin/GetKey", &[]));
+        assert!(join_all(calls).await.into_iter().all(|refused| refused));
+    }
+    let took = began.elapsed();
+    assert!(
+        took + burst >= Duration::from_secs(1),
+        "2,000 calls without a key in {took:?}"
+    );
+
+    let administrator = Connection::to(&program, Some(program.operator()));
+    let malformed = vec![0; LARGEST_MESSAGE];
+    let began = Instant::now();
+    for _ in 0..8 {
+        let calls = iter::repeat_n(&administrator, REFUSED_CALLS)
+            .map(|administrator| administrator.call("KeyAdmin/ImportKeys", &malformed));
+        for outcome in join_all(calls).await {
+            assert_eq!(outcome.unwrap_err().code(), Code::InvalidArgument);
+        }
+    }
+    let took = began.elapsed();
+    assert!(
+        took + burst >= Duration::from_millis(500),
+        "32 MiB in {took:?}"
+    );
 }
 
 /// A gateway that verifies on two connections of its own.
