@@ -1,6 +1,6 @@
 //! A connection with limits on what its peer sends and on how long the peer may not read.
 
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -151,17 +151,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         self.bounded(cx, written)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.bounded(cx, written)
-    }
-
+    /// Without vectored writes, h2 copies bodies up to 1 KiB into its buffer, and writes many answers at once. With them, it writes each
+    /// answer of 256 bytes or more by itself, which costs more than the copies.
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        false
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
