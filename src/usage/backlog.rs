@@ -1,74 +1,139 @@
-//! The backlog: usage that was taken from the recorder and is not yet in the store.
+//! The backlog: usage that was taken from the recorders and is not yet in the store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::mem;
 
-use super::recorder::TakenUsage;
-use crate::domain::ids::KeyId;
-use crate::domain::time::{Hour, Timestamp};
-use crate::domain::verdict::Verdict;
+use foldhash::fast::RandomState;
+
+use super::recorder::{Use, Used};
 use crate::store::{KeyCount, SecretUse};
 
-/// Counts and times of use that wait to be written, one entry for each row of the tables.
+/// Counts and times of use that wait to be written.
 #[derive(Default)]
-pub(super) struct Backlog {
-    // Ordered as the tables' primary keys, so that one transaction writes adjacent rows.
-    counts: BTreeMap<(KeyId, Hour, Verdict), u64>,
-    uses: BTreeMap<(KeyId, Timestamp), Timestamp>,
-}
+pub(super) struct Backlog(HashMap<Used, Use, RandomState>);
 
 impl Backlog {
     /// Merges usage into the backlog.
-    pub(super) fn add(&mut self, usage: &TakenUsage) {
-        let TakenUsage {
-            key,
-            secret,
-            hour,
-            counted,
-            used_at,
-        } = usage;
-        if let Some((verdict, count)) = counted {
-            *self.counts.entry((*key, *hour, *verdict)).or_default() += count;
-        }
-        let latest = self.uses.entry((*key, *secret)).or_insert(*used_at);
-        *latest = (*used_at).max(*latest);
+    pub(super) fn add(&mut self, used: Used, more: Use) {
+        self.0
+            .entry(used)
+            .and_modify(|uses| uses.add(more))
+            .or_insert(more);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.counts.is_empty() && self.uses.is_empty()
+        self.0.is_empty()
     }
 
     /// The sum of all counts.
     pub(super) fn total(&self) -> u64 {
-        self.counts.values().sum()
+        let counted = self.0.iter().filter(|(used, _)| used.verdict.is_some());
+        counted.map(|(_, uses)| uses.count).sum()
     }
 
-    /// The first rows, at most `max` of both tables together.
-    pub(super) fn first(&self, max: usize) -> (Vec<KeyCount>, Vec<SecretUse>) {
-        let counts = self.counts.iter().take(max);
-        let counts: Vec<_> = counts
-            .map(|((key, hour, verdict), count)| KeyCount {
-                key: *key,
-                hour: *hour,
-                verdict: *verdict,
-                count: *count,
-            })
+    /// Takes everything, in the order of the tables' primary keys, so that one transaction writes adjacent rows.
+    pub(super) fn take(&mut self) -> Vec<(Used, Use)> {
+        let mut all: Vec<_> = mem::take(&mut self.0).into_iter().collect();
+        all.sort_unstable_by_key(|(used, _)| *used);
+        all
+    }
+}
+
+/// The rows of usage: the counts for each key, hour and verdict, and the last use of each secret.
+pub(super) fn rows(usage: &[(Used, Use)]) -> (Vec<KeyCount>, Vec<SecretUse>) {
+    let (mut counts, mut last_uses) = (BTreeMap::new(), BTreeMap::new());
+    for (used, uses) in usage {
+        if let Some(verdict) = used.verdict {
+            *counts.entry((used.key, used.hour, verdict)).or_default() += uses.count;
+        }
+        let last = last_uses
+            .entry((used.key, used.secret))
+            .or_insert(uses.last);
+        *last = uses.last.max(*last);
+    }
+    let count = |((key, hour, verdict), count)| KeyCount {
+        key,
+        hour,
+        verdict,
+        count,
+    };
+    let last_use = |((key, secret), last_used_at)| SecretUse {
+        key,
+        secret,
+        last_used_at,
+    };
+    (
+        counts.into_iter().map(count).collect(),
+        last_uses.into_iter().map(last_use).collect(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::ids::KeyId;
+    use crate::domain::time::{Hour, Timestamp};
+    use crate::domain::verdict::Verdict;
+
+    fn used(key: u8, secret: i64, verdict: Option<Verdict>) -> Used {
+        Used {
+            key: KeyId::from_bytes([key; 16]),
+            hour: Hour::from_number(7),
+            verdict,
+            secret: Timestamp::from_micros(secret),
+        }
+    }
+
+    fn uses(count: u64, last: i64) -> Use {
+        Use {
+            count,
+            last: Timestamp::from_micros(last),
+        }
+    }
+
+    #[test]
+    fn usage_is_merged_and_taken_in_order() {
+        let mut backlog = Backlog::default();
+        let (allowed, own) = (used(1, 1, Some(Verdict::Allowed)), used(1, 1, None));
+        let other = used(0, 1, Some(Verdict::Revoked));
+        for (used, uses) in [
+            (allowed, uses(2, 5)),
+            (own, uses(4, 9)),
+            (other, uses(1, 1)),
+            (allowed, uses(3, 4)),
+        ] {
+            backlog.add(used, uses);
+        }
+        // What a caller does with its own key is not counted.
+        assert_eq!(backlog.total(), 6);
+        let mut expected = [
+            (allowed, uses(5, 5)),
+            (own, uses(4, 9)),
+            (other, uses(1, 1)),
+        ];
+        expected.sort_by_key(|(used, _)| *used);
+        assert_eq!(backlog.take(), expected);
+        assert!(backlog.is_empty());
+    }
+
+    /// A statement must not name a row twice: PostgreSQL refuses it.
+    #[test]
+    fn each_row_is_there_once() {
+        let usage = [
+            (used(1, 1, Some(Verdict::Allowed)), uses(2, 5)),
+            (used(1, 2, Some(Verdict::Allowed)), uses(3, 6)),
+            (used(1, 2, Some(Verdict::Revoked)), uses(1, 4)),
+            (used(1, 1, None), uses(4, 9)),
+        ];
+        let (counts, last_uses) = rows(&usage);
+        let counts: Vec<_> = counts.iter().map(|row| (row.verdict, row.count)).collect();
+        let mut expected = [(Verdict::Allowed, 5), (Verdict::Revoked, 1)];
+        expected.sort_unstable();
+        assert_eq!(counts, expected);
+        let last_uses: Vec<_> = last_uses
+            .iter()
+            .map(|row| (row.secret.as_micros(), row.last_used_at.as_micros()))
             .collect();
-        let uses = self.uses.iter().take(max - counts.len());
-        let uses = uses.map(|((key, secret), last_used_at)| SecretUse {
-            key: *key,
-            secret: *secret,
-            last_used_at: *last_used_at,
-        });
-        (counts, uses.collect())
-    }
-
-    /// Removes rows that were written.
-    pub(super) fn remove(&mut self, counts: &[KeyCount], uses: &[SecretUse]) {
-        for row in counts {
-            self.counts.remove(&(row.key, row.hour, row.verdict));
-        }
-        for row in uses {
-            self.uses.remove(&(row.key, row.secret));
-        }
+        assert_eq!(last_uses, [(1, 9), (2, 6)]);
     }
 }

@@ -38,35 +38,34 @@ struct Tables {
 /// The keys' ids are made by this authority, so no client can choose entries that collide.
 type Table = HashMap<Used, Use, RandomState>;
 
-/// What was used, and how the use ended.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Used {
-    key: KeyId,
-    /// When the secret was created, which identifies it among the secrets of the key.
-    secret: Timestamp,
-    hour: Hour,
-    /// The verdict on the key; `None` if a caller used its own key, which is not counted.
-    verdict: Option<Verdict>,
-}
-
-#[derive(Clone, Copy)]
-struct Use {
-    count: u32,
-    last: Timestamp,
-}
-
-/// The usage that was taken from one entry.
-pub(super) struct TakenUsage {
+/// What was used, and how the use ended. In the order of the store's primary keys, so that one transaction writes adjacent rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Used {
     /// The key.
     pub(super) key: KeyId,
-    /// When the secret was created.
-    pub(super) secret: Timestamp,
     /// The hour.
     pub(super) hour: Hour,
-    /// The verdict, and how often it was the answer; `None` if a caller used its own key.
-    pub(super) counted: Option<(Verdict, u64)>,
-    /// When the secret was last used.
-    pub(super) used_at: Timestamp,
+    /// The verdict on the key; `None` if a caller used its own key, which is not counted.
+    pub(super) verdict: Option<Verdict>,
+    /// When the secret was created, which identifies it among the secrets of the key.
+    pub(super) secret: Timestamp,
+}
+
+/// How often and when something was used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Use {
+    /// How often.
+    pub(super) count: u64,
+    /// When last.
+    pub(super) last: Timestamp,
+}
+
+impl Use {
+    /// Adds another use of the same. The time of the last use never goes back.
+    pub(super) fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.last = self.last.max(other.last);
+    }
 }
 
 impl UsageRecorder {
@@ -116,38 +115,30 @@ impl UsageRecorder {
     fn add(&self, used: Used, now: Timestamp) {
         let [first, second] = &self.tables;
         let mut tables = first.try_lock().unwrap_or_else(|_| lock(second));
-        let new = Use {
-            count: 0,
+        let once = Use {
+            count: 1,
             last: now,
         };
-        let entry = tables.current.entry(used).or_insert(new);
-        entry.count += 1;
-        entry.last = entry.last.max(now);
+        tables
+            .current
+            .entry(used)
+            .and_modify(|uses| uses.add(once))
+            .or_insert(once);
         if tables.current.len() >= TABLE_SIZE {
-            let full = mem::take(&mut tables.current);
+            // So many keys are in use that the next table will be full too. It should not have to grow.
+            let next = Table::with_capacity_and_hasher(TABLE_SIZE, RandomState::default());
+            let full = mem::replace(&mut tables.current, next);
             tables.full.push(full);
         }
     }
 
     /// Takes all usage.
-    pub(super) fn take(&self, mut receive: impl FnMut(TakenUsage)) {
+    pub(super) fn take(&self, mut receive: impl FnMut(Used, Use)) {
         for tables in &self.tables {
             // Held only for the exchange.
             let Tables { full, current } = mem::take(&mut *lock(tables));
-            for (used, Use { count, last }) in full.into_iter().chain([current]).flatten() {
-                let Used {
-                    key,
-                    secret,
-                    hour,
-                    verdict,
-                } = used;
-                receive(TakenUsage {
-                    key,
-                    secret,
-                    hour,
-                    counted: verdict.map(|verdict| (verdict, count.into())),
-                    used_at: last,
-                });
+            for (used, uses) in full.into_iter().chain([current]).flatten() {
+                receive(used, uses);
             }
         }
     }
@@ -178,9 +169,10 @@ mod tests {
         }
     }
 
-    fn take(recorder: &UsageRecorder) -> Vec<TakenUsage> {
+    fn take(recorder: &UsageRecorder) -> Vec<(Used, Use)> {
         let mut all = Vec::new();
-        recorder.take(|usage| all.push(usage));
+        recorder.take(|used, uses| all.push((used, uses)));
+        all.sort_by_key(|(used, _)| *used);
         all
     }
 
@@ -195,22 +187,18 @@ mod tests {
             recorder.add(used(1, Some(verdict)), at(now));
         }
         recorder.add(used(2, None), at(9));
-        let mut taken = take(&recorder);
-        taken.sort_by_key(|usage| (usage.key, usage.counted));
-        let taken: Vec<_> = taken
-            .iter()
-            .map(|usage| (usage.key, usage.counted, usage.used_at))
-            .collect();
-        let (one, two) = (used(1, None).key, used(2, None).key);
-        assert_eq!(
-            taken,
-            [
-                (one, Some((Verdict::Revoked, 1)), at(4)),
-                // The time of a use never goes back.
-                (one, Some((Verdict::Allowed, 2)), at(5)),
-                (two, None, at(9)),
-            ]
-        );
+        let uses = |count, last| Use {
+            count,
+            last: at(last),
+        };
+        let mut expected = [
+            (used(1, Some(Verdict::Revoked)), uses(1, 4)),
+            // The time of a use never goes back.
+            (used(1, Some(Verdict::Allowed)), uses(2, 5)),
+            (used(2, None), uses(1, 9)),
+        ];
+        expected.sort_by_key(|(used, _)| *used);
+        assert_eq!(take(&recorder), expected);
         assert!(take(&recorder).is_empty());
     }
 
@@ -235,10 +223,8 @@ mod tests {
             recorder.add(used(1, Some(Verdict::Allowed)), at(5));
             drop(held);
         }
-        let counts = take(&recorder)
-            .into_iter()
-            .filter_map(|usage| usage.counted);
-        assert_eq!(counts.map(|(_, count)| count).sum::<u64>(), 2);
+        let counts = take(&recorder).into_iter().map(|(_, uses)| uses.count);
+        assert_eq!(counts.sum::<u64>(), 2);
     }
 
     /// Seen red with a take that reads a table and then clears it, with the lock released between the two.
@@ -248,7 +234,7 @@ mod tests {
         let recorder = UsageRecorder::new(true);
         let is_over = AtomicBool::new(false);
         let mut sum = 0;
-        let mut add = |usage: TakenUsage| sum += usage.counted.map_or(0, |(_, count)| count);
+        let mut add = |_, uses: Use| sum += uses.count;
         std::thread::scope(|scope| {
             let recording = scope.spawn(|| {
                 for number in 0..EACH as u32 {

@@ -5,21 +5,28 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
-use super::backlog::Backlog;
+use super::backlog::{Backlog, rows};
 use super::recorder::UsageRecorder;
 use crate::store::{Error, Store};
 
-/// The number of rows that one transaction writes. A change waits for at most one such transaction.
-const ROWS_PER_TRANSACTION: usize = 1_000;
+/// The number of entries that one transaction writes, each with at most two rows. A change waits for at most one such transaction.
+const ENTRIES_PER_TRANSACTION: usize = 500;
 
-/// Takes the usage from the recorders at every interval and at the end, and writes it to the store. Rows that cannot be written
-/// stay in the backlog, and the next write includes them.
+/// The number of entries per second that are written at most, on average: what they cost is then a few percent of one thread. If
+/// more keys are in use, each is written less often, and with more counts.
+const ENTRIES_PER_SECOND: u32 = 12_500;
+
+/// Takes the usage from the recorders at every interval and at the end, and writes it to the store. What cannot be written stays in
+/// the backlog, and the next write includes it.
 pub struct Writer {
     recorders: Vec<Arc<UsageRecorder>>,
     store: Store,
     interval: Duration,
     backlog: Backlog,
+    /// The earliest time of the next write.
+    next: Instant,
     fails: bool,
 }
 
@@ -48,6 +55,7 @@ impl Writer {
             store,
             interval,
             backlog: Backlog::default(),
+            next: Instant::now(),
             fails: false,
         }
     }
@@ -71,9 +79,13 @@ impl Writer {
                 // A dropped sender is an error, which also ends the wait.
                 _ = stop.wait_for(|stop| *stop) => true,
             };
-            self.write().await;
+            self.take().await;
             if is_last {
+                self.write().await;
                 break;
+            }
+            if Instant::now() >= self.next {
+                self.write().await;
             }
         }
         if !self.backlog.is_empty() {
@@ -82,17 +94,22 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self) {
+    /// Takes the usage from the recorders.
+    async fn take(&mut self) {
         let recorders = self.recorders.clone();
         let mut backlog = std::mem::take(&mut self.backlog);
         // On a blocking thread: with a million keys in use this takes so long that calls would wait.
         let taking = tokio::task::spawn_blocking(move || {
             for recorder in recorders {
-                recorder.take(|usage| backlog.add(&usage));
+                recorder.take(|used, uses| backlog.add(used, uses));
             }
             backlog
         });
         self.backlog = taking.await.expect("counting does not panic");
+    }
+
+    /// Writes the backlog.
+    async fn write(&mut self) {
         match self.flush().await {
             Ok(()) if self.fails => {
                 self.fails = false;
@@ -110,16 +127,24 @@ impl Writer {
     }
 
     async fn flush(&mut self) -> Result<(), Error> {
-        while !self.backlog.is_empty() {
-            let (counts, uses) = self.backlog.first(ROWS_PER_TRANSACTION);
-            let outcome = self.store.add_usage(&counts, &uses).await;
+        let mut usage = self.backlog.take();
+        let all = usage.len();
+        let mut outcome = Ok(());
+        while !usage.is_empty() && outcome.is_ok() {
+            let first = usage.len().saturating_sub(ENTRIES_PER_TRANSACTION);
+            let (counts, last_uses) = rows(&usage[first..]);
+            outcome = self.store.add_usage(&counts, &last_uses).await;
             // Rows of which it is unknown whether they were written are not written again: a lost count is better than a
             // doubled one.
             if matches!(outcome, Ok(()) | Err(Error::CommitUnknown(_))) {
-                self.backlog.remove(&counts, &uses);
+                usage.truncate(first);
             }
-            outcome?;
         }
-        Ok(())
+        let written = (all - usage.len()) as u32;
+        self.next = Instant::now() + Duration::from_secs(1) / ENTRIES_PER_SECOND * written;
+        for (used, uses) in usage {
+            self.backlog.add(used, uses);
+        }
+        outcome
     }
 }
