@@ -4,41 +4,34 @@
 //! administers without a pause, over one connection with a key and one without. A server is started for each pair of slices, so
 //! that nothing of an earlier administration is still in progress.
 
+mod clients;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
-use std::future::poll_fn;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use claviger::pb::claviger::v1 as pb;
-use h2::client::SendRequest;
-use hyper::Request;
-use hyper::body::Bytes;
+use clients::{
+    AdminCall, AdminLoad, Administered, VERIFY_CONNECTIONS, Verified, VerifyLoad, WARM_UP,
+};
+pub(crate) use clients::{Client, run};
 use pb::import_entry::Secret;
 use pb::realm_admin_client::RealmAdminClient;
 use prost::Message;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::net::TcpStream;
-use tokio::sync::{Mutex, mpsc};
-use tokio::task::JoinSet;
 
-use crate::questions::{frame, question};
 use crate::seed::{Database, Seeded, seed};
 use crate::servers::{ServerProcess, in_dir};
 use crate::slices::{median, number};
-
-/// The number of connections of the client that verifies, each with one call in progress.
-const VERIFY_CONNECTIONS: usize = 4;
 
 /// The number of calls of one kind of administration that are in progress, so that the server has the next one at once.
 const ADMIN_CALLS: usize = 2;
@@ -55,59 +48,12 @@ const MOST: u32 = 1_000;
 /// The number of imports that are prepared for a slice. When all were made, they are repeated.
 const IMPORTS: u32 = 4;
 
-/// How long a client runs before its latencies count.
-const WARM_UP: Duration = Duration::from_millis(300);
-
-const VERIFY: &str = "KeyVerify/Verify";
 const VERIFY_BATCH: &str = "KeyVerify/VerifyBatch";
 const PUT_REALM: &str = "RealmAdmin/PutRealm";
 const IMPORT_KEYS: &str = "KeyAdmin/ImportKeys";
 const LIST_EVENTS: &str = "KeyAdmin/ListEvents";
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
-
-/// A process that calls the server. It reads its parameters from a line of standard input and writes its result to standard output.
-#[derive(Clone, Copy, ValueEnum)]
-pub(crate) enum Client {
-    /// Verifies for a given time.
-    Verify,
-    /// Administers until standard input ends.
-    Administer,
-}
-
-#[derive(Serialize, Deserialize)]
-struct VerifyLoad {
-    address: String,
-    bearer: String,
-    plain_keys: Vec<String>,
-    time: Duration,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Verified {
-    calls: usize,
-    /// Percentiles of the latency, in microseconds.
-    p50: f64,
-    p99: f64,
-}
-
-#[derive(Serialize, Deserialize)]
-struct AdminLoad {
-    address: String,
-    /// The calls of each list are made one after the other, again and again. The lists are called at the same time.
-    lists: Vec<Vec<AdminCall>>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
-struct AdminCall {
-    method: String,
-    bearer: Option<String>,
-    /// The file of the message.
-    message: PathBuf,
-}
-
-/// The number of answers by the method and the gRPC status.
-type Administered = BTreeMap<String, usize>;
 
 /// The results of a slice.
 struct Slice {
@@ -480,212 +426,4 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Runs a client.
-pub(crate) async fn run(client: Client) -> Outcome<()> {
-    let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
-    let result = match client {
-        Client::Verify => serde_json::to_string(&verify(serde_json::from_str(&line)?).await?)?,
-        Client::Administer => {
-            serde_json::to_string(&administer(serde_json::from_str(&line)?).await?)?
-        }
-    };
-    println!("{result}");
-    Ok(())
-}
-
-/// Opens a connection whose windows never fill.
-async fn connect(address: &str) -> io::Result<SendRequest<Bytes>> {
-    let socket = TcpStream::connect(address).await?;
-    socket.set_nodelay(true)?;
-    let (sender, connection) = h2::client::Builder::new()
-        .initial_window_size(16 * 1024 * 1024)
-        .initial_connection_window_size(256 * 1024 * 1024)
-        .handshake(socket)
-        .await
-        .map_err(io::Error::other)?;
-    tokio::spawn(connection);
-    Ok(sender)
-}
-
-fn request(address: &str, method: &str, bearer: Option<&str>) -> Outcome<Request<()>> {
-    let mut request = Request::post(format!("http://{address}/claviger.v1.{method}"))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers");
-    if let Some(bearer) = bearer {
-        request = request.header("authorization", format!("Bearer {bearer}"));
-    }
-    Ok(request.body(())?)
-}
-
-/// Makes a call, and returns its gRPC status and its body.
-async fn call(
-    sender: &mut SendRequest<Bytes>,
-    request: Request<()>,
-    mut body: Bytes,
-) -> Result<(String, Vec<u8>), h2::Error> {
-    poll_fn(|cx| sender.poll_ready(cx)).await?;
-    let (mut answer, mut stream) = sender.send_request(request, false)?;
-    let sending = async {
-        while !body.is_empty() {
-            stream.reserve_capacity(body.len());
-            let Some(capacity) = poll_fn(|cx| stream.poll_capacity(cx)).await else {
-                return Ok(());
-            };
-            let part = body.split_to(capacity?.min(body.len()));
-            stream.send_data(part, body.is_empty())?;
-        }
-        Ok::<_, h2::Error>(())
-    };
-    // A call that is refused at once is answered before its body was sent.
-    let answer = tokio::select! {
-        answer = &mut answer => answer?,
-        sent = sending => {
-            // If the stream was reset, then the answer says why.
-            let _ = sent;
-            answer.await?
-        }
-    };
-    let status = |headers: &hyper::HeaderMap| {
-        let status = headers
-            .get("grpc-status")
-            .and_then(|status| status.to_str().ok());
-        status.map(str::to_owned)
-    };
-    if let Some(status) = status(answer.headers()) {
-        return Ok((status, Vec::new()));
-    }
-    let mut body = answer.into_body();
-    let mut message = Vec::new();
-    while let Some(data) = body.data().await {
-        let data = data?;
-        message.extend_from_slice(&data);
-        body.flow_control().release_capacity(data.len())?;
-    }
-    let trailers = body.trailers().await?.unwrap_or_default();
-    Ok((status(&trailers).unwrap_or_default(), message))
-}
-
-async fn verify(load: VerifyLoad) -> Outcome<Verified> {
-    let load = Arc::new(load);
-    let messages: Vec<Bytes> = load
-        .plain_keys
-        .iter()
-        .map(|key| frame(&question(key.clone())).into())
-        .collect();
-    let messages = Arc::new(messages);
-    let next = Arc::new(AtomicUsize::new(0));
-    let began = Instant::now();
-    let mut connections = JoinSet::new();
-    for _ in 0..VERIFY_CONNECTIONS {
-        let (load, messages, next) = (Arc::clone(&load), Arc::clone(&messages), Arc::clone(&next));
-        let mut sender = connect(&load.address).await?;
-        let template = request(&load.address, VERIFY, Some(&load.bearer))?;
-        connections.spawn(async move {
-            let mut latencies = Vec::new();
-            while began.elapsed() < WARM_UP + load.time {
-                let message = &messages[next.fetch_add(1, Ordering::Relaxed) % messages.len()];
-                let called = Instant::now();
-                let outcome = call(&mut sender, template.clone(), message.clone()).await;
-                let latency = called.elapsed();
-                let (status, answer) = outcome.map_err(|error| error.to_string())?;
-                // The prefix has five bytes. The first field of the message is the verdict.
-                if status != "0" || answer.get(5..7) != Some(&[0x08, pb::Verdict::Allowed as u8]) {
-                    return Err(format!("status {status}, answer {answer:x?}"));
-                }
-                if called - began >= WARM_UP {
-                    latencies.push(latency.as_secs_f64() * 1e6);
-                }
-            }
-            Ok(latencies)
-        });
-    }
-    let mut latencies = Vec::new();
-    while let Some(connection) = connections.join_next().await {
-        latencies.extend(connection??);
-    }
-    latencies.sort_by(f64::total_cmp);
-    Ok(Verified {
-        calls: next.load(Ordering::Relaxed),
-        p50: latencies[latencies.len() / 2],
-        p99: latencies[latencies.len() * 99 / 100],
-    })
-}
-
-/// A connection that is opened again when the server has closed it. The server does so when a client sends the bodies of calls that
-/// were refused already.
-struct Connection {
-    address: String,
-    sender: Mutex<SendRequest<Bytes>>,
-}
-
-impl Connection {
-    async fn open(address: &str) -> Outcome<Arc<Self>> {
-        Ok(Arc::new(Self {
-            address: address.to_owned(),
-            sender: Mutex::new(connect(address).await?),
-        }))
-    }
-
-    async fn call(&self, request: Request<()>, body: Bytes) -> Result<String, h2::Error> {
-        let mut sender = self.sender.lock().await.clone();
-        let outcome = call(&mut sender, request, body).await;
-        if outcome.is_err() {
-            let mut sender = self.sender.lock().await;
-            // Another call may have opened it again.
-            if poll_fn(|cx| sender.poll_ready(cx)).await.is_err()
-                && let Ok(opened) = connect(&self.address).await
-            {
-                *sender = opened;
-            }
-        }
-        outcome.map(|(status, _)| status)
-    }
-}
-
-async fn administer(load: AdminLoad) -> Outcome<Administered> {
-    let (with_a_key, without_a_key) = (
-        Connection::open(&load.address).await?,
-        Connection::open(&load.address).await?,
-    );
-    let (answered, mut answers) = mpsc::unbounded_channel();
-    let mut lists = JoinSet::new();
-    for (first, list) in load.lists.into_iter().enumerate() {
-        let mut calls = Vec::new();
-        for AdminCall {
-            method,
-            bearer,
-            message,
-        } in list
-        {
-            let message = fs::read(message)?;
-            let length = (message.len() as u32).to_be_bytes();
-            let body = Bytes::from([&[0], &length[..], &message].concat());
-            let connection = match &bearer {
-                Some(_) => Arc::clone(&with_a_key),
-                None => Arc::clone(&without_a_key),
-            };
-            let request = request(&load.address, &method, bearer.as_deref())?;
-            calls.push((method, connection, request, body));
-        }
-        let answered = answered.clone();
-        lists.spawn(async move {
-            // Lists that are equal begin with different calls.
-            for (method, connection, request, body) in calls.iter().cycle().skip(first) {
-                let outcome = connection.call(request.clone(), body.clone()).await;
-                let outcome = outcome.unwrap_or_else(|_| "connection closed".to_owned());
-                let _ = answered.send(format!("{method} {outcome}"));
-            }
-        });
-    }
-    // Ends when the measurement is over.
-    tokio::task::spawn_blocking(|| io::stdin().lock().read_to_end(&mut Vec::new())).await??;
-    drop(lists);
-    let mut administered = Administered::new();
-    while let Ok(answer) = answers.try_recv() {
-        *administered.entry(answer).or_default() += 1;
-    }
-    Ok(administered)
 }
