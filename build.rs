@@ -52,27 +52,36 @@ fn main() -> Result<(), Box<dyn Error>> {
         .include_file("_includes.rs")
         .compile_fds(compiler.file_descriptor_set())?;
 
-    // Only the server of `KeyVerify`, a second time, with messages that are encoded already as its frequent answers.
-    let mut key_verify = compiler.file_descriptor_set();
-    key_verify
-        .file
-        .retain(|file| file.name() == "claviger/v1/key_verify.proto");
-    let out = out.join("key_verify");
+    // The servers whose frequent messages are read and written field by field, a second time, with these messages as they are sent.
+    let mut servers = compiler.file_descriptor_set();
+    servers.file.retain(|file| {
+        [
+            "claviger/v1/key_verify.proto",
+            "envoy/service/auth/v3/external_auth.proto",
+        ]
+        .contains(&file.name())
+    });
+    let out = out.join("encoded");
     fs::create_dir_all(&out)?;
     let mut server = tonic_prost_build::configure()
         .out_dir(out)
         .build_client(false)
-        .extern_path(".claviger.v1", "crate::pb::claviger::v1");
-    for answer in [
-        "VerifyResponse",
-        "VerifyBatchResponse",
-        "VerifyStreamResponse",
+        .extern_path(".claviger.v1", "crate::pb::claviger::v1")
+        .extern_path(".envoy", "crate::pb::envoy");
+    for (package, method) in [
+        ("claviger.v1", "Verify"),
+        ("claviger.v1", "VerifyBatch"),
+        ("claviger.v1", "VerifyStream"),
+        ("envoy.service.auth.v3", "Check"),
     ] {
-        server = server.extern_path(
-            format!(".claviger.v1.{answer}"),
-            format!("crate::protobuf::Encoded<crate::pb::claviger::v1::{answer}>"),
-        );
+        let module = package.replace('.', "::");
+        for message in [format!("{method}Request"), format!("{method}Response")] {
+            server = server.extern_path(
+                format!(".{package}.{message}"),
+                format!("crate::protobuf::Encoded<crate::pb::{module}::{message}>"),
+            );
+        }
     }
-    server.compile_fds(key_verify)?;
+    server.compile_fds(servers)?;
     Ok(())
 }

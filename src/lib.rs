@@ -54,8 +54,12 @@ pub mod pb {
     /// The descriptors of all messages and services, with their comments, for reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-    /// The server of `KeyVerify`, with answers that are encoded already.
+    /// The servers of the Verify plane, which read and write encoded messages.
     pub mod encoded {
-        include!(concat!(env!("OUT_DIR"), "/key_verify/claviger.v1.rs"));
+        include!(concat!(env!("OUT_DIR"), "/encoded/claviger.v1.rs"));
+        include!(concat!(
+            env!("OUT_DIR"),
+            "/encoded/envoy.service.auth.v3.rs"
+        ));
     }
 }

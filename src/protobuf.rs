@@ -54,6 +54,20 @@ pub fn put_field(tag: u8, field: &[u8], bytes: &mut Vec<u8>) {
     bytes.extend_from_slice(field);
 }
 
+/// Writes a message, whose fields `put` writes, with its tag and length.
+pub fn put_message(tag: u8, bytes: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {
+    // Most lengths take one byte or two. To move a short message costs less than to write it elsewhere first.
+    put_head(tag, 0, bytes);
+    let start = bytes.len();
+    put(bytes);
+    let end = bytes.len();
+    let length = end - start;
+    let longer = length_delimiter_len(length) - 1;
+    bytes.resize(end + longer, 0);
+    bytes.copy_within(start..end, start + longer);
+    encode_length_delimiter(length, &mut &mut bytes[start - 1..]).expect("there is room");
+}
+
 /// Writes a string, unless it is empty.
 pub fn put_string(tag: u8, text: &str, bytes: &mut Vec<u8>) {
     if !text.is_empty() {
@@ -77,7 +91,75 @@ pub fn string_of(tag: u8, bytes: &[u8]) -> &str {
     text.unwrap_or_default()
 }
 
-/// A message `M` that is encoded already. It can be sent like `M`, but not received.
+/// The value of a field in an encoded message.
+#[derive(Clone, Copy)]
+pub enum Value<'m> {
+    /// A field with a length: a string, bytes, a message, or numbers without a tag of their own.
+    Long(&'m [u8]),
+    /// A number.
+    Number(u64),
+    /// A number with a fixed length.
+    Fixed,
+    /// The begin or the end of a group, which proto3 does not have.
+    Group,
+}
+
+impl<'m> Value<'m> {
+    /// The bytes or the fields of a message.
+    pub fn bytes(self) -> Option<&'m [u8]> {
+        match self {
+            Self::Long(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// The number.
+    pub fn number(self) -> Option<u64> {
+        match self {
+            Self::Number(number) => Some(number),
+            _ => None,
+        }
+    }
+
+    /// The text.
+    pub fn text(self) -> Option<&'m str> {
+        self.bytes().and_then(|text| str::from_utf8(text).ok())
+    }
+}
+
+/// Reads the fields of an encoded message in their order. Returns `None` if the message cannot be decoded, or if `field` does not
+/// take a value.
+pub fn read_fields<'m>(
+    mut message: &'m [u8],
+    mut field: impl FnMut(u32, Value<'m>) -> Option<()>,
+) -> Option<()> {
+    while !message.is_empty() {
+        let (number, value) = next_field(&mut message)?;
+        if matches!(value, Value::Group) {
+            return None;
+        }
+        field(number, value)?;
+    }
+    Some(())
+}
+
+fn next_field<'m>(message: &mut &'m [u8]) -> Option<(u32, Value<'m>)> {
+    let (number, kind) = decode_key(message).ok()?;
+    let mut bytes = |length: u64| message.split_off(..usize::try_from(length).ok()?);
+    let value = match kind {
+        WireType::Varint => Value::Number(decode_varint(message).ok()?),
+        WireType::LengthDelimited => {
+            let length = decode_varint(message).ok()?;
+            Value::Long(message.split_off(..usize::try_from(length).ok()?)?)
+        }
+        WireType::ThirtyTwoBit => bytes(4).map(|_| Value::Fixed)?,
+        WireType::SixtyFourBit => bytes(8).map(|_| Value::Fixed)?,
+        WireType::StartGroup | WireType::EndGroup => Value::Group,
+    };
+    Some((number, value))
+}
+
+/// An encoded message `M`. It is sent like `M`, and received without being decoded.
 pub struct Encoded<M> {
     bytes: Vec<u8>,
     message: PhantomData<fn() -> M>,
@@ -95,6 +177,18 @@ impl<M> Encoded<M> {
     /// The encoded fields.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Returns the error of a message that was received and cannot be decoded.
+    pub fn decode_error(&self) -> Status
+    where
+        M: Message + Default,
+    {
+        // The code that tonic's codec gives it.
+        Status::internal(match M::decode(self.as_bytes()) {
+            Ok(_) => "it contains a group".to_owned(),
+            Err(error) => error.to_string(),
+        })
     }
 
     /// Returns the encoded fields.
@@ -120,6 +214,12 @@ impl<M> Message for Encoded<M> {
         buffer.put_slice(&self.bytes);
     }
 
+    /// Takes all fields as they are.
+    fn merge(&mut self, buffer: impl Buf) -> Result<(), DecodeError> {
+        self.bytes.put(buffer);
+        Ok(())
+    }
+
     fn merge_field(
         &mut self,
         number: u32,
@@ -127,7 +227,7 @@ impl<M> Message for Encoded<M> {
         buffer: &mut impl Buf,
         context: DecodeContext,
     ) -> Result<(), DecodeError> {
-        // Nothing receives it.
+        // `merge` takes all fields, and nothing has such a message as a field.
         skip_field(kind, number, buffer, context)
     }
 
@@ -192,29 +292,14 @@ impl<D: Decoder<Error = Status>> Decoder for BoundedDecoder<D> {
 fn has_too_many_fields(mut message: &[u8], levels: usize) -> bool {
     let mut fields = 0;
     while !message.is_empty() {
-        let Ok((_, kind)) = decode_key(&mut message) else {
-            return false;
+        let value = match next_field(&mut message) {
+            Some((_, Value::Long(value))) => value,
+            // Would make a long text look like many fields, and takes no memory.
+            Some(_) => continue,
+            None => return false,
         };
-        // Only these are entries of lists that take memory. The others would make a long text look like many fields.
-        fields += usize::from(kind == WireType::LengthDelimited);
-        if fields > MAX_FIELDS {
-            return true;
-        }
-        let length = match kind {
-            WireType::Varint => decode_varint(&mut message).map(|_| 0),
-            WireType::LengthDelimited => decode_varint(&mut message),
-            WireType::ThirtyTwoBit => Ok(4),
-            WireType::SixtyFourBit => Ok(8),
-            // Without a length and without content.
-            WireType::StartGroup | WireType::EndGroup => Ok(0),
-        };
-        let Some(field) = length
-            .ok()
-            .and_then(|length| message.split_off(..usize::try_from(length).ok()?))
-        else {
-            return false;
-        };
-        if levels > 1 && has_too_many_fields(field, levels - 1) {
+        fields += 1;
+        if fields > MAX_FIELDS || levels > 1 && has_too_many_fields(value, levels - 1) {
             return true;
         }
     }
@@ -245,6 +330,17 @@ mod tests {
         }
         for message in of(MAX_FIELDS - 2, 3) {
             assert!(has_too_many_fields(&message, LEVELS));
+        }
+    }
+
+    #[test]
+    fn a_message_of_any_length_is_written_like_a_field() {
+        for length in [0, 1, 127, 128, 16_383, 16_384, 100_000] {
+            let (mut expected, mut bytes) = (vec![7], vec![7]);
+            let field = vec![9; length];
+            put_field(tag(3), &field, &mut expected);
+            put_message(tag(3), &mut bytes, |bytes| bytes.extend_from_slice(&field));
+            assert_eq!(bytes, expected);
         }
     }
 

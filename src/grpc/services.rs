@@ -7,7 +7,6 @@ use std::convert::Infallible;
 use std::pin::Pin;
 
 use hyper::{Request, Response};
-use prost::Message;
 use tokio::runtime::Handle;
 use tonic::Status;
 use tonic::body::Body;
@@ -20,8 +19,8 @@ use super::guard::{Destination, Dispatch, hand_over};
 use super::page_limiter::hold_until_sent;
 use super::{ExtAuthzService, KeyVerifyService};
 use crate::auth::{AuthError, Authenticator, Principal};
+use crate::pb::encoded::authorization_server::AuthorizationServer;
 use crate::pb::encoded::key_verify_server::KeyVerifyServer;
-use crate::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use crate::protobuf::Encoded;
 
 /// The largest message that `KeyVerify` accepts, in bytes.
@@ -69,17 +68,12 @@ impl Dispatch for Services {
     ) -> Option<Result<Vec<u8>, Status>> {
         match destination {
             Destination::Verify => {
-                let request = Message::decode(message).ok()?;
-                Some(
-                    self.key_verify
-                        .verify_now(principal, &request)
-                        .map(Encoded::into_bytes),
-                )
+                let answer = self.key_verify.verify_now(principal, message)?;
+                Some(answer.map(Encoded::into_bytes))
             }
             Destination::Check => {
-                let request = Message::decode(message).ok()?;
-                let answer = self.authorization.check_now(principal, &request);
-                Some(answer.map(|answer| answer.encode_to_vec()))
+                let answer = self.authorization.check_now(principal, message)?;
+                Some(answer.map(Encoded::into_bytes))
             }
             _ => None,
         }

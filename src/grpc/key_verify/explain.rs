@@ -2,9 +2,10 @@
 //!
 //! This module decides nothing. It takes the decision of `verify`, and then lists every objection that `verify` knows.
 
+use prost::Message;
 use tonic::Status;
 
-use super::request::{client_ip, find_realm, question};
+use super::request::{VerifyQuestion, client_ip, find_realm, question};
 use super::response::verified_key;
 use crate::domain::denial::DenialClass;
 use crate::domain::key_text;
@@ -30,8 +31,10 @@ pub(super) fn explain(
     use pb::explain_request::Question::{Http, Verify};
     match &request.question {
         Some(Verify(message)) => {
-            let question = question(view, message)?;
-            explain_question(view, peppers, now, &message.key, &question, Vec::new())
+            let encoded = message.encode_to_vec();
+            let asked = VerifyQuestion::decode(&encoded).ok_or_else(status::internal)?;
+            let question = question(view, &asked)?;
+            explain_question(view, peppers, now, asked.plain_key, &question, Vec::new())
         }
         Some(Http(message)) => explain_http(view, peppers, now, message),
         None => {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
-use request::question;
+use request::{VerifyQuestion, question};
 use response::verify_response;
 use stream::Answers;
 
@@ -22,14 +22,17 @@ use crate::domain::event::Revision;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::hashing::Peppers;
-use crate::mirror::{Mirror, View};
+use crate::mirror::{Mirror, MirroredRealm, View};
 use crate::pb::claviger::v1 as pb;
 use crate::pb::encoded::key_verify_server::KeyVerify;
-use crate::protobuf::{Encoded, put_field, tag};
+use crate::protobuf::{Encoded, put_field, put_message, tag};
 use crate::usage::UsageRecorder;
-use crate::verify::decide;
+use crate::verify::{Decision, decide};
 
 const MAX_BATCH: usize = 100;
+
+/// Most answers about a good key have fewer bytes.
+const USUAL_ANSWER: usize = 512;
 
 /// The service that verifies keys. It answers from the mirror, without I/O, locks or tasks.
 #[derive(Clone)]
@@ -66,15 +69,19 @@ impl KeyVerifyService {
         }
     }
 
-    /// Answers a Verify, without waiting for anything.
+    /// Answers an encoded `VerifyRequest`, without waiting for anything. Returns `None` if it cannot be decoded.
     pub(super) fn verify_now(
         &self,
         principal: &Principal,
-        request: &pb::VerifyRequest,
-    ) -> Result<Encoded<pb::VerifyResponse>, Status> {
-        self.verifier.with_caller(principal, |view, caller, now| {
-            self.verifier.answer(view, caller, now, request)
-        })
+        message: &[u8],
+    ) -> Option<Result<Encoded<pb::VerifyResponse>, Status>> {
+        let asked = VerifyQuestion::decode(message)?;
+        Some(self.verifier.with_caller(principal, |view, caller, now| {
+            let (realm, decision) = self.verifier.decide(view, caller, now, &asked)?;
+            let mut bytes = Vec::with_capacity(USUAL_ANSWER);
+            verify_response(view, realm, &decision, now, &mut bytes);
+            Ok(Encoded::new(bytes))
+        }))
     }
 }
 
@@ -94,22 +101,41 @@ impl Verifier {
         work(&view, &caller, now)
     }
 
-    fn answer(
+    fn decide<'v>(
+        &self,
+        view: &'v View<'_>,
+        caller: &AuthenticatedKey<'_>,
+        now: Timestamp,
+        asked: &VerifyQuestion<'v>,
+    ) -> Result<(&'v MirroredRealm, Decision<'v>), Status> {
+        caller.may_verify(asked.realm)?;
+        if view.revision() < Revision::from(asked.min_revision) {
+            return Err(status::behind());
+        }
+        let question = question(view, asked)?;
+        let decision =
+            decide(asked.plain_key, &question, view, &self.peppers, now).map_err(verify_error)?;
+        self.recorder.count(&decision, now);
+        Ok((question.realm, decision))
+    }
+
+    /// Writes a `VerifyBatchResult` or a `VerifyStreamResponse`: they have the same fields.
+    fn put_result(
         &self,
         view: &View<'_>,
         caller: &AuthenticatedKey<'_>,
         now: Timestamp,
-        request: &pb::VerifyRequest,
-    ) -> Result<Encoded<pb::VerifyResponse>, Status> {
-        caller.may_verify(&request.realm)?;
-        if view.revision() < Revision::from(request.min_revision) {
-            return Err(status::behind());
+        asked: &VerifyQuestion<'_>,
+        bytes: &mut Vec<u8>,
+    ) {
+        const RESPONSE: u8 = tag(1);
+        const ERROR: u8 = tag(2);
+        match self.decide(view, caller, now, asked) {
+            Ok((realm, decision)) => put_message(RESPONSE, bytes, |bytes| {
+                verify_response(view, realm, &decision, now, bytes);
+            }),
+            Err(error) => put_field(ERROR, &status::as_message(&error).encode_to_vec(), bytes),
         }
-        let question = question(view, request)?;
-        let decision =
-            decide(&request.key, &question, view, &self.peppers, now).map_err(verify_error)?;
-        self.recorder.count(&decision, now);
-        Ok(verify_response(view, question.realm, &decision, now))
     }
 }
 
@@ -117,30 +143,36 @@ impl Verifier {
 impl KeyVerify for KeyVerifyService {
     async fn verify(
         &self,
-        request: Request<pb::VerifyRequest>,
+        request: Request<Encoded<pb::VerifyRequest>>,
     ) -> Result<Response<Encoded<pb::VerifyResponse>>, Status> {
         let principal = guard::principal(&request)?;
-        self.verify_now(principal, request.get_ref())
+        let message = request.get_ref();
+        let answer = self.verify_now(principal, message.as_bytes());
+        answer
+            .ok_or_else(|| message.decode_error())?
             .map(Response::new)
     }
 
     async fn verify_batch(
         &self,
-        request: Request<pb::VerifyBatchRequest>,
+        request: Request<Encoded<pb::VerifyBatchRequest>>,
     ) -> Result<Response<Encoded<pb::VerifyBatchResponse>>, Status> {
         const RESULTS: u8 = tag(1);
         let principal = guard::principal(&request)?;
-        let pb::VerifyBatchRequest { requests } = request.get_ref();
+        let message = request.get_ref();
+        let questions = VerifyQuestion::decode_batch(message.as_bytes(), MAX_BATCH)
+            .ok_or_else(|| message.decode_error())?;
         let results = self.verifier.with_caller(principal, |view, caller, now| {
-            if requests.len() > MAX_BATCH {
+            if questions.len() > MAX_BATCH {
                 let mut bad = Violations::default();
                 bad.add("requests", "must have at most 100 entries");
                 return bad.finish(None).map_err(|bad| status::invalid(&bad));
             }
-            let mut results = Vec::new();
-            for request in requests {
-                let answer = self.verifier.answer(view, caller, now, request);
-                put_field(RESULTS, &result(answer), &mut results);
+            let mut results = Vec::with_capacity(questions.len() * USUAL_ANSWER);
+            for asked in &questions {
+                put_message(RESULTS, &mut results, |bytes| {
+                    self.verifier.put_result(view, caller, now, asked, bytes);
+                });
             }
             Ok(results)
         })?;
@@ -151,13 +183,15 @@ impl KeyVerify for KeyVerifyService {
 
     async fn verify_stream(
         &self,
-        request: Request<Streaming<pb::VerifyStreamRequest>>,
+        request: Request<Streaming<Encoded<pb::VerifyStreamRequest>>>,
     ) -> Result<Response<Answers>, Status> {
         let principal = guard::principal(&request)?.clone();
         let closing = guard::closing(&request)?;
         let verifier = Arc::clone(&self.verifier);
-        let answers = stream::answers(verifier, principal, request.into_inner(), closing);
-        Ok(Response::new(answers))
+        let questions = request.into_inner();
+        Ok(Response::new(Answers::new(
+            verifier, principal, questions, closing,
+        )))
     }
 
     async fn explain(
@@ -171,19 +205,4 @@ impl KeyVerify for KeyVerifyService {
         })?;
         Ok(Response::new(answer))
     }
-}
-
-/// Encodes a `VerifyBatchResult` or a `VerifyStreamResponse`: they have the same fields.
-fn result(answer: Result<Encoded<pb::VerifyResponse>, Status>) -> Vec<u8> {
-    const RESPONSE: u8 = tag(1);
-    const ERROR: u8 = tag(2);
-    let mut bytes = Vec::new();
-    match answer {
-        Ok(answer) => put_field(RESPONSE, answer.as_bytes(), &mut bytes),
-        Err(error) => {
-            let error = status::as_message(&error).encode_to_vec();
-            put_field(ERROR, &error, &mut bytes);
-        }
-    }
-    bytes
 }

@@ -9,17 +9,18 @@ use crate::domain::verdict::Verdict;
 use crate::grpc::encode;
 use crate::mirror::{KeyFacts, MirroredRealm, View};
 use crate::pb::claviger::v1 as pb;
-use crate::protobuf::{Encoded, put_field, put_head, put_string, tag};
+use crate::protobuf::{put_head, put_message, put_string, tag};
 use crate::verify::Decision;
 
-/// Encodes the answer to a Verify. Its key is written from the facts in the mirror, because a message would own a copy of each
+/// Writes the answer to a Verify. Its key is written from the facts in the mirror, because a message would own a copy of each
 /// string.
 pub(super) fn verify_response(
     view: &View<'_>,
     realm: &MirroredRealm,
     decision: &Decision<'_>,
     now: Timestamp,
-) -> Encoded<pb::VerifyResponse> {
+    bytes: &mut Vec<u8>,
+) {
     const KEY: u8 = tag(2);
     let max_cache = realm.definition.max_cache;
     let cache_for = match decision.expires_at().time_left(now) {
@@ -39,18 +40,14 @@ pub(super) fn verify_response(
         as_of: Some(encode::time(view.as_of())),
         cache_for: Some(encode::span(cache_for)),
     };
-    let key = decision.proven.map(|(key, _)| encoded_key(key, realm));
-    let length = key.as_ref().map_or(0, |key| 8 + key.len());
-    let mut bytes = Vec::with_capacity(without_key.encoded_len() + length);
-    without_key.encode_raw(&mut bytes);
-    if let Some(key) = key {
-        put_field(KEY, &key, &mut bytes);
+    without_key.encode_raw(bytes);
+    if let Some((key, _)) = decision.proven {
+        put_message(KEY, bytes, |bytes| put_key(key, realm, bytes));
     }
-    Encoded::new(bytes)
 }
 
-/// Encodes what [`verified_key`] returns.
-fn encoded_key(key: KeyFacts<'_>, realm: &MirroredRealm) -> Vec<u8> {
+/// Writes the fields of what [`verified_key`] returns.
+fn put_key(key: KeyFacts<'_>, realm: &MirroredRealm, bytes: &mut Vec<u8>) {
     const ID: u8 = tag(1);
     const REALM: u8 = tag(2);
     const PARTNER: u8 = tag(3);
@@ -60,29 +57,26 @@ fn encoded_key(key: KeyFacts<'_>, realm: &MirroredRealm) -> Vec<u8> {
     const SCOPES: u8 = tag(8);
     const FULL_ACCESS: u32 = 9;
     const EXPIRE_TIME: u8 = tag(11);
-    let name_and_labels = key.name_and_labels().encoded();
-    let mut bytes = Vec::with_capacity(256 + name_and_labels.len());
     let id = key.id().as_uuid().hyphenated();
-    put_string(ID, id.encode_lower(&mut Uuid::encode_buffer()), &mut bytes);
-    put_string(REALM, key.realm().as_str(), &mut bytes);
-    put_string(PARTNER, key.partner().id.as_str(), &mut bytes);
+    put_string(ID, id.encode_lower(&mut Uuid::encode_buffer()), bytes);
+    put_string(REALM, key.realm().as_str(), bytes);
+    put_string(PARTNER, key.partner().id.as_str(), bytes);
     if let Some(project) = key.project() {
-        put_string(PROJECT, project.as_str(), &mut bytes);
+        put_string(PROJECT, project.as_str(), bytes);
     }
-    int32::encode(LEVEL, &encode::level(key.level()).into(), &mut bytes);
-    put_string(ENVIRONMENT, key.environment().as_str(), &mut bytes);
+    int32::encode(LEVEL, &encode::level(key.level()).into(), bytes);
+    put_string(ENVIRONMENT, key.environment().as_str(), bytes);
     for scope in realm.hierarchy.names(key.effective(&realm.hierarchy)) {
-        put_string(SCOPES, scope.as_str(), &mut bytes);
+        put_string(SCOPES, scope.as_str(), bytes);
     }
     if key.has_full_access() {
-        bool::encode(FULL_ACCESS, &true, &mut bytes);
+        bool::encode(FULL_ACCESS, &true, bytes);
     }
     if let Some(end) = encode::expiry(key.expires_at()) {
-        put_head(EXPIRE_TIME, end.encoded_len(), &mut bytes);
-        end.encode_raw(&mut bytes);
+        put_head(EXPIRE_TIME, end.encoded_len(), bytes);
+        end.encode_raw(bytes);
     }
-    bytes.extend_from_slice(name_and_labels);
-    bytes
+    bytes.extend_from_slice(key.name_and_labels().encoded());
 }
 
 pub(super) fn verified_key(key: KeyFacts<'_>, realm: &MirroredRealm) -> pb::VerifiedKey {
