@@ -1,5 +1,6 @@
 //! The backlog: usage that was taken from the recorders and is not yet in the store.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
 
@@ -10,32 +11,46 @@ use crate::store::{KeyCount, SecretUse};
 
 /// Counts and times of use that wait to be written.
 #[derive(Default)]
-pub(super) struct Backlog(HashMap<Used, Use, RandomState>);
+pub(super) struct Backlog {
+    /// What was taken lately.
+    recent: HashMap<Used, Use, RandomState>,
+    /// What is written first, backwards in the order of the tables' primary keys, so that one transaction writes adjacent rows.
+    next: Vec<(Used, Use)>,
+}
 
 impl Backlog {
     /// Merges usage into the backlog.
     pub(super) fn add(&mut self, used: Used, more: Use) {
-        self.0
+        self.recent
             .entry(used)
             .and_modify(|uses| uses.add(more))
             .or_insert(more);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The number of entries. What was used before and after a write began may have two.
+    pub(super) fn len(&self) -> usize {
+        self.recent.len() + self.next.len()
     }
 
     /// The sum of all counts.
     pub(super) fn total(&self) -> u64 {
-        let counted = self.0.iter().filter(|(used, _)| used.verdict.is_some());
-        counted.map(|(_, uses)| uses.count).sum()
+        let counted = |(used, uses): (&Used, &Use)| used.verdict.map_or(0, |_| uses.count);
+        let next = self.next.iter().map(|(used, uses)| (used, uses));
+        self.recent.iter().chain(next).map(counted).sum()
     }
 
-    /// Takes everything, in the order of the tables' primary keys, so that one transaction writes adjacent rows.
-    pub(super) fn take(&mut self) -> Vec<(Used, Use)> {
-        let mut all: Vec<_> = mem::take(&mut self.0).into_iter().collect();
-        all.sort_unstable_by_key(|(used, _)| *used);
-        all
+    /// The entries to write next, at most `max`.
+    pub(super) fn first(&mut self, max: usize) -> &[(Used, Use)] {
+        if self.next.is_empty() {
+            self.next = mem::take(&mut self.recent).into_iter().collect();
+            self.next.sort_unstable_by_key(|(used, _)| Reverse(*used));
+        }
+        &self.next[self.next.len().saturating_sub(max)..]
+    }
+
+    /// Removes this number of the entries to write next.
+    pub(super) fn remove_first(&mut self, written: usize) {
+        self.next.truncate(self.next.len() - written);
     }
 }
 
@@ -112,8 +127,18 @@ mod tests {
             (other, uses(1, 1)),
         ];
         expected.sort_by_key(|(used, _)| *used);
-        assert_eq!(backlog.take(), expected);
-        assert!(backlog.is_empty());
+        expected.reverse();
+        assert_eq!(backlog.len(), 3);
+        assert_eq!(backlog.first(2), &expected[1..]);
+        // What comes after a write began waits for the next one.
+        backlog.add(other, uses(1, 8));
+        assert_eq!(backlog.total(), 7);
+        backlog.remove_first(1);
+        assert_eq!(backlog.first(9), &expected[..2]);
+        backlog.remove_first(2);
+        assert_eq!(backlog.first(9), [(other, uses(1, 8))]);
+        backlog.remove_first(1);
+        assert_eq!((backlog.len(), backlog.first(9).len()), (0, 0));
     }
 
     /// A statement must not name a row twice: PostgreSQL refuses it.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use super::backlog::{Backlog, rows};
 use super::recorder::UsageRecorder;
@@ -14,9 +13,9 @@ use crate::store::{Error, Store};
 /// The number of entries that one transaction writes, each with at most two rows. A change waits for at most one such transaction.
 const ENTRIES_PER_TRANSACTION: usize = 500;
 
-/// The number of entries per second that are written at most, on average: what they cost is then a few percent of one thread. If
-/// more keys are in use, each is written less often, and with more counts.
-const ENTRIES_PER_SECOND: u32 = 12_500;
+/// The number of entries that are written per second, at most, until the server stops: a few percent of one thread. If more keys
+/// are in use, each is written less often, with more counts.
+const ENTRIES_PER_SECOND: f64 = 12_500.0;
 
 /// Takes the usage from the recorders at every interval and at the end, and writes it to the store. What cannot be written stays in
 /// the backlog, and the next write includes it.
@@ -25,8 +24,6 @@ pub struct Writer {
     store: Store,
     interval: Duration,
     backlog: Backlog,
-    /// The earliest time of the next write.
-    next: Instant,
     fails: bool,
 }
 
@@ -55,7 +52,6 @@ impl Writer {
             store,
             interval,
             backlog: Backlog::default(),
-            next: Instant::now(),
             fails: false,
         }
     }
@@ -73,6 +69,7 @@ impl Writer {
         if !self.recorders.iter().any(|recorder| recorder.is_on()) {
             return;
         }
+        let most = (self.interval.as_secs_f64() * ENTRIES_PER_SECOND).ceil() as usize;
         loop {
             let is_last = tokio::select! {
                 () = tokio::time::sleep(self.interval) => false,
@@ -81,14 +78,12 @@ impl Writer {
             };
             self.take().await;
             if is_last {
-                self.write().await;
+                self.write(usize::MAX).await;
                 break;
             }
-            if Instant::now() >= self.next {
-                self.write().await;
-            }
+            self.write(most).await;
         }
-        if !self.backlog.is_empty() {
+        if self.backlog.len() > 0 {
             let lost = self.backlog.total();
             tracing::error!(lost, "usage lost: the last counts could not be written");
         }
@@ -108,9 +103,9 @@ impl Writer {
         self.backlog = taking.await.expect("counting does not panic");
     }
 
-    /// Writes the backlog.
-    async fn write(&mut self) {
-        match self.flush().await {
+    /// Writes this number of entries of the backlog, if there are so many.
+    async fn write(&mut self, entries: usize) {
+        match self.flush(entries).await {
             Ok(()) if self.fails => {
                 self.fails = false;
                 tracing::info!("usage written again");
@@ -126,25 +121,23 @@ impl Writer {
         }
     }
 
-    async fn flush(&mut self) -> Result<(), Error> {
-        let mut usage = self.backlog.take();
-        let all = usage.len();
-        let mut outcome = Ok(());
-        while !usage.is_empty() && outcome.is_ok() {
-            let first = usage.len().saturating_sub(ENTRIES_PER_TRANSACTION);
-            let (counts, last_uses) = rows(&usage[first..]);
-            outcome = self.store.add_usage(&counts, &last_uses).await;
+    async fn flush(&mut self, mut entries: usize) -> Result<(), Error> {
+        while entries > 0 {
+            let first = self.backlog.first(entries.min(ENTRIES_PER_TRANSACTION));
+            if first.is_empty() {
+                break;
+            }
+            let (counts, last_uses) = rows(first);
+            let written = first.len();
+            let outcome = self.store.add_usage(&counts, &last_uses).await;
             // Rows of which it is unknown whether they were written are not written again: a lost count is better than a
             // doubled one.
             if matches!(outcome, Ok(()) | Err(Error::CommitUnknown(_))) {
-                usage.truncate(first);
+                self.backlog.remove_first(written);
             }
+            outcome?;
+            entries -= written;
         }
-        let written = (all - usage.len()) as u32;
-        self.next = Instant::now() + Duration::from_secs(1) / ENTRIES_PER_SECOND * written;
-        for (used, uses) in usage {
-            self.backlog.add(used, uses);
-        }
-        outcome
+        Ok(())
     }
 }
