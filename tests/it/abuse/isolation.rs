@@ -91,8 +91,7 @@ on_both_engines! {
     }
 }
 
-/// The least time that a number of calls on one connection takes does not depend on the machine. Seen red without each price, in a
-/// tenth of the second and in half of the other time.
+/// The least time that a number of calls on one connection takes does not depend on the machine. Seen red without each price.
 #[tokio::test]
 async fn refused_calls_and_long_bodies_are_read_at_a_pace() {
     let test_store = TestStore::on(Engine::Sqlite);

@@ -6,10 +6,13 @@ use claviger::domain::clock::Clock;
 use claviger::domain::time::Timestamp;
 use claviger::pb::claviger::v1 as pb;
 use pb::Verdict;
+use pb::key_verify_client::KeyVerifyClient;
 use pb::verify_stream_response::Result as Outcome;
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::transport::Endpoint;
+use tonic::{Code, Request, Status, Streaming};
 use tonic_types::StatusExt;
 
 use crate::fixtures::{
@@ -240,4 +243,49 @@ async fn one_address_has_a_limited_number_of_streams_and_gets_them_back() {
     })
     .await;
     service.stop().await;
+}
+
+/// What a client does not read holds no memory beyond the buffers of its connection. Seen red with questions that are read before
+/// the client takes an answer.
+#[tokio::test]
+async fn a_client_that_reads_no_answers_is_read_no_more() {
+    let store = TestStore::on(Engine::Sqlite);
+    let program = Program::serve(&store, &[]);
+    let mut api = program.api();
+    api.make_demo().await;
+    let issued = api.issue().await;
+    // A window so small that the client's own buffers hold few answers.
+    let endpoint = Endpoint::from_shared(format!("http://{}", program.address)).unwrap();
+    let channel = endpoint
+        .initial_stream_window_size(65_535)
+        .initial_connection_window_size(65_535)
+        .connect()
+        .await
+        .unwrap();
+    let (questions, asked) = mpsc::channel(1);
+    let mut request = Request::new(ReceiverStream::new(asked));
+    let bearer = format!("Bearer {}", program.operator()).parse().unwrap();
+    request.metadata_mut().insert("authorization", bearer);
+    let mut client = KeyVerifyClient::new(channel);
+    let answers = client.verify_stream(request).await.unwrap();
+    let mut asking = Asking {
+        questions,
+        answers: answers.into_inner(),
+    };
+    let mut asked = 0;
+    // All buffers together hold less than half of these.
+    let many = 20_000;
+    while asked < many {
+        let sending = asking.send(Some(verify_request(&issued.plain_key)));
+        if timeout(Duration::from_secs(1), sending).await.is_err() {
+            break;
+        }
+        asked += 1;
+    }
+    assert!(asked < many / 2, "{asked} questions were taken");
+    for _ in 0..asked {
+        let answer = asking.next().await.unwrap();
+        assert_eq!(verdict(answer), Verdict::Allowed);
+    }
+    assert_eq!(asking.verdict("no-key").await, Verdict::Unknown);
 }
