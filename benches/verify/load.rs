@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::http1;
+
 /// The number of connections, and of calls in flight on each.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Shape {
@@ -62,8 +64,18 @@ pub(crate) struct Load {
     /// The first bytes of each expected response message.
     pub(crate) answers_begin: Vec<u8>,
     pub(crate) shape: Shape,
-    /// Whether each connection has one stream of messages in the place of calls.
-    pub(crate) is_stream: bool,
+    pub(crate) protocol: Protocol,
+}
+
+/// How the messages are sent.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Protocol {
+    /// Each as a gRPC call.
+    Calls,
+    /// As messages of one gRPC stream on each connection.
+    Stream,
+    /// Each as a request over HTTP/1.1.
+    Http1,
 }
 
 /// Reads the parameters from standard input, runs the load, and prints the latencies. An unexpected response ends it with an error.
@@ -75,10 +87,11 @@ pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
     for _ in 0..load.shape.connections {
         let (load, questions, next) = (load.clone(), questions.clone(), next.clone());
         connections.spawn(async move {
-            Connection::open(&load, &questions, &next)
-                .await?
-                .run()
-                .await
+            if load.protocol == Protocol::Http1 {
+                return http1::run(&load, &questions, &next).await;
+            }
+            let connection = Connection::open(&load, &questions, &next).await?;
+            connection.run().await
         });
     }
     let mut latencies = Vec::with_capacity(load.calls);
@@ -144,6 +157,8 @@ struct Connection<'l> {
     sent: VecDeque<Instant>,
     /// What has arrived of responses that are not complete, if there is only one stream.
     received: Vec<u8>,
+    /// Whether each connection has one stream of messages in the place of calls.
+    is_stream: bool,
     /// Whether the only stream has ended.
     is_over: bool,
     /// The latency of each answered call, in microseconds.
@@ -167,7 +182,8 @@ impl<'l> Connection<'l> {
             calls: HashMap::new(),
             sent: VecDeque::new(),
             received: Vec::new(),
-            is_over: !load.is_stream,
+            is_stream: load.protocol == Protocol::Stream,
+            is_over: load.protocol != Protocol::Stream,
             latencies: Vec::new(),
         };
         connection.out.extend(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
@@ -178,7 +194,7 @@ impl<'l> Connection<'l> {
         connection.frame(SETTINGS, 0, 0, &settings);
         let widen = LARGEST_WINDOW - FIRST_WINDOW as u32;
         connection.frame(WINDOW_UPDATE, 0, 0, &widen.to_be_bytes());
-        if load.is_stream {
+        if connection.is_stream {
             let block = std::mem::take(&mut connection.block);
             connection.frame(HEADERS, END_HEADERS, connection.stream, &block);
         }
@@ -229,7 +245,7 @@ impl<'l> Connection<'l> {
         let length = self.load.length;
         self.in_flight() < self.load.shape.in_flight
             && self.window >= length
-            && (!self.load.is_stream || self.stream_window >= length)
+            && (!self.is_stream || self.stream_window >= length)
     }
 
     /// Writes the next call or message to the buffer. Returns `false` if none is left.
@@ -241,7 +257,7 @@ impl<'l> Connection<'l> {
         let length = self.load.length;
         let start = number * length % self.questions.len();
         let (stream, questions) = (self.stream, self.questions);
-        if !self.load.is_stream {
+        if !self.is_stream {
             let block = std::mem::replace(&mut self.block, LATER_BLOCK.to_vec());
             self.frame(HEADERS, END_HEADERS, stream, &block);
         }
@@ -249,12 +265,12 @@ impl<'l> Connection<'l> {
             .chunks(LARGEST_FRAME)
             .peekable();
         while let Some(piece) = pieces.next() {
-            let is_last = pieces.peek().is_none() && !self.load.is_stream;
+            let is_last = pieces.peek().is_none() && !self.is_stream;
             let flags = if is_last { END_STREAM } else { 0 };
             self.frame(DATA, flags, stream, piece);
         }
         self.window -= length;
-        if self.load.is_stream {
+        if self.is_stream {
             self.stream_window -= length;
             self.sent.push_back(Instant::now());
         } else {
@@ -277,8 +293,8 @@ impl<'l> Connection<'l> {
         let [_, _, _, kind, flags, stream @ ..] = *head;
         let stream = u32::from_be_bytes(stream);
         match kind {
-            DATA if self.load.is_stream => self.take_messages(payload)?,
-            HEADERS if self.load.is_stream => {
+            DATA if self.is_stream => self.take_messages(payload)?,
+            HEADERS if self.is_stream => {
                 self.is_over = flags & END_STREAM != 0;
                 if self.is_over && !self.sent.is_empty() {
                     return Err("the stream ended early".to_owned());
@@ -305,7 +321,7 @@ impl<'l> Connection<'l> {
                 let more = payload.first_chunk().copied().unwrap_or_default();
                 self.window += u32::from_be_bytes(more) as usize;
             }
-            WINDOW_UPDATE if self.load.is_stream => {
+            WINDOW_UPDATE if self.is_stream => {
                 let more = payload.first_chunk().copied().unwrap_or_default();
                 self.stream_window += u32::from_be_bytes(more) as usize;
             }
@@ -335,7 +351,7 @@ impl<'l> Connection<'l> {
 }
 
 impl Load {
-    fn check(&self, message: &[u8]) -> Result<(), String> {
+    pub(crate) fn check(&self, message: &[u8]) -> Result<(), String> {
         if message.starts_with(&self.answers_begin) {
             return Ok(());
         }
@@ -343,7 +359,7 @@ impl Load {
     }
 }
 
-fn microseconds(since: Instant) -> f64 {
+pub(crate) fn microseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e6
 }
 

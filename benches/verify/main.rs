@@ -4,6 +4,8 @@
 //! are this program, started again in processes of their own. The measured service is the real `claviger serve`.
 
 mod empty;
+mod envoy;
+mod http1;
 mod isolation;
 mod load;
 mod naive;
@@ -40,12 +42,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-/// How the load is, if nothing else is said.
-const USUAL: Shape = Shape {
-    connections: 8,
-    in_flight: 32,
-};
-
 /// Measures the cost of Verify, and compares it with other servers.
 #[derive(Parser)]
 struct CommandLine {
@@ -78,6 +74,12 @@ enum Part {
     Isolation,
     #[command(hide = true)]
     IsolationClient { client: isolation::Client },
+    /// Measure the latency of Envoy that asks claviger
+    Envoy,
+    #[command(hide = true)]
+    EnvoyClient,
+    #[command(hide = true)]
+    ServeAuthorizer,
     #[command(hide = true)]
     Load,
     #[command(hide = true)]
@@ -103,7 +105,9 @@ fn main() -> Outcome {
     let args = CommandLine::parse();
     let mut runtime = match &args.part {
         // On one thread, to leave the other core to the server.
-        Some(Part::Load | Part::IsolationClient { .. }) => runtime::Builder::new_current_thread(),
+        Some(Part::Load | Part::IsolationClient { .. } | Part::EnvoyClient) => {
+            runtime::Builder::new_current_thread()
+        }
         // Like `claviger` itself.
         _ => runtime::Builder::new_multi_thread(),
     };
@@ -118,6 +122,12 @@ async fn run(args: &CommandLine) -> Outcome {
             isolation::measure(args.keys.unwrap_or(default), args.quick).await
         }
         Some(Part::IsolationClient { client }) => isolation::run(*client).await,
+        Some(Part::Envoy) => {
+            let default = if args.quick { 5_000 } else { 100_000 };
+            envoy::measure(args.keys.unwrap_or(default), args.quick).await
+        }
+        Some(Part::EnvoyClient) => envoy::run().await,
+        Some(Part::ServeAuthorizer) => envoy::serve_authorizer().await,
         Some(Part::ServeEmpty) => serve_alone(Empty, false).await,
         Some(Part::ServeWhole) => serve_alone(Empty, true).await,
         Some(Part::ServeArgon2) => serve_alone(Argon2OnEachCall::new().await?, false).await,
@@ -250,6 +260,8 @@ fn report_start(store: &str, empty: &[&OsStr], full: &[&OsStr], effort: &Effort)
 struct Servers {
     stock_multi: ServerProcess,
     stock_current: ServerProcess,
+    /// For all keys in turn, so that no other slice contains the writes of their usage.
+    all_keys: ServerProcess,
     /// Like stock, with the allocator and the profile of claviger.
     tuned_multi: ServerProcess,
     tuned_current: ServerProcess,
@@ -270,10 +282,8 @@ impl Servers {
             let flags: Vec<&OsStr> = in_dir(data).into_iter().chain(flags).collect();
             Ok(ServerProcess::claviger(&flags)?.0)
         };
-        let (copy1, copy2) = (
-            copy(data, &dir.join("copy1"))?,
-            copy(data, &dir.join("copy2"))?,
-        );
+        let copy = |name: &str| copy(data, &dir.join(name));
+        let (copy1, copy2, copy3) = (copy("copy1")?, copy("copy2")?, copy("copy3")?);
         let on_both_runtimes = |program: PathBuf| -> Result<_, Box<dyn Error>> {
             let start = |runtime: &str| ServerProcess::start(&program, &[runtime.as_ref()]);
             Ok((start("multi-thread")?, start("current-thread")?))
@@ -289,7 +299,8 @@ impl Servers {
             tuned_current,
             empty: ServerProcess::reference(&["serve-empty".as_ref()])?,
             empty_whole: ServerProcess::reference(&["serve-whole".as_ref()])?,
-            claviger: claviger(data, &["--verify-threads", "1"])?,
+            claviger: claviger(data, &["--verify-threads", "1", "--gateway", "nginx"])?,
+            all_keys: claviger(&copy3, &["--verify-threads", "1"])?,
             two_threads: claviger(&copy1, &["--verify-threads", "2"])?,
             not_counting: claviger(&copy2, &["--verify-threads", "1", "--usage-interval", "0s"])?,
             store_read: ServerProcess::reference(&["serve-store-read".as_ref(), data.as_os_str()])?,
@@ -304,15 +315,8 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
     let claviger = &servers.claviger;
     check(claviger, seeded).await?;
 
-    let subject = |name, server, questions, calls| Subject {
-        name,
-        server,
-        bearer: &seeded.gateway_key,
-        questions,
-        calls,
-        keys_per_call: 1,
-        shape: USUAL,
-    };
+    let subject =
+        |name, server, questions, calls| Subject::new(name, server, seeded, questions, calls);
     let Effort { calls, rounds, .. } = *effort;
     let batches = Subject {
         keys_per_call: BATCH,
@@ -344,7 +348,7 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
             subject("Verify, 1,000 hot keys", claviger, kinds.hot.clone(), calls),
             subject(
                 "Verify, all keys in turn",
-                claviger,
+                &servers.all_keys,
                 kinds.all.clone(),
                 calls,
             ),
@@ -389,8 +393,10 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
         grouped(calls)
     );
     report("x stock tonic", &costs);
+    measure_long_slice(&servers, seeded, &kinds, effort)?;
     measure_argon2(&servers, seeded, &kinds, effort)?;
     measure_shapes(&servers, seeded, &kinds.hot, effort)?;
+    measure_gateways(&servers, seeded, &kinds, effort)?;
     measure_counting(
         claviger,
         &servers.not_counting,
@@ -400,6 +406,34 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
     )
 }
 
+/// Measures all keys in turn for so long that usage is taken and written as often as in the long run.
+fn measure_long_slice(
+    servers: &Servers,
+    seeded: &Seeded,
+    kinds: &Kinds,
+    effort: &Effort,
+) -> Outcome {
+    let subject =
+        |name, server, questions, calls| Subject::new(name, server, seeded, questions, calls);
+    let costs = measure_alternately(
+        &subject(
+            "",
+            &servers.stock_multi,
+            kinds.hot.unanswered(),
+            effort.calls,
+        ),
+        &[subject(
+            "Verify, all keys in turn, one long slice",
+            &servers.all_keys,
+            kinds.all.clone(),
+            2 * effort.keys,
+        )],
+        1,
+    )?;
+    report("x stock tonic", &costs);
+    Ok(())
+}
+
 /// Measures a server that computes Argon2 on each call.
 fn measure_argon2(servers: &Servers, seeded: &Seeded, kinds: &Kinds, effort: &Effort) -> Outcome {
     // The Argon2 server has the root of a secret that no key has.
@@ -407,15 +441,8 @@ fn measure_argon2(servers: &Servers, seeded: &Seeded, kinds: &Kinds, effort: &Ef
         answers_begin: kinds.wrong_secret.answers_begin.clone(),
         ..kinds.hot.clone()
     };
-    let subject = |name, server, questions, calls| Subject {
-        name,
-        server,
-        bearer: &seeded.gateway_key,
-        questions,
-        calls,
-        keys_per_call: 1,
-        shape: USUAL,
-    };
+    let subject =
+        |name, server, questions, calls| Subject::new(name, server, seeded, questions, calls);
     let Effort { calls, rounds, .. } = *effort;
     let costs = measure_alternately(
         &subject("", &servers.stock_multi, kinds.hot.unanswered(), calls),
@@ -440,16 +467,11 @@ fn measure_shapes(servers: &Servers, seeded: &Seeded, hot: &Questions, effort: &
         ("Verify, hot keys, 64 x 4", 64, 4),
     ] {
         let subject = |name, server, questions| Subject {
-            name,
-            server,
-            bearer: &seeded.gateway_key,
-            questions,
-            calls: effort.calls / 5,
-            keys_per_call: 1,
             shape: Shape {
                 connections,
                 in_flight,
             },
+            ..Subject::new(name, server, seeded, questions, effort.calls / 5)
         };
         let costs = measure_alternately(
             &subject("empty, stock tonic", &servers.stock_multi, hot.unanswered()),
@@ -461,6 +483,37 @@ fn measure_shapes(servers: &Servers, seeded: &Seeded, hot: &Questions, effort: &
         )?;
         report("x stock tonic", &costs);
     }
+    Ok(())
+}
+
+/// Measures what gateways ask over their protocols. HTTP/1.1 has one request in flight on each connection, so gRPC has too.
+fn measure_gateways(servers: &Servers, seeded: &Seeded, kinds: &Kinds, effort: &Effort) -> Outcome {
+    println!(
+        "\nWhole requests of gateways, 500 routes, over 64 connections with one call in flight.\n"
+    );
+    let subject = |name, questions: &Questions| Subject {
+        shape: Shape {
+            connections: 64,
+            in_flight: 1,
+        },
+        ..Subject::new(
+            name,
+            &servers.claviger,
+            seeded,
+            questions.clone(),
+            effort.calls / 5,
+        )
+    };
+    let check = |name| subject(name, &kinds.check);
+    let costs = measure_alternately(
+        &check(""),
+        &[
+            check("Envoy's Check, against itself"),
+            subject("forward-auth", &kinds.forward_auth),
+        ],
+        effort.rounds,
+    )?;
+    report("x Check", &costs);
     Ok(())
 }
 
@@ -477,15 +530,8 @@ fn measure_counting(
         ("Verify, 1,000 hot keys", hot),
         ("Verify, all keys in turn", all),
     ] {
-        let subject = |name, server| Subject {
-            name,
-            server,
-            bearer: &seeded.gateway_key,
-            questions: questions.clone(),
-            calls: effort.calls,
-            keys_per_call: 1,
-            shape: USUAL,
-        };
+        let subject =
+            |name, server| Subject::new(name, server, seeded, questions.clone(), effort.calls);
         let reference = || subject("the same, not counted, against itself", off);
         costs.extend(measure_alternately(
             &reference(),

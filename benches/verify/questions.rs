@@ -11,6 +11,7 @@ use claviger::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest};
 use prost::Message;
 use sha2::{Digest, Sha256};
 
+use crate::load::Protocol;
 use crate::seed::Seeded;
 
 const VERIFY: &str = "/claviger.v1.KeyVerify/Verify";
@@ -31,6 +32,7 @@ pub(crate) const BATCH: usize = 100;
 #[derive(Clone)]
 pub(crate) struct Questions {
     pub(crate) method: &'static str,
+    pub(crate) protocol: Protocol,
     pub(crate) file: PathBuf,
     pub(crate) length: usize,
     /// The first bytes of each expected response message.
@@ -50,6 +52,8 @@ pub(crate) struct Kinds {
     pub(crate) stream: Questions,
     /// Envoy's requests with the same hot keys.
     pub(crate) check: Questions,
+    /// The same requests as nginx sends them.
+    pub(crate) forward_auth: Questions,
 }
 
 impl Kinds {
@@ -62,7 +66,7 @@ impl Kinds {
         let far = (0..plain_keys.len()).map(|i| plain_keys[i * stride % plain_keys.len()].clone());
         let single = |name: &str, keys: &mut dyn Iterator<Item = String>, verdict| {
             let frames = keys.map(|key| frame(&question(key)));
-            Questions::write(dir, name, VERIFY, frames, begins(verdict))
+            Questions::write(dir, name, Protocol::Calls, VERIFY, frames, begins(verdict))
         };
         let batches = (0..HOT / BATCH).map(|batch| {
             let keys = plain_keys.iter().cycle().skip(batch * BATCH).take(BATCH);
@@ -76,6 +80,9 @@ impl Kinds {
         let checks = hot()
             .zip(0..)
             .map(|(key, number)| frame(&check(&key, number)));
+        let forwarded = hot()
+            .zip(0..)
+            .map(|(key, number)| forward_auth(&seeded.gateway_key, &key, number).into_bytes());
         Ok(Self {
             hot: single("hot", &mut hot(), pb::Verdict::Allowed)?,
             all: single("all", &mut far.into_iter(), pb::Verdict::Allowed)?,
@@ -104,10 +111,39 @@ impl Kinds {
                 &mut hot().map(|key| noise(&key)),
                 pb::Verdict::Malformed,
             )?,
-            batch: Questions::write(dir, "batch", VERIFY_BATCH, batches, vec![0x0a])?,
-            stream: Questions::write(dir, "stream", VERIFY_STREAM, streamed, vec![0x0a])?,
+            batch: Questions::write(
+                dir,
+                "batch",
+                Protocol::Calls,
+                VERIFY_BATCH,
+                batches,
+                vec![0x0a],
+            )?,
+            stream: Questions::write(
+                dir,
+                "stream",
+                Protocol::Stream,
+                VERIFY_STREAM,
+                streamed,
+                vec![0x0a],
+            )?,
             // The response begins with an empty status, which means OK, and then the third field, which allows the request.
-            check: Questions::write(dir, "check", CHECK, checks, vec![0x0a, 0x00, 0x1a])?,
+            check: Questions::write(
+                dir,
+                "check",
+                Protocol::Calls,
+                CHECK,
+                checks,
+                vec![0x0a, 0x00, 0x1a],
+            )?,
+            forward_auth: Questions::write(
+                dir,
+                "forward-auth",
+                Protocol::Http1,
+                "",
+                forwarded,
+                b"HTTP/1.1 200 OK\r\n".to_vec(),
+            )?,
         })
     }
 }
@@ -116,6 +152,7 @@ impl Questions {
     fn write(
         dir: &Path,
         name: &str,
+        protocol: Protocol,
         method: &'static str,
         frames: impl Iterator<Item = Vec<u8>>,
         answers_begin: Vec<u8>,
@@ -130,6 +167,7 @@ impl Questions {
         fs::write(&file, frames.concat())?;
         Ok(Self {
             method,
+            protocol,
             file,
             length,
             answers_begin,
@@ -166,7 +204,7 @@ fn check(key: &str, number: usize) -> CheckRequest {
     };
     let http = HttpRequest {
         method: "GET".to_owned(),
-        path: format!("{}/{number:0>4}?page=2", route(number)),
+        path: target(number),
         header_map: Some(HeaderMap {
             headers: vec![
                 header("authorization", &format!("Bearer {key}")),
@@ -186,6 +224,28 @@ fn check(key: &str, number: usize) -> CheckRequest {
             ..AttributeContext::default()
         }),
     }
+}
+
+/// The same request, as nginx asks about it.
+fn forward_auth(gateway_key: &str, key: &str, number: usize) -> String {
+    let target = target(number);
+    format!(
+        "GET /forward-auth/demo/production HTTP/1.1\r\n\
+         host: claviger\r\n\
+         x-claviger-authorization: Bearer {gateway_key}\r\n\
+         x-original-method: GET\r\n\
+         x-original-uri: {target}\r\n\
+         x-forwarded-for: 192.0.2.7\r\n\
+         authorization: Bearer {key}\r\n\
+         accept: application/json\r\n\
+         user-agent: partner/1.0\r\n\
+         x-request-id: 4c9c4f0e-5d3f-4b6e-9f7e-0a1b2c3d4e5f\r\n\r\n"
+    )
+}
+
+/// The target of a client's request, on one of the realm's routes.
+pub(crate) fn target(number: usize) -> String {
+    format!("{}/{number:0>4}?page=2", route(number))
 }
 
 /// The path prefix of one of the realm's routes; all prefixes have the same length.

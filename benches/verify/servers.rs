@@ -131,6 +131,8 @@ pub(crate) fn stock_program(args: &[&str]) -> Result<PathBuf, Box<dyn Error>> {
 pub(crate) struct ServerProcess {
     child: Child,
     pub(crate) address: String,
+    /// The address for HTTP/1.1; empty if there is none.
+    pub(crate) http_address: String,
 }
 
 impl ServerProcess {
@@ -154,6 +156,7 @@ impl ServerProcess {
         Ok(Self {
             child,
             address: address.trim().to_owned(),
+            http_address: String::new(),
         })
     }
 
@@ -182,7 +185,7 @@ impl ServerProcess {
             .spawn()?;
         let mut log = BufReader::new(child.stderr.take().ok_or("no log")?).lines();
         let mut lines = String::new();
-        let (address, probes) = loop {
+        let (address, http_address) = loop {
             let Some(line) = log.next().transpose()? else {
                 return Err(format!("claviger does not start:\n{lines}").into());
             };
@@ -195,8 +198,12 @@ impl ServerProcess {
         };
         // The log is read to its end, so that a full pipe does not block the server.
         std::thread::spawn(move || log.for_each(drop));
-        let process = Self { child, address };
-        while !is_ready(&probes)? {
+        let process = Self {
+            child,
+            address,
+            http_address,
+        };
+        while !is_ready(&process.http_address)? {
             if began.elapsed() > START_TIMEOUT {
                 return Err("claviger does not become ready".into());
             }

@@ -7,9 +7,16 @@ use std::error::Error;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::load::{Latencies, Load, Shape};
+use crate::load::{Latencies, Load, Protocol, Shape};
 use crate::questions::Questions;
+use crate::seed::Seeded;
 use crate::servers::ServerProcess;
+
+/// How the load is, if nothing else is said.
+const USUAL: Shape = Shape {
+    connections: 8,
+    in_flight: 32,
+};
 
 /// One measured combination of a server and calls.
 pub(crate) struct Subject<'s> {
@@ -22,6 +29,27 @@ pub(crate) struct Subject<'s> {
     /// The number of keys in each call.
     pub(crate) keys_per_call: usize,
     pub(crate) shape: Shape,
+}
+
+impl<'s> Subject<'s> {
+    /// Calls that ask about one key each.
+    pub(crate) fn new(
+        name: &'static str,
+        server: &'s ServerProcess,
+        seeded: &'s Seeded,
+        questions: Questions,
+        calls: usize,
+    ) -> Self {
+        Self {
+            name,
+            server,
+            bearer: &seeded.gateway_key,
+            questions,
+            calls,
+            keys_per_call: 1,
+            shape: USUAL,
+        }
+    }
 }
 
 /// The results of a subject's slices, in microseconds of the server's processor time per key.
@@ -102,12 +130,16 @@ pub(crate) fn measure_alternately(
 fn slice(subject: &Subject<'_>, round: usize) -> Result<(f64, Latencies), Box<dyn Error>> {
     let Questions {
         method,
+        protocol,
         file,
         length,
         answers_begin,
     } = subject.questions.clone();
     let load = Load {
-        address: subject.server.address.clone(),
+        address: match protocol {
+            Protocol::Http1 => subject.server.http_address.clone(),
+            Protocol::Calls | Protocol::Stream => subject.server.address.clone(),
+        },
         bearer: subject.bearer.to_owned(),
         method: method.to_owned(),
         questions: file,
@@ -117,7 +149,7 @@ fn slice(subject: &Subject<'_>, round: usize) -> Result<(f64, Latencies), Box<dy
         calls: subject.calls,
         answers_begin,
         shape: subject.shape,
-        is_stream: method.ends_with("Stream"),
+        protocol,
     };
     let before = subject.server.cpu()?;
     let mut loading = Command::new(std::env::current_exe()?)
