@@ -52,8 +52,8 @@ pub(super) const BODY_BYTES_PER_SECOND: u32 = 64 * 1024 * 1024;
 pub(super) const FRAME_BYTES: usize = 1024;
 
 /// How long a connection may read ahead of its pace after it was idle: long enough for the largest body of a batch, and for the
-/// inexact end of a pause.
-pub(super) const PACE_BURST: Duration = Duration::from_millis(10);
+/// inexact end of a pause, but not so long that others wait.
+pub(super) const PACE_BURST: Duration = Duration::from_millis(5);
 
 /// The number of bytes that each call may take besides its body: twice the size of the largest headers.
 pub(super) const BYTES_PER_CALL: i64 = 2 * MAX_HEADERS as i64;

@@ -42,7 +42,11 @@ impl Backlog {
     /// The entries to write next, at most `max`.
     pub(super) fn first(&mut self, max: usize) -> &[(Used, Use)] {
         if self.next.is_empty() {
-            self.next = mem::take(&mut self.recent).into_iter().collect();
+            // As many keys will be used again, and a table that grows costs twice the memory.
+            let recent =
+                HashMap::with_capacity_and_hasher(self.recent.len(), RandomState::default());
+            let taken = mem::replace(&mut self.recent, recent);
+            self.next = taken.into_iter().collect();
             self.next.sort_unstable_by_key(|(used, _)| Reverse(*used));
         }
         &self.next[self.next.len().saturating_sub(max)..]

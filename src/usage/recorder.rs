@@ -33,6 +33,8 @@ pub struct UsageRecorder {
 struct Tables {
     full: Vec<Table>,
     current: Table,
+    /// Empty tables from the last time that all was taken.
+    spare: Vec<Table>,
 }
 
 /// The keys' ids are made by this authority, so no client can choose entries that collide.
@@ -126,7 +128,9 @@ impl UsageRecorder {
             .or_insert(once);
         if tables.current.len() >= TABLE_SIZE {
             // So many keys are in use that the next table will be full too. It should not have to grow.
-            let next = Table::with_capacity_and_hasher(TABLE_SIZE, RandomState::default());
+            let next = tables.spare.pop().unwrap_or_else(|| {
+                Table::with_capacity_and_hasher(TABLE_SIZE, RandomState::default())
+            });
             let full = mem::replace(&mut tables.current, next);
             tables.full.push(full);
         }
@@ -136,10 +140,17 @@ impl UsageRecorder {
     pub(super) fn take(&self, mut receive: impl FnMut(Used, Use)) {
         for tables in &self.tables {
             // Held only for the exchange.
-            let Tables { full, current } = mem::take(&mut *lock(tables));
-            for (used, uses) in full.into_iter().chain([current]).flatten() {
+            let mut taken = mem::take(&mut *lock(tables));
+            for (used, uses) in taken.current {
                 receive(used, uses);
             }
+            for table in &mut taken.full {
+                for (used, uses) in table.drain() {
+                    receive(used, uses);
+                }
+            }
+            // As many as were needed in the last interval, because new memory costs more than to empty a table.
+            lock(tables).spare = taken.full;
         }
     }
 }
