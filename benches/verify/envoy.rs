@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::{interval_at, sleep};
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use crate::http1;
@@ -50,11 +51,12 @@ impl Authorization for AllowEverything {
 
 /// Serves a service for Envoy that allows everything, on tonic with its defaults, and prints its address on standard output.
 pub(crate) async fn serve_authorizer() -> Outcome<()> {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    println!("{}", listener.local_addr()?);
-    tonic::transport::Server::builder()
+    // As `Server::serve` listens, but on a port that the system chooses.
+    let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?.with_nodelay(Some(true));
+    println!("{}", incoming.local_addr()?);
+    Server::builder()
         .add_service(AuthorizationServer::new(AllowEverything))
-        .serve_with_incoming(TcpListenerStream::new(listener))
+        .serve_with_incoming(incoming)
         .await?;
     Ok(())
 }
@@ -138,7 +140,7 @@ pub(crate) async fn measure(keys: usize, quick: bool) -> Outcome<()> {
     let (rounds, time) = if quick {
         (1, Duration::from_millis(500))
     } else {
-        (15, Duration::from_secs(4))
+        (10, Duration::from_secs(4))
     };
     let program = program().ok_or(
         "Envoy is not there: python3 -m venv target/python && \
