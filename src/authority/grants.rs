@@ -11,7 +11,7 @@ use crate::domain::access::{Access, ScopeHierarchy};
 use crate::domain::key::Key;
 use crate::domain::realm::{Realm, UnscopedKeys};
 use crate::domain::time::Expiry;
-use crate::domain::violation::{Violation, Violations};
+use crate::domain::violation::Violations;
 
 /// The kind of a change that grants something. It decides what a refusal advises.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -51,10 +51,7 @@ pub(super) fn check(
     let holds_everything = caller_state.role == Role::Operator;
     privilege_escalation(own, holds_everything, realm, key).map_err(|mut violations| {
         if grant == Grant::WholeKey {
-            for violation in &mut violations {
-                "exceeds the caller's own key: use a key that holds more"
-                    .clone_into(&mut violation.description);
-            }
+            violations.describe_all("exceeds the caller's own key: use a key that holds more");
         }
         Refusal::Exceeds(violations)
     })
@@ -79,7 +76,7 @@ fn privilege_escalation(
     holds_everything: bool,
     realm: &Realm,
     given: &Key,
-) -> Result<(), Vec<Violation>> {
+) -> Result<(), Violations> {
     // Every field is named, so that a new field does not compile until somebody decides what it can grant.
     let Key {
         access,

@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use super::keys::visible;
 use super::secret::pepper_missing;
 use super::two_pass::Pass;
-use super::{APPLY_TIMEOUT, Authority, AuthorizedCaller, ChangeRequest, Refusal};
+use super::{Authority, AuthorizedCaller, ChangeRequest, Refusal};
 use crate::domain::event::Revision;
 use crate::domain::ids::{KeyId, RequestId};
 use crate::domain::key::Key;
@@ -67,11 +67,11 @@ pub(super) async fn replayed_key(pass: Pass<'_>, id: KeyId) -> Result<IssuedKey,
 }
 
 impl Authority {
-    /// Returns the recorded answer to this request and its revision, or `None` if the request is new.
+    /// Returns the recorded answer to this request and its revision, or `None` if the request is new. The answer is good once
+    /// [`in_force`](Self::in_force) returns.
     ///
     /// # Errors
-    /// [`Refusal::Invalid`] if the caller used the id for another request. [`Refusal::Behind`] if this server does not apply the
-    /// revision in time.
+    /// [`Refusal::Invalid`] if the caller used the id for another request.
     pub(super) async fn replayed<T: DeserializeOwned>(
         &self,
         caller: &AuthorizedCaller,
@@ -102,11 +102,6 @@ impl Authority {
         }
         let result = serde_json::from_str(&found.result)
             .map_err(|_| Error::Corrupt("an answered request".to_owned()))?;
-        // The answer must be in force on this server too. Another server may have given it.
-        self.mirror
-            .wait_for(found.revision, APPLY_TIMEOUT)
-            .await
-            .map_err(|_| Refusal::Behind)?;
         Ok(Some((result, found.revision)))
     }
 

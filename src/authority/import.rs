@@ -17,7 +17,7 @@ use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, RealmId};
 use crate::domain::key::{Key, Secret};
 use crate::domain::time::{Expiry, Timestamp};
-use crate::domain::violation::Violation;
+use crate::domain::violation::Violations;
 use crate::hashing::{ImportHash, RootsBusy, random};
 use crate::store::{Change, Snapshot};
 
@@ -35,7 +35,7 @@ pub struct ImportedKey {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum EntryRefusal {
     /// Fields break rules.
-    Invalid(Vec<Violation>),
+    Invalid(Violations),
     /// The realm, partner or project does not exist. Contains the message for the caller.
     NotFound(String),
     /// The API key was imported before. Names its key and realm if the caller may know them.
@@ -52,7 +52,7 @@ pub struct ImportOutcomes {
     pub replayed: bool,
 }
 
-type Entry = Result<ImportedKey, Vec<Violation>>;
+type Entry = Result<ImportedKey, Violations>;
 type Outcome = Result<Option<KeyId>, EntryRefusal>;
 /// Only the key: each entry would otherwise hold its realm until all roots are made.
 type CheckedEntry = Result<Key, EntryRefusal>;

@@ -48,7 +48,7 @@ use crate::domain::clock::Clock;
 use crate::domain::event::Revision;
 use crate::domain::ids::RequestId;
 use crate::domain::time::Timestamp;
-use crate::domain::violation::Violation;
+use crate::domain::violation::Violations;
 use crate::hashing::{Peppers, Roots, RootsBusy};
 use crate::mirror::Mirror;
 use crate::store::{self, Change, Store};
@@ -111,7 +111,7 @@ pub struct Read<T> {
 pub enum Refusal {
     /// Fields of the request break rules.
     #[error("the request is not valid")]
-    Invalid(Vec<Violation>),
+    Invalid(Violations),
     /// The caller's key was accepted, but is not any more when the change reads it again.
     #[error(
         "the caller's key is no longer accepted: check whether it was revoked, disabled, rotated or restricted"
@@ -122,7 +122,7 @@ pub enum Refusal {
     Forbidden(&'static str),
     /// The change would grant more than the caller's own key holds. Names each field that does so.
     #[error("the change would grant more than the caller's own key holds")]
-    Exceeds(Vec<Violation>),
+    Exceeds(Violations),
     /// A named resource does not exist, or the caller may not know of it. The message never repeats the name, which may be an
     /// API key that was pasted into the wrong field.
     #[error("{0}")]
@@ -225,6 +225,15 @@ impl Authority {
     async fn unchanged<T>(&self, change: Change, value: T) -> Result<ChangeResult<T>, Refusal> {
         let revision = Revision::from(change.revision().as_u64().saturating_sub(1));
         drop(change);
+        self.in_force(value, revision).await
+    }
+
+    /// Waits until this server has applied the revision of an answer, which another server may have given. No transaction may be
+    /// open: others would wait for it.
+    ///
+    /// # Errors
+    /// [`Refusal::Behind`] if this server does not apply the revision in time.
+    async fn in_force<T>(&self, value: T, revision: Revision) -> Result<ChangeResult<T>, Refusal> {
         self.mirror
             .wait_for(revision, APPLY_TIMEOUT)
             .await

@@ -1,5 +1,7 @@
 //! Revocation: of one key, of many keys at once, and of the caller's own key.
 
+use std::collections::BTreeSet;
+
 use super::audit::{AuditEntry, non_empty_detail, rfc3339};
 use super::caller_state::CallerState;
 use super::keys::narrow;
@@ -75,7 +77,8 @@ impl Authority {
             .replayed(caller, idempotency.as_ref(), &mut change, now)
             .await?;
         if let Some(((), revision)) = before {
-            return Ok(self.change_result(true, revision));
+            drop(change);
+            return self.in_force(true, revision).await;
         }
         let mut filter = filter(&caller_state, &mut change, &selection, now).await?;
         let before = match selection.issued_before {
@@ -230,7 +233,7 @@ async fn filter(
             project: selection.project.clone(),
             environment: selection.environment.clone(),
             issued_before: None,
-            states: vec![KeyState::Active, KeyState::Disabled, KeyState::Expired],
+            states: BTreeSet::from([KeyState::Active, KeyState::Disabled, KeyState::Expired]),
             unused_for: None,
             never_expires: false,
             expires_within: None,

@@ -111,7 +111,10 @@ impl Authority {
             .check_pass(caller, idempotency.as_ref(), work, pass)
             .await?
         {
-            PassOutcome::Replayed(done) => return Ok(done),
+            PassOutcome::Replayed(answer, revision) => {
+                drop(snapshot);
+                return self.in_force(answer, revision).await;
+            }
             PassOutcome::New(checked) => checked,
         };
         // The answer of a change that is not made belongs to this state.
@@ -133,7 +136,10 @@ impl Authority {
             .check_pass(caller, idempotency.as_ref(), work, pass)
             .await?
         {
-            PassOutcome::Replayed(done) => return Ok(done),
+            PassOutcome::Replayed(answer, revision) => {
+                drop(change);
+                return self.in_force(answer, revision).await;
+            }
             PassOutcome::New(checked) => checked,
         };
         let event = ChangeContext { caller, request };
@@ -168,7 +174,7 @@ impl Authority {
         Ok(match before {
             Some((record, revision)) => {
                 let answer = work.replay(pass, record).await?;
-                PassOutcome::Replayed(self.change_result(answer, revision))
+                PassOutcome::Replayed(answer, revision)
             }
             None => PassOutcome::New(work.check(pass).await?),
         })
@@ -177,8 +183,8 @@ impl Authority {
 
 /// The outcome of one pass.
 enum PassOutcome<C: TwoPassChange> {
-    /// The request is a repetition. Contains the answer.
-    Replayed(ChangeResult<C::Answer>),
+    /// The request is a repetition. Contains the answer and its revision, which may not be in force yet.
+    Replayed(C::Answer, Revision),
     /// The request is new and passed the checks.
     New(C::Checked),
 }

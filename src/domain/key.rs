@@ -214,7 +214,7 @@ mod hex {
 }
 
 /// The state of a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyState {
     /// The key can be used.
     Active,

@@ -324,8 +324,9 @@ mod tests {
         match bad.finish(Some(())) {
             Ok(()) => Vec::new(),
             Err(violations) => violations
-                .into_iter()
-                .map(|violation| violation.field)
+                .kept()
+                .iter()
+                .map(|violation| violation.field.clone())
                 .collect(),
         }
     }

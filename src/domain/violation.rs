@@ -11,17 +11,45 @@ pub struct Violation {
     pub description: String,
 }
 
-/// A list of violations, so that a caller gets all of them in one answer.
-#[derive(Debug, Default)]
-pub struct Violations(Vec<Violation>);
+/// The number of violations that are kept. Nobody reads more at once, an answer has no room for more, and a request may have
+/// thousands.
+const MAX_KEPT: usize = 16;
+
+/// The violations of a request, so that a caller gets many of them in one answer: the first ones, and the number of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violations {
+    kept: Vec<Violation>,
+    more: usize,
+}
 
 impl Violations {
     /// Adds a violation of `field`.
     pub fn add(&mut self, field: impl Into<String>, description: impl Into<String>) {
-        self.0.push(Violation {
-            field: field.into(),
-            description: description.into(),
-        });
+        if self.kept.len() < MAX_KEPT {
+            self.kept.push(Violation {
+                field: field.into(),
+                description: description.into(),
+            });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Gives all violations the same description.
+    pub fn describe_all(&mut self, description: &str) {
+        for violation in &mut self.kept {
+            description.clone_into(&mut violation.description);
+        }
+    }
+
+    /// The first violations.
+    pub fn kept(&self) -> &[Violation] {
+        &self.kept
+    }
+
+    /// The number of further violations.
+    pub fn more(&self) -> usize {
+        self.more
     }
 
     /// Returns the value if it is valid, and otherwise adds a violation of `field`.
@@ -41,21 +69,21 @@ impl Violations {
 
     /// Returns whether there is no violation so far.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.kept.is_empty()
     }
 
     /// Returns `built` if there is no violation.
     ///
     /// # Errors
-    /// All violations, if there are any.
+    /// The violations, if there are any.
     ///
     /// # Panics
     /// If `built` is `None` although there is no violation.
-    pub fn finish<T>(self, built: Option<T>) -> Result<T, Vec<Violation>> {
-        if self.0.is_empty() {
+    pub fn finish<T>(self, built: Option<T>) -> Result<T, Self> {
+        if self.is_empty() {
             Ok(built.expect("a missing value has a violation"))
         } else {
-            Err(self.0)
+            Err(self)
         }
     }
 }

@@ -11,16 +11,13 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::auth::{AuthError, Forbidden};
 use crate::authority::{EntryRefusal, Refusal};
-use crate::domain::violation::Violation;
+use crate::domain::violation::Violations;
 use crate::store;
 use crate::telemetry::limited;
 use crate::verify::VerifyError;
 
 /// The domain of every `google.rpc.ErrorInfo` that is sent.
 const DOMAIN: &str = "claviger";
-
-/// How many violations an error names at most.
-const MAX_VIOLATIONS: usize = 16;
 
 /// The `RetryInfo` delay after the store did not answer.
 const RETRY_STORE: Duration = Duration::from_secs(1);
@@ -49,15 +46,13 @@ impl From<Refusal> for Status {
                 error(Code::FailedPrecondition, message, info(reason))
             }
             Refusal::Unimplemented(field) => {
-                let violation = Violation {
-                    field,
-                    description: "is not implemented yet: leave this field unset".to_owned(),
-                };
+                let mut violations = Violations::default();
+                violations.add(field, "is not implemented yet: leave this field unset");
                 violated(
                     Code::Unimplemented,
                     "",
                     "FIELD_NOT_IMPLEMENTED",
-                    &[violation],
+                    &violations,
                 )
             }
             Refusal::Conflict(_) => error(Code::Aborted, message, info("CHANGED_MEANWHILE")),
@@ -79,6 +74,10 @@ impl From<Refusal> for Status {
                      before you repeat the call",
                     info("COMMIT_UNKNOWN"),
                 )
+            }
+            Refusal::Store(store::Error::Refused(cause)) => {
+                limited!(error, error = %cause, "value refused by the store");
+                internal()
             }
             Refusal::Store(store::Error::Corrupt(what)) => {
                 limited!(error, what, "stored data unreadable");
@@ -124,25 +123,26 @@ impl From<Forbidden> for Status {
 }
 
 /// The error for a request whose fields break rules.
-pub(super) fn invalid(violations: &[Violation]) -> Status {
+pub(super) fn invalid(violations: &Violations) -> Status {
     violated(Code::InvalidArgument, "", "INVALID_FIELD", violations)
 }
 
 /// An error whose message and details name each wrong field.
-fn violated(code: Code, heading: &str, reason: &str, violations: &[Violation]) -> Status {
-    // An error is sent in headers, and clients accept only a few kilobytes of headers.
-    let more = violations.len().saturating_sub(MAX_VIOLATIONS);
-    let shown = || violations.iter().take(MAX_VIOLATIONS);
-    let descriptions: Vec<_> = shown()
+fn violated(code: Code, heading: &str, reason: &str, violations: &Violations) -> Status {
+    let descriptions: Vec<_> = violations
+        .kept()
+        .iter()
         .map(|violation| format!("{}: {}", violation.field, violation.description))
         .collect();
     let mut message = format!("{heading}{}", descriptions.join("; "));
-    if more > 0 {
-        let _ = write!(message, "; and {more} more");
+    if violations.more() > 0 {
+        let _ = write!(message, "; and {} more", violations.more());
     }
     let mut details = info(reason);
     details.set_bad_request(
-        shown()
+        violations
+            .kept()
+            .iter()
             .map(|violation| FieldViolation::new(&violation.field, &violation.description))
             .collect::<Vec<_>>(),
     );
@@ -341,12 +341,13 @@ mod tests {
 
     #[test]
     fn an_error_fits_into_headers_however_many_fields_are_wrong() {
-        let violations: Vec<_> = (0..1_000)
-            .map(|i| Violation {
-                field: format!("realm.scopes[{i}].name"),
-                description: "must match [a-z][a-z0-9:._-]{0,63}".to_owned(),
-            })
-            .collect();
+        let mut violations = Violations::default();
+        for i in 0..1_000 {
+            violations.add(
+                format!("realm.scopes[{i}].name"),
+                "must match [a-z][a-z0-9:._-]{0,63}",
+            );
+        }
         let status = invalid(&violations);
         assert!(
             status.message().ends_with("and 984 more"),

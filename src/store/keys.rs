@@ -1,6 +1,6 @@
 //! The table of keys, and the roots of their secrets.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use sqlx::QueryBuilder;
@@ -31,7 +31,7 @@ pub struct KeyFilter {
     /// The key was issued before this revision.
     pub issued_before: Option<Revision>,
     /// The key is in one of these states at `now`. Empty: any state.
-    pub states: Vec<KeyState>,
+    pub states: BTreeSet<KeyState>,
     /// The key was not used for this time, and was issued longer ago.
     pub unused_for: Option<Duration>,
     /// The key has no expiry.

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{Stream, StreamExt};
+use sqlx::postgres::PgDatabaseError;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use authority::{Head, NewAuthority};
@@ -179,7 +180,10 @@ impl Session {
 pub enum Error {
     /// The database cannot be reached, or it failed. Nothing was changed.
     #[error("the store is unavailable: {0}")]
-    Unavailable(#[from] sqlx::Error),
+    Unavailable(sqlx::Error),
+    /// The database does not take a value, which is a fault of this program and no outage. Nothing was changed.
+    #[error("the store refuses a value: {0}")]
+    Refused(sqlx::Error),
     /// The database failed during a commit. It is unknown whether the change was committed.
     #[error("the store failed during a commit, and it is unknown whether the change was made: {0}")]
     CommitUnknown(sqlx::Error),
@@ -189,6 +193,29 @@ pub enum Error {
     /// The id belonged to a deleted key.
     #[error("the id {0} belonged to a deleted key and cannot be reused")]
     IdTaken(KeyId),
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        if refuses_value(&error) {
+            Self::Refused(error)
+        } else {
+            Self::Unavailable(error)
+        }
+    }
+}
+
+/// Whether a database reports a value that it cannot store, or that breaks a rule of the schema: the classes 22 and 23 of SQL's
+/// codes, and SQLite's `SQLITE_TOOBIG`, `SQLITE_CONSTRAINT` and `SQLITE_MISMATCH` (the low byte of its codes).
+fn refuses_value(error: &sqlx::Error) -> bool {
+    let sqlx::Error::Database(error) = error else {
+        return false;
+    };
+    if let Some(error) = error.try_downcast_ref::<PgDatabaseError>() {
+        return error.code().starts_with("22") || error.code().starts_with("23");
+    }
+    let code: Option<u32> = error.code().and_then(|code| code.parse().ok());
+    matches!(code.map(|code| code & 0xff), Some(18..=20))
 }
 
 /// The reason why a store could not be opened. The message contains what to do.

@@ -169,7 +169,9 @@ impl Snapshot {
                 }
             }
             query.push(")");
-            query.build_query_as().fetch_all(&mut *conn).await
+            // Each number of keys is a different statement.
+            let statement = query.build_query_as().persistent(false);
+            statement.fetch_all(&mut *conn).await
         })?;
         let uses: HashMap<_, _> = rows
             .into_iter()

@@ -334,7 +334,7 @@ fn refusals(rules: &[Rule], settings: &PathRules) -> BTreeSet<(usize, bool)> {
     let (mut violations, mut refusals) = (Violations::default(), BTreeSet::new());
     let routes: Vec<Route> = rules.iter().filter_map(Rule::route).collect();
     check(&routes, settings, &mut violations);
-    for violation in violations.finish(Some(())).err().unwrap_or_default() {
+    for violation in violations.kept() {
         let mut parts = violation.field.split(['[', ']']);
         let place = parts.nth(1).and_then(|part| part.parse::<usize>().ok());
         let never_wins = violation.description.contains("can never win");

@@ -62,7 +62,8 @@ fn problems(routes: &[Route], rules: &PathRules) -> Vec<String> {
     let mut bad = Violations::default();
     check(routes, rules, &mut bad);
     let violations = bad.finish(Some(())).err().unwrap_or_default();
-    violations.into_iter().map(|bad| bad.field).collect()
+    let kept = violations.kept().iter();
+    kept.map(|bad| bad.field.clone()).collect()
 }
 
 fn table(routes: &[Route], rules: &PathRules) -> RouteTable {

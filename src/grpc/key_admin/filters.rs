@@ -1,5 +1,7 @@
 //! Decodes the filters of `ListKeys`, `RevokeKeys` and `ListEvents`.
 
+use std::collections::BTreeSet;
+
 use crate::authority::Refusal;
 use crate::domain::event::{EventKind, Revision};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
@@ -9,6 +11,9 @@ use crate::domain::violation::Violations;
 use crate::grpc::{decode, page};
 use crate::pb::claviger::v1 as pb;
 use crate::store::{EventFilter, KeyFilter};
+
+/// The number of states that a key can be in.
+const MAX_STATES: usize = 4;
 
 /// The owner and the environment in a `KeyFilter`.
 pub(super) struct KeySelection {
@@ -71,11 +76,7 @@ pub(super) fn key_filter(
     decode::unimplemented(&[("filter.issued_before", issued_before.is_some())])?;
     let limit = page::size(&mut bad, page_size);
     let owner = KeySelection::decode(&mut bad, &realm, &partner, &project, &environment);
-    let states = states
-        .into_iter()
-        .enumerate()
-        .filter_map(|(i, state)| bad.check(format!("filter.states[{i}]"), key_state(state)))
-        .collect();
+    let states = key_states(&mut bad, &states);
     let before = decode::optional(&mut bad, "page_token", cursor, KeyId::parse);
     let unused_for = decode::span_or_none(&mut bad, "filter.unused_for", unused_for);
     let expires_within = decode::span_or_none(&mut bad, "filter.expires_within", expires_within);
@@ -100,6 +101,17 @@ pub(super) fn key_filter(
         limit,
     }))
     .map_err(Refusal::Invalid)
+}
+
+fn key_states(bad: &mut Violations, states: &[i32]) -> BTreeSet<KeyState> {
+    if states.len() > MAX_STATES {
+        bad.add("filter.states", "must have at most 4 entries");
+        return BTreeSet::new();
+    }
+    let states = states.iter().enumerate();
+    states
+        .filter_map(|(i, state)| bad.check(format!("filter.states[{i}]"), key_state(*state)))
+        .collect()
 }
 
 fn key_state(state: i32) -> Result<KeyState, &'static str> {

@@ -12,7 +12,7 @@ use crate::authority::{
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::imported_key;
 use crate::domain::time::Timestamp;
-use crate::domain::violation::{Violation, Violations};
+use crate::domain::violation::Violations;
 use crate::grpc::decode;
 use crate::hashing::ImportHash;
 use crate::pb::claviger::v1 as pb;
@@ -416,7 +416,7 @@ pub(super) fn self_revocation(
     bad.finish(Some((change, reason))).map_err(Refusal::Invalid)
 }
 
-type Entries = Vec<Result<ImportedKey, Vec<Violation>>>;
+type Entries = Vec<Result<ImportedKey, Violations>>;
 
 /// Decodes the keys to import. The violations of an entry are reported for this entry alone.
 pub(super) fn import(
@@ -450,7 +450,7 @@ fn imported_key(
     entry: pb::ImportEntry,
     realm: &RealmId,
     now: Timestamp,
-) -> Result<ImportedKey, Vec<Violation>> {
+) -> Result<ImportedKey, Violations> {
     let pb::ImportEntry {
         secret,
         partner,

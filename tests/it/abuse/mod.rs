@@ -7,6 +7,7 @@ mod held_resources;
 mod isolation;
 mod lists;
 mod realm_definitions;
+mod statements;
 
 use attacked_server::AttackedServer;
 

@@ -281,6 +281,28 @@ on_both_engines! {
         assert_eq!(root.verdict(&new.plain_key).await, Verdict::Allowed);
         demo.service.stop().await;
     }
+
+    /// A repetition waits for a revision that this server may not have yet. Nobody else may wait for that. Seen red with the wait
+    /// before the end of the transaction.
+    async fn a_repetition_that_is_not_in_force_yet_delays_no_other_change(engine: Engine) {
+        let demo = DemoService::on(engine).await;
+        let mut root = demo.root.clone();
+        issue(&mut root, issue_request()).await;
+        let name = request_id();
+        revoke_keys(&mut root, |keys| keys.request_id.clone_from(&name)).await.unwrap();
+        // As if another server had answered, whose revisions this one has not read.
+        let ahead = "UPDATE requests SET revision = revision + 1000";
+        demo.service.test_store.execute_sql(&[ahead]).await;
+        let mut other = demo.service.api();
+        let repeated = tokio::spawn(async move {
+            revoke_keys(&mut root, |keys| keys.request_id.clone_from(&name)).await
+        });
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        issue(&mut other, issue_request()).await;
+        assert!(!repeated.is_finished(), "the repetition does not wait");
+        repeated.abort();
+        demo.service.stop().await;
+    }
 }
 
 async fn issue_once_by(mut api: Api, id: String) -> Result<pb::IssueKeyResponse, Status> {

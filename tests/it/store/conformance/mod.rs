@@ -178,7 +178,7 @@ fn all_keys() -> KeyFilter {
         project: None,
         environment: None,
         issued_before: None,
-        states: Vec::new(),
+        states: BTreeSet::new(),
         unused_for: None,
         never_expires: false,
         expires_within: None,

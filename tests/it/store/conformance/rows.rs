@@ -171,7 +171,7 @@ on_both_engines! {
             }
         }).await;
         let mut snapshot = demo.snapshot().await;
-        let states = |states: &[KeyState]| KeyFilter { states: states.to_vec(), ..all_keys() };
+        let states = |states: &[KeyState]| KeyFilter { states: states.iter().copied().collect(), ..all_keys() };
         for (filter, expected) in [
             (all_keys(), vec![8, 7, 6, 5, 4, 3, 2, 1]),
             (KeyFilter { partner: Some(partner_id("acme")), ..all_keys() }, vec![8, 7, 6, 5, 4, 3, 1]),
@@ -235,7 +235,7 @@ on_both_engines! {
         }).await;
         one.revocation = Some(Revocation { at: at(5), reason: String::new() });
         demo.put(async |change| change.update_key(&one).await.unwrap()).await;
-        let revoked = KeyFilter { states: vec![KeyState::Revoked], ..all_keys() };
+        let revoked = KeyFilter { states: [KeyState::Revoked].into(), ..all_keys() };
         assert_eq!(demo.snapshot().await.list_keys(&revoked, Some).await.unwrap().items.len(), 1);
         demo.put(async |change| change.delete_key(one.id).await.unwrap()).await;
         // A second root for the same secret would be refused, so that the first must have gone.
