@@ -10,7 +10,7 @@ use super::index::Index;
 use super::{Mirror, PreparedRealm};
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventKind, Revision, Subject};
-use crate::domain::ids::RealmId;
+use crate::domain::ids::{KeyId, RealmId};
 use crate::domain::realm::Realm;
 use crate::store::{Error, FeedEntry, KeyRows, Snapshot, Store};
 
@@ -170,14 +170,33 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> 
         for revocation in revocations {
             target.revoke_many(&revocation);
         }
+        let mut unusable = Vec::new();
         while let Some(rows) = read.blocking_recv() {
-            rows.for_each(|id, facts| target.put_key(id, facts));
+            rows.for_each(|id, facts| {
+                if !target.put_key(id, facts) {
+                    unusable.push(id);
+                }
+            });
         }
+        unusable
     });
     snapshot.send_key_rows(rows).await?;
-    building.await.expect("no stored row causes a panic");
+    let unusable = building.await.expect("no stored row causes a panic");
+    put_imports(&mut snapshot, &index, &unusable).await?;
     index.set_current(head.revision, sent);
     Ok((index, head.stamp))
+}
+
+/// Puts the digests of imported keys that cannot be used.
+async fn put_imports(
+    snapshot: &mut Snapshot,
+    index: &Index,
+    unusable: &[KeyId],
+) -> Result<(), Error> {
+    for (mac, id) in snapshot.imports_of(unusable).await? {
+        index.put_import(mac, id);
+    }
+    Ok(())
 }
 
 /// Builds the trie of a realm on a blocking thread.
@@ -290,9 +309,11 @@ async fn apply(
     for revocation in revocations {
         index.revoke_many(&revocation);
     }
-    for row in key_rows {
-        index.put_key(row.id, row.facts());
-    }
+    let unusable = key_rows
+        .iter()
+        .filter(|row| !index.put_key(row.id, row.facts()));
+    let unusable: Vec<_> = unusable.map(|row| row.id).collect();
+    put_imports(snapshot, &index, &unusable).await?;
     for realm in gateway_changes {
         index.put_realm(take_or_prepare(mirror, realm).await);
     }

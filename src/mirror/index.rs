@@ -301,7 +301,9 @@ impl Index {
         }
     }
 
-    pub(crate) fn put_key(&self, id: KeyId, key: Result<StoredKey<'_>, store::Error>) {
+    /// Returns whether the key can be used. The digests of a key that cannot be read must be put with
+    /// [`put_import`](Self::put_import).
+    pub(crate) fn put_key(&self, id: KeyId, key: Result<StoredKey<'_>, store::Error>) -> bool {
         let keys = self.keys.pin();
         let before = keys.get(&id);
         // A revocation is permanent, even if the store was rolled back or the row can no longer be read.
@@ -315,7 +317,7 @@ impl Index {
         };
         let entry = match facts {
             Some(facts) => PackedEntry::Key(facts),
-            None if was_revoked => return,
+            None if was_revoked => return false,
             None => PackedEntry::Corrupt,
         };
         let remains = |mac: &[u8; 32]| entry.imports().any(|other| other == *mac);
@@ -327,6 +329,7 @@ impl Index {
             _ => Vec::new(),
         };
         let added: Vec<_> = entry.imports().collect();
+        let is_usable = matches!(entry, PackedEntry::Key(_));
         keys.insert(id, entry);
         // A digest that remains is never absent, because a client may present the API key at any moment.
         let imports = self.imports.pin();
@@ -336,6 +339,12 @@ impl Index {
         for mac in removed {
             imports.remove(&mac);
         }
+        is_usable
+    }
+
+    /// Puts the digest of an imported key whose row cannot be read: the answer must be an error, not `VERDICT_UNKNOWN`.
+    pub(crate) fn put_import(&self, mac: [u8; 32], id: KeyId) {
+        self.imports.pin().insert(mac, id);
     }
 
     pub(crate) fn remove_key(&self, id: KeyId) {

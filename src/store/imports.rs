@@ -29,15 +29,40 @@ impl Snapshot {
                     macs.push_bind(digest.mac.to_vec());
                 }
                 query.push(")");
-                query.build_query_as().fetch_all(&mut *conn).await
+                // Each number of digests is a different statement.
+                let statement = query.build_query_as().persistent(false);
+                statement.fetch_all(&mut *conn).await
             })?;
-            let known = rows
-                .into_iter()
-                .filter_map(|(mac, id)| Some((mac.try_into().ok()?, KeyId::from(id))));
-            found.extend(known);
+            found.extend(digests_of(rows));
         }
         Ok(found)
     }
+
+    /// Returns the digests of the imported API keys of these keys.
+    pub async fn imports_of(&mut self, keys: &[KeyId]) -> Result<Vec<([u8; 32], KeyId)>, Error> {
+        let mut found = Vec::new();
+        for chunk in keys.chunks(DIGESTS_AT_ONCE) {
+            let rows: Vec<(Vec<u8>, Uuid)> = on!(self.session, |conn| async {
+                let mut query =
+                    QueryBuilder::new("SELECT mac, key_id FROM imports WHERE key_id IN (");
+                let mut ids = query.separated(", ");
+                for key in chunk {
+                    ids.push_bind(key.as_uuid());
+                }
+                query.push(")");
+                let statement = query.build_query_as().persistent(false);
+                statement.fetch_all(&mut *conn).await
+            })?;
+            found.extend(digests_of(rows));
+        }
+        Ok(found)
+    }
+}
+
+/// The digests in these rows. A digest of another length is none that a lookup could find.
+fn digests_of(rows: Vec<(Vec<u8>, Uuid)>) -> impl Iterator<Item = ([u8; 32], KeyId)> {
+    rows.into_iter()
+        .filter_map(|(mac, id)| Some((mac.try_into().ok()?, KeyId::from(id))))
 }
 
 impl Change {

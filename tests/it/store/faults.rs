@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use claviger::domain::clock::Clock;
-use claviger::domain::ids::RealmId;
+use claviger::domain::ids::{PartnerId, RealmId};
 use claviger::domain::key::KeyState;
+use claviger::domain::partner::Partner;
 use claviger::pb::claviger::v1 as pb;
 use claviger::readiness::Readiness;
-use claviger::store::KeyFilter;
+use claviger::store::{self, KeyFilter};
 use pb::Verdict;
 use tonic::Code;
 
-use crate::fixtures::{Engine, NOW, Service, eventually, on_both_engines, verify_request};
+use crate::fixtures::{
+    Engine, NOW, Service, eventually, import, import_entry, on_both_engines, verify_request,
+};
 
 /// How many keys are revoked, by the store.
 async fn revoked(service: &Service) -> usize {
@@ -21,7 +24,7 @@ async fn revoked(service: &Service) -> usize {
         project: None,
         environment: None,
         issued_before: None,
-        states: vec![KeyState::Revoked],
+        states: [KeyState::Revoked].into(),
         unused_for: None,
         never_expires: false,
         expires_within: None,
@@ -111,6 +114,63 @@ on_both_engines! {
         // It can at least be removed.
         assert!(api.delete(&bad_id).await.unwrap().key.is_none());
         assert_eq!(api.verdict(&bad.plain_key).await, Verdict::Unknown);
+        service.stop().await;
+    }
+
+    /// Seen red with every error of a database taken for an outage.
+    async fn a_value_that_the_database_refuses_is_no_outage(engine: Engine) {
+        let service = Service::start(engine).await;
+        let mut api = service.api();
+        api.make_demo().await;
+        let partner = |realm: &str, display_name: &str| Partner {
+            realm: RealmId::parse(realm).unwrap(),
+            id: PartnerId::parse("acme").unwrap(),
+            display_name: display_name.to_owned(),
+            suspended: false,
+        };
+        // A rule of the schema, and a value. SQLite stores this value.
+        let mut refused = vec![partner("nowhere", "")];
+        if engine == Engine::Postgres {
+            refused.push(partner("demo", "a\0b"));
+        }
+        for partner in refused {
+            let mut change = service.store.change(NOW).await.unwrap();
+            let outcome = change.put_partner(&partner).await;
+            assert!(matches!(outcome, Err(store::Error::Refused(_))), "{outcome:?}");
+        }
+        service.stop().await;
+    }
+
+    /// Such a key is found by its digest, which an unreadable row does not show. Seen red without `put_imports`: the API key was
+    /// unknown.
+    async fn an_imported_key_with_a_corrupt_row_is_no_unknown_key(engine: Engine) {
+        const TEXTS: [&str; 2] = [
+            "5f4c9a3e8d7b6c5a4f3e2d1c0b9a8f7e",
+            "00112233445566778899aabbccddeeff",
+        ];
+        let service = Service::start(engine).await;
+        let operator = service.operator.clone();
+        let mut api = service.api();
+        api.make_demo().await;
+        let imported = import(&mut api, TEXTS.map(import_entry).to_vec()).await;
+        let ids: Vec<_> = imported.into_iter().map(Result::unwrap).collect();
+        let test_store = service.stop().await;
+        // The first of them loses its digest.
+        let statement = "UPDATE keys SET facts = replace(facts, '\"mac\"', '\"mad\"')
+                         WHERE id = (SELECT id FROM keys WHERE realm = 'demo' ORDER BY created_revision, id LIMIT 1)";
+        test_store.execute_sql(&[statement]).await;
+
+        let service = Service::start_with(test_store, Clock::system(), &operator, &[]).await;
+        let mut api = service.api();
+        let refused = api.verify.verify(verify_request(TEXTS[0])).await.unwrap_err();
+        assert_eq!(
+            (refused.code(), refused.message()),
+            (Code::Internal, "internal error: see the log of the server")
+        );
+        assert_eq!(api.verdict(TEXTS[1]).await, Verdict::Allowed);
+        // It can at least be removed.
+        api.delete(&ids[0]).await.unwrap();
+        assert_eq!(api.verdict(TEXTS[0]).await, Verdict::Unknown);
         service.stop().await;
     }
 
