@@ -1,5 +1,9 @@
 //! The places that carry the credentials of an API's requests.
 
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
 /// The maximum number of credential sources of a realm.
@@ -95,18 +99,33 @@ impl Scheme {
         &self.0
     }
 
-    /// Returns the part of a header's value after the scheme and exactly one space. The scheme is case-insensitive.
-    fn strip<'v>(&self, value: &'v str) -> Option<&'v str> {
-        let (scheme, rest) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case(&self.0).then_some(rest)
+    /// Returns the API key after the scheme and exactly one space. The scheme is case-insensitive.
+    fn key<'v>(&self, value: &'v str) -> Result<Cow<'v, str>, Malformed> {
+        let (scheme, rest) = value.split_once(' ').ok_or(Malformed)?;
+        if !scheme.eq_ignore_ascii_case(&self.0) {
+            return Err(Malformed);
+        }
+        if scheme.eq_ignore_ascii_case("Basic") {
+            return basic(rest).map(Cow::Owned);
+        }
+        Ok(Cow::Borrowed(rest))
     }
 }
 
+/// Returns the password in credentials of the scheme `Basic` (RFC 7617, section 2). Without a password the key is the user name:
+/// clients such as `curl -u KEY:` put it there.
+fn basic(credentials: &str) -> Result<String, Malformed> {
+    let decoded = BASE64.decode(credentials).map_err(|_| Malformed)?;
+    let (user, password) = text(&decoded)?.split_once(':').ok_or(Malformed)?;
+    let key = if password.is_empty() { user } else { password };
+    Ok(key.to_owned())
+}
+
 /// The credentials that a request presents.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Presented<'r> {
     /// The API key; empty if there is none.
-    pub key: &'r str,
+    pub key: Cow<'r, str>,
     /// The partner that the request names; empty if there is none.
     pub partner: &'r str,
 }
@@ -137,8 +156,8 @@ impl Credentials {
             if let Some(source) = sources.find(|source| source.header().as_str() == name) {
                 let value = text(value)?;
                 let found = match source.scheme() {
-                    Some(scheme) => scheme.strip(value).ok_or(Malformed)?,
-                    None => value,
+                    Some(scheme) => scheme.key(value)?,
+                    None => Cow::Borrowed(value),
                 };
                 if found.contains(' ') || key.replace(found).is_some() {
                     return Err(Malformed);
@@ -206,7 +225,7 @@ mod tests {
             .iter()
             .map(|(name, value)| (*name, value.as_bytes()));
         let presented = credentials.read(headers)?;
-        Ok((presented.key.to_owned(), presented.partner.to_owned()))
+        Ok((presented.key.into_owned(), presented.partner.to_owned()))
     }
 
     fn bearer() -> Credentials {
@@ -243,6 +262,54 @@ mod tests {
             Ok((String::new(), String::new()))
         );
         assert_eq!(read(&merchant(), &[]), Ok((String::new(), String::new())));
+    }
+
+    /// Seen red with Basic taken for a scheme before the key, with the user name before the password, and with a decoder that takes
+    /// everything.
+    #[test]
+    fn a_key_is_read_from_basic_credentials() {
+        let basic = Credentials {
+            sources: vec![header("Authorization", Some("Basic"))],
+            partner: None,
+        };
+        let of = |user_and_password: &[u8], scheme: &str| {
+            let value = format!("{scheme} {}", BASE64.encode(user_and_password));
+            read(&basic, &[("authorization", &value)])
+        };
+        let key = |key: &str| Ok((key.to_owned(), String::new()));
+        for scheme in ["Basic", "basic", "BASIC"] {
+            assert_eq!(of(b"user:k", scheme), key("k"));
+        }
+        assert_eq!(of(b":k", "Basic"), key("k"));
+        assert_eq!(of(b"k:", "Basic"), key("k"));
+        // A password may contain colons, a user name may not.
+        assert_eq!(of(b"user:k:l", "Basic"), key("k:l"));
+        assert_eq!(of(b":", "Basic"), key(""));
+        for malformed in [
+            &b"k"[..],
+            b"user:k l",
+            b"user:k,l",
+            b"user:\xff",
+            b"user:k\n",
+            b"",
+        ] {
+            assert_eq!(of(malformed, "Basic"), Err(Malformed), "{malformed:?}");
+        }
+        for value in [
+            "Basic k",
+            "Basic dTpr=",
+            "Basic dTpr k",
+            "Basic  dTpr",
+            "Bearer dTpr",
+            "Basic",
+        ] {
+            assert_eq!(
+                read(&basic, &[("authorization", value)]),
+                Err(Malformed),
+                "{value}"
+            );
+        }
+        assert_eq!(read(&basic, &[("authorization", "Basic dTpr")]), key("k"));
     }
 
     #[test]

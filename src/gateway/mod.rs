@@ -150,7 +150,7 @@ pub fn authorize<'k>(
         class: DenialClass::of(verdict).unwrap_or(DenialClass::Forbidden),
         verdict,
     };
-    let Ok(presented) = route_match.presented else {
+    let Ok(presented) = &route_match.presented else {
         return Ok(denied(Verdict::Malformed));
     };
     if route_match.is_public() {
@@ -187,7 +187,7 @@ impl RouteMatch<'_> {
 /// all the same: only a key without any other objection gets [`Verdict::NoRoute`].
 pub fn with_question<T>(
     route_match: &RouteMatch<'_>,
-    presented: Presented<'_>,
+    presented: &Presented<'_>,
     realm: &MirroredRealm,
     environment: &Environment,
     client: Option<IpAddr>,
@@ -214,7 +214,7 @@ pub fn with_question<T>(
             .map_or_else(ScopeSet::default, |requirement| requirement.any_scopes),
         client,
     };
-    answer(presented.key, &question)
+    answer(&presented.key, &question)
 }
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ fn explain_http(
     let route_match = gateway::match_request(realm, &request, &path);
     let checks = checks_of(&route_match);
     let route = route(realm, &route_match);
-    let answer = match route_match.presented {
+    let answer = match &route_match.presented {
         Ok(presented) if !route_match.is_public() => gateway::with_question(
             &route_match,
             presented,
@@ -197,7 +197,7 @@ fn checks_of(route_match: &RouteMatch<'_>) -> Vec<pb::Check> {
             &format!("the path has a segment with a semicolon where routes[{rule}] has a literal"),
         ),
     };
-    let credentials = match route_match.presented {
+    let credentials = match &route_match.presented {
         Ok(presented) if presented.key.is_empty() => check(
             "credentials",
             Passed,

@@ -52,7 +52,8 @@ pub(super) fn parse_credentials(
             };
             let pb::credential_source::Header { name, scheme } = header;
             let field = format!("{field}.header");
-            let name = bad.check(format!("{field}.name"), HeaderName::parse(&name));
+            let name = HeaderName::parse(&name).and_then(carrier);
+            let name = bad.check(format!("{field}.name"), name);
             let scheme = decode::optional(bad, &format!("{field}.scheme"), &scheme, Scheme::parse);
             name.map(|name| CredentialSource::Header { name, scheme })
         })
@@ -66,6 +67,21 @@ pub(super) fn parse_credentials(
         );
     }
     Credentials { sources, partner }
+}
+
+/// Returns the name of a header that can carry a key.
+fn carrier(name: HeaderName) -> Result<HeaderName, &'static str> {
+    match name.as_str() {
+        "cookie" => Err("carries many values: use the source `cookie` instead"),
+        "sec-websocket-protocol" => {
+            Err("carries many values: use the source `websocket_protocol` instead")
+        }
+        "connection" | "content-length" | "content-type" | "expect" | "host" | "keep-alive"
+        | "te" | "trailer" | "transfer-encoding" | "upgrade" => {
+            Err("has a meaning for every request: use `authorization` or a header of your own")
+        }
+        _ => Ok(name),
+    }
 }
 
 pub(super) fn parse_routes(bad: &mut Violations, routes: Vec<pb::Route>) -> Vec<Route> {
@@ -252,6 +268,9 @@ pub(super) fn parse_denials(bad: &mut Violations, denials: Vec<pb::Denial>) -> D
         if body.len() > denial::MAX_BODY {
             bad.add(format!("{field}.body"), "must be at most 4,096 bytes");
         }
+        if body.contains('\0') {
+            bad.add(format!("{field}.body"), "must not contain U+0000");
+        }
         let headers = parse_headers(bad, &field, headers);
         let Some(class) = class else { continue };
         let status = match status {
@@ -434,4 +453,26 @@ pub(super) fn denials(denials: Denials) -> Vec<pb::Denial> {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_that_cannot_carry_a_key_alone_is_refused_with_one_that_can() {
+        for (name, advice) in [
+            ("Cookie", "`cookie`"),
+            ("Sec-WebSocket-Protocol", "`websocket_protocol`"),
+            ("Host", "`authorization`"),
+            ("Content-Type", "`authorization`"),
+            ("Transfer-Encoding", "`authorization`"),
+        ] {
+            let refused = HeaderName::parse(name).and_then(carrier).unwrap_err();
+            assert!(refused.contains(advice), "{name}: {refused}");
+        }
+        for name in ["Authorization", "X-API-Key", "apikey"] {
+            assert!(HeaderName::parse(name).and_then(carrier).is_ok(), "{name}");
+        }
+    }
 }

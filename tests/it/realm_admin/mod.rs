@@ -3,3 +3,4 @@
 mod authorization;
 mod events;
 mod realm_files;
+mod texts;
