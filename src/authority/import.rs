@@ -15,7 +15,7 @@ use super::{Authority, ChangeRequest, ChangeResult, NewKey, Refusal, built_in};
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, RealmId};
-use crate::domain::key::{Key, Secret};
+use crate::domain::key::{Key, KeyState, Secret};
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::violation::Violations;
 use crate::hashing::{ImportHash, RootsBusy, random};
@@ -38,10 +38,21 @@ pub enum EntryRefusal {
     Invalid(Violations),
     /// The realm, partner or project does not exist. Contains the message for the caller.
     NotFound(String),
-    /// The API key was imported before. Names its key and realm if the caller may know them.
-    AlreadyImported(Option<(KeyId, RealmId)>),
+    /// The API key was imported before. Describes its key if the caller may know it.
+    AlreadyImported(Option<ImportedBefore>),
     /// An earlier entry of the same request has the same API key.
     Repeated,
+}
+
+/// A key whose API key was imported before.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ImportedBefore {
+    /// The id of the key.
+    pub id: KeyId,
+    /// The realm of the key.
+    pub realm: RealmId,
+    /// Whether the key is revoked, so that the API key is not accepted although it was imported.
+    pub is_revoked: bool,
 }
 
 /// The outcomes of an import.
@@ -298,7 +309,11 @@ impl EntryCheck<'_> {
         let hash = imported.hash.secret().expose();
         if let Some(id) = self.imported_before.get(hash) {
             let known = match visible(snapshot, &self.caller_state.role, *id).await {
-                Ok(key) => Some((key.id, key.realm)),
+                Ok(key) => Some(ImportedBefore {
+                    is_revoked: key.state(self.now) == KeyState::Revoked,
+                    id: key.id,
+                    realm: key.realm,
+                }),
                 Err(Refusal::NotFound(_)) => None,
                 Err(refusal) => return Err(refusal),
             };

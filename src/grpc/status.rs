@@ -155,11 +155,15 @@ pub(super) fn not_imported(why: EntryRefusal) -> Status {
         EntryRefusal::Invalid(violations) => invalid(&violations),
         EntryRefusal::NotFound(message) => error(Code::NotFound, message, info("NOT_FOUND")),
         EntryRefusal::AlreadyImported(key) => {
-            let metadata = key.map(|(id, realm)| {
-                HashMap::from([
-                    ("key_id".to_owned(), id.to_string()),
-                    ("realm".to_owned(), realm.to_string()),
-                ])
+            let metadata = key.map(|key| {
+                let mut metadata = HashMap::from([
+                    ("key_id".to_owned(), key.id.to_string()),
+                    ("realm".to_owned(), key.realm.to_string()),
+                ]);
+                if key.is_revoked {
+                    metadata.insert("state".to_owned(), "KEY_STATE_REVOKED".to_owned());
+                }
+                metadata
             });
             let mut details = ErrorDetails::new();
             details.set_error_info("ALREADY_IMPORTED", DOMAIN, metadata.unwrap_or_default());

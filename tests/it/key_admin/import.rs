@@ -231,8 +231,12 @@ on_both_engines! {
 
         // Whoever sends the list again does not bring back what was revoked.
         let root = &mut demo.root;
+        let state = |refusal: Refusal| refusal.metadata.get("state").cloned();
+        assert_eq!(state(not_imported(root, import_entry(PEAKA)).await), None);
         root.revoke(&second).await.unwrap();
-        assert_eq!(not_imported(root, import_entry(PEAKA)).await.reason, "ALREADY_IMPORTED");
+        let refusal = not_imported(root, import_entry(PEAKA)).await;
+        assert_eq!(refusal.reason, "ALREADY_IMPORTED");
+        assert_eq!(state(refusal).as_deref(), Some("KEY_STATE_REVOKED"));
         root.delete(&second).await.unwrap();
         assert_eq!(not_imported(root, import_entry(PEAKA)).await.reason, "ALREADY_IMPORTED");
         assert_eq!(root.verdict(PEAKA).await, Verdict::Unknown);

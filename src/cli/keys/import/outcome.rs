@@ -10,6 +10,9 @@ use crate::pb::claviger::v1::import_entry::Secret;
 use crate::pb::claviger::v1::import_result::Result as EntryResult;
 use crate::pb::claviger::v1::{ImportEntry, ImportResult};
 
+/// The state of a revoked key in the metadata of an error.
+const REVOKED: &str = "KEY_STATE_REVOKED";
+
 /// The outcome of an entry.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome {
@@ -80,10 +83,16 @@ impl Classifier {
                 |earlier| duplicate_of(*earlier),
             );
         }
+        let is_revoked = info.metadata.get("state").map(String::as_str) == Some(REVOKED);
         match info.metadata.get("realm") {
             Some(realm) if *realm != self.realm => Outcome::Failed(format!(
                 "the API key is imported already, in the realm {realm}"
             )),
+            // Whoever imports a key expects that it works afterwards.
+            _ if is_revoked => Outcome::Failed(
+                "the API key is imported already, and its key is revoked: give its holder a new key"
+                    .to_owned(),
+            ),
             _ => Outcome::AlreadyImported,
         }
     }
@@ -171,6 +180,17 @@ mod tests {
             metadata.collect::<HashMap<_, _>>(),
         );
         error(Code::AlreadyExists, "it is a key already", details)
+    }
+
+    #[test]
+    fn a_revoked_key_that_is_there_already_is_a_failure() {
+        let mut classifier = classifier(false);
+        let revoked = [("key_id", "id"), ("realm", "demo"), ("state", REVOKED)];
+        let outcome = classifier.outcome(2, 7, &entry(), already(&revoked));
+        assert!(matches!(outcome, Outcome::Failed(why) if why.contains("revoked")));
+        let elsewhere = [("key_id", "id"), ("realm", "other"), ("state", REVOKED)];
+        let outcome = classifier.outcome(3, 8, &entry(), already(&elsewhere));
+        assert!(matches!(outcome, Outcome::Failed(why) if why.contains("in the realm other")));
     }
 
     fn failed(why: &str) -> Outcome {
