@@ -12,6 +12,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 use crate::auth::{AuthError, Forbidden};
 use crate::authority::{EntryRefusal, Refusal};
 use crate::domain::violation::Violations;
+use crate::pb::claviger::v1::KeyState;
 use crate::store;
 use crate::telemetry::limited;
 use crate::verify::VerifyError;
@@ -161,7 +162,8 @@ pub(super) fn not_imported(why: EntryRefusal) -> Status {
                     ("realm".to_owned(), key.realm.to_string()),
                 ]);
                 if key.is_revoked {
-                    metadata.insert("state".to_owned(), "KEY_STATE_REVOKED".to_owned());
+                    let state = KeyState::Revoked.as_str_name();
+                    metadata.insert("state".to_owned(), state.to_owned());
                 }
                 metadata
             });

@@ -8,10 +8,7 @@ use tonic_types::{RpcStatusExt as _, Status};
 use super::entry::KeyDigest;
 use crate::pb::claviger::v1::import_entry::Secret;
 use crate::pb::claviger::v1::import_result::Result as EntryResult;
-use crate::pb::claviger::v1::{ImportEntry, ImportResult};
-
-/// The state of a revoked key in the metadata of an error.
-const REVOKED: &str = "KEY_STATE_REVOKED";
+use crate::pb::claviger::v1::{ImportEntry, ImportResult, KeyState};
 
 /// The outcome of an entry.
 #[derive(Debug, PartialEq, Eq)]
@@ -83,7 +80,8 @@ impl Classifier {
                 |earlier| duplicate_of(*earlier),
             );
         }
-        let is_revoked = info.metadata.get("state").map(String::as_str) == Some(REVOKED);
+        let state = info.metadata.get("state");
+        let is_revoked = state.is_some_and(|state| state == KeyState::Revoked.as_str_name());
         match info.metadata.get("realm") {
             Some(realm) if *realm != self.realm => Outcome::Failed(format!(
                 "the API key is imported already, in the realm {realm}"
@@ -185,10 +183,18 @@ mod tests {
     #[test]
     fn a_revoked_key_that_is_there_already_is_a_failure() {
         let mut classifier = classifier(false);
-        let revoked = [("key_id", "id"), ("realm", "demo"), ("state", REVOKED)];
+        let revoked = [
+            ("key_id", "id"),
+            ("realm", "demo"),
+            ("state", "KEY_STATE_REVOKED"),
+        ];
         let outcome = classifier.outcome(2, 7, &entry(), already(&revoked));
         assert!(matches!(outcome, Outcome::Failed(why) if why.contains("revoked")));
-        let elsewhere = [("key_id", "id"), ("realm", "other"), ("state", REVOKED)];
+        let elsewhere = [
+            ("key_id", "id"),
+            ("realm", "other"),
+            ("state", "KEY_STATE_REVOKED"),
+        ];
         let outcome = classifier.outcome(3, 8, &entry(), already(&elsewhere));
         assert!(matches!(outcome, Outcome::Failed(why) if why.contains("in the realm other")));
     }
