@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use claviger::gateway::IDENTITY_HEADERS;
+use claviger::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use claviger::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use claviger::pb::envoy::service::auth::v3::authorization_server::{
     Authorization, AuthorizationServer,
 };
@@ -36,26 +39,56 @@ const CONNECTIONS: u32 = 20;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Allows everything.
-struct AllowEverything;
+/// Allows everything, with this response.
+struct AllowEverything(OkHttpResponse);
 
 #[tonic::async_trait]
 impl Authorization for AllowEverything {
     async fn check(&self, _: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
         Ok(Response::new(CheckResponse {
             status: Some(tonic_types::Status::default()),
-            http_response: Some(HttpResponse::OkResponse(OkHttpResponse::default())),
+            http_response: Some(HttpResponse::OkResponse(self.0.clone())),
         }))
     }
 }
 
+/// A response that has Envoy do what a response of claviger has it do.
+fn like_claviger() -> OkHttpResponse {
+    let values = [
+        "0192f0c1-2345-7abc-8def-0123456789ab",
+        "demo",
+        "partner-0",
+        "",
+        "production",
+        "admin read write",
+    ];
+    let header = |(name, value): (&&str, &str)| HeaderValueOption {
+        header: Some(HeaderValue {
+            key: (*name).to_owned(),
+            value: value.to_owned(),
+            raw_value: Vec::new(),
+        }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        keep_empty_value: true,
+    };
+    OkHttpResponse {
+        headers: IDENTITY_HEADERS.iter().zip(values).map(header).collect(),
+        headers_to_remove: vec!["authorization".to_owned()],
+    }
+}
+
 /// Serves a service for Envoy that allows everything, on tonic with its defaults, and prints its address on standard output.
-pub(crate) async fn serve_authorizer() -> Outcome<()> {
+pub(crate) async fn serve_authorizer(sets_headers: bool) -> Outcome<()> {
+    let response = if sets_headers {
+        like_claviger()
+    } else {
+        OkHttpResponse::default()
+    };
     // As `Server::serve` listens, but on a port that the system chooses.
     let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?.with_nodelay(Some(true));
     println!("{}", incoming.local_addr()?);
     Server::builder()
-        .add_service(AuthorizationServer::new(AllowEverything))
+        .add_service(AuthorizationServer::new(AllowEverything(response)))
         .serve_with_incoming(incoming)
         .await?;
     Ok(())
@@ -153,12 +186,21 @@ pub(crate) async fn measure(keys: usize, quick: bool) -> Outcome<()> {
     let seeded = seed(&database, &data.join("pepper.toml"), keys).await?;
     let (claviger, _) = ServerProcess::claviger(&in_dir(&data))?;
     let everything = ServerProcess::reference(&["serve-authorizer".as_ref()])?;
+    let with_headers =
+        ServerProcess::reference(&["serve-authorizer".as_ref(), "--sets-headers".as_ref()])?;
     let asks_claviger = Envoy::start(&program, dir.path(), "claviger", &claviger, &seeded).await?;
+    let asks_for_headers =
+        Envoy::start(&program, dir.path(), "headers", &with_headers, &seeded).await?;
     let asks_nothing = Envoy::start(&program, dir.path(), "empty", &everything, &seeded).await?;
     let mut rows = [
         (
             "empty authorizer, against itself",
             &asks_nothing,
+            Vec::new(),
+        ),
+        (
+            "the same with claviger's headers",
+            &asks_for_headers,
             Vec::new(),
         ),
         ("claviger, 500 routes", &asks_claviger, Vec::new()),

@@ -79,7 +79,10 @@ enum Part {
     #[command(hide = true)]
     EnvoyClient,
     #[command(hide = true)]
-    ServeAuthorizer,
+    ServeAuthorizer {
+        #[arg(long)]
+        sets_headers: bool,
+    },
     #[command(hide = true)]
     Load,
     #[command(hide = true)]
@@ -127,7 +130,9 @@ async fn run(args: &CommandLine) -> Outcome {
             envoy::measure(args.keys.unwrap_or(default), args.quick).await
         }
         Some(Part::EnvoyClient) => envoy::run().await,
-        Some(Part::ServeAuthorizer) => envoy::serve_authorizer().await,
+        Some(Part::ServeAuthorizer { sets_headers }) => {
+            envoy::serve_authorizer(*sets_headers).await
+        }
         Some(Part::ServeEmpty) => serve_alone(Empty, false).await,
         Some(Part::ServeWhole) => serve_alone(Empty, true).await,
         Some(Part::ServeArgon2) => serve_alone(Argon2OnEachCall::new().await?, false).await,
