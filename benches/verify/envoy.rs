@@ -26,8 +26,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use crate::http1;
-use crate::questions::{HOT, target};
-use crate::seed::{Database, Seeded, seed};
+use crate::questions::target;
+use crate::seed::{Database, HOT, Seeded, seed};
 use crate::servers::{ServerProcess, in_dir};
 use crate::slices::median;
 

@@ -88,7 +88,7 @@ pub(crate) async fn run() -> Result<(), Box<dyn Error>> {
         let (load, questions, next) = (load.clone(), questions.clone(), next.clone());
         connections.spawn(async move {
             if load.protocol == Protocol::Http1 {
-                return http1::run(&load, &questions, &next).await;
+                return over_http1(&load, &questions, &next).await;
             }
             let connection = Connection::open(&load, &questions, &next).await?;
             connection.run().await
@@ -120,6 +120,30 @@ fn read_questions(load: &Load) -> io::Result<Vec<u8>> {
     let rest = wanted - questions.len();
     file.take(rest as u64).read_to_end(&mut questions)?;
     Ok(questions)
+}
+
+/// Sends requests over HTTP/1.1, one at a time, until none are left, and returns the latencies of those on this connection.
+async fn over_http1(
+    load: &Load,
+    questions: &[u8],
+    next: &AtomicUsize,
+) -> Result<Vec<f64>, Box<dyn Error + Send + Sync>> {
+    let mut socket = TcpStream::connect(&load.address).await?;
+    socket.set_nodelay(true)?;
+    let mut latencies = Vec::new();
+    let mut input = vec![0; 16 * 1024];
+    loop {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        if number >= load.calls {
+            return Ok(latencies);
+        }
+        let start = number * load.length % questions.len();
+        let began = Instant::now();
+        let request = &questions[start..start + load.length];
+        let response = http1::exchange(&mut socket, request, &mut input).await?;
+        load.check(response)?;
+        latencies.push(microseconds(began));
+    }
 }
 
 const DATA: u8 = 0;
@@ -351,7 +375,7 @@ impl<'l> Connection<'l> {
 }
 
 impl Load {
-    pub(crate) fn check(&self, message: &[u8]) -> Result<(), String> {
+    fn check(&self, message: &[u8]) -> Result<(), String> {
         if message.starts_with(&self.answers_begin) {
             return Ok(());
         }
@@ -359,7 +383,7 @@ impl Load {
     }
 }
 
-pub(crate) fn microseconds(since: Instant) -> f64 {
+fn microseconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64() * 1e6
 }
 

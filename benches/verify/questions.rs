@@ -12,18 +12,12 @@ use prost::Message;
 use sha2::{Digest, Sha256};
 
 use crate::load::Protocol;
-use crate::seed::Seeded;
+use crate::seed::{HOT, Seeded, route};
 
 const VERIFY: &str = "/claviger.v1.KeyVerify/Verify";
 const VERIFY_STREAM: &str = "/claviger.v1.KeyVerify/VerifyStream";
 const VERIFY_BATCH: &str = "/claviger.v1.KeyVerify/VerifyBatch";
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
-
-/// The number of hot keys.
-pub(crate) const HOT: usize = 1_000;
-
-/// The number of the realm's routes.
-pub(crate) const ROUTES: usize = 500;
 
 /// The number of requests in a batch.
 pub(crate) const BATCH: usize = 100;
@@ -246,11 +240,6 @@ fn forward_auth(gateway_key: &str, key: &str, number: usize) -> String {
 /// The target of a client's request, on one of the realm's routes.
 pub(crate) fn target(number: usize) -> String {
     format!("{}/{number:0>4}?page=2", route(number))
-}
-
-/// The path prefix of one of the realm's routes; all prefixes have the same length.
-pub(crate) fn route(number: usize) -> String {
-    format!("/api/v1/service{:0>3}/items", number % ROUTES)
 }
 
 /// The beginning of a response, whose first field is the verdict.

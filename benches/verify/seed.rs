@@ -28,8 +28,6 @@ use claviger::store::{Change, DatabaseLock, DatabaseUrl, Store};
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 
-use crate::questions::{HOT, ROUTES, route};
-
 /// The number of partners that own the keys.
 const PARTNERS: usize = 100;
 
@@ -43,6 +41,12 @@ const DATABASE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The number of keys that one statement inserts.
 const BATCH: usize = 10_000;
+
+/// The number of hot keys.
+pub(crate) const HOT: usize = 1_000;
+
+/// The number of the realm's routes.
+pub(crate) const ROUTES: usize = 500;
 
 /// The database of a new authority.
 pub(crate) enum Database {
@@ -458,4 +462,9 @@ async fn commit(change: Change, kind: EventKind, subject: Subject) -> Result<(),
     };
     change.commit(&event).await?;
     Ok(())
+}
+
+/// The path prefix of one of the realm's routes; all prefixes have the same length.
+pub(crate) fn route(number: usize) -> String {
+    format!("/api/v1/service{:0>3}/items", number % ROUTES)
 }
