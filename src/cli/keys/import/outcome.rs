@@ -86,7 +86,7 @@ impl Classifier {
             Some(realm) if *realm != self.realm => Outcome::Failed(format!(
                 "the API key is imported already, in the realm {realm}"
             )),
-            // Whoever imports a key expects that it works afterwards.
+            // The caller expects that an imported key works.
             _ if is_revoked => Outcome::Failed(
                 "the API key is imported already, and its key is revoked: give its holder a new key"
                     .to_owned(),
