@@ -22,7 +22,7 @@ const KEYS: i32 = 1_000;
 const PAGES: i32 = 100;
 
 on_both_engines! {
-    /// The driver keeps a statement by its text. Seen red without the limit: SQLite took 2 GB.
+    /// The driver keeps a statement by its text. Seen red without the limit.
     async fn a_list_of_states_is_a_set_of_four(engine: Engine) {
         let test_store = TestStore::on(engine);
         let program = Program::serve(&test_store, &[]);

@@ -8,7 +8,7 @@ use crate::fixtures::{Engine, Service, demo_realm, issue_request, on_both_engine
 const NUL: &str = "a\0b";
 
 on_both_engines! {
-    /// Seen red without the check of the body: on PostgreSQL the store did not answer, "try again".
+    /// Seen red without the check of the body.
     async fn a_text_with_a_zero_is_the_clients_fault(engine: Engine) {
         let service = Service::start(engine).await;
         let mut api = service.api();
