@@ -248,6 +248,7 @@ impl KeySeed {
                 last_used_at: None,
             }],
             last_used_at: None,
+            revision: Revision::default(),
         };
         (key, plain.expose().to_owned())
     }

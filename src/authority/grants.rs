@@ -102,6 +102,7 @@ fn privilege_escalation(
         created_revision: _,
         secrets: _,
         last_used_at: _,
+        revision: _,
     } = given;
     let mut bad = Violations::default();
     if !holds_everything {

@@ -274,6 +274,7 @@ impl Authority {
             id: KeyId::new(change.time(), &random()),
             created_at: change.time(),
             created_revision: change.revision(),
+            revision: change.revision(),
             hint: imported.hint.clone(),
             secrets: vec![secret],
             ..resolved

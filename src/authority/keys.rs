@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use super::audit::{AuditEntry, non_empty_detail, subject};
 use super::caller_state::CallerState;
 use super::grants::Grant;
-use super::{Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, grants, not_found};
+use super::{
+    Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, check_revision, grants, not_found,
+};
 use crate::auth::{AuthorizedCaller, Forbidden, Role};
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::{EventKind, Subject};
@@ -95,8 +97,10 @@ impl Authority {
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
         id: KeyId,
+        if_revision: Option<u64>,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        self.set_disabled(caller, request, id, true).await
+        self.set_disabled(caller, request, id, if_revision, true)
+            .await
     }
 
     /// Enables a key.
@@ -105,8 +109,10 @@ impl Authority {
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
         id: KeyId,
+        if_revision: Option<u64>,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        self.set_disabled(caller, request, id, false).await
+        self.set_disabled(caller, request, id, if_revision, false)
+            .await
     }
 
     async fn set_disabled(
@@ -114,9 +120,11 @@ impl Authority {
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
         id: KeyId,
+        if_revision: Option<u64>,
         disabled: bool,
     ) -> Result<ChangeResult<Key>, Refusal> {
         let (mut change, caller_state, mut key) = self.begin_with_key(caller, id).await?;
+        check_revision(Some(key.revision), if_revision)?;
         if key.revocation.is_some() {
             return Err(revoked());
         }
@@ -138,7 +146,7 @@ impl Authority {
         }
         key.disabled = disabled;
         key.withheld = withheld;
-        change.update_key(&key).await?;
+        change.update_key(&mut key).await?;
         let kind = if disabled {
             EventKind::KeyDisabled
         } else {

@@ -107,6 +107,7 @@ impl NewKey {
             revocation: None,
             secrets: Vec::new(),
             last_used_at: None,
+            revision: Revision::default(),
         };
         if let Some(caller_state) = by {
             grants::check(caller_state, &realm, &key, Grant::Fields)?;
@@ -167,6 +168,7 @@ impl ResolvedKey {
     ) -> Result<(Key, PlainKey), Refusal> {
         let Self { mut key, realm } = self;
         key.created_revision = change.revision();
+        key.revision = change.revision();
         let plain_key = secret.add_to(&mut key, &realm, change, peppers)?;
         Ok((key, plain_key))
     }

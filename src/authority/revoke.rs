@@ -6,7 +6,7 @@ use super::audit::{AuditEntry, non_empty_detail, rfc3339};
 use super::caller_state::CallerState;
 use super::keys::narrow;
 use super::{Authority, ChangeRequest, ChangeResult, Read, Refusal, not_found};
-use crate::auth::{AuthorizedCaller, Principal, Role};
+use crate::auth::{AuthorizedCaller, Principal};
 use crate::domain::event::{EventKind, Revision, Subject};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Revocation};
@@ -14,9 +14,6 @@ use crate::domain::revocation::BulkRevocation;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::store::{Change, KeyFilter, Snapshot};
-
-/// How many bulk revocations a partner's own keys may make.
-const MAX_BULK_REVOCATIONS_BY_DELEGATES: u64 = 1_000;
 
 /// How many keys a dry run returns.
 const EXAMPLES: u32 = 10;
@@ -71,6 +68,18 @@ impl Authority {
     ) -> Result<ChangeResult<bool>, Refusal> {
         caller.role.may_administer_keys()?;
         let idempotency = request.idempotency_key(fingerprint);
+        let mut snapshot = self.store.snapshot().await?;
+        let (next, now) = snapshot.next_change(self.clock.now()).await?;
+        let caller_state = CallerState::reread(&mut snapshot, &caller.principal, now).await?;
+        let rule = rule(&caller_state, &mut snapshot, &selection, next, now).await?;
+        // With a request id the rule is written all the same: a repetition must not revoke keys that were issued meanwhile.
+        if idempotency.is_none() && !adds_something(&mut snapshot, &rule).await? {
+            let revision = snapshot.revision().await?;
+            drop(snapshot);
+            return self.in_force(false, revision).await;
+        }
+        drop(snapshot);
+
         let (mut change, caller_state) = self.begin(caller).await?;
         let now = change.time();
         let before = self
@@ -80,17 +89,17 @@ impl Authority {
             drop(change);
             return self.in_force(true, revision).await;
         }
-        let mut filter = filter(&caller_state, &mut change, &selection, now).await?;
-        let before = match selection.issued_before {
-            None => Some(change.revision()),
-            Some(time) => issued_before(&mut change, &selection.realm, time).await?,
-        };
-        // No key is older than the first revision.
-        let before = before.unwrap_or_default();
-        check_not_locked_out(&caller_state.key, &filter, before)?;
-        filter.issued_before = Some(before);
-        let environment = filter.environment.as_ref();
-        let mut detail = non_empty_detail([
+        let next = change.revision();
+        let mut rule = self::rule(&caller_state, &mut change, &selection, next, now).await?;
+        rule.reason.clone_from(&reason);
+        // A rule is written also if no key seems to match: a key whose row cannot be read may.
+        if change.revoked_before(&rule).await? < rule.before {
+            change.insert_bulk_revocation(&rule).await?;
+        }
+        self.record_answer(caller, idempotency, &mut change, &())
+            .await?;
+        let environment = rule.environment.as_ref();
+        let detail = non_empty_detail([
             (
                 "environment",
                 environment.map(ToString::to_string).unwrap_or_default(),
@@ -99,32 +108,12 @@ impl Authority {
                 "issued_before",
                 selection.issued_before.map(rfc3339).unwrap_or_default(),
             ),
-            ("reason", reason.clone()),
+            ("reason", reason),
         ]);
-        // A rule is stored permanently, so a rule without keys is not written. The event records the request anyway.
-        let has_keys = change.has_any(&filter).await?;
-        if !has_keys {
-            detail.insert("ended".to_owned(), "none".to_owned());
-        }
-        let revocation = BulkRevocation {
-            realm: filter.realm.clone(),
-            partner: filter.partner.clone(),
-            project: filter.project.clone(),
-            environment: filter.environment.clone(),
-            before,
-            at: now,
-            reason,
-        };
-        if has_keys {
-            check_quota(&caller_state, &mut change, &filter).await?;
-            change.insert_bulk_revocation(&revocation).await?;
-        }
-        self.record_answer(caller, idempotency, &mut change, &())
-            .await?;
         let subject = Subject {
-            realm: revocation.realm,
-            partner: revocation.partner,
-            project: revocation.project,
+            realm: rule.realm,
+            partner: rule.partner,
+            project: rule.project,
             key: None,
         };
         let entry = AuditEntry {
@@ -144,16 +133,13 @@ impl Authority {
     ) -> Result<Read<DryRun>, Refusal> {
         caller.role.may_administer_keys()?;
         let mut snapshot = self.store.snapshot().await?;
-        let now = self.clock.now();
+        let (_, now) = snapshot.next_change(self.clock.now()).await?;
         let caller_state = CallerState::reread(&mut snapshot, &caller.principal, now).await?;
         let mut filter = filter(&caller_state, &mut snapshot, &selection, now).await?;
         let revision = snapshot.revision().await?;
         filter.issued_before = match selection.issued_before {
             None => None,
-            // No key is older than the first revision.
-            Some(time) => issued_before(&mut snapshot, &selection.realm, time)
-                .await?
-                .or(Some(Revision::default())),
+            Some(time) => Some(issued_before(&mut snapshot, time).await?),
         };
         let before = filter.issued_before.unwrap_or(Revision::from(u64::MAX));
         check_not_locked_out(&caller_state.key, &filter, before)?;
@@ -208,7 +194,7 @@ impl Authority {
             at: change.time(),
             reason,
         });
-        change.update_key(&key).await?;
+        change.update_key(&mut key).await?;
         let entry = AuditEntry::of_key(EventKind::KeyRevoked, &key, detail);
         self.finish(principal, request, change, entry, key).await
     }
@@ -273,38 +259,48 @@ async fn filter(
     Ok(filter)
 }
 
-/// Returns the revision after that of the realm's last key that was issued before this time.
-async fn issued_before(
-    snapshot: &mut Snapshot,
-    realm: &RealmId,
-    time: Timestamp,
-) -> Result<Option<Revision>, Refusal> {
-    let last = snapshot.last_issue_before(realm, time).await?;
-    Ok(last.map(Revision::next))
-}
-
-/// Limits how many rules a partner's own keys write, because each of the partner's keys is compared with each rule.
-async fn check_quota(
+/// Returns the rule for the selected keys, still without a reason, if this caller may write it. `next` is the revision that the
+/// rule would get.
+///
+/// # Errors
+/// Those of [`filter`], and [`Refusal::Precondition`] if the rule would revoke the key of an operator who makes it.
+async fn rule(
     caller_state: &CallerState,
     snapshot: &mut Snapshot,
-    filter: &KeyFilter,
-) -> Result<(), Refusal> {
-    let (Role::Delegate(_), Some(partner)) = (&caller_state.role, &filter.partner) else {
-        return Ok(());
+    selection: &BulkSelection,
+    next: Revision,
+    now: Timestamp,
+) -> Result<BulkRevocation, Refusal> {
+    let filter = filter(caller_state, snapshot, selection, now).await?;
+    let before = match selection.issued_before {
+        None => next,
+        Some(time) => issued_before(snapshot, time).await?,
     };
-    let rules = snapshot
-        .count_bulk_revocations(&filter.realm, partner)
-        .await?;
-    if rules < MAX_BULK_REVOCATIONS_BY_DELEGATES {
-        return Ok(());
-    }
-    Err(Refusal::Precondition {
-        reason: "TOO_MANY_REVOCATIONS",
-        message: format!(
-            "the partner has {rules} bulk revocations, but its own keys make more only while there are fewer than \
-             {MAX_BULK_REVOCATIONS_BY_DELEGATES}: revoke the keys one by one, or ask an operator"
-        ),
+    check_not_locked_out(&caller_state.key, &filter, before)?;
+    Ok(BulkRevocation {
+        realm: filter.realm,
+        partner: filter.partner,
+        project: filter.project,
+        environment: filter.environment,
+        before,
+        at: now,
+        reason: String::new(),
     })
+}
+
+/// Returns whether the rule may revoke a key that no stored rule revokes.
+async fn adds_something(snapshot: &mut Snapshot, rule: &BulkRevocation) -> Result<bool, Refusal> {
+    let known = snapshot.revoked_before(rule).await?;
+    Ok(known < rule.before
+        && snapshot
+            .may_have_keys_since(&rule.realm, rule.partner.as_ref(), known)
+            .await?)
+}
+
+/// Returns the revision after that of the last key that was issued before this time. No key is older than the first revision.
+async fn issued_before(snapshot: &mut Snapshot, time: Timestamp) -> Result<Revision, Refusal> {
+    let last = snapshot.last_issue_before(time).await?;
+    Ok(last.map(Revision::next).unwrap_or_default())
 }
 
 /// Checks that a bulk revocation in the built-in realm spares the caller's own key. Otherwise an operator could easily lock

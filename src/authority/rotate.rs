@@ -9,7 +9,9 @@ use super::idempotency::replayed_key;
 use super::keys::{revoked, visible};
 use super::secret::NewSecret;
 use super::two_pass::{Applied, ChangeContext, Pass, Preparation, TwoPassChange};
-use super::{Authority, ChangeRequest, ChangeResult, IssuedKey, Refusal, grants, not_found};
+use super::{
+    Authority, ChangeRequest, ChangeResult, IssuedKey, Refusal, check_revision, grants, not_found,
+};
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::EventKind;
 use crate::domain::ids::KeyId;
@@ -34,11 +36,17 @@ impl Authority {
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
         id: KeyId,
+        if_revision: Option<u64>,
         overlap: Duration,
         fingerprint: [u8; 32],
     ) -> Result<ChangeResult<IssuedKey>, Refusal> {
         caller.role.may_administer_keys()?;
-        self.run_two_pass(caller, request, fingerprint, &Rotate { id, overlap })
+        let rotate = Rotate {
+            id,
+            if_revision,
+            overlap,
+        };
+        self.run_two_pass(caller, request, fingerprint, &rotate)
             .await
     }
 
@@ -48,9 +56,11 @@ impl Authority {
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
         id: KeyId,
+        if_revision: Option<u64>,
         keep: KeepSecret,
     ) -> Result<ChangeResult<Key>, Refusal> {
         let (mut change, caller_state, mut key) = self.begin_with_key(caller, id).await?;
+        check_revision(Some(key.revision), if_revision)?;
         if key.revocation.is_some() {
             return Err(revoked());
         }
@@ -81,7 +91,7 @@ impl Authority {
             grants::check(&caller_state, &realm, &key, Grant::WholeKey)?;
         }
         change.delete_root(id, &removed).await?;
-        change.update_key(&key).await?;
+        change.update_key(&mut key).await?;
         let detail = non_empty_detail([("keep", kept.to_owned()), ("hint", key.hint.clone())]);
         let entry = AuditEntry::of_key(EventKind::RotationEnded, &key, detail);
         self.finish(&caller.principal, request, change, entry, key)
@@ -91,6 +101,7 @@ impl Authority {
 
 struct Rotate {
     id: KeyId,
+    if_revision: Option<u64>,
     overlap: Duration,
 }
 
@@ -105,7 +116,9 @@ impl TwoPassChange for Rotate {
     }
 
     async fn check(&self, pass: Pass<'_>) -> Result<(Key, Realm), Refusal> {
-        rotatable(pass.caller_state, pass.snapshot, self.id, pass.now).await
+        let (key, realm) = rotatable(pass.caller_state, pass.snapshot, self.id, pass.now).await?;
+        check_revision(Some(key.revision), self.if_revision)?;
+        Ok((key, realm))
     }
 
     async fn prepare(
@@ -143,7 +156,7 @@ impl TwoPassChange for Rotate {
             }
         }
         let plain_key = new.add_to(&mut key, &realm, change, &authority.peppers)?;
-        change.update_key(&key).await?;
+        change.update_key(&mut key).await?;
         let newest = key.secrets.last().expect("the new secret was added");
         change.insert_root(key.id, newest, &new.root).await?;
         let detail = non_empty_detail([

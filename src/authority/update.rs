@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::audit::{AuditEntry, audit_detail};
 use super::keys::revoked;
 use super::resolve::{check_owner, granted, resolve_expiry};
-use super::{Authority, ChangeRequest, ChangeResult, Refusal, grants, not_found};
+use super::{Authority, ChangeRequest, ChangeResult, Refusal, check_revision, grants, not_found};
 use crate::auth::AuthorizedCaller;
 use crate::domain::access::Access;
 use crate::domain::event::EventKind;
@@ -41,20 +41,22 @@ impl Authority {
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
         id: KeyId,
+        if_revision: Option<u64>,
         update: KeyUpdate,
     ) -> Result<ChangeResult<Key>, Refusal> {
         let (mut change, caller_state, before) = self.begin_with_key(caller, id).await?;
+        check_revision(Some(before.revision), if_revision)?;
         if before.revocation.is_some() {
             return Err(revoked());
         }
         let realm = change.find_realm(&before.realm).await?;
         let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
-        let key = update.apply(before.clone(), &realm, change.time())?;
+        let mut key = update.apply(before.clone(), &realm, change.time())?;
         if key == before {
             return self.unchanged(change, key).await;
         }
         grants::check_change(&caller_state, &realm, &before, &key)?;
-        change.update_key(&key).await?;
+        change.update_key(&mut key).await?;
         let entry = AuditEntry::of_key(EventKind::KeyUpdated, &key, changed_detail(&before, &key));
         self.finish(&caller.principal, request, change, entry, key)
             .await

@@ -131,6 +131,27 @@ pub enum EventKind {
 }
 
 impl EventKind {
+    /// Whether a key came into being, which bulk revocations of the time before do not apply to.
+    pub const fn creates_key(self) -> bool {
+        match self {
+            Self::AuthorityCreated | Self::KeyIssued | Self::KeyImported => true,
+            Self::KeyUpdated
+            | Self::KeyDisabled
+            | Self::KeyEnabled
+            | Self::KeyRotated
+            | Self::RotationEnded
+            | Self::KeyRevoked
+            | Self::KeyDeleted
+            | Self::KeysRevoked
+            | Self::RealmPut
+            | Self::RealmDeleted
+            | Self::PartnerPut
+            | Self::PartnerDeleted
+            | Self::ProjectPut
+            | Self::ProjectDeleted => false,
+        }
+    }
+
     /// All kinds.
     pub const ALL: [Self; 17] = [
         Self::AuthorityCreated,

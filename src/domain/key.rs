@@ -60,6 +60,11 @@ pub struct Key {
     /// It is stored separately from the key and lags by up to a few seconds.
     #[serde(skip)]
     pub last_used_at: Option<Timestamp>,
+    /// The revision of the latest change of the key's own row. A bulk revocation does not change the row.
+    ///
+    /// The store keeps it beside these facts.
+    #[serde(skip)]
+    pub revision: Revision,
 }
 
 /// The part of its partner that a key reaches.
@@ -291,6 +296,7 @@ pub(crate) mod tests {
                 last_used_at: None,
             }],
             last_used_at: None,
+            revision: Revision::default(),
         }
     }
 

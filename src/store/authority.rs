@@ -121,6 +121,16 @@ impl Snapshot {
         Ok(revision(last))
     }
 
+    /// Returns the revision and the time that the next change would have, if it began now.
+    pub async fn next_change(&mut self, now: Timestamp) -> Result<(Revision, Timestamp), Error> {
+        let (last, clock): (i64, i64) = on!(self.session, |conn| sqlx::query_as(
+            "SELECT revision, clock FROM authority"
+        )
+        .fetch_one(&mut *conn))?;
+        let time = now.max(Timestamp::from_micros(clock + 1));
+        Ok((revision(last).next(), time))
+    }
+
     /// Takes the next revision and locks the counter until the end of the transaction, so that no other change can be open.
     ///
     /// Returns the revision, the time of the change, which is later than that of every earlier change, and the version of the

@@ -15,6 +15,9 @@ use crate::domain::time::Timestamp;
 use crate::hashing::random;
 use crate::telemetry::limited;
 
+/// How many events are read to find out whether keys came into being.
+const MAX_EVENTS_LOOKED_AT: i64 = 1_000;
+
 /// A filter for events, and the position of a page. An event matches if it meets all conditions.
 #[derive(Debug, Default)]
 pub struct EventFilter {
@@ -133,6 +136,41 @@ impl Snapshot {
                 },
             )
             .collect())
+    }
+
+    /// Returns whether a key of the realm, or of one of its partners, may have come into being at the revision `first` or later.
+    ///
+    /// Also if there are too many events to tell, or if retention has deleted some. This is read from the events, because columns of
+    /// the keys are derived from stored facts, which may be corrupt.
+    pub async fn may_have_keys_since(
+        &mut self,
+        realm: &RealmId,
+        partner: Option<&PartnerId>,
+        first: Revision,
+    ) -> Result<bool, Error> {
+        let oldest: Option<i64> = on!(self.session, |conn| sqlx::query_scalar(
+            "SELECT min(revision) FROM events"
+        )
+        .fetch_one(&mut *conn))?;
+        if oldest.is_none_or(|oldest| oldest > stored(first)) {
+            return Ok(true);
+        }
+        let kinds: Vec<String> = on!(self.session, |conn| async {
+            let mut query = QueryBuilder::new("SELECT kind FROM events WHERE realm = ");
+            query.push_bind(realm.as_str());
+            if let Some(partner) = partner {
+                query.push(" AND partner = ").push_bind(partner.as_str());
+            }
+            query
+                .push(" AND revision >= ")
+                .push_bind(stored(first))
+                .push(" ORDER BY revision LIMIT ")
+                .push_bind(MAX_EVENTS_LOOKED_AT);
+            query.build_query_scalar().fetch_all(&mut *conn).await
+        })?;
+        let creates_none =
+            |kind: &String| EventKind::parse(kind).is_some_and(|kind| !kind.creates_key());
+        Ok(kinds.len() as i64 == MAX_EVENTS_LOOKED_AT || !kinds.iter().all(creates_none))
     }
 
     /// Returns a page of the events that match the filter, newest first. A corrupt event is left out and logged.

@@ -46,31 +46,42 @@ pub struct KeyFilter {
     pub limit: u32,
 }
 
-/// The keys, each joined with the first bulk revocation that applies to it, if there is one.
-macro_rules! from_keys {
+/// The time and the reason of the first bulk revocation that applies to the key `k`, separated by a space, or NULL.
+///
+/// As a subquery with a value, it is evaluated once for each key; as a join, PostgreSQL may evaluate it for each pair of a key and a
+/// rule. The order by a sum, and not by the primary key, keeps PostgreSQL from reading the rules in the order of that key until one
+/// matches.
+macro_rules! bulk_revocation {
     () => {
-        " FROM keys AS k LEFT JOIN revocations AS r ON r.revision = (
-              SELECT min(b.revision) FROM revocations AS b
-              WHERE b.realm = k.realm AND b.partner IN ('', k.partner) AND b.project IN ('', coalesce(k.project, ''))
-                  AND b.environment IN ('', k.environment) AND b.before_revision > k.created_revision)"
+        "(SELECT b.time || ' ' || b.reason FROM revocations AS b
+          WHERE b.realm = k.realm AND b.partner IN ('', k.partner) AND b.project IN ('', coalesce(k.project, ''))
+              AND b.environment IN ('', k.environment) AND b.before_revision > k.created_revision
+          ORDER BY b.revision + 0 LIMIT 1)"
     };
 }
 
 macro_rules! key_cells {
     () => {
-        concat!("SELECT k.id, k.facts, r.time, r.reason", from_keys!())
+        concat!(
+            "SELECT k.id, k.facts, k.revision, ",
+            bulk_revocation!(),
+            " FROM keys AS k"
+        )
     };
 }
 
 /// A key's row, and the time and reason of the bulk revocation.
-type KeyCells = (Uuid, String, Option<i64>, Option<String>);
+type KeyCells = (Uuid, String, i64, Option<String>);
 
-fn read_key((id, facts, time, reason): KeyCells) -> Result<Key, Error> {
-    let mut key = KeyRow::from((id, facts)).key()?;
-    if let (None, Some(time)) = (&key.revocation, time) {
+fn read_key((id, facts, number, bulk_revocation): KeyCells) -> Result<Key, Error> {
+    let row = KeyRow::from((id, facts));
+    let mut key = row.key()?;
+    key.revision = revision(number);
+    if let (None, Some(rule)) = (&key.revocation, bulk_revocation) {
+        let (time, reason) = rule.split_once(' ').ok_or_else(|| row.corrupt())?;
         key.revocation = Some(Revocation {
-            at: Timestamp::from_micros(time),
-            reason: reason.unwrap_or_default(),
+            at: Timestamp::from_micros(time.parse().map_err(|_| row.corrupt())?),
+            reason: reason.to_owned(),
         });
     }
     Ok(key)
@@ -110,10 +121,11 @@ impl KeyFilter {
         if !self.states.is_empty() {
             // The same order as `Key::state`.
             query
-                .push(
-                    " AND CASE WHEN k.revoked_at IS NOT NULL OR r.revision IS NOT NULL THEN 'revoked'
-                      WHEN k.disabled THEN 'disabled' WHEN k.expires_at <= ",
-                )
+                .push(concat!(
+                    " AND CASE WHEN k.revoked_at IS NOT NULL OR ",
+                    bulk_revocation!(),
+                    " IS NOT NULL THEN 'revoked' WHEN k.disabled THEN 'disabled' WHEN k.expires_at <= "
+                ))
                 .push_bind(self.now.as_micros())
                 .push(" THEN 'expired' ELSE 'active' END IN (");
             let mut states = query.separated(", ");
@@ -173,7 +185,11 @@ impl KeyRow {
         serde_json::from_str::<Key>(&self.facts)
             .ok()
             .filter(|key| key.id == self.id)
-            .ok_or_else(|| Error::Corrupt(format!("key {}", self.id)))
+            .ok_or_else(|| self.corrupt())
+    }
+
+    fn corrupt(&self) -> Error {
+        Error::Corrupt(format!("key {}", self.id))
     }
 }
 
@@ -289,30 +305,17 @@ impl Snapshot {
     /// Returns the number of keys that match the filter, on all pages together.
     pub async fn count_filtered(&mut self, filter: &KeyFilter) -> Result<u64, Error> {
         let count: i64 = on!(self.session, |conn| async {
-            let mut query = QueryBuilder::new(concat!("SELECT count(*)", from_keys!()));
+            let mut query = QueryBuilder::new("SELECT count(*) FROM keys AS k");
             filter.push_to(&mut query);
             query.build_query_scalar().fetch_one(&mut *conn).await
         })?;
         Ok(count as u64)
     }
 
-    /// Returns whether a key matches the filter.
-    pub async fn has_any(&mut self, filter: &KeyFilter) -> Result<bool, Error> {
-        let one: Option<i32> = on!(self.session, |conn| async {
-            let mut query = QueryBuilder::new(concat!("SELECT 1", from_keys!()));
-            filter.push_to(&mut query);
-            query.push(" LIMIT 1");
-            query.build_query_scalar().fetch_optional(&mut *conn).await
-        })?;
-        Ok(one.is_some())
-    }
-
-    /// Returns the revision at which the last key of a realm was issued before `time`.
-    pub async fn last_issue_before(
-        &mut self,
-        realm: &RealmId,
-        time: Timestamp,
-    ) -> Result<Option<Revision>, Error> {
+    /// Returns the revision at which the last key was issued before `time`, in any realm.
+    ///
+    /// A rule that revokes keys depends on it. So it looks for ids, and not for the realm in a column that is derived from the facts.
+    pub async fn last_issue_before(&mut self, time: Timestamp) -> Result<Option<Revision>, Error> {
         let id = KeyId::first_of(time).as_uuid();
         let set_back_to: Option<i64> = on!(self.session, |conn| sqlx::query_scalar(
             "SELECT set_back_to FROM authority"
@@ -321,18 +324,16 @@ impl Snapshot {
         let found: Option<i64> = if set_back_to.is_some_and(|then| then < time.as_micros()) {
             // From that time on, ids may not be in the order of issue.
             on!(self.session, |conn| sqlx::query_scalar(
-                "SELECT max(created_revision) FROM keys WHERE realm = $1 AND id < $2"
+                "SELECT max(created_revision) FROM keys WHERE id < $1"
             )
-            .bind(realm.as_str())
             .bind(id)
             .fetch_one(&mut *conn))?
         } else {
             // Ids begin with the time of issue, so this statement reads one entry of the index for any number of keys.
             on!(self.session, |conn| {
                 sqlx::query_scalar(
-                    "SELECT created_revision FROM keys WHERE realm = $1 AND id < $2 ORDER BY id DESC LIMIT 1"
+                    "SELECT created_revision FROM keys WHERE id < $1 AND created_revision IS NOT NULL ORDER BY id DESC LIMIT 1"
                 )
-                .bind(realm.as_str())
                 .bind(id)
                 .fetch_optional(&mut *conn)
             })?
@@ -460,25 +461,28 @@ impl Change {
     /// belong to the new one.
     pub async fn insert_key(&mut self, key: &Key) -> Result<(), Error> {
         let row = KeyRow::from(key);
-        let stored: Option<i32> = on!(self.snapshot.session, |conn| sqlx::query_scalar(
-            "INSERT INTO keys (id, facts) SELECT $1, $2
+        let inserted: Option<i32> = on!(self.snapshot.session, |conn| sqlx::query_scalar(
+            "INSERT INTO keys (id, facts, revision) SELECT $1, $2, $3
                  WHERE NOT EXISTS (SELECT 1 FROM tombstones WHERE key_id = $1)
                  RETURNING 1",
         )
         .bind(row.id.as_uuid())
         .bind(&row.facts)
+        .bind(stored(key.revision))
         .fetch_optional(&mut *conn))?;
-        stored.map(drop).ok_or(Error::IdTaken(key.id))
+        inserted.map(drop).ok_or(Error::IdTaken(key.id))
     }
 
-    /// Replaces the facts of a stored key.
-    pub async fn update_key(&mut self, key: &Key) -> Result<(), Error> {
-        let row = KeyRow::from(key);
+    /// Replaces the facts of a stored key, which gets the revision of this change.
+    pub async fn update_key(&mut self, key: &mut Key) -> Result<(), Error> {
+        key.revision = self.revision;
+        let (row, number) = (KeyRow::from(&*key), stored(self.revision));
         execute!(
             self.snapshot.session,
-            sqlx::query("UPDATE keys SET facts = $2 WHERE id = $1")
+            sqlx::query("UPDATE keys SET facts = $2, revision = $3 WHERE id = $1")
                 .bind(row.id.as_uuid())
                 .bind(&row.facts)
+                .bind(number)
         )?;
         Ok(())
     }

@@ -8,20 +8,31 @@ use crate::domain::time::Timestamp;
 
 type Row = (String, String, String, String, i64, i64, String);
 
+/// How many bulk revocations of exactly the same keys are stored. Of older ones, the audit trail keeps the time and the reason.
+const MAX_PER_SELECTION: i64 = 16;
+
 impl Snapshot {
-    /// Returns the number of bulk revocations for this partner.
-    pub async fn count_bulk_revocations(
-        &mut self,
-        realm: &RealmId,
-        partner: &PartnerId,
-    ) -> Result<u64, Error> {
-        let count: i64 = on!(self.session, |conn| sqlx::query_scalar(
-            "SELECT count(*) FROM revocations WHERE realm = $1 AND partner = $2"
+    /// Returns the revision before which stored rules already revoke all keys that this rule selects.
+    pub async fn revoked_before(&mut self, rule: &BulkRevocation) -> Result<Revision, Error> {
+        let Names {
+            realm,
+            partner,
+            project,
+            environment,
+        } = Names::of(rule);
+        let before: Option<i64> =
+            on!(self.session, |conn| {
+                sqlx::query_scalar(
+            "SELECT max(before_revision) FROM revocations WHERE realm = $1 AND partner IN ('', $2)
+                 AND project IN ('', $3) AND environment IN ('', $4)"
         )
-        .bind(realm.as_str())
-        .bind(partner.as_str())
-        .fetch_one(&mut *conn))?;
-        Ok(count as u64)
+        .bind(realm)
+        .bind(partner)
+        .bind(project)
+        .bind(environment)
+        .fetch_one(&mut *conn)
+            })?;
+        Ok(revision(before.unwrap_or(0)))
     }
 
     /// Returns the bulk revocations with a revision after `after`, in their order.
@@ -42,22 +53,69 @@ impl Snapshot {
 }
 
 impl Change {
-    /// Stores a bulk revocation as part of this change.
+    /// Stores a bulk revocation as part of this change. It revokes at least what all stored ones of the same keys revoke, so the
+    /// oldest of many is deleted; its keys then show the time and the reason of the next one.
     pub async fn insert_bulk_revocation(&mut self, rule: &BulkRevocation) -> Result<(), Error> {
-        let number = stored(self.revision);
+        let Names {
+            realm,
+            partner,
+            project,
+            environment,
+        } = Names::of(rule);
         execute!(self.snapshot.session, sqlx::query(
             "INSERT INTO revocations (revision, realm, partner, project, environment, before_revision, time, reason)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
         )
-        .bind(number)
-        .bind(rule.realm.as_str())
-        .bind(rule.partner.as_ref().map_or("", PartnerId::as_str))
-        .bind(rule.project.as_ref().map_or("", ProjectId::as_str))
-        .bind(rule.environment.as_ref().map_or("", EnvironmentName::as_str))
+        .bind(stored(self.revision))
+        .bind(realm)
+        .bind(partner)
+        .bind(project)
+        .bind(environment)
         .bind(stored(rule.before))
         .bind(rule.at.as_micros())
         .bind(&rule.reason))?;
+        execute!(self.snapshot.session, sqlx::query(
+            "DELETE FROM revocations WHERE realm = $1 AND partner = $2 AND project = $3 AND environment = $4
+                 AND before_revision <= $5 AND revision <= (
+                     SELECT revision FROM revocations
+                     WHERE realm = $1 AND partner = $2 AND project = $3 AND environment = $4
+                     ORDER BY revision + 0 DESC LIMIT 1 OFFSET $6)"
+        )
+        .bind(realm)
+        .bind(partner)
+        .bind(project)
+        .bind(environment)
+        .bind(stored(rule.before))
+        .bind(MAX_PER_SELECTION))?;
         Ok(())
+    }
+}
+
+/// The names that a rule selects keys by, as the table stores them: an empty name selects all.
+struct Names<'r> {
+    realm: &'r str,
+    partner: &'r str,
+    project: &'r str,
+    environment: &'r str,
+}
+
+impl<'r> Names<'r> {
+    fn of(rule: &'r BulkRevocation) -> Self {
+        let BulkRevocation {
+            realm,
+            partner,
+            project,
+            environment,
+            before: _,
+            at: _,
+            reason: _,
+        } = rule;
+        Self {
+            realm: realm.as_str(),
+            partner: partner.as_ref().map_or("", PartnerId::as_str),
+            project: project.as_ref().map_or("", ProjectId::as_str),
+            environment: environment.as_ref().map_or("", EnvironmentName::as_str),
+        }
     }
 }
 

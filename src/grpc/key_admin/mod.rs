@@ -132,11 +132,13 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::DisableKeyRequest>,
     ) -> Result<Response<pb::DisableKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change_request) = request::disable(request.into_inner())?;
+        let (id, change_request, if_revision) = request::disable(request.into_inner())?;
         let result = self
             .admin
             .run(caller, move |authority, caller| async move {
-                authority.disable_key(&caller, &change_request, id).await
+                authority
+                    .disable_key(&caller, &change_request, id, if_revision)
+                    .await
             })
             .await?;
         changed!(DisableKeyResponse, result, key: |key| response::key(key, self.clock.now()))
@@ -147,11 +149,13 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::EnableKeyRequest>,
     ) -> Result<Response<pb::EnableKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change_request) = request::enable(request.into_inner())?;
+        let (id, change_request, if_revision) = request::enable(request.into_inner())?;
         let result = self
             .admin
             .run(caller, move |authority, caller| async move {
-                authority.enable_key(&caller, &change_request, id).await
+                authority
+                    .enable_key(&caller, &change_request, id, if_revision)
+                    .await
             })
             .await?;
         changed!(EnableKeyResponse, result, key: |key| response::key(key, self.clock.now()))
@@ -179,12 +183,12 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::UpdateKeyRequest>,
     ) -> Result<Response<pb::UpdateKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change_request, update) = request::update(request.into_inner())?;
+        let (id, change_request, if_revision, update) = request::update(request.into_inner())?;
         let result = self
             .admin
             .run(caller, move |authority, caller| async move {
                 authority
-                    .update_key(&caller, &change_request, id, update)
+                    .update_key(&caller, &change_request, id, if_revision, update)
                     .await
             })
             .await?;
@@ -198,12 +202,19 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let caller = self.admin.caller(&request)?;
         let mut message = request.into_inner();
         let fingerprint = fingerprint!("RotateKey", message);
-        let (id, change_request, overlap) = request::rotation(message)?;
+        let (id, change_request, if_revision, overlap) = request::rotation(message)?;
         let result = self
             .admin
             .run(caller, move |authority, caller| async move {
                 authority
-                    .rotate_key(&caller, &change_request, id, overlap, fingerprint)
+                    .rotate_key(
+                        &caller,
+                        &change_request,
+                        id,
+                        if_revision,
+                        overlap,
+                        fingerprint,
+                    )
                     .await
             })
             .await?;
@@ -215,12 +226,13 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::EndRotationRequest>,
     ) -> Result<Response<pb::EndRotationResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change_request, keep) = request::end_of_rotation(request.into_inner())?;
+        let (id, change_request, if_revision, keep) =
+            request::end_of_rotation(request.into_inner())?;
         let result = self
             .admin
             .run(caller, move |authority, caller| async move {
                 authority
-                    .end_rotation(&caller, &change_request, id, keep)
+                    .end_rotation(&caller, &change_request, id, if_revision, keep)
                     .await
             })
             .await?;

@@ -35,7 +35,7 @@ const MUTABLE: [&str; 6] = [
 
 /// Decodes a request that has only a key id. `if_partner` is not implemented yet.
 fn key_id(key_id: &str, if_partner: &str) -> Result<KeyId, Refusal> {
-    decode::unimplemented(&[("if_partner", !if_partner.is_empty())])?;
+    no_partner(if_partner)?;
     let mut bad = Violations::default();
     let id = bad.check("key_id", KeyId::parse(key_id));
     bad.finish(id).map_err(Refusal::Invalid)
@@ -57,12 +57,9 @@ pub(super) fn get_scopes(request: pb::GetKeyScopesRequest) -> Result<KeyId, Refu
     key_id(&id, &if_partner)
 }
 
-/// Checks that a request has no conditions, which are not implemented yet.
-fn no_conditions(if_partner: &str, if_revision: Option<u64>) -> Result<(), Refusal> {
-    decode::unimplemented(&[
-        ("if_partner", !if_partner.is_empty()),
-        ("if_revision", if_revision.is_some()),
-    ])
+/// Checks that a request does not set `if_partner`, which is not implemented yet.
+fn no_partner(if_partner: &str) -> Result<(), Refusal> {
+    decode::unimplemented(&[("if_partner", !if_partner.is_empty())])
 }
 
 /// Decodes a change that has only a key id.
@@ -78,7 +75,9 @@ fn change_of_key(
         .map_err(Refusal::Invalid)
 }
 
-pub(super) fn disable(request: pb::DisableKeyRequest) -> Result<(KeyId, ChangeRequest), Refusal> {
+pub(super) fn disable(
+    request: pb::DisableKeyRequest,
+) -> Result<(KeyId, ChangeRequest, Option<u64>), Refusal> {
     let pb::DisableKeyRequest {
         key_id,
         wait,
@@ -86,11 +85,14 @@ pub(super) fn disable(request: pb::DisableKeyRequest) -> Result<(KeyId, ChangeRe
         if_partner,
         if_revision,
     } = request;
-    no_conditions(&if_partner, if_revision)?;
-    change_of_key(&key_id, wait, &request_id)
+    no_partner(&if_partner)?;
+    let (id, change) = change_of_key(&key_id, wait, &request_id)?;
+    Ok((id, change, if_revision))
 }
 
-pub(super) fn enable(request: pb::EnableKeyRequest) -> Result<(KeyId, ChangeRequest), Refusal> {
+pub(super) fn enable(
+    request: pb::EnableKeyRequest,
+) -> Result<(KeyId, ChangeRequest, Option<u64>), Refusal> {
     let pb::EnableKeyRequest {
         key_id,
         wait,
@@ -98,8 +100,9 @@ pub(super) fn enable(request: pb::EnableKeyRequest) -> Result<(KeyId, ChangeRequ
         if_partner,
         if_revision,
     } = request;
-    no_conditions(&if_partner, if_revision)?;
-    change_of_key(&key_id, wait, &request_id)
+    no_partner(&if_partner)?;
+    let (id, change) = change_of_key(&key_id, wait, &request_id)?;
+    Ok((id, change, if_revision))
 }
 
 pub(super) fn delete(request: pb::DeleteKeyRequest) -> Result<(KeyId, ChangeRequest), Refusal> {
@@ -109,7 +112,7 @@ pub(super) fn delete(request: pb::DeleteKeyRequest) -> Result<(KeyId, ChangeRequ
         request_id,
         if_partner,
     } = request;
-    no_conditions(&if_partner, None)?;
+    no_partner(&if_partner)?;
     change_of_key(&key_id, wait, &request_id)
 }
 
@@ -124,7 +127,7 @@ pub(super) fn revocation(
         request_id,
         if_partner,
     } = request;
-    no_conditions(&if_partner, None)?;
+    no_partner(&if_partner)?;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
     let reason = decode::reason(&mut bad, "reason", reason);
@@ -238,7 +241,7 @@ impl KeyProperties {
 /// Decodes the key to update and its new properties.
 pub(super) fn update(
     request: pb::UpdateKeyRequest,
-) -> Result<(KeyId, ChangeRequest, KeyUpdate), Refusal> {
+) -> Result<(KeyId, ChangeRequest, Option<u64>, KeyUpdate), Refusal> {
     let pb::UpdateKeyRequest {
         key_id,
         update_mask,
@@ -253,7 +256,7 @@ pub(super) fn update(
         if_partner,
         if_revision,
     } = request;
-    no_conditions(&if_partner, if_revision)?;
+    no_partner(&if_partner)?;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
     let paths = update_mask.unwrap_or_default().paths;
@@ -297,14 +300,14 @@ pub(super) fn update(
         allowed_cidrs: of_cidrs.then(|| decode::cidrs(&mut bad, &allowed_cidrs)),
     };
     let id = bad.check("key_id", KeyId::parse(&key_id));
-    bad.finish(id.map(|id| (id, change, update)))
+    bad.finish(id.map(|id| (id, change, if_revision, update)))
         .map_err(Refusal::Invalid)
 }
 
 /// Decodes the key to rotate and the overlap.
 pub(super) fn rotation(
     request: pb::RotateKeyRequest,
-) -> Result<(KeyId, ChangeRequest, Duration), Refusal> {
+) -> Result<(KeyId, ChangeRequest, Option<u64>, Duration), Refusal> {
     let pb::RotateKeyRequest {
         key_id,
         overlap,
@@ -313,7 +316,7 @@ pub(super) fn rotation(
         if_partner,
         if_revision,
     } = request;
-    no_conditions(&if_partner, if_revision)?;
+    no_partner(&if_partner)?;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
     let overlap = decode::span(&mut bad, "overlap", overlap);
@@ -324,14 +327,14 @@ pub(super) fn rotation(
         );
     }
     let id = bad.check("key_id", KeyId::parse(&key_id));
-    bad.finish(id.map(|id| (id, change, overlap)))
+    bad.finish(id.map(|id| (id, change, if_revision, overlap)))
         .map_err(Refusal::Invalid)
 }
 
 /// Decodes the key whose rotation ends, and the secret that the key keeps.
 pub(super) fn end_of_rotation(
     request: pb::EndRotationRequest,
-) -> Result<(KeyId, ChangeRequest, KeepSecret), Refusal> {
+) -> Result<(KeyId, ChangeRequest, Option<u64>, KeepSecret), Refusal> {
     let pb::EndRotationRequest {
         key_id,
         keep,
@@ -340,7 +343,7 @@ pub(super) fn end_of_rotation(
         if_partner,
         if_revision,
     } = request;
-    no_conditions(&if_partner, if_revision)?;
+    no_partner(&if_partner)?;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
     let keep = match pb::KeepSecret::try_from(keep) {
@@ -353,7 +356,8 @@ pub(super) fn end_of_rotation(
     };
     let keep = bad.check("keep", keep);
     let id = bad.check("key_id", KeyId::parse(&key_id));
-    bad.finish(id.zip(keep).map(|(id, keep)| (id, change, keep)))
+    let ended = id.zip(keep);
+    bad.finish(ended.map(|(id, keep)| (id, change, if_revision, keep)))
         .map_err(Refusal::Invalid)
 }
 

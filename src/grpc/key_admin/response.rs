@@ -39,6 +39,7 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
         revocation,
         secrets,
         last_used_at,
+        revision,
     } = key;
     let (revoke_time, revoke_reason) = revocation.map_or_else(Default::default, |revocation| {
         (Some(time(revocation.at)), revocation.reason)
@@ -70,7 +71,7 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
             .map(|of_key| secret(of_key, &hint))
             .collect(),
         hint,
-        revision: None,
+        revision: Some(revision.as_u64()),
     }
 }
 

@@ -4,6 +4,7 @@ mod callers_in_flight;
 mod delegation;
 mod hundred_thousand_keys;
 mod idempotency;
+mod if_revision;
 mod import;
 mod partner_apis;
 mod revocation;

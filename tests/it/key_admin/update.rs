@@ -142,6 +142,7 @@ on_both_engines! {
             .unwrap();
         assert_eq!(renamed.key.unwrap(), pb::Key {
             name: "second".to_owned(),
+            revision: Some(renamed.revision),
             ..before.clone()
         });
         let everywhere = update(root, &key.id, &["allowed_cidrs", "labels"], |key| {
@@ -153,6 +154,7 @@ on_both_engines! {
             name: "second".to_owned(),
             labels: [("of".to_owned(), "others".to_owned())].into(),
             allowed_cidrs: Vec::new(),
+            revision: Some(everywhere.revision),
             ..before
         };
         assert_eq!(everywhere.key.unwrap(), expected);

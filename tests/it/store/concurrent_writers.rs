@@ -7,7 +7,7 @@ use claviger::domain::clock::Clock;
 use claviger::mirror::Feed;
 use claviger::pb::claviger::v1 as pb;
 
-use crate::fixtures::{Engine, Service, issue_request, on_both_engines};
+use crate::fixtures::{Engine, Service, issue_request, on_both_engines, request_id};
 
 on_both_engines! {
     /// Seen red with `Feed::apply` leaving out deletions: the mirror then keeps what the fresh load does not have.
@@ -189,6 +189,8 @@ async fn live_on(api: &mut crate::fixtures::Api, key_id: String, step: usize) ->
         _ => {
             // Those of an environment of a partner, and of a whole partner, whose keys nothing else is done to.
             let many = pb::RevokeKeysRequest {
+                // So that it is a change also if no key was issued in between.
+                request_id: request_id(),
                 filter: Some(pb::KeyFilter {
                     realm: "demo".to_owned(),
                     partner: "umbrella".to_owned(),

@@ -28,8 +28,10 @@ def an_update_changes_what_its_mask_names_and_nothing_else(fixture: Fixture):
             must(fixture.operator.call("GetKey", key_id=issued.id).key.secrets[0].create_time ==
                  before.secrets[0].create_time, "the secret is another one")
             # The rest is as it was; when it was last used may be told meanwhile.
+            must(after.revision > before.revision, "the revision is that of an earlier change")
             for key in (before, after):
                 key.ClearField(path)
+                key.ClearField("revision")
                 key.ClearField("last_used_time")
                 key.secrets[0].ClearField("last_used_time")
             must(before == after, f"more than {what} was changed")
@@ -54,6 +56,26 @@ def an_update_that_changes_nothing_is_no_event(fixture: Fixture):
     must(first.key.name == "same", "the key")
     kinds = [event.kind for event in fixture.operator.every_page("ListEvents", "events", key_id=issued.id)]
     same(kinds, ["key.issued"], "the events")
+
+
+@check
+def a_change_from_an_old_reading_is_refused(fixture: Fixture):
+    issued = fixture.issue(scopes=["read"])
+    read = fixture.operator.call("GetKey", key_id=issued.id).key
+    changed = update(fixture, issued, "name", name="changed", if_revision=read.revision)
+    must(changed.revision > read.revision, "the revision of the key")
+    for method, fields in (
+        ("UpdateKey", {"update_mask": {"paths": ["name"]}, "name": "lost"}),
+        ("RotateKey", {"overlap": {"seconds": 60}}),
+        ("EndRotation", {"keep": "KEEP_SECRET_NEW"}),
+        ("DisableKey", {}),
+        ("EnableKey", {}),
+    ):
+        with case(f"{method} at a revision that the key had before"):
+            refusal = fixture.operator.refused(method, Code.ABORTED, key_id=issued.id, if_revision=read.revision, **fields)
+            same(refusal.reason, "CHANGED_MEANWHILE", "the reason")
+    now = fixture.operator.call("GetKey", key_id=issued.id).key
+    same((now.name, now.revision), ("changed", changed.revision), "the key")
 
 
 @check

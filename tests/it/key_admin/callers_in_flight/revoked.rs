@@ -107,12 +107,12 @@ async fn change_caller(
                 at: change.time(),
                 reason: String::new(),
             });
-            change.update_key(&key).await.unwrap();
+            change.update_key(&mut key).await.unwrap();
             EventKind::KeyRevoked
         }
         Meanwhile::Disabled => {
             key.disabled = true;
-            change.update_key(&key).await.unwrap();
+            change.update_key(&mut key).await.unwrap();
             EventKind::KeyDisabled
         }
         Meanwhile::Deleted => {

@@ -85,35 +85,6 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Each rule is kept and compared permanently. Seen red with the rule written in any case.
-    async fn an_end_of_nothing_is_on_record_and_leaves_no_rule(engine: Engine) {
-        let mut demo = DemoService::on(engine).await;
-        let root = &mut demo.root;
-        let rules = async |store: &claviger::store::Store| {
-            let mut snapshot = store.snapshot().await.unwrap();
-            let all = snapshot.bulk_revocations(claviger::domain::event::Revision::default()).await;
-            all.unwrap().len()
-        };
-        let key = issue(root, issue_request()).await;
-        let of_umbrella = |keys: &mut pb::RevokeKeysRequest| "umbrella".clone_into(&mut keys.filter.get_or_insert_default().partner);
-        let nothing = revoke_keys(root, of_umbrella).await.unwrap();
-        assert_eq!(rules(&demo.service.store).await, 0);
-        for _ in 0..3 {
-            revoke_keys(root, |_| ()).await.unwrap();
-        }
-        assert_eq!(rules(&demo.service.store).await, 1, "what was ended is not ended again");
-        assert_eq!(root.verdict(&key.plain_key).await, Verdict::Revoked);
-        let request = pb::ListEventsRequest {
-            kind: "keys.revoked".to_owned(),
-            ..Default::default()
-        };
-        let events = root.keys.list_events(request).await.unwrap().into_inner().events;
-        assert_eq!(events.len(), 4);
-        let first = events.last().unwrap();
-        assert_eq!((first.revision, first.detail["ended"].as_str()), (nothing.revision, "none"));
-        demo.service.stop().await;
-    }
-
     /// Seen red with the last bound kept in place of the latest: of all keys of a home or a partner, and of some of a partner's.
     async fn an_end_of_fewer_gives_nothing_back_at_any_level(engine: Engine) {
         let mut demo = DemoService::on(engine).await;

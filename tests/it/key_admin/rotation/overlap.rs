@@ -73,6 +73,7 @@ on_both_engines! {
         };
         let before = pb::Key {
             last_used_time: changed.last_used_time,
+            revision: Some(rotated.revision),
             ..first.key.clone()
         };
         assert_eq!(changed, before, "the rest of it stays");

@@ -44,7 +44,7 @@ on_both_engines! {
             hint: String::new(),
             last_used_at: None,
         });
-        change.update_key(&key).await.unwrap();
+        change.update_key(&mut key).await.unwrap();
         record(change, key_id).await;
         clock.set(after(200 * SECOND));
         eventually("the new secret is good", async || {
@@ -70,7 +70,7 @@ on_both_engines! {
         let mut change = service.store.change(clock.now()).await.unwrap();
         let mut key = change.find_key(key_id).await.unwrap().unwrap();
         key.secrets.remove(0);
-        change.update_key(&key).await.unwrap();
+        change.update_key(&mut key).await.unwrap();
         record(change, key_id).await;
         let request = pb::ListKeysRequest {
             filter: Some(pb::KeyFilter { realm: "demo".to_owned(), ..Default::default() }),

@@ -39,7 +39,7 @@ on_both_engines! {
         };
         let last_before = async |time: i64| {
             let mut snapshot = demo.snapshot().await;
-            let last = snapshot.last_issue_before(&realm_id("demo"), at(time)).await.unwrap();
+            let last = snapshot.last_issue_before(at(time)).await.unwrap();
             last.map(Revision::as_u64)
         };
         demo.put(async |change| { change.put_realm(&realm("demo")).await.unwrap(); }).await;

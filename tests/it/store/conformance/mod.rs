@@ -167,6 +167,7 @@ fn key(number: u8) -> Key {
             last_used_at: None,
         }],
         last_used_at: None,
+        revision: Revision::default(),
     }
 }
 

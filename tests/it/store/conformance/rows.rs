@@ -234,7 +234,7 @@ on_both_engines! {
             change.insert_root(one.id, &one.secrets[0], "root").await.unwrap();
         }).await;
         one.revocation = Some(Revocation { at: at(5), reason: String::new() });
-        demo.put(async |change| change.update_key(&one).await.unwrap()).await;
+        demo.put(async |change| change.update_key(&mut one).await.unwrap()).await;
         let revoked = KeyFilter { states: [KeyState::Revoked].into(), ..all_keys() };
         assert_eq!(demo.snapshot().await.list_keys(&revoked, Some).await.unwrap().items.len(), 1);
         demo.put(async |change| change.delete_key(one.id).await.unwrap()).await;

@@ -129,8 +129,8 @@ on_both_engines! {
             assert_eq!(told(&demo.find(number).await), expected, "{number}");
         }
         // It is no part of what is stored of a key.
-        let found = demo.find(1).await;
-        demo.put(async |change| change.update_key(&found).await.unwrap()).await;
+        let mut found = demo.find(1).await;
+        demo.put(async |change| change.update_key(&mut found).await.unwrap()).await;
         assert_eq!(told(&demo.find(1).await), told(&found));
     }
 

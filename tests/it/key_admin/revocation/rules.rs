@@ -1,0 +1,150 @@
+//! The rules that bulk revocations leave in the store: what they apply to, how many there are, and what it costs to read them.
+
+use std::time::Duration;
+
+use claviger::domain::event::Revision;
+use claviger::pb::claviger::v1 as pb;
+use pb::{KeyState, Verdict};
+
+use crate::fixtures::{
+    Api, DemoService, Engine, Service, TestStore, get, issue, issue_request, list_in_states,
+    on_both_engines, revoke_keys, update,
+};
+
+/// How many rules are stored.
+async fn rules(service: &Service) -> usize {
+    let mut snapshot = service.store.snapshot().await.unwrap();
+    let all = snapshot.bulk_revocations(Revision::default()).await;
+    all.unwrap().len()
+}
+
+async fn bulk_revocations(api: &mut Api) -> Vec<pb::Event> {
+    let request = pb::ListEventsRequest {
+        kind: "keys.revoked".to_owned(),
+        page_size: 1_000,
+        ..Default::default()
+    };
+    let listed = api.keys.list_events(request).await.unwrap();
+    listed.into_inner().events
+}
+
+fn of_partner(partner: &str) -> impl FnOnce(&mut pb::RevokeKeysRequest) {
+    let partner = partner.to_owned();
+    move |keys| keys.filter.get_or_insert_default().partner = partner
+}
+
+on_both_engines! {
+    /// A row of a key that cannot be read has no columns to find it by. Seen red with the rule written only if a key is found.
+    async fn a_key_whose_row_cannot_be_read_is_revoked_too(engine: Engine) {
+        let mut demo = DemoService::on(engine).await;
+        let key = issue(&mut demo.root, issue_request()).await;
+        let break_rows = "UPDATE keys SET facts = replace(facts, '\"realm\"', '\"reaml\"') WHERE realm = 'demo'";
+        let mend_rows = "UPDATE keys SET facts = replace(facts, '\"reaml\"', '\"realm\"')";
+        demo.service.test_store.execute_sql(&[break_rows]).await;
+        revoke_keys(&mut demo.root, |_| ()).await.unwrap();
+        demo.service.test_store.execute_sql(&[mend_rows]).await;
+        let mut demo = demo.restarted().await;
+        assert_eq!(demo.root.verdict(&key.plain_key).await, Verdict::Revoked);
+        assert_eq!(get(&mut demo.root, &key.id).await.state(), KeyState::Revoked);
+        demo.service.stop().await;
+    }
+
+    /// Seen red with each call taken for a change, and, for the last part, with none taken for one when there is a rule.
+    async fn a_revocation_that_adds_nothing_is_no_change(engine: Engine) {
+        let mut demo = DemoService::on(engine).await;
+        let root = &mut demo.root;
+        let key = issue(root, issue_request()).await;
+        let first = revoke_keys(root, |_| ()).await.unwrap();
+        // Changes that bring no key into being.
+        root.put_partner("umbrella", true).await;
+        for narrower in ["", "acme", "umbrella"] {
+            let again = revoke_keys(root, of_partner(narrower)).await.unwrap();
+            assert!(again.revision > first.revision, "the revision of the state that was read");
+        }
+        assert_eq!((rules(&demo.service).await, bulk_revocations(root).await.len()), (1, 1));
+        assert_eq!(get(root, &key.id).await.revoke_time, get(root, &key.id).await.revoke_time);
+
+        // A key that was issued since is revoked, also after many other events.
+        let later = issue(root, issue_request()).await;
+        let other = issue(root, pb::IssueKeyRequest { partner: "umbrella".to_owned(), ..issue_request() }).await;
+        revoke_keys(root, of_partner("acme")).await.unwrap();
+        assert_eq!(root.verdict(&later.plain_key).await, Verdict::Revoked);
+        assert_eq!(rules(&demo.service).await, 2);
+        for n in 0..1_000 {
+            update(root, &other.id, &["name"], |key| key.name = n.to_string()).await.unwrap();
+        }
+        revoke_keys(root, |_| ()).await.unwrap();
+        assert_eq!(root.verdict(&other.plain_key).await, Verdict::Revoked);
+        demo.service.stop().await;
+    }
+
+    /// Seen red without the deletion of the oldest, and with the newest deleted in its place.
+    async fn however_many_rules_are_made_few_are_kept_and_all_stay_in_force(engine: Engine) {
+        let mut demo = DemoService::on(engine).await;
+        let root = &mut demo.root;
+        let mut keys = Vec::new();
+        for n in 0..40 {
+            keys.push(issue(root, issue_request()).await);
+            let revoked = revoke_keys(root, |keys| {
+                keys.reason = format!("number {n}");
+                "acme".clone_into(&mut keys.filter.get_or_insert_default().partner);
+            });
+            revoked.await.unwrap();
+        }
+        // Of another selection there is one.
+        revoke_keys(root, |_| ()).await.unwrap();
+        assert_eq!(rules(&demo.service).await, 17);
+        let mut demo = demo.restarted().await;
+        let root = &mut demo.root;
+        for (n, key) in keys.iter().enumerate() {
+            assert_eq!(root.verdict(&key.plain_key).await, Verdict::Revoked, "{n}");
+            let reason = get(root, &key.id).await.revoke_reason;
+            assert_eq!(reason, format!("number {}", n.max(24)), "the first that is kept");
+        }
+        assert_eq!(list_in_states(root, "demo", &[KeyState::Revoked]).await.len(), keys.len());
+        assert_eq!(bulk_revocations(root).await.len(), 41, "the audit trail has all");
+        demo.service.stop().await;
+    }
+}
+
+/// Statistics are those of an empty table, as after an upgrade or a bulk load. Seen red with the rules as a join, without the
+/// index, and with the order by `b.revision`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_of_keys_looks_at_few_rules_however_many_there_are() {
+    const RULES: u64 = 51_000;
+    let test_store = TestStore::on(Engine::Postgres);
+    let demo = DemoService::in_store(test_store).await;
+    let database = demo.service.test_store.database();
+    database
+        .execute("ALTER TABLE revocations SET (autovacuum_enabled = false); ANALYZE revocations");
+    let mut root = demo.root.clone();
+    let mut keys = Vec::new();
+    for _ in 0..51 {
+        keys.push(issue(&mut root, issue_request()).await);
+    }
+    database.execute(&format!(
+        "INSERT INTO revocations (revision, realm, partner, project, environment, before_revision, time, reason)
+         SELECT -n, 'demo', 'partner-' || n, '', '', 1000000, 1, 'many' FROM generate_series(1, {RULES}) AS n"
+    ));
+    let rows_read = || -> u64 {
+        let read = "SELECT seq_tup_read + coalesce(idx_tup_fetch, 0) FROM pg_stat_user_tables WHERE relname = 'revocations'";
+        database.ask(read).trim().parse().unwrap()
+    };
+    // A session reports what it has read at most once a second.
+    let settled = async |root: &mut Api| {
+        for _ in 0..2 {
+            tokio::time::sleep(Duration::from_millis(1_100)).await;
+            get(root, &keys[0].id).await;
+        }
+        rows_read()
+    };
+    let before = settled(&mut root).await;
+    for key in &keys {
+        get(&mut root, &key.id).await;
+    }
+    let listed = list_in_states(&mut root, "demo", &[KeyState::Active]).await;
+    assert_eq!(listed.len(), keys.len());
+    let read = settled(&mut root).await - before;
+    assert!(read < 2_000, "{read} rows of rules were read");
+    demo.service.stop().await;
+}
