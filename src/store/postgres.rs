@@ -10,9 +10,6 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use super::connections::{Connections, within};
 use super::{DatabaseLock, Engine, OpenError, Store, migrations};
 
-/// The maximum number of connections that read.
-const READERS: u32 = 4;
-
 /// The parameters that a URL may have, besides `options[…]`.
 const PARAMETERS: [&str; 18] = [
     "application_name",
@@ -141,11 +138,19 @@ impl Store {
         let deadline = lock.deadline();
         assert_sound(lock).await?;
         let options = lock.options();
+        let timeout = deadline.as_millis().to_string();
         let timed = |options: PgConnectOptions| {
-            options.options([("statement_timeout", deadline.as_millis())])
+            options.options([
+                ("statement_timeout", timeout.as_str()),
+                // Each of these statements has an index for what it selects. A plan that was made and kept when a table was small
+                // would read the whole table for each row of another one.
+                ("enable_seqscan", "off"),
+                // It would compile statements that read a whole table all the same, because that seems so expensive then.
+                ("jit", "off"),
+            ])
         };
         let engine = Engine::Postgres {
-            read: Connections::new(timed(options.clone()), deadline, READERS),
+            read: Connections::new(timed(options.clone()), deadline, Self::READERS as u32),
             write: Connections::new(timed(options.clone()), deadline, 1),
             // The feed has its own connection, because a long list must not delay a revocation. The load of the mirror is one
             // long statement, so this connection has no statement timeout. Each batch of its rows has a deadline.

@@ -11,6 +11,20 @@ type Row = (String, String, String, String, i64, i64, String);
 /// How many bulk revocations of exactly the same keys are stored. Of older ones, the audit trail keeps the time and the reason.
 const MAX_PER_SELECTION: i64 = 16;
 
+/// The highest revision of the rules with these names.
+macro_rules! before_of {
+    ($partner:literal, $project:literal, $environment:literal) => {
+        concat!(
+            "SELECT max(before_revision) AS before FROM revocations WHERE realm = $1 AND partner = ",
+            $partner,
+            " AND project = ",
+            $project,
+            " AND environment = ",
+            $environment
+        )
+    };
+}
+
 impl Snapshot {
     /// Returns the revision before which stored rules already revoke all keys that this rule selects.
     pub async fn revoked_before(&mut self, rule: &BulkRevocation) -> Result<Revision, Error> {
@@ -20,18 +34,27 @@ impl Snapshot {
             project,
             environment,
         } = Names::of(rule);
-        let before: Option<i64> =
-            on!(self.session, |conn| {
-                sqlx::query_scalar(
-            "SELECT max(before_revision) FROM revocations WHERE realm = $1 AND partner IN ('', $2)
-                 AND project IN ('', $3) AND environment IN ('', $4)"
-        )
+        // Each part names all columns of the index, so that no plan reads other rules.
+        let before: Option<i64> = on!(self.session, |conn| sqlx::query_scalar(concat!(
+            "SELECT max(before) FROM (",
+            before_of!("''", "''", "''"),
+            " UNION ALL ",
+            before_of!("''", "''", "$4"),
+            " UNION ALL ",
+            before_of!("$2", "''", "''"),
+            " UNION ALL ",
+            before_of!("$2", "''", "$4"),
+            " UNION ALL ",
+            before_of!("$2", "$3", "''"),
+            " UNION ALL ",
+            before_of!("$2", "$3", "$4"),
+            ") AS rules"
+        ))
         .bind(realm)
         .bind(partner)
         .bind(project)
         .bind(environment)
-        .fetch_one(&mut *conn)
-            })?;
+        .fetch_one(&mut *conn))?;
         Ok(revision(before.unwrap_or(0)))
     }
 

@@ -8,7 +8,7 @@ use pb::{KeyState, Verdict};
 
 use crate::fixtures::{
     Api, DemoService, Engine, Service, TestStore, get, issue, issue_request, list_in_states,
-    on_both_engines, revoke_keys, update,
+    on_both_engines, revoke_keys,
 };
 
 /// How many rules are stored.
@@ -64,17 +64,21 @@ on_both_engines! {
         assert_eq!((rules(&demo.service).await, bulk_revocations(root).await.len()), (1, 1));
         assert_eq!(get(root, &key.id).await.revoke_time, get(root, &key.id).await.revoke_time);
 
-        // A key that was issued since is revoked, also after many other events.
+        // A key that was issued since is revoked.
         let later = issue(root, issue_request()).await;
         let other = issue(root, pb::IssueKeyRequest { partner: "umbrella".to_owned(), ..issue_request() }).await;
         revoke_keys(root, of_partner("acme")).await.unwrap();
         assert_eq!(root.verdict(&later.plain_key).await, Verdict::Revoked);
         assert_eq!(rules(&demo.service).await, 2);
-        for n in 0..1_000 {
-            update(root, &other.id, &["name"], |key| key.name = n.to_string()).await.unwrap();
-        }
         revoke_keys(root, |_| ()).await.unwrap();
-        assert_eq!(root.verdict(&other.plain_key).await, Verdict::Revoked);
+        assert_eq!(get(root, &other.id).await.state(), KeyState::Revoked);
+        // Also after more events than are looked at.
+        for n in 0..1_000 {
+            root.put_partner("umbrella", n % 2 == 0).await;
+        }
+        let last = issue(root, issue_request()).await;
+        revoke_keys(root, |_| ()).await.unwrap();
+        assert_eq!(root.verdict(&last.plain_key).await, Verdict::Revoked);
         demo.service.stop().await;
     }
 
@@ -107,8 +111,9 @@ on_both_engines! {
     }
 }
 
-/// Statistics are those of an empty table, as after an upgrade or a bulk load. Seen red with the rules as a join, without the
-/// index, and with the order by `b.revision`.
+/// The plan of the statement was made when there were no rules, and is kept. Seen red with whole tables read where that seems cheap,
+/// with the names of a rule looked for in
+/// lists, and without the index.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_of_keys_looks_at_few_rules_however_many_there_are() {
     const RULES: u64 = 51_000;
@@ -120,7 +125,9 @@ async fn a_read_of_keys_looks_at_few_rules_however_many_there_are() {
     let mut root = demo.root.clone();
     let mut keys = Vec::new();
     for _ in 0..51 {
-        keys.push(issue(&mut root, issue_request()).await);
+        let key = issue(&mut root, issue_request()).await;
+        get(&mut root, &key.id).await;
+        keys.push(key);
     }
     database.execute(&format!(
         "INSERT INTO revocations (revision, realm, partner, project, environment, before_revision, time, reason)
