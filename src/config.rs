@@ -165,7 +165,40 @@ pub struct ServeArgs {
         missing_docs,
         reason = "a comment here would become the command's help"
     )]
+    pub limits: LimitArgs,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
     pub transport: TransportArgs,
+}
+
+/// The limits on changes.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct LimitArgs {
+    /// How many changes an hour the keys of one partner may make, a tenth of them at once. Revocations and other changes that
+    /// only take access away do not count
+    #[arg(
+        long,
+        env = "CLAVIGER_DELEGATED_CHANGES_PER_HOUR",
+        value_name = "N",
+        default_value_t = 600,
+        value_parser = RangedU64ValueParser::<u32>::new().range(1..)
+    )]
+    pub delegated_changes_per_hour: u32,
+
+    /// The space to reserve on the disk of the data directory for changes that only take access away, such as `64MiB`. When less
+    /// is left, all other changes are refused and usage is kept in memory. Not for PostgreSQL
+    #[arg(
+        long,
+        env = "CLAVIGER_DISK_RESERVE",
+        value_name = "SIZE",
+        default_value = "64MiB",
+        value_parser = size
+    )]
+    pub disk_reserve: u64,
 }
 
 /// How long events, usage and tombstones are kept.
@@ -326,6 +359,24 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 fn span(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
         .map_err(|_| "must be a time span such as `500ms`, `30s` or `1h`".to_owned())
+}
+
+/// Parses a number of bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+    let factor = match unit {
+        "" | "B" => Some(1),
+        "KiB" => Some(1 << 10),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    let number: Option<u64> = number.parse().ok();
+    number
+        .zip(factor)
+        .and_then(|(number, factor)| number.checked_mul(factor))
+        .ok_or_else(|| "must be a size such as `64MiB`, `1GiB` or `0`".to_owned())
 }
 
 /// Parses a time that is not zero. An interval of zero would keep a core busy, and a timeout of zero would fail every time.

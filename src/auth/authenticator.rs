@@ -13,7 +13,7 @@ use super::role::{
 };
 use crate::domain::access::ScopeSet;
 use crate::domain::clock::Clock;
-use crate::domain::ids::{EnvironmentName, PartnerId, RealmId};
+use crate::domain::ids::{EnvironmentName, RealmId};
 use crate::domain::time::Timestamp;
 use crate::domain::verdict::Verdict;
 use crate::hashing::Peppers;
@@ -123,15 +123,15 @@ impl Authenticator {
         })
     }
 
-    /// Returns the owner of a principal's key, which may be expired, disabled or revoked.
+    /// Returns the realm of a principal's key, which may be expired, disabled or revoked.
     ///
     /// # Errors
     /// See [`AuthError`].
-    pub fn owner(&self, principal: &Principal) -> Result<(RealmId, PartnerId), AuthError> {
+    pub fn realm(&self, principal: &Principal) -> Result<RealmId, AuthError> {
         let index = self.mirror.index();
         let view = index.view();
         let (key, _) = proven(&view, principal)?;
-        Ok((key.realm().clone(), key.partner().id.clone()))
+        Ok(key.realm().clone())
     }
 
     /// Authenticates the caller of a verification. The key must belong to the built-in realm.

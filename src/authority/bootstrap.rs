@@ -112,7 +112,7 @@ async fn issue_operator(
         allowed_cidrs: Vec::new(),
     };
     // The slow hash can run inside the change, because no other change waits for it here.
-    let secret = NewSecret::make(roots).await?;
+    let secret = NewSecret::make(roots).await;
     let now = change.time();
     let lookups = &mut LookupCache::default();
     let resolved = new.resolve(None, &mut change, lookups, now).await?;

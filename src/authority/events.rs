@@ -17,7 +17,7 @@ impl Authority {
             Some(realm) => caller.role.may_manage(realm)?,
             None => caller.role.may_operate()?,
         }
-        let mut snapshot = self.store.snapshot().await?;
+        let mut snapshot = self.read(caller).await?;
         let page = snapshot.list_events(&filter, take).await?;
         Ok(Page {
             items: page.items,

@@ -18,7 +18,7 @@ use crate::domain::ids::{KeyId, RealmId};
 use crate::domain::key::{Key, KeyState, Secret};
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::violation::Violations;
-use crate::hashing::{ImportHash, RootsBusy, random};
+use crate::hashing::{ImportHash, random};
 use crate::store::{Change, Snapshot};
 
 /// A key that another system issued.
@@ -166,6 +166,7 @@ impl TwoPassChange for Import<'_> {
     async fn prepare(
         &self,
         authority: &Authority,
+        caller: &AuthorizedCaller,
         checked: Vec<CheckedEntry>,
     ) -> Result<Preparation<HashMap<usize, String>, ImportOutcomes>, Refusal> {
         if self.is_dry_run || checked.iter().all(Result::is_err) {
@@ -185,11 +186,12 @@ impl TwoPassChange for Import<'_> {
                 outcome.is_ok().then(|| (index, secret()))
             })
             .collect();
-        // One root per core at a time, so that another caller who issues a key waits for one root and not for all.
+        // A permit for each root, so that another caller who issues a key waits for one root and not for all.
+        let group = &caller.group();
         let roots = stream::iter(secrets)
             .map(|(index, secret)| async move {
-                let root = authority.roots.make(secret).await?;
-                Ok::<_, RootsBusy>((index, root))
+                let _permit = authority.hash_permit(group).await?;
+                Ok::<_, Refusal>((index, authority.roots.make(secret).await))
             })
             .buffer_unordered(authority.roots.width())
             .try_collect()
@@ -227,7 +229,7 @@ impl TwoPassChange for Import<'_> {
                     Ok(Some(key.id))
                 }
                 // The first pass refused the entry, and a later change made it acceptable. It has no root.
-                (_, Ok(_), _) => return Err(Refusal::Busy(RootsBusy)),
+                (_, Ok(_), _) => return Err(Refusal::Busy("changes")),
             });
         }
         Ok(match last {

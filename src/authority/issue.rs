@@ -5,7 +5,8 @@ use super::idempotency::replayed_key;
 use super::resolve::{LookupCache, ResolvedKey};
 use super::secret::NewSecret;
 use super::two_pass::{Applied, ChangeContext, Pass, Preparation, TwoPassChange};
-use super::{Authority, AuthorizedCaller, ChangeRequest, ChangeResult, IssuedKey, NewKey, Refusal};
+use super::{Authority, ChangeRequest, ChangeResult, IssuedKey, NewKey, Refusal};
+use crate::auth::AuthorizedCaller;
 use crate::domain::event::EventKind;
 use crate::domain::ids::KeyId;
 use crate::store::Change;
@@ -56,9 +57,10 @@ impl TwoPassChange for Issue {
     async fn prepare(
         &self,
         authority: &Authority,
+        caller: &AuthorizedCaller,
         _: ResolvedKey,
     ) -> Result<Preparation<NewSecret, IssuedKey>, Refusal> {
-        authority.new_secret().await.map(Preparation::Ready)
+        authority.new_secret(caller).await.map(Preparation::Ready)
     }
 
     async fn apply(

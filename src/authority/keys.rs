@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::admission::{Effect, OpenChange};
 use super::audit::{AuditEntry, non_empty_detail, subject};
 use super::caller_state::CallerState;
 use super::grants::Grant;
@@ -13,7 +14,8 @@ use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::{KeyId, RealmId, ScopeName};
 use crate::domain::key::Key;
-use crate::store::{Change, Error, KeyFilter, Snapshot};
+use crate::mirror::Entry;
+use crate::store::{Error, KeyFilter, Snapshot};
 
 /// The scopes of a key, by the realm's current scope hierarchy.
 #[derive(Debug)]
@@ -34,7 +36,7 @@ impl Authority {
         id: KeyId,
     ) -> Result<Read<Key>, Refusal> {
         caller.role.may_administer_keys()?;
-        let mut snapshot = self.store.snapshot().await?;
+        let mut snapshot = self.read(caller).await?;
         let value = visible(&mut snapshot, &caller.role, id).await?;
         let revision = snapshot.revision().await?;
         Ok(Read { value, revision })
@@ -47,7 +49,7 @@ impl Authority {
         id: KeyId,
     ) -> Result<Read<KeyScopes>, Refusal> {
         caller.role.may_administer_keys()?;
-        let mut snapshot = self.store.snapshot().await?;
+        let mut snapshot = self.read(caller).await?;
         let key = visible(&mut snapshot, &caller.role, id).await?;
         let scopes = match snapshot.find_realm(&key.realm).await? {
             Some(realm) => realm.value.scopes,
@@ -76,7 +78,7 @@ impl Authority {
         take: impl FnMut(Key) -> Option<Key>,
     ) -> Result<Read<Page<Key>>, Refusal> {
         let filter = narrow(&caller.role, filter)?;
-        let mut snapshot = self.store.snapshot().await?;
+        let mut snapshot = self.read(caller).await?;
         if snapshot.find_realm(&filter.realm).await?.is_none() {
             return Err(Refusal::NotFound(not_found::REALM));
         }
@@ -123,13 +125,23 @@ impl Authority {
         if_revision: Option<u64>,
         disabled: bool,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        let (mut change, caller_state, mut key) = self.begin_with_key(caller, id).await?;
+        let effect = if disabled {
+            if self.has_nothing_to_take(id, Taken::Use) {
+                let mut snapshot = self.read_for(Effect::TakesAway, &caller.group()).await?;
+                let key = visible(&mut snapshot, &caller.role, id).await?;
+                check_revision(Some(key.revision), if_revision)?;
+                if disabled_state(&key, &caller.role, true)? == (key.disabled, key.withheld) {
+                    return self.unchanged(snapshot, key).await;
+                }
+            }
+            Effect::TakesAway
+        } else {
+            Effect::MayGrant
+        };
+        let (mut change, caller_state, mut key) = self.begin_with_key(caller, id, effect).await?;
         check_revision(Some(key.revision), if_revision)?;
-        if key.revocation.is_some() {
-            return Err(revoked());
-        }
         let is_delegate = matches!(caller_state.role, Role::Delegate(_));
-        let withheld = disabled && (!is_delegate || key.withheld);
+        let (_, withheld) = disabled_state(&key, &caller_state.role, disabled)?;
         if (key.disabled, key.withheld) == (disabled, withheld) {
             return self.unchanged(change, key).await;
         }
@@ -165,7 +177,13 @@ impl Authority {
         id: KeyId,
     ) -> Result<ChangeResult<Option<Key>>, Refusal> {
         caller.role.may_administer_keys()?;
-        let (mut change, CallerState { role, .. }) = self.begin(caller).await?;
+        if self.has_nothing_to_take(id, Taken::Key) {
+            let mut snapshot = self.read_for(Effect::TakesAway, &caller.group()).await?;
+            if snapshot.find_key_row(id).await?.is_none() {
+                return Err(Refusal::NotFound(not_found::KEY));
+            }
+        }
+        let (mut change, CallerState { role, .. }) = self.begin(caller, Effect::TakesAway).await?;
         let (key, subject, detail) = match visible(&mut change, &role, id).await {
             Ok(key) => {
                 let detail =
@@ -207,12 +225,56 @@ impl Authority {
         &self,
         caller: &AuthorizedCaller,
         id: KeyId,
-    ) -> Result<(Change, CallerState, Key), Refusal> {
+        effect: Effect,
+    ) -> Result<(OpenChange, CallerState, Key), Refusal> {
         caller.role.may_administer_keys()?;
-        let (mut change, caller_state) = self.begin(caller).await?;
+        let (mut change, caller_state) = self.begin(caller, effect).await?;
         let key = visible(&mut change, &caller_state.role, id).await?;
         Ok((change, caller_state, key))
     }
+
+    /// Returns whether the mirror has no such key, or one from which this was taken before.
+    ///
+    /// Then the change should look at a snapshot first. Changes that take access away are served before all others, so nobody may
+    /// make many of them that change nothing. The mirror may be behind, so it decides no more than that.
+    pub(super) fn has_nothing_to_take(&self, id: KeyId, taken: Taken) -> bool {
+        let index = self.mirror.index();
+        match index.view().key(id) {
+            None => true,
+            Some(Entry::Key(key)) => match taken {
+                Taken::Use => key.is_disabled(),
+                Taken::UseForEver => key.is_revoked(),
+                Taken::OldSecret => key.secrets().count() < 2,
+                Taken::Key => false,
+            },
+            Some(Entry::Corrupt) => false,
+        }
+    }
+}
+
+/// What a change takes away.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Taken {
+    /// The use of the key, until it is enabled.
+    Use,
+    /// The use of the key, by a revocation.
+    UseForEver,
+    /// One of two secrets.
+    OldSecret,
+    /// The key.
+    Key,
+}
+
+/// Returns whether the key is disabled, and whether it is withheld, after a caller with this role has disabled or enabled it.
+///
+/// # Errors
+/// If the key is revoked.
+fn disabled_state(key: &Key, role: &Role, disabled: bool) -> Result<(bool, bool), Refusal> {
+    if key.revocation.is_some() {
+        return Err(revoked());
+    }
+    let is_delegate = matches!(role, Role::Delegate(_));
+    Ok((disabled, disabled && (!is_delegate || key.withheld)))
 }
 
 /// Returns the key with this id.

@@ -1,14 +1,17 @@
 //! The use cases of administration.
 //!
-//! Every change takes the same steps. `Authority::begin` locks the revision counter and reads the caller's key again, so that a
-//! key that was just revoked changes nothing. The use case checks its preconditions and writes. `Authority::finish` records the
+//! Every change takes the same steps. `Authority::begin` waits for its turn, locks the revision counter and reads the caller's key
+//! again, so that a key that was just revoked changes nothing. The use case checks its preconditions and writes. `Authority::finish` records the
 //! event, commits, and waits until the mirror has applied the change.
 
+mod admission;
 mod audit;
 mod bootstrap;
+mod budget;
 mod built_in_realm;
 mod caller_state;
 mod events;
+mod fair_queue;
 mod grants;
 mod idempotency;
 mod import;
@@ -29,10 +32,10 @@ mod usage;
 use std::sync::Arc;
 use std::time::Duration;
 
+use admission::{Admission, OpenChange};
 use audit::AuditEntry;
 pub use bootstrap::{CreatedAuthority, create, recover};
 pub use built_in_realm::update_built_in_realm;
-use caller_state::CallerState;
 use idempotency::IdempotencyKey;
 pub use idempotency::IssuedKey;
 pub use import::{EntryRefusal, ImportOutcomes, ImportedKey};
@@ -43,15 +46,15 @@ pub use rotate::KeepSecret;
 pub use update::KeyUpdate;
 pub use usage::KeyUsage;
 
-use crate::auth::{AuthorizedCaller, Forbidden, Principal};
+use crate::auth::{Forbidden, Principal};
 use crate::domain::clock::Clock;
-use crate::domain::event::Revision;
+use crate::domain::event::{EventId, Revision};
 use crate::domain::ids::RequestId;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
-use crate::hashing::{Peppers, Roots, RootsBusy};
+use crate::hashing::{Peppers, Roots};
 use crate::mirror::Mirror;
-use crate::store::{self, Change, Store};
+use crate::store::{self, Snapshot, Store};
 
 /// How long a change waits for the mirror to apply it.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,6 +66,7 @@ pub struct Authority {
     clock: Clock,
     peppers: Arc<Peppers>,
     roots: Roots,
+    admission: Admission,
 }
 
 /// When the server answers a change. With one server both values mean the same.
@@ -144,9 +148,18 @@ pub enum Refusal {
     /// The resource is not at the revision that the request expects.
     #[error("{0}")]
     Conflict(String),
-    /// Too many new secrets wait for their slow hash.
-    #[error("too many API keys are being issued at once: try again")]
-    Busy(#[from] RootsBusy),
+    /// Others wait for the same, and this request has waited for too long. Names what is waited for.
+    #[error("the server is busy with other {0}: try again")]
+    Busy(&'static str),
+    /// The caller's group has too many requests in progress. Names what they wait for.
+    #[error("the caller has too many {0} in progress: try again, with fewer at once")]
+    TooManyOfCaller(&'static str),
+    /// The partner's own keys have made too many changes. Contains the time after which they may make another one.
+    #[error(
+        "the partner's own keys have made too many changes: try again later, or ask an operator; keys can be revoked, disabled \
+         and deleted all the same"
+    )]
+    BudgetSpent(Duration),
     /// The store does not answer, or its data cannot be read.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -169,28 +182,25 @@ impl From<Forbidden> for Refusal {
 
 impl Authority {
     /// Creates the use cases over these parts.
+    ///
+    /// The keys of a partner make at most `delegated_changes_per_hour` changes, apart from those that take access away.
     pub fn new(
         store: Store,
         mirror: Arc<Mirror>,
         clock: Clock,
         peppers: Arc<Peppers>,
         roots: Roots,
+        delegated_changes_per_hour: u32,
     ) -> Self {
+        let admission = Admission::new(roots.width(), delegated_changes_per_hour);
         Self {
             store,
             mirror,
             clock,
             peppers,
             roots,
+            admission,
         }
-    }
-
-    /// Opens a change and reads the caller's key again inside it.
-    async fn begin(&self, caller: &AuthorizedCaller) -> Result<(Change, CallerState), Refusal> {
-        let mut change = self.store.change(self.clock.now()).await?;
-        let now = change.time();
-        let caller_state = CallerState::reread(&mut change, &caller.principal, now).await?;
-        Ok((change, caller_state))
     }
 
     /// Records the event, commits, and waits until the mirror has applied the change.
@@ -198,12 +208,13 @@ impl Authority {
         &self,
         principal: &Principal,
         request: &ChangeRequest,
-        change: Change,
+        change: OpenChange,
         entry: AuditEntry,
         value: T,
     ) -> Result<ChangeResult<T>, Refusal> {
         let event = entry.event(principal, request, &change);
-        let revision = change.commit(&event).await?;
+        let committed = self.commit(change, &event).await?;
+        let revision = committed.revision;
         tracing::info!(
             %revision,
             kind = event.kind.as_str(),
@@ -213,29 +224,37 @@ impl Authority {
             peer = event.actor.peer,
             "change committed"
         );
-        self.mirror.notify();
         self.mirror
-            .wait_for(revision, APPLY_TIMEOUT)
+            .wait_for(committed, APPLY_TIMEOUT)
             .await
             .map_err(|_| Refusal::NotApplied(revision))?;
         Ok(self.change_result(value, revision))
     }
 
-    /// Drops a change that has nothing to write, and returns the current revision.
-    async fn unchanged<T>(&self, change: Change, value: T) -> Result<ChangeResult<T>, Refusal> {
-        let revision = Revision::from(change.revision().as_u64().saturating_sub(1));
-        drop(change);
-        self.in_force(value, revision).await
+    /// Drops a change that has nothing to write, or a snapshot that tells so, and returns the revision of its state.
+    async fn unchanged<T>(
+        &self,
+        mut state: impl AsMut<Snapshot>,
+        value: T,
+    ) -> Result<ChangeResult<T>, Refusal> {
+        let last = state.as_mut().last_event().await?;
+        drop(state);
+        self.in_force(value, last.revision, last).await
     }
 
-    /// Waits until this server has applied the revision of an answer, which another server may have given. No transaction may be
-    /// open: others would wait for it.
+    /// Returns an answer with its revision, when this server has applied the last change of the state in which the answer was read.
+    /// Another server may have made that change. No transaction may be open: others would wait for it.
     ///
     /// # Errors
-    /// [`Refusal::Behind`] if this server does not apply the revision in time.
-    async fn in_force<T>(&self, value: T, revision: Revision) -> Result<ChangeResult<T>, Refusal> {
+    /// [`Refusal::Behind`] if this server does not apply the change in time.
+    async fn in_force<T>(
+        &self,
+        value: T,
+        revision: Revision,
+        last: EventId,
+    ) -> Result<ChangeResult<T>, Refusal> {
         self.mirror
-            .wait_for(revision, APPLY_TIMEOUT)
+            .wait_for(last, APPLY_TIMEOUT)
             .await
             .map_err(|_| Refusal::Behind)?;
         Ok(self.change_result(value, revision))

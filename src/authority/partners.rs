@@ -1,5 +1,6 @@
 //! Putting, reading and deleting partners.
 
+use super::admission::{Effect, OpenChange};
 use super::audit::{AuditEntry, non_empty_detail};
 use super::caller_state::CallerState;
 use super::{
@@ -24,8 +25,13 @@ impl Authority {
         partner: Partner,
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<PartnerRow>, Refusal> {
+        let effect = if partner.suspended {
+            Effect::TakesAway
+        } else {
+            Effect::MayGrant
+        };
         let mut change = self
-            .begin_in_realm(caller, &partner.realm, IF_BUILT_IN)
+            .begin_in_realm(caller, &partner.realm, effect, IF_BUILT_IN)
             .await?;
         let found = change.find_partner(&partner.realm, &partner.id).await?;
         check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
@@ -58,7 +64,7 @@ impl Authority {
         id: &PartnerId,
     ) -> Result<Read<PartnerRow>, Refusal> {
         caller.role.may_manage(realm)?;
-        let mut snapshot = self.store.snapshot().await?;
+        let mut snapshot = self.read(caller).await?;
         let value = snapshot
             .find_partner(realm, id)
             .await?
@@ -77,7 +83,7 @@ impl Authority {
         take: impl FnMut(PartnerRow) -> Option<T>,
     ) -> Result<Read<Page<T>>, Refusal> {
         caller.role.may_manage(realm)?;
-        let mut snapshot = self.store.snapshot().await?;
+        let mut snapshot = self.read(caller).await?;
         if snapshot.find_realm(realm).await?.is_none() {
             return Err(Refusal::NotFound(not_found::REALM));
         }
@@ -95,7 +101,9 @@ impl Authority {
         id: &PartnerId,
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<()>, Refusal> {
-        let mut change = self.begin_in_realm(caller, realm, IF_BUILT_IN).await?;
+        let mut change = self
+            .begin_in_realm(caller, realm, Effect::TakesAway, IF_BUILT_IN)
+            .await?;
         let found = get_partner(&mut change, realm, id).await?;
         check_revision(Some(found.revision), if_revision)?;
         let keys = change.count_keys(realm, Some(id), None).await?;
@@ -123,10 +131,11 @@ impl Authority {
         &self,
         caller: &AuthorizedCaller,
         realm: &RealmId,
+        effect: Effect,
         if_built_in: &'static str,
-    ) -> Result<Change, Refusal> {
+    ) -> Result<OpenChange, Refusal> {
         caller.role.may_manage(realm)?;
-        let (mut change, CallerState { role, .. }) = self.begin(caller).await?;
+        let (mut change, CallerState { role, .. }) = self.begin(caller, effect).await?;
         role.may_manage(realm)?;
         if realm.is_built_in() {
             return Err(built_in(if_built_in));

@@ -1,5 +1,6 @@
 //! Putting, listing and deleting projects.
 
+use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail};
 use super::partners::get_partner;
 use super::{
@@ -23,7 +24,7 @@ impl Authority {
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<ProjectRow>, Refusal> {
         let mut change = self
-            .begin_in_realm(caller, &project.realm, IF_BUILT_IN)
+            .begin_in_realm(caller, &project.realm, Effect::MayGrant, IF_BUILT_IN)
             .await?;
         get_partner(&mut change, &project.realm, &project.partner).await?;
         let known = change.find_project(&project.realm, &project.id).await?;
@@ -67,7 +68,7 @@ impl Authority {
         take: impl FnMut(ProjectRow) -> Option<T>,
     ) -> Result<Read<Page<T>>, Refusal> {
         caller.role.may_manage(realm)?;
-        let mut snapshot = self.store.snapshot().await?;
+        let mut snapshot = self.read(caller).await?;
         if snapshot.find_realm(realm).await?.is_none() {
             return Err(Refusal::NotFound(not_found::REALM));
         }
@@ -87,7 +88,9 @@ impl Authority {
         id: &ProjectId,
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<()>, Refusal> {
-        let mut change = self.begin_in_realm(caller, realm, IF_BUILT_IN).await?;
+        let mut change = self
+            .begin_in_realm(caller, realm, Effect::TakesAway, IF_BUILT_IN)
+            .await?;
         let found = get_project(&mut change, realm, id).await?;
         check_revision(Some(found.revision), if_revision)?;
         let keys = change.count_keys(realm, None, Some(id)).await?;

@@ -1,5 +1,6 @@
 //! Putting, reading and deleting realms.
 
+use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail, realm_detail};
 use super::caller_state::CallerState;
 use super::{
@@ -27,7 +28,7 @@ impl Authority {
         // Before the change begins, because only one change runs at a time.
         let prepared = PreparedRealm::new(realm);
         let realm = prepared.definition();
-        let (mut change, CallerState { role, .. }) = self.begin(caller).await?;
+        let (mut change, CallerState { role, .. }) = self.begin(caller, Effect::MayGrant).await?;
         role.may_manage(&realm.id)?;
         if realm.id.is_built_in() {
             return Err(built_in(
@@ -89,7 +90,7 @@ impl Authority {
         id: &RealmId,
     ) -> Result<Read<RealmRow>, Refusal> {
         caller.role.may_manage(id)?;
-        let mut snapshot = self.store.snapshot().await?;
+        let mut snapshot = self.read(caller).await?;
         let value = snapshot
             .find_realm(id)
             .await?
@@ -107,7 +108,7 @@ impl Authority {
         take: impl FnMut(RealmRow) -> Option<T>,
     ) -> Result<Read<Page<T>>, Refusal> {
         caller.role.may_manage_something()?;
-        let mut snapshot = self.store.snapshot().await?;
+        let mut snapshot = self.read(caller).await?;
         let revision = snapshot.revision().await?;
         let value = match &caller.role {
             Role::Operator => snapshot.list_realms(after, limit, take).await?,
@@ -133,7 +134,7 @@ impl Authority {
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<()>, Refusal> {
         caller.role.may_operate()?;
-        let (mut change, CallerState { role, .. }) = self.begin(caller).await?;
+        let (mut change, CallerState { role, .. }) = self.begin(caller, Effect::TakesAway).await?;
         role.may_operate()?;
         if id.is_built_in() {
             return Err(built_in(

@@ -2,18 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use super::admission::{Effect, OpenChange};
 use super::audit::{AuditEntry, non_empty_detail, rfc3339};
 use super::caller_state::CallerState;
-use super::keys::narrow;
+use super::keys::{Taken, narrow, visible};
 use super::{Authority, ChangeRequest, ChangeResult, Read, Refusal, not_found};
-use crate::auth::{AuthorizedCaller, Principal};
+use crate::auth::{AuthorizedCaller, CallerGroup, Principal};
 use crate::domain::event::{EventKind, Revision, Subject};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Revocation};
 use crate::domain::revocation::BulkRevocation;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
-use crate::store::{Change, KeyFilter, Snapshot};
+use crate::store::{KeyFilter, Snapshot};
 
 /// How many keys a dry run returns.
 const EXAMPLES: u32 = 10;
@@ -51,7 +52,15 @@ impl Authority {
         id: KeyId,
         reason: String,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        let (change, _, key) = self.begin_with_key(caller, id).await?;
+        if self.has_nothing_to_take(id, Taken::UseForEver) {
+            caller.role.may_administer_keys()?;
+            let mut snapshot = self.read_for(Effect::TakesAway, &caller.group()).await?;
+            let key = visible(&mut snapshot, &caller.role, id).await?;
+            if key.revocation.is_some() {
+                return self.unchanged(snapshot, key).await;
+            }
+        }
+        let (change, _, key) = self.begin_with_key(caller, id, Effect::TakesAway).await?;
         self.write_revocation(&caller.principal, request, change, key, reason)
             .await
     }
@@ -68,26 +77,28 @@ impl Authority {
     ) -> Result<ChangeResult<bool>, Refusal> {
         caller.role.may_administer_keys()?;
         let idempotency = request.idempotency_key(fingerprint);
-        let mut snapshot = self.store.snapshot().await?;
+        let mut snapshot = self.read_for(Effect::TakesAway, &caller.group()).await?;
         let (next, now) = snapshot.next_change(self.clock.now()).await?;
         let caller_state = CallerState::reread(&mut snapshot, &caller.principal, now).await?;
         let rule = rule(&caller_state, &mut snapshot, &selection, next, now).await?;
-        // With a request id the rule is written all the same: a repetition must not revoke keys that were issued meanwhile.
-        if idempotency.is_none() && !adds_something(&mut snapshot, &rule).await? {
-            let revision = snapshot.revision().await?;
-            drop(snapshot);
-            return self.in_force(false, revision).await;
-        }
+        let adds_something = adds_something(&mut snapshot, &rule).await?;
+        let effect = match idempotency {
+            _ if adds_something => Effect::TakesAway,
+            None => return self.unchanged(snapshot, false).await,
+            // The rule is written all the same: a repetition must not revoke keys that are issued meanwhile.
+            Some(_) => Effect::MayGrant,
+        };
         drop(snapshot);
 
-        let (mut change, caller_state) = self.begin(caller).await?;
+        let (mut change, caller_state) = self.begin(caller, effect).await?;
         let now = change.time();
         let before = self
             .replayed(caller, idempotency.as_ref(), &mut change, now)
             .await?;
         if let Some(((), revision)) = before {
+            let last = change.last_event().await?;
             drop(change);
-            return self.in_force(true, revision).await;
+            return self.in_force(true, revision, last).await;
         }
         let next = change.revision();
         let mut rule = self::rule(&caller_state, &mut change, &selection, next, now).await?;
@@ -132,7 +143,7 @@ impl Authority {
         selection: BulkSelection,
     ) -> Result<Read<DryRun>, Refusal> {
         caller.role.may_administer_keys()?;
-        let mut snapshot = self.store.snapshot().await?;
+        let mut snapshot = self.read(caller).await?;
         let (_, now) = snapshot.next_change(self.clock.now()).await?;
         let caller_state = CallerState::reread(&mut snapshot, &caller.principal, now).await?;
         let mut filter = filter(&caller_state, &mut snapshot, &selection, now).await?;
@@ -155,21 +166,22 @@ impl Authority {
     pub async fn revoke_self(
         &self,
         principal: &Principal,
+        realm: RealmId,
         request: &ChangeRequest,
         reason: String,
     ) -> Result<ChangeResult<Key>, Refusal> {
         // Checked before the change, because only one change is open at a time and a revoked key must not delay others.
-        let mut snapshot = self.store.snapshot().await?;
+        let group = CallerGroup::of_holder(realm, principal);
+        let mut snapshot = self.read_for(Effect::TakesAway, &group).await?;
         let now = self.clock.now();
         if let Some(key) = snapshot.find_key(principal.key).await?
             && key.revocation.is_some()
             && principal.still_holds(&key, now)
         {
-            let revision = snapshot.revision().await?;
-            return Ok(self.change_result(key, revision));
+            return self.unchanged(snapshot, key).await;
         }
         drop(snapshot);
-        let mut change = self.store.change(now).await?;
+        let mut change = self.open(&group, Effect::TakesAway).await?;
         let now = change.time();
         let key = change.find_key(principal.key).await?;
         let key = key.filter(|key| principal.still_holds(key, now));
@@ -182,7 +194,7 @@ impl Authority {
         &self,
         principal: &Principal,
         request: &ChangeRequest,
-        mut change: Change,
+        mut change: OpenChange,
         mut key: Key,
         reason: String,
     ) -> Result<ChangeResult<Key>, Refusal> {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail, rfc3339};
 use super::caller_state::CallerState;
 use super::grants::Grant;
 use super::idempotency::replayed_key;
-use super::keys::{revoked, visible};
+use super::keys::{Taken, revoked, visible};
 use super::secret::NewSecret;
 use super::two_pass::{Applied, ChangeContext, Pass, Preparation, TwoPassChange};
 use super::{
@@ -59,15 +60,28 @@ impl Authority {
         if_revision: Option<u64>,
         keep: KeepSecret,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        let (mut change, caller_state, mut key) = self.begin_with_key(caller, id).await?;
+        let effect = match keep {
+            KeepSecret::New => Effect::TakesAway,
+            KeepSecret::Old => Effect::MayGrant,
+        };
+        if self.has_nothing_to_take(id, Taken::OldSecret) {
+            let mut snapshot = self.read_for(effect, &caller.group()).await?;
+            let key = visible(&mut snapshot, &caller.role, id).await?;
+            check_revision(Some(key.revision), if_revision)?;
+            if key.revocation.is_some() {
+                return Err(revoked());
+            }
+            if key.secrets.len() < 2 {
+                return Err(no_rotation(ONE_SECRET));
+            }
+        }
+        let (mut change, caller_state, mut key) = self.begin_with_key(caller, id, effect).await?;
         check_revision(Some(key.revision), if_revision)?;
         if key.revocation.is_some() {
             return Err(revoked());
         }
         let [old, new] = key.secrets.as_mut_slice() else {
-            return Err(no_rotation(
-                "there is no rotation to end: the key has only one secret",
-            ));
+            return Err(no_rotation(ONE_SECRET));
         };
         let (removed, kept) = match keep {
             KeepSecret::New => (old.clone(), "new"),
@@ -124,9 +138,10 @@ impl TwoPassChange for Rotate {
     async fn prepare(
         &self,
         authority: &Authority,
+        caller: &AuthorizedCaller,
         _: (Key, Realm),
     ) -> Result<Preparation<NewSecret, IssuedKey>, Refusal> {
-        authority.new_secret().await.map(Preparation::Ready)
+        authority.new_secret(caller).await.map(Preparation::Ready)
     }
 
     async fn apply(
@@ -199,6 +214,8 @@ async fn rotatable(
     grants::check(caller_state, &realm, &key, Grant::WholeKey)?;
     Ok((key, realm))
 }
+
+const ONE_SECRET: &str = "there is no rotation to end: the key has only one secret";
 
 fn no_rotation(message: &str) -> Refusal {
     Refusal::Precondition {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{Authority, Refusal, not_found};
+use crate::auth::AuthorizedCaller;
 use crate::domain::key::{Key, Secret};
 use crate::domain::key_text::{PlainKey, SecretBytes};
 use crate::domain::realm::Realm;
 use crate::domain::time::Expiry;
-use crate::hashing::{Peppers, Roots, RootsBusy, random};
+use crate::hashing::{Peppers, Roots, random};
 use crate::store::Change;
 
 /// A random secret and its Argon2 root. The root is slow to compute, so this happens before a change starts.
@@ -18,10 +19,10 @@ pub(super) struct NewSecret {
 }
 
 impl NewSecret {
-    pub(super) async fn make(roots: &Roots) -> Result<Self, RootsBusy> {
+    pub(super) async fn make(roots: &Roots) -> Self {
         let bytes = Arc::new(SecretBytes::new(random()));
-        let root = roots.make(Arc::clone(&bytes)).await?;
-        Ok(Self { bytes, root })
+        let root = roots.make(Arc::clone(&bytes)).await;
+        Self { bytes, root }
     }
 
     /// Adds the secret to a key as its newest secret, and returns the API key.
@@ -53,8 +54,9 @@ impl NewSecret {
 }
 
 impl Authority {
-    pub(super) async fn new_secret(&self) -> Result<NewSecret, Refusal> {
-        Ok(NewSecret::make(&self.roots).await?)
+    pub(super) async fn new_secret(&self, caller: &AuthorizedCaller) -> Result<NewSecret, Refusal> {
+        let _permit = self.hash_permit(&caller.group()).await?;
+        Ok(NewSecret::make(&self.roots).await)
     }
 }
 

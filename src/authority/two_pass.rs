@@ -7,9 +7,11 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::admission::Effect;
 use super::audit::AuditEntry;
 use super::caller_state::CallerState;
-use super::{Authority, AuthorizedCaller, ChangeRequest, ChangeResult, IdempotencyKey, Refusal};
+use super::{Authority, ChangeRequest, ChangeResult, IdempotencyKey, Refusal};
+use crate::auth::AuthorizedCaller;
 use crate::domain::event::Revision;
 use crate::domain::time::Timestamp;
 use crate::store::{Change, Snapshot};
@@ -69,6 +71,7 @@ pub(super) trait TwoPassChange: Sync {
     fn prepare(
         &self,
         authority: &Authority,
+        caller: &AuthorizedCaller,
         checked: Self::Checked,
     ) -> impl Future<Output = Result<Preparation<Self::Prepared, Self::Answer>, Refusal>> + Send;
 
@@ -100,7 +103,7 @@ impl Authority {
     ) -> Result<ChangeResult<C::Answer>, Refusal> {
         let idempotency = request.idempotency_key(fingerprint);
         let now = self.clock.now();
-        let mut snapshot = self.store.snapshot().await?;
+        let mut snapshot = self.read(caller).await?;
         let caller_state = CallerState::reread(&mut snapshot, &caller.principal, now).await?;
         let pass = Pass {
             snapshot: &mut snapshot,
@@ -112,20 +115,21 @@ impl Authority {
             .await?
         {
             PassOutcome::Replayed(answer, revision) => {
+                let last = snapshot.last_event().await?;
                 drop(snapshot);
-                return self.in_force(answer, revision).await;
+                return self.in_force(answer, revision, last).await;
             }
             PassOutcome::New(checked) => checked,
         };
         // The answer of a change that is not made belongs to this state.
         let revision = snapshot.revision().await?;
         drop(snapshot);
-        let prepared = match work.prepare(self, checked).await? {
+        let prepared = match work.prepare(self, caller, checked).await? {
             Preparation::Ready(prepared) => prepared,
             Preparation::NothingToDo(answer) => return Ok(self.change_result(answer, revision)),
         };
 
-        let (mut change, caller_state) = self.begin(caller).await?;
+        let (mut change, caller_state) = self.begin(caller, Effect::MayGrant).await?;
         let now = change.time();
         let pass = Pass {
             snapshot: &mut change,
@@ -137,8 +141,9 @@ impl Authority {
             .await?
         {
             PassOutcome::Replayed(answer, revision) => {
+                let last = change.last_event().await?;
                 drop(change);
-                return self.in_force(answer, revision).await;
+                return self.in_force(answer, revision, last).await;
             }
             PassOutcome::New(checked) => checked,
         };

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ipnet::IpNet;
 
+use super::admission::Effect;
 use super::audit::{AuditEntry, audit_detail};
 use super::keys::revoked;
 use super::resolve::{check_owner, granted, resolve_expiry};
@@ -44,7 +45,8 @@ impl Authority {
         if_revision: Option<u64>,
         update: KeyUpdate,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        let (mut change, caller_state, before) = self.begin_with_key(caller, id).await?;
+        let (mut change, caller_state, before) =
+            self.begin_with_key(caller, id, Effect::MayGrant).await?;
         check_revision(Some(before.revision), if_revision)?;
         if before.revocation.is_some() {
             return Err(revoked());

@@ -27,7 +27,7 @@ impl Authority {
         hours: Range<Hour>,
     ) -> Result<KeyUsage, Refusal> {
         caller.role.may_administer_keys()?;
-        let mut snapshot = self.store.snapshot().await?;
+        let mut snapshot = self.read(caller).await?;
         match visible(&mut snapshot, &caller.role, id).await {
             Err(Refusal::NotFound(message)) => snapshot
                 .find_tombstone(id)

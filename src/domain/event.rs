@@ -42,6 +42,17 @@ impl fmt::Display for Revision {
     }
 }
 
+/// The identity of an event: its revision, and a random stamp.
+///
+/// A revision alone is not sufficient. After a failover that lost commits, the next change has the revision of a lost one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct EventId {
+    /// The revision.
+    pub revision: Revision,
+    /// The stamp.
+    pub stamp: i64,
+}
+
 /// The record of one change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {

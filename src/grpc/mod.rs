@@ -31,7 +31,6 @@ macro_rules! issued {
     }};
 }
 
-mod change_limiter;
 mod decode;
 mod encode;
 mod ext_authz;
@@ -54,13 +53,13 @@ pub use page::Pages;
 pub use realm_admin::RealmAdminService;
 pub use services::{AdminPlane, MAX_VERIFY_MESSAGE, Services};
 
-use change_limiter::{ChangeLimiter, ChangePermit, Owner};
 use page_limiter::PageLimiter;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 
 use crate::auth::{Authenticator, AuthorizedCaller, Principal};
 use crate::authority::{Authority, Refusal};
+use crate::domain::ids::RealmId;
 use crate::telemetry::limited;
 
 /// The parts that the administrative services share.
@@ -75,9 +74,6 @@ pub struct Admin {
     page_limiter: PageLimiter,
     /// The changes in progress.
     changes: TaskTracker,
-    change_limiter: ChangeLimiter,
-    /// For `RevokeSelf`, so that its callers do not use up the permits of the keys that administer.
-    self_revocation_limiter: ChangeLimiter,
 }
 
 impl Admin {
@@ -94,8 +90,6 @@ impl Admin {
             pages,
             page_limiter: PageLimiter::default(),
             changes,
-            change_limiter: ChangeLimiter::default(),
-            self_revocation_limiter: ChangeLimiter::default(),
         }
     }
 
@@ -105,53 +99,20 @@ impl Admin {
         Ok(self.authenticator.authenticate_administrator(principal)?)
     }
 
-    /// Returns the principal of a request and the owner of its key.
-    fn principal<T>(&self, request: &Request<T>) -> Result<(Principal, Owner), Status> {
+    /// Returns the principal of a request and the realm of its key.
+    fn principal<T>(&self, request: &Request<T>) -> Result<(Principal, RealmId), Status> {
         let principal = guard::principal(request)?;
-        let owner = self.authenticator.owner(principal)?;
-        Ok((principal.clone(), owner))
+        let realm = self.authenticator.realm(principal)?;
+        Ok((principal.clone(), realm))
     }
 
     /// Runs a use case to its end, even if the caller cancels the call: a commit must not be dropped half-way.
-    async fn run<T, F>(
-        &self,
-        caller: AuthorizedCaller,
-        work: impl FnOnce(Arc<Authority>, AuthorizedCaller) -> F,
-    ) -> Result<T, Status>
+    async fn run<T, F>(&self, work: impl FnOnce(Arc<Authority>) -> F) -> Result<T, Status>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Refusal>> + Send + 'static,
     {
-        let permit = self.change_limiter.take(&caller.role)?;
-        self.run_in(permit, work(Arc::clone(&self.authority), caller))
-            .await
-    }
-
-    /// Like [`Admin::run`], for a `RevokeSelf` of a key with this owner.
-    async fn run_for<T, F>(
-        &self,
-        owner: Owner,
-        work: impl FnOnce(Arc<Authority>) -> F,
-    ) -> Result<T, Status>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, Refusal>> + Send + 'static,
-    {
-        let permit = self.self_revocation_limiter.take_for(owner)?;
-        self.run_in(permit, work(Arc::clone(&self.authority))).await
-    }
-
-    async fn run_in<T, F>(&self, permit: ChangePermit, work: F) -> Result<T, Status>
-    where
-        T: Send + 'static,
-        F: Future<Output = Result<T, Refusal>> + Send + 'static,
-    {
-        let work = async move {
-            let outcome = work.await;
-            drop(permit);
-            outcome
-        };
-        match self.changes.spawn(work).await {
+        match self.changes.spawn(work(Arc::clone(&self.authority))).await {
             Ok(outcome) => outcome.map_err(Status::from),
             Err(panic) => {
                 limited!(error, %panic, "use case panicked");

@@ -58,6 +58,35 @@ impl From<Refusal> for Status {
             }
             Refusal::Conflict(_) => error(Code::Aborted, message, info("CHANGED_MEANWHILE")),
             Refusal::Busy(_) => error(Code::ResourceExhausted, message, retry("BUSY", RETRY_SOON)),
+            Refusal::TooManyOfCaller(_) => error(
+                Code::ResourceExhausted,
+                message,
+                retry("TOO_MANY_OF_CALLER", RETRY_SOON),
+            ),
+            Refusal::BudgetSpent(wait) => error(
+                Code::ResourceExhausted,
+                message,
+                retry("CHANGE_BUDGET_SPENT", wait),
+            ),
+            Refusal::Store(store::Error::Busy) => error(
+                Code::ResourceExhausted,
+                "the server is busy with other calls: try again",
+                retry("BUSY", RETRY_SOON),
+            ),
+            Refusal::Store(store::Error::NoRoom { free, reserve }) => {
+                limited!(
+                    error,
+                    free,
+                    reserve,
+                    "disk nearly full; only changes that take access away are made"
+                );
+                error(
+                    Code::ResourceExhausted,
+                    "the disk of the server is nearly full, so only changes that take access away are made: ask an operator to \
+                     free some space",
+                    info("DISK_NEARLY_FULL"),
+                )
+            }
             Refusal::Store(store::Error::Unavailable(cause)) => {
                 limited!(error, error = %cause, "store unavailable");
                 error(
@@ -186,15 +215,6 @@ pub(super) fn not_imported(why: EntryRefusal) -> Status {
 /// The error for a caller without a valid key.
 pub(super) fn unauthenticated(message: &str) -> Status {
     error(Code::Unauthenticated, message, info("NOT_AUTHENTICATED"))
-}
-
-/// The error for a partner whose own keys have too many changes in progress.
-pub(super) fn too_many_changes() -> Status {
-    error(
-        Code::ResourceExhausted,
-        "the caller's partner has too many changes in progress: try again",
-        retry("TOO_MANY_CHANGES", RETRY_SOON),
-    )
 }
 
 /// The error while the mirror is not loaded yet.

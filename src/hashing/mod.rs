@@ -10,7 +10,7 @@ mod root;
 
 pub use import_hash::ImportHash;
 pub use pepper::{PepperFileError, Peppers, sync_folder_of};
-pub use root::{RootCost, Roots, RootsBusy};
+pub use root::{RootCost, Roots};
 
 /// Returns bytes from the operating system's random generator.
 ///

@@ -34,8 +34,6 @@ impl Default for RootCost {
 pub struct Roots {
     argon2: Argon2<'static>,
     width: usize,
-    /// One permit for each root that may run or wait.
-    admitted: Arc<Semaphore>,
     /// One permit for each core.
     running: Arc<Semaphore>,
     /// The working memory of each core. It is reused for later roots, because an allocator would also keep the 19 MiB, and
@@ -44,15 +42,7 @@ pub struct Roots {
     made: Arc<AtomicU64>,
 }
 
-/// The pool is full, so the root was not computed.
-#[derive(Debug, thiserror::Error)]
-#[error("too many API keys are being issued at once: try again")]
-pub struct RootsBusy;
-
 impl Roots {
-    /// The number of roots that may wait for each core.
-    const WAITING_PER_CORE: usize = 256;
-
     /// Creates a pool with the parallelism of the machine.
     ///
     /// # Errors
@@ -75,7 +65,6 @@ impl Roots {
         Ok(Self {
             width: cores,
             argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
-            admitted: Arc::new(Semaphore::new(cores * (1 + Self::WAITING_PER_CORE))),
             running: Arc::new(Semaphore::new(cores)),
             memory: Arc::default(),
             made: Arc::default(),
@@ -83,11 +72,7 @@ impl Roots {
     }
 
     /// Computes the root of a secret when a core is free. The root is a PHC string with a random salt.
-    ///
-    /// # Errors
-    /// Immediately, if the pool is full.
-    pub async fn make(&self, secret: Arc<SecretBytes>) -> Result<String, RootsBusy> {
-        let _admitted = self.admitted.try_acquire().map_err(|_| RootsBusy)?;
+    pub async fn make(&self, secret: Arc<SecretBytes>) -> String {
         let permit = Arc::clone(&self.running)
             .acquire_owned()
             .await
@@ -104,7 +89,7 @@ impl Roots {
             root
         })
         .await
-        .map_err(|_| RootsBusy)
+        .expect("the hash does not panic")
     }
 
     fn hash(
@@ -158,10 +143,7 @@ mod tests {
     #[tokio::test]
     async fn a_root_proves_its_secret_and_no_other() {
         let roots = Roots::new(LEAST).unwrap();
-        let root = roots
-            .make(Arc::new(SecretBytes::new([3; 32])))
-            .await
-            .unwrap();
+        let root = roots.make(Arc::new(SecretBytes::new([3; 32]))).await;
         let root = PasswordHash::new(&root).unwrap();
         assert!(Argon2::default().verify_password(&[3; 32], &root).is_ok());
         assert!(Argon2::default().verify_password(&[4; 32], &root).is_err());
@@ -173,7 +155,7 @@ mod tests {
         let roots = Roots::new(LEAST).unwrap();
         let making = (0..64).map(|byte| {
             let (roots, secret) = (roots.clone(), Arc::new(SecretBytes::new([byte; 32])));
-            tokio::spawn(async move { roots.make(secret).await.unwrap() })
+            tokio::spawn(async move { roots.make(secret).await })
         });
         let mut made = std::collections::HashSet::new();
         for root in making.collect::<Vec<_>>() {
@@ -183,21 +165,6 @@ mod tests {
         let cores = std::thread::available_parallelism().unwrap().get();
         let kept = roots.memory();
         assert!(kept.len() <= cores && kept.iter().all(|memory| memory.len() == 8));
-    }
-
-    #[tokio::test]
-    async fn a_full_pool_fails_immediately() {
-        let roots = Roots::new(LEAST).unwrap();
-        let _all = roots
-            .admitted
-            .try_acquire_many(roots.admitted.available_permits() as u32)
-            .unwrap();
-        assert!(
-            roots
-                .make(Arc::new(SecretBytes::new([3; 32])))
-                .await
-                .is_err()
-        );
     }
 
     #[test]

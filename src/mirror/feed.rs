@@ -9,21 +9,21 @@ use tokio::sync::{mpsc, watch};
 use super::index::Index;
 use super::{Mirror, PreparedRealm};
 use crate::domain::clock::Clock;
-use crate::domain::event::{EventKind, Revision, Subject};
+use crate::domain::event::{EventId, EventKind, Revision, Subject};
 use crate::domain::ids::{KeyId, RealmId};
 use crate::domain::realm::Realm;
 use crate::store::{Error, FeedEntry, KeyRows, Snapshot, Store};
 
-/// The number of new events from which the feed reloads everything instead of applying each change.
-const RELOAD_THRESHOLD: u32 = 10_000;
+/// How many new events are read and applied at once.
+const EVENTS_AT_ONCE: u32 = 1_000;
 
 /// Reads new events from the store and applies every change to the mirror, in order.
 pub struct Feed {
     store: Store,
     clock: Clock,
     mirror: Arc<Mirror>,
-    /// The revision of the last change in the mirror, and the stamp of its event.
-    last: (Revision, i64),
+    /// The event of the last change in the mirror.
+    last: EventId,
     /// The time between two polls of the store without a notification.
     interval: Duration,
 }
@@ -35,7 +35,7 @@ impl Feed {
             store,
             clock,
             mirror: Arc::new(Mirror::empty()),
-            last: (Revision::default(), 0),
+            last: EventId::default(),
             interval,
         }
     }
@@ -45,10 +45,10 @@ impl Feed {
     /// # Errors
     /// If the store cannot be read, or has no authority yet.
     pub async fn load(&mut self) -> Result<(), Error> {
-        let (index, stamp) = load(&self.store, &self.clock).await?;
-        self.last = (index.revision(), stamp);
+        let (index, last) = load(&self.store, &self.clock).await?;
+        self.last = last;
         self.mirror.index.store(index);
-        self.mirror.applied.send_replace(self.last.0);
+        self.mirror.advance(last, |_| false);
         Ok(())
     }
 
@@ -91,40 +91,61 @@ impl Feed {
         // The clock never returns an earlier time than this one again.
         self.clock.advance(sent);
         let mut snapshot = self.store.feed_snapshot().await?;
-        let entries = snapshot.feed(self.last.0, RELOAD_THRESHOLD).await?;
-        let known = |first: &FeedEntry| (first.revision, first.stamp) == self.last;
-        let Some((_, new)) = entries.split_first().filter(|(first, _)| known(first)) else {
-            drop(snapshot);
-            return self.reload(false).await;
-        };
-        if let Some(last) = new.last() {
-            let readable: Option<Vec<_>> = new.iter().map(|entry| entry.change.clone()).collect();
-            let Some(changes) = readable.filter(|_| entries.len() < RELOAD_THRESHOLD as usize)
+        loop {
+            let entries = snapshot
+                .feed(self.last.revision, EVENTS_AT_ONCE + 1)
+                .await?;
+            let Some((_, new)) = entries
+                .split_first()
+                .filter(|(first, _)| first.id == self.last)
             else {
                 drop(snapshot);
-                return self.reload(true).await;
+                return self.reload(false).await;
             };
-            apply(&mut snapshot, &self.mirror, self.last.0, changes).await?;
-            self.last = (last.revision, last.stamp);
+            if let Some(last) = new.last() {
+                let changes: Option<Vec<_>> =
+                    new.iter().map(|entry| entry.change.clone()).collect();
+                let Some(changes) = changes else {
+                    drop(snapshot);
+                    return self.reload(true).await;
+                };
+                apply(&mut snapshot, &self.mirror, self.last.revision, changes).await?;
+                self.last = last.id;
+            }
+            self.tell_waiters(&mut snapshot, &entries).await?;
+            if new.len() < EVENTS_AT_ONCE as usize {
+                break;
+            }
         }
-        self.mirror.index().set_current(self.last.0, sent);
-        self.mirror.applied.send_if_modified(|applied| {
-            let before = std::mem::replace(applied, self.last.0);
-            before != self.last.0
+        self.mirror.index().set_current(self.last.revision, sent);
+        Ok(())
+    }
+
+    /// Ends the waits for events of this snapshot that were applied. `entries` are those that were just applied.
+    async fn tell_waiters(
+        &self,
+        snapshot: &mut Snapshot,
+        entries: &[FeedEntry],
+    ) -> Result<(), Error> {
+        let applied: HashSet<EventId> = entries.iter().map(|entry| entry.id).collect();
+        let mut earlier = self.mirror.awaited(self.last.revision);
+        earlier.retain(|event| !applied.contains(event));
+        let earlier = snapshot.find_events(&earlier).await?;
+        self.mirror.advance(self.last, |event| {
+            applied.contains(event) || earlier.contains(event)
         });
         Ok(())
     }
 
     async fn reload(&mut self, same_history: bool) -> Result<(), Error> {
         let before = self.mirror.index.load_full();
-        let (index, stamp) = load(&self.store, &self.clock).await?;
+        let (index, last) = load(&self.store, &self.clock).await?;
         let kept = index.keep_revoked(&before);
         if !same_history || kept > 0 {
             let reason = format!(
                 "the store's history was rewritten: this server had read revision {}, the store now ends at {}, and {kept} \
                  revoked keys are no longer revoked there; check the database, then restart this server",
-                self.last.0,
-                index.revision()
+                self.last.revision, last.revision
             );
             tracing::error!(
                 reason,
@@ -132,16 +153,18 @@ impl Feed {
             );
             self.mirror.distrust.send_replace(Some(reason));
         }
-        self.last = (index.revision(), stamp);
+        self.last = last;
         self.mirror.index.store(index);
         self.mirror.clear_prepared();
-        self.mirror.applied.send_replace(self.last.0);
+        self.mirror.advance(last, |_| false);
+        // The next poll looks for the events that somebody waits for.
+        self.mirror.notify();
         Ok(())
     }
 }
 
-/// Loads all facts from one snapshot. Returns the index and the stamp of its last event.
-async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> {
+/// Loads all facts from one snapshot. Returns the index and its last event.
+async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, EventId), Error> {
     let sent = clock.now();
     let mut snapshot = store.feed_snapshot().await?;
     let head = snapshot
@@ -183,8 +206,8 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, i64), Error> 
     snapshot.send_key_rows(rows).await?;
     let unusable = building.await.expect("no stored row causes a panic");
     put_imports(&mut snapshot, &index, &unusable).await?;
-    index.set_current(head.revision, sent);
-    Ok((index, head.stamp))
+    index.set_current(head.event.revision, sent);
+    Ok((index, head.event))
 }
 
 /// Puts the digests of imported keys that cannot be used.
@@ -271,11 +294,13 @@ async fn apply(
         project_rows.push((snapshot.find_project(&realm, &id).await?, realm, id));
     }
     let mut key_rows = Vec::new();
+    let ids: Vec<_> = keys.iter().copied().collect();
+    for row in snapshot.find_key_rows(&ids).await? {
+        keys.remove(&row.id);
+        key_rows.push(row);
+    }
     for id in keys {
-        match snapshot.find_key_row(id).await? {
-            None => index.remove_key(id),
-            Some(row) => key_rows.push(row),
-        }
+        index.remove_key(id);
     }
 
     for Subject { realm, partner, .. } in deleted {

@@ -16,11 +16,11 @@ mod shared_facts;
 mod tests;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
 pub use feed::Feed;
 pub use index::{Index, View};
@@ -29,7 +29,7 @@ pub use packed_labels::PackedLabels;
 pub use realm::{MirroredPartner, MirroredRealm, PreparedRealm};
 pub use secret::MirroredSecret;
 
-use crate::domain::event::Revision;
+use crate::domain::event::{EventId, Revision};
 use crate::domain::ids::RealmId;
 use crate::domain::realm::Realm;
 
@@ -37,11 +37,26 @@ use crate::domain::realm::Realm;
 pub struct Mirror {
     index: ArcSwap<Index>,
     notify: Notify,
-    applied: watch::Sender<Revision>,
+    progress: Mutex<Progress>,
     distrust: watch::Sender<Option<String>>,
     /// Prepared realms that the feed has not taken yet, so that the feed need not build their tries. Only
     /// `Authority::put_realm` and the feed lock this map.
     prepared: Mutex<HashMap<RealmId, PreparedRealm>>,
+}
+
+/// How far the index is.
+#[derive(Default)]
+struct Progress {
+    /// The event of the last change that the index contains.
+    last: EventId,
+    /// Those who wait for events that the feed has not come across yet.
+    waiting: Vec<Waiter>,
+}
+
+/// Somebody who waits until the index contains the change of an event.
+struct Waiter {
+    event: EventId,
+    done: oneshot::Sender<()>,
 }
 
 /// The error of [`Mirror::wait_for`]: the mirror did not contain the change in time.
@@ -54,7 +69,7 @@ impl Mirror {
         Self {
             index: ArcSwap::default(),
             notify: Notify::new(),
-            applied: watch::Sender::default(),
+            progress: Mutex::default(),
             distrust: watch::Sender::default(),
             prepared: Mutex::default(),
         }
@@ -95,17 +110,49 @@ impl Mirror {
         (found.definition() == definition).then_some(found)
     }
 
-    /// Waits until the mirror contains the change with this revision.
+    /// Waits until the mirror contains the change of this event, and notifies the feed.
+    ///
+    /// The revision alone would not do: after a failover that lost commits, the mirror may have a higher revision of another history.
     ///
     /// # Errors
     /// If the mirror does not contain it within `timeout`, because the feed cannot read the store.
-    pub async fn wait_for(&self, revision: Revision, timeout: Duration) -> Result<(), Behind> {
-        let mut applied = self.applied.subscribe();
-        let arrived = applied.wait_for(|applied| *applied >= revision);
+    pub async fn wait_for(&self, event: EventId, timeout: Duration) -> Result<(), Behind> {
+        let (done, arrived) = oneshot::channel();
+        {
+            let mut progress = self.lock_progress();
+            if progress.last == event {
+                return Ok(());
+            }
+            progress.waiting.push(Waiter { event, done });
+        }
+        self.notify();
         match tokio::time::timeout(timeout, arrived).await {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(())) => Ok(()),
             _ => Err(Behind),
         }
+    }
+
+    /// The events up to this revision that somebody waits for.
+    fn awaited(&self, last: Revision) -> Vec<EventId> {
+        let mut progress = self.lock_progress();
+        progress.waiting.retain(|waiter| !waiter.done.is_closed());
+        let events = progress.waiting.iter().map(|waiter| waiter.event);
+        events.filter(|event| event.revision <= last).collect()
+    }
+
+    /// Records the event of the last change that the index contains, and ends the waits for events that it contains.
+    fn advance(&self, last: EventId, is_contained: impl Fn(&EventId) -> bool) {
+        let mut progress = self.lock_progress();
+        progress.last = last;
+        let waiting = &mut progress.waiting;
+        for waiter in waiting.extract_if(.., |waiter| is_contained(&waiter.event)) {
+            // Whoever waited may have given up.
+            let _ = waiter.done.send(());
+        }
+    }
+
+    fn lock_progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Watches for a contradiction: `Some` with the reason once the store contradicts what this mirror read before, else

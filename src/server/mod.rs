@@ -198,6 +198,7 @@ impl Server {
             roots,
             lock,
         } = opened;
+        let store = store.with_disk_reserve(args.limits.disk_reserve);
         let feed = Feed::new(store.clone(), clock.clone(), args.poll_interval);
         let mirror = feed.mirror();
         let counts_usage = !args.usage_interval.is_zero();
@@ -216,6 +217,7 @@ impl Server {
             clock.clone(),
             peppers,
             roots.clone(),
+            args.limits.delegated_changes_per_hour,
         );
         let changes = TaskTracker::new();
         let admin = Admin::new(

@@ -1,7 +1,7 @@
 //! The row of the authority: the counter of revisions, the latest time and the current version of the pepper.
 
 use super::{Change, Error, Snapshot, Store, execute, on, revision};
-use crate::domain::event::Revision;
+use crate::domain::event::{EventId, Revision};
 use crate::domain::time::Timestamp;
 
 /// The initial values of a new authority.
@@ -19,10 +19,8 @@ pub struct NewAuthority {
 /// The state of the authority after the last change.
 #[derive(Clone, Debug)]
 pub struct Head {
-    /// The revision of the last change.
-    pub revision: Revision,
-    /// The stamp of the last change.
-    pub stamp: i64,
+    /// The event of the last change.
+    pub event: EventId,
     /// The latest time that was ever recorded.
     pub clock: Timestamp,
     /// The key that authenticates page tokens.
@@ -101,8 +99,10 @@ impl Snapshot {
         )
         .fetch_all(&mut *conn))?;
         Ok(Some(Head {
-            revision: revision(last),
-            stamp,
+            event: EventId {
+                revision: revision(last),
+                stamp,
+            },
             clock: Timestamp::from_micros(clock),
             seal,
             peppers: peppers

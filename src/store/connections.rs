@@ -51,24 +51,26 @@ impl Connections {
         self: &Arc<Self>,
         statement: &'static str,
     ) -> Result<PgTransaction, sqlx::Error> {
+        // The wait for others has a deadline of its own: it says nothing about the database.
+        let permit = tokio::time::timeout(self.deadline, Arc::clone(&self.free).acquire_owned());
+        let permit = permit
+            .await
+            .map_err(|_| sqlx::Error::PoolTimedOut)?
+            .map_err(|_| sqlx::Error::PoolClosed)?;
         let begun = within(self.deadline, async {
-            let permit = Arc::clone(&self.free)
-                .acquire_owned()
-                .await
-                .map_err(|_| sqlx::Error::PoolClosed)?;
             if let Some(mut idle) = self.take_idle()
                 && sqlx::raw_sql(statement).execute(&mut idle).await.is_ok()
             {
-                return Ok((idle, permit));
+                return Ok(idle);
             }
             // If one idle connection was lost, so were the others. They are dropped, so that no request fails because of them.
             self.drop_idle();
             let mut new = self.options.connect().await?;
             sqlx::raw_sql(statement).execute(&mut new).await?;
-            Ok((new, permit))
+            Ok(new)
         })
         .await;
-        let (connection, permit) = begun.inspect_err(|_| self.drop_idle())?;
+        let connection = begun.inspect_err(|_| self.drop_idle())?;
         Ok(PgTransaction {
             connection: Some(connection),
             is_intact: true,

@@ -1,6 +1,6 @@
 //! The table of events, with one row for each change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use sqlx::QueryBuilder;
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use super::{
     Change, Error, Page, PageBuilder, Snapshot, execute, for_each, on, page_and_one, revision,
     stored,
 };
-use crate::domain::event::{Actor, Event, EventKind, Revision, Subject};
+use crate::domain::event::{Actor, Event, EventId, EventKind, Revision, Subject};
 use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::time::Timestamp;
 use crate::hashing::random;
@@ -17,6 +17,9 @@ use crate::telemetry::limited;
 
 /// How many events are read to find out whether keys came into being.
 const MAX_EVENTS_LOOKED_AT: i64 = 1_000;
+
+/// The maximum number of events that one statement looks for.
+const IDS_AT_ONCE: usize = 500;
 
 /// A filter for events, and the position of a page. An event matches if it meets all conditions.
 #[derive(Debug, Default)]
@@ -42,10 +45,8 @@ pub struct EventFilter {
 /// The part of an event that the feed needs.
 #[derive(Clone, Debug)]
 pub struct FeedEntry {
-    /// The revision.
-    pub revision: Revision,
-    /// The random stamp.
-    pub stamp: i64,
+    /// The identity of the event.
+    pub id: EventId,
     /// The kind and subject of the change; `None` if they cannot be read.
     pub change: Option<(EventKind, Subject)>,
 }
@@ -64,8 +65,8 @@ type EventRow = (
 );
 
 impl Change {
-    /// Appends the event of this change.
-    pub(super) async fn append(&mut self, event: &Event) -> Result<(), Error> {
+    /// Appends the event of this change, and returns its identity.
+    pub(super) async fn append(&mut self, event: &Event) -> Result<EventId, Error> {
         let Event {
             revision,
             time,
@@ -98,11 +99,51 @@ impl Change {
             .bind(project.as_ref().map(ProjectId::as_str))
             .bind(key.map(KeyId::as_uuid))
             .bind(detail))?;
-        Ok(())
+        Ok(EventId {
+            revision: *revision,
+            stamp,
+        })
     }
 }
 
 impl Snapshot {
+    /// Returns the identity of the event of the last change.
+    pub async fn last_event(&mut self) -> Result<EventId, Error> {
+        let (number, stamp): (i64, i64) = on!(self.session, |conn| sqlx::query_as(
+            "SELECT revision, stamp FROM events ORDER BY revision DESC LIMIT 1"
+        )
+        .fetch_one(&mut *conn))?;
+        Ok(EventId {
+            revision: revision(number),
+            stamp,
+        })
+    }
+
+    /// Returns those of these events that are part of this history.
+    pub async fn find_events(&mut self, ids: &[EventId]) -> Result<HashSet<EventId>, Error> {
+        let mut found = HashSet::new();
+        for chunk in ids.chunks(IDS_AT_ONCE) {
+            let rows: Vec<(i64, i64)> = on!(self.session, |conn| async {
+                let mut query =
+                    QueryBuilder::new("SELECT revision, stamp FROM events WHERE revision IN (");
+                let mut revisions = query.separated(", ");
+                for id in chunk {
+                    revisions.push_bind(stored(id.revision));
+                }
+                query.push(")");
+                // Each number of events is a different statement.
+                let statement = query.build_query_as().persistent(false);
+                statement.fetch_all(&mut *conn).await
+            })?;
+            let rows = rows.into_iter().map(|(number, stamp)| EventId {
+                revision: revision(number),
+                stamp,
+            });
+            found.extend(rows.filter(|id| chunk.contains(id)));
+        }
+        Ok(found)
+    }
+
     /// Returns at most `limit` events, beginning with the revision `first`, in their order.
     pub async fn feed(&mut self, first: Revision, limit: u32) -> Result<Vec<FeedEntry>, Error> {
         type Row = (
@@ -125,8 +166,10 @@ impl Snapshot {
             .into_iter()
             .map(
                 |(number, stamp, kind, realm, partner, project, key)| FeedEntry {
-                    revision: revision(number),
-                    stamp,
+                    id: EventId {
+                        revision: revision(number),
+                        stamp,
+                    },
                     change: EventKind::parse(&kind).zip(subject(
                         &realm,
                         partner.as_deref(),

@@ -17,6 +17,9 @@ use crate::domain::key::{Key, KeyState, Revocation, Secret};
 use crate::domain::time::Timestamp;
 use crate::telemetry::limited;
 
+/// The maximum number of keys that one statement looks for.
+const IDS_AT_ONCE: usize = 500;
+
 /// A filter for keys, and the position of a page. A key matches if it meets all conditions.
 #[derive(Debug)]
 pub struct KeyFilter {
@@ -46,17 +49,42 @@ pub struct KeyFilter {
     pub limit: u32,
 }
 
+/// The rules with these names that apply to the key `k`: all columns of the index, so that no plan reads other rules.
+macro_rules! rules_of {
+    ($partner:literal, $project:literal, $environment:literal) => {
+        concat!(
+            "SELECT b.revision, b.time, b.reason FROM revocations AS b WHERE b.realm = k.realm AND b.partner = ",
+            $partner,
+            " AND b.project = ",
+            $project,
+            " AND b.environment = ",
+            $environment,
+            " AND b.before_revision > k.created_revision"
+        )
+    };
+}
+
 /// The time and the reason of the first bulk revocation that applies to the key `k`, separated by a space, or NULL.
 ///
 /// As a subquery with a value, it is evaluated once for each key; as a join, PostgreSQL may evaluate it for each pair of a key and a
-/// rule. The order by a sum, and not by the primary key, keeps PostgreSQL from reading the rules in the order of that key until one
-/// matches.
+/// rule.
 macro_rules! bulk_revocation {
     () => {
-        "(SELECT b.time || ' ' || b.reason FROM revocations AS b
-          WHERE b.realm = k.realm AND b.partner IN ('', k.partner) AND b.project IN ('', coalesce(k.project, ''))
-              AND b.environment IN ('', k.environment) AND b.before_revision > k.created_revision
-          ORDER BY b.revision + 0 LIMIT 1)"
+        concat!(
+            "(SELECT b.time || ' ' || b.reason FROM (",
+            rules_of!("''", "''", "''"),
+            " UNION ALL ",
+            rules_of!("''", "''", "k.environment"),
+            " UNION ALL ",
+            rules_of!("k.partner", "''", "''"),
+            " UNION ALL ",
+            rules_of!("k.partner", "''", "k.environment"),
+            " UNION ALL ",
+            rules_of!("k.partner", "k.project", "''"),
+            " UNION ALL ",
+            rules_of!("k.partner", "k.project", "k.environment"),
+            ") AS b ORDER BY b.revision LIMIT 1)"
+        )
     };
 }
 
@@ -258,6 +286,26 @@ impl Snapshot {
         .bind(id.as_uuid())
         .fetch_optional(&mut *conn))?;
         Ok(row.map(KeyRow::from))
+    }
+
+    /// Returns the rows of those of these keys that exist, in no particular order, also if they are corrupt.
+    pub async fn find_key_rows(&mut self, ids: &[KeyId]) -> Result<Vec<KeyRow>, Error> {
+        let mut found = Vec::with_capacity(ids.len());
+        for chunk in ids.chunks(IDS_AT_ONCE) {
+            let rows: Vec<(Uuid, String)> = on!(self.session, |conn| async {
+                let mut query = QueryBuilder::new("SELECT id, facts FROM keys WHERE id IN (");
+                let mut ids = query.separated(", ");
+                for id in chunk {
+                    ids.push_bind(id.as_uuid());
+                }
+                query.push(")");
+                // Each number of keys is a different statement.
+                let statement = query.build_query_as().persistent(false);
+                statement.fetch_all(&mut *conn).await
+            })?;
+            found.extend(rows.into_iter().map(KeyRow::from));
+        }
+        Ok(found)
     }
 
     /// Returns a page of the keys that match the filter, newest first. A corrupt key is left out and logged.

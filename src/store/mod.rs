@@ -21,6 +21,7 @@ mod stored_key;
 mod usage;
 
 use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,7 +41,7 @@ pub use retention::MoreRows;
 pub use stored_key::{StoredKey, StoredSecret};
 pub use usage::{KeyCount, SecretUse, Tombstone};
 
-use crate::domain::event::{Event, Revision};
+use crate::domain::event::{Event, EventId, Revision};
 use crate::domain::ids::KeyId;
 use crate::domain::time::Timestamp;
 use connections::{Connections, PgTransaction};
@@ -51,6 +52,8 @@ pub struct Store {
     engine: Engine,
     schema: Schema,
     sessions: Arc<AtomicU64>,
+    /// How many bytes of the disk only changes that take access away may use.
+    disk_reserve: u64,
 }
 
 /// The engine of a store. In both engines one connection writes, several read, and the feed has its own connection.
@@ -61,6 +64,7 @@ enum Engine {
         read: SqlitePool,
         feed: SqlitePool,
         write: SqlitePool,
+        directory: PathBuf,
     },
     /// A PostgreSQL database.
     Postgres {
@@ -190,6 +194,19 @@ pub enum Error {
     /// A stored row is corrupt.
     #[error("the stored data of {0} cannot be read")]
     Corrupt(String),
+    /// All connections of a kind are in use. Nothing was changed.
+    #[error("all connections to the store are in use")]
+    Busy,
+    /// The disk of an embedded database has less room than is reserved for changes that take access away. Nothing was changed.
+    #[error(
+        "the disk of the data directory has only {free} bytes left, and {reserve} are reserved"
+    )]
+    NoRoom {
+        /// What is left, in bytes.
+        free: u64,
+        /// What is reserved, in bytes.
+        reserve: u64,
+    },
     /// The id belonged to a deleted key.
     #[error("the id {0} belonged to a deleted key and cannot be reused")]
     IdTaken(KeyId),
@@ -197,10 +214,10 @@ pub enum Error {
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
-        if refuses_value(&error) {
-            Self::Refused(error)
-        } else {
-            Self::Unavailable(error)
+        match error {
+            sqlx::Error::PoolTimedOut => Self::Busy,
+            error if refuses_value(&error) => Self::Refused(error),
+            error => Self::Unavailable(error),
         }
     }
 }
@@ -236,12 +253,43 @@ pub enum OpenError {
 }
 
 impl Store {
+    /// How many snapshots can be open at the same time, besides that of the feed.
+    pub const READERS: usize = 6;
+
     fn new(engine: Engine, schema: Schema) -> Self {
         Self {
             engine,
             schema,
             sessions: Arc::default(),
+            disk_reserve: 0,
         }
+    }
+
+    /// Returns the store with so many bytes of the disk reserved for changes that take access away. Has no effect on PostgreSQL.
+    #[must_use]
+    pub fn with_disk_reserve(self, bytes: u64) -> Self {
+        Self {
+            disk_reserve: bytes,
+            ..self
+        }
+    }
+
+    /// Checks that the disk has room for more than changes that take access away.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`].
+    pub fn check_room(&self) -> Result<(), Error> {
+        let Engine::Sqlite { directory, .. } = &self.engine else {
+            return Ok(());
+        };
+        let reserve = self.disk_reserve;
+        // A file system that does not tell may have room.
+        let free = rustix::fs::statvfs(directory)
+            .map_or(u64::MAX, |disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+        if free < reserve {
+            return Err(Error::NoRoom { free, reserve });
+        }
+        Ok(())
     }
 
     /// Returns the schema versions before and after the store was opened.
@@ -306,7 +354,9 @@ impl Store {
     /// Waits for the open snapshots and changes, and closes the store.
     pub async fn close(&self) {
         match &self.engine {
-            Engine::Sqlite { read, feed, write } => {
+            Engine::Sqlite {
+                read, feed, write, ..
+            } => {
                 read.close().await;
                 feed.close().await;
                 write.close().await;
@@ -367,10 +417,10 @@ impl Change {
     }
 
     /// Records the event of this change and commits the transaction, which makes it durable.
-    pub async fn commit(mut self, event: &Event) -> Result<Revision, Error> {
-        self.append(event).await?;
+    pub async fn commit(mut self, event: &Event) -> Result<EventId, Error> {
+        let id = self.append(event).await?;
         self.snapshot.commit().await?;
-        Ok(self.revision)
+        Ok(id)
     }
 }
 

@@ -52,14 +52,21 @@ impl Store {
         let options = options.create_if_missing(false).read_only(true);
         // A list reads only as many rows as its page has room for. The driver's thread reads the next row, and waits with it.
         // That costs a list of a thousand keys about two milliseconds more than the driver's default of fifty rows.
-        let read = pool(4)
+        let read = pool(Self::READERS as u32)
             .connect_with(options.clone().row_buffer_size(0))
             .await
             .map_err(refused)?;
         // The feed has its own connection, because a long list must not delay a revocation. It is opened by the feed, whose thread
         // has another priority: the driver's thread for the connection inherits it.
         let feed = pool(1).connect_lazy_with(options);
-        Ok(Self::new(Engine::Sqlite { read, feed, write }, schema))
+        let directory = file.parent().unwrap_or(file).to_owned();
+        let engine = Engine::Sqlite {
+            read,
+            feed,
+            write,
+            directory,
+        };
+        Ok(Self::new(engine, schema))
     }
 }
 

@@ -58,6 +58,7 @@ impl Store {
     /// # Errors
     /// [`Error::CommitUnknown`] if the usage may have been stored, and another error if it was not.
     pub async fn add_usage(&self, counts: &[KeyCount], uses: &[SecretUse]) -> Result<(), Error> {
+        self.check_room()?;
         let mut write = self.write().await?;
         if !counts.is_empty() {
             on!(write.session, |conn| async {

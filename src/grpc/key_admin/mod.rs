@@ -53,7 +53,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let (new, change_request) = request::new_key(message, self.clock.now())?;
         let result = self
             .admin
-            .run(caller, |authority, caller| async move {
+            .run(move |authority| async move {
                 authority
                     .issue_key(&caller, &change_request, new, fingerprint)
                     .await
@@ -135,7 +135,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let (id, change_request, if_revision) = request::disable(request.into_inner())?;
         let result = self
             .admin
-            .run(caller, move |authority, caller| async move {
+            .run(move |authority| async move {
                 authority
                     .disable_key(&caller, &change_request, id, if_revision)
                     .await
@@ -152,7 +152,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let (id, change_request, if_revision) = request::enable(request.into_inner())?;
         let result = self
             .admin
-            .run(caller, move |authority, caller| async move {
+            .run(move |authority| async move {
                 authority
                     .enable_key(&caller, &change_request, id, if_revision)
                     .await
@@ -169,7 +169,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let (id, change_request, reason) = request::revocation(request.into_inner())?;
         let result = self
             .admin
-            .run(caller, move |authority, caller| async move {
+            .run(move |authority| async move {
                 authority
                     .revoke_key(&caller, &change_request, id, reason)
                     .await
@@ -186,7 +186,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let (id, change_request, if_revision, update) = request::update(request.into_inner())?;
         let result = self
             .admin
-            .run(caller, move |authority, caller| async move {
+            .run(move |authority| async move {
                 authority
                     .update_key(&caller, &change_request, id, if_revision, update)
                     .await
@@ -205,7 +205,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let (id, change_request, if_revision, overlap) = request::rotation(message)?;
         let result = self
             .admin
-            .run(caller, move |authority, caller| async move {
+            .run(move |authority| async move {
                 authority
                     .rotate_key(
                         &caller,
@@ -230,7 +230,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             request::end_of_rotation(request.into_inner())?;
         let result = self
             .admin
-            .run(caller, move |authority, caller| async move {
+            .run(move |authority| async move {
                 authority
                     .end_rotation(&caller, &change_request, id, if_revision, keep)
                     .await
@@ -267,7 +267,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         }
         let result = self
             .admin
-            .run(caller, move |authority, caller| async move {
+            .run(move |authority| async move {
                 authority
                     .revoke_keys(&caller, &change_request, selection, reason, fingerprint)
                     .await
@@ -287,13 +287,13 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::RevokeSelfRequest>,
     ) -> Result<Response<pb::RevokeSelfResponse>, Status> {
-        let (principal, owner) = self.admin.principal(&request)?;
+        let (principal, realm) = self.admin.principal(&request)?;
         let (change_request, reason) = request::self_revocation(request.into_inner())?;
         let result = self
             .admin
-            .run_for(owner, move |authority| async move {
+            .run(move |authority| async move {
                 authority
-                    .revoke_self(&principal, &change_request, reason)
+                    .revoke_self(&principal, realm, &change_request, reason)
                     .await
             })
             .await?;
@@ -312,7 +312,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let (realm, change_request, entries) = request::import(message, self.clock.now())?;
         let result = self
             .admin
-            .run(caller, move |authority, caller| async move {
+            .run(move |authority| async move {
                 authority
                     .import_keys(
                         &caller,
@@ -353,7 +353,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let (id, change_request) = request::delete(request.into_inner())?;
         let result = self
             .admin
-            .run(caller, move |authority, caller| async move {
+            .run(move |authority| async move {
                 authority.delete_key(&caller, &change_request, id).await
             })
             .await?;

@@ -49,7 +49,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let (realm, change_request) = parse_realm(realm, wait, &request_id)?;
         let result = self
             .admin
-            .run(caller, move |authority, caller| async move {
+            .run(move |authority| async move {
                 authority
                     .put_realm(&caller, &change_request, realm, if_revision)
                     .await
@@ -121,7 +121,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let id = bad.finish(id).map_err(Refusal::Invalid)?;
         let result = self
             .admin
-            .run(caller, move |authority, caller| async move {
+            .run(move |authority| async move {
                 authority
                     .delete_realm(&caller, &change_request, &id, if_revision)
                     .await
@@ -144,7 +144,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let (partner, change_request) = parse_partner(partner, wait, &request_id)?;
         let result = self
             .admin
-            .run(caller, move |authority, caller| async move {
+            .run(move |authority| async move {
                 authority
                     .put_partner(&caller, &change_request, partner, if_revision)
                     .await
@@ -224,7 +224,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let (realm, partner) = parse_in_realm(&realm, "partner", &partner, PartnerId::parse)?;
         let result = self
             .admin
-            .run(caller, move |authority, caller| async move {
+            .run(move |authority| async move {
                 authority
                     .delete_partner(&caller, &change_request, &realm, &partner, if_revision)
                     .await
@@ -247,7 +247,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let (project, change_request) = parse_project(project, wait, &request_id)?;
         let result = self
             .admin
-            .run(caller, move |authority, caller| async move {
+            .run(move |authority| async move {
                 authority
                     .put_project(&caller, &change_request, project, if_revision)
                     .await
@@ -311,7 +311,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let (realm, project) = parse_in_realm(&realm, "project", &project, ProjectId::parse)?;
         let result = self
             .admin
-            .run(caller, move |authority, caller| async move {
+            .run(move |authority| async move {
                 authority
                     .delete_project(&caller, &change_request, &realm, &project, if_revision)
                     .await

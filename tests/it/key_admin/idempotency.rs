@@ -1,7 +1,10 @@
 //! Requests that come more than once are done once.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use claviger::domain::event::{Actor, Event, EventKind, Subject};
+use claviger::domain::ids::RealmId;
 use claviger::pb::claviger::v1 as pb;
 use pb::Verdict;
 use pb::import_result::Result as Imported;
@@ -290,17 +293,33 @@ on_both_engines! {
         issue(&mut root, issue_request()).await;
         let name = request_id();
         revoke_keys(&mut root, |keys| keys.request_id.clone_from(&name)).await.unwrap();
-        // As if another server had answered, whose revisions this one has not read.
-        let ahead = "UPDATE requests SET revision = revision + 1000";
-        demo.service.test_store.execute_sql(&[ahead]).await;
-        let mut other = demo.service.api();
+        // The feed cannot read while its connection is in use, so it stays behind a change of another server.
+        let store = &demo.service.store;
+        let feed = store.feed_snapshot().await.unwrap();
+        let change = store.change(after(0)).await.unwrap();
+        let event = Event {
+            revision: change.revision(),
+            time: change.time(),
+            actor: Actor::command_line(),
+            kind: EventKind::RealmPut,
+            subject: Subject {
+                realm: RealmId::parse("demo").unwrap(),
+                partner: None,
+                project: None,
+                key: None,
+            },
+            detail: BTreeMap::new(),
+        };
+        change.commit(&event).await.unwrap();
         let repeated = tokio::spawn(async move {
             revoke_keys(&mut root, |keys| keys.request_id.clone_from(&name)).await
         });
         tokio::time::sleep(Duration::from_millis(300)).await;
-        issue(&mut other, issue_request()).await;
         assert!(!repeated.is_finished(), "the repetition does not wait");
-        repeated.abort();
+        let next = tokio::time::timeout(Duration::from_secs(5), store.change(after(0)));
+        assert!(next.await.is_ok(), "the repetition delays another change");
+        drop(feed);
+        assert!(repeated.await.unwrap().unwrap().replayed);
         demo.service.stop().await;
     }
 }

@@ -15,7 +15,7 @@ use proptest::sample::{select, subsequence};
 use proptest::test_runner::{Config, TestRunner};
 use tonic::{Code, Status};
 
-use crate::fixtures::{Api, Engine, Service, delegating_service, from_env, strings};
+use crate::fixtures::{Api, Engine, Service, delegating_service_with, from_env, strings};
 
 /// A key as a random sequence asks for it.
 #[derive(Clone, Debug)]
@@ -501,7 +501,8 @@ fn no_key_can_do_what_its_maker_could_not(engine: Engine, sequences: usize) {
         .build()
         .unwrap();
     let fixture = runtime.block_on(async {
-        let (service, root) = delegating_service(engine).await;
+        let (service, root) =
+            delegating_service_with(engine, &["--delegated-changes-per-hour=1000000"]).await;
         let pepper = service.test_store.pepper();
         SequenceFixture {
             peppers: Peppers::load(&pepper).unwrap().unwrap(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use claviger::domain::event::{EventKind, Revision, Subject};
 use claviger::domain::ids::KeyId;
 use claviger::domain::key::Key;
+use claviger::store::Store;
 
 use super::{
     DemoStore, about, all_keys, at, key, new_authority, partner, partner_id, realm, realm_id,
@@ -18,7 +19,7 @@ on_both_engines! {
         let demo = DemoStore::new(engine).await;
         assert!(demo.store().create_authority(&new_authority()).await.unwrap().is_none());
         let head = demo.snapshot().await.head().await.unwrap().unwrap();
-        assert_eq!((head.revision, head.clock), (Revision::from(1), at(2)));
+        assert_eq!((head.event.revision, head.clock), (Revision::from(1), at(2)));
         assert_eq!((head.seal, head.peppers), (vec![8; 32], vec![(1, vec![7; 32])]));
     }
 
@@ -161,7 +162,7 @@ on_both_engines! {
         let (events, first, last) = snapshot.history().await.unwrap();
         assert_eq!((first.as_u64(), last.as_u64()), (1, events));
         let entries = snapshot.feed(Revision::from(1), 1_000).await.unwrap();
-        let stamps: HashSet<_> = entries.iter().map(|entry| entry.stamp).collect();
+        let stamps: HashSet<_> = entries.iter().map(|entry| entry.id.stamp).collect();
         assert_eq!(stamps.len() as u64, events, "each has a mark of its own");
     }
 
@@ -175,7 +176,7 @@ on_both_engines! {
             }
             assert_eq!(snapshot.revision().await.unwrap(), before);
             assert!(snapshot.find_partner(&realm_id("demo"), &partner_id("one")).await.unwrap().is_none());
-            assert_eq!(snapshot.head().await.unwrap().unwrap().revision, before);
+            assert_eq!(snapshot.head().await.unwrap().unwrap().event.revision, before);
             drop(snapshot);
             assert_eq!(demo.snapshot().await.revision().await.unwrap().as_u64(), before.as_u64() + 2);
             demo.put(async |change| {
@@ -190,7 +191,7 @@ on_both_engines! {
     async fn open_lists_keep_neither_the_feed_nor_a_change_waiting(engine: Engine) {
         let demo = DemoStore::new(engine).await;
         let mut lists = Vec::new();
-        for _ in 0..4 {
+        for _ in 0..Store::READERS {
             let mut list = demo.snapshot().await;
             list.revision().await.unwrap();
             lists.push(list);

@@ -78,7 +78,7 @@ async fn record(change: Change, kind: EventKind, subject: Subject) -> Revision {
         subject,
         detail: BTreeMap::new(),
     };
-    change.commit(&event).await.unwrap()
+    change.commit(&event).await.unwrap().revision
 }
 
 fn at(micros: i64) -> Timestamp {

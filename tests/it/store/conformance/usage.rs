@@ -232,7 +232,7 @@ on_both_engines! {
             assert_eq!(store.forget_events(before, known).await.unwrap(), MoreRows(false));
             assert_eq!(demo.first_event().await, Revision::from(first), "{before:?} {known}");
         }
-        assert_eq!(demo.snapshot().await.head().await.unwrap().unwrap().revision, Revision::from(6));
+        assert_eq!(demo.snapshot().await.head().await.unwrap().unwrap().event.revision, Revision::from(6));
     }
 
     async fn a_time_that_was_set_back_leaves_no_gap(engine: Engine) {

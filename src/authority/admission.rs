@@ -1,0 +1,227 @@
+//! Snapshots and changes for use cases, in an order that keeps callers from each other's way.
+//!
+//! There is one open change at a time, and a few connections that read. Callers wait for them in a [`FairQueue`]. A change that may
+//! grant something also needs a share of its partner's budget and room on the disk. A change that takes access away needs neither:
+//! a key can be revoked whatever others do.
+
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use super::budget::{ChangeBudget, Spent};
+use super::caller_state::CallerState;
+use super::fair_queue::{FairQueue, Limits, NoPermit, Priority, QueuePermit};
+use super::{Authority, Refusal};
+use crate::auth::{AuthorizedCaller, CallerGroup};
+use crate::domain::event::{Event, EventId};
+use crate::domain::ids::{PartnerId, RealmId};
+use crate::store::{Change, Snapshot, Store};
+
+/// What a change may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Only takes access away.
+    TakesAway,
+    /// May grant something, or is for people only.
+    MayGrant,
+}
+
+/// The queues and the budget of the changes and reads of an authority.
+pub(super) struct Admission {
+    reads: FairQueue,
+    changes: FairQueue,
+    roots: FairQueue,
+    budget: ChangeBudget,
+}
+
+/// A snapshot with a permit to read.
+pub(super) struct Reading {
+    // Dropped in this order, so that the connection is free when the next request gets the permit.
+    snapshot: Snapshot,
+    _permit: QueuePermit,
+}
+
+/// The open change with the permit for it.
+pub(super) struct OpenChange {
+    // Dropped in this order.
+    change: Change,
+    permit: QueuePermit,
+    /// The partner whose budget the change is charged to.
+    charged: Option<(RealmId, PartnerId)>,
+}
+
+impl Admission {
+    /// Creates the queues. `hashing` is the number of roots that are computed at once, and `changes_per_hour` the budget of a
+    /// partner.
+    pub(super) fn new(hashing: usize, changes_per_hour: u32) -> Self {
+        let one_by_one = Limits {
+            permits: 1,
+            reserved: 0,
+            wait: Duration::from_secs(10),
+            permits_of_realm: usize::MAX,
+            permits_of_group: usize::MAX,
+            requests_of_managers: 64,
+            requests_of_partner: 4,
+        };
+        Self {
+            // One reader is left to changes that take access away, and one to operators.
+            reads: FairQueue::new(Limits {
+                permits: Store::READERS,
+                reserved: 1,
+                permits_of_realm: 2,
+                permits_of_group: 1,
+                requests_of_managers: 256,
+                requests_of_partner: 64,
+                ..one_by_one
+            }),
+            changes: FairQueue::new(one_by_one),
+            roots: FairQueue::new(Limits {
+                permits: hashing,
+                ..one_by_one
+            }),
+            budget: ChangeBudget::new(changes_per_hour),
+        }
+    }
+}
+
+impl Authority {
+    /// Begins a snapshot for an answer, or for the checks before a change that may grant something.
+    pub(super) async fn read(&self, caller: &AuthorizedCaller) -> Result<Reading, Refusal> {
+        self.read_for(Effect::MayGrant, &caller.group()).await
+    }
+
+    /// Begins a snapshot for the checks before a change.
+    pub(super) async fn read_for(
+        &self,
+        effect: Effect,
+        group: &CallerGroup,
+    ) -> Result<Reading, Refusal> {
+        let permit = self.admission.reads.take(priority(effect, group), group);
+        let permit = permit.await.map_err(|why| refusal(why, "reads"))?;
+        Ok(Reading {
+            snapshot: self.store.snapshot().await?,
+            _permit: permit,
+        })
+    }
+
+    /// Opens a change and reads the caller's key again inside it.
+    pub(super) async fn begin(
+        &self,
+        caller: &AuthorizedCaller,
+        effect: Effect,
+    ) -> Result<(OpenChange, CallerState), Refusal> {
+        let mut change = self.open(&caller.group(), effect).await?;
+        let now = change.time();
+        let caller_state = CallerState::reread(&mut change, &caller.principal, now).await?;
+        Ok((change, caller_state))
+    }
+
+    /// Opens a change.
+    pub(super) async fn open(
+        &self,
+        group: &CallerGroup,
+        effect: Effect,
+    ) -> Result<OpenChange, Refusal> {
+        let mut charged = None;
+        if effect == Effect::MayGrant {
+            self.store.check_room()?;
+            if let CallerGroup::Partner(realm, partner) = group {
+                let partner = (realm.clone(), partner.clone());
+                let budget = &self.admission.budget;
+                budget
+                    .check(&partner, Instant::now())
+                    .map_err(|Spent(wait)| Refusal::BudgetSpent(wait))?;
+                charged = Some(partner);
+            }
+        }
+        let permit = self.admission.changes.take(priority(effect, group), group);
+        let permit = permit.await.map_err(|why| refusal(why, "changes"))?;
+        Ok(OpenChange {
+            change: self.store.change(self.clock.now()).await?,
+            permit,
+            charged,
+        })
+    }
+
+    /// Waits for a processor that may compute a root.
+    pub(super) async fn hash_permit(&self, group: &CallerGroup) -> Result<QueuePermit, Refusal> {
+        let permit = self
+            .admission
+            .roots
+            .take(priority(Effect::MayGrant, group), group);
+        permit.await.map_err(|why| refusal(why, "new API keys"))
+    }
+
+    /// Commits a change, which is durable then, and lets the next one begin.
+    pub(super) async fn commit(
+        &self,
+        change: OpenChange,
+        event: &Event,
+    ) -> Result<EventId, Refusal> {
+        let OpenChange {
+            change,
+            permit,
+            charged,
+        } = change;
+        let committed = change.commit(event).await?;
+        drop(permit);
+        if let Some(partner) = charged {
+            self.admission.budget.charge(&partner, Instant::now());
+        }
+        Ok(committed)
+    }
+}
+
+fn priority(effect: Effect, group: &CallerGroup) -> Priority {
+    match (effect, group) {
+        (Effect::TakesAway, _) => Priority::TakesAway,
+        (Effect::MayGrant, CallerGroup::Operator(_)) => Priority::Operator,
+        (Effect::MayGrant, _) => Priority::Other,
+    }
+}
+
+fn refusal(why: NoPermit, of: &'static str) -> Refusal {
+    match why {
+        NoPermit::TooManyOfGroup => Refusal::TooManyOfCaller(of),
+        NoPermit::Late => Refusal::Busy(of),
+    }
+}
+
+impl Deref for Reading {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.snapshot
+    }
+}
+
+impl DerefMut for Reading {
+    fn deref_mut(&mut self) -> &mut Snapshot {
+        &mut self.snapshot
+    }
+}
+
+impl Deref for OpenChange {
+    type Target = Change;
+
+    fn deref(&self) -> &Change {
+        &self.change
+    }
+}
+
+impl DerefMut for OpenChange {
+    fn deref_mut(&mut self) -> &mut Change {
+        &mut self.change
+    }
+}
+
+impl AsMut<Snapshot> for Reading {
+    fn as_mut(&mut self) -> &mut Snapshot {
+        &mut self.snapshot
+    }
+}
+
+impl AsMut<Snapshot> for OpenChange {
+    fn as_mut(&mut self) -> &mut Snapshot {
+        &mut self.change
+    }
+}

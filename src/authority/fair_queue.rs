@@ -1,0 +1,492 @@
+//! A queue for what there is little of: the one open change, the connections that read, the processors that hash.
+//!
+//! Changes that take access away are served first, then operators, then everybody else. Among those, the realms take turns, and in
+//! a realm the groups of callers. So whoever sends many requests at once makes others wait for about one of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::auth::CallerGroup;
+use crate::domain::ids::RealmId;
+
+/// The order in which requests are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Priority {
+    /// Takes access away.
+    TakesAway,
+    /// Comes from an operator.
+    Operator,
+    /// Anything else.
+    Other,
+}
+
+/// The limits of a queue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// How many permits there are.
+    pub(super) permits: usize,
+    /// How many permits each priority leaves to each higher one.
+    pub(super) reserved: usize,
+    /// How long a request waits at most.
+    pub(super) wait: Duration,
+    /// How many permits the callers of one realm may have at once, operators apart.
+    pub(super) permits_of_realm: usize,
+    /// How many permits a group may have at once, operators apart.
+    pub(super) permits_of_group: usize,
+    /// How many permits the managers of a realm may have or wait for.
+    pub(super) requests_of_managers: usize,
+    /// How many permits a partner's keys may have or wait for.
+    pub(super) requests_of_partner: usize,
+}
+
+/// How many permits whoever has a key may have or wait for.
+const REQUESTS_OF_HOLDER: usize = 2;
+
+/// Why a request got no permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoPermit {
+    /// The caller's group has too many requests in the queue.
+    TooManyOfGroup,
+    /// No permit became free in time.
+    Late,
+}
+
+/// A queue for permits. Clones are the same queue.
+#[derive(Clone)]
+pub(super) struct FairQueue(Arc<Mutex<State>>);
+
+struct State {
+    limits: Limits,
+    free: usize,
+    /// In the order of arrival.
+    waiting: Vec<Waiter>,
+    groups: HashMap<CallerGroup, Share>,
+    realms: HashMap<Option<RealmId>, Share>,
+    /// The number of permits given so far.
+    given: u64,
+}
+
+struct Waiter {
+    priority: Priority,
+    group: CallerGroup,
+    permit: oneshot::Sender<GivenPermit>,
+}
+
+/// What a group or a realm has of the queue.
+#[derive(Clone, Copy, Default)]
+struct Share {
+    /// The permits that it has.
+    permits: usize,
+    /// The permits that it has or waits for.
+    requests: usize,
+    /// When it last got a permit, as a number of permits given.
+    served_at: u64,
+}
+
+/// A permit. Drop returns it.
+pub(super) struct QueuePermit {
+    // Dropped in this order.
+    _given: GivenPermit,
+    _request: Request,
+}
+
+/// A permit on the way to its request. Drop returns it.
+struct GivenPermit {
+    /// `None` after the permit was returned.
+    to: Option<(FairQueue, CallerGroup)>,
+}
+
+/// A request, until its permit is returned. Drop ends it.
+struct Request {
+    queue: FairQueue,
+    group: CallerGroup,
+}
+
+impl FairQueue {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            limits,
+            free: limits.permits,
+            waiting: Vec::new(),
+            groups: HashMap::new(),
+            realms: HashMap::new(),
+            given: 0,
+        })))
+    }
+
+    /// Waits for a permit.
+    ///
+    /// # Errors
+    /// At once if the group has too many requests in the queue, and later if no permit became free in time.
+    pub(super) async fn take(
+        &self,
+        priority: Priority,
+        group: &CallerGroup,
+    ) -> Result<QueuePermit, NoPermit> {
+        let (sender, permit) = oneshot::channel();
+        let wait;
+        {
+            let mut state = self.lock();
+            wait = state.limits.wait;
+            let most = state.limits.requests_of(group);
+            let share = state.groups.entry(group.clone()).or_default();
+            if share.requests >= most {
+                return Err(NoPermit::TooManyOfGroup);
+            }
+            share.requests += 1;
+            state.realm(group).requests += 1;
+            state.waiting.push(Waiter {
+                priority,
+                group: group.clone(),
+                permit: sender,
+            });
+            self.serve(&mut state);
+        }
+        let request = Request {
+            queue: self.clone(),
+            group: group.clone(),
+        };
+        match tokio::time::timeout(wait, permit).await {
+            Ok(Ok(given)) => Ok(QueuePermit {
+                _given: given,
+                _request: request,
+            }),
+            _ => Err(NoPermit::Late),
+        }
+    }
+
+    /// Gives the free permits to those who wait.
+    fn serve(&self, state: &mut State) {
+        while let Some(index) = state.next() {
+            let Waiter { group, permit, .. } = state.waiting.remove(index);
+            state.free -= 1;
+            state.given += 1;
+            let served_at = state.given;
+            for share in state.shares(&group) {
+                share.permits += 1;
+                share.served_at = served_at;
+            }
+            let to = Some((self.clone(), group));
+            if let Err(mut given) = permit.send(GivenPermit { to })
+                && let Some((_, group)) = given.to.take()
+            {
+                // The request was given up. A drop of the permit would lock the queue again.
+                state.put_back(&group);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Limits {
+    fn requests_of(&self, group: &CallerGroup) -> usize {
+        match group {
+            CallerGroup::Operator(_) => usize::MAX,
+            CallerGroup::Managers(_) => self.requests_of_managers,
+            CallerGroup::Partner(..) => self.requests_of_partner,
+            CallerGroup::Holder(..) => REQUESTS_OF_HOLDER,
+        }
+    }
+}
+
+impl State {
+    /// Returns the index of the waiter who is served next, if a permit is free for one.
+    fn next(&self) -> Option<usize> {
+        let may_have = |waiter: &Waiter| {
+            let left_to_others = self.limits.reserved * waiter.priority as usize;
+            let group = &waiter.group;
+            self.free > left_to_others
+                && (group.realm().is_none()
+                    || self.share_of_realm(group).permits < self.limits.permits_of_realm
+                        && self.share_of_group(group).permits < self.limits.permits_of_group)
+        };
+        // Those who have waited longest since their last permit come first. Of equals, the one who came first.
+        let order = |waiter: &Waiter| {
+            (
+                waiter.priority,
+                self.share_of_realm(&waiter.group).served_at,
+                self.share_of_group(&waiter.group).served_at,
+            )
+        };
+        let waiting = self.waiting.iter().enumerate();
+        waiting
+            .filter(|(_, waiter)| may_have(waiter))
+            .min_by_key(|(_, waiter)| order(waiter))
+            .map(|(index, _)| index)
+    }
+
+    fn share_of_group(&self, group: &CallerGroup) -> Share {
+        self.groups.get(group).copied().unwrap_or_default()
+    }
+
+    fn share_of_realm(&self, group: &CallerGroup) -> Share {
+        let realm = group.realm().cloned();
+        self.realms.get(&realm).copied().unwrap_or_default()
+    }
+
+    fn realm(&mut self, group: &CallerGroup) -> &mut Share {
+        self.realms.entry(group.realm().cloned()).or_default()
+    }
+
+    /// The shares of the group and of its realm.
+    fn shares(&mut self, group: &CallerGroup) -> [&mut Share; 2] {
+        [
+            self.groups.entry(group.clone()).or_default(),
+            self.realms.entry(group.realm().cloned()).or_default(),
+        ]
+    }
+
+    /// Takes back a permit.
+    fn put_back(&mut self, group: &CallerGroup) {
+        self.free += 1;
+        for share in self.shares(group) {
+            share.permits -= 1;
+        }
+    }
+
+    /// Ends a request. Those who have no more requests need not be remembered.
+    fn end(&mut self, group: &CallerGroup) {
+        for share in self.shares(group) {
+            share.requests -= 1;
+        }
+        if self.share_of_group(group).requests == 0 {
+            self.groups.remove(group);
+        }
+        if self.share_of_realm(group).requests == 0 {
+            self.realms.remove(&group.realm().cloned());
+        }
+    }
+}
+
+impl Drop for GivenPermit {
+    fn drop(&mut self) {
+        if let Some((queue, group)) = self.to.take() {
+            let mut state = queue.lock();
+            state.put_back(&group);
+            queue.serve(&mut state);
+        }
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.waiting.retain(|waiter| !waiter.permit.is_closed());
+        state.end(&self.group);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use futures_util::future::BoxFuture;
+    use futures_util::{FutureExt, poll};
+
+    use super::*;
+    use crate::domain::ids::{KeyId, PartnerId};
+
+    const LIMITS: Limits = Limits {
+        permits: 1,
+        reserved: 0,
+        wait: Duration::from_mins(1),
+        permits_of_realm: usize::MAX,
+        permits_of_group: usize::MAX,
+        requests_of_managers: 8,
+        requests_of_partner: 4,
+    };
+
+    fn realm(name: &str) -> RealmId {
+        RealmId::parse(name).unwrap()
+    }
+
+    fn managers(of: &str) -> CallerGroup {
+        CallerGroup::Managers(realm(of))
+    }
+
+    fn partner(of: &str, id: &str) -> CallerGroup {
+        CallerGroup::Partner(realm(of), PartnerId::parse(id).unwrap())
+    }
+
+    fn operator() -> CallerGroup {
+        CallerGroup::Operator(KeyId::from_bytes([7; 16]))
+    }
+
+    type Waiting = BoxFuture<'static, Result<QueuePermit, NoPermit>>;
+
+    /// A request that was polled once, and its permit if it got one at once.
+    async fn ask(
+        queue: &FairQueue,
+        priority: Priority,
+        group: &CallerGroup,
+    ) -> (Waiting, Option<QueuePermit>) {
+        let (queue, group) = (queue.clone(), group.clone());
+        let mut waiting = async move { queue.take(priority, &group).await }.boxed();
+        match poll!(&mut waiting) {
+            Poll::Ready(permit) => (waiting, Some(permit.ok().unwrap())),
+            Poll::Pending => (waiting, None),
+        }
+    }
+
+    async fn permit(queue: &FairQueue, priority: Priority, group: &CallerGroup) -> QueuePermit {
+        queue.take(priority, group).await.ok().unwrap()
+    }
+
+    fn assert_forgotten(queue: &FairQueue) {
+        let state = queue.lock();
+        assert_eq!(state.free, state.limits.permits);
+        assert!(state.groups.is_empty() && state.realms.is_empty() && state.waiting.is_empty());
+    }
+
+    /// Returns the order in which requests get the one permit.
+    async fn order(requests: &[(&'static str, Priority, CallerGroup)]) -> Vec<&'static str> {
+        let queue = FairQueue::new(LIMITS);
+        let first = permit(&queue, Priority::Other, &managers("first")).await;
+        let mut waiting = Vec::new();
+        for (name, priority, group) in requests {
+            let (request, at_once) = ask(&queue, *priority, group).await;
+            assert!(at_once.is_none());
+            waiting.push((*name, request));
+        }
+        let mut order = Vec::new();
+        let mut held = Some(first);
+        while !waiting.is_empty() {
+            drop(held.take());
+            let mut served = None;
+            for (index, (_, request)) in waiting.iter_mut().enumerate() {
+                if let Poll::Ready(permit) = poll!(request) {
+                    assert!(served.is_none(), "one at a time");
+                    served = Some(index);
+                    held = permit.ok();
+                }
+            }
+            order.push(waiting.remove(served.expect("a permit is free")).0);
+        }
+        drop(held);
+        assert_forgotten(&queue);
+        order
+    }
+
+    /// Seen red with each line of `order` in `next` left out.
+    #[tokio::test]
+    async fn realms_and_groups_take_turns_within_a_priority() {
+        use Priority::{Operator, Other, TakesAway};
+        let served = order(&[
+            ("a1", Other, managers("a")),
+            ("a2", Other, managers("a")),
+            ("a3", Other, partner("a", "acme")),
+            ("a4", Other, partner("a", "acme")),
+            ("b1", Other, managers("b")),
+            ("operator", Operator, operator()),
+            ("revocation", TakesAway, partner("a", "acme")),
+        ])
+        .await;
+        // The revocation was the turn of the realm and of the partner.
+        let expected = ["revocation", "operator", "b1", "a1", "a3", "a2", "a4"];
+        assert_eq!(served, expected);
+        let served = order(&[
+            ("m1", Other, managers("a")),
+            ("m2", Other, managers("a")),
+            ("m3", Other, managers("a")),
+            ("p1", Other, partner("a", "acme")),
+            ("p2", Other, partner("a", "acme")),
+            ("q1", Other, partner("a", "umbrella")),
+        ])
+        .await;
+        assert_eq!(served, ["m1", "p1", "q1", "m2", "p2", "m3"]);
+    }
+
+    /// Seen red with the limits of realms and of groups left out of `may_have`, and with nothing left to higher priorities.
+    #[tokio::test]
+    async fn some_permits_are_left_to_others() {
+        let queue = FairQueue::new(Limits {
+            permits: 6,
+            reserved: 1,
+            permits_of_realm: 3,
+            permits_of_group: 2,
+            ..LIMITS
+        });
+        let mut permits = Vec::new();
+        let mut waiting = Vec::new();
+        let groups = [managers("a"), partner("a", "acme"), managers("b")];
+        for (group, gets) in [(0, 2), (1, 1), (2, 1)] {
+            for n in 0..3 {
+                let (request, at_once) = ask(&queue, Priority::Other, &groups[group]).await;
+                assert_eq!(at_once.is_some(), n < gets, "{n} of {group}");
+                permits.extend(at_once);
+                waiting.push(request);
+            }
+        }
+        let operator = operator();
+        for gets in [true, false] {
+            let (request, at_once) = ask(&queue, Priority::Operator, &operator).await;
+            assert_eq!(at_once.is_some(), gets);
+            permits.extend(at_once);
+            waiting.push(request);
+        }
+        let (request, at_once) = ask(&queue, Priority::TakesAway, &groups[2]).await;
+        assert!(
+            at_once.is_some(),
+            "the last one is for what takes access away"
+        );
+        drop((at_once, request, waiting, permits));
+        assert_forgotten(&queue);
+    }
+
+    /// Seen red with a request that stays in the count after its end.
+    #[tokio::test]
+    async fn a_group_has_a_limited_number_of_requests() {
+        let queue = FairQueue::new(LIMITS);
+        let acme = partner("a", "acme");
+        let held = permit(&queue, Priority::Other, &acme).await;
+        let mut waiting = Vec::new();
+        for _ in 1..LIMITS.requests_of_partner {
+            waiting.push(ask(&queue, Priority::Other, &acme).await.0);
+        }
+        let refused = queue.take(Priority::Other, &acme).await;
+        assert_eq!(refused.err(), Some(NoPermit::TooManyOfGroup));
+        let umbrella = partner("a", "umbrella");
+        drop(waiting.pop());
+        let _again = ask(&queue, Priority::Other, &acme).await;
+        let _other = ask(&queue, Priority::Other, &umbrella).await;
+        drop(held);
+    }
+
+    /// A permit that is on its way to a request that is given up must not be lost. Seen red without `GivenPermit::drop`.
+    #[tokio::test]
+    async fn a_request_that_is_given_up_loses_no_permit() {
+        let queue = FairQueue::new(LIMITS);
+        let acme = partner("a", "acme");
+        let held = permit(&queue, Priority::Other, &acme).await;
+        let (given_up, _) = ask(&queue, Priority::Other, &acme).await;
+        let (next, _) = ask(&queue, Priority::Other, &acme).await;
+        drop(held);
+        drop(given_up);
+        drop(next.await.ok().unwrap());
+        let held = permit(&queue, Priority::Other, &acme).await;
+        let (given_up, _) = ask(&queue, Priority::Other, &acme).await;
+        drop(given_up);
+        drop(held);
+        assert_forgotten(&queue);
+    }
+
+    #[tokio::test]
+    async fn a_request_does_not_wait_for_ever() {
+        let queue = FairQueue::new(Limits {
+            wait: Duration::from_millis(20),
+            ..LIMITS
+        });
+        let operator = operator();
+        let held = permit(&queue, Priority::Operator, &operator).await;
+        let late = queue.take(Priority::Operator, &operator).await;
+        assert_eq!(late.err(), Some(NoPermit::Late));
+        drop(held);
+        assert_forgotten(&queue);
+    }
+}
