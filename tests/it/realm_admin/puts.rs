@@ -1,4 +1,4 @@
-//! What a put of a partner keeps.
+//! What a put of a partner or a project keeps, and what it refuses.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio::runtime::Builder;
 
-use crate::fixtures::{Api, Engine, Service, from_env};
+use crate::fixtures::{Api, Engine, Service, from_env, refused_by_state};
 
 fn partner_request(id: &str, suspended: Option<bool>) -> pb::PutPartnerRequest {
     pb::PutPartnerRequest {
@@ -91,4 +91,32 @@ mod postgres {
     fn a_put_that_does_not_name_the_suspension_keeps_it() {
         super::a_put_that_does_not_name_the_suspension_keeps_it(super::Engine::Postgres);
     }
+}
+
+/// A project's partner can never change, so a put with another revision cannot help.
+///
+/// Seen red with the revision checked before the partner.
+#[tokio::test]
+async fn a_project_of_another_partner_is_refused_at_any_revision() {
+    let service = Service::start(Engine::Sqlite).await;
+    let mut api = service.api();
+    api.make_demo().await;
+    for if_revision in [None, Some(0), Some(1)] {
+        let request = pb::PutProjectRequest {
+            project: Some(pb::Project {
+                realm: "demo".to_owned(),
+                id: "one".to_owned(),
+                partner: "umbrella".to_owned(),
+                ..Default::default()
+            }),
+            if_revision,
+            ..Default::default()
+        };
+        let refusal = refused_by_state(api.realms.put_project(request).await);
+        assert_eq!(
+            refusal.reason, "PROJECT_OF_ANOTHER_PARTNER",
+            "{if_revision:?}"
+        );
+    }
+    service.stop().await;
 }
