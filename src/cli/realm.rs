@@ -15,6 +15,7 @@ use super::output::Output;
 use super::page::{Listing, PageFlags};
 use super::prompt;
 use super::realm_file;
+use super::reflect;
 use super::request_id;
 use super::response::ChangeResponse as _;
 use super::text;
@@ -273,13 +274,20 @@ impl Get {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
         let request = GetRealmRequest { realm_id: self.id };
-        let answer = client.ask(client.realms().get_realm(request)).await?;
         if !self.toml {
+            let answer = client.ask(client.realms().get_realm(request)).await?;
             return output.show(&answer, |answer| {
                 answer.realm.as_ref().map(facts).unwrap_or_default()
             });
         }
-        let text = realm_file::to_toml(&answer.realm.unwrap_or_default()).map_err(|why| {
+        let realm = edit::get(&client, "Realm", &request).await?;
+        if reflect::has_unknown_fields(&realm) {
+            return Err(Failure::failed(
+                "the realm has settings that this program does not know, and a file without them would remove them",
+            )
+            .hint("use the version of this program that the server has"));
+        }
+        let text = realm_file::to_toml(&reflect::generated(&realm)?).map_err(|why| {
             Failure::failed(format!("the realm cannot be written as TOML: {why}"))
         })?;
         output.print_file(&text)

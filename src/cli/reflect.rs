@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use prost::Message;
 use prost_reflect::{
-    DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions,
+    DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor, SerializeOptions, Value,
 };
 use serde::{Serialize, Serializer};
 
@@ -41,6 +41,20 @@ pub(super) fn dynamic(name: &str, message: &impl Message) -> DynamicMessage {
         .transcode_from(message)
         .expect("the message and its description are of one proto");
     dynamic
+}
+
+/// Whether the message, or a message in it, has a field that this program does not know.
+pub(super) fn has_unknown_fields(message: &DynamicMessage) -> bool {
+    fn is_unknown(value: &Value) -> bool {
+        match value {
+            Value::Message(message) => has_unknown_fields(message),
+            Value::List(values) => values.iter().any(is_unknown),
+            Value::Map(values) => values.values().any(is_unknown),
+            _ => false,
+        }
+    }
+    message.unknown_fields().next().is_some()
+        || message.fields().any(|(_, value)| is_unknown(value))
 }
 
 /// Converts a message to the generated message, without the fields that this program does not know.

@@ -1,5 +1,5 @@
-//! Edits by the command line on servers that no test can start: one of a newer version, and one whose realm others change
-//! all the time.
+//! The command line on servers that no test can start: one of a newer version, and one whose realm others change all the
+//! time.
 
 use std::sync::{Arc, Mutex};
 
@@ -113,43 +113,44 @@ fn send_answer(mut respond: SendResponse<Bytes>, code: Code, answer: &[u8]) {
     stream.send_trailers(trailers).unwrap();
 }
 
-/// Runs `claviger realm put demo` with these flags on such a server. Returns the exit code, what the command complains about,
-/// and the calls.
-async fn put_demo(
-    flags: &[&'static str],
-    put: Code,
-) -> (Option<i32>, String, Vec<(String, Vec<u8>)>) {
+/// A command on such a server.
+struct Outcome {
+    code: Option<i32>,
+    complaint: String,
+    calls: Vec<(String, Vec<u8>)>,
+}
+
+async fn run(line: &'static str, got: Vec<u8>, put: Code) -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let calls = Calls::default();
-    let serving = tokio::spawn(serve(
-        listener,
-        realm_of_the_future(),
-        put,
-        Arc::clone(&calls),
-    ));
-    let mut args = vec!["realm", "put", "demo"];
-    args.extend(flags);
-    let mut command = claviger(&args);
-    command
-        .env("CLAVIGER_ENDPOINT", address)
-        .env("CLAVIGER_KEY", "a-key");
-    let output = tokio::task::spawn_blocking(move || outcome(&mut command))
-        .await
-        .unwrap();
+    let serving = tokio::spawn(serve(listener, got, put, Arc::clone(&calls)));
+    let command = move || {
+        let args: Vec<_> = line.split(' ').collect();
+        outcome(
+            claviger(&args)
+                .env("CLAVIGER_ENDPOINT", address)
+                .env("CLAVIGER_KEY", "a-key"),
+        )
+    };
+    let output = tokio::task::spawn_blocking(command).await.unwrap();
     serving.abort();
-    let complaint = String::from_utf8(output.stderr).unwrap();
     let calls = std::mem::take(&mut *calls.lock().unwrap());
-    (output.status.code(), complaint, calls)
+    Outcome {
+        code: output.status.code(),
+        complaint: String::from_utf8(output.stderr).unwrap(),
+        calls,
+    }
 }
 
 /// Seen red with the realm converted to the generated message before the put; with new scopes that take nothing from the old
 /// ones; and without `if_revision` in the put.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_that_only_a_newer_server_knows_stay() {
-    let flags = ["--scope", "read", "--scope", "extra", "--max-cache", "9s"];
-    let (code, complaint, calls) = put_demo(&flags, Code::Ok).await;
-    assert_eq!(code, Some(0), "{complaint}");
+    let line = "realm put demo --scope read --scope extra --max-cache 9s";
+    let done = run(line, realm_of_the_future(), Code::Ok).await;
+    assert_eq!(done.code, Some(0), "{}", done.complaint);
+    let calls = done.calls;
     let [(get, _), (put, message)] = &calls[..] else {
         panic!("{calls:?}")
     };
@@ -173,8 +174,14 @@ async fn settings_that_only_a_newer_server_knows_stay() {
 /// Seen red without a second attempt.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edit_that_others_overtake_each_time_is_given_up() {
-    let (code, complaint, calls) = put_demo(&["--max-cache", "9s"], Code::Aborted).await;
-    assert_eq!(code, Some(1));
+    let done = run(
+        "realm put demo --max-cache 9s",
+        realm_of_the_future(),
+        Code::Aborted,
+    )
+    .await;
+    let complaint = done.complaint;
+    assert_eq!(done.code, Some(1));
     assert!(
         complaint.contains("other callers changed the realm during each of 10 attempts"),
         "{complaint}"
@@ -183,11 +190,43 @@ async fn an_edit_that_others_overtake_each_time_is_given_up() {
         complaint.contains("\nhint: repeat the command"),
         "{complaint}"
     );
-    let puts = calls.iter().filter(|(method, _)| method == "PutRealm");
-    assert_eq!((puts.count(), calls.len()), (10, 20));
+    let puts = done.calls.iter().filter(|(method, _)| method == "PutRealm");
+    assert_eq!((puts.count(), done.calls.len()), (10, 20));
 
     // With a revision, the command says which state it is for, so it is not repeated.
-    let (code, complaint, calls) =
-        put_demo(&["--max-cache", "9s", "--if-revision", "7"], Code::Aborted).await;
-    assert_eq!((code, calls.len()), (Some(1), 2), "{complaint}");
+    let line = "realm put demo --max-cache 9s --if-revision 7";
+    let done = run(line, realm_of_the_future(), Code::Aborted).await;
+    assert_eq!(
+        (done.code, done.calls.len()),
+        (Some(1), 2),
+        "{}",
+        done.complaint
+    );
+}
+
+/// Seen red without the look for unknown fields, and with a look at the realm's own fields only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_file_is_written_of_a_realm_with_settings_that_only_a_newer_server_knows() {
+    let done = run("realm get demo --toml", realm_of_the_future(), Code::Ok).await;
+    assert_eq!(done.code, Some(1));
+    assert!(
+        done.complaint
+            .contains("settings that this program does not know"),
+        "{}",
+        done.complaint
+    );
+    // In an entry of a list, and nowhere else.
+    let route = with_future_field(&pb::Route::default(), "future of a route");
+    let mut realm = demo_realm().encode_to_vec();
+    bytes::encode(ROUTES, &route, &mut realm);
+    let mut got = Vec::new();
+    bytes::encode(REALM, &realm, &mut got);
+    let done = run("realm get demo --toml", got, Code::Ok).await;
+    assert_eq!(done.code, Some(1));
+    let got = pb::GetRealmResponse {
+        realm: Some(demo_realm()),
+        ..Default::default()
+    };
+    let done = run("realm get demo --toml", got.encode_to_vec(), Code::Ok).await;
+    assert_eq!(done.code, Some(0), "{}", done.complaint);
 }
