@@ -40,6 +40,7 @@ use idempotency::IdempotencyKey;
 pub use idempotency::IssuedKey;
 pub use import::{EntryRefusal, ImportOutcomes, ImportedKey};
 pub use keys::KeyScopes;
+pub use partners::PartnerDefinition;
 pub use resolve::NewKey;
 pub use revoke::{BulkSelection, DryRun};
 pub use rotate::KeepSecret;

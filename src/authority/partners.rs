@@ -16,25 +16,61 @@ use crate::store::{Change, PartnerRow};
 const IF_BUILT_IN: &str =
     "the partners of the realm \"claviger\" are the other realms: change these realms instead";
 
+/// A partner as a caller defines it.
+#[derive(Debug)]
+pub struct PartnerDefinition {
+    /// The realm.
+    pub realm: RealmId,
+    /// The partner's identifier, unique in the realm.
+    pub id: PartnerId,
+    /// The display name.
+    pub display_name: String,
+    /// Whether the partner is suspended; `None` if that stays as it is.
+    pub suspended: Option<bool>,
+}
+
+impl PartnerDefinition {
+    /// Returns the partner, given the partner as it is before the change.
+    fn resolve(self, before: Option<&Partner>) -> Partner {
+        let Self {
+            realm,
+            id,
+            display_name,
+            suspended,
+        } = self;
+        // A client that does not name the suspension must not lift it.
+        let suspended = suspended.unwrap_or(before.is_some_and(|before| before.suspended));
+        Partner {
+            realm,
+            id,
+            display_name,
+            suspended,
+        }
+    }
+}
+
 impl Authority {
     /// Creates or replaces a partner.
     pub async fn put_partner(
         &self,
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
-        partner: Partner,
+        definition: PartnerDefinition,
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<PartnerRow>, Refusal> {
-        let effect = if partner.suspended {
+        let effect = if definition.suspended == Some(true) {
             Effect::TakesAway
         } else {
             Effect::MayGrant
         };
         let mut change = self
-            .begin_in_realm(caller, &partner.realm, effect, IF_BUILT_IN)
+            .begin_in_realm(caller, &definition.realm, effect, IF_BUILT_IN)
             .await?;
-        let found = change.find_partner(&partner.realm, &partner.id).await?;
+        let found = change
+            .find_partner(&definition.realm, &definition.id)
+            .await?;
         check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
+        let partner = definition.resolve(found.as_ref().map(|found| &found.value));
         if let Some(found) = found
             && found.value == partner
         {

@@ -32,7 +32,7 @@ impl Authority {
             .as_ref()
             .filter(|(_, deleted)| !deleted)
             .map(|(found, _)| found.clone());
-        check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
+        // Before the revision: no later attempt with another revision can succeed.
         if known.is_some_and(|(known, _)| known.value.partner != project.partner) {
             return Err(Refusal::Precondition {
                 reason: "PROJECT_OF_ANOTHER_PARTNER",
@@ -40,6 +40,7 @@ impl Authority {
                     .to_owned(),
             });
         }
+        check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
         if let Some(found) = found
             && found.value == project
         {

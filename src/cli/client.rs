@@ -2,14 +2,19 @@
 
 use std::time::Duration;
 
+use prost_reflect::DynamicMessage;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use super::codec::DynamicCodec;
 use super::diagnostics::CallContext;
 use super::failure::Failure;
+use super::reflect;
 use crate::pb::claviger::v1::key_admin_client::KeyAdminClient;
 use crate::pb::claviger::v1::key_verify_client::KeyVerifyClient;
 use crate::pb::claviger::v1::realm_admin_client::RealmAdminClient;
@@ -58,6 +63,26 @@ impl Client {
     /// The service that verifies keys.
     pub(super) fn verify(&self) -> KeyVerifyClient<InterceptedService<Channel, CallerMetadata>> {
         KeyVerifyClient::new(self.channel.clone())
+    }
+
+    /// Calls a method of `RealmAdmin` with messages that keep the fields that this program does not know.
+    pub(super) async fn call(
+        &self,
+        method: &str,
+        request: DynamicMessage,
+    ) -> Result<Response<DynamicMessage>, Status> {
+        let method = reflect::realm_method(method);
+        let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
+        let path =
+            PathAndQuery::try_from(path).map_err(|error| Status::internal(error.to_string()))?;
+        let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_SIZE);
+        grpc.ready()
+            .await
+            .map_err(|error| Status::unknown(format!("the connection is not ready: {error}")))?;
+        let codec = DynamicCodec {
+            response: method.output(),
+        };
+        grpc.unary(Request::new(request), path, codec).await
     }
 
     /// Waits for the response to a read.

@@ -42,6 +42,14 @@ impl Failure {
         Self::new(Code::FailedPrecondition, message)
     }
 
+    /// A change that was refused because another caller changed the item, with the server's code and reason.
+    pub(super) fn changed_meanwhile(message: impl Into<String>) -> Self {
+        Self {
+            reason: Some("CHANGED_MEANWHILE".to_owned()),
+            ..Self::new(Code::Aborted, message)
+        }
+    }
+
     /// A failure with the code that the server returned, or would have returned.
     pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
@@ -109,6 +117,11 @@ impl Failure {
     /// Whether the requested item does not exist.
     pub(super) fn is_not_found(&self) -> bool {
         self.code == Code::NotFound
+    }
+
+    /// Whether another caller changed the item since it was read.
+    pub(super) fn is_changed_meanwhile(&self) -> bool {
+        self.code == Code::Aborted
     }
 
     /// The message, without the hint.

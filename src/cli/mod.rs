@@ -1,14 +1,16 @@
 //! The command-line client for administrators and gateways. It uses the public gRPC API and has no other access.
 //!
 //! Each command parses its flags, sends one request (some commands send a few), and shows the answer: as a table or as
-//! lines of facts, or with `--json` as the response message. `connect` reaches the server; `diagnostics` turns the
-//! errors of a call into a `Failure` with a hint. Imports run one way: from the commands to `page`, `output` and
-//! `connect`, and from those to `failure` and `text`.
+//! lines of facts, or with `--json` as the response message. `connect` reaches the server; `edit` changes some fields of a
+//! realm, partner or project and keeps the others; `diagnostics` turns the errors of a call into a `Failure` with a hint.
+//! Imports run one way: from the commands to `page`, `edit`, `output` and `connect`, and from those to `failure` and `text`.
 
 mod api_key;
 mod client;
+mod codec;
 mod connect;
 mod diagnostics;
+mod edit;
 mod events;
 mod explain;
 mod failure;
@@ -194,6 +196,7 @@ mod tests {
             "claviger realm put",
             "claviger realm put demo --file realm.toml",
             "claviger realm put --file realm.toml --prefix demo",
+            "claviger realm put demo --scope read --no-scopes",
             "claviger verify --realm demo --project a --any-target",
             "claviger verify --realm demo --own-project --any-target",
             "claviger keys issue --realm demo --scope read --full-access",

@@ -1,9 +1,11 @@
 //! Partners: the accounts that own keys.
 
 use clap::{Args, Subcommand};
+use prost_reflect::DynamicMessage;
 
 use super::client::Client;
 use super::connect::Connection;
+use super::edit::{self, Edit, EditedField};
 use super::failure::Failure;
 use super::flags::WaitFlag;
 use super::output::Output;
@@ -13,7 +15,7 @@ use super::request_id;
 use super::response::ChangeResponse as _;
 use super::text;
 use crate::pb::claviger::v1::{
-    DeletePartnerRequest, GetPartnerRequest, ListPartnersRequest, Partner, PutPartnerRequest,
+    DeletePartnerRequest, GetPartnerRequest, ListPartnersRequest, Partner, PutPartnerResponse,
 };
 
 /// The commands for partners.
@@ -36,7 +38,7 @@ pub enum Command {
 pub struct Put {
     #[command(flatten)]
     partner: PartnerName,
-    /// A display name.
+    /// A display name; '' for none.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     display_name: Option<String>,
     /// Fail unless the partner has this revision; 0: fail if the partner exists.
@@ -113,22 +115,21 @@ impl Command {
 
 impl Put {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        let client = connection.connect().await?;
-        let mut partner = match self.partner.find(&client).await {
-            Ok(partner) => partner,
-            Err(failure) if failure.is_not_found() => Partner {
-                realm: self.partner.realm,
-                id: self.partner.id,
-                ..Partner::default()
-            },
-            Err(failure) => return Err(failure),
-        };
-        if let Some(display_name) = self.display_name {
-            partner.display_name = display_name;
+        let mut fields = Vec::new();
+        if self.display_name.is_some() {
+            fields.push(EditedField::whole("display_name"));
         }
-        // A new partner has the revision 0, so the request fails if somebody created it in the meantime.
-        let if_revision = self.if_revision.unwrap_or(partner.revision);
-        put(&client, output, "put", partner, if_revision, self.wait).await
+        let partner = Partner {
+            display_name: self.display_name.unwrap_or_default(),
+            ..self.partner.with_ids()
+        };
+        let edit = Edit::new("Partner", &partner, fields, self.if_revision, self.wait);
+        let client = connection.connect().await?;
+        let put = edit.put(&client, async || match self.partner.find(&client).await {
+            Err(failure) if failure.is_not_found() => Ok(None),
+            found => found.map(Some),
+        });
+        show(output, "put", &put.await?)
     }
 }
 
@@ -181,15 +182,16 @@ impl SuspensionChange {
         output: &Output,
         suspended: bool,
     ) -> Result<(), Failure> {
-        let client = connection.connect().await?;
-        let found = self.partner.find(&client).await?;
-        let done = if suspended { "suspended" } else { "restored" };
         let partner = Partner {
             suspended: Some(suspended),
-            ..found
+            ..self.partner.with_ids()
         };
-        let if_revision = partner.revision;
-        put(&client, output, done, partner, if_revision, self.wait).await
+        let fields = vec![EditedField::whole("suspended")];
+        let edit = Edit::new("Partner", &partner, fields, None, self.wait);
+        let client = connection.connect().await?;
+        let put = edit.put(&client, async || self.partner.find(&client).await.map(Some));
+        let done = if suspended { "suspended" } else { "restored" };
+        show(output, done, &put.await?)
     }
 }
 
@@ -225,31 +227,22 @@ impl PartnerName {
         }
     }
 
-    async fn find(&self, client: &Client) -> Result<Partner, Failure> {
-        let answer = client
-            .ask(client.realms().get_partner(self.request()))
-            .await?;
-        Ok(answer.partner.unwrap_or_default())
+    async fn find(&self, client: &Client) -> Result<DynamicMessage, Failure> {
+        edit::get(client, "Partner", &self.request()).await
+    }
+
+    /// A partner with only its ids.
+    fn with_ids(&self) -> Partner {
+        Partner {
+            realm: self.realm.clone(),
+            id: self.id.clone(),
+            ..Partner::default()
+        }
     }
 }
 
-/// Replaces a partner, unless somebody else changed it since it was read.
-async fn put(
-    client: &Client,
-    output: &Output,
-    done: &str,
-    partner: Partner,
-    if_revision: u64,
-    wait: WaitFlag,
-) -> Result<(), Failure> {
-    let request = PutPartnerRequest {
-        request_id: request_id::fresh(),
-        partner: Some(partner),
-        if_revision: Some(if_revision),
-        wait: wait.to_proto(),
-    };
-    let answer = client.change(client.realms().put_partner(request)).await?;
-    output.show_change(&answer, |answer| {
+fn show(output: &Output, done: &str, answer: &PutPartnerResponse) -> Result<(), Failure> {
+    output.show_change(answer, |answer| {
         let id = answer.partner.as_ref().map_or("", |partner| &partner.id);
         format!("{done} partner {}: {}", text::plain(id), answer.effect())
     })

@@ -1,17 +1,21 @@
 //! Projects, to which keys of a partner can be bound.
 
 use clap::{Args, Subcommand};
+use prost_reflect::{DynamicMessage, Value};
 
+use super::client::Client;
 use super::connect::Connection;
+use super::edit::{Edit, EditedField};
 use super::failure::Failure;
 use super::flags::WaitFlag;
 use super::output::Output;
 use super::page::{Listing, PageFlags};
+use super::reflect;
 use super::request_id;
 use super::response::ChangeResponse as _;
 use super::text;
 use crate::pb::claviger::v1::{
-    DeleteProjectRequest, ListProjectsRequest, Project, PutProjectRequest,
+    DeleteProjectRequest, ListProjectsRequest, Project, PutProjectResponse,
 };
 
 /// The commands for projects.
@@ -22,7 +26,9 @@ pub enum Command {
     Delete(Delete),
 }
 
-/// Create a project, or replace it as a whole; its partner cannot be changed.
+/// Create a project, or change its display name; its partner cannot be changed.
+///
+/// Settings that are not named stay as they are.
 #[derive(Debug, Args)]
 pub struct Put {
     /// The project's id, unique in the realm.
@@ -33,15 +39,9 @@ pub struct Put {
     /// The partner that owns the project.
     #[arg(long)]
     partner: String,
-    /// A display name.
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value_t,
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    display_name: String,
+    /// A display name; '' for none.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    display_name: Option<String>,
     /// Fail unless the project has this revision; 0: fail if the project exists.
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
@@ -89,25 +89,66 @@ impl Command {
 
 impl Put {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        let client = connection.connect().await?;
-        let request = PutProjectRequest {
-            request_id: request_id::fresh(),
-            project: Some(Project {
-                realm: self.realm,
-                id: self.id,
-                partner: self.partner,
-                display_name: self.display_name,
-                revision: 0,
-                create_time: None,
-            }),
-            if_revision: self.if_revision,
-            wait: self.wait.to_proto(),
+        let mut fields = Vec::new();
+        if self.display_name.is_some() {
+            fields.push(EditedField::whole("display_name"));
+        }
+        let project = Project {
+            realm: self.realm,
+            id: self.id,
+            partner: self.partner,
+            display_name: self.display_name.unwrap_or_default(),
+            revision: 0,
+            create_time: None,
         };
-        let answer = client.change(client.realms().put_project(request)).await?;
+        let edit = Edit::new("Project", &project, fields, self.if_revision, self.wait);
+        let client = connection.connect().await?;
+        let answer: PutProjectResponse = edit
+            .put(&client, async || find(&client, &project).await)
+            .await?;
         output.show_change(&answer, |answer| {
             let id = answer.project.as_ref().map_or("", |project| &project.id);
             format!("put project {}: {}", text::plain(id), answer.effect())
         })
+    }
+}
+
+/// Reads the project of this partner and id. There is no method for one project, so the partner's projects are listed.
+async fn find(client: &Client, project: &Project) -> Result<Option<DynamicMessage>, Failure> {
+    let id = Value::String(project.id.clone());
+    let mut page_token = String::new();
+    loop {
+        let request = ListProjectsRequest {
+            realm: project.realm.clone(),
+            partner: project.partner.clone(),
+            page_size: 1000,
+            page_token: page_token.clone(),
+        };
+        let request = reflect::dynamic("ListProjectsRequest", &request);
+        let page = client.ask(client.call("ListProjects", request)).await?;
+        let projects = page.get_field_by_name("projects");
+        let projects = projects
+            .iter()
+            .flat_map(|projects| projects.as_list().unwrap_or_default());
+        let found = projects
+            .filter_map(Value::as_message)
+            .find(|project| project.get_field_by_name("id").as_deref() == Some(&id));
+        if let Some(found) = found {
+            return Ok(Some(found.clone()));
+        }
+        match page
+            .get_field_by_name("next_page_token")
+            .as_deref()
+            .and_then(Value::as_str)
+        {
+            None | Some("") => return Ok(None),
+            Some(next) if next == page_token => {
+                return Err(Failure::failed(
+                    "the server returned the same page token twice; the list would not end",
+                ));
+            }
+            Some(next) => next.clone_into(&mut page_token),
+        }
     }
 }
 

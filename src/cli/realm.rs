@@ -8,19 +8,22 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::connect::Connection;
+use super::edit::{self, Edit, EditedField};
 use super::failure::Failure;
 use super::flags::{self, Level, WaitFlag};
 use super::output::Output;
 use super::page::{Listing, PageFlags};
 use super::prompt;
 use super::realm_file;
+use super::reflect;
 use super::request_id;
 use super::response::ChangeResponse as _;
 use super::text;
 use crate::pb::claviger::v1::credential_source::Source;
 use crate::pb::claviger::v1::{
     CredentialSource, DeleteRealmRequest, EncodedCharacters, Environment, GetRealmRequest,
-    ListRealmsRequest, PutRealmRequest, Realm, Scope, TrailingSlash, UnscopedKeys,
+    ListRealmsRequest, PutRealmRequest, PutRealmResponse, Realm, Scope, TrailingSlash,
+    UnscopedKeys,
 };
 
 /// The commands for realms.
@@ -32,15 +35,21 @@ pub enum Command {
     Delete(Delete),
 }
 
-/// Create a realm, or replace it as a whole.
+/// Create or change a realm with flags, or replace it by a file.
 ///
-/// Describe the realm with flags, or in a TOML file with the field names of the proto; `realm get ID --toml` writes such a
-/// file.
+/// With flags, settings that are not named stay as they are, also the routes and the other settings that only a file can
+/// name. A flag for a list replaces the whole list: `--scope read` removes all other scopes. A new realm needs --prefix and
+/// --environment.
+///
+/// With --file, the file is the whole definition: what is not in the file is removed. The file is TOML with the field names
+/// of the proto; `realm get ID --toml` writes such a file.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   claviger realm put demo --prefix demo --environment production=live --environment staging=test \\
       --scope read --scope write=read --scope admin=write --unscoped-keys full-access
+
+  claviger realm put demo --max-lifetime 90d --admin-scope admin
 
   claviger realm get demo --toml > demo.toml
   claviger realm put --file demo.toml")]
@@ -62,28 +71,32 @@ pub struct Put {
 
 #[derive(Debug, Args)]
 struct RealmFlags {
-    /// The prefix of its API keys, such as `demo` for `demo_live_…`.
-    #[arg(long, required_unless_present = "file")]
+    /// The prefix of its API keys, such as `demo` for `demo_live_…`; a new realm needs one.
+    #[arg(long)]
     prefix: Option<String>,
-    /// An environment, and its tag in API keys; can be repeated, at least one is required.
-    #[arg(long, value_name = "NAME=TAG", value_parser = flags::environment, required_unless_present = "file")]
+    /// An environment and its tag in API keys, instead of all environments so far; can be repeated. A new realm needs one.
+    #[arg(long, value_name = "NAME=TAG", value_parser = flags::environment)]
     environment: Vec<(String, String)>,
-    /// A scope, and the scopes that it implies; can be repeated.
+    /// A scope and the scopes that it implies, instead of all scopes so far; can be repeated. A scope that stays keeps its
+    /// description.
     #[arg(long, value_name = "NAME[=IMPLIED,…]", value_parser = scope)]
     scope: Vec<Scope>,
-    /// The scope whose holders may administer the keys of their own partner or project.
+    /// Remove all scopes.
+    #[arg(long, conflicts_with = "scope")]
+    no_scopes: bool,
+    /// The scope whose holders may administer the keys of their own partner or project; '' for none [new realm: none].
     #[arg(long, value_name = "SCOPE")]
     admin_scope: Option<String>,
-    /// The access of a key that is issued without scopes.
-    #[arg(long, value_name = "WHAT", default_value = "no-access")]
-    unscoped_keys: Unscoped,
-    /// A level that keys may be issued at; can be repeated [default: both].
+    /// The access of a key that is issued without scopes [new realm: no-access].
+    #[arg(long, value_name = "WHAT")]
+    unscoped_keys: Option<Unscoped>,
+    /// A level that keys may be issued at, instead of all levels so far; can be repeated [new realm: both].
     #[arg(long)]
     level: Vec<Level>,
-    /// How long a gateway may cache an answer [default: not at all].
+    /// How long a gateway may cache an answer; 0s: not at all [new realm: 0s].
     #[arg(long, value_name = "SPAN", value_parser = flags::span)]
     max_cache: Option<Duration>,
-    /// The longest time that a new key may be valid [default: unlimited].
+    /// The longest time that a new key may be valid; 0s: unlimited [new realm: 0s].
     #[arg(long, value_name = "SPAN", value_parser = flags::span)]
     max_lifetime: Option<Duration>,
 }
@@ -141,18 +154,24 @@ impl Command {
 
 impl Put {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        let realm = match (&self.file, self.id) {
-            (Some(path), _) => read(path)?,
-            (None, id) => self.flags.realm(id.unwrap_or_default())?,
+        let answer = match (self.file, self.id) {
+            (Some(path), _) => {
+                let request = PutRealmRequest {
+                    request_id: request_id::fresh(),
+                    realm: Some(read(&path)?),
+                    if_revision: self.if_revision,
+                    wait: self.wait.to_proto(),
+                };
+                let client = connection.connect().await?;
+                client.change(client.realms().put_realm(request)).await?
+            }
+            (None, id) => {
+                let id = id.unwrap_or_default();
+                let (realm, fields) = self.flags.edit(&id)?;
+                let edit = Edit::new("Realm", &realm, fields, self.if_revision, self.wait);
+                put_edited(connection, &edit, GetRealmRequest { realm_id: id }).await?
+            }
         };
-        let request = PutRealmRequest {
-            request_id: request_id::fresh(),
-            realm: Some(realm),
-            if_revision: self.if_revision,
-            wait: self.wait.to_proto(),
-        };
-        let client = connection.connect().await?;
-        let answer = client.change(client.realms().put_realm(request)).await?;
         output.show_change(&answer, |answer| {
             let id = answer.realm.as_ref().map_or("", |realm| &realm.id);
             format!("put realm {}: {}", text::plain(id), answer.effect())
@@ -160,15 +179,66 @@ impl Put {
     }
 }
 
+async fn put_edited(
+    connection: &Connection,
+    edit: &Edit,
+    request: GetRealmRequest,
+) -> Result<PutRealmResponse, Failure> {
+    let client = connection.connect().await?;
+    edit.put(&client, async || {
+        match edit::get(&client, "Realm", &request).await {
+            Err(failure) if failure.is_not_found() && !edit.names(&["prefix", "environments"]) => {
+                Err(failure.hint(
+                    "to create the realm, name at least --prefix PREFIX and --environment NAME=TAG",
+                ))
+            }
+            Err(failure) if failure.is_not_found() => Ok(None),
+            found => found.map(Some),
+        }
+    })
+    .await
+}
+
 impl RealmFlags {
-    fn realm(self, id: String) -> Result<Realm, Failure> {
-        let span = |span: Option<Duration>| {
-            span.map(prost_types::Duration::try_from)
-                .transpose()
-                .map_err(|error| Failure::usage(format!("a time span is out of range: {error}")))
-        };
-        Ok(Realm {
-            id,
+    /// Returns the edited fields and their values, in the realm with this id.
+    fn edit(self, id: &str) -> Result<(Realm, Vec<EditedField>), Failure> {
+        let fields = [
+            (EditedField::whole("prefix"), self.prefix.is_some()),
+            (
+                EditedField::list("environments", &["tag"]),
+                !self.environment.is_empty(),
+            ),
+            (
+                EditedField::list("scopes", &["implies"]),
+                self.no_scopes || !self.scope.is_empty(),
+            ),
+            (
+                EditedField::whole("admin_scope"),
+                self.admin_scope.is_some(),
+            ),
+            (
+                EditedField::whole("unscoped_keys"),
+                self.unscoped_keys.is_some(),
+            ),
+            (EditedField::whole("levels"), !self.level.is_empty()),
+            (EditedField::whole("max_cache"), self.max_cache.is_some()),
+            (
+                EditedField::whole("max_lifetime"),
+                self.max_lifetime.is_some(),
+            ),
+        ];
+        let fields: Vec<_> = fields
+            .into_iter()
+            .filter_map(|(field, is_named)| is_named.then_some(field))
+            .collect();
+        if fields.is_empty() {
+            return Err(Failure::usage("nothing to change").hint(
+                "give --file, or at least one of --prefix, --environment, --scope, --no-scopes, --admin-scope, \
+                 --unscoped-keys, --level, --max-cache or --max-lifetime",
+            ));
+        }
+        let realm = Realm {
+            id: id.to_owned(),
             prefix: self.prefix.unwrap_or_default(),
             environments: self
                 .environment
@@ -178,12 +248,13 @@ impl RealmFlags {
             scopes: self.scope,
             admin_scope: self.admin_scope.unwrap_or_default(),
             unscoped_keys: match self.unscoped_keys {
-                Unscoped::NoAccess => UnscopedKeys::NoAccess as i32,
-                Unscoped::FullAccess => UnscopedKeys::FullAccess as i32,
+                None => UnscopedKeys::Unspecified as i32,
+                Some(Unscoped::NoAccess) => UnscopedKeys::NoAccess as i32,
+                Some(Unscoped::FullAccess) => UnscopedKeys::FullAccess as i32,
             },
             levels: self.level.into_iter().map(Level::to_proto).collect(),
-            max_cache: span(self.max_cache)?,
-            max_lifetime: span(self.max_lifetime)?,
+            max_cache: flags::span_to_proto(self.max_cache, "--max-cache")?,
+            max_lifetime: flags::span_to_proto(self.max_lifetime, "--max-lifetime")?,
             // The settings for gateways have no flags; a file sets them.
             credentials: None,
             routes: Vec::new(),
@@ -194,7 +265,8 @@ impl RealmFlags {
             encoded_characters: EncodedCharacters::Unspecified.into(),
             revision: 0,
             create_time: None,
-        })
+        };
+        Ok((realm, fields))
     }
 }
 
@@ -202,13 +274,20 @@ impl Get {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
         let request = GetRealmRequest { realm_id: self.id };
-        let answer = client.ask(client.realms().get_realm(request)).await?;
         if !self.toml {
+            let answer = client.ask(client.realms().get_realm(request)).await?;
             return output.show(&answer, |answer| {
                 answer.realm.as_ref().map(facts).unwrap_or_default()
             });
         }
-        let text = realm_file::to_toml(&answer.realm.unwrap_or_default()).map_err(|why| {
+        let realm = edit::get(&client, "Realm", &request).await?;
+        if reflect::has_unknown_fields(&realm) {
+            return Err(Failure::failed(
+                "the realm has settings that this program does not know, and a file without them would remove them",
+            )
+            .hint("use the version of this program that the server has"));
+        }
+        let text = realm_file::to_toml(&reflect::generated(&realm)?).map_err(|why| {
             Failure::failed(format!("the realm cannot be written as TOML: {why}"))
         })?;
         output.print_file(&text)

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::gateway_rules;
-use crate::authority::{ChangeRequest, Refusal};
+use crate::authority::{ChangeRequest, PartnerDefinition, Refusal};
 use crate::domain::access::{MAX_SCOPES, Scope};
 use crate::domain::ids::{EnvironmentName, PartnerId, Prefix, ProjectId, RealmId, ScopeName, Tag};
 use crate::domain::key::LevelKind;
-use crate::domain::partner::{Partner, Project};
+use crate::domain::partner::Project;
 use crate::domain::realm::{Environment, MAX_ENVIRONMENTS, Realm, UnscopedKeys};
 use crate::domain::violation::Violations;
 use crate::grpc::decode;
@@ -221,7 +221,7 @@ pub(super) fn parse_partner(
     partner: Option<pb::Partner>,
     wait: i32,
     request_id: &str,
-) -> Result<(Partner, ChangeRequest), Refusal> {
+) -> Result<(PartnerDefinition, ChangeRequest), Refusal> {
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, request_id);
     let Some(partner) = bad.check("partner", partner.ok_or("is required")) else {
@@ -238,11 +238,11 @@ pub(super) fn parse_partner(
     let realm = bad.check("partner.realm", RealmId::parse(&realm));
     let id = bad.check("partner.id", PartnerId::parse(&id));
     let display_name = decode::name(&mut bad, "partner.display_name", display_name);
-    let partner = realm.zip(id).map(|(realm, id)| Partner {
+    let partner = realm.zip(id).map(|(realm, id)| PartnerDefinition {
         realm,
         id,
         display_name,
-        suspended: suspended.unwrap_or(false),
+        suspended,
     });
     bad.finish(partner.map(|partner| (partner, change)))
         .map_err(Refusal::Invalid)

@@ -1,6 +1,10 @@
-//! `RealmAdmin`: who may define realms, the events of their changes, and realm files.
+//! `RealmAdmin`: who may define realms, the events of their changes, what a put keeps, edits by the command line, and realm files.
 
 mod authorization;
+mod edits;
 mod events;
+mod newer_server;
+mod puts;
+mod random_edits;
 mod realm_files;
 mod texts;

@@ -227,7 +227,10 @@ def a_suspended_partner_has_no_access_until_it_is_let_in_again(fixture: Fixture)
     answer = fixture.expect("VERDICT_PARTNER_SUSPENDED", issued, project="night")
     same(answer.key.partner, "sleepy", "the partner of the proven key")
     fixture.expect("VERDICT_ALLOWED", other)
+    # To put the partner without saying so does not let it in.
     fixture.operator.call("PutPartner", partner=partner)
+    fixture.expect("VERDICT_PARTNER_SUSPENDED", issued, project="night")
+    fixture.operator.call("PutPartner", partner=partner | {"suspended": False})
     fixture.expect("VERDICT_ALLOWED", issued, project="night")
 
 
@@ -329,7 +332,7 @@ def the_first_reason_in_the_order_of_decision_is_told(fixture: Fixture):
     fixture.expect("VERDICT_PARTNER_MISMATCH", issued, **wrong)
     wrong["partner"] = "sleepy"
     fixture.expect("VERDICT_PARTNER_SUSPENDED", issued, **wrong)
-    fixture.operator.call("PutPartner", partner=partner)
+    fixture.operator.call("PutPartner", partner=partner | {"suspended": False})
     fixture.expect("VERDICT_PROJECT_MISMATCH", issued, **wrong)
     wrong["project"] = "night"
     fixture.expect("VERDICT_ADDRESS_DENIED", issued, **wrong)
