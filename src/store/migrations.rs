@@ -30,6 +30,11 @@ pub(super) fn sqlite() -> Migrator {
             "key lifecycle",
             include_str!("../../migrations/sqlite/0002_key_lifecycle.sql"),
         ),
+        (
+            3,
+            "hints",
+            include_str!("../../migrations/sqlite/0003_hints.sql"),
+        ),
     ])
 }
 
@@ -45,6 +50,11 @@ pub(super) fn postgres() -> Migrator {
             2,
             "key lifecycle",
             include_str!("../../migrations/postgres/0002_key_lifecycle.sql"),
+        ),
+        (
+            3,
+            "hints",
+            include_str!("../../migrations/postgres/0003_hints.sql"),
         ),
     ])
 }
