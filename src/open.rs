@@ -6,7 +6,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::authority::{CreatedAuthority, Refusal, create, recover, update_built_in_realm};
+use crate::authority::{
+    CreatedAuthority, Refusal, ReplacedHints, create, recover, replace_hash_hints,
+    update_built_in_realm,
+};
 use crate::config::{LocationArgs, StoreArgs};
 use crate::domain::clock::Clock;
 use crate::domain::key_text::PlainKey;
@@ -262,6 +265,10 @@ impl<'a> StoreLock<'a> {
         set_clock(&store, &clock, &head, args.trust_clock).await?;
         if update_built_in_realm(&store, &clock).await? {
             tracing::info!("built-in realm updated to the definition of this version");
+        }
+        let ReplacedHints { keys, events } = replace_hash_hints(&store, &clock).await?;
+        if keys + events > 0 {
+            tracing::info!(keys, events, "hints of imported keys replaced");
         }
         Ok(OpenedStore {
             store,

@@ -15,6 +15,7 @@ use super::{Authority, ChangeRequest, ChangeResult, NewKey, Refusal, built_in};
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, RealmId};
+use crate::domain::imported_key::digest_hint;
 use crate::domain::key::{Key, KeyState, Secret};
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::violation::Violations;
@@ -27,8 +28,8 @@ pub struct ImportedKey {
     pub new: NewKey,
     /// The SHA-256 of its API key.
     pub hash: ImportHash,
-    /// The part of its API key that may be shown.
-    pub hint: String,
+    /// The part of its API key that may be shown. `None`: no part; the hint is then made of the digest.
+    pub hint: Option<String>,
 }
 
 /// Why an entry was not imported.
@@ -277,7 +278,10 @@ impl Authority {
             created_at: change.time(),
             created_revision: change.revision(),
             revision: change.revision(),
-            hint: imported.hint.clone(),
+            hint: imported
+                .hint
+                .clone()
+                .unwrap_or_else(|| digest_hint(&digest.mac)),
             secrets: vec![secret],
             ..resolved
         };

@@ -52,10 +52,28 @@ pub fn check(text: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Returns the part of an API key that may be shown: the last four characters of a long one.
+/// Returns the part of an API key that may be shown: the last four characters of a long one. Any other has the hint of its digest.
 pub fn hint(text: &str) -> Option<String> {
     let is_long = text.len() >= MIN_LENGTH_FOR_HINT;
     (is_long && text.is_ascii()).then(|| format!("…{}", &text[text.len() - 4..]))
+}
+
+/// Returns the hint for an imported API key of which no part may be shown: the first eight hexadecimal digits of its keyed digest.
+///
+/// The digits of its SHA-256 would let anybody who reads the hint drop wrong guesses of a weak API key. The digits of the digest
+/// let nobody do this who does not have the pepper.
+pub fn digest_hint(mac: &[u8; 32]) -> String {
+    let [a, b, c, d, ..] = mac;
+    format!("hmac:{a:02x}{b:02x}{c:02x}{d:02x}…")
+}
+
+/// Returns whether a stored hint shows a part of the SHA-256 of the API key. Earlier versions made such hints.
+pub fn is_hash_hint(hint: &str) -> bool {
+    let digits = hint.strip_prefix("sha256:");
+    let digits = digits.and_then(|digits| digits.strip_suffix('…'));
+    digits.is_some_and(|digits| {
+        digits.len() == 8 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
 }
 
 #[cfg(test)]
@@ -97,5 +115,26 @@ mod tests {
     fn a_short_api_key_has_no_hint() {
         assert_eq!(hint("0123456789abcdef012345"), None);
         assert_eq!(hint(&"abcd".repeat(8)).as_deref(), Some("…abcd"));
+    }
+
+    /// Seen red with hints that begin with `hmac:` taken too, with any number of digits, and with any characters in the place of
+    /// digits.
+    #[test]
+    fn a_hint_of_a_hash_is_told_from_all_other_hints() {
+        let of_digest = digest_hint(&std::array::from_fn(|i| 0x0a + i as u8));
+        assert_eq!(of_digest, "hmac:0a0b0c0d…");
+        assert!(is_hash_hint("sha256:ba7816bf…"));
+        for other in [
+            "",
+            "…abcd",
+            "demo_live_…0000",
+            "sha256_live_…0000",
+            "sha256:ba7816bf",
+            "sha256:ba7816b…",
+            "sha256:ba7816bg…",
+            &of_digest,
+        ] {
+            assert!(!is_hash_hint(other), "{other}");
+        }
     }
 }

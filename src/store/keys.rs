@@ -209,7 +209,7 @@ impl KeyRow {
     }
 
     /// Parses the whole key.
-    fn key(&self) -> Result<Key, Error> {
+    pub(super) fn key(&self) -> Result<Key, Error> {
         serde_json::from_str::<Key>(&self.facts)
             .ok()
             .filter(|key| key.id == self.id)

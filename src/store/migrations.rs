@@ -35,6 +35,11 @@ pub(super) fn sqlite() -> Migrator {
             "key revision",
             include_str!("../../migrations/sqlite/0003_key_revision.sql"),
         ),
+        (
+            4,
+            "hints",
+            include_str!("../../migrations/sqlite/0004_hints.sql"),
+        ),
     ])
 }
 
@@ -55,6 +60,11 @@ pub(super) fn postgres() -> Migrator {
             3,
             "key revision",
             include_str!("../../migrations/postgres/0003_key_revision.sql"),
+        ),
+        (
+            4,
+            "hints",
+            include_str!("../../migrations/postgres/0004_hints.sql"),
         ),
     ])
 }

@@ -114,7 +114,7 @@ impl UsageRecorder {
         }
     }
 
-    fn add(&self, used: Used, now: Timestamp) {
+    pub(super) fn add(&self, used: Used, now: Timestamp) {
         let [first, second] = &self.tables;
         let mut tables = first.try_lock().unwrap_or_else(|_| lock(second));
         let once = Use {

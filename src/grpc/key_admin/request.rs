@@ -490,11 +490,11 @@ fn imported_key(
     )
 }
 
-/// Decodes the SHA-256 of an imported API key, and the part of the API key that may be shown.
+/// Decodes the SHA-256 of an imported API key, and the part of the API key that may be shown, if there is one.
 fn hash_and_hint(
     bad: &mut Violations,
     secret: Option<pb::import_entry::Secret>,
-) -> Option<(ImportHash, String)> {
+) -> Option<(ImportHash, Option<String>)> {
     use pb::import_entry::Secret::{PlainKey, Sha256};
     match secret {
         None => {
@@ -507,14 +507,11 @@ fn hash_and_hint(
         Some(PlainKey(plain_key)) => {
             let plain_key = Zeroizing::new(plain_key);
             bad.check("plain_key", imported_key::check(&plain_key))?;
-            let hash = ImportHash::of(&plain_key);
-            let hint = imported_key::hint(&plain_key).unwrap_or_else(|| hash.hint());
-            Some((hash, hint))
+            Some((ImportHash::of(&plain_key), imported_key::hint(&plain_key)))
         }
         Some(Sha256(text)) => {
             let hash = bad.check("sha256", ImportHash::parse(&Zeroizing::new(text)))?;
-            let hint = hash.hint();
-            Some((hash, hint))
+            Some((hash, None))
         }
     }
 }

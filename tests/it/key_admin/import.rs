@@ -161,6 +161,29 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
+    /// Somebody who reads hints, but has no pepper, cannot test guesses of a weak API key with them. Seen red with the digits of the
+    /// SHA-256 in the hint.
+    async fn a_hint_shows_no_part_of_a_short_key_or_of_a_hash(engine: Engine) {
+        let mut demo = DemoService::on(engine).await;
+        let root = &mut demo.root;
+        let weak = "Summer2024!";
+        let short = old_key(0);
+        let entries = [by_hash(hex_of(&sha256(weak))), import_entry(&short)];
+        for (plain_key, entry) in [weak, &short].into_iter().zip(entries) {
+            let id = imported(root, entry).await;
+            let key = get(root, &id).await;
+            let expected = demo.service.test_store.digest_hint(plain_key);
+            assert_eq!(key.hint, expected);
+            assert_eq!(key.secrets[0].hint, expected);
+            let request = pb::ListEventsRequest { key_id: id, ..Default::default() };
+            let events = root.keys.list_events(request).await.unwrap().into_inner().events;
+            assert_eq!(events[0].detail["hint"], expected);
+            let digits = &hex_of(&sha256(plain_key))[..8];
+            assert!(!format!("{key:?} {events:?}").contains(digits));
+        }
+        demo.service.stop().await;
+    }
+
     /// Seen red with keys looked for by realm only where they are imported, and not where they are verified.
     async fn a_text_is_one_key_in_one_realm(engine: Engine) {
         let mut demo = DemoService::on(engine).await;

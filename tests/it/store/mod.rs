@@ -3,5 +3,6 @@
 mod concurrent_writers;
 mod conformance;
 mod faults;
+mod hash_hints;
 mod postgres;
 mod upgrade;

@@ -161,6 +161,39 @@ on_both_engines! {
         }
     }
 
+    /// Seen red without `replace_hash_hints`, without its part for keys, and without its part for events.
+    async fn a_start_replaces_each_hint_that_shows_a_hash(engine: Engine) {
+        for folder in versions() {
+            let (test_store, contents) = restore(engine, &folder);
+            let imported = &contents.keys["imported by its hash"];
+            let hint = test_store.digest_hint(&imported.plain_key);
+            let service =
+                Service::start_with(test_store, Clock::manual(after(HOUR)), &contents.operator, &[]).await;
+            let mut root = service.api();
+            let key = get(&mut root, &imported.id).await;
+            assert_eq!((key.hint.as_str(), key.secrets[0].hint.as_str()), (hint.as_str(), hint.as_str()));
+            let key = get(&mut root, &contents.keys["imported"].id).await;
+            assert_eq!(key.hint, "…a5Ai");
+
+            let request = pb::ListEventsRequest { page_size: 1_000, ..Default::default() };
+            let events = root.keys.list_events(request).await.unwrap().into_inner().events;
+            let digits = &hex_of(&Sha256::digest(&imported.plain_key))[..8];
+            for event in &events {
+                assert!(!format!("{event:?}").contains(digits), "{event:?}");
+            }
+            let mut of_key = events.iter().rev().filter(|event| event.key_id == imported.id);
+            let import = of_key.next().unwrap();
+            assert_eq!((import.kind.as_str(), &import.detail["hint"]), ("key.imported", &hint));
+            if folder.ends_with("0.1.0") {
+                let update = of_key.next().unwrap();
+                assert_eq!((update.kind.as_str(), update.actor.as_str()), ("key.updated", ""));
+                assert_eq!((update.detail["changed"].as_str(), &update.detail["hint"]), ("hint", &hint));
+            }
+            assert_eq!(of_key.next(), None);
+            service.stop().await;
+        }
+    }
+
     /// Seen red without `update_built_in_realm`.
     async fn a_start_brings_the_built_in_realm_up_to_date_once(engine: Engine) {
         let folder = versions().pop().unwrap();
