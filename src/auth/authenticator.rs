@@ -114,7 +114,7 @@ impl Authenticator {
         let (key, secret) = proven(&view, principal)?;
         let realm = view
             .realm(key.realm().as_str())
-            .ok_or(AuthError::NoBuiltInRealm)?;
+            .ok_or(AuthError::Verify(VerifyError::Corrupt))?;
         let caller = AuthenticatedKey { key, secret, realm };
         self.judge(&caller, key.environment(), principal, self.clock.now())?;
         Ok(AuthorizedCaller {
@@ -181,7 +181,8 @@ impl Authenticator {
             client: principal.peer,
         };
         self.recorder.record_use(key, &secret, now);
-        match judge(&question, key, secret, now).verdict {
+        let decision = judge(&question, key, secret, now).map_err(AuthError::Verify)?;
+        match decision.verdict {
             Verdict::Allowed => Ok(()),
             Verdict::AddressDenied => Err(AuthError::Forbidden(Forbidden(
                 "the caller's key may not be used from this address: check the `allowed_cidrs` of the key",

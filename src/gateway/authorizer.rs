@@ -90,7 +90,13 @@ impl GatewayAuthorizer {
         caller
             .may_verify(api.realm)
             .map_err(GatewayError::Forbidden)?;
-        let realm = view.realm(api.realm).ok_or(GatewayError::UnknownRealm)?;
+        let realm = view.realm(api.realm).ok_or_else(|| {
+            if view.is_unreadable(api.realm) {
+                GatewayError::Verify(VerifyError::Corrupt)
+            } else {
+                GatewayError::UnknownRealm
+            }
+        })?;
         let environment = realm
             .definition
             .environment_or_only(api.environment)

@@ -10,9 +10,12 @@ use super::index::Index;
 use super::{Mirror, PreparedRealm};
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventId, EventKind, Revision, Subject};
-use crate::domain::ids::{KeyId, RealmId};
+use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::realm::Realm;
-use crate::store::{Error, FeedEntry, KeyRows, Snapshot, Store};
+use crate::domain::revocation::BulkRevocation;
+use crate::store::{
+    Error, FeedEntry, KeyRow, KeyRows, PartnerRow, ProjectRow, RealmRow, Snapshot, Store,
+};
 
 /// How many new events are read and applied at once.
 const EVENTS_AT_ONCE: u32 = 1_000;
@@ -105,6 +108,13 @@ impl Feed {
             if let Some(last) = new.last() {
                 let changes: Option<Vec<_>> =
                     new.iter().map(|entry| entry.change.clone()).collect();
+                // Keys, partners and projects of a realm that could not be read may be missing, so more than the realm must be read.
+                let index = self.mirror.index.load_full();
+                let changes = changes.filter(|changes| {
+                    !changes.iter().any(|(kind, subject)| {
+                        *kind == EventKind::RealmPut && index.has_unreadable_realm(&subject.realm)
+                    })
+                });
                 let Some(changes) = changes else {
                     drop(snapshot);
                     return self.reload(true).await;
@@ -182,13 +192,22 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, EventId), Err
     let target = Arc::clone(&index);
     let building = tokio::task::spawn_blocking(move || {
         for realm in realms {
-            target.put_realm(PreparedRealm::new(realm.value));
+            match realm {
+                Ok(realm) => target.put_realm(PreparedRealm::new(realm.value)),
+                Err(id) => target.put_unreadable_realm(&id),
+            }
         }
         for partner in partners {
-            target.put_partner(&partner.value);
+            match partner {
+                Ok(partner) => target.put_partner(&partner.value),
+                Err((realm, id)) => target.put_unreadable_partner(&realm, &id),
+            }
         }
         for project in projects {
-            target.put_project(&project.value);
+            match project {
+                Ok(project) => target.put_project(&project.value),
+                Err((realm, id)) => target.put_unreadable_project(&realm, &id),
+            }
         }
         for revocation in revocations {
             target.revoke_many(&revocation);
@@ -229,6 +248,134 @@ async fn prepared(realm: Realm) -> PreparedRealm {
         .expect("no stored realm causes a panic")
 }
 
+/// The names of what was changed, each once.
+#[derive(Default)]
+struct Changed {
+    realms: HashSet<RealmId>,
+    partners: HashSet<(RealmId, PartnerId)>,
+    projects: HashSet<(RealmId, ProjectId)>,
+    keys: HashSet<KeyId>,
+    /// The realms and partners that were deleted, and may exist again.
+    deleted: Vec<Subject>,
+    has_revocations: bool,
+}
+
+impl Changed {
+    fn new(changes: Vec<(EventKind, Subject)>) -> Self {
+        let mut changed = Self::default();
+        for (kind, subject) in changes {
+            if matches!(kind, EventKind::RealmDeleted | EventKind::PartnerDeleted) {
+                changed.deleted.push(subject.clone());
+            }
+            changed.has_revocations |= kind == EventKind::KeysRevoked;
+            let Subject {
+                realm,
+                partner,
+                project,
+                key,
+            } = subject;
+            match (partner, project, key) {
+                (_, _, Some(key)) => {
+                    changed.keys.insert(key);
+                }
+                (_, Some(project), None) => {
+                    changed.projects.insert((realm, project));
+                }
+                (Some(partner), None, None) => {
+                    changed.partners.insert((realm, partner));
+                }
+                (None, None, None) => {
+                    // A realm is put or deleted together with the partner that represents it in the built-in realm.
+                    let represents = (RealmId::built_in(), realm.as_partner());
+                    changed.partners.insert(represents);
+                    changed.realms.insert(realm);
+                }
+            }
+        }
+        changed
+    }
+}
+
+/// The current rows of what was changed. All are read before any is applied, so that related changes become visible together.
+struct Rows {
+    realms: Vec<(RealmId, Current<RealmRow>)>,
+    partners: Vec<((RealmId, PartnerId), Current<PartnerRow>)>,
+    projects: Vec<((RealmId, ProjectId), Current<ProjectRow>)>,
+    revocations: Vec<BulkRevocation>,
+    keys: Vec<KeyRow>,
+    /// The keys that do not exist any more.
+    deleted_keys: HashSet<KeyId>,
+}
+
+/// A row as it is now.
+enum Current<T> {
+    Row(T),
+    Deleted,
+    Unreadable,
+}
+
+impl<T> Current<T> {
+    /// A row that cannot be read says nothing about other rows, so the feed goes on without it.
+    fn of(found: Result<Option<T>, Error>) -> Result<Self, Error> {
+        match found {
+            Ok(Some(row)) => Ok(Self::Row(row)),
+            Ok(None) => Ok(Self::Deleted),
+            Err(error @ Error::Corrupt(_)) => {
+                tracing::error!(%error, "corrupt row: what depends on it cannot be decided");
+                Ok(Self::Unreadable)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Rows {
+    /// Reads the rows. Bulk revocations are read from the revision after `known`.
+    async fn read(
+        snapshot: &mut Snapshot,
+        known: Revision,
+        changed: Changed,
+    ) -> Result<Self, Error> {
+        let mut revocations = Vec::new();
+        if changed.has_revocations {
+            revocations = snapshot.bulk_revocations(known).await?;
+        }
+        let mut realms = Vec::new();
+        for id in changed.realms {
+            let row = Current::of(snapshot.find_realm(&id).await)?;
+            realms.push((id, row));
+        }
+        let mut partners = Vec::new();
+        for (realm, id) in changed.partners {
+            let row = Current::of(snapshot.find_partner(&realm, &id).await)?;
+            partners.push(((realm, id), row));
+        }
+        let mut projects = Vec::new();
+        for (realm, id) in changed.projects {
+            let found = snapshot.find_project(&realm, &id).await;
+            let kept = found.map(|found| {
+                let kept = found.filter(|(_, deleted)| !deleted);
+                kept.map(|(project, _)| project)
+            });
+            projects.push(((realm, id), Current::of(kept)?));
+        }
+        let mut deleted_keys = changed.keys;
+        let ids: Vec<_> = deleted_keys.iter().copied().collect();
+        let keys = snapshot.find_key_rows(&ids).await?;
+        for row in &keys {
+            deleted_keys.remove(&row.id);
+        }
+        Ok(Self {
+            realms,
+            partners,
+            projects,
+            revocations,
+            keys,
+            deleted_keys,
+        })
+    }
+}
+
 /// Applies the current state of every changed resource to the index: first the deletions, then realms, partners, projects and
 /// bulk revocations, then the keys that refer to them. A resource that was deleted and created again under the same id is a new
 /// resource and inherits nothing. A realm whose change concerns only gateways comes last, so that no other change waits for the
@@ -240,69 +387,12 @@ async fn apply(
     changes: Vec<(EventKind, Subject)>,
 ) -> Result<(), Error> {
     let index = mirror.index.load_full();
-    let mut realms = HashSet::new();
-    let mut partners = HashSet::new();
-    let mut projects = HashSet::new();
-    let mut keys = HashSet::new();
-    let mut deleted = Vec::new();
-    let mut revocations = Vec::new();
-    if changes
-        .iter()
-        .any(|(kind, _)| *kind == EventKind::KeysRevoked)
-    {
-        revocations = snapshot.bulk_revocations(known).await?;
-    }
-    for (kind, subject) in changes {
-        if matches!(kind, EventKind::RealmDeleted | EventKind::PartnerDeleted) {
-            deleted.push(subject.clone());
-        }
-        let Subject {
-            realm,
-            partner,
-            project,
-            key,
-        } = subject;
-        match (partner, project, key) {
-            (_, _, Some(key)) => {
-                keys.insert(key);
-            }
-            (_, Some(project), None) => {
-                projects.insert((realm, project));
-            }
-            (Some(partner), None, None) => {
-                partners.insert((realm, partner));
-            }
-            (None, None, None) => {
-                // A realm is put or deleted together with the partner that represents it in the built-in realm.
-                partners.insert((RealmId::built_in(), realm.as_partner()));
-                realms.insert(realm);
-            }
-        }
-    }
-
-    // All rows are read before any is applied, so that related changes become visible together.
-    let mut realm_rows = Vec::new();
-    for id in realms {
-        realm_rows.push((snapshot.find_realm(&id).await?, id));
-    }
-    let mut partner_rows = Vec::new();
-    for (realm, id) in partners {
-        partner_rows.push((snapshot.find_partner(&realm, &id).await?, realm, id));
-    }
-    let mut project_rows = Vec::new();
-    for (realm, id) in projects {
-        project_rows.push((snapshot.find_project(&realm, &id).await?, realm, id));
-    }
-    let mut key_rows = Vec::new();
-    let ids: Vec<_> = keys.iter().copied().collect();
-    for row in snapshot.find_key_rows(&ids).await? {
-        keys.remove(&row.id);
-        key_rows.push(row);
-    }
-    for id in keys {
+    let mut changed = Changed::new(changes);
+    let deleted = std::mem::take(&mut changed.deleted);
+    let rows = Rows::read(snapshot, known, changed).await?;
+    for id in rows.deleted_keys {
         index.remove_key(id);
     }
-
     for Subject { realm, partner, .. } in deleted {
         match partner {
             Some(partner) => index.remove_partner(&realm, &partner),
@@ -310,31 +400,35 @@ async fn apply(
         }
     }
     let mut gateway_changes = Vec::new();
-    for (row, id) in realm_rows {
+    for (id, row) in rows.realms {
         match row {
-            Some(realm) if index.changes_gateways_only(&realm.value) => {
+            Current::Row(realm) if index.changes_gateways_only(&realm.value) => {
                 gateway_changes.push(realm.value);
             }
-            Some(realm) => index.put_realm(take_or_prepare(mirror, realm.value).await),
-            None => index.remove_realm(&id),
+            Current::Row(realm) => index.put_realm(take_or_prepare(mirror, realm.value).await),
+            Current::Deleted => index.remove_realm(&id),
+            Current::Unreadable => index.put_unreadable_realm(&id),
         }
     }
-    for (row, realm, id) in partner_rows {
+    for ((realm, id), row) in rows.partners {
         match row {
-            Some(partner) => index.put_partner(&partner.value),
-            None => index.remove_partner(&realm, &id),
+            Current::Row(partner) => index.put_partner(&partner.value),
+            Current::Deleted => index.remove_partner(&realm, &id),
+            Current::Unreadable => index.put_unreadable_partner(&realm, &id),
         }
     }
-    for (row, realm, id) in project_rows {
+    for ((realm, id), row) in rows.projects {
         match row {
-            Some((project, false)) => index.put_project(&project.value),
-            _ => index.remove_project(&realm, &id),
+            Current::Row(project) => index.put_project(&project.value),
+            Current::Deleted => index.remove_project(&realm, &id),
+            Current::Unreadable => index.put_unreadable_project(&realm, &id),
         }
     }
-    for revocation in revocations {
+    for revocation in rows.revocations {
         index.revoke_many(&revocation);
     }
-    let unusable = key_rows
+    let unusable = rows
+        .keys
         .iter()
         .filter(|row| !index.put_key(row.id, row.facts()));
     let unusable: Vec<_> = unusable.map(|row| row.id).collect();
@@ -359,7 +453,6 @@ mod tests {
 
     use super::*;
     use crate::domain::event::{Actor, Event};
-    use crate::domain::ids::{PartnerId, ProjectId};
     use crate::domain::partner::{Partner, Project};
     use crate::domain::route::{Need, PathTemplate, Route};
     use crate::domain::time::Timestamp;

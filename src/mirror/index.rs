@@ -40,6 +40,8 @@ pub struct Index {
 struct Realms {
     by_id: HashMap<RealmId, Arc<MirroredRealm>>,
     prefixes: HashSet<Prefix>,
+    /// The realms whose rows cannot be read. `by_id` may have what they were before.
+    unreadable: HashSet<RealmId>,
 }
 
 /// A consistent view of an index for the decision of one request.
@@ -67,14 +69,23 @@ impl View<'_> {
         self.as_of
     }
 
-    /// The realm with this id.
+    /// The realm with this id, if it can be read.
     pub fn realm(&self, id: &str) -> Option<&MirroredRealm> {
+        if self.is_unreadable(id) {
+            return None;
+        }
         self.realms.by_id.get(id).map(AsRef::as_ref)
     }
 
-    /// Whether a realm has this prefix.
+    /// Whether there is a realm with this id that cannot be read, so that nothing can be decided about its keys.
+    pub fn is_unreadable(&self, id: &str) -> bool {
+        let unreadable = &self.realms.unreadable;
+        !unreadable.is_empty() && unreadable.contains(id)
+    }
+
+    /// Whether a realm has this prefix. A realm that cannot be read may have any prefix.
     pub fn knows_prefix(&self, prefix: &str) -> bool {
-        self.realms.prefixes.contains(prefix)
+        self.realms.prefixes.contains(prefix) || !self.realms.unreadable.is_empty()
     }
 
     /// The entry of the key with this id.
@@ -196,15 +207,29 @@ impl Index {
             members: before.map_or_else(Arc::default, |realm| Arc::clone(&realm.members)),
             definition,
         };
+        realms.unreadable.remove(&realm.definition.id);
         realms
             .by_id
             .insert(realm.definition.id.clone(), Arc::new(realm));
         self.set_realms(realms);
     }
 
+    /// Marks a realm as one that cannot be read.
+    pub(crate) fn put_unreadable_realm(&self, id: &RealmId) {
+        let mut realms = self.realms().as_ref().clone();
+        realms.unreadable.insert(id.clone());
+        self.set_realms(realms);
+    }
+
+    /// Whether a realm could not be read. Its keys, partners and projects may be missing.
+    pub(super) fn has_unreadable_realm(&self, id: &RealmId) -> bool {
+        self.realms().unreadable.contains(id)
+    }
+
     pub(crate) fn remove_realm(&self, id: &RealmId) {
         let mut realms = self.realms().as_ref().clone();
         realms.by_id.remove(id);
+        realms.unreadable.remove(id);
         self.set_realms(realms);
     }
 
@@ -222,20 +247,43 @@ impl Index {
     }
 
     pub(crate) fn put_partner(&self, partner: &Partner) {
-        let Some(realm) = self.realm(partner.realm.as_str()) else {
+        let Partner {
+            realm,
+            id,
+            display_name: _,
+            suspended,
+        } = partner;
+        self.with_partner(realm, id, |known| {
+            known.suspended.store(*suspended, Ordering::Release);
+            known.unreadable.store(false, Ordering::Release);
+        });
+    }
+
+    /// Marks a partner as one that cannot be read.
+    pub(crate) fn put_unreadable_partner(&self, realm: &RealmId, id: &PartnerId) {
+        self.with_partner(realm, id, |known| {
+            known.unreadable.store(true, Ordering::Release);
+        });
+    }
+
+    /// Changes a partner of a known realm, which may be new.
+    fn with_partner(&self, realm: &RealmId, id: &PartnerId, change: impl Fn(&MirroredPartner)) {
+        let Some(realm) = self.realm(realm.as_str()) else {
             return;
         };
         let partners = realm.members.partners.pin();
-        if let Some(known) = partners.get(&partner.id) {
-            known.suspended.store(partner.suspended, Ordering::Release);
-        } else {
-            let new = MirroredPartner {
-                id: partner.id.clone(),
-                suspended: AtomicBool::new(partner.suspended),
-                watermarks: RevocationWatermarks::default(),
-            };
-            partners.insert(partner.id.clone(), Arc::new(new));
+        if let Some(known) = partners.get(id) {
+            change(known);
+            return;
         }
+        let new = MirroredPartner {
+            id: id.clone(),
+            suspended: AtomicBool::default(),
+            unreadable: AtomicBool::default(),
+            watermarks: RevocationWatermarks::default(),
+        };
+        change(&new);
+        partners.insert(id.clone(), Arc::new(new));
     }
 
     pub(crate) fn remove_partner(&self, realm: &RealmId, id: &PartnerId) {
@@ -254,6 +302,7 @@ impl Index {
         let Some(realm) = self.realm(project.realm.as_str()) else {
             return;
         };
+        realm.members.unreadable_projects.pin().remove(&project.id);
         if let Some(owner) = realm.members.partners.pin().get(&project.partner) {
             realm
                 .members
@@ -265,9 +314,18 @@ impl Index {
         }
     }
 
+    /// Marks a project as one that cannot be read.
+    pub(crate) fn put_unreadable_project(&self, realm: &RealmId, id: &ProjectId) {
+        if let Some(realm) = self.realm(realm.as_str()) {
+            let unreadable = realm.members.unreadable_projects.pin();
+            unreadable.insert(id.clone(), ());
+        }
+    }
+
     pub(crate) fn remove_project(&self, realm: &RealmId, id: &ProjectId) {
         if let Some(realm) = self.realm(realm.as_str()) {
             realm.members.projects.pin().remove(id);
+            realm.members.unreadable_projects.pin().remove(id);
         }
     }
 
@@ -386,6 +444,9 @@ impl Index {
     /// Describes every fact of the index, so that tests can compare two whole indexes.
     pub fn describe(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
+        for id in &self.realms.load().unreadable {
+            all.insert(format!("unreadable realm {id}"), String::new());
+        }
         for (id, realm) in &self.realms.load().by_id {
             let routes: Vec<_> = realm.routes.texts().collect();
             all.insert(
@@ -393,10 +454,15 @@ impl Index {
                 format!("{:?} {routes:?}", realm.definition),
             );
             for (partner, known) in &realm.members.partners.pin() {
+                let (suspended, unreadable) = (known.is_suspended(), known.is_unreadable());
                 all.insert(
                     format!("partner {id} {partner}"),
-                    format!("{} suspended={}", known.id, known.is_suspended()),
+                    format!("{} suspended={suspended} unreadable={unreadable}", known.id),
                 );
+            }
+            for (project, ()) in &realm.members.unreadable_projects.pin() {
+                let name = format!("unreadable project {id} {project}");
+                all.insert(name, String::new());
             }
             for (project, owner) in &realm.members.projects.pin() {
                 all.insert(

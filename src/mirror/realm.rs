@@ -49,6 +49,8 @@ pub(super) struct Members {
     pub(super) partners: Map<PartnerId, Arc<MirroredPartner>>,
     /// The partner that owns each project.
     pub(super) projects: Map<ProjectId, Arc<MirroredPartner>>,
+    /// The projects whose rows cannot be read.
+    pub(super) unreadable_projects: Map<ProjectId, ()>,
 }
 
 /// A partner, shared by its keys and projects.
@@ -56,6 +58,7 @@ pub struct MirroredPartner {
     /// The partner's id.
     pub id: PartnerId,
     pub(super) suspended: AtomicBool,
+    pub(super) unreadable: AtomicBool,
     pub(super) watermarks: RevocationWatermarks,
 }
 
@@ -63,6 +66,11 @@ impl MirroredPartner {
     /// Whether the partner is suspended, so that its keys are denied.
     pub fn is_suspended(&self) -> bool {
         self.suspended.load(Ordering::Acquire)
+    }
+
+    /// Whether the stored partner cannot be read, so that nothing can be decided about its keys.
+    pub fn is_unreadable(&self) -> bool {
+        self.unreadable.load(Ordering::Acquire)
     }
 }
 
@@ -101,6 +109,12 @@ impl MirroredRealm {
             Some((known, _)) => Some(known.clone()),
             None => ProjectId::parse(id).ok(),
         }
+    }
+
+    /// Whether the stored project cannot be read, so that nothing can be decided about its keys, or keys for it.
+    pub fn has_unreadable_project(&self, project: &str) -> bool {
+        let unreadable = &self.members.unreadable_projects;
+        !unreadable.is_empty() && unreadable.pin().contains_key(project)
     }
 
     /// Whether this project exists and belongs to this partner.

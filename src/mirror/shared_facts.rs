@@ -132,6 +132,7 @@ mod tests {
             partner: ById::from(&Arc::new(MirroredPartner {
                 id: PartnerId::parse("acme").unwrap(),
                 suspended: AtomicBool::new(false),
+                unreadable: AtomicBool::new(false),
                 watermarks: RevocationWatermarks::default(),
             })),
             project: None,

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use sqlx::QueryBuilder;
+use sqlx::{ColumnIndex, Decode, FromRow, QueryBuilder, Row, Type};
 use uuid::Uuid;
 
 use super::{
@@ -49,6 +49,33 @@ pub struct FeedEntry {
     pub id: EventId,
     /// The kind and subject of the change; `None` if they cannot be read.
     pub change: Option<(EventKind, Subject)>,
+}
+
+/// A column that cannot be decoded spoils one entry and not the whole feed.
+impl<'r, R> FromRow<'r, R> for FeedEntry
+where
+    R: Row,
+    usize: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    &'r str: Decode<'r, R::Database> + Type<R::Database>,
+    Option<&'r str>: Decode<'r, R::Database> + Type<R::Database>,
+    Option<Uuid>: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
+        let change = || {
+            let kind = EventKind::parse(row.try_get(2).ok()?)?;
+            let (realm, partner) = (row.try_get(3).ok()?, row.try_get(4).ok()?);
+            let (project, key) = (row.try_get(5).ok()?, row.try_get(6).ok()?);
+            Some((kind, subject(realm, partner, project, key)?))
+        };
+        Ok(Self {
+            id: EventId {
+                revision: revision(row.try_get(0)?),
+                stamp: row.try_get(1)?,
+            },
+            change: change(),
+        })
+    }
 }
 
 type EventRow = (
@@ -146,39 +173,14 @@ impl Snapshot {
 
     /// Returns at most `limit` events, beginning with the revision `first`, in their order.
     pub async fn feed(&mut self, first: Revision, limit: u32) -> Result<Vec<FeedEntry>, Error> {
-        type Row = (
-            i64,
-            i64,
-            String,
-            String,
-            Option<String>,
-            Option<String>,
-            Option<Uuid>,
-        );
-        let rows: Vec<Row> = on!(self.session, |conn| sqlx::query_as(
+        let rows: Vec<FeedEntry> = on!(self.session, |conn| sqlx::query_as(
             "SELECT revision, stamp, kind, realm, partner, project, key_id
                  FROM events WHERE revision >= $1 ORDER BY revision LIMIT $2",
         )
         .bind(stored(first))
         .bind(i64::from(limit))
         .fetch_all(&mut *conn))?;
-        Ok(rows
-            .into_iter()
-            .map(
-                |(number, stamp, kind, realm, partner, project, key)| FeedEntry {
-                    id: EventId {
-                        revision: revision(number),
-                        stamp,
-                    },
-                    change: EventKind::parse(&kind).zip(subject(
-                        &realm,
-                        partner.as_deref(),
-                        project.as_deref(),
-                        key,
-                    )),
-                },
-            )
-            .collect())
+        Ok(rows)
     }
 
     /// Returns whether a key of the realm, or of one of its partners, may have come into being at the revision `first` or later.

@@ -218,6 +218,7 @@ impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Self {
         match error {
             sqlx::Error::PoolTimedOut => Self::Busy,
+            sqlx::Error::ColumnDecode { index, .. } => Self::Corrupt(format!("column {index}")),
             error if refuses_value(&error) => Self::Refused(error),
             error => Self::Unavailable(error),
         }

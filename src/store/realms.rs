@@ -139,15 +139,33 @@ impl Snapshot {
         Ok(page.finish())
     }
 
-    /// Returns all partners of all realms.
-    pub async fn all_partners(&mut self) -> Result<Vec<PartnerRow>, Error> {
-        let rows: Vec<PartnerCells> = on!(self.session, |conn| sqlx::query_as(
+    /// Returns all partners of all realms, or the names of those that cannot be read.
+    pub async fn all_partners(
+        &mut self,
+    ) -> Result<Vec<Result<PartnerRow, (RealmId, PartnerId)>>, Error> {
+        let rows: Result<Vec<PartnerCells>, _> = on!(self.session, |conn| sqlx::query_as(
             "SELECT realm, id, display_name, suspended, revision, created_at FROM partners"
         )
-        .fetch_all(&mut *conn))?;
+        .fetch_all(&mut *conn));
+        let rows = match rows.map_err(Error::from) {
+            Ok(rows) => rows,
+            // One row cannot be decoded, so each is read by itself.
+            Err(Error::Corrupt(_)) => {
+                let mut partners = Vec::new();
+                for (realm, id) in self.names_in("partners", partner_id).await? {
+                    let found = self.find_partner(&realm, &id).await;
+                    partners.extend(alone(found, (realm, id))?);
+                }
+                return Ok(partners);
+            }
+            Err(error) => return Err(error),
+        };
         Ok(rows
             .into_iter()
-            .filter_map(|cells| logged(read_partner(cells)))
+            .filter_map(|cells| {
+                let names = parse_pair(&cells.0, &cells.1, partner_id);
+                logged(read_partner(cells), names)
+            })
             .collect())
     }
 
@@ -216,29 +234,85 @@ impl Snapshot {
         Ok(page.finish())
     }
 
-    /// Returns all projects of all realms, without deleted ones.
-    pub async fn all_projects(&mut self) -> Result<Vec<ProjectRow>, Error> {
-        let rows: Vec<ProjectCells> = on!(self.session, |conn| {
+    /// Returns all projects of all realms, without deleted ones, or the names of those that cannot be read.
+    pub async fn all_projects(
+        &mut self,
+    ) -> Result<Vec<Result<ProjectRow, (RealmId, ProjectId)>>, Error> {
+        let rows: Result<Vec<ProjectCells>, _> = on!(self.session, |conn| {
             sqlx::query_as(
                 "SELECT realm, id, partner, display_name, revision, created_at FROM projects WHERE NOT deleted",
             )
             .fetch_all(&mut *conn)
-        })?;
+        });
+        let rows = match rows.map_err(Error::from) {
+            Ok(rows) => rows,
+            Err(Error::Corrupt(_)) => {
+                let mut projects = Vec::new();
+                for (realm, id) in self.names_in("projects", ProjectId::parse).await? {
+                    let found = self.find_project(&realm, &id).await.map(|found| {
+                        let kept = found.filter(|(_, deleted)| !deleted);
+                        kept.map(|(project, _)| project)
+                    });
+                    projects.extend(alone(found, (realm, id))?);
+                }
+                return Ok(projects);
+            }
+            Err(error) => return Err(error),
+        };
         Ok(rows
             .into_iter()
-            .filter_map(|cells| logged(read_project(cells)))
+            .filter_map(|cells| {
+                let names = parse_pair(&cells.0, &cells.1, ProjectId::parse);
+                logged(read_project(cells), names)
+            })
             .collect())
     }
 
-    /// Returns all realms.
-    pub async fn all_realms(&mut self) -> Result<Vec<RealmRow>, Error> {
-        let rows: Vec<RealmCells> = on!(self.session, |conn| sqlx::query_as(
+    /// Returns all realms, or the ids of those that cannot be read.
+    pub async fn all_realms(&mut self) -> Result<Vec<Result<RealmRow, RealmId>>, Error> {
+        let rows: Result<Vec<RealmCells>, _> = on!(self.session, |conn| sqlx::query_as(
             "SELECT id, definition, revision, created_at FROM realms"
         )
-        .fetch_all(&mut *conn))?;
+        .fetch_all(&mut *conn));
+        let rows = match rows.map_err(Error::from) {
+            Ok(rows) => rows,
+            Err(Error::Corrupt(_)) => {
+                let ids: Vec<String> = on!(self.session, |conn| sqlx::query_scalar(
+                    "SELECT id FROM realms"
+                )
+                .fetch_all(&mut *conn))?;
+                let mut realms = Vec::new();
+                for id in ids.iter().filter_map(|id| RealmId::parse(id).ok()) {
+                    let found = self.find_realm(&id).await;
+                    realms.extend(alone(found, id)?);
+                }
+                return Ok(realms);
+            }
+            Err(error) => return Err(error),
+        };
         Ok(rows
             .into_iter()
-            .filter_map(|cells| logged(read_realm(cells)))
+            .filter_map(|cells| {
+                let id = RealmId::parse(&cells.0).ok();
+                logged(read_realm(cells), id)
+            })
+            .collect())
+    }
+
+    /// Returns the names of all partners or projects.
+    async fn names_in<Id>(
+        &mut self,
+        table: &'static str,
+        parse: impl Fn(&str) -> Result<Id, &'static str>,
+    ) -> Result<Vec<(RealmId, Id)>, Error> {
+        let rows: Vec<(String, String)> = on!(self.session, |conn| async {
+            let mut query = QueryBuilder::new("SELECT realm, id FROM ");
+            query.push(table);
+            query.build_query_as().fetch_all(&mut *conn).await
+        })?;
+        let pairs = rows.iter();
+        Ok(pairs
+            .filter_map(|(realm, id)| parse_pair(realm, id, &parse))
             .collect())
     }
 }
@@ -364,17 +438,22 @@ fn read_partner(
     Ok(Versioned {
         value: Partner {
             realm: RealmId::parse(&realm).map_err(corrupt_row)?,
-            id: if id.is_empty() {
-                PartnerId::nobody()
-            } else {
-                PartnerId::parse(&id).map_err(corrupt_row)?
-            },
+            id: partner_id(&id).map_err(corrupt_row)?,
             display_name,
             suspended,
         },
         revision: revision(number),
         created_at: Timestamp::from_micros(created_at),
     })
+}
+
+/// The operators' partner has the empty id.
+fn partner_id(id: &str) -> Result<PartnerId, &'static str> {
+    if id.is_empty() {
+        Ok(PartnerId::nobody())
+    } else {
+        PartnerId::parse(id)
+    }
 }
 
 fn read_project(
@@ -403,8 +482,33 @@ fn listed<T>(read: Result<T, Error>) -> Option<T> {
         .ok()
 }
 
-/// For the mirror, which reads each row once.
-fn logged<T>(read: Result<T, Error>) -> Option<T> {
-    read.inspect_err(|error| tracing::error!(%error, "corrupt row left out"))
-        .ok()
+/// For the mirror, which reads each row once. A row that cannot be read is told by its name, unless nothing can have that name.
+fn logged<T, Name>(read: Result<T, Error>, name: Option<Name>) -> Option<Result<T, Name>> {
+    match read {
+        Ok(value) => Some(Ok(value)),
+        Err(error) => {
+            tracing::error!(%error, "corrupt row: what depends on it cannot be decided");
+            name.map(Err)
+        }
+    }
+}
+
+fn parse_pair<Id>(
+    realm: &str,
+    id: &str,
+    parse: impl Fn(&str) -> Result<Id, &'static str>,
+) -> Option<(RealmId, Id)> {
+    RealmId::parse(realm).ok().zip(parse(id).ok())
+}
+
+/// A row that was read by itself, or its name if it cannot be read.
+fn alone<T, Name>(
+    found: Result<Option<T>, Error>,
+    name: Name,
+) -> Result<Option<Result<T, Name>>, Error> {
+    match found {
+        Ok(row) => Ok(row.map(Ok)),
+        Err(error @ Error::Corrupt(_)) => Ok(logged(Err(error), Some(name))),
+        Err(error) => Err(error),
+    }
 }

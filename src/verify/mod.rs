@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use crate::domain::access::ScopeSet;
-use crate::domain::ids::EnvironmentName;
+use crate::domain::ids::{EnvironmentName, ProjectId};
 use crate::domain::key_text;
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::verdict::Verdict;
@@ -60,7 +60,7 @@ pub struct Decision<'k> {
 /// The reason why there is no decision. A client cannot cause the error, except by presenting an API key of a key that has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum VerifyError {
-    /// The stored row of the key cannot be read.
+    /// The stored row of the key, or of the realm, partner or project that the decision depends on, cannot be read.
     Corrupt,
     /// The pepper file does not contain the version under which the key was digested.
     PepperMissing,
@@ -141,7 +141,7 @@ pub fn decide<'k>(
     };
     Ok(match prove(plain_key, view, peppers)? {
         Proof::Key(key, secret) if *key.realm() == question.realm.definition.id => {
-            judge(question, key, secret, now)
+            judge(question, key, secret, now)?
         }
         Proof::Key(..) | Proof::Unknown => denied(Verdict::Unknown),
         Proof::Malformed => denied(Verdict::Malformed),
@@ -149,14 +149,20 @@ pub fn decide<'k>(
 }
 
 /// Decides a question about a key of the question's realm whose secret is proven.
+///
+/// # Errors
+/// If the stored partner or project cannot be read that the decision depends on.
 pub fn judge<'k>(
     question: &Question<'_>,
     key: KeyFacts<'k>,
     secret: MirroredSecret,
     now: Timestamp,
-) -> Decision<'k> {
+) -> Result<Decision<'k>, VerifyError> {
+    if depends_on_unreadable(question, key) {
+        return Err(VerifyError::Corrupt);
+    }
     let missing = missing(question, key);
-    Decision {
+    Ok(Decision {
         verdict: first_objection(&ObjectionInput {
             question,
             key,
@@ -166,7 +172,22 @@ pub fn judge<'k>(
         }),
         proven: Some((key, secret)),
         missing,
-    }
+    })
+}
+
+/// Whether the stored partner of the key, or a project that it or the question names, cannot be read.
+fn depends_on_unreadable(question: &Question<'_>, key: KeyFacts<'_>) -> bool {
+    let wanted = match question.target {
+        Target::Project(wanted) => Some(wanted),
+        Target::Partner | Target::OwnProject | Target::Any | Target::NoRoute => None,
+    };
+    let own = key.project().map(ProjectId::as_str);
+    key.partner().is_unreadable()
+        || own
+            .into_iter()
+            .chain(wanted)
+            .chain(question.projects.iter().copied())
+            .any(|project| question.realm.has_unreadable_project(project))
 }
 
 /// What an API key proves by itself, independent of the request.

@@ -19,7 +19,7 @@ use crate::grpc::status::{self, verify_error};
 use crate::hashing::Peppers;
 use crate::mirror::{MirroredRealm, View};
 use crate::pb::claviger::v1 as pb;
-use crate::verify::{Question, decide, objections};
+use crate::verify::{Question, VerifyError, decide, objections};
 use pb::CheckOutcome::{Failed, Passed, Skipped};
 
 pub(super) fn explain(
@@ -106,6 +106,9 @@ fn explain_http(
         headers,
         client_ip: client,
     } = message;
+    if view.is_unreadable(realm) {
+        return Err(verify_error(VerifyError::Corrupt));
+    }
     let mut bad = Violations::default();
     let realm = bad.check("http.realm", find_realm(view, realm));
     let environment = realm.and_then(|realm| {

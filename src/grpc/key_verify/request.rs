@@ -9,7 +9,7 @@ use crate::domain::violation::Violations;
 use crate::grpc::status;
 use crate::mirror::{MirroredRealm, View};
 use crate::protobuf::read_fields;
-use crate::verify::{Question, Target};
+use crate::verify::{Question, Target, VerifyError};
 
 /// What a client asks: the fields of a `VerifyRequest`, which are not copied.
 #[derive(Default)]
@@ -96,6 +96,9 @@ pub(super) fn question<'q>(
     view: &'q View<'_>,
     asked: &VerifyQuestion<'q>,
 ) -> Result<Question<'q>, Status> {
+    if view.is_unreadable(asked.realm) {
+        return Err(status::verify_error(VerifyError::Corrupt));
+    }
     let mut bad = Violations::default();
     let Some(realm) = bad.check("realm", find_realm(view, asked.realm)) else {
         return bad.finish(None).map_err(|bad| status::invalid(&bad));

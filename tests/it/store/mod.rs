@@ -5,4 +5,5 @@ mod conformance;
 mod faults;
 mod hash_hints;
 mod postgres;
+mod unreadable;
 mod upgrade;
