@@ -306,6 +306,16 @@ fn in_use(message: String) -> Refusal {
     }
 }
 
+/// The refusal to give to what had something taken away in a history that the store has lost.
+fn history_rewritten() -> Refusal {
+    Refusal::Precondition {
+        reason: "HISTORY_REWRITTEN",
+        message: "the database was set back to an earlier state, in which access exists that was taken away: take it away again, \
+                  and restart the server"
+            .to_owned(),
+    }
+}
+
 /// The refusal to change the built-in realm.
 fn built_in(message: &str) -> Refusal {
     Refusal::Precondition {

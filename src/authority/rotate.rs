@@ -42,6 +42,7 @@ impl Authority {
         fingerprint: [u8; 32],
     ) -> Result<ChangeResult<IssuedKey>, Refusal> {
         caller.role.may_administer_keys()?;
+        self.check_not_held(id)?;
         let rotate = Rotate {
             id,
             if_revision,

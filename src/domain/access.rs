@@ -75,6 +75,12 @@ impl ScopeSet {
         Self(std::array::from_fn(|word| self.0[word] | other.0[word]))
     }
 
+    /// Returns the scopes that are in both sets.
+    #[must_use]
+    pub fn intersection(self, other: Self) -> Self {
+        Self(std::array::from_fn(|word| self.0[word] & other.0[word]))
+    }
+
     /// Returns the scopes that are in this set and not in `other`.
     #[must_use]
     pub fn without(self, other: Self) -> Self {

@@ -116,6 +116,15 @@ impl Expiry {
         }
     }
 
+    /// Returns the earlier of the two.
+    #[must_use]
+    pub fn earlier(self, other: Self) -> Self {
+        match other {
+            Self::Never => self,
+            Self::At(instant) => self.or_earlier(instant),
+        }
+    }
+
     /// Returns the earlier of this expiry and `instant`.
     #[must_use]
     pub fn or_earlier(self, instant: Timestamp) -> Self {

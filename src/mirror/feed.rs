@@ -1,6 +1,6 @@
 //! The feed: the one task that writes the mirror.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::{Mirror, PreparedRealm};
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventId, EventKind, Revision, Subject};
 use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
+use crate::domain::partner::Project;
 use crate::domain::realm::Realm;
 use crate::domain::revocation::BulkRevocation;
 use crate::store::{
@@ -20,6 +21,9 @@ use crate::store::{
 /// How many new events are read and applied at once.
 const EVENTS_AT_ONCE: u32 = 1_000;
 
+/// How many applied events are remembered.
+const RECENT_EVENTS: usize = 65_536;
+
 /// Reads new events from the store and applies every change to the mirror, in order.
 pub struct Feed {
     store: Store,
@@ -27,6 +31,10 @@ pub struct Feed {
     mirror: Arc<Mirror>,
     /// The event of the last change in the mirror.
     last: EventId,
+    /// The last events that were applied, by which the end of a common history is found.
+    recent: VecDeque<EventId>,
+    /// The last revision of the history that this process knew before a rewrite, and that the store still has.
+    fork: Option<Revision>,
     /// The time between two polls of the store without a notification.
     interval: Duration,
 }
@@ -39,6 +47,8 @@ impl Feed {
             clock,
             mirror: Arc::new(Mirror::empty()),
             last: EventId::default(),
+            recent: VecDeque::new(),
+            fork: None,
             interval,
         }
     }
@@ -48,8 +58,8 @@ impl Feed {
     /// # Errors
     /// If the store cannot be read, or has no authority yet.
     pub async fn load(&mut self) -> Result<(), Error> {
-        let (index, last) = load(&self.store, &self.clock).await?;
-        self.last = last;
+        let (index, last) = load(&self.store, &self.clock, None).await?;
+        self.went_to([last]);
         self.mirror.index.store(index);
         self.mirror.advance(last, |_| false);
         Ok(())
@@ -105,7 +115,7 @@ impl Feed {
                 drop(snapshot);
                 return self.reload(false).await;
             };
-            if let Some(last) = new.last() {
+            if !new.is_empty() {
                 let changes: Option<Vec<_>> =
                     new.iter().map(|entry| entry.change.clone()).collect();
                 // Keys, partners and projects of a realm that could not be read may be missing, so more than the realm must be read.
@@ -120,7 +130,7 @@ impl Feed {
                     return self.reload(true).await;
                 };
                 apply(&mut snapshot, &self.mirror, self.last.revision, changes).await?;
-                self.last = last.id;
+                self.went_to(new.iter().map(|entry| entry.id));
             }
             self.tell_waiters(&mut snapshot, &entries).await?;
             if new.len() < EVENTS_AT_ONCE as usize {
@@ -147,23 +157,58 @@ impl Feed {
         Ok(())
     }
 
+    /// Records events as applied.
+    fn went_to(&mut self, events: impl IntoIterator<Item = EventId>) {
+        self.recent.extend(events);
+        self.last = self.recent.back().copied().unwrap_or_default();
+        let too_many = self.recent.len().saturating_sub(RECENT_EVENTS);
+        self.recent.drain(..too_many);
+    }
+
+    /// Returns the last revision that this process has applied and that the store still has. If none of those is known any more,
+    /// everything up to the last one may be common.
+    async fn find_fork(&self) -> Result<Revision, Error> {
+        let mut snapshot = self.store.feed_snapshot().await?;
+        let recent: Vec<EventId> = self.recent.iter().rev().copied().collect();
+        for newest in recent.chunks(500) {
+            let common = snapshot.find_events(newest).await?;
+            if let Some(last) = common.into_iter().map(|event| event.revision).max() {
+                return Ok(last);
+            }
+        }
+        Ok(self.last.revision)
+    }
+
     async fn reload(&mut self, same_history: bool) -> Result<(), Error> {
         let before = self.mirror.index.load_full();
-        let (index, last) = load(&self.store, &self.clock).await?;
+        if !same_history {
+            self.fork = Some(self.find_fork().await?);
+        }
+        let rewrite = self.fork.map(|fork| Rewrite {
+            before: Arc::clone(&before),
+            fork,
+        });
+        let (index, last) = load(&self.store, &self.clock, rewrite).await?;
         let kept = index.keep_revoked(&before);
+        let held = match self.fork {
+            Some(fork) => index.hold_back(&before, fork),
+            None => 0,
+        };
         if !same_history || kept > 0 {
             let reason = format!(
-                "the store's history was rewritten: this server had read revision {}, the store now ends at {}, and {kept} \
-                 revoked keys are no longer revoked there; check the database, then restart this server",
+                "the store's history was rewritten: this server had read revision {}, the store now ends at {}; {kept} revoked \
+                 keys are no longer revoked there, and {held} other keys and partners have more there; this server holds \
+                 all of it back; check the database, then restart this server",
                 self.last.revision, last.revision
             );
             tracing::error!(
                 reason,
-                "store contradicts the mirror: revoked keys stay revoked, readiness is withdrawn"
+                "store contradicts the mirror: what was taken away stays away, readiness is withdrawn"
             );
             self.mirror.distrust.send_replace(Some(reason));
         }
-        self.last = last;
+        self.recent.clear();
+        self.went_to([last]);
         self.mirror.index.store(index);
         self.mirror.clear_prepared();
         self.mirror.advance(last, |_| false);
@@ -173,8 +218,21 @@ impl Feed {
     }
 }
 
+/// What this process knew before the store's history was rewritten.
+struct Rewrite {
+    before: Arc<Index>,
+    /// The last revision that the histories have in common.
+    fork: Revision,
+}
+
 /// Loads all facts from one snapshot. Returns the index and its last event.
-async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, EventId), Error> {
+///
+/// After a rewrite, realms that the lost history had changed stay as they were in it, and projects that it had deleted are left out.
+async fn load(
+    store: &Store,
+    clock: &Clock,
+    rewrite: Option<Rewrite>,
+) -> Result<(Arc<Index>, EventId), Error> {
     let sent = clock.now();
     let mut snapshot = store.feed_snapshot().await?;
     let head = snapshot
@@ -193,7 +251,15 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, EventId), Err
     let building = tokio::task::spawn_blocking(move || {
         for realm in realms {
             match realm {
-                Ok(realm) => target.put_realm(PreparedRealm::new(realm.value)),
+                Ok(realm) => {
+                    let id = realm.value.id.clone();
+                    target.put_realm(PreparedRealm::new(realm.value));
+                    if let Some(Rewrite { before, fork }) = &rewrite
+                        && realm.revision <= *fork
+                    {
+                        target.put_realm_as_before(&id, before);
+                    }
+                }
                 Err(id) => target.put_unreadable_realm(&id),
             }
         }
@@ -205,7 +271,15 @@ async fn load(store: &Store, clock: &Clock) -> Result<(Arc<Index>, EventId), Err
         }
         for project in projects {
             match project {
-                Ok(project) => target.put_project(&project.value),
+                Ok(project) => {
+                    let Project { realm, id, .. } = &project.value;
+                    let was_deleted = rewrite.as_ref().is_some_and(|Rewrite { before, fork }| {
+                        project.revision <= *fork && !before.has_project(realm, id)
+                    });
+                    if !was_deleted {
+                        target.put_project(&project.value);
+                    }
+                }
                 Err((realm, id)) => target.put_unreadable_project(&realm, &id),
             }
         }
@@ -250,7 +324,7 @@ async fn prepared(realm: Realm) -> PreparedRealm {
 
 /// The names of what was changed, each once.
 #[derive(Default)]
-struct Changed {
+struct ChangedNames {
     realms: HashSet<RealmId>,
     partners: HashSet<(RealmId, PartnerId)>,
     projects: HashSet<(RealmId, ProjectId)>,
@@ -260,14 +334,14 @@ struct Changed {
     has_revocations: bool,
 }
 
-impl Changed {
+impl ChangedNames {
     fn new(changes: Vec<(EventKind, Subject)>) -> Self {
-        let mut changed = Self::default();
+        let mut names = Self::default();
         for (kind, subject) in changes {
             if matches!(kind, EventKind::RealmDeleted | EventKind::PartnerDeleted) {
-                changed.deleted.push(subject.clone());
+                names.deleted.push(subject.clone());
             }
-            changed.has_revocations |= kind == EventKind::KeysRevoked;
+            names.has_revocations |= kind == EventKind::KeysRevoked;
             let Subject {
                 realm,
                 partner,
@@ -276,23 +350,23 @@ impl Changed {
             } = subject;
             match (partner, project, key) {
                 (_, _, Some(key)) => {
-                    changed.keys.insert(key);
+                    names.keys.insert(key);
                 }
                 (_, Some(project), None) => {
-                    changed.projects.insert((realm, project));
+                    names.projects.insert((realm, project));
                 }
                 (Some(partner), None, None) => {
-                    changed.partners.insert((realm, partner));
+                    names.partners.insert((realm, partner));
                 }
                 (None, None, None) => {
                     // A realm is put or deleted together with the partner that represents it in the built-in realm.
                     let represents = (RealmId::built_in(), realm.as_partner());
-                    changed.partners.insert(represents);
-                    changed.realms.insert(realm);
+                    names.partners.insert(represents);
+                    names.realms.insert(realm);
                 }
             }
         }
-        changed
+        names
     }
 }
 
@@ -334,24 +408,24 @@ impl Rows {
     async fn read(
         snapshot: &mut Snapshot,
         known: Revision,
-        changed: Changed,
+        names: ChangedNames,
     ) -> Result<Self, Error> {
         let mut revocations = Vec::new();
-        if changed.has_revocations {
+        if names.has_revocations {
             revocations = snapshot.bulk_revocations(known).await?;
         }
         let mut realms = Vec::new();
-        for id in changed.realms {
+        for id in names.realms {
             let row = Current::of(snapshot.find_realm(&id).await)?;
             realms.push((id, row));
         }
         let mut partners = Vec::new();
-        for (realm, id) in changed.partners {
+        for (realm, id) in names.partners {
             let row = Current::of(snapshot.find_partner(&realm, &id).await)?;
             partners.push(((realm, id), row));
         }
         let mut projects = Vec::new();
-        for (realm, id) in changed.projects {
+        for (realm, id) in names.projects {
             let found = snapshot.find_project(&realm, &id).await;
             let kept = found.map(|found| {
                 let kept = found.filter(|(_, deleted)| !deleted);
@@ -359,7 +433,7 @@ impl Rows {
             });
             projects.push(((realm, id), Current::of(kept)?));
         }
-        let mut deleted_keys = changed.keys;
+        let mut deleted_keys = names.keys;
         let ids: Vec<_> = deleted_keys.iter().copied().collect();
         let keys = snapshot.find_key_rows(&ids).await?;
         for row in &keys {
@@ -387,9 +461,9 @@ async fn apply(
     changes: Vec<(EventKind, Subject)>,
 ) -> Result<(), Error> {
     let index = mirror.index.load_full();
-    let mut changed = Changed::new(changes);
-    let deleted = std::mem::take(&mut changed.deleted);
-    let rows = Rows::read(snapshot, known, changed).await?;
+    let mut names = ChangedNames::new(changes);
+    let deleted = std::mem::take(&mut names.deleted);
+    let rows = Rows::read(snapshot, known, names).await?;
     for id in rows.deleted_keys {
         index.remove_key(id);
     }
@@ -453,7 +527,7 @@ mod tests {
 
     use super::*;
     use crate::domain::event::{Actor, Event};
-    use crate::domain::partner::{Partner, Project};
+    use crate::domain::partner::Partner;
     use crate::domain::route::{Need, PathTemplate, Route};
     use crate::domain::time::Timestamp;
     use crate::store::{Change, NewAuthority};

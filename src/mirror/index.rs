@@ -12,7 +12,7 @@ use super::map::{Map, MapHasher};
 use super::realm::{EnvironmentFacts, MirroredPartner, MirroredRealm, PreparedRealm, environments};
 use super::revocation_watermarks::RevocationWatermarks;
 use super::shared_facts::Interner;
-use crate::domain::access::ScopeHierarchy;
+use crate::domain::access::{ScopeHierarchy, ScopeSet};
 use crate::domain::event::Revision;
 use crate::domain::ids::{KeyId, PartnerId, Prefix, ProjectId, RealmId};
 use crate::domain::key::Digest;
@@ -32,6 +32,8 @@ pub struct Index {
     interner: Interner,
     /// The key ids of imported API keys, by digest, because an imported API key does not contain its key id.
     imports: Map<[u8; 32], KeyId>,
+    /// The keys that have less than the store says, because the history in which they lost it is lost.
+    held: Map<KeyId, ()>,
     revision: AtomicU64,
     as_of: AtomicI64,
 }
@@ -201,7 +203,7 @@ impl Index {
             ScopeHierarchy::new(&definition.scopes, before.map(|realm| &realm.hierarchy));
         let routes = std::mem::take(&mut definition.routes);
         let realm = MirroredRealm {
-            routes: RouteTable::new(trie, &routes, &hierarchy),
+            routes: Arc::new(RouteTable::new(trie, &routes, &hierarchy)),
             hierarchy,
             environments: environments(&definition, before.map(AsRef::as_ref)),
             members: before.map_or_else(Arc::default, |realm| Arc::clone(&realm.members)),
@@ -254,7 +256,8 @@ impl Index {
             suspended,
         } = partner;
         self.with_partner(realm, id, |known| {
-            known.suspended.store(*suspended, Ordering::Release);
+            let suspended = *suspended || known.is_held();
+            known.suspended.store(suspended, Ordering::Release);
             known.unreadable.store(false, Ordering::Release);
         });
     }
@@ -280,6 +283,7 @@ impl Index {
             id: id.clone(),
             suspended: AtomicBool::default(),
             unreadable: AtomicBool::default(),
+            held: AtomicBool::default(),
             watermarks: RevocationWatermarks::default(),
         };
         change(&new);
@@ -367,7 +371,15 @@ impl Index {
         // A revocation is permanent, even if the store was rolled back or the row can no longer be read.
         let was_revoked = matches!(before, Some(PackedEntry::Key(before)) if before.is_revoked());
         let facts = match key {
-            Ok(key) => self.facts(id, &key, was_revoked),
+            Ok(key) => {
+                let facts = self.facts(id, &key, was_revoked);
+                facts.map(|facts| match before {
+                    Some(PackedEntry::Key(before)) if self.is_held(id) => {
+                        self.restricted(&facts, before, self).unwrap_or(facts)
+                    }
+                    _ => facts,
+                })
+            }
             Err(error) => {
                 tracing::error!(key_id = %id, %error, "key cannot be used");
                 None
@@ -439,6 +451,103 @@ impl Index {
             }
         }
         kept
+    }
+
+    /// Takes from keys and partners what they did not have in `before`, which is of a history that was lost after the revision
+    /// `fork`: a key has no more than it had, a key that was deleted is revoked, and a suspended partner stays suspended. Returns the
+    /// number of keys and partners that have more in the store.
+    pub(super) fn hold_back(&self, before: &Self, fork: Revision) -> usize {
+        let (keys, known) = (self.keys.pin(), before.keys.pin());
+        let mut held = 0;
+        for (id, entry) in &keys {
+            let PackedEntry::Key(new) = entry else {
+                continue;
+            };
+            let restricted = match known.get(id) {
+                Some(PackedEntry::Key(old)) => self.restricted(new, old, before),
+                Some(PackedEntry::Corrupt) => None,
+                None => (new.created_revision() <= fork && !new.is_revoked())
+                    .then(|| new.revoked(&self.interner)),
+            };
+            if let Some(restricted) = restricted {
+                keys.insert(*id, PackedEntry::Key(restricted));
+                self.held.pin().insert(*id, ());
+                held += 1;
+            }
+        }
+        for (id, realm) in &self.realms().by_id {
+            let Some(realm_before) = before.realm(id.as_str()) else {
+                continue;
+            };
+            for (id, partner_before) in &realm_before.members.partners.pin() {
+                if let Some(partner) = realm.members.partners.pin().get(id)
+                    && partner_before.is_suspended()
+                    && (partner_before.is_held() || !partner.is_suspended())
+                {
+                    partner.held.store(true, Ordering::Release);
+                    partner.suspended.store(true, Ordering::Release);
+                    held += 1;
+                }
+            }
+        }
+        held
+    }
+
+    /// The facts without what the key did not have in an index, or `None` if it had everything.
+    fn restricted(
+        &self,
+        facts: &PackedFacts,
+        before: &PackedFacts,
+        index_before: &Self,
+    ) -> Option<PackedFacts> {
+        let realm = self.realm(facts.realm().as_str())?;
+        let realm_before = index_before.realm(before.realm().as_str())?;
+        // The same scope may have another index in the other hierarchy.
+        let mut effective_before = ScopeSet::default();
+        let held_before = before.effective(&realm_before.hierarchy);
+        for name in realm_before.hierarchy.names(held_before) {
+            if let Some(index) = realm.hierarchy.index_of(name.as_str()) {
+                effective_before.insert(index);
+            }
+        }
+        let effective = facts.effective(&realm.hierarchy);
+        facts.restricted_by(before, effective, effective_before, &self.interner)
+    }
+
+    /// Whether the key has less than the store says, because the history in which it lost it is lost.
+    pub fn is_held(&self, id: KeyId) -> bool {
+        !self.held.is_empty() && self.held.pin().contains_key(&id)
+    }
+
+    /// Whether the partner stays suspended, because the history in which it was suspended is lost.
+    pub fn is_partner_held(&self, realm: &RealmId, id: &PartnerId) -> bool {
+        self.realm(realm.as_str()).is_some_and(|realm| {
+            let partners = realm.members.partners.pin();
+            partners.get(id).is_some_and(|partner| partner.is_held())
+        })
+    }
+
+    /// Puts the definition and the routes that a realm had in `before`, if that has the realm.
+    pub(super) fn put_realm_as_before(&self, id: &RealmId, before: &Self) {
+        let Some(known) = before.realm(id.as_str()) else {
+            return;
+        };
+        let mut realms = self.realms().as_ref().clone();
+        let realm = MirroredRealm {
+            definition: known.definition.clone(),
+            hierarchy: known.hierarchy.clone(),
+            routes: Arc::clone(&known.routes),
+            environments: environments(&known.definition, None),
+            members: Arc::default(),
+        };
+        realms.by_id.insert(id.clone(), Arc::new(realm));
+        self.set_realms(realms);
+    }
+
+    /// Whether the realm has this project.
+    pub(super) fn has_project(&self, realm: &RealmId, id: &ProjectId) -> bool {
+        self.realm(realm.as_str())
+            .is_some_and(|realm| realm.members.projects.pin().contains_key(id))
     }
 
     /// Describes every fact of the index, so that tests can compare two whole indexes.

@@ -77,10 +77,15 @@ struct RareFacts {
 struct TimesAndLabels(Box<[u8]>);
 
 impl TimesAndLabels {
-    fn new(secret_created_at: Timestamp, key: &StoredKey<'_>) -> Self {
+    fn new<'l>(
+        secret_created_at: Timestamp,
+        expires_at: Expiry,
+        name: &'l str,
+        labels: impl Iterator<Item = (&'l str, &'l str)> + Clone,
+    ) -> Self {
         let mut head = [0; 17];
         head[..8].copy_from_slice(&secret_created_at.as_micros().to_le_bytes());
-        let head = match key.expires_at {
+        let head = match expires_at {
             Expiry::Never => &head[..9],
             Expiry::At(end) => {
                 head[8] = 8;
@@ -88,7 +93,7 @@ impl TimesAndLabels {
                 &head[..]
             }
         };
-        Self(PackedLabels::pack(head, key.name(), key.labels()))
+        Self(PackedLabels::pack(head, name, labels))
     }
 
     fn secret_created_at(&self) -> Timestamp {
@@ -113,6 +118,50 @@ fn time(bytes: &[u8]) -> Timestamp {
         .first_chunk()
         .expect("`TimesAndLabels::new` wrote 8 bytes");
     Timestamp::from_micros(i64::from_le_bytes(*micros))
+}
+
+impl Details {
+    fn new(
+        times_and_labels: TimesAndLabels,
+        newest: MirroredSecret,
+        older_secrets: Box<[MirroredSecret]>,
+        allowed_cidrs: Box<[IpNet]>,
+    ) -> Self {
+        let is_rare = !older_secrets.is_empty()
+            || !allowed_cidrs.is_empty()
+            || newest.expires_at != times_and_labels.expires_at();
+        if !is_rare {
+            return Self::Common(times_and_labels);
+        }
+        Self::Rare(Box::new(RareFacts {
+            times_and_labels,
+            secret_expires_at: newest.expires_at,
+            older_secrets,
+            allowed_cidrs,
+        }))
+    }
+}
+
+/// The address ranges that are in both lists, of which an empty one has every address; `None` if no address is in both.
+fn common_ranges(one: &[IpNet], other: &[IpNet]) -> Option<Vec<IpNet>> {
+    if one.is_empty() || one == other {
+        return Some(other.to_vec());
+    }
+    if other.is_empty() {
+        return Some(one.to_vec());
+    }
+    let mut common = Vec::new();
+    for a in one {
+        for b in other {
+            // Two ranges have nothing in common, or one contains the other.
+            if a.contains(b) {
+                common.push(*b);
+            } else if b.contains(a) {
+                common.push(*a);
+            }
+        }
+    }
+    (!common.is_empty()).then_some(common)
 }
 
 impl PackedEntry {
@@ -179,10 +228,11 @@ impl PackedFacts {
                 }
             }
         }
-        let times_and_labels = TimesAndLabels::new(newest.created_at, key);
-        let is_rare = !older_secrets.is_empty()
-            || !key.allowed_cidrs.is_empty()
-            || newest.expires_at != key.expires_at;
+        let times_and_labels =
+            TimesAndLabels::new(newest.created_at, key.expires_at, key.name(), key.labels());
+        let older_secrets = older_secrets.iter().map(MirroredSecret::from).collect();
+        let allowed_cidrs = key.allowed_cidrs.as_slice().into();
+        let newest = MirroredSecret::from(newest);
         Some(Self {
             shared: interner.intern(SharedFacts {
                 environment_facts: environment_facts.into(),
@@ -195,19 +245,115 @@ impl PackedFacts {
                 pepper: newest.digest.pepper,
                 imported: newest.imported,
             }),
-            details: if is_rare {
-                Details::Rare(Box::new(RareFacts {
-                    times_and_labels,
-                    secret_expires_at: newest.expires_at,
-                    older_secrets: older_secrets.iter().map(MirroredSecret::from).collect(),
-                    allowed_cidrs: key.allowed_cidrs.as_slice().into(),
-                }))
-            } else {
-                Details::Common(times_and_labels)
-            },
+            details: Details::new(times_and_labels, newest, older_secrets, allowed_cidrs),
             mac: newest.digest.mac,
             created_revision: key.created_revision,
         })
+    }
+
+    /// The same facts without what the key did not have `before`, or `None` if it had everything. `effective` and
+    /// `effective_before` are the scopes that follow from what it has and had, by the scope hierarchy of these facts.
+    ///
+    /// A key that keeps no secret, or may be used from nowhere, is revoked.
+    pub(super) fn restricted_by(
+        &self,
+        before: &Self,
+        effective: ScopeSet,
+        effective_before: ScopeSet,
+        interner: &Interner,
+    ) -> Option<Self> {
+        let (now, then) = (self.times_and_labels(), before.times_and_labels());
+        let expires_at = now.expires_at().earlier(then.expires_at());
+        let ranges = |facts: &Self| {
+            facts
+                .rare()
+                .map_or_else(Vec::new, |rare| rare.allowed_cidrs.to_vec())
+        };
+        let (ranges, ranges_before) = (ranges(self), ranges(before));
+        let allowed_cidrs = common_ranges(&ranges, &ranges_before);
+        let secrets: Vec<_> = self.secrets().collect();
+        let kept: Vec<_> = secrets
+            .iter()
+            .filter_map(|secret| {
+                let known = before
+                    .secrets()
+                    .find(|known| known.digest == secret.digest)?;
+                Some(MirroredSecret {
+                    expires_at: secret.expires_at.earlier(known.expires_at),
+                    ..*secret
+                })
+            })
+            .collect();
+        let full_access = self.shared.full_access && before.shared.full_access;
+        let granted = effective.intersection(effective_before);
+        let is_narrower = full_access != self.shared.full_access
+            || !full_access && !effective.without(granted).is_empty();
+        let revoked = self.shared.revoked
+            || before.is_revoked()
+            || kept.is_empty()
+            || allowed_cidrs.is_none();
+        let disabled = self.shared.disabled || before.shared.disabled;
+        if !is_narrower
+            && (disabled, revoked) == (self.shared.disabled, self.shared.revoked)
+            && expires_at == now.expires_at()
+            && allowed_cidrs.as_ref() == Some(&ranges)
+            && kept == secrets
+        {
+            return None;
+        }
+        let secrets = if kept.is_empty() { secrets } else { kept };
+        let (newest, older_secrets) = secrets.split_last().expect("a key has a secret");
+        let name_and_labels = now.name_and_labels();
+        let labels: Vec<_> = name_and_labels.labels().collect();
+        let times_and_labels = TimesAndLabels::new(
+            newest.created_at,
+            expires_at,
+            name_and_labels.name(),
+            labels.iter().copied(),
+        );
+        let allowed_cidrs = allowed_cidrs.unwrap_or_default().into();
+        Some(Self {
+            shared: interner.intern(SharedFacts {
+                granted: if is_narrower {
+                    granted
+                } else {
+                    self.shared.granted
+                },
+                full_access,
+                disabled,
+                revoked,
+                pepper: newest.digest.pepper,
+                imported: newest.imported,
+                ..SharedFacts::clone(&self.shared)
+            }),
+            details: Details::new(
+                times_and_labels,
+                *newest,
+                older_secrets.into(),
+                allowed_cidrs,
+            ),
+            mac: newest.digest.mac,
+            created_revision: self.created_revision,
+        })
+    }
+
+    /// The realm of the key.
+    pub(super) fn realm(&self) -> &RealmId {
+        &self.shared.environment_facts.realm
+    }
+
+    /// The scopes that follow from those that the key was granted.
+    pub(super) fn effective(&self, hierarchy: &ScopeHierarchy) -> ScopeSet {
+        if self.shared.full_access {
+            hierarchy.all()
+        } else {
+            hierarchy.effective(self.shared.granted)
+        }
+    }
+
+    /// The revision at which the key was issued.
+    pub(super) fn created_revision(&self) -> Revision {
+        self.created_revision
     }
 
     /// The same facts of a key that is revoked.
@@ -348,11 +494,7 @@ impl<'k> KeyFacts<'k> {
 
     /// The effective scopes of the key: the granted scopes and every scope that they imply in this hierarchy.
     pub fn effective(self, hierarchy: &ScopeHierarchy) -> ScopeSet {
-        if self.has_full_access() {
-            hierarchy.all()
-        } else {
-            hierarchy.effective(self.packed.shared.granted)
-        }
+        self.packed.effective(hierarchy)
     }
 
     /// Whether the key may be used from this client address. An unknown address is admitted only if any address is.

@@ -18,7 +18,7 @@ pub struct MirroredRealm {
     /// The realm's scopes.
     pub hierarchy: ScopeHierarchy,
     /// The realm's routes.
-    pub routes: RouteTable,
+    pub routes: Arc<RouteTable>,
     /// The facts of each environment.
     pub(super) environments: Vec<Arc<EnvironmentFacts>>,
     pub(super) members: Arc<Members>,
@@ -59,6 +59,8 @@ pub struct MirroredPartner {
     pub id: PartnerId,
     pub(super) suspended: AtomicBool,
     pub(super) unreadable: AtomicBool,
+    /// Whether the partner stays suspended, because the history in which it was suspended is lost.
+    pub(super) held: AtomicBool,
     pub(super) watermarks: RevocationWatermarks,
 }
 
@@ -66,6 +68,11 @@ impl MirroredPartner {
     /// Whether the partner is suspended, so that its keys are denied.
     pub fn is_suspended(&self) -> bool {
         self.suspended.load(Ordering::Acquire)
+    }
+
+    /// Whether the partner stays suspended, because the history in which it was suspended is lost.
+    pub fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
     }
 
     /// Whether the stored partner cannot be read, so that nothing can be decided about its keys.

@@ -5,7 +5,7 @@ use crate::domain::time::{Expiry, Timestamp};
 use crate::store::StoredSecret;
 
 /// The facts of a key's secret that decisions need.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct MirroredSecret {
     /// The keyed digest that proves the secret.
     pub digest: Digest,

@@ -5,5 +5,6 @@ mod conformance;
 mod faults;
 mod hash_hints;
 mod postgres;
+mod rewritten_history;
 mod unreadable;
 mod upgrade;
