@@ -3,6 +3,7 @@
 mod cancelled_calls;
 mod command_line;
 mod crash;
+mod full_disk;
 mod grpc_tools;
 mod log;
 mod method_paths;

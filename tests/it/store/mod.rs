@@ -4,6 +4,7 @@ mod concurrent_writers;
 mod conformance;
 mod faults;
 mod hash_hints;
+mod long_feeds;
 mod postgres;
 mod rewritten_history;
 mod unreadable;
