@@ -1,9 +1,10 @@
 //! Snapshots and changes for use cases, in an order that keeps callers from each other's way.
 //!
 //! There is one open change at a time, and a few connections that read. Callers wait for them in a [`FairQueue`]. A change that may
-//! grant something also needs a share of its partner's budget and room on the disk. A change that takes access away needs neither:
+//! grant something also needs a part of its partner's budget and room on the disk. A change that takes access away needs neither:
 //! a key can be revoked whatever others do.
 
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,27 @@ use crate::auth::{AuthorizedCaller, CallerGroup};
 use crate::domain::event::{Event, EventId};
 use crate::domain::ids::{PartnerId, RealmId};
 use crate::store::{Change, Snapshot, Store};
+
+/// What requests wait for in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queued {
+    /// The open change.
+    Changes,
+    /// The connections that read.
+    Reads,
+    /// The processors that compute the roots of new API keys.
+    NewKeys,
+}
+
+impl fmt::Display for Queued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Changes => "changes",
+            Self::Reads => "reads",
+            Self::NewKeys => "new API keys",
+        })
+    }
+}
 
 /// What a change may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +78,8 @@ impl Admission {
         let one_by_one = Limits {
             permits: 1,
             reserved: 0,
-            wait: Duration::from_secs(10),
+            // Less than a call may take, so that a caller who waited in vain knows that nothing was changed.
+            wait: Duration::from_secs(20),
             permits_of_realm: usize::MAX,
             permits_of_group: usize::MAX,
             requests_of_managers: 64,
@@ -67,6 +90,7 @@ impl Admission {
             reads: FairQueue::new(Limits {
                 permits: Store::READERS,
                 reserved: 1,
+                wait: Duration::from_secs(10),
                 permits_of_realm: 2,
                 permits_of_group: 1,
                 requests_of_managers: 256,
@@ -96,7 +120,7 @@ impl Authority {
         group: &CallerGroup,
     ) -> Result<Reading, Refusal> {
         let permit = self.admission.reads.take(priority(effect, group), group);
-        let permit = permit.await.map_err(|why| refusal(why, "reads"))?;
+        let permit = permit.await.map_err(|why| refusal(why, Queued::Reads))?;
         Ok(Reading {
             snapshot: self.store.snapshot().await?,
             _permit: permit,
@@ -134,7 +158,7 @@ impl Authority {
             }
         }
         let permit = self.admission.changes.take(priority(effect, group), group);
-        let permit = permit.await.map_err(|why| refusal(why, "changes"))?;
+        let permit = permit.await.map_err(|why| refusal(why, Queued::Changes))?;
         Ok(OpenChange {
             change: self.store.change(self.clock.now()).await?,
             permit,
@@ -148,7 +172,7 @@ impl Authority {
             .admission
             .roots
             .take(priority(Effect::MayGrant, group), group);
-        permit.await.map_err(|why| refusal(why, "new API keys"))
+        permit.await.map_err(|why| refusal(why, Queued::NewKeys))
     }
 
     /// Commits a change, which is durable then, and lets the next one begin.
@@ -179,7 +203,7 @@ fn priority(effect: Effect, group: &CallerGroup) -> Priority {
     }
 }
 
-fn refusal(why: NoPermit, of: &'static str) -> Refusal {
+fn refusal(why: NoPermit, of: Queued) -> Refusal {
     match why {
         NoPermit::TooManyOfGroup => Refusal::TooManyOfCaller(of),
         NoPermit::Late => Refusal::Busy(of),

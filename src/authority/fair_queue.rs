@@ -63,8 +63,8 @@ struct State {
     free: usize,
     /// In the order of arrival.
     waiting: Vec<Waiter>,
-    groups: HashMap<CallerGroup, Share>,
-    realms: HashMap<Option<RealmId>, Share>,
+    groups: HashMap<CallerGroup, Part>,
+    realms: HashMap<Option<RealmId>, Part>,
     /// The number of permits given so far.
     given: u64,
 }
@@ -77,7 +77,7 @@ struct Waiter {
 
 /// What a group or a realm has of the queue.
 #[derive(Clone, Copy, Default)]
-struct Share {
+struct Part {
     /// The permits that it has.
     permits: usize,
     /// The permits that it has or waits for.
@@ -132,11 +132,11 @@ impl FairQueue {
             let mut state = self.lock();
             wait = state.limits.wait;
             let most = state.limits.requests_of(group);
-            let share = state.groups.entry(group.clone()).or_default();
-            if share.requests >= most {
+            let part = state.groups.entry(group.clone()).or_default();
+            if part.requests >= most {
                 return Err(NoPermit::TooManyOfGroup);
             }
-            share.requests += 1;
+            part.requests += 1;
             state.realm(group).requests += 1;
             state.waiting.push(Waiter {
                 priority,
@@ -165,9 +165,9 @@ impl FairQueue {
             state.free -= 1;
             state.given += 1;
             let served_at = state.given;
-            for share in state.shares(&group) {
-                share.permits += 1;
-                share.served_at = served_at;
+            for part in state.parts(&group) {
+                part.permits += 1;
+                part.served_at = served_at;
             }
             let to = Some((self.clone(), group));
             if let Err(mut given) = permit.send(GivenPermit { to })
@@ -203,15 +203,15 @@ impl State {
             let group = &waiter.group;
             self.free > left_to_others
                 && (group.realm().is_none()
-                    || self.share_of_realm(group).permits < self.limits.permits_of_realm
-                        && self.share_of_group(group).permits < self.limits.permits_of_group)
+                    || self.part_of_realm(group).permits < self.limits.permits_of_realm
+                        && self.part_of_group(group).permits < self.limits.permits_of_group)
         };
         // Those who have waited longest since their last permit come first. Of equals, the one who came first.
         let order = |waiter: &Waiter| {
             (
                 waiter.priority,
-                self.share_of_realm(&waiter.group).served_at,
-                self.share_of_group(&waiter.group).served_at,
+                self.part_of_realm(&waiter.group).served_at,
+                self.part_of_group(&waiter.group).served_at,
             )
         };
         let waiting = self.waiting.iter().enumerate();
@@ -221,21 +221,21 @@ impl State {
             .map(|(index, _)| index)
     }
 
-    fn share_of_group(&self, group: &CallerGroup) -> Share {
+    fn part_of_group(&self, group: &CallerGroup) -> Part {
         self.groups.get(group).copied().unwrap_or_default()
     }
 
-    fn share_of_realm(&self, group: &CallerGroup) -> Share {
+    fn part_of_realm(&self, group: &CallerGroup) -> Part {
         let realm = group.realm().cloned();
         self.realms.get(&realm).copied().unwrap_or_default()
     }
 
-    fn realm(&mut self, group: &CallerGroup) -> &mut Share {
+    fn realm(&mut self, group: &CallerGroup) -> &mut Part {
         self.realms.entry(group.realm().cloned()).or_default()
     }
 
-    /// The shares of the group and of its realm.
-    fn shares(&mut self, group: &CallerGroup) -> [&mut Share; 2] {
+    /// The parts of the group and of its realm.
+    fn parts(&mut self, group: &CallerGroup) -> [&mut Part; 2] {
         [
             self.groups.entry(group.clone()).or_default(),
             self.realms.entry(group.realm().cloned()).or_default(),
@@ -245,20 +245,20 @@ impl State {
     /// Takes back a permit.
     fn put_back(&mut self, group: &CallerGroup) {
         self.free += 1;
-        for share in self.shares(group) {
-            share.permits -= 1;
+        for part in self.parts(group) {
+            part.permits -= 1;
         }
     }
 
     /// Ends a request. Those who have no more requests need not be remembered.
     fn end(&mut self, group: &CallerGroup) {
-        for share in self.shares(group) {
-            share.requests -= 1;
+        for part in self.parts(group) {
+            part.requests -= 1;
         }
-        if self.share_of_group(group).requests == 0 {
+        if self.part_of_group(group).requests == 0 {
             self.groups.remove(group);
         }
-        if self.share_of_realm(group).requests == 0 {
+        if self.part_of_realm(group).requests == 0 {
             self.realms.remove(&group.realm().cloned());
         }
     }

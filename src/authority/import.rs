@@ -11,7 +11,7 @@ use super::keys::visible;
 use super::resolve::LookupCache;
 use super::secret::pepper_missing;
 use super::two_pass::{Applied, ChangeContext, Pass, Preparation, TwoPassChange};
-use super::{Authority, ChangeRequest, ChangeResult, NewKey, Refusal, built_in};
+use super::{Authority, ChangeRequest, ChangeResult, NewKey, Queued, Refusal, built_in};
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, RealmId};
@@ -230,7 +230,7 @@ impl TwoPassChange for Import<'_> {
                     Ok(Some(key.id))
                 }
                 // The first pass refused the entry, and a later change made it acceptable. It has no root.
-                (_, Ok(_), _) => return Err(Refusal::Busy("changes")),
+                (_, Ok(_), _) => return Err(Refusal::Busy(Queued::Changes)),
             });
         }
         Ok(match last {

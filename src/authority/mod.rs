@@ -33,6 +33,7 @@ mod usage;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use admission::Queued;
 use admission::{Admission, OpenChange};
 use audit::AuditEntry;
 pub use bootstrap::{CreatedAuthority, create, recover};
@@ -151,12 +152,12 @@ pub enum Refusal {
     /// The resource is not at the revision that the request expects.
     #[error("{0}")]
     Conflict(String),
-    /// Others wait for the same, and this request has waited for too long. Names what is waited for.
+    /// Others are served first, and this request has waited for too long.
     #[error("the server is busy with other {0}: try again")]
-    Busy(&'static str),
-    /// The caller's group has too many requests in progress. Names what they wait for.
+    Busy(Queued),
+    /// The caller, or callers with the same limits, have too many requests in progress.
     #[error("the caller has too many {0} in progress: try again, with fewer at once")]
-    TooManyOfCaller(&'static str),
+    TooManyOfCaller(Queued),
     /// The partner's own keys have made too many changes. Contains the time after which they may make another one.
     #[error(
         "the partner's own keys have made too many changes: try again later, or ask an operator; keys can be revoked, disabled \

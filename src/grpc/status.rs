@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::auth::{AuthError, Forbidden};
-use crate::authority::{EntryRefusal, Refusal};
+use crate::authority::{EntryRefusal, Queued, Refusal};
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1::KeyState;
 use crate::store;
@@ -58,11 +58,13 @@ impl From<Refusal> for Status {
             }
             Refusal::Conflict(_) => error(Code::Aborted, message, info("CHANGED_MEANWHILE")),
             Refusal::Busy(_) => error(Code::ResourceExhausted, message, retry("BUSY", RETRY_SOON)),
-            Refusal::TooManyOfCaller(_) => error(
-                Code::ResourceExhausted,
-                message,
-                retry("TOO_MANY_OF_CALLER", RETRY_SOON),
-            ),
+            Refusal::TooManyOfCaller(of) => {
+                let reason = match of {
+                    Queued::Changes | Queued::NewKeys => "TOO_MANY_CHANGES",
+                    Queued::Reads => "TOO_MANY_READS",
+                };
+                error(Code::ResourceExhausted, message, retry(reason, RETRY_SOON))
+            }
             Refusal::BudgetSpent(wait) => error(
                 Code::ResourceExhausted,
                 message,

@@ -132,13 +132,19 @@ impl Feed {
                 apply(&mut snapshot, &self.mirror, self.last.revision, changes).await?;
                 self.went_to(new.iter().map(|entry| entry.id));
             }
+            let is_last = new.len() < EVENTS_AT_ONCE as usize;
+            let index = self.mirror.index.load_full();
+            if is_last {
+                index.set_current(self.last.revision, sent);
+            } else {
+                index.set_revision(self.last.revision);
+            }
+            // Last, because whoever waited for a change reads its revision from the index next.
             self.tell_waiters(&mut snapshot, &entries).await?;
-            if new.len() < EVENTS_AT_ONCE as usize {
-                break;
+            if is_last {
+                return Ok(());
             }
         }
-        self.mirror.index().set_current(self.last.revision, sent);
-        Ok(())
     }
 
     /// Ends the waits for events of this snapshot that were applied. `entries` are those that were just applied.
@@ -620,6 +626,35 @@ mod tests {
             detail: BTreeMap::new(),
         };
         change.commit(&event).await.unwrap();
+    }
+
+    /// Seen red with the revision set after the waits are ended.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn the_index_has_the_revision_that_somebody_waited_for() {
+        let world = World::new().await;
+        let (mirror, store) = (world.feed.mirror(), world.store.clone());
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(world.feed.run(stopped));
+        for n in 0..500 {
+            let change = store.change(Timestamp::from_micros(2)).await.unwrap();
+            let event = Event {
+                revision: change.revision(),
+                time: change.time(),
+                actor: Actor::command_line(),
+                kind: EventKind::RealmPut,
+                subject: Subject {
+                    realm: RealmId::built_in(),
+                    partner: None,
+                    project: None,
+                    key: None,
+                },
+                detail: BTreeMap::new(),
+            };
+            let committed = change.commit(&event).await.unwrap();
+            let applied = mirror.wait_for(committed, Duration::from_secs(10)).await;
+            assert!(applied.is_ok());
+            assert!(mirror.index().revision() >= committed.revision, "{n}");
+        }
     }
 
     /// Seen red with `take_prepared` that does not compare.

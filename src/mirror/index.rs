@@ -159,6 +159,11 @@ impl Index {
 
     pub(crate) fn set_current(&self, revision: Revision, as_of: Timestamp) {
         self.as_of.store(as_of.as_micros(), Ordering::Release);
+        self.set_revision(revision);
+    }
+
+    /// Sets the revision alone, while it is known that there are later ones.
+    pub(super) fn set_revision(&self, revision: Revision) {
         self.revision.store(revision.as_u64(), Ordering::Release);
     }
 
