@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::key::KeyId;
+use super::key::{IfRevisionFlag, KeyId};
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::WaitFlag;
@@ -16,6 +16,8 @@ pub struct Disable {
     #[command(flatten)]
     key: KeyId,
     #[command(flatten)]
+    if_revision: IfRevisionFlag,
+    #[command(flatten)]
     wait: WaitFlag,
 }
 
@@ -24,6 +26,8 @@ pub struct Disable {
 pub struct Enable {
     #[command(flatten)]
     key: KeyId,
+    #[command(flatten)]
+    if_revision: IfRevisionFlag,
     #[command(flatten)]
     wait: WaitFlag,
 }
@@ -35,6 +39,7 @@ impl Disable {
             request_id: request_id::fresh(),
             key_id: self.key.id.clone(),
             wait: self.wait.to_proto(),
+            if_revision: self.if_revision.revision,
             ..DisableKeyRequest::default()
         };
         let answer = client.change(client.keys().disable_key(request)).await?;
@@ -49,6 +54,7 @@ impl Enable {
             request_id: request_id::fresh(),
             key_id: self.key.id.clone(),
             wait: self.wait.to_proto(),
+            if_revision: self.if_revision.revision,
             ..EnableKeyRequest::default()
         };
         let answer = client.change(client.keys().enable_key(request)).await?;

@@ -16,6 +16,14 @@ pub(super) struct KeyId {
     pub(super) id: String,
 }
 
+/// The flag that names the revision that the key must have.
+#[derive(Debug, Args)]
+pub(super) struct IfRevisionFlag {
+    /// Fail unless the key has this revision, which `keys get` shows.
+    #[arg(long = "if-revision", value_name = "N")]
+    pub(super) revision: Option<u64>,
+}
+
 impl KeyId {
     /// Shows that the key was changed. `done` is the verb, such as `revoked`.
     pub(super) fn show_change<C: ChangeResponse>(
@@ -93,6 +101,12 @@ fn rows(key: &Key) -> Vec<(&'static str, String)> {
         ("expires", text::expiry(key.expire_time.as_ref())),
         ("revoked", text::time_if_any(key.revoke_time.as_ref())),
         ("reason", key.revoke_reason.clone()),
+        (
+            "revision",
+            key.revision
+                .map(|number| number.to_string())
+                .unwrap_or_default(),
+        ),
     ]
 }
 

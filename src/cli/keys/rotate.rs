@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::key::{KeyId, facts};
+use super::key::{IfRevisionFlag, KeyId, facts};
 use super::revealed_key::OutputFileFlag;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
@@ -39,6 +39,8 @@ pub struct Rotate {
     #[command(flatten)]
     request_id: RequestIdFlag,
     #[command(flatten)]
+    if_revision: IfRevisionFlag,
+    #[command(flatten)]
     wait: WaitFlag,
 }
 
@@ -50,6 +52,8 @@ pub struct EndRotation {
     /// Which secret stays: `new` completes the rotation, `old` undoes it.
     #[arg(long, value_name = "WHICH")]
     keep: Keep,
+    #[command(flatten)]
+    if_revision: IfRevisionFlag,
     #[command(flatten)]
     wait: WaitFlag,
 }
@@ -69,6 +73,7 @@ impl Rotate {
             overlap: flags::span_to_proto(Some(self.overlap), "--overlap")?,
             wait: self.wait.to_proto(),
             request_id: id.to_proto(),
+            if_revision: self.if_revision.revision,
             ..RotateKeyRequest::default()
         };
         let client = connection.connect().await?;
@@ -93,6 +98,7 @@ impl EndRotation {
             keep: keep as i32,
             wait: self.wait.to_proto(),
             request_id: request_id::fresh(),
+            if_revision: self.if_revision.revision,
             ..EndRotationRequest::default()
         };
         let client = connection.connect().await?;

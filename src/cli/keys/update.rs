@@ -3,7 +3,7 @@
 use clap::Args;
 use prost_types::{FieldMask, Timestamp};
 
-use super::key::{KeyId, facts};
+use super::key::{IfRevisionFlag, KeyId, facts};
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, ExpiryFlags, WaitFlag};
@@ -62,6 +62,8 @@ pub struct Update {
     #[arg(long, conflicts_with = "allow_cidr")]
     from_anywhere: bool,
     #[command(flatten)]
+    if_revision: IfRevisionFlag,
+    #[command(flatten)]
     wait: WaitFlag,
 }
 
@@ -114,7 +116,7 @@ impl Update {
             wait: self.wait.to_proto(),
             request_id: String::new(),
             if_partner: String::new(),
-            if_revision: None,
+            if_revision: self.if_revision.revision,
         })
     }
 }

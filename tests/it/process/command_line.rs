@@ -157,3 +157,41 @@ fn the_readmes_tour_is_true_as_it_stands() {
     assert!(said.contains("the tour is over"), "{said}");
     assert!(said.contains("\"verdict\": \"VERDICT_REVOKED\""), "{said}");
 }
+
+/// Seen red with each command that leaves the revision out of its request.
+#[test]
+fn key_commands_take_the_revision_that_the_key_must_have() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let program = Program::serve(&test_store, &[]);
+    let operator = program.operator();
+    let shell = Shell { program, operator };
+    shell.says(
+        "realm put demo --prefix demo --environment production=live --scope read",
+        "",
+        0,
+    );
+    shell.says("partner put acme --realm demo", "", 0);
+    let issued = shell.json(
+        "keys issue --realm demo --partner acme --level partner --scope read",
+        "",
+        0,
+    );
+    let id = issued["key"]["id"].as_str().unwrap();
+    for command in [
+        "update ID --name renamed",
+        "rotate ID --overlap 1h",
+        "end-rotation ID --keep new",
+        "disable ID",
+        "enable ID",
+    ] {
+        let line = format!("keys {}", command.replace("ID", id));
+        let read = shell.json(&format!("keys get {id}"), "", 0);
+        let known = read["key"]["revision"].as_u64().unwrap();
+        let shown = shell.says(&format!("keys get {id}"), "", 0);
+        assert!(shown.contains(&format!("{known}")), "{shown}");
+        let refusal = shell.says(&format!("{line} --if-revision {}", known - 1), "", 1);
+        assert!(refusal.contains("if-revision"), "{refusal}");
+        let changed = shell.json(&format!("{line} --if-revision {known}"), "", 0);
+        assert_eq!(changed["key"]["revision"], changed["revision"], "{line}");
+    }
+}
