@@ -91,7 +91,7 @@ impl Admission {
                 permits: Store::READERS,
                 reserved: 1,
                 wait: Duration::from_secs(10),
-                permits_of_realm: 2,
+                permits_of_realm: 3,
                 permits_of_group: 1,
                 requests_of_managers: 256,
                 requests_of_partner: 64,

@@ -1,7 +1,8 @@
 //! A queue for what there is little of: the one open change, the connections that read, the processors that hash.
 //!
 //! Changes that take access away are served first, then operators, then everybody else. Among those, the realms take turns, and in
-//! a realm the groups of callers. So whoever sends many requests at once makes others wait for about one of them.
+//! a realm the groups of callers. So whoever sends many requests at once makes others wait for about one of them. The limits of a
+//! realm and of a group hold for changes that take access away by themselves, so that nothing else stands in their way.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +24,24 @@ pub(super) enum Priority {
     Other,
 }
 
+/// Requests that are counted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Lane {
+    /// Those that take access away.
+    TakesAway,
+    /// All others.
+    Other,
+}
+
+impl From<Priority> for Lane {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::TakesAway => Self::TakesAway,
+            Priority::Operator | Priority::Other => Self::Other,
+        }
+    }
+}
+
 /// The limits of a queue.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
@@ -34,7 +53,7 @@ pub(super) struct Limits {
     pub(super) wait: Duration,
     /// How many permits the callers of one realm may have at once, operators apart.
     pub(super) permits_of_realm: usize,
-    /// How many permits a group may have at once, operators apart.
+    /// How many permits the keys of a partner, or whoever has one key, may have at once.
     pub(super) permits_of_group: usize,
     /// How many permits the managers of a realm may have or wait for.
     pub(super) requests_of_managers: usize,
@@ -63,8 +82,8 @@ struct State {
     free: usize,
     /// In the order of arrival.
     waiting: Vec<Waiter>,
-    groups: HashMap<CallerGroup, Part>,
-    realms: HashMap<Option<RealmId>, Part>,
+    groups: HashMap<(Lane, CallerGroup), Part>,
+    realms: HashMap<(Lane, Option<RealmId>), Part>,
     /// The number of permits given so far.
     given: u64,
 }
@@ -96,12 +115,13 @@ pub(super) struct QueuePermit {
 /// A permit on the way to its request. Drop returns it.
 struct GivenPermit {
     /// `None` after the permit was returned.
-    to: Option<(FairQueue, CallerGroup)>,
+    to: Option<(FairQueue, Lane, CallerGroup)>,
 }
 
 /// A request, until its permit is returned. Drop ends it.
 struct Request {
     queue: FairQueue,
+    lane: Lane,
     group: CallerGroup,
 }
 
@@ -127,17 +147,17 @@ impl FairQueue {
         group: &CallerGroup,
     ) -> Result<QueuePermit, NoPermit> {
         let (sender, permit) = oneshot::channel();
+        let lane = Lane::from(priority);
         let wait;
         {
             let mut state = self.lock();
             wait = state.limits.wait;
-            let most = state.limits.requests_of(group);
-            let part = state.groups.entry(group.clone()).or_default();
-            if part.requests >= most {
+            if state.part_of_group(lane, group).requests >= state.limits.requests_of(group) {
                 return Err(NoPermit::TooManyOfGroup);
             }
-            part.requests += 1;
-            state.realm(group).requests += 1;
+            for part in state.parts(lane, group) {
+                part.requests += 1;
+            }
             state.waiting.push(Waiter {
                 priority,
                 group: group.clone(),
@@ -147,6 +167,7 @@ impl FairQueue {
         }
         let request = Request {
             queue: self.clone(),
+            lane,
             group: group.clone(),
         };
         match tokio::time::timeout(wait, permit).await {
@@ -161,20 +182,25 @@ impl FairQueue {
     /// Gives the free permits to those who wait.
     fn serve(&self, state: &mut State) {
         while let Some(index) = state.next() {
-            let Waiter { group, permit, .. } = state.waiting.remove(index);
+            let Waiter {
+                priority,
+                group,
+                permit,
+            } = state.waiting.remove(index);
+            let lane = Lane::from(priority);
             state.free -= 1;
             state.given += 1;
             let served_at = state.given;
-            for part in state.parts(&group) {
+            for part in state.parts(lane, &group) {
                 part.permits += 1;
                 part.served_at = served_at;
             }
-            let to = Some((self.clone(), group));
+            let to = Some((self.clone(), lane, group));
             if let Err(mut given) = permit.send(GivenPermit { to })
-                && let Some((_, group)) = given.to.take()
+                && let Some((_, lane, group)) = given.to.take()
             {
                 // The request was given up. A drop of the permit would lock the queue again.
-                state.put_back(&group);
+                state.put_back(lane, &group);
             }
         }
     }
@@ -185,6 +211,15 @@ impl FairQueue {
 }
 
 impl Limits {
+    /// The managers of a realm may have what all callers of the realm may have.
+    fn permits_of(&self, group: &CallerGroup) -> usize {
+        match group {
+            CallerGroup::Operator(_) => usize::MAX,
+            CallerGroup::Managers(_) => self.permits_of_realm,
+            CallerGroup::Partner(..) | CallerGroup::Holder(..) => self.permits_of_group,
+        }
+    }
+
     fn requests_of(&self, group: &CallerGroup) -> usize {
         match group {
             CallerGroup::Operator(_) => usize::MAX,
@@ -198,21 +233,25 @@ impl Limits {
 impl State {
     /// Returns the index of the waiter who is served next, if a permit is free for one.
     fn next(&self) -> Option<usize> {
+        let parts = |waiter: &Waiter| {
+            let (lane, group) = (Lane::from(waiter.priority), &waiter.group);
+            (
+                self.part_of_realm(lane, group),
+                self.part_of_group(lane, group),
+            )
+        };
         let may_have = |waiter: &Waiter| {
             let left_to_others = self.limits.reserved * waiter.priority as usize;
-            let group = &waiter.group;
+            let (of_realm, of_group) = parts(waiter);
             self.free > left_to_others
-                && (group.realm().is_none()
-                    || self.part_of_realm(group).permits < self.limits.permits_of_realm
-                        && self.part_of_group(group).permits < self.limits.permits_of_group)
+                && (waiter.group.realm().is_none()
+                    || of_realm.permits < self.limits.permits_of_realm
+                        && of_group.permits < self.limits.permits_of(&waiter.group))
         };
         // Those who have waited longest since their last permit come first. Of equals, the one who came first.
         let order = |waiter: &Waiter| {
-            (
-                waiter.priority,
-                self.part_of_realm(&waiter.group).served_at,
-                self.part_of_group(&waiter.group).served_at,
-            )
+            let (of_realm, of_group) = parts(waiter);
+            (waiter.priority, of_realm.served_at, of_group.served_at)
         };
         let waiting = self.waiting.iter().enumerate();
         waiting
@@ -221,54 +260,52 @@ impl State {
             .map(|(index, _)| index)
     }
 
-    fn part_of_group(&self, group: &CallerGroup) -> Part {
-        self.groups.get(group).copied().unwrap_or_default()
+    fn part_of_group(&self, lane: Lane, group: &CallerGroup) -> Part {
+        let key = (lane, group.clone());
+        self.groups.get(&key).copied().unwrap_or_default()
     }
 
-    fn part_of_realm(&self, group: &CallerGroup) -> Part {
-        let realm = group.realm().cloned();
-        self.realms.get(&realm).copied().unwrap_or_default()
-    }
-
-    fn realm(&mut self, group: &CallerGroup) -> &mut Part {
-        self.realms.entry(group.realm().cloned()).or_default()
+    fn part_of_realm(&self, lane: Lane, group: &CallerGroup) -> Part {
+        let key = (lane, group.realm().cloned());
+        self.realms.get(&key).copied().unwrap_or_default()
     }
 
     /// The parts of the group and of its realm.
-    fn parts(&mut self, group: &CallerGroup) -> [&mut Part; 2] {
+    fn parts(&mut self, lane: Lane, group: &CallerGroup) -> [&mut Part; 2] {
+        let realm = group.realm().cloned();
         [
-            self.groups.entry(group.clone()).or_default(),
-            self.realms.entry(group.realm().cloned()).or_default(),
+            self.groups.entry((lane, group.clone())).or_default(),
+            self.realms.entry((lane, realm)).or_default(),
         ]
     }
 
     /// Takes back a permit.
-    fn put_back(&mut self, group: &CallerGroup) {
+    fn put_back(&mut self, lane: Lane, group: &CallerGroup) {
         self.free += 1;
-        for part in self.parts(group) {
+        for part in self.parts(lane, group) {
             part.permits -= 1;
         }
     }
 
     /// Ends a request. Those who have no more requests need not be remembered.
-    fn end(&mut self, group: &CallerGroup) {
-        for part in self.parts(group) {
+    fn end(&mut self, lane: Lane, group: &CallerGroup) {
+        for part in self.parts(lane, group) {
             part.requests -= 1;
         }
-        if self.part_of_group(group).requests == 0 {
-            self.groups.remove(group);
+        if self.part_of_group(lane, group).requests == 0 {
+            self.groups.remove(&(lane, group.clone()));
         }
-        if self.part_of_realm(group).requests == 0 {
-            self.realms.remove(&group.realm().cloned());
+        if self.part_of_realm(lane, group).requests == 0 {
+            self.realms.remove(&(lane, group.realm().cloned()));
         }
     }
 }
 
 impl Drop for GivenPermit {
     fn drop(&mut self) {
-        if let Some((queue, group)) = self.to.take() {
+        if let Some((queue, lane, group)) = self.to.take() {
             let mut state = queue.lock();
-            state.put_back(&group);
+            state.put_back(lane, &group);
             queue.serve(&mut state);
         }
     }
@@ -278,7 +315,7 @@ impl Drop for Request {
     fn drop(&mut self) {
         let mut state = self.queue.lock();
         state.waiting.retain(|waiter| !waiter.permit.is_closed());
-        state.end(&self.group);
+        state.end(self.lane, &self.group);
     }
 }
 
@@ -387,8 +424,7 @@ mod tests {
             ("revocation", TakesAway, partner("a", "acme")),
         ])
         .await;
-        // The revocation was the turn of the realm and of the partner.
-        let expected = ["revocation", "operator", "b1", "a1", "a3", "a2", "a4"];
+        let expected = ["revocation", "operator", "a1", "b1", "a3", "a2", "a4"];
         assert_eq!(served, expected);
         let served = order(&[
             ("m1", Other, managers("a")),
@@ -414,7 +450,11 @@ mod tests {
         });
         let mut permits = Vec::new();
         let mut waiting = Vec::new();
-        let groups = [managers("a"), partner("a", "acme"), managers("b")];
+        let groups = [
+            partner("a", "acme"),
+            partner("a", "umbrella"),
+            managers("b"),
+        ];
         for (group, gets) in [(0, 2), (1, 1), (2, 1)] {
             for n in 0..3 {
                 let (request, at_once) = ask(&queue, Priority::Other, &groups[group]).await;
@@ -430,11 +470,9 @@ mod tests {
             permits.extend(at_once);
             waiting.push(request);
         }
-        let (request, at_once) = ask(&queue, Priority::TakesAway, &groups[2]).await;
-        assert!(
-            at_once.is_some(),
-            "the last one is for what takes access away"
-        );
+        // The last one is for what takes access away, also of those who have as many others as they may.
+        let (request, at_once) = ask(&queue, Priority::TakesAway, &groups[0]).await;
+        assert!(at_once.is_some());
         drop((at_once, request, waiting, permits));
         assert_forgotten(&queue);
     }
@@ -451,6 +489,8 @@ mod tests {
         }
         let refused = queue.take(Priority::Other, &acme).await;
         assert_eq!(refused.err(), Some(NoPermit::TooManyOfGroup));
+        // What takes access away is counted by itself.
+        drop(ask(&queue, Priority::TakesAway, &acme).await);
         let umbrella = partner("a", "umbrella");
         drop(waiting.pop());
         let _again = ask(&queue, Priority::Other, &acme).await;

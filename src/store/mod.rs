@@ -257,7 +257,7 @@ pub enum OpenError {
 
 impl Store {
     /// How many snapshots can be open at the same time, besides that of the feed.
-    pub const READERS: usize = 6;
+    pub const READERS: usize = 8;
 
     fn new(engine: Engine, schema: Schema) -> Self {
         Self {

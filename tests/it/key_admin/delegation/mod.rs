@@ -1,6 +1,7 @@
 //! Delegation: what partners do with keys of their own that hold the realm's admin scope, and operators with theirs. Nobody
 //! gives more than they hold.
 
+mod budget;
 mod enable;
 mod issue;
 mod operators;
