@@ -95,7 +95,6 @@ impl Admission {
                 permits_of_group: 1,
                 requests_of_managers: 256,
                 requests_of_partner: 64,
-                ..one_by_one
             }),
             changes: FairQueue::new(one_by_one),
             roots: FairQueue::new(Limits {

@@ -12,8 +12,7 @@ use hyper::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 
-use crate::auth::{AuthorizedCaller, Delegate, Role};
-use crate::domain::ids::{KeyId, PartnerId, RealmId};
+use crate::auth::{AuthorizedCaller, CallerGroup};
 
 /// How many pages of operators, and how many of all other callers, may be in memory. Twice as many as the store has readers.
 const MAX_PAGES: usize = 8;
@@ -24,21 +23,13 @@ const MAX_PAGES_OF_AN_OPERATOR: usize = 4;
 /// How many pages the managers of one realm, or the keys of one partner, may have in memory.
 const MAX_PAGES_OF_AN_OWNER: usize = 2;
 
-/// Those who share the permits of one caller.
-#[derive(Clone, PartialEq, Eq, Hash)]
-enum Group {
-    Operator(KeyId),
-    Managers(RealmId),
-    Partner(RealmId, PartnerId),
-}
-
 /// The permits for pages.
 #[derive(Clone)]
 pub(super) struct PageLimiter {
     operators: Arc<Semaphore>,
     others: Arc<Semaphore>,
     /// The permits of those who have pages, or wait for one.
-    groups: Arc<Mutex<HashMap<Group, Weak<Semaphore>>>>,
+    groups: Arc<Mutex<HashMap<CallerGroup, Weak<Semaphore>>>>,
 }
 
 /// The permit for one page. Drop of the last clone returns the permit.
@@ -60,22 +51,10 @@ impl Default for PageLimiter {
 impl PageLimiter {
     /// Waits for a permit for this caller.
     pub(super) async fn take(&self, caller: &AuthorizedCaller) -> PagePermit {
-        let (all, group, most) = match &caller.role {
-            Role::Operator => (
-                &self.operators,
-                Group::Operator(caller.principal.key),
-                MAX_PAGES_OF_AN_OPERATOR,
-            ),
-            Role::Realm { realm, .. } => (
-                &self.others,
-                Group::Managers(realm.clone()),
-                MAX_PAGES_OF_AN_OWNER,
-            ),
-            Role::Delegate(Delegate { realm, partner, .. }) => (
-                &self.others,
-                Group::Partner(realm.clone(), partner.clone()),
-                MAX_PAGES_OF_AN_OWNER,
-            ),
+        let group = caller.group();
+        let (all, most) = match &group {
+            CallerGroup::Operator(_) => (&self.operators, MAX_PAGES_OF_AN_OPERATOR),
+            _ => (&self.others, MAX_PAGES_OF_AN_OWNER),
         };
         // The own permit comes first: who has no more of them does not stand in the queue in front of others.
         let own = acquire(&self.permits_of(group, most)).await;
@@ -85,7 +64,7 @@ impl PageLimiter {
         }
     }
 
-    fn permits_of(&self, group: Group, most: usize) -> Arc<Semaphore> {
+    fn permits_of(&self, group: CallerGroup, most: usize) -> Arc<Semaphore> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = groups.get(&group).and_then(Weak::upgrade) {
             return known;
@@ -149,7 +128,9 @@ mod tests {
 
     use super::*;
     use crate::auth::Principal;
+    use crate::auth::{Delegate, Role};
     use crate::domain::ids::EnvironmentName;
+    use crate::domain::ids::{KeyId, PartnerId, RealmId};
     use crate::domain::key::Digest;
 
     fn caller(key: u8, role: Role) -> AuthorizedCaller {

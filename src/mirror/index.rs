@@ -12,7 +12,7 @@ use super::map::{Map, MapHasher};
 use super::realm::{EnvironmentFacts, MirroredPartner, MirroredRealm, PreparedRealm, environments};
 use super::revocation_watermarks::RevocationWatermarks;
 use super::shared_facts::Interner;
-use crate::domain::access::{ScopeHierarchy, ScopeSet};
+use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::Revision;
 use crate::domain::ids::{KeyId, PartnerId, Prefix, ProjectId, RealmId};
 use crate::domain::key::Digest;
@@ -27,20 +27,20 @@ use crate::store::{self, StoredKey};
 #[derive(Default)]
 pub struct Index {
     realms: ArcSwap<Realms>,
-    keys: Map<KeyId, PackedEntry>,
+    pub(super) keys: Map<KeyId, PackedEntry>,
     /// The facts that keys have in common. Readers reach them only through the keys.
-    interner: Interner,
+    pub(super) interner: Interner,
     /// The key ids of imported API keys, by digest, because an imported API key does not contain its key id.
     imports: Map<[u8; 32], KeyId>,
     /// The keys that have less than the store says, because the history in which they lost it is lost.
-    held: Map<KeyId, ()>,
+    pub(super) held: Map<KeyId, ()>,
     revision: AtomicU64,
     as_of: AtomicI64,
 }
 
 #[derive(Clone, Default)]
-struct Realms {
-    by_id: HashMap<RealmId, Arc<MirroredRealm>>,
+pub(super) struct Realms {
+    pub(super) by_id: HashMap<RealmId, Arc<MirroredRealm>>,
     prefixes: HashSet<Prefix>,
     /// The realms whose rows cannot be read. `by_id` may have what they were before.
     unreadable: HashSet<RealmId>,
@@ -151,7 +151,7 @@ impl Index {
         &self.interner
     }
 
-    fn realm(&self, id: &str) -> Option<Arc<MirroredRealm>> {
+    pub(super) fn realm(&self, id: &str) -> Option<Arc<MirroredRealm>> {
         self.realms.load().by_id.get(id).cloned()
     }
 
@@ -240,11 +240,11 @@ impl Index {
         self.set_realms(realms);
     }
 
-    fn realms(&self) -> Guard<Arc<Realms>> {
+    pub(super) fn realms(&self) -> Guard<Arc<Realms>> {
         self.realms.load()
     }
 
-    fn set_realms(&self, mut realms: Realms) {
+    pub(super) fn set_realms(&self, mut realms: Realms) {
         realms.prefixes = realms
             .by_id
             .values()
@@ -440,119 +440,6 @@ impl Index {
             return None;
         };
         PackedFacts::new(id, realm, key, was_revoked, &self.interner)
-    }
-
-    /// Marks every key as revoked that was revoked in `before`. Returns the number of keys that are not revoked in the store.
-    pub(crate) fn keep_revoked(&self, before: &Self) -> usize {
-        let keys = self.keys.pin();
-        let mut kept = 0;
-        for (id, entry) in &before.keys.pin() {
-            if let (PackedEntry::Key(old), Some(PackedEntry::Key(new))) = (entry, keys.get(id))
-                && old.is_revoked()
-                && !new.is_revoked()
-            {
-                keys.insert(*id, PackedEntry::Key(new.revoked(&self.interner)));
-                kept += 1;
-            }
-        }
-        kept
-    }
-
-    /// Takes from keys and partners what they did not have in `before`, which is of a history that was lost after the revision
-    /// `fork`: a key has no more than it had, a key that was deleted is revoked, and a suspended partner stays suspended. Returns the
-    /// number of keys and partners that have more in the store.
-    pub(super) fn hold_back(&self, before: &Self, fork: Revision) -> usize {
-        let (keys, known) = (self.keys.pin(), before.keys.pin());
-        let mut held = 0;
-        for (id, entry) in &keys {
-            let PackedEntry::Key(new) = entry else {
-                continue;
-            };
-            let restricted = match known.get(id) {
-                Some(PackedEntry::Key(old)) => self.restricted(new, old, before),
-                Some(PackedEntry::Corrupt) => None,
-                None => (new.created_revision() <= fork && !new.is_revoked())
-                    .then(|| new.revoked(&self.interner)),
-            };
-            if let Some(restricted) = restricted {
-                keys.insert(*id, PackedEntry::Key(restricted));
-                self.held.pin().insert(*id, ());
-                held += 1;
-            }
-        }
-        for (id, realm) in &self.realms().by_id {
-            let Some(realm_before) = before.realm(id.as_str()) else {
-                continue;
-            };
-            for (id, partner_before) in &realm_before.members.partners.pin() {
-                if let Some(partner) = realm.members.partners.pin().get(id)
-                    && partner_before.is_suspended()
-                    && (partner_before.is_held() || !partner.is_suspended())
-                {
-                    partner.held.store(true, Ordering::Release);
-                    partner.suspended.store(true, Ordering::Release);
-                    held += 1;
-                }
-            }
-        }
-        held
-    }
-
-    /// The facts without what the key did not have in an index, or `None` if it had everything.
-    fn restricted(
-        &self,
-        facts: &PackedFacts,
-        before: &PackedFacts,
-        index_before: &Self,
-    ) -> Option<PackedFacts> {
-        let realm = self.realm(facts.realm().as_str())?;
-        let realm_before = index_before.realm(before.realm().as_str())?;
-        // The same scope may have another index in the other hierarchy.
-        let mut effective_before = ScopeSet::default();
-        let held_before = before.effective(&realm_before.hierarchy);
-        for name in realm_before.hierarchy.names(held_before) {
-            if let Some(index) = realm.hierarchy.index_of(name.as_str()) {
-                effective_before.insert(index);
-            }
-        }
-        let effective = facts.effective(&realm.hierarchy);
-        facts.restricted_by(before, effective, effective_before, &self.interner)
-    }
-
-    /// Whether the key has less than the store says, because the history in which it lost it is lost.
-    pub fn is_held(&self, id: KeyId) -> bool {
-        !self.held.is_empty() && self.held.pin().contains_key(&id)
-    }
-
-    /// Whether the partner stays suspended, because the history in which it was suspended is lost.
-    pub fn is_partner_held(&self, realm: &RealmId, id: &PartnerId) -> bool {
-        self.realm(realm.as_str()).is_some_and(|realm| {
-            let partners = realm.members.partners.pin();
-            partners.get(id).is_some_and(|partner| partner.is_held())
-        })
-    }
-
-    /// Puts the definition and the routes that a realm had in `before`, if that has the realm.
-    pub(super) fn put_realm_as_before(&self, id: &RealmId, before: &Self) {
-        let Some(known) = before.realm(id.as_str()) else {
-            return;
-        };
-        let mut realms = self.realms().as_ref().clone();
-        let realm = MirroredRealm {
-            definition: known.definition.clone(),
-            hierarchy: known.hierarchy.clone(),
-            routes: Arc::clone(&known.routes),
-            environments: environments(&known.definition, None),
-            members: Arc::default(),
-        };
-        realms.by_id.insert(id.clone(), Arc::new(realm));
-        self.set_realms(realms);
-    }
-
-    /// Whether the realm has this project.
-    pub(super) fn has_project(&self, realm: &RealmId, id: &ProjectId) -> bool {
-        self.realm(realm.as_str())
-            .is_some_and(|realm| realm.members.projects.pin().contains_key(id))
     }
 
     /// Describes every fact of the index, so that tests can compare two whole indexes.

@@ -10,6 +10,7 @@ mod map;
 mod packed_labels;
 mod realm;
 mod revocation_watermarks;
+mod rewrite;
 mod secret;
 mod shared_facts;
 #[cfg(test)]
