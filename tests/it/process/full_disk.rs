@@ -48,7 +48,7 @@ async fn all_else_is_refused(api: &mut Api, key: &IssuedKey) {
     refused_for_the_disk(api.keys.issue_key(issue_request()).await);
     refused_for_the_disk(
         update(api, &key.id, &["name"], |key| {
-            "new".clone_into(&mut key.name)
+            "new".clone_into(&mut key.name);
         })
         .await,
     );

@@ -269,4 +269,20 @@ on_both_engines! {
         assert_eq!(api.verdict(&key.plain_key).await, Verdict::Revoked);
         service.stop().await;
     }
+
+    /// Its revision is one that a lost key had too. Seen red with everything before the rewrite taken for common.
+    async fn a_key_that_is_issued_after_a_rewrite_is_good(engine: Engine) {
+        let flags = ["--poll-interval=1h"];
+        let service = Service::start_with(TestStore::on(engine), Clock::system(), "", &flags).await;
+        let mut api = service.api();
+        api.make_demo().await;
+        back_up(&service).await;
+        let lost = issue(&mut api, issue_request()).await;
+        issue(&mut api, issue_request()).await;
+        put_back(&service).await;
+        let new = issue(&mut api, issue_request()).await;
+        assert_eq!(api.verdict(&new.plain_key).await, Verdict::Allowed);
+        assert_eq!(api.verdict(&lost.plain_key).await, Verdict::Unknown);
+        service.stop().await;
+    }
 }
