@@ -47,31 +47,18 @@ async fn replace_in_keys(store: &Store, clock: &Clock) -> Result<usize, Refusal>
     let (mut replaced, mut after) = (0, None);
     loop {
         let page = store.snapshot().await?.keys_with_hash_hints(after).await?;
-        let mut open: Option<(Change, Event)> = None;
-        for mut key in page.items {
-            let Some(detail) = replace_in_key(&mut key) else {
-                continue;
-            };
+        let with_detail = |mut key: Key| replace_in_key(&mut key).map(|detail| (key, detail));
+        let mut keys: Vec<_> = page.items.into_iter().filter_map(with_detail).collect();
+        replaced += keys.len();
+        if let Some((last, detail)) = keys.pop() {
             // All keys of a page are one transaction.
-            let mut change = if let Some((mut change, before)) = open.take() {
-                change.start_next(&before).await?;
-                change
-            } else {
-                store.change(clock.now()).await?
-            };
-            change.update_key(&mut key).await?;
-            let event = Event {
-                revision: change.revision(),
-                time: change.time(),
-                actor: Actor::command_line(),
-                kind: EventKind::KeyUpdated,
-                subject: subject(&key),
-                detail,
-            };
-            open = Some((change, event));
-            replaced += 1;
-        }
-        if let Some((change, event)) = open {
+            let mut change = store.change(clock.now()).await?;
+            change.reserve(keys.len()).await?;
+            for (key, detail) in keys {
+                let event = update(&mut change, key, detail).await?;
+                change.start_next(event).await?;
+            }
+            let event = update(&mut change, last, detail).await?;
             change.commit(&event).await?;
         }
         after = page.next;
@@ -79,6 +66,23 @@ async fn replace_in_keys(store: &Store, clock: &Clock) -> Result<usize, Refusal>
             return Ok(replaced);
         }
     }
+}
+
+/// Writes a key with new hints as this change, and returns the event.
+async fn update(
+    change: &mut Change,
+    mut key: Key,
+    detail: BTreeMap<String, String>,
+) -> Result<Event, Refusal> {
+    change.update_key(&mut key).await?;
+    Ok(Event {
+        revision: change.revision(),
+        time: change.time(),
+        actor: Actor::command_line(),
+        kind: EventKind::KeyUpdated,
+        subject: subject(&key),
+        detail,
+    })
 }
 
 /// Replaces the hints of a key and its secrets. Returns the detail of the event, or `None` if no hint had to be replaced.

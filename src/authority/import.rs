@@ -20,7 +20,7 @@ use crate::domain::key::{Key, KeyState, Secret};
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::violation::Violations;
 use crate::hashing::{ImportHash, random};
-use crate::store::{Change, Snapshot};
+use crate::store::{Change, Error, Snapshot};
 
 /// A key that another system issued.
 pub struct ImportedKey {
@@ -100,21 +100,54 @@ impl Authority {
     async fn imported_before(
         &self,
         entries: &[Entry],
-        snapshot: &mut Snapshot,
-    ) -> Result<HashMap<[u8; 32], KeyId>, Refusal> {
+        pass: &mut Pass<'_>,
+    ) -> Result<HashMap<[u8; 32], KnownKey>, Refusal> {
         let decoded = || entries.iter().filter_map(|entry| entry.as_ref().ok());
         let digests: Vec<_> = decoded()
             .flat_map(|imported| self.peppers.digests_of_import(&imported.hash))
             .collect();
-        let imports = snapshot.find_imports(&digests).await?;
+        let imports = pass.snapshot.find_imports(&digests).await?;
+        let ids: Vec<_> = imports.values().copied().collect();
+        let mut known: HashMap<_, _> = ids.iter().map(|id| (*id, KnownKey::Hidden)).collect();
+        let (role, now) = (&pass.caller_state.role, pass.now);
+        let each = |id, key: Result<Key, Error>| {
+            let found = match key {
+                Ok(key) if role.reaches(&key) => KnownKey::Visible(ImportedBefore::of(key, now)),
+                Ok(_) => return,
+                Err(_) => KnownKey::Corrupt(id),
+            };
+            known.insert(id, found);
+        };
+        pass.snapshot.find_keys(&ids, each).await?;
         let mut before = HashMap::new();
         for imported in decoded() {
             let mut digests = self.peppers.digests_of_import(&imported.hash);
             if let Some(id) = digests.find_map(|digest| imports.get(&digest.mac)) {
-                before.insert(*imported.hash.secret().expose(), *id);
+                before.insert(*imported.hash.secret().expose(), known[id].clone());
             }
         }
         Ok(before)
+    }
+}
+
+/// What is known of a key that was imported before.
+#[derive(Clone)]
+enum KnownKey {
+    /// The caller may know the key.
+    Visible(ImportedBefore),
+    /// The key does not exist any more, or the caller may not know it.
+    Hidden,
+    /// The row of the key cannot be read. Contains the id.
+    Corrupt(KeyId),
+}
+
+impl ImportedBefore {
+    fn of(key: Key, now: Timestamp) -> Self {
+        Self {
+            is_revoked: key.state(now) == KeyState::Revoked,
+            id: key.id,
+            realm: key.realm,
+        }
     }
 }
 
@@ -139,20 +172,24 @@ impl TwoPassChange for Import<'_> {
         })
     }
 
-    async fn check(&self, pass: Pass<'_>) -> Result<Vec<CheckedEntry>, Refusal> {
+    async fn check(&self, mut pass: Pass<'_>) -> Result<Vec<CheckedEntry>, Refusal> {
+        let lookups = &mut LookupCache::default();
+        lookups.realm(pass.snapshot, &self.realm).await?;
+        let imported_before = self
+            .authority
+            .imported_before(&self.entries, &mut pass)
+            .await?;
         let Pass {
             snapshot,
             caller_state,
             now,
         } = pass;
-        let lookups = &mut LookupCache::default();
-        lookups.realm(snapshot, &self.realm).await?;
+        let decoded = self.entries.iter().filter_map(|entry| entry.as_ref().ok());
+        let requests: Vec<_> = decoded.map(|imported| &imported.new).collect();
+        lookups.read_ahead(snapshot, &self.realm, &requests).await?;
         let mut check = EntryCheck {
             caller_state,
-            imported_before: self
-                .authority
-                .imported_before(&self.entries, snapshot)
-                .await?,
+            imported_before,
             seen: HashSet::new(),
             lookups,
             now,
@@ -209,30 +246,33 @@ impl TwoPassChange for Import<'_> {
         mut roots: HashMap<usize, String>,
     ) -> Result<Applied<Self>, Refusal> {
         let mut outcomes: Vec<Outcome> = Vec::with_capacity(checked.len());
+        let accepted = checked.iter().filter(|entry| entry.is_ok()).count();
+        // Each key has its own revision, time and event. The first key has those of the change.
+        change.reserve(accepted.saturating_sub(1)).await?;
+        let mut rows = Vec::with_capacity(accepted.min(KEYS_AT_ONCE));
         let mut last: Option<AuditEntry> = None;
         for (index, (entry, checked)) in self.entries.iter().zip(checked).enumerate() {
             outcomes.push(match (entry, checked, roots.remove(&index)) {
                 (_, Err(refusal), _) => Err(refusal),
                 (Ok(imported), Ok(key), Some(root)) => {
-                    // The previous key becomes its own change, so that each key has its own revision, time and event.
                     if let Some(entry) = last.take() {
                         let before = entry.event(&event.caller.principal, event.request, change);
-                        change.start_next(&before).await?;
+                        change.start_next(before).await?;
                     }
-                    let key = authority
-                        .insert_imported(key, imported, &root, change)
-                        .await?;
-                    last = Some(AuditEntry::of_key(
-                        EventKind::KeyImported,
-                        &key,
-                        audit_detail(&key),
-                    ));
-                    Ok(Some(key.id))
+                    let key = authority.imported_key(key, imported, change)?;
+                    let (id, detail) = (key.id, audit_detail(&key));
+                    last = Some(AuditEntry::of_key(EventKind::KeyImported, &key, detail));
+                    rows.push((key, root));
+                    if rows.len() == KEYS_AT_ONCE {
+                        insert_imported(change, &std::mem::take(&mut rows)).await?;
+                    }
+                    Ok(Some(id))
                 }
                 // The first pass refused the entry, and a later change made it acceptable. It has no root.
                 (_, Ok(_), _) => return Err(Refusal::Busy(Queued::Changes)),
             });
         }
+        insert_imported(change, &rows).await?;
         Ok(match last {
             Some(entry) => Applied::Changed {
                 record: outcomes.clone(),
@@ -253,13 +293,16 @@ impl ImportOutcomes {
     }
 }
 
+/// How many keys are written together: as many as one statement inserts, so that few of them are in memory twice.
+const KEYS_AT_ONCE: usize = Change::INSERTS_AT_ONCE;
+
 impl Authority {
-    async fn insert_imported(
+    /// Returns the key that the current change imports.
+    fn imported_key(
         &self,
         resolved: Key,
         imported: &ImportedKey,
-        root: &str,
-        change: &mut Change,
+        change: &Change,
     ) -> Result<Key, Refusal> {
         let digest = self
             .peppers
@@ -273,7 +316,7 @@ impl Authority {
             hint: String::new(),
             last_used_at: None,
         };
-        let key = Key {
+        Ok(Key {
             id: KeyId::new(change.time(), &random()),
             created_at: change.time(),
             created_revision: change.revision(),
@@ -284,19 +327,32 @@ impl Authority {
                 .unwrap_or_else(|| digest_hint(&digest.mac)),
             secrets: vec![secret],
             ..resolved
-        };
-        change.insert_key(&key).await?;
-        change.insert_root(key.id, &key.secrets[0], root).await?;
-        change.insert_import(&digest, key.id).await?;
-        Ok(key)
+        })
     }
+}
+
+/// Writes imported keys, each with the root of its secret.
+async fn insert_imported(change: &mut Change, rows: &[(Key, String)]) -> Result<(), Refusal> {
+    let mut keys = Vec::with_capacity(rows.len());
+    let mut roots = Vec::with_capacity(rows.len());
+    let mut imports = Vec::with_capacity(rows.len());
+    for (key, root) in rows {
+        let secret = &key.secrets[0];
+        keys.push(key);
+        roots.push((key.id, secret, root.as_str()));
+        imports.push((secret.digest, key.id));
+    }
+    change.insert_keys(&keys).await?;
+    change.insert_roots(&roots).await?;
+    change.insert_imports(&imports).await?;
+    Ok(())
 }
 
 /// The state against which one pass checks the entries of a request.
 struct EntryCheck<'c> {
     caller_state: &'c CallerState,
     /// Keys that were imported before, by the SHA-256 of their API keys.
-    imported_before: HashMap<[u8; 32], KeyId>,
+    imported_before: HashMap<[u8; 32], KnownKey>,
     /// The SHA-256 of the API keys of the entries so far.
     seen: HashSet<[u8; 32]>,
     lookups: &'c mut LookupCache,
@@ -314,15 +370,18 @@ impl EntryCheck<'_> {
             Err(violations) => return Ok(Err(EntryRefusal::Invalid(violations.clone()))),
         };
         let hash = imported.hash.secret().expose();
-        if let Some(id) = self.imported_before.get(hash) {
-            let known = match visible(snapshot, &self.caller_state.role, *id).await {
-                Ok(key) => Some(ImportedBefore {
-                    is_revoked: key.state(self.now) == KeyState::Revoked,
-                    id: key.id,
-                    realm: key.realm,
-                }),
-                Err(Refusal::NotFound(_)) => None,
-                Err(refusal) => return Err(refusal),
+        if let Some(known) = self.imported_before.get(hash) {
+            let known = match known {
+                KnownKey::Visible(key) => Some(key.clone()),
+                KnownKey::Hidden => None,
+                // Who may know of the fault depends on the caller.
+                KnownKey::Corrupt(id) => {
+                    match visible(snapshot, &self.caller_state.role, *id).await {
+                        Ok(key) => Some(ImportedBefore::of(key, self.now)),
+                        Err(Refusal::NotFound(_)) => None,
+                        Err(refusal) => return Err(refusal),
+                    }
+                }
             };
             return Ok(Err(EntryRefusal::AlreadyImported(known)));
         }

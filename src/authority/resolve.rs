@@ -1,6 +1,6 @@
 //! Resolving a request for a new key against its realm.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -175,6 +175,38 @@ impl ResolvedKey {
 }
 
 impl LookupCache {
+    /// Reads the partners and the projects that these requests name in the realm, with a few statements for all of them.
+    ///
+    /// A project whose row is corrupt is left to the look-up of the request that needs it.
+    pub(super) async fn read_ahead(
+        &mut self,
+        snapshot: &mut Snapshot,
+        realm: &RealmId,
+        requests: &[&NewKey],
+    ) -> Result<(), Refusal> {
+        let in_realm = || requests.iter().filter(|new| new.realm == *realm);
+        let partners: HashSet<_> = in_realm().filter_map(|new| new.partner.as_ref()).collect();
+        let partners: Vec<_> = partners.into_iter().collect();
+        let projects: HashSet<_> = in_realm().filter_map(|new| new.project.as_ref()).collect();
+        let projects: Vec<_> = projects.into_iter().collect();
+        let known = snapshot.find_partners(realm, &partners).await?;
+        self.partners.extend(partners.into_iter().map(|partner| {
+            let is_known = known.contains(partner);
+            ((realm.clone(), partner.clone()), is_known)
+        }));
+        let mut found = snapshot.find_projects(realm, &projects).await?;
+        for project in projects {
+            let owner = match found.remove(project) {
+                Some(Err(_)) => continue,
+                Some(Ok((row, false))) => Some(row.value.partner),
+                Some(Ok((_, true))) | None => None,
+            };
+            self.projects
+                .insert((realm.clone(), project.clone()), owner);
+        }
+        Ok(())
+    }
+
     /// Returns the realm with this id.
     pub(super) async fn realm(
         &mut self,

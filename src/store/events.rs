@@ -6,8 +6,8 @@ use sqlx::{ColumnIndex, Decode, FromRow, QueryBuilder, Row, Type};
 use uuid::Uuid;
 
 use super::{
-    Change, Error, Page, PageBuilder, Snapshot, execute, for_each, on, page_and_one, revision,
-    stored,
+    Change, Error, INSERTS_AT_ONCE, Page, PageBuilder, Snapshot, for_each, keeps_insert, on,
+    page_and_one, revision, stored,
 };
 use crate::domain::event::{Actor, Event, EventId, EventKind, Revision, Subject};
 use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
@@ -92,44 +92,59 @@ type EventRow = (
 );
 
 impl Change {
-    /// Appends the event of this change, and returns its identity.
-    pub(super) async fn append(&mut self, event: &Event) -> Result<EventId, Error> {
-        let Event {
-            revision,
-            time,
-            actor: Actor { key: actor, peer },
-            kind,
-            subject:
-                Subject {
-                    realm,
-                    partner,
-                    project,
-                    key,
-                },
-            detail,
-        } = event;
-        let detail = serde_json::to_string(detail).expect("a map of texts can be serialized");
-        let stamp = i64::from_be_bytes(random());
-        execute!(self.snapshot.session, sqlx::query(
-                "INSERT INTO events
-                     (revision, stamp, time, actor, peer, kind, realm, partner, project, key_id, detail)
-                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-            )
-            .bind(stored(*revision))
-            .bind(stamp)
-            .bind(time.as_micros())
-            .bind(actor.map(KeyId::as_uuid))
-            .bind(peer)
-            .bind(kind.as_str())
-            .bind(realm.as_str())
-            .bind(partner.as_ref().map(PartnerId::as_str))
-            .bind(project.as_ref().map(ProjectId::as_str))
-            .bind(key.map(KeyId::as_uuid))
-            .bind(detail))?;
-        Ok(EventId {
-            revision: *revision,
-            stamp,
-        })
+    /// Appends these events, at least one, and returns the identity of the last one.
+    pub(super) async fn append(&mut self, events: &[Event]) -> Result<EventId, Error> {
+        let mut last = None;
+        for chunk in events.chunks(INSERTS_AT_ONCE) {
+            let ids: Vec<EventId> = chunk.iter().map(with_stamp).collect();
+            on!(self.snapshot.session, |conn| async {
+                let mut query = QueryBuilder::new(
+                    "INSERT INTO events
+                     (revision, stamp, time, actor, peer, kind, realm, partner, project, key_id, detail) ",
+                );
+                query.push_values(chunk.iter().zip(&ids), |mut row, (event, id)| {
+                    let Event {
+                        revision,
+                        time,
+                        actor: Actor { key: actor, peer },
+                        kind,
+                        subject:
+                            Subject {
+                                realm,
+                                partner,
+                                project,
+                                key,
+                            },
+                        detail,
+                    } = event;
+                    let detail =
+                        serde_json::to_string(detail).expect("a map of texts can be serialized");
+                    row.push_bind(stored(*revision))
+                        .push_bind(id.stamp)
+                        .push_bind(time.as_micros())
+                        .push_bind(actor.map(KeyId::as_uuid))
+                        .push_bind(peer.as_str())
+                        .push_bind(kind.as_str())
+                        .push_bind(realm.as_str())
+                        .push_bind(partner.as_ref().map(PartnerId::as_str))
+                        .push_bind(project.as_ref().map(ProjectId::as_str))
+                        .push_bind(key.map(KeyId::as_uuid))
+                        .push_bind(detail);
+                });
+                let statement = query.build().persistent(keeps_insert(chunk.len()));
+                statement.execute(&mut *conn).await.map(drop)
+            })?;
+            last = ids.last().copied();
+        }
+        Ok(last.expect("at least one event"))
+    }
+}
+
+/// Returns the identity of a new event.
+fn with_stamp(event: &Event) -> EventId {
+    EventId {
+        revision: event.revision,
+        stamp: i64::from_be_bytes(random()),
     }
 }
 

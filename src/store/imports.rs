@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use sqlx::QueryBuilder;
 use uuid::Uuid;
 
-use super::{Change, Error, Snapshot, execute, on};
+use super::{Change, Error, INSERTS_AT_ONCE, Snapshot, execute, keeps_insert, on};
 use crate::domain::ids::KeyId;
 use crate::domain::key::Digest;
 
@@ -75,14 +75,18 @@ impl Change {
         Ok(())
     }
 
-    /// Stores the digest of an API key that is imported as this key.
-    pub async fn insert_import(&mut self, digest: &Digest, id: KeyId) -> Result<(), Error> {
-        execute!(
-            self.snapshot.session,
-            sqlx::query("INSERT INTO imports (mac, key_id) VALUES ($1, $2)")
-                .bind(digest.mac.to_vec())
-                .bind(id.as_uuid())
-        )?;
+    /// Stores the digests of API keys, each with the key as which it is imported.
+    pub async fn insert_imports(&mut self, imports: &[(Digest, KeyId)]) -> Result<(), Error> {
+        for chunk in imports.chunks(INSERTS_AT_ONCE) {
+            on!(self.snapshot.session, |conn| async {
+                let mut query = QueryBuilder::new("INSERT INTO imports (mac, key_id) ");
+                query.push_values(chunk, |mut row, (digest, id)| {
+                    row.push_bind(digest.mac.to_vec()).push_bind(id.as_uuid());
+                });
+                let statement = query.build().persistent(keeps_insert(chunk.len()));
+                statement.execute(&mut *conn).await.map(drop)
+            })?;
+        }
         Ok(())
     }
 }

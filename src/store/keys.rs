@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::{
-    Change, Error, Page, PageBuilder, Session, Snapshot, StoredKey, batches, execute, for_each, on,
-    page_and_one, revision, stored,
+    Change, Error, INSERTS_AT_ONCE, Page, PageBuilder, Session, Snapshot, StoredKey, batches,
+    execute, for_each, keeps_insert, on, page_and_one, revision, stored,
 };
 use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
@@ -278,6 +278,32 @@ impl Snapshot {
         cells.map(read_key).transpose()
     }
 
+    /// Passes on those of these keys that exist, as [`Snapshot::find_key`] returns them, in no particular order.
+    pub async fn find_keys(
+        &mut self,
+        ids: &[KeyId],
+        mut each: impl FnMut(KeyId, Result<Key, Error>),
+    ) -> Result<(), Error> {
+        for chunk in ids.chunks(IDS_AT_ONCE) {
+            for_each!(
+                self.session,
+                let query = {
+                    let mut query = QueryBuilder::new(concat!(key_cells!(), " WHERE k.id IN ("));
+                    let mut ids = query.separated(", ");
+                    for id in chunk {
+                        ids.push_bind(id.as_uuid());
+                    }
+                    query.push(")");
+                    query
+                };
+                // Each number of keys is a different statement.
+                |conn| query.build_query_as::<KeyCells>().persistent(false).fetch(&mut *conn),
+                |row| each(KeyId::from(row.0), read_key(row))
+            )?;
+        }
+        Ok(())
+    }
+
     /// Returns the row of the key with this id, also if it is corrupt.
     pub async fn find_key_row(&mut self, id: KeyId) -> Result<Option<KeyRow>, Error> {
         let row: Option<(Uuid, String)> = on!(self.session, |conn| sqlx::query_as(
@@ -502,23 +528,42 @@ impl Snapshot {
 }
 
 impl Change {
-    /// Stores a new key.
+    /// Stores a new key. The same as [`Change::insert_keys`] with one key.
+    pub async fn insert_key(&mut self, key: &Key) -> Result<(), Error> {
+        self.insert_keys(&[key]).await
+    }
+
+    /// Stores new keys.
     ///
     /// # Errors
-    /// [`Error::IdTaken`] if a deleted key had this id, because the stored usage and events of the deleted key would seem to
-    /// belong to the new one.
-    pub async fn insert_key(&mut self, key: &Key) -> Result<(), Error> {
-        let row = KeyRow::from(key);
-        let inserted: Option<i32> = on!(self.snapshot.session, |conn| sqlx::query_scalar(
-            "INSERT INTO keys (id, facts, revision) SELECT $1, $2, $3
-                 WHERE NOT EXISTS (SELECT 1 FROM tombstones WHERE key_id = $1)
-                 RETURNING 1",
-        )
-        .bind(row.id.as_uuid())
-        .bind(&row.facts)
-        .bind(stored(key.revision))
-        .fetch_optional(&mut *conn))?;
-        inserted.map(drop).ok_or(Error::IdTaken(key.id))
+    /// [`Error::IdTaken`] if a deleted key had the id of one of them, because the stored usage and events of the deleted key would
+    /// seem to belong to the new one.
+    pub async fn insert_keys(&mut self, keys: &[&Key]) -> Result<(), Error> {
+        for chunk in keys.chunks(INSERTS_AT_ONCE) {
+            let inserted: Vec<Uuid> = on!(self.snapshot.session, |conn| async {
+                let mut query = QueryBuilder::new(
+                    "INSERT INTO keys (id, facts, revision) SELECT column1, column2, column3 FROM (",
+                );
+                query.push_values(chunk, |mut row, key| {
+                    let KeyRow { id, facts } = KeyRow::from(*key);
+                    row.push_bind(id.as_uuid())
+                        .push_bind(facts)
+                        .push_bind(stored(key.revision));
+                });
+                query.push(
+                    ") AS new WHERE NOT EXISTS (SELECT 1 FROM tombstones WHERE key_id = new.column1) RETURNING id",
+                );
+                let statement = query.build_query_scalar();
+                let statement = statement.persistent(keeps_insert(chunk.len()));
+                statement.fetch_all(&mut *conn).await
+            })?;
+            if inserted.len() < chunk.len() {
+                let inserted: HashSet<_> = inserted.into_iter().map(KeyId::from).collect();
+                let taken = chunk.iter().find(|key| !inserted.contains(&key.id));
+                return Err(Error::IdTaken(taken.expect("it was not inserted").id));
+            }
+        }
+        Ok(())
     }
 
     /// Replaces the facts of a stored key, which gets the revision of this change.
@@ -567,20 +612,30 @@ impl Change {
         Ok(())
     }
 
-    /// Stores the root of a key's secret.
+    /// Stores the root of a key's secret. The same as [`Change::insert_roots`] with one root.
     pub async fn insert_root(
         &mut self,
         id: KeyId,
         secret: &Secret,
         root: &str,
     ) -> Result<(), Error> {
-        execute!(
-            self.snapshot.session,
-            sqlx::query("INSERT INTO roots (key_id, created_at, root) VALUES ($1, $2, $3)")
-                .bind(id.as_uuid())
-                .bind(secret.created_at.as_micros())
-                .bind(root)
-        )?;
+        self.insert_roots(&[(id, secret, root)]).await
+    }
+
+    /// Stores roots, each with its secret and the key of the secret.
+    pub async fn insert_roots(&mut self, roots: &[(KeyId, &Secret, &str)]) -> Result<(), Error> {
+        for chunk in roots.chunks(INSERTS_AT_ONCE) {
+            on!(self.snapshot.session, |conn| async {
+                let mut query = QueryBuilder::new("INSERT INTO roots (key_id, created_at, root) ");
+                query.push_values(chunk, |mut row, (id, secret, root)| {
+                    row.push_bind(id.as_uuid())
+                        .push_bind(secret.created_at.as_micros())
+                        .push_bind(*root);
+                });
+                let statement = query.build().persistent(keeps_insert(chunk.len()));
+                statement.execute(&mut *conn).await.map(drop)
+            })?;
+        }
         Ok(())
     }
 }

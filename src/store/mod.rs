@@ -160,6 +160,15 @@ use for_each;
 /// The maximum number of rows in a batch.
 const ROWS_AT_ONCE: usize = 1_024;
 
+/// The maximum number of rows that one statement inserts.
+const INSERTS_AT_ONCE: usize = 100;
+
+/// Whether the driver should keep the text of a statement that inserts so many rows. The texts for one row and for the maximum
+/// are used again and again; each other number of rows is a different statement.
+fn keeps_insert(rows: usize) -> bool {
+    rows == 1 || rows == INSERTS_AT_ONCE
+}
+
 /// Returns the rows in batches. A batch consists of the rows that are ready.
 fn batches<T>(
     rows: impl Stream<Item = Result<T, sqlx::Error>> + Unpin,
@@ -379,14 +388,23 @@ pub struct Snapshot {
 }
 
 /// The only open change. If it is dropped without a commit, it is rolled back.
+///
+/// It may consist of several changes in one transaction, each with its own revision, time and event: see [`Change::reserve`].
 pub struct Change {
     snapshot: Snapshot,
     revision: Revision,
     time: Timestamp,
     pepper: u32,
+    /// How many changes of the transaction come after the current one.
+    reserved: usize,
+    /// Events of earlier changes of the transaction that are not written yet.
+    unwritten: Vec<Event>,
 }
 
 impl Change {
+    /// The maximum number of rows that one statement inserts.
+    pub const INSERTS_AT_ONCE: usize = INSERTS_AT_ONCE;
+
     async fn open(mut snapshot: Snapshot, now: Timestamp) -> Result<Self, Error> {
         let (revision, time, pepper) = snapshot.take_counter(now).await?;
         Ok(Self {
@@ -394,6 +412,8 @@ impl Change {
             revision,
             time,
             pepper,
+            reserved: 0,
+            unwritten: Vec::new(),
         })
     }
 
@@ -412,16 +432,42 @@ impl Change {
         self.pepper
     }
 
-    /// Records the event of this change and begins another change, with the next revision, in the same transaction.
-    pub async fn start_next(&mut self, event: &Event) -> Result<(), Error> {
-        self.append(event).await?;
-        (self.revision, self.time, self.pepper) = self.snapshot.take_counter(self.time).await?;
+    /// Takes the next `changes` revisions, and as many microseconds, for changes that follow in the same transaction. Each of
+    /// them must be started with [`Change::start_next`] before the commit.
+    pub async fn reserve(&mut self, changes: usize) -> Result<(), Error> {
+        if changes > 0 {
+            self.snapshot.advance_counter(changes).await?;
+            self.reserved += changes;
+        }
+        Ok(())
+    }
+
+    /// Records the event of this change and begins the next reserved change, with the next revision and a later time.
+    ///
+    /// # Panics
+    /// If no change is reserved.
+    pub async fn start_next(&mut self, event: Event) -> Result<(), Error> {
+        assert!(self.reserved > 0, "the next change is not reserved");
+        self.reserved -= 1;
+        self.unwritten.push(event);
+        if self.unwritten.len() == INSERTS_AT_ONCE {
+            let events = std::mem::take(&mut self.unwritten);
+            self.append(&events).await?;
+        }
+        self.revision = self.revision.next();
+        self.time = Timestamp::from_micros(self.time.as_micros() + 1);
         Ok(())
     }
 
     /// Records the event of this change and commits the transaction, which makes it durable.
+    ///
+    /// # Panics
+    /// If a reserved change was not started, because its revision would have no event.
     pub async fn commit(mut self, event: &Event) -> Result<EventId, Error> {
-        let id = self.append(event).await?;
+        assert_eq!(self.reserved, 0, "a reserved change was not started");
+        let mut events = std::mem::take(&mut self.unwritten);
+        events.push(event.clone());
+        let id = self.append(&events).await?;
         self.snapshot.commit().await?;
         Ok(id)
     }

@@ -1,5 +1,7 @@
 //! The tables of realms, partners and projects.
 
+use std::collections::{HashMap, HashSet};
+
 use sha2::{Digest, Sha256};
 use sqlx::QueryBuilder;
 
@@ -13,6 +15,9 @@ use crate::domain::partner::{Partner, Project};
 use crate::domain::realm::Realm;
 use crate::domain::time::Timestamp;
 use crate::telemetry::limited;
+
+/// The maximum number of ids that one statement looks for.
+const IDS_AT_ONCE: usize = 500;
 
 /// A stored value with its revision and its time of creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +40,8 @@ pub type ProjectRow = Versioned<Project>;
 type RealmCells = (String, String, i64, i64);
 type PartnerCells = (String, String, String, bool, i64, i64);
 type ProjectCells = (String, String, String, String, i64, i64);
+/// The cells of a project, and whether it is deleted.
+type AnyProjectCells = (String, String, String, String, bool, i64, i64);
 
 impl Snapshot {
     /// Returns the realm with this id.
@@ -108,6 +115,32 @@ impl Snapshot {
         row.map(read_partner).transpose()
     }
 
+    /// Returns those of these partners that exist in the realm.
+    pub async fn find_partners<'i>(
+        &mut self,
+        realm: &RealmId,
+        ids: &[&'i PartnerId],
+    ) -> Result<HashSet<&'i PartnerId>, Error> {
+        let mut found = HashSet::new();
+        for chunk in ids.chunks(IDS_AT_ONCE) {
+            let rows: Vec<String> = on!(self.session, |conn| async {
+                let mut query = QueryBuilder::new("SELECT id FROM partners WHERE realm = ");
+                query.push_bind(realm.as_str()).push(" AND id IN (");
+                let mut ids = query.separated(", ");
+                for id in chunk {
+                    ids.push_bind(id.as_str());
+                }
+                query.push(")");
+                // Each number of partners is a different statement.
+                let statement = query.build_query_scalar().persistent(false);
+                statement.fetch_all(&mut *conn).await
+            })?;
+            let rows: HashSet<String> = rows.into_iter().collect();
+            found.extend(chunk.iter().filter(|id| rows.contains(id.as_str())));
+        }
+        Ok(found)
+    }
+
     /// Returns a page of a realm's partners with an id after `after`, in the order of their ids. `take` is as in
     /// [`Self::list_realms`].
     pub async fn list_partners<T>(
@@ -175,23 +208,47 @@ impl Snapshot {
         realm: &RealmId,
         id: &ProjectId,
     ) -> Result<Option<(ProjectRow, bool)>, Error> {
-        type Row = (String, String, String, String, bool, i64, i64);
-        let row: Option<Row> = on!(self.session, |conn| sqlx::query_as(
+        let row: Option<AnyProjectCells> = on!(self.session, |conn| sqlx::query_as(
             "SELECT realm, id, partner, display_name, deleted, revision, created_at
                  FROM projects WHERE realm = $1 AND id = $2",
         )
         .bind(realm.as_str())
         .bind(id.as_str())
         .fetch_optional(&mut *conn))?;
-        row.map(
-            |(realm, id, partner, display_name, deleted, revision, created_at)| {
-                Ok((
-                    read_project((realm, id, partner, display_name, revision, created_at))?,
-                    deleted,
-                ))
-            },
-        )
-        .transpose()
+        row.map(read_any_project).transpose()
+    }
+
+    /// Returns those of these projects that exist, as [`Snapshot::find_project`] returns them.
+    pub async fn find_projects<'i>(
+        &mut self,
+        realm: &RealmId,
+        ids: &[&'i ProjectId],
+    ) -> Result<HashMap<&'i ProjectId, Result<(ProjectRow, bool), Error>>, Error> {
+        let mut found = HashMap::new();
+        for chunk in ids.chunks(IDS_AT_ONCE) {
+            let rows: Vec<AnyProjectCells> = on!(self.session, |conn| async {
+                let mut query = QueryBuilder::new(
+                    "SELECT realm, id, partner, display_name, deleted, revision, created_at
+                     FROM projects WHERE realm = ",
+                );
+                query.push_bind(realm.as_str()).push(" AND id IN (");
+                let mut ids = query.separated(", ");
+                for id in chunk {
+                    ids.push_bind(id.as_str());
+                }
+                query.push(")");
+                // Each number of projects is a different statement.
+                let statement = query.build_query_as().persistent(false);
+                statement.fetch_all(&mut *conn).await
+            })?;
+            let mut rows: HashMap<String, AnyProjectCells> =
+                rows.into_iter().map(|row| (row.1.clone(), row)).collect();
+            found.extend(chunk.iter().filter_map(|id| {
+                let row = rows.remove(id.as_str())?;
+                Some((*id, read_any_project(row)))
+            }));
+        }
+        Ok(found)
     }
 
     /// Returns a page of the projects of a realm or of one partner with an id after `after`, in the order of their ids. `take`
@@ -470,6 +527,12 @@ fn read_project(
         revision: revision(number),
         created_at: Timestamp::from_micros(created_at),
     })
+}
+
+fn read_any_project(cells: AnyProjectCells) -> Result<(ProjectRow, bool), Error> {
+    let (realm, id, partner, display_name, deleted, revision, created_at) = cells;
+    let project = read_project((realm, id, partner, display_name, revision, created_at))?;
+    Ok((project, deleted))
 }
 
 fn corrupt(what: &str, id: &str) -> Error {

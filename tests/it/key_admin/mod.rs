@@ -6,6 +6,7 @@ mod hundred_thousand_keys;
 mod idempotency;
 mod if_revision;
 mod import;
+mod large_import;
 mod partner_apis;
 mod revocation;
 mod rotation;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use claviger::domain::event::{EventKind, Revision, Subject};
 use claviger::domain::ids::KeyId;
 use claviger::domain::key::Key;
-use claviger::store::Store;
+use claviger::store::{Error, EventFilter, Store};
 
 use super::{
-    DemoStore, about, all_keys, at, key, new_authority, partner, partner_id, realm, realm_id,
-    record,
+    DemoStore, about, all_keys, at, event, key, new_authority, partner, partner_id, realm,
+    realm_id, record,
 };
 use crate::fixtures::{Engine, eventually, on_both_engines};
 
@@ -164,6 +164,65 @@ on_both_engines! {
         let entries = snapshot.feed(Revision::from(1), 1_000).await.unwrap();
         let stamps: HashSet<_> = entries.iter().map(|entry| entry.id.stamp).collect();
         assert_eq!(stamps.len() as u64, events, "each has a mark of its own");
+    }
+
+    /// Seen red with one stamp for all events of a statement, with `clock` left as it was in `advance_counter`, and without the
+    /// assertion in `Change::commit`.
+    async fn reserved_changes_are_changes_of_their_own_in_one_transaction(engine: Engine) {
+        let demo = DemoStore::new(engine).await;
+        demo.store().mark_time(at(1_000)).await.unwrap();
+        let mut change = demo.change().await;
+        assert_eq!((change.revision(), change.time()), (Revision::from(2), at(1_001)));
+        change.reserve(249).await.unwrap();
+        for number in 0..249 {
+            let expected = (Revision::from(2 + number), at(1_001 + number as i64));
+            assert_eq!((change.revision(), change.time()), expected);
+            let event = event(&change, EventKind::RealmPut, about("demo"));
+            change.start_next(event).await.unwrap();
+        }
+        assert_eq!(demo.snapshot().await.revision().await.unwrap(), Revision::from(1));
+        assert_eq!(record(change, EventKind::RealmPut, about("demo")).await, Revision::from(251));
+        let next = demo.change().await;
+        assert_eq!((next.revision(), next.time()), (Revision::from(252), at(1_251)));
+        drop(next);
+
+        let mut snapshot = demo.snapshot().await;
+        let entries = snapshot.feed(Revision::from(1), 1_000).await.unwrap();
+        let revisions: Vec<_> = entries.iter().map(|entry| entry.id.revision.as_u64()).collect();
+        assert_eq!(revisions, (1..=251).collect::<Vec<_>>());
+        let stamps: HashSet<_> = entries.iter().map(|entry| entry.id.stamp).collect();
+        assert_eq!(stamps.len(), 251, "each has a mark of its own");
+        let filter = EventFilter { limit: 250, ..Default::default() };
+        let events = snapshot.list_events(&filter, Some).await.unwrap().items;
+        let times: Vec<_> = events.iter().rev().map(|event| event.time).collect();
+        assert_eq!(times, (1_001..=1_250).map(at).collect::<Vec<_>>());
+        drop(snapshot);
+
+        // A revision without an event would be a gap.
+        let mut change = demo.change().await;
+        change.reserve(1).await.unwrap();
+        let committed = tokio::spawn(record(change, EventKind::RealmPut, about("demo")));
+        assert!(committed.await.unwrap_err().is_panic());
+        let next = demo.change().await;
+        assert_eq!(next.revision(), Revision::from(252));
+    }
+
+    /// Seen red without the condition on tombstones in `Change::insert_keys`.
+    async fn no_key_of_many_gets_the_id_of_a_deleted_one(engine: Engine) {
+        let demo = DemoStore::new(engine).await;
+        let keys: Vec<_> = (1..=150).map(key).collect();
+        let deleted = key(120).id;
+        demo.put(async |change| {
+            change.insert_key(&key(120)).await.unwrap();
+            change.delete_key(deleted).await.unwrap();
+        }).await;
+        let mut change = demo.change().await;
+        let refused = change.insert_keys(&keys.iter().collect::<Vec<_>>()).await.unwrap_err();
+        assert!(matches!(refused, Error::IdTaken(id) if id == deleted), "{refused}");
+        drop(change);
+        let others: Vec<_> = keys.iter().filter(|key| key.id != deleted).collect();
+        demo.put(async |change| change.insert_keys(&others).await.unwrap()).await;
+        assert_eq!(demo.snapshot().await.count_all_keys().await.unwrap(), 149);
     }
 
     /// Seen red on PostgreSQL with READ COMMITTED for snapshots.

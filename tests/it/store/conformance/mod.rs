@@ -70,15 +70,20 @@ fn new_authority() -> NewAuthority {
 }
 
 async fn record(change: Change, kind: EventKind, subject: Subject) -> Revision {
-    let event = Event {
+    let event = event(&change, kind, subject);
+    change.commit(&event).await.unwrap().revision
+}
+
+/// The event of this change, of the command line.
+fn event(change: &Change, kind: EventKind, subject: Subject) -> Event {
+    Event {
         revision: change.revision(),
         time: change.time(),
         actor: Actor::command_line(),
         kind,
         subject,
         detail: BTreeMap::new(),
-    };
-    change.commit(&event).await.unwrap().revision
+    }
 }
 
 fn at(micros: i64) -> Timestamp {

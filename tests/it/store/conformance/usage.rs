@@ -162,7 +162,7 @@ on_both_engines! {
         }
     }
 
-    /// Seen red with a plain INSERT in `Change::insert_key`.
+    /// Seen red with a plain INSERT in `Change::insert_keys`.
     async fn a_deleted_key_leaves_whose_it_was_and_its_id_to_nobody(engine: Engine) {
         let demo = DemoStore::new(engine).await;
         let mut bound = key(1);
