@@ -72,6 +72,8 @@ enum Part {
     Memory,
     /// Measure Verify beside expensive administration
     Isolation,
+    /// Measure an operator and a gateway beside attackers of each role
+    Starve,
     #[command(hide = true)]
     IsolationClient { client: isolation::Client },
     /// Measure the latency of Envoy that asks claviger
@@ -123,6 +125,10 @@ async fn run(args: &CommandLine) -> Outcome {
         Some(Part::Isolation) => {
             let default = if args.quick { 5_000 } else { 100_000 };
             isolation::measure(args.keys.unwrap_or(default), args.quick).await
+        }
+        Some(Part::Starve) => {
+            let default = if args.quick { 5_000 } else { 100_000 };
+            isolation::measure_starvation(args.keys.unwrap_or(default), args.quick).await
         }
         Some(Part::IsolationClient { client }) => isolation::run(*client).await,
         Some(Part::Envoy) => {

@@ -2,7 +2,8 @@
 //!
 //! Changes that take access away are served first, then operators, then everybody else. Among those, the realms take turns, and in
 //! a realm the groups of callers. So whoever sends many requests at once makes others wait for about one of them. The limits of a
-//! realm and of a group hold for changes that take access away by themselves, so that nothing else stands in their way.
+//! realm and of a group hold for changes that take access away by themselves, so that nothing else stands in their way. Whoever
+//! revokes thousands of keys one by one would keep all others waiting, so the first priority leaves one of four permits to them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -64,6 +65,9 @@ pub(super) struct Limits {
 /// How many permits whoever has a key may have or wait for.
 const REQUESTS_OF_HOLDER: usize = 2;
 
+/// How many permits in a row changes that take access away get while others wait.
+const IN_A_ROW: usize = 3;
+
 /// Why a request got no permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoPermit {
@@ -86,6 +90,8 @@ struct State {
     realms: HashMap<(Lane, Option<RealmId>), Part>,
     /// The number of permits given so far.
     given: u64,
+    /// The number of permits that changes which take access away got since another request got one.
+    in_a_row: usize,
 }
 
 struct Waiter {
@@ -134,6 +140,7 @@ impl FairQueue {
             groups: HashMap::new(),
             realms: HashMap::new(),
             given: 0,
+            in_a_row: 0,
         })))
     }
 
@@ -190,6 +197,10 @@ impl FairQueue {
             let lane = Lane::from(priority);
             state.free -= 1;
             state.given += 1;
+            state.in_a_row = match priority {
+                Priority::TakesAway => state.in_a_row + 1,
+                _ => 0,
+            };
             let served_at = state.given;
             for part in state.parts(lane, &group) {
                 part.permits += 1;
@@ -248,10 +259,16 @@ impl State {
                     || of_realm.permits < self.limits.permits_of_realm
                         && of_group.permits < self.limits.permits_of(&waiter.group))
         };
+        let is_last = |priority| self.in_a_row >= IN_A_ROW && priority == Priority::TakesAway;
         // Those who have waited longest since their last permit come first. Of equals, the one who came first.
         let order = |waiter: &Waiter| {
             let (of_realm, of_group) = parts(waiter);
-            (waiter.priority, of_realm.served_at, of_group.served_at)
+            (
+                is_last(waiter.priority),
+                waiter.priority,
+                of_realm.served_at,
+                of_group.served_at,
+            )
         };
         let waiting = self.waiting.iter().enumerate();
         waiting
@@ -436,6 +453,20 @@ mod tests {
         ])
         .await;
         assert_eq!(served, ["m1", "p1", "q1", "m2", "p2", "m3"]);
+    }
+
+    /// Seen red without `is_last` in `order`, and with a count that another permit does not end.
+    #[tokio::test]
+    async fn what_takes_access_away_leaves_some_permits_to_others() {
+        use Priority::{Operator, Other, TakesAway};
+        let revocation = ("revocation", TakesAway, managers("a"));
+        let mut requests = vec![revocation; 7];
+        requests.push(("operator", Operator, operator()));
+        requests.push(("manager", Other, managers("b")));
+        let served = order(&requests).await;
+        let first = ["revocation", "revocation", "revocation"];
+        let expected = [&first[..], &["operator"], &first, &["manager"], &first[..1]].concat();
+        assert_eq!(served, expected);
     }
 
     /// Seen red with the limits of realms and of groups left out of `may_have`, and with nothing left to higher priorities.

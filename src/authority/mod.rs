@@ -59,6 +59,7 @@ use crate::domain::violation::Violations;
 use crate::hashing::{Peppers, Roots};
 use crate::mirror::Mirror;
 use crate::store::{self, Snapshot, Store};
+use crate::telemetry::LineRate;
 
 /// How long a change waits for the mirror to apply it.
 const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -184,6 +185,9 @@ impl From<Forbidden> for Refusal {
     }
 }
 
+/// Limits the log of changes. The audit trail has all of them.
+static CHANGE_LINES: LineRate = LineRate::new();
+
 impl Authority {
     /// Creates the use cases over these parts.
     ///
@@ -219,15 +223,18 @@ impl Authority {
         let event = entry.event(principal, request, &change);
         let committed = self.commit(change, &event).await?;
         let revision = committed.revision;
-        tracing::info!(
-            %revision,
-            kind = event.kind.as_str(),
-            realm = %event.subject.realm,
-            key_id = event.subject.key.map(tracing::field::display),
-            actor = event.actor.key.map(tracing::field::display),
-            peer = event.actor.peer,
-            "change committed"
-        );
+        if let Some(suppressed) = CHANGE_LINES.admit() {
+            tracing::info!(
+                %revision,
+                kind = event.kind.as_str(),
+                realm = %event.subject.realm,
+                key_id = event.subject.key.map(tracing::field::display),
+                actor = event.actor.key.map(tracing::field::display),
+                peer = event.actor.peer,
+                suppressed = (suppressed > 0).then_some(suppressed),
+                "change committed"
+            );
+        }
         self.mirror
             .wait_for(committed, APPLY_TIMEOUT)
             .await

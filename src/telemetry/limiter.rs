@@ -1,8 +1,8 @@
 //! The limiter for log lines that requests can cause.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The minimum time between two lines with the same reason.
@@ -10,6 +10,9 @@ const INTERVAL: Duration = Duration::from_mins(1);
 
 /// The number of reasons that are told apart. All further reasons together count as one, so that a limiter never grows.
 const REASONS: usize = 32;
+
+/// The most lines in a second of an event that is logged each time.
+const LINES_PER_SECOND: u64 = 50;
 
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -97,6 +100,57 @@ impl Reason {
     }
 }
 
+/// A limiter for the lines of an event that is logged each time, such as a change: at most 50 lines in a second.
+#[derive(Debug)]
+pub struct LineRate(Mutex<Second>);
+
+#[derive(Debug)]
+struct Second {
+    /// Its number after [`START`].
+    number: u64,
+    /// The number of lines that were written in this second.
+    written: u64,
+    /// The number of lines since the last one that was written.
+    suppressed: u64,
+}
+
+impl LineRate {
+    /// Creates a limiter, usually as the value of a `static`.
+    pub const fn new() -> Self {
+        Self(Mutex::new(Second {
+            number: 0,
+            written: 0,
+            suppressed: 0,
+        }))
+    }
+
+    /// Returns whether a line is to be written now: the number of lines that were not written since the last one, or `None` if
+    /// this line is not to be written either.
+    pub fn admit(&self) -> Option<u64> {
+        self.admit_at(START.elapsed())
+    }
+
+    fn admit_at(&self, now: Duration) -> Option<u64> {
+        let mut second = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if second.number != now.as_secs() {
+            second.number = now.as_secs();
+            second.written = 0;
+        }
+        if second.written == LINES_PER_SECOND {
+            second.suppressed += 1;
+            return None;
+        }
+        second.written += 1;
+        Some(std::mem::take(&mut second.suppressed))
+    }
+}
+
+impl Default for LineRate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Logs an event that requests can cause: `limited!(error, ...)` is `tracing::error!(...)`, but of the lines from this place at
 /// most one a minute is written. Its field `suppressed` is the number of lines since the last one that were not.
 ///
@@ -130,6 +184,21 @@ mod tests {
         assert_eq!(limiter.admit_at("full", at(65)), Some(60));
         assert_eq!(limiter.admit_at("full", at(124)), None);
         assert_eq!(limiter.admit_at("full", at(1_000)), Some(1));
+    }
+
+    /// Seen red with a rate that never ends, and with a count that is not taken.
+    #[test]
+    fn a_second_has_fifty_lines_and_the_next_line_says_how_many_are_missing() {
+        let rate = LineRate::new();
+        let at = |millis| rate.admit_at(Duration::from_millis(millis));
+        for line in 0..LINES_PER_SECOND {
+            assert_eq!(at(line), Some(0));
+        }
+        for suppressed in 0..70 {
+            assert_eq!(at(900 + suppressed), None);
+        }
+        assert_eq!(at(1_000), Some(70));
+        assert_eq!(at(1_000), Some(0));
     }
 
     /// Seen red with one entry for all reasons.

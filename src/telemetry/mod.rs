@@ -18,8 +18,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
 
-pub use limiter::LogLimiter;
 pub(crate) use limiter::limited;
+pub use limiter::{LineRate, LogLimiter};
 use writer::{LogQueue, Lost};
 
 /// How long the exit of the process may wait for the log to be written. Nobody may be reading it.

@@ -1,9 +1,11 @@
 //! The clients of the measurement: processes of their own, which share one core.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::future::poll_fn;
 use std::io::{self, BufRead, Read};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,9 +16,10 @@ use claviger::pb::claviger::v1 as pb;
 use h2::client::SendRequest;
 use hyper::Request;
 use hyper::body::Bytes;
+use prost::Message;
 use rustix::process::setpriority_process;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
@@ -33,13 +36,20 @@ pub(super) const WARM_UP: Duration = Duration::from_millis(300);
 /// those of two clients that compete for one core.
 const NICE: i32 = 10;
 
+/// The address of the client that administers: it takes the limits of an address from nobody else.
+const ADMINISTRATOR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
 const VERIFY: &str = "KeyVerify/Verify";
+const ISSUE_KEY: &str = "KeyAdmin/IssueKey";
+const REVOKE_KEY: &str = "KeyAdmin/RevokeKey";
 
 /// A process that calls the server. It reads its parameters from a line of standard input and writes its result to standard output.
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Client {
     /// Verifies for a given time.
     Verify,
+    /// Issues and revokes keys for a given time.
+    Operate,
     /// Administers until standard input ends.
     Administer,
 }
@@ -53,7 +63,16 @@ pub(super) struct VerifyLoad {
 }
 
 #[derive(Serialize, Deserialize)]
-pub(super) struct Verified {
+pub(super) struct OperatorLoad {
+    pub(super) address: String,
+    pub(super) bearer: String,
+    /// The encoded request to issue a key.
+    pub(super) issue: Vec<u8>,
+    pub(super) time: Duration,
+}
+
+#[derive(Serialize, Deserialize)]
+pub(super) struct Measured {
     pub(super) calls: usize,
     /// Percentiles of the latency, in microseconds.
     pub(super) p50: f64,
@@ -65,6 +84,8 @@ pub(super) struct AdminLoad {
     pub(super) address: String,
     /// The calls of each list are made one after the other, again and again. The lists are called at the same time.
     pub(super) lists: Vec<Vec<AdminCall>>,
+    /// The number of connections over which the calls with a key are spread, and those without.
+    pub(super) connections: usize,
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -84,6 +105,7 @@ pub(crate) async fn run(client: Client) -> Outcome<()> {
     io::stdin().lock().read_line(&mut line)?;
     let result = match client {
         Client::Verify => serde_json::to_string(&verify(serde_json::from_str(&line)?).await?)?,
+        Client::Operate => serde_json::to_string(&operate(serde_json::from_str(&line)?).await?)?,
         Client::Administer => {
             serde_json::to_string(&administer(serde_json::from_str(&line)?).await?)?
         }
@@ -92,9 +114,12 @@ pub(crate) async fn run(client: Client) -> Outcome<()> {
     Ok(())
 }
 
-/// Opens a connection whose windows never fill.
-async fn connect(address: &str) -> io::Result<SendRequest<Bytes>> {
-    let socket = TcpStream::connect(address).await?;
+/// Opens a connection from an address, whose windows never fill.
+async fn connect(address: &str, from: Ipv4Addr) -> io::Result<SendRequest<Bytes>> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(SocketAddr::from((from, 0)))?;
+    let address = address.parse().map_err(io::Error::other)?;
+    let socket = socket.connect(address).await?;
     socket.set_nodelay(true)?;
     let (sender, connection) = h2::client::Builder::new()
         .initial_window_size(16 * 1024 * 1024)
@@ -164,7 +189,7 @@ async fn call(
     Ok((status(&trailers).unwrap_or_default(), message))
 }
 
-async fn verify(load: VerifyLoad) -> Outcome<Verified> {
+async fn verify(load: VerifyLoad) -> Outcome<Measured> {
     let load = Arc::new(load);
     let messages: Vec<Bytes> = load
         .plain_keys
@@ -177,11 +202,12 @@ async fn verify(load: VerifyLoad) -> Outcome<Verified> {
     let mut connections = JoinSet::new();
     for _ in 0..VERIFY_CONNECTIONS {
         let (load, messages, next) = (Arc::clone(&load), Arc::clone(&messages), Arc::clone(&next));
-        let mut sender = connect(&load.address).await?;
+        let mut sender = connect(&load.address, Ipv4Addr::LOCALHOST).await?;
         let template = request(&load.address, VERIFY, Some(&load.bearer))?;
         connections.spawn(async move {
             let mut latencies = Vec::new();
-            while began.elapsed() < WARM_UP + load.time {
+            // There is a latency, however slow the server is.
+            while began.elapsed() < WARM_UP + load.time || latencies.is_empty() {
                 let message = &messages[next.fetch_add(1, Ordering::Relaxed) % messages.len()];
                 let called = Instant::now();
                 let outcome = call(&mut sender, template.clone(), message.clone()).await;
@@ -202,12 +228,53 @@ async fn verify(load: VerifyLoad) -> Outcome<Verified> {
     while let Some(connection) = connections.join_next().await {
         latencies.extend(connection??);
     }
+    Ok(measured(next.load(Ordering::Relaxed), latencies))
+}
+
+fn measured(calls: usize, mut latencies: Vec<f64>) -> Measured {
     latencies.sort_by(f64::total_cmp);
-    Ok(Verified {
-        calls: next.load(Ordering::Relaxed),
+    Measured {
+        calls,
         p50: latencies[latencies.len() / 2],
         p99: latencies[latencies.len() * 99 / 100],
-    })
+    }
+}
+
+/// Issues a key and revokes it, again and again. Both together count as one call.
+async fn operate(load: OperatorLoad) -> Outcome<Measured> {
+    let mut sender = connect(&load.address, Ipv4Addr::LOCALHOST).await?;
+    let bearer = Some(load.bearer.as_str());
+    let issue = request(&load.address, ISSUE_KEY, bearer)?;
+    let revoke = request(&load.address, REVOKE_KEY, bearer)?;
+    let message: Bytes = framed(&load.issue).into();
+    let began = Instant::now();
+    let mut latencies = Vec::new();
+    while began.elapsed() < WARM_UP + load.time || latencies.is_empty() {
+        let called = Instant::now();
+        let (status, answer) = call(&mut sender, issue.clone(), message.clone()).await?;
+        let answer = answer.get(5..).unwrap_or_default();
+        let issued = pb::IssueKeyResponse::decode(answer)?;
+        let key = issued.key.ok_or(format!("IssueKey: status {status}"))?;
+        let revocation = pb::RevokeKeyRequest {
+            key_id: key.id,
+            ..Default::default()
+        };
+        let message = framed(&revocation.encode_to_vec()).into();
+        let (status, _) = call(&mut sender, revoke.clone(), message).await?;
+        if status != "0" {
+            return Err(format!("RevokeKey: status {status}").into());
+        }
+        if called - began >= WARM_UP {
+            latencies.push(called.elapsed().as_secs_f64() * 1e6);
+        }
+    }
+    Ok(measured(latencies.len(), latencies))
+}
+
+/// A message as gRPC sends it.
+fn framed(message: &[u8]) -> Vec<u8> {
+    let length = (message.len() as u32).to_be_bytes();
+    [&[0], &length[..], message].concat()
 }
 
 /// A connection that is opened again when the server has closed it. The server does so when a client sends the bodies of calls that
@@ -221,7 +288,7 @@ impl Connection {
     async fn open(address: &str) -> Outcome<Arc<Self>> {
         Ok(Arc::new(Self {
             address: address.to_owned(),
-            sender: Mutex::new(connect(address).await?),
+            sender: Mutex::new(connect(address, ADMINISTRATOR).await?),
         }))
     }
 
@@ -232,7 +299,7 @@ impl Connection {
             let mut sender = self.sender.lock().await;
             // Another call may have opened it again.
             if poll_fn(|cx| sender.poll_ready(cx)).await.is_err()
-                && let Ok(opened) = connect(&self.address).await
+                && let Ok(opened) = connect(&self.address, ADMINISTRATOR).await
             {
                 *sender = opened;
             }
@@ -243,13 +310,19 @@ impl Connection {
 
 async fn administer(load: AdminLoad) -> Outcome<Administered> {
     setpriority_process(None, NICE)?;
-    let (with_a_key, without_a_key) = (
-        Connection::open(&load.address).await?,
-        Connection::open(&load.address).await?,
-    );
+    let mut connections = Vec::new();
+    for _ in 0..load.connections {
+        connections.push((
+            Connection::open(&load.address).await?,
+            Connection::open(&load.address).await?,
+        ));
+    }
     let (answered, mut answers) = mpsc::unbounded_channel();
     let mut lists = JoinSet::new();
+    // Many lists have the same messages.
+    let mut bodies = BTreeMap::<_, Bytes>::new();
     for (first, list) in load.lists.into_iter().enumerate() {
+        let (with_a_key, without_a_key) = &connections[first % connections.len()];
         let mut calls = Vec::new();
         for AdminCall {
             method,
@@ -257,12 +330,16 @@ async fn administer(load: AdminLoad) -> Outcome<Administered> {
             message,
         } in list
         {
-            let message = fs::read(message)?;
-            let length = (message.len() as u32).to_be_bytes();
-            let body = Bytes::from([&[0], &length[..], &message].concat());
+            let body = match bodies.entry(message) {
+                Entry::Occupied(read) => read.get().clone(),
+                Entry::Vacant(unread) => {
+                    let body = Bytes::from(framed(&fs::read(unread.key())?));
+                    unread.insert(body).clone()
+                }
+            };
             let connection = match &bearer {
-                Some(_) => Arc::clone(&with_a_key),
-                None => Arc::clone(&without_a_key),
+                Some(_) => Arc::clone(with_a_key),
+                None => Arc::clone(without_a_key),
             };
             let request = request(&load.address, &method, bearer.as_deref())?;
             calls.push((method, connection, request, body));

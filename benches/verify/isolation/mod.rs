@@ -5,6 +5,7 @@
 //! that nothing of an earlier administration is still in progress.
 
 mod clients;
+mod starve;
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -17,7 +18,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use claviger::pb::claviger::v1 as pb;
 use clients::{
-    AdminCall, AdminLoad, Administered, VERIFY_CONNECTIONS, Verified, VerifyLoad, WARM_UP,
+    AdminCall, AdminLoad, Administered, Measured, VERIFY_CONNECTIONS, VerifyLoad, WARM_UP,
 };
 pub(crate) use clients::{Client, run};
 use pb::import_entry::Secret;
@@ -28,6 +29,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
+pub(crate) use starve::measure as measure_starvation;
 
 use crate::seed::{Database, Seeded, seed};
 use crate::servers::{ServerProcess, in_dir};
@@ -148,6 +150,7 @@ impl Row {
         let load = AdminLoad {
             address: server.process.address.clone(),
             lists: self.lists.clone(),
+            connections: 1,
         };
         let administrators = Running::start(Client::Administer, &load)?;
         std::thread::sleep(WARM_UP);
@@ -370,16 +373,21 @@ impl Server {
         Ok(nanoseconds / 1e9)
     }
 
-    /// Verifies for this time. A call that fails is an error.
-    fn slice(&self, seeded: &Seeded, time: Duration) -> Outcome<Slice> {
+    /// Starts a client that verifies for this time.
+    fn gateway(&self, seeded: &Seeded, time: Duration) -> Outcome<Running> {
         let load = VerifyLoad {
             address: self.process.address.clone(),
             bearer: seeded.gateway_key.clone(),
             plain_keys: seeded.plain_keys.iter().take(HOT).cloned().collect(),
             time,
         };
+        Running::start(Client::Verify, &load)
+    }
+
+    /// Verifies for this time. A call that fails is an error.
+    fn slice(&self, seeded: &Seeded, time: Duration) -> Outcome<Slice> {
         let before = self.verify_cpu()?;
-        let verified: Verified = Running::start(Client::Verify, &load)?.stop()?;
+        let verified: Measured = self.gateway(seeded, time)?.stop()?;
         let used = self.verify_cpu()? - before;
         Ok(Slice {
             rate: number(verified.calls) / used,

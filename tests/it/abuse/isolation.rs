@@ -1,25 +1,20 @@
 //! Administration that is as expensive as it can be, beside a gateway that verifies. Errors and bytes count here, and not times:
 //! `cargo bench --bench verify -- isolation` measures those.
 
-use std::error::Error as _;
 use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use claviger::pb::claviger::v1 as pb;
-use claviger::protobuf::Encoded;
 use futures_util::future::join_all;
 use pb::Verdict;
 use pb::import_entry::Secret;
 use prost::Message;
 use sha2::{Digest, Sha256};
-use tonic::client::Grpc;
-use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
-use tonic_prost::ProstCodec;
+use tonic::Code;
 
+use super::connection::Connection;
 use crate::fixtures::realm_definitions::largest_definitions;
 use crate::fixtures::{
     Api, Engine, Program, Refusal, TestStore, from_env, hex_of, import_entry_of, issue,
@@ -59,7 +54,7 @@ on_both_engines! {
         let verifying = tokio::spawn(gateway.verify_until(Arc::clone(&over)));
         let mut refused = 0;
         for round in 0..rounds {
-            let import = ("KeyAdmin/ImportKeys", import(round), true);
+            let import = ("claviger.v1.KeyAdmin/ImportKeys", import(round), true);
             for (method, request, is_accepted) in iter::once(&import).chain(&requests) {
                 let strangers = iter::repeat_n(&stranger, CALLS_WITHOUT_A_KEY);
                 let calls = if *is_accepted { 1 } else { REFUSED_CALLS };
@@ -102,7 +97,7 @@ async fn refused_calls_and_long_bodies_are_read_at_a_pace() {
     let began = Instant::now();
     for _ in 0..40 {
         let calls = iter::repeat_n(&stranger, 50)
-            .map(|stranger| stranger.is_refused("KeyAdmin/GetKey", &[]));
+            .map(|stranger| stranger.is_refused("claviger.v1.KeyAdmin/GetKey", &[]));
         assert!(join_all(calls).await.into_iter().all(|refused| refused));
     }
     let took = began.elapsed();
@@ -116,7 +111,7 @@ async fn refused_calls_and_long_bodies_are_read_at_a_pace() {
     let began = Instant::now();
     for _ in 0..8 {
         let calls = iter::repeat_n(&administrator, REFUSED_CALLS)
-            .map(|administrator| administrator.call("KeyAdmin/ImportKeys", &malformed));
+            .map(|administrator| administrator.call("claviger.v1.KeyAdmin/ImportKeys", &malformed));
         for outcome in join_all(calls).await {
             assert_eq!(outcome.unwrap_err().code(), Code::InvalidArgument);
         }
@@ -172,57 +167,20 @@ impl Gateway {
     }
 }
 
-/// A connection to the admin services, with a key or without. It is opened again when it was closed.
-#[derive(Clone)]
-struct Connection {
-    channel: Channel,
-    key: Option<String>,
-}
-
-impl Connection {
-    fn to(program: &Program, key: Option<String>) -> Self {
-        let endpoint = Endpoint::from_shared(format!("http://{}", program.address)).unwrap();
-        let channel = endpoint.connect_lazy();
-        Self { channel, key }
-    }
-
-    /// Makes a call with a request that is encoded already.
-    async fn call(&self, method: &str, request: &[u8]) -> Result<(), Status> {
-        let mut request = Request::new(Encoded::<()>::new(request.to_vec()));
-        if let Some(key) = &self.key {
-            let bearer = format!("Bearer {key}").parse().unwrap();
-            request.metadata_mut().insert("authorization", bearer);
-        }
-        let path: PathAndQuery = format!("/claviger.v1.{method}").parse().unwrap();
-        let codec = ProstCodec::<_, Encoded<()>>::default();
-        let mut client = Grpc::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
-        client.ready().await.unwrap();
-        client.unary(request, path, codec).await.map(drop)
-    }
-
-    /// Makes a call that must be refused because it has no key. Returns `false` if its connection was closed instead: bodies that
-    /// are sent after their refusal end the connection when they are a megabyte.
-    async fn is_refused(&self, method: &str, request: &[u8]) -> bool {
-        let status = self.call(method, request).await.expect_err("a refusal");
-        if let Some(source) = status.source() {
-            assert!(source.is::<tonic::transport::Error>(), "{status:?}");
-            return false;
-        }
-        assert_eq!(Refusal::of(&status).code, Code::Unauthenticated, "{method}");
-        true
-    }
-}
-
 /// The most expensive requests in their encoded form, each with its method and whether an operator may make it.
 fn requests() -> Vec<(&'static str, Vec<u8>, bool)> {
     let mut requests: Vec<_> = largest_definitions("demo")
-        .map(|realm| ("RealmAdmin/PutRealm", put(realm), true))
+        .map(|realm| ("claviger.v1.RealmAdmin/PutRealm", put(realm), true))
         .into();
     let page = pb::ListEventsRequest {
         page_size: MOST as i32,
         ..Default::default()
     };
-    requests.push(("KeyAdmin/ListEvents", page.encode_to_vec(), true));
+    requests.push((
+        "claviger.v1.KeyAdmin/ListEvents",
+        page.encode_to_vec(),
+        true,
+    ));
     // An empty entry is two bytes, and what is around the routes is at most eight.
     let empty_routes = put(pb::Realm {
         routes: vec![pb::Route::default(); LARGEST_MESSAGE / 2 - 4],
@@ -233,10 +191,13 @@ fn requests() -> Vec<(&'static str, Vec<u8>, bool)> {
         ..Default::default()
     };
     for (method, request) in [
-        ("RealmAdmin/PutRealm", empty_routes),
-        ("KeyAdmin/ImportKeys", empty_entries.encode_to_vec()),
+        ("claviger.v1.RealmAdmin/PutRealm", empty_routes),
+        (
+            "claviger.v1.KeyAdmin/ImportKeys",
+            empty_entries.encode_to_vec(),
+        ),
         // No message has a field with the number 0.
-        ("KeyAdmin/ImportKeys", vec![0; LARGEST_MESSAGE]),
+        ("claviger.v1.KeyAdmin/ImportKeys", vec![0; LARGEST_MESSAGE]),
     ] {
         assert!((LARGEST_MESSAGE - 8..=LARGEST_MESSAGE).contains(&request.len()));
         requests.push((method, request, false));
@@ -244,7 +205,7 @@ fn requests() -> Vec<(&'static str, Vec<u8>, bool)> {
     requests
 }
 
-fn put(realm: pb::Realm) -> Vec<u8> {
+pub(super) fn put(realm: pb::Realm) -> Vec<u8> {
     let request = pb::PutRealmRequest {
         realm: Some(realm),
         ..Default::default()
@@ -253,7 +214,7 @@ fn put(realm: pb::Realm) -> Vec<u8> {
 }
 
 /// An import of as many keys as one may have, different ones for each number.
-fn import(number: u32) -> Vec<u8> {
+pub(super) fn import(number: u32) -> Vec<u8> {
     let hash =
         |entry: u32| Sha256::digest((u64::from(number) << 32 | u64::from(entry)).to_be_bytes());
     let request = pb::ImportKeysRequest {

@@ -2,11 +2,13 @@
 //! answers.
 
 mod attacked_server;
+mod connection;
 mod floods;
 mod held_resources;
 mod isolation;
 mod lists;
 mod realm_definitions;
+mod starvation;
 mod statements;
 
 use attacked_server::AttackedServer;

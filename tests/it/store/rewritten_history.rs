@@ -247,6 +247,8 @@ on_both_engines! {
         api.keys.disable_key(disable).await.unwrap();
         api.revoke(&full.id).await.unwrap();
         assert_eq!(verdict(api, &narrowed.plain_key, &["admin"]).await, Verdict::Disabled);
+        let told = api.ask(&narrowed.plain_key).await.key.unwrap();
+        assert_eq!(told.scopes, ["write"], "a change of a key gives nothing back");
         assert_eq!(verdict(api, &full.plain_key, &["read"]).await, Verdict::Revoked);
         assert_ne!(verdict(api, &rotated.plain_key, &["write"]).await, Verdict::Allowed);
         service.stop().await;
