@@ -96,7 +96,8 @@ async fn verdict(api: &mut Api, plain_key: &str, client_ip: &str) -> Verdict {
 }
 
 on_both_engines! {
-    /// Seen red with the digest of one key changed in the fixture, and with another version's pepper.
+    /// Seen red with the digest of one key changed in the fixture, with another version's pepper, and with revisions that the
+    /// migration does not fill in.
     async fn the_keys_of_every_released_store_keep_their_verdicts(engine: Engine) {
         for folder in versions() {
             let (test_store, contents) = restore(engine, &folder);
@@ -123,6 +124,13 @@ on_both_engines! {
             known.sort();
             known.dedup();
             assert_eq!(ids, known, "every key is listed, and no other");
+
+            // The revision of a key is that of its last event, which an earlier version did not keep with the key.
+            for id in &ids {
+                let request = pb::ListEventsRequest { key_id: id.clone(), ..Default::default() };
+                let events = root.keys.list_events(request).await.unwrap().into_inner().events;
+                assert_eq!(get(&mut root, id).await.revision, Some(events[0].revision), "{id}");
+            }
 
             // Changes work on it too.
             let own = &contents.keys["own"];
