@@ -469,7 +469,8 @@ mod tests {
         assert_eq!(served, expected);
     }
 
-    /// Seen red with the limits of realms and of groups left out of `may_have`, and with nothing left to higher priorities.
+    /// Seen red with the limits of realms and of groups left out of `may_have`, with nothing left to higher priorities, and with one
+    /// count for both lanes.
     #[tokio::test]
     async fn some_permits_are_left_to_others() {
         let queue = FairQueue::new(Limits {

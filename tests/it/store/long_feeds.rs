@@ -49,7 +49,7 @@ fn statements(engine: Engine) -> Statements {
 }
 
 on_both_engines! {
-    /// Seen red with a full load when there are more than 10,000 new events, and with the keys of the last events alone applied.
+    /// Seen red with a full load when there are more than 10,000 new events.
     async fn any_number_of_changes_is_applied_without_a_full_load(engine: Engine) {
         let many = from_env("CLAVIGER_TEST_MANY", 100_000);
         let service = Service::start(engine).await;

@@ -49,7 +49,8 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Seen red with each call taken for a change, and, for the last part, with none taken for one when there is a rule.
+    /// Seen red with each call taken for a change, with none taken for one when there is a rule, and with all events looked at and not
+    /// the first 1,000.
     async fn a_revocation_that_adds_nothing_is_no_change(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
