@@ -80,6 +80,15 @@ impl Authority {
         let mut snapshot = self.read_for(Effect::TakesAway, &caller.group()).await?;
         let (next, now) = snapshot.next_change(self.clock.now()).await?;
         let caller_state = CallerState::reread(&mut snapshot, &caller.principal, now).await?;
+        // Before the budget and the room on the disk, which a repetition does not need.
+        let before = self
+            .replayed(caller, idempotency.as_ref(), &mut snapshot, now)
+            .await?;
+        if let Some(((), revision)) = before {
+            let last = snapshot.last_event().await?;
+            drop(snapshot);
+            return self.in_force(true, revision, last).await;
+        }
         let rule = rule(&caller_state, &mut snapshot, &selection, next, now).await?;
         let adds_something = adds_something(&mut snapshot, &rule).await?;
         let effect = match idempotency {

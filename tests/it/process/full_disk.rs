@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use crate::fixtures::{
     Api, Engine, IssuedKey, Program, Refusal, TestStore, demo_realm, eventually, get, issue,
-    issue_request, issue_request_with, revoke_keys, update,
+    issue_request, issue_request_with, request_id, revoke_keys, update,
 };
 
 /// The size of the file system, in MiB. The default reserve is 64.
@@ -94,7 +94,8 @@ async fn events(api: &mut Api) -> Vec<u64> {
     }
 }
 
-/// Seen red without `check_room`, with it for every change, and with usage written in any case.
+/// Seen red without `check_room`, with it for every change, with usage written in any case, and with the room checked before a
+/// repetition is looked up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_nearly_full_disk_takes_revocations_and_loses_nothing() {
     let test_store = TestStore::on(Engine::Sqlite);
@@ -132,7 +133,17 @@ async fn a_nearly_full_disk_takes_revocations_and_loses_nothing() {
     let staging = revoke_keys(&mut api, |keys| {
         "staging".clone_into(&mut keys.filter.get_or_insert_default().environment);
     });
-    staging.await.unwrap();
+    let name = request_id();
+    let staging = staging.await.unwrap();
+    assert!(!staging.replayed);
+    // A repetition is answered, although it takes nothing more away.
+    for replayed in [false, true] {
+        let in_bulk = revoke_keys(&mut api, |keys| {
+            keys.request_id.clone_from(&name);
+            "umbrella".clone_into(&mut keys.filter.get_or_insert_default().partner);
+        });
+        assert_eq!(in_bulk.await.unwrap().replayed, replayed);
+    }
     all_else_is_refused(&mut api, &good).await;
     for _ in 0..50 {
         assert_eq!(api.verdict(&good.plain_key).await, Verdict::Allowed);
@@ -167,10 +178,7 @@ async fn a_nearly_full_disk_takes_revocations_and_loses_nothing() {
         let expected = [Verdict::Revoked, Verdict::Unknown, Verdict::Disabled][n % 3];
         assert_eq!(api.verdict(&key.plain_key).await, expected, "{n}");
     }
-    assert_eq!(
-        api.verdict(&of_umbrella.plain_key).await,
-        Verdict::PartnerSuspended
-    );
+    assert_eq!(api.verdict(&of_umbrella.plain_key).await, Verdict::Revoked);
     for key in [&good, &last] {
         assert_eq!(api.verdict(&key.plain_key).await, Verdict::Allowed);
         assert_eq!(get(&mut api, &key.id).await.state(), KeyState::Active);
