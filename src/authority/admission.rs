@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use super::budget::{ChangeBudget, Spent};
 use super::caller_state::CallerState;
 use super::fair_queue::{FairQueue, Limits, NoPermit, Priority, QueuePermit};
-use super::{Authority, Refusal};
+use super::{Authority, Refusal, history_rewritten};
 use crate::auth::{AuthorizedCaller, CallerGroup};
-use crate::domain::event::{Event, EventId};
+use crate::domain::event::{Event, EventId, EventKind};
 use crate::domain::ids::{PartnerId, RealmId};
 use crate::store::{Change, Snapshot, Store};
 
@@ -69,6 +69,9 @@ pub(super) struct OpenChange {
     permit: QueuePermit,
     /// The partner whose budget the change is charged to.
     charged: Option<(RealmId, PartnerId)>,
+    effect: Effect,
+    /// Whether the store contradicted the mirror when the change was opened.
+    is_distrusted: bool,
 }
 
 impl Admission {
@@ -133,6 +136,10 @@ impl Authority {
         effect: Effect,
     ) -> Result<(OpenChange, CallerState), Refusal> {
         let mut change = self.open(&caller.group(), effect).await?;
+        // The caller may hold more in the store than the mirror lets it have.
+        if effect == Effect::MayGrant && self.mirror.index().is_held(caller.principal.key) {
+            return Err(history_rewritten());
+        }
         let now = change.time();
         let caller_state = CallerState::reread(&mut change, &caller.principal, now).await?;
         Ok((change, caller_state))
@@ -162,6 +169,8 @@ impl Authority {
             change: self.store.change(self.clock.now()).await?,
             permit,
             charged,
+            effect,
+            is_distrusted: self.mirror.is_distrusted(),
         })
     }
 
@@ -184,6 +193,8 @@ impl Authority {
             change,
             permit,
             charged,
+            effect: _,
+            is_distrusted: _,
         } = change;
         let committed = change.commit(event).await?;
         drop(permit);
@@ -191,6 +202,21 @@ impl Authority {
             self.admission.budget.charge(&partner, Instant::now());
         }
         Ok(committed)
+    }
+}
+
+impl OpenChange {
+    /// Checks that a change may give access to something that exists: the store has lost no history in which that was taken away.
+    pub(super) fn check_history(&self) -> Result<(), Refusal> {
+        if self.is_distrusted {
+            return Err(history_rewritten());
+        }
+        Ok(())
+    }
+
+    /// Whether the change may give access to something that exists, and the store did not contradict the mirror when it was opened.
+    pub(super) fn trusts_history(&self, kind: EventKind) -> bool {
+        self.effect == Effect::MayGrant && !self.is_distrusted && !kind.creates_key()
     }
 }
 

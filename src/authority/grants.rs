@@ -57,17 +57,9 @@ pub(super) fn check(
     })
 }
 
-/// Like [`check`], for a key before and after a change. A change that only removes something always passes.
-pub(super) fn check_change(
-    caller_state: &CallerState,
-    realm: &Realm,
-    before: &Key,
-    after: &Key,
-) -> Result<(), Refusal> {
-    if privilege_escalation(before, false, realm, after).is_ok() {
-        return Ok(());
-    }
-    check(caller_state, realm, after, Grant::Fields)
+/// Whether a key holds nothing after a change that it did not hold before. Everybody who reaches the key may make such a change.
+pub(super) fn only_takes_away(realm: &Realm, before: &Key, after: &Key) -> bool {
+    privilege_escalation(before, false, realm, after).is_ok()
 }
 
 /// Returns the fields in which `given` would hold more than `own`.

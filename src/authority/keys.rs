@@ -7,8 +7,7 @@ use super::audit::{AuditEntry, non_empty_detail, subject};
 use super::caller_state::CallerState;
 use super::grants::Grant;
 use super::{
-    Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, check_revision, grants,
-    history_rewritten, not_found,
+    Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, check_revision, grants, not_found,
 };
 use crate::auth::{AuthorizedCaller, Forbidden, Role};
 use crate::domain::access::ScopeHierarchy;
@@ -140,6 +139,9 @@ impl Authority {
             Effect::MayGrant
         };
         let (mut change, caller_state, mut key) = self.begin_with_key(caller, id, effect).await?;
+        if !disabled {
+            change.check_history()?;
+        }
         check_revision(Some(key.revision), if_revision)?;
         let is_delegate = matches!(caller_state.role, Role::Delegate(_));
         let (_, withheld) = disabled_state(&key, &caller_state.role, disabled)?;
@@ -231,18 +233,7 @@ impl Authority {
         caller.role.may_administer_keys()?;
         let (mut change, caller_state) = self.begin(caller, effect).await?;
         let key = visible(&mut change, &caller_state.role, id).await?;
-        if effect == Effect::MayGrant {
-            self.check_not_held(id)?;
-        }
         Ok((change, caller_state, key))
-    }
-
-    /// Checks that the server does not hold back a part of what the store says of the key.
-    pub(super) fn check_not_held(&self, id: KeyId) -> Result<(), Refusal> {
-        if self.mirror.index().is_held(id) {
-            return Err(history_rewritten());
-        }
-        Ok(())
     }
 
     /// Returns whether the mirror has no such key, or one from which this was taken before.

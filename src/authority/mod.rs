@@ -221,6 +221,7 @@ impl Authority {
         value: T,
     ) -> Result<ChangeResult<T>, Refusal> {
         let event = entry.event(principal, request, &change);
+        let trusts_history = change.trusts_history(event.kind);
         let committed = self.commit(change, &event).await?;
         let revision = committed.revision;
         if let Some(suppressed) = CHANGE_LINES.admit() {
@@ -239,6 +240,10 @@ impl Authority {
             .wait_for(committed, APPLY_TIMEOUT)
             .await
             .map_err(|_| Refusal::NotApplied(revision))?;
+        // The loss of a history was noticed meanwhile, and what the change gave may be held back.
+        if trusts_history && self.mirror.is_distrusted() {
+            return Err(history_rewritten());
+        }
         Ok(self.change_result(value, revision))
     }
 
@@ -314,12 +319,12 @@ fn in_use(message: String) -> Refusal {
     }
 }
 
-/// The refusal to give to what had something taken away in a history that the store has lost.
+/// The refusal to give access to what exists, after the store has lost a history in which something may have been taken away.
 fn history_rewritten() -> Refusal {
     Refusal::Precondition {
         reason: "HISTORY_REWRITTEN",
-        message: "the database was set back to an earlier state, in which access exists that was taken away: take it away again, \
-                  and restart the server"
+        message: "the database has lost changes that this server knows, so nothing that exists gets more access: check the \
+                  database, take away again what was lost, and restart the server"
             .to_owned(),
     }
 }

@@ -4,8 +4,8 @@ use super::admission::{Effect, OpenChange};
 use super::audit::{AuditEntry, non_empty_detail};
 use super::caller_state::CallerState;
 use super::{
-    Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, built_in, check_revision,
-    history_rewritten, in_use, not_found,
+    Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, built_in, check_revision, in_use,
+    not_found,
 };
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::{EventKind, Subject};
@@ -71,13 +71,8 @@ impl Authority {
             .await?;
         check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
         let partner = definition.resolve(found.as_ref().map(|found| &found.value));
-        if !partner.suspended
-            && self
-                .mirror
-                .index()
-                .is_partner_held(&partner.realm, &partner.id)
-        {
-            return Err(history_rewritten());
+        if found.is_some() && !partner.suspended {
+            change.check_history()?;
         }
         if let Some(found) = found
             && found.value == partner

@@ -41,6 +41,9 @@ impl Authority {
             });
         }
         check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
+        if found.is_some() {
+            change.check_history()?;
+        }
         if let Some(found) = found
             && found.value == project
         {

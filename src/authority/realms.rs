@@ -36,6 +36,9 @@ impl Authority {
             ));
         }
         let found = change.find_realm(&realm.id).await?;
+        if found.is_some() {
+            change.check_history()?;
+        }
         check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
         if let Some(other) = change.find_prefix(realm.prefix.as_str()).await?
             && other != realm.id

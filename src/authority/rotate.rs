@@ -42,7 +42,6 @@ impl Authority {
         fingerprint: [u8; 32],
     ) -> Result<ChangeResult<IssuedKey>, Refusal> {
         caller.role.may_administer_keys()?;
-        self.check_not_held(id)?;
         let rotate = Rotate {
             id,
             if_revision,
@@ -77,6 +76,9 @@ impl Authority {
             }
         }
         let (mut change, caller_state, mut key) = self.begin_with_key(caller, id, effect).await?;
+        if keep == KeepSecret::Old {
+            change.check_history()?;
+        }
         check_revision(Some(key.revision), if_revision)?;
         if key.revocation.is_some() {
             return Err(revoked());
@@ -121,6 +123,8 @@ struct Rotate {
 }
 
 impl TwoPassChange for Rotate {
+    const GIVES_TO_EXISTING: bool = true;
+
     type Record = KeyId;
     type Checked = (Key, Realm);
     type Prepared = NewSecret;

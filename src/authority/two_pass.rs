@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::admission::Effect;
 use super::audit::AuditEntry;
 use super::caller_state::CallerState;
-use super::{Authority, ChangeRequest, ChangeResult, IdempotencyKey, Refusal};
+use super::{Authority, ChangeRequest, ChangeResult, IdempotencyKey, Refusal, history_rewritten};
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::Revision;
 use crate::domain::time::Timestamp;
@@ -49,6 +49,9 @@ pub(super) enum Applied<C: TwoPassChange + ?Sized> {
 
 /// A change that is checked, prepared by slow work, checked again and applied.
 pub(super) trait TwoPassChange: Sync {
+    /// Whether the change may give access to something that exists.
+    const GIVES_TO_EXISTING: bool = false;
+
     /// The record from which a repeated request is answered for 24 hours.
     type Record: Serialize + DeserializeOwned + Send + Sync;
     /// The result of the checks.
@@ -121,6 +124,9 @@ impl Authority {
             }
             PassOutcome::New(checked) => checked,
         };
+        if C::GIVES_TO_EXISTING && self.mirror.is_distrusted() {
+            return Err(history_rewritten());
+        }
         // The answer of a change that is not made belongs to this state.
         let revision = snapshot.revision().await?;
         drop(snapshot);
@@ -147,6 +153,9 @@ impl Authority {
             }
             PassOutcome::New(checked) => checked,
         };
+        if C::GIVES_TO_EXISTING {
+            change.check_history()?;
+        }
         let event = ChangeContext { caller, request };
         match work
             .apply(self, &mut change, &event, checked, prepared)

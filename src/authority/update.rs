@@ -6,6 +6,7 @@ use ipnet::IpNet;
 
 use super::admission::Effect;
 use super::audit::{AuditEntry, audit_detail};
+use super::grants::Grant;
 use super::keys::revoked;
 use super::resolve::{check_owner, granted, resolve_expiry};
 use super::{Authority, ChangeRequest, ChangeResult, Refusal, check_revision, grants, not_found};
@@ -54,10 +55,17 @@ impl Authority {
         let realm = change.find_realm(&before.realm).await?;
         let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
         let mut key = update.apply(before.clone(), &realm, change.time())?;
+        let only_takes_away = grants::only_takes_away(&realm, &before, &key);
+        // The server may hold back a part of what the stored key has, so only less than that can be in force.
+        if key == before || !only_takes_away {
+            change.check_history()?;
+        }
         if key == before {
             return self.unchanged(change, key).await;
         }
-        grants::check_change(&caller_state, &realm, &before, &key)?;
+        if !only_takes_away {
+            grants::check(&caller_state, &realm, &key, Grant::Fields)?;
+        }
         change.update_key(&mut key).await?;
         let entry = AuditEntry::of_key(EventKind::KeyUpdated, &key, changed_detail(&before, &key));
         self.finish(&caller.principal, request, change, entry, key)

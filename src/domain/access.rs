@@ -188,6 +188,16 @@ impl ScopeHierarchy {
             .fold(ScopeSet::default(), |all, implied| all.union(*implied))
     }
 
+    /// Returns the scopes of which this set also has every scope that they imply.
+    #[must_use]
+    pub fn closed_within(&self, set: ScopeSet) -> ScopeSet {
+        let is_closed = |index: &ScopeIndex| {
+            let implied = self.implied.get(usize::from(index.0));
+            implied.is_some_and(|implied| implied.without(set).is_empty())
+        };
+        collect(set.intersection(self.all).indexes().filter(is_closed))
+    }
+
     /// Returns every scope of the realm.
     pub fn all(&self) -> ScopeSet {
         self.all
@@ -290,6 +300,28 @@ mod tests {
             .names(hierarchy.effective_access(&access))
             .map(ToString::to_string)
             .collect()
+    }
+
+    /// Seen red with the intersection itself.
+    #[test]
+    fn a_scope_is_closed_within_a_set_that_has_all_that_it_implies() {
+        let scopes = [
+            scope("admin", &["write"]),
+            scope("write", &["read"]),
+            scope("read", &[]),
+            scope("billing", &[]),
+        ];
+        let hierarchy = ScopeHierarchy::new(&scopes, None);
+        let closed = |names: &[&str]| -> Vec<String> {
+            let names = names.iter().map(|name| ScopeName::parse(name).unwrap());
+            let set = hierarchy.set(&names.collect::<Vec<_>>());
+            let closed = hierarchy.closed_within(set);
+            hierarchy.names(closed).map(ToString::to_string).collect()
+        };
+        assert_eq!(closed(&["admin", "write", "billing"]), ["billing"]);
+        assert_eq!(closed(&["admin", "read"]), ["read"]);
+        assert_eq!(closed(&["write", "read"]), ["read", "write"]);
+        assert!(closed(&[]).is_empty());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::key_facts::{Entry, PackedEntry, PackedFacts};
 use super::map::{Map, MapHasher};
 use super::realm::{EnvironmentFacts, MirroredPartner, MirroredRealm, PreparedRealm, environments};
 use super::revocation_watermarks::RevocationWatermarks;
+use super::rewrite::Ceiling;
 use super::shared_facts::Interner;
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::Revision;
@@ -32,8 +33,8 @@ pub struct Index {
     pub(super) interner: Interner,
     /// The key ids of imported API keys, by digest, because an imported API key does not contain its key id.
     imports: Map<[u8; 32], KeyId>,
-    /// The keys that have less than the store says, because the history in which they lost it is lost.
-    pub(super) held: Map<KeyId, ()>,
+    /// What keys have at most, because more was taken from them in a history that is lost. The index after this one has the same.
+    pub(super) held: Arc<Map<KeyId, Ceiling>>,
     revision: AtomicU64,
     as_of: AtomicI64,
 }
@@ -115,6 +116,14 @@ impl Index {
         Self {
             keys: Map::with_capacity_and_hasher(keys, MapHasher::default()),
             ..Self::default()
+        }
+    }
+
+    /// Creates an empty index that replaces `before`.
+    pub(super) fn after(before: &Self, keys: usize) -> Self {
+        Self {
+            held: Arc::clone(&before.held),
+            ..Self::with_capacity(keys)
         }
     }
 
@@ -378,12 +387,7 @@ impl Index {
         let facts = match key {
             Ok(key) => {
                 let facts = self.facts(id, &key, was_revoked);
-                facts.map(|facts| match before {
-                    Some(PackedEntry::Key(before)) if self.is_held(id) => {
-                        self.restricted(&facts, before, self).unwrap_or(facts)
-                    }
-                    _ => facts,
-                })
+                facts.map(|facts| self.below_ceiling(id, facts))
             }
             Err(error) => {
                 tracing::error!(key_id = %id, %error, "key cannot be used");
@@ -436,7 +440,10 @@ impl Index {
     fn facts(&self, id: KeyId, key: &StoredKey<'_>, was_revoked: bool) -> Option<PackedFacts> {
         let realms = self.realms();
         let Some(realm) = realms.by_id.get(key.realm()) else {
-            tracing::error!(key_id = %id, "key cannot be used: unknown realm");
+            // The log has one line for a realm that cannot be read, and not one for each of its keys.
+            if !realms.unreadable.contains(key.realm()) {
+                tracing::error!(key_id = %id, "key cannot be used: unknown realm");
+            }
             return None;
         };
         PackedFacts::new(id, realm, key, was_revoked, &self.interner)

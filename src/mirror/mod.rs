@@ -156,6 +156,11 @@ impl Mirror {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the store contradicts what this mirror read before.
+    pub fn is_distrusted(&self) -> bool {
+        self.distrust.borrow().is_some()
+    }
+
     /// Watches for a contradiction: `Some` with the reason once the store contradicts what this mirror read before, else
     /// `None`. The mirror then keeps every key revoked that it ever saw revoked, but the server should get no more requests.
     pub fn distrust(&self) -> watch::Receiver<Option<String>> {

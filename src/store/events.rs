@@ -151,14 +151,24 @@ fn with_stamp(event: &Event) -> EventId {
 impl Snapshot {
     /// Returns the identity of the event of the last change.
     pub async fn last_event(&mut self) -> Result<EventId, Error> {
-        let (number, stamp): (i64, i64) = on!(self.session, |conn| sqlx::query_as(
-            "SELECT revision, stamp FROM events ORDER BY revision DESC LIMIT 1"
+        let last = self.last_events(1).await?;
+        last.first()
+            .copied()
+            .ok_or_else(|| Error::Corrupt("the last event is missing".to_owned()))
+    }
+
+    /// Returns the identities of at most `limit` events, the newest first.
+    pub async fn last_events(&mut self, limit: u32) -> Result<Vec<EventId>, Error> {
+        let rows: Vec<(i64, i64)> = on!(self.session, |conn| sqlx::query_as(
+            "SELECT revision, stamp FROM events ORDER BY revision DESC LIMIT $1"
         )
-        .fetch_one(&mut *conn))?;
-        Ok(EventId {
+        .bind(i64::from(limit))
+        .fetch_all(&mut *conn))?;
+        let ids = rows.into_iter().map(|(number, stamp)| EventId {
             revision: revision(number),
             stamp,
-        })
+        });
+        Ok(ids.collect())
     }
 
     /// Returns those of these events that are part of this history.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
+use super::RECENT_EVENTS;
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventId, Revision};
 use crate::domain::ids::KeyId;
@@ -12,28 +13,42 @@ use crate::mirror::PreparedRealm;
 use crate::mirror::index::Index;
 use crate::store::{Error, KeyRows, Snapshot, Store};
 
-/// What this process knew before the store's history was rewritten.
-pub(super) struct Rewrite {
-    pub(super) before: Arc<Index>,
-    /// The last revision that the histories have in common.
-    pub(super) fork: Revision,
+/// What this process knew before.
+pub(super) struct Known {
+    pub(super) index: Arc<Index>,
+    /// Whether the store has lost a history that this process knew.
+    pub(super) is_lost: bool,
 }
 
-/// Loads all facts from one snapshot. Returns the index and its last event.
+/// A state of the store.
+pub(super) struct Loaded {
+    pub(super) index: Arc<Index>,
+    /// The last events, the newest one last.
+    pub(super) events: Vec<EventId>,
+}
+
+/// Loads all facts from one snapshot, and the ids of as many of the last events as the feed remembers.
 ///
-/// After a rewrite, realms that the lost history had changed stay as they were in it, and projects that it had deleted are left out.
+/// After the loss of a history, realms that this process knew stay as they were, and projects that it did not have are left out.
 pub(super) async fn load(
     store: &Store,
     clock: &Clock,
-    rewrite: Option<Rewrite>,
-) -> Result<(Arc<Index>, EventId), Error> {
+    known: Option<Known>,
+) -> Result<Loaded, Error> {
     let sent = clock.now();
     let mut snapshot = store.feed_snapshot().await?;
     let head = snapshot
         .head()
         .await?
         .ok_or_else(|| Error::Corrupt("the authority".to_owned()))?;
-    let index = Arc::new(Index::with_capacity(snapshot.count_all_keys().await?));
+    let mut events = snapshot.last_events(RECENT_EVENTS as u32).await?;
+    events.reverse();
+    let keys = snapshot.count_all_keys().await?;
+    let index = Arc::new(match &known {
+        Some(known) => Index::after(&known.index, keys),
+        None => Index::with_capacity(keys),
+    });
+    let lost = known.filter(|known| known.is_lost).map(|known| known.index);
     let realms = snapshot.all_realms().await?;
     let partners = snapshot.all_partners().await?;
     let projects = snapshot.all_projects().await?;
@@ -46,12 +61,12 @@ pub(super) async fn load(
         for realm in realms {
             match realm {
                 Ok(realm) => {
-                    let id = realm.value.id.clone();
-                    target.put_realm(PreparedRealm::new(realm.value));
-                    if let Some(Rewrite { before, fork }) = &rewrite
-                        && realm.revision <= *fork
-                    {
-                        target.put_realm_as_before(&id, before);
+                    let realm = realm.value;
+                    let is_known = lost
+                        .as_ref()
+                        .is_some_and(|lost| target.put_realm_as_before(&realm.id, lost));
+                    if !is_known {
+                        target.put_realm(PreparedRealm::new(realm));
                     }
                 }
                 Err(id) => target.put_unreadable_realm(&id),
@@ -67,8 +82,9 @@ pub(super) async fn load(
             match project {
                 Ok(project) => {
                     let Project { realm, id, .. } = &project.value;
-                    let was_deleted = rewrite.as_ref().is_some_and(|Rewrite { before, fork }| {
-                        project.revision <= *fork && !before.has_project(realm, id)
+                    // A realm that is new has new projects.
+                    let was_deleted = lost.as_ref().is_some_and(|lost| {
+                        lost.realm(realm.as_str()).is_some() && !lost.has_project(realm, id)
                     });
                     if !was_deleted {
                         target.put_project(&project.value);
@@ -92,9 +108,12 @@ pub(super) async fn load(
     });
     snapshot.send_key_rows(rows).await?;
     let unusable = building.await.expect("no stored row causes a panic");
-    put_imports(&mut snapshot, &index, &unusable).await?;
+    // PostgreSQL may have ended the first snapshot while tries were built. If a digest changes until the next one is taken, the
+    // event of that change comes with the next poll.
+    drop(snapshot);
+    put_imports(&mut store.feed_snapshot().await?, &index, &unusable).await?;
     index.set_current(head.event.revision, sent);
-    Ok((index, head.event))
+    Ok(Loaded { index, events })
 }
 
 /// Puts the digests of imported keys that cannot be used.

@@ -10,11 +10,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Mirror;
+use super::rewrite::HeldBack;
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventId, EventKind, Revision};
 use crate::store::{Error, FeedEntry, Snapshot, Store};
 use changes::apply;
-use load::{Rewrite, load};
+use load::{Known, Loaded, load};
 
 /// How many new events are read and applied at once.
 const EVENTS_AT_ONCE: u32 = 1_000;
@@ -31,8 +32,8 @@ pub struct Feed {
     last: EventId,
     /// The last events that were applied, by which the end of a common history is found.
     recent: VecDeque<EventId>,
-    /// The last revision of the history that this process knew before a rewrite, and that the store still has.
-    fork: Option<Revision>,
+    /// Whether the store has lost a history that this process knew.
+    has_lost_history: bool,
     /// The time between two polls of the store without a notification.
     interval: Duration,
 }
@@ -46,7 +47,7 @@ impl Feed {
             mirror: Arc::new(Mirror::empty()),
             last: EventId::default(),
             recent: VecDeque::new(),
-            fork: None,
+            has_lost_history: false,
             interval,
         }
     }
@@ -56,10 +57,10 @@ impl Feed {
     /// # Errors
     /// If the store cannot be read, or has no authority yet.
     pub async fn load(&mut self) -> Result<(), Error> {
-        let (index, last) = load(&self.store, &self.clock, None).await?;
-        self.went_to([last]);
+        let Loaded { index, events } = load(&self.store, &self.clock, None).await?;
+        self.went_to(events);
         self.mirror.index.store(index);
-        self.mirror.advance(last, |_| false);
+        self.mirror.advance(self.last, |_| false);
         Ok(())
     }
 
@@ -185,37 +186,39 @@ impl Feed {
 
     async fn reload(&mut self, same_history: bool) -> Result<(), Error> {
         let before = self.mirror.index.load_full();
-        if !same_history {
-            self.fork = Some(self.find_fork().await?);
-        }
-        let rewrite = self.fork.map(|fork| Rewrite {
-            before: Arc::clone(&before),
-            fork,
-        });
-        let (index, last) = load(&self.store, &self.clock, rewrite).await?;
-        let kept = index.keep_revoked(&before);
-        let held = match self.fork {
-            Some(fork) => index.hold_back(&before, fork),
-            None => 0,
+        let lost_after = if same_history {
+            None
+        } else {
+            Some(self.find_fork().await?)
         };
-        if !same_history || kept > 0 {
+        let known = Known {
+            index: Arc::clone(&before),
+            is_lost: self.has_lost_history || !same_history,
+        };
+        let Loaded { index, events } = load(&self.store, &self.clock, Some(known)).await?;
+        let HeldBack { revoked, others } = index.hold_back(&before, lost_after);
+        let known = self.last.revision;
+        self.recent.clear();
+        self.went_to(events);
+        if !same_history || revoked > 0 {
             let reason = format!(
-                "the store's history was rewritten: this server had read revision {}, the store now ends at {}; {kept} revoked \
-                 keys are no longer revoked there, and {held} other keys and partners have more there; this server holds \
-                 all of it back; check the database, then restart this server",
-                self.last.revision, last.revision
+                "the store's history was rewritten: this server had read revision {known}, the store now ends at {}; {revoked} \
+                 revoked keys are no longer revoked there, and {others} other keys and partners have more there; this server \
+                 holds all of it back, and refuses changes that give more access to what exists; check the database, then \
+                 restart this server",
+                self.last.revision
             );
             tracing::error!(
                 reason,
                 "store contradicts the mirror: what was taken away stays away, readiness is withdrawn"
             );
+            // Before the index: whoever finds nothing lost afterwards reads an index without anything held back.
             self.mirror.distrust.send_replace(Some(reason));
         }
-        self.recent.clear();
-        self.went_to([last]);
+        self.has_lost_history |= !same_history;
         self.mirror.index.store(index);
         self.mirror.clear_prepared();
-        self.mirror.advance(last, |_| false);
+        self.mirror.advance(self.last, |_| false);
         // The next poll looks for the events that somebody waits for.
         self.mirror.notify();
         Ok(())

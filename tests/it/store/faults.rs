@@ -174,7 +174,7 @@ on_both_engines! {
         service.stop().await;
     }
 
-    /// Seen red with `keep_revoked` left out: the key is then good again.
+    /// Seen red with the keys left out of `hold_back`: the key is then good again.
     async fn a_revocation_once_seen_is_never_unseen_though_the_store_runs_backwards(engine: Engine) {
         let service = Service::start(engine).await;
         let mut api = service.api();
@@ -202,7 +202,7 @@ on_both_engines! {
         service.stop().await;
     }
 
-    /// Seen red with `revoked` in place of `is_revoked()` in `Index::keep_revoked`: the keys are then good again.
+    /// Seen red with `revoked` in place of `is_revoked()` in `Index::hold_back`: the keys are then good again.
     async fn an_end_of_many_once_seen_is_never_unseen_though_the_store_runs_backwards(engine: Engine) {
         for partner in ["", "acme"] {
             let service = Service::start(engine).await;

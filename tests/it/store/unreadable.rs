@@ -17,7 +17,7 @@ struct Spoiled {
     what: &'static str,
     spoil: &'static str,
     mend: &'static str,
-    /// The kind, partner and project of an event about it.
+    /// The kind, realm, partner, project and key of an event about it.
     event: &'static str,
 }
 
@@ -28,13 +28,13 @@ fn rows(engine: Engine) -> Vec<Spoiled> {
             what: "realm",
             spoil: "UPDATE realms SET definition = replace(definition, '\"environments\"', '\"enviroments\"') WHERE id = 'demo'",
             mend: "UPDATE realms SET definition = replace(definition, '\"enviroments\"', '\"environments\"') WHERE id = 'demo'",
-            event: "'realm.put', 'demo', NULL, NULL",
+            event: "'realm.put', 'demo', NULL, NULL, NULL",
         },
         Spoiled {
             what: "project",
             spoil: "UPDATE projects SET partner = '/' WHERE id = 'one'",
             mend: "UPDATE projects SET partner = 'acme' WHERE id = 'one'",
-            event: "'project.put', 'demo', 'acme', 'one'",
+            event: "'project.put', 'demo', 'acme', 'one', NULL",
         },
     ];
     if engine == Engine::Sqlite {
@@ -43,13 +43,13 @@ fn rows(engine: Engine) -> Vec<Spoiled> {
                 what: "partner",
                 spoil: "UPDATE partners SET display_name = CAST(x'ff' AS TEXT) WHERE realm = 'demo' AND id = 'acme'",
                 mend: "UPDATE partners SET display_name = '' WHERE realm = 'demo' AND id = 'acme'",
-                event: "'partner.put', 'demo', 'acme', NULL",
+                event: "'partner.put', 'demo', 'acme', NULL, NULL",
             },
             Spoiled {
                 what: "project",
                 spoil: "UPDATE projects SET display_name = CAST(x'ff' AS TEXT) WHERE id = 'one'",
                 mend: "UPDATE projects SET display_name = '' WHERE id = 'one'",
-                event: "'project.put', 'demo', 'acme', 'one'",
+                event: "'project.put', 'demo', 'acme', 'one', NULL",
             },
         ]);
     }
@@ -57,9 +57,9 @@ fn rows(engine: Engine) -> Vec<Spoiled> {
 }
 
 /// Appends an event, as a writer of the row would have.
-async fn append_event(service: &Service, event: &str) {
+pub(super) async fn append_event(service: &Service, event: &str) {
     let next = format!(
-        "INSERT INTO events (revision, stamp, time, peer, kind, realm, partner, project, detail)
+        "INSERT INTO events (revision, stamp, time, peer, kind, realm, partner, project, key_id, detail)
          SELECT revision + 1, stamp + 1, time + 1, '', {event}, '{{}}' FROM events ORDER BY revision DESC LIMIT 1"
     );
     let statements = [
@@ -195,8 +195,8 @@ on_both_engines! {
         api.make_demo().await;
         // PostgreSQL stores only what can be decoded.
         if engine == Engine::Sqlite {
-            append_event(&service, "CAST(x'ff' AS TEXT), 'demo', NULL, NULL").await;
-            append_event(&service, "'key.revoked', 'demo', NULL, NULL").await;
+            append_event(&service, "CAST(x'ff' AS TEXT), 'demo', NULL, NULL, NULL").await;
+            append_event(&service, "'key.revoked', 'demo', NULL, NULL, NULL").await;
             let key = "UPDATE events SET key_id = x'00' WHERE revision = (SELECT max(revision) FROM events)";
             service.test_store.execute_sql(&[key]).await;
         }
@@ -205,4 +205,40 @@ on_both_engines! {
         assert_eq!(api.verdict(&key.plain_key).await, Verdict::Revoked);
         service.stop().await;
     }
+}
+
+/// PostgreSQL stores no text that is no text. Seen red with facts that are decoded as text, in the poll and in the load.
+#[tokio::test]
+async fn a_key_whose_row_is_no_text_stops_neither_the_feed_nor_the_start() {
+    let service = Service::start(Engine::Sqlite).await;
+    let mut api = service.api();
+    api.make_demo().await;
+    let spoiled = issue(&mut api, issue_request()).await;
+    let other = issue(&mut api, issue_request()).await;
+    let id = spoiled.id.replace('-', "");
+    let spoil = format!(
+        "UPDATE keys SET facts = CAST(replace(facts, 'production', CAST(x'ff' AS TEXT)) AS TEXT) WHERE id = x'{id}'"
+    );
+    service.test_store.execute_sql(&[&spoil]).await;
+    append_event(
+        &service,
+        &format!("'key.updated', 'demo', 'acme', NULL, x'{id}'"),
+    )
+    .await;
+    eventually("the row is taken for unreadable", async || {
+        let answer = verdict(&mut api, verify_request(&spoiled.plain_key)).await;
+        (answer == Err(Code::Internal)).then_some(())
+    })
+    .await;
+    api.revoke(&other.id).await.unwrap();
+    assert_eq!(api.verdict(&other.plain_key).await, Verdict::Revoked);
+
+    let operator = service.operator.clone();
+    let test_store = service.stop().await;
+    let service = Service::start_with(test_store, Clock::system(), &operator, &[]).await;
+    let mut api = service.api();
+    let answer = verdict(&mut api, verify_request(&spoiled.plain_key)).await;
+    assert_eq!(answer, Err(Code::Internal));
+    assert_eq!(api.verdict(&other.plain_key).await, Verdict::Revoked);
+    service.stop().await;
 }
