@@ -19,9 +19,15 @@ pub async fn update_built_in_realm(store: &Store, clock: &Clock) -> Result<bool,
     let built_in = Realm::built_in();
     let missing = || Error::Corrupt("the built-in realm is missing".to_owned());
     let id = RealmId::built_in();
-    let stored = store.snapshot().await?.find_realm(&id).await?;
-    let before = stored.ok_or_else(missing)?.value;
-    if before == built_in {
+    let before = match store.snapshot().await?.find_realm(&id).await {
+        Ok(stored) => Some(stored.ok_or_else(missing)?.value),
+        Err(error @ Error::Corrupt(_)) => {
+            tracing::error!(%error, "the stored definition of the built-in realm is replaced");
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if before.as_ref() == Some(&built_in) {
         return Ok(false);
     }
     let mut change = store.change(clock.now()).await?;
@@ -37,7 +43,7 @@ pub async fn update_built_in_realm(store: &Store, clock: &Clock) -> Result<bool,
             project: None,
             key: None,
         },
-        detail: realm_detail(Some(&before), &built_in, sha256),
+        detail: realm_detail(before.as_ref(), &built_in, sha256),
     };
     change.commit(&event).await?;
     Ok(true)

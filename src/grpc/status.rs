@@ -250,7 +250,10 @@ pub(super) fn pepper_missing() -> Status {
 pub(super) fn verify_error(error: VerifyError) -> Status {
     match error {
         VerifyError::Corrupt => {
-            limited!(error, "stored data of the presented key unreadable");
+            limited!(
+                error,
+                "stored key, or its realm, partner or project, unreadable"
+            );
             internal()
         }
         VerifyError::PepperMissing => {

@@ -167,7 +167,10 @@ impl ForwardAuth {
 fn log_verify_error(reason: VerifyError) {
     match reason {
         VerifyError::Corrupt => {
-            limited!(error, "stored data of the presented key unreadable");
+            limited!(
+                error,
+                "stored key, or its realm, partner or project, unreadable"
+            );
         }
         VerifyError::PepperMissing => {
             limited!(error, "pepper version of the presented key missing");

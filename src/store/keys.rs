@@ -226,7 +226,7 @@ pub enum KeyRows {
     /// One row after the other.
     Each(Vec<KeyRow>),
     /// Each row as the 32 hexadecimal digits of its id and its facts. U+001E, which is in no JSON text, separates the rows.
-    Joined(String),
+    Joined(Vec<u8>),
 }
 
 impl KeyRows {
@@ -235,16 +235,54 @@ impl KeyRows {
         match self {
             Self::Each(rows) => rows.iter().for_each(|row| each(row.id, row.facts())),
             Self::Joined(rows) => {
-                for row in rows.split('\u{1e}') {
-                    let id = row.get(..32).and_then(|id| Uuid::try_parse(id).ok());
+                for row in rows.split(|byte| *byte == b'\x1e') {
+                    let id = row.get(..32).and_then(|id| Uuid::try_parse_ascii(id).ok());
                     if let Some(id) = id.map(KeyId::from) {
-                        each(id, StoredKey::read(id, &row[32..]));
+                        each(id, StoredKey::read(id, text(&row[32..])));
                     } else {
                         tracing::error!("part of a corrupt key left out");
                     }
                 }
             }
         }
+    }
+}
+
+/// The stored text of a key's facts, as [`text`] reads it.
+struct FactsText(String);
+
+/// SQLite also stores text that is no UTF-8. It is read as the empty text, which describes no key, so that it is a fault of this one
+/// key and not of the statement.
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+impl sqlx::Type<sqlx::Sqlite> for FactsText {
+    fn type_info() -> sqlx::sqlite::SqliteTypeInfo {
+        <str as sqlx::Type<sqlx::Sqlite>>::type_info()
+    }
+}
+
+impl<'r> sqlx::Decode<'r, sqlx::Sqlite> for FactsText {
+    fn decode(value: sqlx::sqlite::SqliteValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
+        let bytes = <&[u8] as sqlx::Decode<sqlx::Sqlite>>::decode(value)?;
+        Ok(Self(text(bytes).to_owned()))
+    }
+}
+
+impl sqlx::Type<sqlx::Postgres> for FactsText {
+    fn type_info() -> sqlx::postgres::PgTypeInfo {
+        <str as sqlx::Type<sqlx::Postgres>>::type_info()
+    }
+
+    fn compatible(ty: &sqlx::postgres::PgTypeInfo) -> bool {
+        <str as sqlx::Type<sqlx::Postgres>>::compatible(ty)
+    }
+}
+
+impl<'r> sqlx::Decode<'r, sqlx::Postgres> for FactsText {
+    fn decode(value: sqlx::postgres::PgValueRef<'r>) -> Result<Self, sqlx::error::BoxDynError> {
+        <String as sqlx::Decode<sqlx::Postgres>>::decode(value).map(Self)
     }
 }
 
@@ -318,7 +356,7 @@ impl Snapshot {
     pub async fn find_key_rows(&mut self, ids: &[KeyId]) -> Result<Vec<KeyRow>, Error> {
         let mut found = Vec::with_capacity(ids.len());
         for chunk in ids.chunks(IDS_AT_ONCE) {
-            let rows: Vec<(Uuid, String)> = on!(self.session, |conn| async {
+            let rows: Vec<(Uuid, FactsText)> = on!(self.session, |conn| async {
                 let mut query = QueryBuilder::new("SELECT id, facts FROM keys WHERE id IN (");
                 let mut ids = query.separated(", ");
                 for id in chunk {
@@ -329,7 +367,8 @@ impl Snapshot {
                 let statement = query.build_query_as().persistent(false);
                 statement.fetch_all(&mut *conn).await
             })?;
-            found.extend(rows.into_iter().map(KeyRow::from));
+            let rows = rows.into_iter();
+            found.extend(rows.map(|(id, FactsText(facts))| KeyRow::from((id, facts))));
         }
         Ok(found)
     }
@@ -430,7 +469,7 @@ impl Snapshot {
         if let Session::Sqlite(transaction) = &mut self.session {
             let mut last = i64::MIN;
             loop {
-                let (rowid, rows): (Option<i64>, Option<String>) = sqlx::query_as(
+                let (rowid, rows): (Option<i64>, Option<Vec<u8>>) = sqlx::query_as(
                     "SELECT max(rowid), group_concat(hex(id) || facts, char(30)) FROM (
                          SELECT rowid, id, facts FROM keys WHERE rowid > $1 ORDER BY rowid LIMIT 500)",
                 )

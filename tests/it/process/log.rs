@@ -203,7 +203,7 @@ fn count(log: &str, message: &str) -> usize {
 /// Seen red with `tracing::error!` in place of `limited!`.
 #[tokio::test]
 async fn a_corrupt_key_is_one_line_and_not_one_for_each_verification() {
-    const BROKEN: &str = "stored data of the presented key unreadable";
+    const BROKEN: &str = "stored key, or its realm, partner or project, unreadable";
     let test_store = TestStore::on(Engine::Sqlite);
     let program = Program::serve(&test_store, &FLAGS);
     let mut api = program.api();

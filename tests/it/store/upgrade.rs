@@ -202,7 +202,7 @@ on_both_engines! {
         }
     }
 
-    /// Seen red without `update_built_in_realm`.
+    /// Seen red without `update_built_in_realm`, and with the error of a definition that cannot be read.
     async fn a_start_brings_the_built_in_realm_up_to_date_once(engine: Engine) {
         let folder = versions().pop().unwrap();
         let (test_store, contents) = restore(engine, &folder);
@@ -239,10 +239,18 @@ on_both_engines! {
         issue(&mut root, authority_key_request("manage", "demo")).await;
 
         let test_store = service.stop().await;
+        let service = Service::start_with(test_store, clock.clone(), &contents.operator, &[]).await;
+        let mut root = service.api();
+        let listed = root.keys.list_events(events.clone()).await.unwrap().into_inner();
+        assert_eq!(listed.events.len(), 1, "a second start changes nothing");
+
+        let test_store = service.stop().await;
+        let spoil = "UPDATE realms SET definition = replace(definition, '\"scopes\"', '\"scope\"') WHERE id = 'claviger'";
+        test_store.execute_sql(&[spoil]).await;
         let service = Service::start_with(test_store, clock, &contents.operator, &[]).await;
         let mut root = service.api();
         let listed = root.keys.list_events(events).await.unwrap().into_inner();
-        assert_eq!(listed.events.len(), 1, "a second start changes nothing");
+        assert_eq!(listed.events.len(), 2, "a definition that cannot be read is replaced");
         service.stop().await;
     }
 }
