@@ -5,10 +5,11 @@ use std::error::Error as _;
 use std::fmt::{self, Display, Formatter};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use tokio::task::JoinSet;
+use tokio::runtime::{self, Runtime};
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
@@ -18,6 +19,9 @@ use crate::fixtures::Program;
 
 /// The address of the attackers, 127.0.0.x: who attacks takes the limits of an address from nobody else.
 const ATTACKER: u8 = 2;
+
+/// How long an attacker waits after it was told that there are too many calls.
+const AFTER_A_REFUSAL: Duration = Duration::from_millis(50);
 
 /// The calls on one connection, of which a client may have a hundred in flight.
 const CALLS_ON_A_CONNECTION: usize = 90;
@@ -110,9 +114,10 @@ enum Outcome {
 /// The number of calls with each outcome.
 type Outcomes = BTreeMap<Outcome, usize>;
 
-/// Attackers at work.
+/// Attackers at work, on a thread that takes no processor from the server.
 pub(super) struct Attackers {
     attacks: Vec<Running>,
+    runtime: Option<Runtime>,
 }
 
 struct Running {
@@ -121,20 +126,29 @@ struct Running {
     may_be_closed: bool,
     may_be_too_many: bool,
     outcomes: Arc<Mutex<Outcomes>>,
-    _calls: JoinSet<()>,
 }
 
 impl Attackers {
     pub(super) fn start(program: &Program, role: &Role) -> Self {
+        let runtime = runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .on_thread_start(|| {
+                // The server's threads for administration have the nice value 10. Attackers without it would take the processors from
+                // them, which no queue of the server can mend.
+                rustix::process::setpriority_process(None, 10).unwrap();
+            })
+            .enable_all()
+            .build()
+            .unwrap();
+        let guard = runtime.enter();
         let start = |attack: &Attack| {
             let outcomes = Arc::default();
             let numbers = Arc::default();
-            let mut calls = JoinSet::new();
             let mut connection = Connection::from(program, ATTACKER, role.key.clone());
             for caller in 1..=attack.at_once {
                 let call = Arc::clone(&attack.call);
                 let (numbers, outcomes) = (Arc::clone(&numbers), Arc::clone(&outcomes));
-                calls.spawn(repeat(call, connection.clone(), numbers, outcomes));
+                runtime.spawn(repeat(call, connection.clone(), numbers, outcomes));
                 if caller % CALLS_ON_A_CONNECTION == 0 {
                     connection = Connection::from(program, ATTACKER, role.key.clone());
                 }
@@ -145,11 +159,13 @@ impl Attackers {
                 may_be_closed: attack.may_be_closed,
                 may_be_too_many: attack.may_be_too_many,
                 outcomes,
-                _calls: calls,
             }
         };
+        let attacks = role.attacks.iter().map(start).collect();
+        drop(guard);
         Self {
-            attacks: role.attacks.iter().map(start).collect(),
+            attacks,
+            runtime: Some(runtime),
         }
     }
 
@@ -162,6 +178,15 @@ impl Attackers {
     /// than their number.
     pub(super) fn end(self) -> Vec<String> {
         self.attacks.iter().filter_map(Running::wrong).collect()
+    }
+}
+
+impl Drop for Attackers {
+    fn drop(&mut self) {
+        // A test must not wait for its calls.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
@@ -238,6 +263,11 @@ async fn repeat(
     loop {
         let number = numbers.fetch_add(1, Ordering::Relaxed);
         let outcome = Outcome::of(call(connection.clone(), number).await);
+        let is_refused = outcome.is(Code::ResourceExhausted);
         *outcomes.lock().unwrap().entry(outcome).or_default() += 1;
+        if is_refused {
+            // Refusals by the thousand would cost this process, which shares the processors, more than the server.
+            tokio::time::sleep(AFTER_A_REFUSAL).await;
+        }
     }
 }
