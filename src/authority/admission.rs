@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::budget::{ChangeBudget, Spent};
 use super::caller_state::CallerState;
-use super::fair_queue::{FairQueue, Limits, NoPermit, Priority, QueuePermit};
+pub(super) use super::fair_queue::Effect;
+use super::fair_queue::{FairQueue, Limits, NoPermit, QueuePermit};
 use super::{Authority, Refusal};
 use crate::auth::{AuthorizedCaller, CallerGroup};
 use crate::domain::event::{Event, EventId};
@@ -36,15 +37,6 @@ impl fmt::Display for Queued {
             Self::NewKeys => "new API keys",
         })
     }
-}
-
-/// What a change may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// Only takes access away.
-    TakesAway,
-    /// May grant something, or is for people only.
-    MayGrant,
 }
 
 /// The queues and the budget of the changes and reads of an authority.
@@ -86,7 +78,7 @@ impl Admission {
             requests_of_partner: 4,
         };
         Self {
-            // One reader is left to changes that take access away, and one to operators.
+            // One reader is left to changes that take access away, one to operators, and both to what takes nothing away.
             reads: FairQueue::new(Limits {
                 permits: Store::READERS,
                 reserved: 1,
@@ -118,7 +110,7 @@ impl Authority {
         effect: Effect,
         group: &CallerGroup,
     ) -> Result<Reading, Refusal> {
-        let permit = self.admission.reads.take(priority(effect, group), group);
+        let permit = self.admission.reads.take(effect, group);
         let permit = permit.await.map_err(|why| refusal(why, Queued::Reads))?;
         Ok(Reading {
             snapshot: self.store.snapshot().await?,
@@ -156,7 +148,7 @@ impl Authority {
                 charged = Some(partner);
             }
         }
-        let permit = self.admission.changes.take(priority(effect, group), group);
+        let permit = self.admission.changes.take(effect, group);
         let permit = permit.await.map_err(|why| refusal(why, Queued::Changes))?;
         Ok(OpenChange {
             change: self.store.change(self.clock.now()).await?,
@@ -167,10 +159,7 @@ impl Authority {
 
     /// Waits for a processor that may compute a root.
     pub(super) async fn hash_permit(&self, group: &CallerGroup) -> Result<QueuePermit, Refusal> {
-        let permit = self
-            .admission
-            .roots
-            .take(priority(Effect::MayGrant, group), group);
+        let permit = self.admission.roots.take(Effect::MayGrant, group);
         permit.await.map_err(|why| refusal(why, Queued::NewKeys))
     }
 
@@ -191,14 +180,6 @@ impl Authority {
             self.admission.budget.charge(&partner, Instant::now());
         }
         Ok(committed)
-    }
-}
-
-fn priority(effect: Effect, group: &CallerGroup) -> Priority {
-    match (effect, group) {
-        (Effect::TakesAway, _) => Priority::TakesAway,
-        (Effect::MayGrant, CallerGroup::Operator(_)) => Priority::Operator,
-        (Effect::MayGrant, _) => Priority::Other,
     }
 }
 
