@@ -75,10 +75,11 @@ impl Admission {
             permits_of_realm: usize::MAX,
             permits_of_group: usize::MAX,
             requests_of_managers: 64,
-            requests_of_partner: 4,
+            // The turns protect others. This only bounds what waits.
+            requests_of_partner: 16,
         };
         Self {
-            // One reader is left to changes that take access away, one to operators, and both to what takes nothing away.
+            // One reader is left to changes that take access away, and one to operators. The former leave two to all others.
             reads: FairQueue::new(Limits {
                 permits: Store::READERS,
                 reserved: 1,

@@ -67,9 +67,6 @@ pub(super) struct Limits {
     pub(super) requests_of_partner: usize,
 }
 
-/// How many permits whoever has a key may have or wait for.
-const REQUESTS_OF_HOLDER: usize = 2;
-
 /// How many permits in a row changes that take access away get while others wait.
 const IN_A_ROW: usize = 3;
 
@@ -227,7 +224,7 @@ impl Limits {
         match group {
             CallerGroup::Operator(_) => usize::MAX,
             CallerGroup::Managers(_) => self.permits_of_realm,
-            CallerGroup::Partner(..) | CallerGroup::Holder(..) => self.permits_of_group,
+            CallerGroup::Partner(..) => self.permits_of_group,
         }
     }
 
@@ -236,7 +233,6 @@ impl Limits {
             CallerGroup::Operator(_) => usize::MAX,
             CallerGroup::Managers(_) => self.requests_of_managers,
             CallerGroup::Partner(..) => self.requests_of_partner,
-            CallerGroup::Holder(..) => REQUESTS_OF_HOLDER,
         }
     }
 }

@@ -175,13 +175,12 @@ impl Authority {
     pub async fn revoke_self(
         &self,
         principal: &Principal,
-        realm: RealmId,
+        group: &CallerGroup,
         request: &ChangeRequest,
         reason: String,
     ) -> Result<ChangeResult<Key>, Refusal> {
         // Checked before the change, because only one change is open at a time and a revoked key must not delay others.
-        let group = CallerGroup::of_holder(realm, principal);
-        let mut snapshot = self.read_for(Effect::TakesAway, &group).await?;
+        let mut snapshot = self.read_for(Effect::TakesAway, group).await?;
         let now = self.clock.now();
         if let Some(key) = snapshot.find_key(principal.key).await?
             && key.revocation.is_some()
@@ -190,7 +189,7 @@ impl Authority {
             return self.unchanged(snapshot, key).await;
         }
         drop(snapshot);
-        let mut change = self.open(&group, Effect::TakesAway).await?;
+        let mut change = self.open(group, Effect::TakesAway).await?;
         let now = change.time();
         let key = change.find_key(principal.key).await?;
         let key = key.filter(|key| principal.still_holds(key, now));

@@ -57,9 +57,8 @@ use page_limiter::PageLimiter;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 
-use crate::auth::{Authenticator, AuthorizedCaller, Principal};
+use crate::auth::{Authenticator, AuthorizedCaller, CallerGroup, Principal};
 use crate::authority::{Authority, Refusal};
-use crate::domain::ids::RealmId;
 use crate::telemetry::limited;
 
 /// The parts that the administrative services share.
@@ -99,11 +98,11 @@ impl Admin {
         Ok(self.authenticator.authenticate_administrator(principal)?)
     }
 
-    /// Returns the principal of a request and the realm of its key.
-    fn principal<T>(&self, request: &Request<T>) -> Result<(Principal, RealmId), Status> {
+    /// Returns the principal of a request, which uses its key for itself only, and its group.
+    fn principal<T>(&self, request: &Request<T>) -> Result<(Principal, CallerGroup), Status> {
         let principal = guard::principal(request)?;
-        let realm = self.authenticator.realm(principal)?;
-        Ok((principal.clone(), realm))
+        let group = self.authenticator.group(principal)?;
+        Ok((principal.clone(), group))
     }
 
     /// Runs a use case to its end, even if the caller cancels the call: a commit must not be dropped half-way.

@@ -287,13 +287,13 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::RevokeSelfRequest>,
     ) -> Result<Response<pb::RevokeSelfResponse>, Status> {
-        let (principal, realm) = self.admin.principal(&request)?;
+        let (principal, group) = self.admin.principal(&request)?;
         let (change_request, reason) = request::self_revocation(request.into_inner())?;
         let result = self
             .admin
             .run(move |authority| async move {
                 authority
-                    .revoke_self(&principal, realm, &change_request, reason)
+                    .revoke_self(&principal, &group, &change_request, reason)
                     .await
             })
             .await?;
