@@ -49,7 +49,7 @@ pub(super) struct Admission {
 
 /// A snapshot with a permit to read.
 pub(super) struct Reading {
-    // Dropped in this order, so that the connection is free when the next request gets the permit.
+    // Dropped in this order, so that the connection is on its way back when the next request gets the permit.
     snapshot: Snapshot,
     _permit: QueuePermit,
 }
