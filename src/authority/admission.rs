@@ -70,8 +70,9 @@ impl Admission {
         let one_by_one = Limits {
             permits: 1,
             reserved: 0,
-            // Less than a call may take, so that a caller who waited in vain knows that nothing was changed.
-            wait: Duration::from_secs(20),
+            // A call waits for a reader, for roots and for the change: 25 s in all. By default a call may take 30 s, so that a
+            // caller who waited in vain knows that nothing was changed.
+            wait: Duration::from_secs(10),
             permits_of_realm: usize::MAX,
             permits_of_group: usize::MAX,
             requests_of_managers: 64,
@@ -83,7 +84,7 @@ impl Admission {
             reads: FairQueue::new(Limits {
                 permits: Store::READERS,
                 reserved: 1,
-                wait: Duration::from_secs(10),
+                wait: Duration::from_secs(5),
                 permits_of_realm: 3,
                 permits_of_group: 1,
                 requests_of_managers: 256,
@@ -92,6 +93,8 @@ impl Admission {
             changes: FairQueue::new(one_by_one),
             roots: FairQueue::new(Limits {
                 permits: hashing,
+                // An import asks for a permit for each processor at once.
+                requests_of_managers: 64.max(4 * hashing),
                 ..one_by_one
             }),
             budget: ChangeBudget::new(changes_per_hour),
@@ -137,20 +140,8 @@ impl Authority {
         group: &CallerGroup,
         effect: Effect,
     ) -> Result<OpenChange, Refusal> {
-        let mut charged = None;
-        if effect == Effect::MayGrant {
-            self.store.check_room()?;
-            if let CallerGroup::Partner(realm, partner) = group {
-                let partner = (realm.clone(), partner.clone());
-                let budget = &self.admission.budget;
-                budget
-                    .check(&partner, Instant::now())
-                    .map_err(|Spent(wait)| Refusal::BudgetSpent(wait))?;
-                charged = Some(partner);
-            }
-        }
-        let permit = self.admission.changes.take(effect, group);
-        let permit = permit.await.map_err(|why| refusal(why, Queued::Changes))?;
+        let changes = &self.admission.changes;
+        let (permit, charged) = self.admit(changes, Queued::Changes, effect, group).await?;
         Ok(OpenChange {
             change: self.store.change(self.clock.now()).await?,
             permit,
@@ -158,10 +149,47 @@ impl Authority {
         })
     }
 
-    /// Waits for a processor that may compute a root.
+    /// Waits for a processor that may compute a root, for a change that is not refused for want of room or budget.
     pub(super) async fn hash_permit(&self, group: &CallerGroup) -> Result<QueuePermit, Refusal> {
-        let permit = self.admission.roots.take(Effect::MayGrant, group);
-        permit.await.map_err(|why| refusal(why, Queued::NewKeys))
+        let roots = &self.admission.roots;
+        let admitted = self.admit(roots, Queued::NewKeys, Effect::MayGrant, group);
+        admitted.await.map(|(permit, _)| permit)
+    }
+
+    /// Waits for a permit for a change with this effect. Returns the partner whose budget the change is charged to, too.
+    async fn admit(
+        &self,
+        queue: &FairQueue,
+        of: Queued,
+        effect: Effect,
+        group: &CallerGroup,
+    ) -> Result<(QueuePermit, Option<(RealmId, PartnerId)>), Refusal> {
+        // Those who would be refused need not wait, and others may use up the rest meanwhile.
+        self.check_room_and_budget(effect, group)?;
+        let permit = queue.take(effect, group).await;
+        let permit = permit.map_err(|why| refusal(why, of))?;
+        let charged = self.check_room_and_budget(effect, group)?;
+        Ok((permit, charged))
+    }
+
+    /// Checks that there are room on the disk and a budget for a change with this effect, if it needs them. Returns the partner
+    /// whose budget the change is charged to.
+    fn check_room_and_budget(
+        &self,
+        effect: Effect,
+        group: &CallerGroup,
+    ) -> Result<Option<(RealmId, PartnerId)>, Refusal> {
+        if effect == Effect::TakesAway {
+            return Ok(None);
+        }
+        self.store.check_room()?;
+        let CallerGroup::Partner(realm, partner) = group else {
+            return Ok(None);
+        };
+        let partner = (realm.clone(), partner.clone());
+        let checked = self.admission.budget.check(&partner, Instant::now());
+        checked.map_err(|Spent(wait)| Refusal::BudgetSpent(wait))?;
+        Ok(Some(partner))
     }
 
     /// Commits a change, which is durable then, and lets the next one begin.
@@ -176,10 +204,11 @@ impl Authority {
             charged,
         } = change;
         let committed = change.commit(event).await?;
-        drop(permit);
+        // Before the next change of the partner, which looks at the budget.
         if let Some(partner) = charged {
             self.admission.budget.charge(&partner, Instant::now());
         }
+        drop(permit);
         Ok(committed)
     }
 }
@@ -228,5 +257,28 @@ impl AsMut<Snapshot> for Reading {
 impl AsMut<Snapshot> for OpenChange {
     fn as_mut(&mut self) -> &mut Snapshot {
         &mut self.change
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// Seen red with as many requests of managers as changes have.
+    #[tokio::test]
+    async fn an_import_finds_a_place_for_each_processor_however_many_there_are() {
+        const PROCESSORS: usize = 128;
+        let admission = Admission::new(PROCESSORS, 600);
+        let managers = CallerGroup::Managers(RealmId::parse("demo").unwrap());
+        let ask = || admission.roots.take(Effect::MayGrant, &managers).boxed();
+        let mut imports: Vec<_> = iter::repeat_with(ask).take(4 * PROCESSORS).collect();
+        for (n, request) in imports.iter_mut().enumerate() {
+            let outcome = request.now_or_never().map(|outcome| outcome.map(drop));
+            assert_eq!(outcome, (n < PROCESSORS).then_some(Ok(())), "{n}");
+        }
     }
 }
