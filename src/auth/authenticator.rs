@@ -8,6 +8,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::CallerGroup;
 use super::role::{
     AuthorizedCaller, Forbidden, NO_ROLE, OPERATORS_ONLY, Principal, Role, may_verify,
 };
@@ -123,15 +124,16 @@ impl Authenticator {
         })
     }
 
-    /// Returns the realm of a principal's key, which may be expired, disabled or revoked.
+    /// Returns the group of a principal that uses its key for itself only. The key may be expired, disabled or revoked.
     ///
     /// # Errors
     /// See [`AuthError`].
-    pub fn realm(&self, principal: &Principal) -> Result<RealmId, AuthError> {
+    pub fn group(&self, principal: &Principal) -> Result<CallerGroup, AuthError> {
         let index = self.mirror.index();
         let view = index.view();
         let (key, _) = proven(&view, principal)?;
-        Ok(key.realm().clone())
+        let (realm, partner) = (key.realm().clone(), key.partner().id.clone());
+        Ok(CallerGroup::Partner(realm, partner))
     }
 
     /// Authenticates the caller of a verification. The key must belong to the built-in realm.

@@ -191,6 +191,17 @@ impl Role {
         }
     }
 
+    /// Checks that the role may read the events of this realm, or of all realms.
+    ///
+    /// # Errors
+    /// The same whether or not the realm exists.
+    pub fn may_read_events(&self, realm: Option<&RealmId>) -> Result<(), Forbidden> {
+        match realm {
+            Some(realm) => self.may_manage(realm),
+            None => self.may_operate(),
+        }
+    }
+
     /// Checks that the role is that of an operator.
     ///
     /// # Errors

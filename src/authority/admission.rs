@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::budget::{ChangeBudget, Spent};
 use super::caller_state::CallerState;
-use super::fair_queue::{FairQueue, Limits, NoPermit, Priority, QueuePermit};
+pub(super) use super::fair_queue::Effect;
+use super::fair_queue::{FairQueue, Limits, NoPermit, QueuePermit};
 use super::{Authority, Refusal, history_rewritten};
 use crate::auth::{AuthorizedCaller, CallerGroup};
 use crate::domain::event::{Event, EventId, EventKind};
@@ -38,15 +39,6 @@ impl fmt::Display for Queued {
     }
 }
 
-/// What a change may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Effect {
-    /// Only takes access away.
-    TakesAway,
-    /// May grant something, or is for people only.
-    MayGrant,
-}
-
 /// The queues and the budget of the changes and reads of an authority.
 pub(super) struct Admission {
     reads: FairQueue,
@@ -57,7 +49,7 @@ pub(super) struct Admission {
 
 /// A snapshot with a permit to read.
 pub(super) struct Reading {
-    // Dropped in this order, so that the connection is free when the next request gets the permit.
+    // Dropped in this order, so that the connection is on its way back when the next request gets the permit.
     snapshot: Snapshot,
     _permit: QueuePermit,
 }
@@ -81,19 +73,21 @@ impl Admission {
         let one_by_one = Limits {
             permits: 1,
             reserved: 0,
-            // Less than a call may take, so that a caller who waited in vain knows that nothing was changed.
-            wait: Duration::from_secs(20),
+            // A call waits for a reader, for roots and for the change: 25 s in all. By default a call may take 30 s, so that a
+            // caller who waited in vain knows that nothing was changed.
+            wait: Duration::from_secs(10),
             permits_of_realm: usize::MAX,
             permits_of_group: usize::MAX,
             requests_of_managers: 64,
-            requests_of_partner: 4,
+            // The turns protect others. This only bounds what waits.
+            requests_of_partner: 16,
         };
         Self {
-            // One reader is left to changes that take access away, and one to operators.
+            // One reader is left to changes that take access away, and one to operators. The former leave two to all others.
             reads: FairQueue::new(Limits {
                 permits: Store::READERS,
                 reserved: 1,
-                wait: Duration::from_secs(10),
+                wait: Duration::from_secs(5),
                 permits_of_realm: 3,
                 permits_of_group: 1,
                 requests_of_managers: 256,
@@ -102,6 +96,8 @@ impl Admission {
             changes: FairQueue::new(one_by_one),
             roots: FairQueue::new(Limits {
                 permits: hashing,
+                // An import asks for a permit for each processor at once.
+                requests_of_managers: 64.max(4 * hashing),
                 ..one_by_one
             }),
             budget: ChangeBudget::new(changes_per_hour),
@@ -121,7 +117,7 @@ impl Authority {
         effect: Effect,
         group: &CallerGroup,
     ) -> Result<Reading, Refusal> {
-        let permit = self.admission.reads.take(priority(effect, group), group);
+        let permit = self.admission.reads.take(effect, group);
         let permit = permit.await.map_err(|why| refusal(why, Queued::Reads))?;
         Ok(Reading {
             snapshot: self.store.snapshot().await?,
@@ -136,10 +132,6 @@ impl Authority {
         effect: Effect,
     ) -> Result<(OpenChange, CallerState), Refusal> {
         let mut change = self.open(&caller.group(), effect).await?;
-        // The caller may hold more in the store than the mirror lets it have.
-        if effect == Effect::MayGrant && self.mirror.index().is_held(caller.principal.key) {
-            return Err(history_rewritten());
-        }
         let now = change.time();
         let caller_state = CallerState::reread(&mut change, &caller.principal, now).await?;
         Ok((change, caller_state))
@@ -151,20 +143,8 @@ impl Authority {
         group: &CallerGroup,
         effect: Effect,
     ) -> Result<OpenChange, Refusal> {
-        let mut charged = None;
-        if effect == Effect::MayGrant {
-            self.store.check_room()?;
-            if let CallerGroup::Partner(realm, partner) = group {
-                let partner = (realm.clone(), partner.clone());
-                let budget = &self.admission.budget;
-                budget
-                    .check(&partner, Instant::now())
-                    .map_err(|Spent(wait)| Refusal::BudgetSpent(wait))?;
-                charged = Some(partner);
-            }
-        }
-        let permit = self.admission.changes.take(priority(effect, group), group);
-        let permit = permit.await.map_err(|why| refusal(why, Queued::Changes))?;
+        let changes = &self.admission.changes;
+        let (permit, charged) = self.admit(changes, Queued::Changes, effect, group).await?;
         Ok(OpenChange {
             change: self.store.change(self.clock.now()).await?,
             permit,
@@ -174,13 +154,47 @@ impl Authority {
         })
     }
 
-    /// Waits for a processor that may compute a root.
+    /// Waits for a processor that may compute a root, for a change that is not refused for want of room or budget.
     pub(super) async fn hash_permit(&self, group: &CallerGroup) -> Result<QueuePermit, Refusal> {
-        let permit = self
-            .admission
-            .roots
-            .take(priority(Effect::MayGrant, group), group);
-        permit.await.map_err(|why| refusal(why, Queued::NewKeys))
+        let roots = &self.admission.roots;
+        let admitted = self.admit(roots, Queued::NewKeys, Effect::MayGrant, group);
+        admitted.await.map(|(permit, _)| permit)
+    }
+
+    /// Waits for a permit for a change with this effect. Returns the partner whose budget the change is charged to, too.
+    async fn admit(
+        &self,
+        queue: &FairQueue,
+        of: Queued,
+        effect: Effect,
+        group: &CallerGroup,
+    ) -> Result<(QueuePermit, Option<(RealmId, PartnerId)>), Refusal> {
+        // Those who would be refused need not wait, and others may use up the rest meanwhile.
+        self.check_room_and_budget(effect, group)?;
+        let permit = queue.take(effect, group).await;
+        let permit = permit.map_err(|why| refusal(why, of))?;
+        let charged = self.check_room_and_budget(effect, group)?;
+        Ok((permit, charged))
+    }
+
+    /// Checks that there are room on the disk and a budget for a change with this effect, if it needs them. Returns the partner
+    /// whose budget the change is charged to.
+    fn check_room_and_budget(
+        &self,
+        effect: Effect,
+        group: &CallerGroup,
+    ) -> Result<Option<(RealmId, PartnerId)>, Refusal> {
+        if effect == Effect::TakesAway {
+            return Ok(None);
+        }
+        self.store.check_room()?;
+        let CallerGroup::Partner(realm, partner) = group else {
+            return Ok(None);
+        };
+        let partner = (realm.clone(), partner.clone());
+        let checked = self.admission.budget.check(&partner, Instant::now());
+        checked.map_err(|Spent(wait)| Refusal::BudgetSpent(wait))?;
+        Ok(Some(partner))
     }
 
     /// Commits a change, which is durable then, and lets the next one begin.
@@ -197,10 +211,11 @@ impl Authority {
             is_distrusted: _,
         } = change;
         let committed = change.commit(event).await?;
-        drop(permit);
+        // Before the next change of the partner, which looks at the budget.
         if let Some(partner) = charged {
             self.admission.budget.charge(&partner, Instant::now());
         }
+        drop(permit);
         Ok(committed)
     }
 }
@@ -214,17 +229,14 @@ impl OpenChange {
         Ok(())
     }
 
+    /// Whether the change may grant something.
+    pub(super) fn may_grant(&self) -> bool {
+        self.effect == Effect::MayGrant
+    }
+
     /// Whether the change may give access to something that exists, and the store did not contradict the mirror when it was opened.
     pub(super) fn trusts_history(&self, kind: EventKind) -> bool {
-        self.effect == Effect::MayGrant && !self.is_distrusted && !kind.creates_key()
-    }
-}
-
-fn priority(effect: Effect, group: &CallerGroup) -> Priority {
-    match (effect, group) {
-        (Effect::TakesAway, _) => Priority::TakesAway,
-        (Effect::MayGrant, CallerGroup::Operator(_)) => Priority::Operator,
-        (Effect::MayGrant, _) => Priority::Other,
+        self.may_grant() && !self.is_distrusted && !kind.creates_key()
     }
 }
 
@@ -272,5 +284,28 @@ impl AsMut<Snapshot> for Reading {
 impl AsMut<Snapshot> for OpenChange {
     fn as_mut(&mut self) -> &mut Snapshot {
         &mut self.change
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::iter;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// Seen red with as many requests of managers as changes have.
+    #[tokio::test]
+    async fn an_import_finds_a_place_for_each_processor_however_many_there_are() {
+        const PROCESSORS: usize = 128;
+        let admission = Admission::new(PROCESSORS, 600);
+        let managers = CallerGroup::Managers(RealmId::parse("demo").unwrap());
+        let ask = || admission.roots.take(Effect::MayGrant, &managers).boxed();
+        let mut imports: Vec<_> = iter::repeat_with(ask).take(4 * PROCESSORS).collect();
+        for (n, request) in imports.iter_mut().enumerate() {
+            let outcome = request.now_or_never().map(|outcome| outcome.map(drop));
+            assert_eq!(outcome, (n < PROCESSORS).then_some(Ok(())), "{n}");
+        }
     }
 }

@@ -13,10 +13,7 @@ impl Authority {
         filter: EventFilter,
         take: impl FnMut(Event) -> Option<T>,
     ) -> Result<Page<T>, Refusal> {
-        match &filter.realm {
-            Some(realm) => caller.role.may_manage(realm)?,
-            None => caller.role.may_operate()?,
-        }
+        caller.role.may_read_events(filter.realm.as_ref())?;
         let mut snapshot = self.read(caller).await?;
         let page = snapshot.list_events(&filter, take).await?;
         Ok(Page {

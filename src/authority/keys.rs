@@ -1,10 +1,12 @@
 //! Reading, disabling, enabling and deleting keys.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
-use super::admission::{Effect, OpenChange};
+use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail, subject};
 use super::caller_state::CallerState;
+use super::checked_change::Taken;
 use super::grants::Grant;
 use super::{
     Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, check_revision, grants, not_found,
@@ -14,7 +16,6 @@ use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::{KeyId, RealmId, ScopeName};
 use crate::domain::key::Key;
-use crate::mirror::Entry;
 use crate::store::{Error, KeyFilter, Snapshot};
 
 /// The scopes of a key, by the realm's current scope hierarchy.
@@ -125,31 +126,33 @@ impl Authority {
         if_revision: Option<u64>,
         disabled: bool,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        let effect = if disabled {
-            if self.has_nothing_to_take(id, Taken::Use) {
-                let mut snapshot = self.read_for(Effect::TakesAway, &caller.group()).await?;
-                let key = visible(&mut snapshot, &caller.role, id).await?;
-                check_revision(Some(key.revision), if_revision)?;
-                if disabled_state(&key, &caller.role, true)? == (key.disabled, key.withheld) {
-                    return self.unchanged(snapshot, key).await;
-                }
-            }
-            Effect::TakesAway
+        caller.role.may_administer_keys()?;
+        let group = &caller.group();
+        let (effect, on_snapshot) = if disabled {
+            let on_snapshot = !self.shows(&caller.role, id, Taken::Use, if_revision);
+            (Effect::TakesAway, on_snapshot)
         } else {
-            Effect::MayGrant
+            (Effect::MayGrant, false)
         };
-        let (mut change, caller_state, mut key) = self.begin_with_key(caller, id, effect).await?;
+        let mut state = self.begin_checks(group, effect, on_snapshot).await?;
+        let (mut change, caller_state, mut key) = loop {
+            let caller_state = state.reread(caller).await?;
+            let key = visible(&mut state, &caller_state.role, id).await?;
+            if !disabled {
+                state.check_history()?;
+            }
+            check_revision(Some(key.revision), if_revision)?;
+            let withheld = withheld_after(&key, &caller_state.role, disabled)?;
+            if (key.disabled, key.withheld) == (disabled, withheld) {
+                return self.unchanged(state, key).await;
+            }
+            match self.end_checks(state, group, effect).await? {
+                ControlFlow::Break(change) => break (change, caller_state, key),
+                ControlFlow::Continue(change) => state = change,
+            }
+        };
         if !disabled {
-            change.check_history()?;
-        }
-        check_revision(Some(key.revision), if_revision)?;
-        let is_delegate = matches!(caller_state.role, Role::Delegate(_));
-        let (_, withheld) = disabled_state(&key, &caller_state.role, disabled)?;
-        if (key.disabled, key.withheld) == (disabled, withheld) {
-            return self.unchanged(change, key).await;
-        }
-        if !disabled {
-            if key.withheld && is_delegate {
+            if key.withheld && matches!(caller_state.role, Role::Delegate(_)) {
                 return Err(Forbidden(
                     "an operator or a manager disabled this key: ask them to enable the key",
                 )
@@ -159,8 +162,8 @@ impl Authority {
             let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
             grants::check(&caller_state, &realm, &key, Grant::WholeKey)?;
         }
+        key.withheld = withheld_after(&key, &caller_state.role, disabled)?;
         key.disabled = disabled;
-        key.withheld = withheld;
         change.update_key(&mut key).await?;
         let kind = if disabled {
             EventKind::KeyDisabled
@@ -180,34 +183,39 @@ impl Authority {
         id: KeyId,
     ) -> Result<ChangeResult<Option<Key>>, Refusal> {
         caller.role.may_administer_keys()?;
-        if self.has_nothing_to_take(id, Taken::Key) {
-            let mut snapshot = self.read_for(Effect::TakesAway, &caller.group()).await?;
-            if snapshot.find_key_row(id).await?.is_none() {
-                return Err(Refusal::NotFound(not_found::KEY));
+        let group = &caller.group();
+        let on_snapshot = !self.shows(&caller.role, id, Taken::Key, None);
+        let mut state = self
+            .begin_checks(group, Effect::TakesAway, on_snapshot)
+            .await?;
+        let (mut change, key, subject, detail) = loop {
+            let CallerState { role, .. } = state.reread(caller).await?;
+            let (key, subject, detail) = match visible(&mut state, &role, id).await {
+                Ok(key) => {
+                    let detail =
+                        non_empty_detail([("name", key.name.clone()), ("hint", key.hint.clone())]);
+                    (Some(key.clone()), subject(&key), detail)
+                }
+                Err(Refusal::Store(Error::Corrupt(_))) if role == Role::Operator => {
+                    let realm = state
+                        .find_realm_of_key(id)
+                        .await?
+                        .unwrap_or_else(RealmId::built_in);
+                    let subject = Subject {
+                        realm,
+                        partner: None,
+                        project: None,
+                        key: Some(id),
+                    };
+                    let reason = "the stored key could not be read".to_owned();
+                    (None, subject, non_empty_detail([("reason", reason)]))
+                }
+                Err(refusal) => return Err(refusal),
+            };
+            match self.end_checks(state, group, Effect::TakesAway).await? {
+                ControlFlow::Break(change) => break (change, key, subject, detail),
+                ControlFlow::Continue(change) => state = change,
             }
-        }
-        let (mut change, CallerState { role, .. }) = self.begin(caller, Effect::TakesAway).await?;
-        let (key, subject, detail) = match visible(&mut change, &role, id).await {
-            Ok(key) => {
-                let detail =
-                    non_empty_detail([("name", key.name.clone()), ("hint", key.hint.clone())]);
-                (Some(key.clone()), subject(&key), detail)
-            }
-            Err(Refusal::Store(Error::Corrupt(_))) if role == Role::Operator => {
-                let realm = change
-                    .find_realm_of_key(id)
-                    .await?
-                    .unwrap_or_else(RealmId::built_in);
-                let subject = Subject {
-                    realm,
-                    partner: None,
-                    project: None,
-                    key: Some(id),
-                };
-                let reason = "the stored key could not be read".to_owned();
-                (None, subject, non_empty_detail([("reason", reason)]))
-            }
-            Err(refusal) => return Err(refusal),
         };
         // The API key of a revoked key stays registered, so that a repeated import cannot bring it back.
         if key.as_ref().is_some_and(|key| key.revocation.is_none()) {
@@ -222,62 +230,18 @@ impl Authority {
         self.finish(&caller.principal, request, change, entry, key)
             .await
     }
-
-    /// Opens a change and reads the key in it, which the caller may administer.
-    pub(super) async fn begin_with_key(
-        &self,
-        caller: &AuthorizedCaller,
-        id: KeyId,
-        effect: Effect,
-    ) -> Result<(OpenChange, CallerState, Key), Refusal> {
-        caller.role.may_administer_keys()?;
-        let (mut change, caller_state) = self.begin(caller, effect).await?;
-        let key = visible(&mut change, &caller_state.role, id).await?;
-        Ok((change, caller_state, key))
-    }
-
-    /// Returns whether the mirror has no such key, or one from which this was taken before.
-    ///
-    /// Then the change should look at a snapshot first. Changes that take access away are served before all others, so nobody may
-    /// make many of them that change nothing. The mirror may be behind, so it decides no more than that.
-    pub(super) fn has_nothing_to_take(&self, id: KeyId, taken: Taken) -> bool {
-        let index = self.mirror.index();
-        match index.view().key(id) {
-            None => true,
-            Some(Entry::Key(key)) => match taken {
-                Taken::Use => key.is_disabled(),
-                Taken::UseForEver => key.is_revoked(),
-                Taken::OldSecret => key.secrets().count() < 2,
-                Taken::Key => false,
-            },
-            Some(Entry::Corrupt) => false,
-        }
-    }
 }
 
-/// What a change takes away.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Taken {
-    /// The use of the key, until it is enabled.
-    Use,
-    /// The use of the key, by a revocation.
-    UseForEver,
-    /// One of two secrets.
-    OldSecret,
-    /// The key.
-    Key,
-}
-
-/// Returns whether the key is disabled, and whether it is withheld, after a caller with this role has disabled or enabled it.
+/// Returns whether the key is withheld after a caller with this role has disabled or enabled it.
 ///
 /// # Errors
 /// If the key is revoked.
-fn disabled_state(key: &Key, role: &Role, disabled: bool) -> Result<(bool, bool), Refusal> {
+fn withheld_after(key: &Key, role: &Role, disabled: bool) -> Result<bool, Refusal> {
     if key.revocation.is_some() {
         return Err(revoked());
     }
     let is_delegate = matches!(role, Role::Delegate(_));
-    Ok((disabled, disabled && (!is_delegate || key.withheld)))
+    Ok(disabled && (!is_delegate || key.withheld))
 }
 
 /// Returns the key with this id.

@@ -10,6 +10,7 @@ mod bootstrap;
 mod budget;
 mod built_in_realm;
 mod caller_state;
+mod checked_change;
 mod events;
 mod fair_queue;
 mod grants;
@@ -165,6 +166,9 @@ pub enum Refusal {
          and deleted all the same"
     )]
     BudgetSpent(Duration),
+    /// A bulk revocation with a `request_id` would revoke no key, but is a change, which was refused.
+    #[error("no key is left to revoke, but a call with `request_id` is a change")]
+    NothingToRevoke(Box<Self>),
     /// The store does not answer, or its data cannot be read.
     #[error(transparent)]
     Store(#[from] store::Error),
@@ -220,6 +224,10 @@ impl Authority {
         entry: AuditEntry,
         value: T,
     ) -> Result<ChangeResult<T>, Refusal> {
+        // The caller may hold more in the store than the mirror lets it have.
+        if change.may_grant() && self.mirror.index().is_held(principal.key) {
+            return Err(history_rewritten());
+        }
         let event = entry.event(principal, request, &change);
         let trusts_history = change.trusts_history(event.kind);
         let committed = self.commit(change, &event).await?;

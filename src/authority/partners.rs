@@ -1,8 +1,11 @@
 //! Putting, reading and deleting partners.
 
-use super::admission::{Effect, OpenChange};
+use std::ops::ControlFlow;
+
+use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail};
 use super::caller_state::CallerState;
+use super::checked_change::CheckedState;
 use super::{
     Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, built_in, check_revision, in_use,
     not_found,
@@ -11,13 +14,13 @@ use crate::auth::AuthorizedCaller;
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::{PartnerId, RealmId};
 use crate::domain::partner::Partner;
-use crate::store::{Change, PartnerRow};
+use crate::store::{PartnerRow, Snapshot};
 
 const IF_BUILT_IN: &str =
     "the partners of the realm \"claviger\" are the other realms: change these realms instead";
 
 /// A partner as a caller defines it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PartnerDefinition {
     /// The realm.
     pub realm: RealmId,
@@ -31,13 +34,13 @@ pub struct PartnerDefinition {
 
 impl PartnerDefinition {
     /// Returns the partner, given the partner as it is before the change.
-    fn resolve(self, before: Option<&Partner>) -> Partner {
+    fn resolve(&self, before: Option<&Partner>) -> Partner {
         let Self {
             realm,
             id,
             display_name,
             suspended,
-        } = self;
+        } = self.clone();
         // A client that does not name the suspension must not lift it.
         let suspended = suspended.unwrap_or(before.is_some_and(|before| before.suspended));
         Partner {
@@ -58,27 +61,36 @@ impl Authority {
         definition: PartnerDefinition,
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<PartnerRow>, Refusal> {
-        let effect = if definition.suspended == Some(true) {
+        caller.role.may_manage(&definition.realm)?;
+        let group = &caller.group();
+        // Only the suspension of a partner that is active takes something away, which a snapshot shows.
+        let may_suspend = definition.suspended == Some(true);
+        let effect = if may_suspend {
             Effect::TakesAway
         } else {
             Effect::MayGrant
         };
-        let mut change = self
-            .begin_in_realm(caller, &definition.realm, effect, IF_BUILT_IN)
-            .await?;
-        let found = change
-            .find_partner(&definition.realm, &definition.id)
-            .await?;
-        check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
-        let partner = definition.resolve(found.as_ref().map(|found| &found.value));
-        if found.is_some() && !partner.suspended {
-            change.check_history()?;
-        }
-        if let Some(found) = found
-            && found.value == partner
-        {
-            return self.unchanged(change, found).await;
-        }
+        let mut state = self.begin_checks(group, effect, may_suspend).await?;
+        let (mut change, partner) = loop {
+            check_in_realm(&mut state, caller, &definition.realm, IF_BUILT_IN).await?;
+            let found = state
+                .find_partner(&definition.realm, &definition.id)
+                .await?;
+            check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
+            let partner = definition.resolve(found.as_ref().map(|found| &found.value));
+            if found.is_some() && !partner.suspended {
+                state.check_history()?;
+            }
+            let effect = match found {
+                Some(found) if found.value == partner => return self.unchanged(state, found).await,
+                Some(found) if partner.suspended && !found.value.suspended => Effect::TakesAway,
+                _ => Effect::MayGrant,
+            };
+            match self.end_checks(state, group, effect).await? {
+                ControlFlow::Break(change) => break (change, partner),
+                ControlFlow::Continue(change) => state = change,
+            }
+        };
         change.put_partner(&partner).await?;
         let put = get_partner(&mut change, &partner.realm, &partner.id).await?;
         let detail = non_empty_detail([
@@ -140,17 +152,24 @@ impl Authority {
         id: &PartnerId,
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<()>, Refusal> {
-        let mut change = self
-            .begin_in_realm(caller, realm, Effect::TakesAway, IF_BUILT_IN)
-            .await?;
-        let found = get_partner(&mut change, realm, id).await?;
-        check_revision(Some(found.revision), if_revision)?;
-        let keys = change.count_keys(realm, Some(id), None).await?;
-        if keys > 0 {
-            return Err(in_use(format!(
-                "the partner still has keys ({keys}): delete them first"
-            )));
-        }
+        caller.role.may_manage(realm)?;
+        let group = &caller.group();
+        let mut state = self.begin_checks(group, Effect::TakesAway, true).await?;
+        let (mut change, found) = loop {
+            check_in_realm(&mut state, caller, realm, IF_BUILT_IN).await?;
+            let found = get_partner(&mut state, realm, id).await?;
+            check_revision(Some(found.revision), if_revision)?;
+            let keys = state.count_keys(realm, Some(id), None).await?;
+            if keys > 0 {
+                return Err(in_use(format!(
+                    "the partner still has keys ({keys}): delete them first"
+                )));
+            }
+            match self.end_checks(state, group, Effect::TakesAway).await? {
+                ControlFlow::Break(change) => break (change, found),
+                ControlFlow::Continue(change) => state = change,
+            }
+        };
         change.delete_partner(realm, id).await?;
         let detail = non_empty_detail([("display_name", found.value.display_name)]);
         let entry = AuditEntry {
@@ -161,37 +180,35 @@ impl Authority {
         self.finish(&caller.principal, request, change, entry, ())
             .await
     }
+}
 
-    /// Opens a change of a realm's partners or projects.
-    ///
-    /// # Errors
-    /// [`Refusal::Precondition`] with the message `if_built_in` for the built-in realm, whose partners are the other realms.
-    pub(super) async fn begin_in_realm(
-        &self,
-        caller: &AuthorizedCaller,
-        realm: &RealmId,
-        effect: Effect,
-        if_built_in: &'static str,
-    ) -> Result<OpenChange, Refusal> {
-        caller.role.may_manage(realm)?;
-        let (mut change, CallerState { role, .. }) = self.begin(caller, effect).await?;
-        role.may_manage(realm)?;
-        if realm.is_built_in() {
-            return Err(built_in(if_built_in));
-        }
-        if change.find_realm(realm).await?.is_none() {
-            return Err(Refusal::NotFound(not_found::REALM));
-        }
-        Ok(change)
+/// Checks that the caller may change the partners and projects of a realm.
+///
+/// # Errors
+/// [`Refusal::Precondition`] with the message `if_built_in` for the built-in realm, whose partners are the other realms.
+pub(super) async fn check_in_realm(
+    state: &mut CheckedState,
+    caller: &AuthorizedCaller,
+    realm: &RealmId,
+    if_built_in: &'static str,
+) -> Result<(), Refusal> {
+    let CallerState { role, .. } = state.reread(caller).await?;
+    role.may_manage(realm)?;
+    if realm.is_built_in() {
+        return Err(built_in(if_built_in));
     }
+    if state.find_realm(realm).await?.is_none() {
+        return Err(Refusal::NotFound(not_found::REALM));
+    }
+    Ok(())
 }
 
 pub(super) async fn get_partner(
-    change: &mut Change,
+    snapshot: &mut Snapshot,
     realm: &RealmId,
     id: &PartnerId,
 ) -> Result<PartnerRow, Refusal> {
-    change
+    snapshot
         .find_partner(realm, id)
         .await?
         .ok_or(Refusal::NotFound(not_found::PARTNER))

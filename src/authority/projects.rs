@@ -1,8 +1,10 @@
 //! Putting, listing and deleting projects.
 
+use std::ops::ControlFlow;
+
 use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail};
-use super::partners::get_partner;
+use super::partners::{check_in_realm, get_partner};
 use super::{
     Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, check_revision, in_use, not_found,
 };
@@ -10,7 +12,7 @@ use crate::auth::AuthorizedCaller;
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::ids::{PartnerId, ProjectId, RealmId};
 use crate::domain::partner::Project;
-use crate::store::{Change, ProjectRow};
+use crate::store::{ProjectRow, Snapshot};
 
 const IF_BUILT_IN: &str = "the realm \"claviger\" has no projects";
 
@@ -23,32 +25,39 @@ impl Authority {
         project: Project,
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<ProjectRow>, Refusal> {
-        let mut change = self
-            .begin_in_realm(caller, &project.realm, Effect::MayGrant, IF_BUILT_IN)
-            .await?;
-        get_partner(&mut change, &project.realm, &project.partner).await?;
-        let known = change.find_project(&project.realm, &project.id).await?;
-        let found = known
-            .as_ref()
-            .filter(|(_, deleted)| !deleted)
-            .map(|(found, _)| found.clone());
-        // Before the revision: no later attempt with another revision can succeed.
-        if known.is_some_and(|(known, _)| known.value.partner != project.partner) {
-            return Err(Refusal::Precondition {
-                reason: "PROJECT_OF_ANOTHER_PARTNER",
-                message: "this project id belongs to another partner, even after a deletion: choose another project id"
-                    .to_owned(),
-            });
-        }
-        check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
-        if found.is_some() {
-            change.check_history()?;
-        }
-        if let Some(found) = found
-            && found.value == project
-        {
-            return self.unchanged(change, found).await;
-        }
+        caller.role.may_manage(&project.realm)?;
+        let group = &caller.group();
+        let mut state = self.begin_checks(group, Effect::MayGrant, false).await?;
+        let mut change = loop {
+            check_in_realm(&mut state, caller, &project.realm, IF_BUILT_IN).await?;
+            get_partner(&mut state, &project.realm, &project.partner).await?;
+            let known = state.find_project(&project.realm, &project.id).await?;
+            let found = known
+                .as_ref()
+                .filter(|(_, deleted)| !deleted)
+                .map(|(found, _)| found.clone());
+            // Before the revision: no later attempt with another revision can succeed.
+            if known.is_some_and(|(known, _)| known.value.partner != project.partner) {
+                return Err(Refusal::Precondition {
+                    reason: "PROJECT_OF_ANOTHER_PARTNER",
+                    message: "this project id belongs to another partner, even after a deletion: choose another project id"
+                        .to_owned(),
+                });
+            }
+            check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
+            if found.is_some() {
+                state.check_history()?;
+            }
+            if let Some(found) = found
+                && found.value == project
+            {
+                return self.unchanged(state, found).await;
+            }
+            match self.end_checks(state, group, Effect::MayGrant).await? {
+                ControlFlow::Break(change) => break change,
+                ControlFlow::Continue(change) => state = change,
+            }
+        };
         change.put_project(&project).await?;
         let put = get_project(&mut change, &project.realm, &project.id).await?;
         let detail = non_empty_detail([("display_name", project.display_name.clone())]);
@@ -92,17 +101,24 @@ impl Authority {
         id: &ProjectId,
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<()>, Refusal> {
-        let mut change = self
-            .begin_in_realm(caller, realm, Effect::TakesAway, IF_BUILT_IN)
-            .await?;
-        let found = get_project(&mut change, realm, id).await?;
-        check_revision(Some(found.revision), if_revision)?;
-        let keys = change.count_keys(realm, None, Some(id)).await?;
-        if keys > 0 {
-            return Err(in_use(format!(
-                "the project still has keys ({keys}): delete them first"
-            )));
-        }
+        caller.role.may_manage(realm)?;
+        let group = &caller.group();
+        let mut state = self.begin_checks(group, Effect::TakesAway, true).await?;
+        let (mut change, found) = loop {
+            check_in_realm(&mut state, caller, realm, IF_BUILT_IN).await?;
+            let found = get_project(&mut state, realm, id).await?;
+            check_revision(Some(found.revision), if_revision)?;
+            let keys = state.count_keys(realm, None, Some(id)).await?;
+            if keys > 0 {
+                return Err(in_use(format!(
+                    "the project still has keys ({keys}): delete them first"
+                )));
+            }
+            match self.end_checks(state, group, Effect::TakesAway).await? {
+                ControlFlow::Break(change) => break (change, found),
+                ControlFlow::Continue(change) => state = change,
+            }
+        };
         change.delete_project(realm, id).await?;
         let detail = non_empty_detail([("display_name", found.value.display_name.clone())]);
         let entry = AuditEntry {
@@ -116,11 +132,11 @@ impl Authority {
 }
 
 async fn get_project(
-    change: &mut Change,
+    snapshot: &mut Snapshot,
     realm: &RealmId,
     id: &ProjectId,
 ) -> Result<ProjectRow, Refusal> {
-    change
+    snapshot
         .find_project(realm, id)
         .await?
         .filter(|(_, deleted)| !deleted)

@@ -1,5 +1,7 @@
 //! Putting, reading and deleting realms.
 
+use std::ops::ControlFlow;
+
 use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail, realm_detail};
 use super::caller_state::CallerState;
@@ -137,32 +139,40 @@ impl Authority {
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<()>, Refusal> {
         caller.role.may_operate()?;
-        let (mut change, CallerState { role, .. }) = self.begin(caller, Effect::TakesAway).await?;
-        role.may_operate()?;
-        if id.is_built_in() {
-            return Err(built_in(
-                "the realm \"claviger\" is built in and cannot be deleted",
-            ));
-        }
-        let found = change
-            .find_realm(id)
-            .await?
-            .ok_or(Refusal::NotFound(not_found::REALM))?;
-        check_revision(Some(found.revision), if_revision)?;
-        let keys = change.count_keys(id, None, None).await?;
-        let gateways = change
-            .count_keys(&RealmId::built_in(), Some(&id.as_partner()), None)
-            .await?;
-        if keys > 0 {
-            return Err(in_use(format!(
-                "the realm still has keys ({keys}): delete them first"
-            )));
-        }
-        if gateways > 0 {
-            return Err(in_use(format!(
-                "the realm still has keys of gateways and managers ({gateways}): delete them first"
-            )));
-        }
+        let group = &caller.group();
+        let mut state = self.begin_checks(group, Effect::TakesAway, true).await?;
+        let (mut change, found) = loop {
+            let CallerState { role, .. } = state.reread(caller).await?;
+            role.may_operate()?;
+            if id.is_built_in() {
+                return Err(built_in(
+                    "the realm \"claviger\" is built in and cannot be deleted",
+                ));
+            }
+            let found = state
+                .find_realm(id)
+                .await?
+                .ok_or(Refusal::NotFound(not_found::REALM))?;
+            check_revision(Some(found.revision), if_revision)?;
+            let keys = state.count_keys(id, None, None).await?;
+            let gateways = state
+                .count_keys(&RealmId::built_in(), Some(&id.as_partner()), None)
+                .await?;
+            if keys > 0 {
+                return Err(in_use(format!(
+                    "the realm still has keys ({keys}): delete them first"
+                )));
+            }
+            if gateways > 0 {
+                return Err(in_use(format!(
+                    "the realm still has keys of gateways and managers ({gateways}): delete them first"
+                )));
+            }
+            match self.end_checks(state, group, Effect::TakesAway).await? {
+                ControlFlow::Break(change) => break (change, found),
+                ControlFlow::Continue(change) => state = change,
+            }
+        };
         change.delete_realm(id).await?;
         change
             .delete_partner(&RealmId::built_in(), &id.as_partner())

@@ -1,11 +1,13 @@
 //! Revocation: of one key, of many keys at once, and of the caller's own key.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use super::admission::{Effect, OpenChange};
 use super::audit::{AuditEntry, non_empty_detail, rfc3339};
 use super::caller_state::CallerState;
-use super::keys::{Taken, narrow, visible};
+use super::checked_change::Taken;
+use super::keys::{narrow, visible};
 use super::{Authority, ChangeRequest, ChangeResult, Read, Refusal, not_found};
 use crate::auth::{AuthorizedCaller, CallerGroup, Principal};
 use crate::domain::event::{EventKind, Revision, Subject};
@@ -14,7 +16,7 @@ use crate::domain::key::{Key, KeyState, Revocation};
 use crate::domain::revocation::BulkRevocation;
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
-use crate::store::{KeyFilter, Snapshot};
+use crate::store::{Error, KeyFilter, Snapshot};
 
 /// How many keys a dry run returns.
 const EXAMPLES: u32 = 10;
@@ -52,15 +54,23 @@ impl Authority {
         id: KeyId,
         reason: String,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        if self.has_nothing_to_take(id, Taken::UseForEver) {
-            caller.role.may_administer_keys()?;
-            let mut snapshot = self.read_for(Effect::TakesAway, &caller.group()).await?;
-            let key = visible(&mut snapshot, &caller.role, id).await?;
+        caller.role.may_administer_keys()?;
+        let group = &caller.group();
+        let on_snapshot = !self.shows(&caller.role, id, Taken::UseForEver, None);
+        let mut state = self
+            .begin_checks(group, Effect::TakesAway, on_snapshot)
+            .await?;
+        let (change, key) = loop {
+            let CallerState { role, .. } = state.reread(caller).await?;
+            let key = visible(&mut state, &role, id).await?;
             if key.revocation.is_some() {
-                return self.unchanged(snapshot, key).await;
+                return self.unchanged(state, key).await;
             }
-        }
-        let (change, _, key) = self.begin_with_key(caller, id, Effect::TakesAway).await?;
+            match self.end_checks(state, group, Effect::TakesAway).await? {
+                ControlFlow::Break(change) => break (change, key),
+                ControlFlow::Continue(change) => state = change,
+            }
+        };
         self.write_revocation(&caller.principal, request, change, key, reason)
             .await
     }
@@ -99,7 +109,13 @@ impl Authority {
         };
         drop(snapshot);
 
-        let (mut change, caller_state) = self.begin(caller, effect).await?;
+        let begun = self.begin(caller, effect).await;
+        let (mut change, caller_state) = begun.map_err(|refusal| match refusal {
+            Refusal::BudgetSpent(_) | Refusal::Store(Error::NoRoom { .. }) => {
+                Refusal::NothingToRevoke(Box::new(refusal))
+            }
+            other => other,
+        })?;
         let now = change.time();
         let before = self
             .replayed(caller, idempotency.as_ref(), &mut change, now)
@@ -175,26 +191,24 @@ impl Authority {
     pub async fn revoke_self(
         &self,
         principal: &Principal,
-        realm: RealmId,
+        group: &CallerGroup,
         request: &ChangeRequest,
         reason: String,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        // Checked before the change, because only one change is open at a time and a revoked key must not delay others.
-        let group = CallerGroup::of_holder(realm, principal);
-        let mut snapshot = self.read_for(Effect::TakesAway, &group).await?;
-        let now = self.clock.now();
-        if let Some(key) = snapshot.find_key(principal.key).await?
-            && key.revocation.is_some()
-            && principal.still_holds(&key, now)
-        {
-            return self.unchanged(snapshot, key).await;
-        }
-        drop(snapshot);
-        let mut change = self.open(&group, Effect::TakesAway).await?;
-        let now = change.time();
-        let key = change.find_key(principal.key).await?;
-        let key = key.filter(|key| principal.still_holds(key, now));
-        let key = key.ok_or(Refusal::CallerGone)?;
+        let mut state = self.begin_checks(group, Effect::TakesAway, true).await?;
+        let (change, key) = loop {
+            let now = state.time();
+            let key = state.find_key(principal.key).await?;
+            let key = key.filter(|key| principal.still_holds(key, now));
+            let key = key.ok_or(Refusal::CallerGone)?;
+            if key.revocation.is_some() {
+                return self.unchanged(state, key).await;
+            }
+            match self.end_checks(state, group, Effect::TakesAway).await? {
+                ControlFlow::Break(change) => break (change, key),
+                ControlFlow::Continue(change) => state = change,
+            }
+        };
         self.write_revocation(principal, request, change, key, reason)
             .await
     }
@@ -207,9 +221,6 @@ impl Authority {
         mut key: Key,
         reason: String,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        if key.revocation.is_some() {
-            return self.unchanged(change, key).await;
-        }
         let detail = non_empty_detail([("reason", reason.clone())]);
         key.revocation = Some(Revocation {
             at: change.time(),
@@ -314,7 +325,7 @@ async fn adds_something(snapshot: &mut Snapshot, rule: &BulkRevocation) -> Resul
     let known = snapshot.revoked_before(rule).await?;
     Ok(known < rule.before
         && snapshot
-            .may_have_keys_since(&rule.realm, rule.partner.as_ref(), known)
+            .may_have_keys_of(&rule.realm, rule.partner.as_ref(), known..rule.before)
             .await?)
 }
 

@@ -1,13 +1,15 @@
 //! Rotation: a key gets a new secret, and the old secret stays valid for an overlap.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail, rfc3339};
 use super::caller_state::CallerState;
+use super::checked_change::Taken;
 use super::grants::Grant;
 use super::idempotency::replayed_key;
-use super::keys::{Taken, revoked, visible};
+use super::keys::{revoked, visible};
 use super::secret::NewSecret;
 use super::two_pass::{Applied, ChangeContext, Pass, Preparation, TwoPassChange};
 use super::{
@@ -60,13 +62,20 @@ impl Authority {
         if_revision: Option<u64>,
         keep: KeepSecret,
     ) -> Result<ChangeResult<Key>, Refusal> {
+        caller.role.may_administer_keys()?;
         let effect = match keep {
             KeepSecret::New => Effect::TakesAway,
             KeepSecret::Old => Effect::MayGrant,
         };
-        if self.has_nothing_to_take(id, Taken::OldSecret) {
-            let mut snapshot = self.read_for(effect, &caller.group()).await?;
-            let key = visible(&mut snapshot, &caller.role, id).await?;
+        let group = &caller.group();
+        let on_snapshot = !self.shows(&caller.role, id, Taken::OldSecret, if_revision);
+        let mut state = self.begin_checks(group, effect, on_snapshot).await?;
+        let (mut change, caller_state, mut key) = loop {
+            let caller_state = state.reread(caller).await?;
+            let key = visible(&mut state, &caller_state.role, id).await?;
+            if keep == KeepSecret::Old {
+                state.check_history()?;
+            }
             check_revision(Some(key.revision), if_revision)?;
             if key.revocation.is_some() {
                 return Err(revoked());
@@ -74,15 +83,11 @@ impl Authority {
             if key.secrets.len() < 2 {
                 return Err(no_rotation(ONE_SECRET));
             }
-        }
-        let (mut change, caller_state, mut key) = self.begin_with_key(caller, id, effect).await?;
-        if keep == KeepSecret::Old {
-            change.check_history()?;
-        }
-        check_revision(Some(key.revision), if_revision)?;
-        if key.revocation.is_some() {
-            return Err(revoked());
-        }
+            match self.end_checks(state, group, effect).await? {
+                ControlFlow::Break(change) => break (change, caller_state, key),
+                ControlFlow::Continue(change) => state = change,
+            }
+        };
         let [old, new] = key.secrets.as_mut_slice() else {
             return Err(no_rotation(ONE_SECRET));
         };

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::admission::Effect;
 use super::audit::{AuditEntry, audit_detail};
 use super::grants::Grant;
-use super::keys::revoked;
+use super::keys::{revoked, visible};
 use super::resolve::{check_owner, granted, resolve_expiry};
 use super::{Authority, ChangeRequest, ChangeResult, Refusal, check_revision, grants, not_found};
 use crate::auth::AuthorizedCaller;
@@ -46,8 +46,9 @@ impl Authority {
         if_revision: Option<u64>,
         update: KeyUpdate,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        let (mut change, caller_state, before) =
-            self.begin_with_key(caller, id, Effect::MayGrant).await?;
+        caller.role.may_administer_keys()?;
+        let (mut change, caller_state) = self.begin(caller, Effect::MayGrant).await?;
+        let before = visible(&mut change, &caller_state.role, id).await?;
         check_revision(Some(before.revision), if_revision)?;
         if before.revocation.is_some() {
             return Err(revoked());

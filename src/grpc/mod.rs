@@ -53,13 +53,12 @@ pub use page::Pages;
 pub use realm_admin::RealmAdminService;
 pub use services::{AdminPlane, MAX_VERIFY_MESSAGE, Services};
 
-use page_limiter::PageLimiter;
+use page_limiter::{PageLimiter, PagePermit};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 
-use crate::auth::{Authenticator, AuthorizedCaller, Principal};
+use crate::auth::{Authenticator, AuthorizedCaller, CallerGroup, Forbidden, Principal};
 use crate::authority::{Authority, Refusal};
-use crate::domain::ids::RealmId;
 use crate::telemetry::limited;
 
 /// The parts that the administrative services share.
@@ -72,24 +71,24 @@ pub struct Admin {
     /// Seals and checks page tokens.
     pages: Pages,
     page_limiter: PageLimiter,
-    /// The changes in progress.
-    changes: TaskTracker,
+    /// The use cases in progress.
+    use_cases: TaskTracker,
 }
 
 impl Admin {
-    /// Creates the shared parts. `changes` tracks the changes in progress.
+    /// Creates the shared parts. `use_cases` tracks the use cases in progress.
     pub fn new(
         authority: Arc<Authority>,
         authenticator: Authenticator,
         pages: Pages,
-        changes: TaskTracker,
+        use_cases: TaskTracker,
     ) -> Self {
         Self {
             authority,
             authenticator,
             pages,
             page_limiter: PageLimiter::default(),
-            changes,
+            use_cases,
         }
     }
 
@@ -99,25 +98,54 @@ impl Admin {
         Ok(self.authenticator.authenticate_administrator(principal)?)
     }
 
-    /// Returns the principal of a request and the realm of its key.
-    fn principal<T>(&self, request: &Request<T>) -> Result<(Principal, RealmId), Status> {
+    /// Returns the principal of a request, which uses its key for itself only, and its group.
+    fn principal<T>(&self, request: &Request<T>) -> Result<(Principal, CallerGroup), Status> {
         let principal = guard::principal(request)?;
-        let realm = self.authenticator.realm(principal)?;
-        Ok((principal.clone(), realm))
+        let group = self.authenticator.group(principal)?;
+        Ok((principal.clone(), group))
     }
 
-    /// Runs a use case to its end, even if the caller cancels the call: a commit must not be dropped half-way.
+    /// Runs a use case to its end, even if the caller cancels the call: a commit must not be dropped half-way, and a statement that
+    /// reads runs on in the database, so its permit must not be returned before. Queues bound how many use cases wait.
     async fn run<T, F>(&self, work: impl FnOnce(Arc<Authority>) -> F) -> Result<T, Status>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Refusal>> + Send + 'static,
     {
-        match self.changes.spawn(work(Arc::clone(&self.authority))).await {
+        match self
+            .use_cases
+            .spawn(work(Arc::clone(&self.authority)))
+            .await
+        {
             Ok(outcome) => outcome.map_err(Status::from),
             Err(panic) => {
                 limited!(error, %panic, "use case panicked");
                 Err(status::internal())
             }
         }
+    }
+
+    /// Waits for a permit for a page and runs the use case that reads the page. The permit is held until that ends, and the answer
+    /// must hold it until it is sent.
+    ///
+    /// # Errors
+    /// At once if the caller may not read the page, so that only callers who may wait for a permit.
+    async fn list<T, F>(
+        &self,
+        caller: &AuthorizedCaller,
+        allowed: Result<(), Forbidden>,
+        work: impl FnOnce(Arc<Authority>, AuthorizedCaller) -> F,
+    ) -> Result<(PagePermit, T), Status>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Refusal>> + Send + 'static,
+    {
+        allowed?;
+        let permit = self.page_limiter.take(&caller.group()).await;
+        self.run(|authority| {
+            let read = work(authority, caller.clone());
+            async move { Ok((permit, read.await?)) }
+        })
+        .await
     }
 }

@@ -1,9 +1,11 @@
 //! The limit on the pages that are in memory, from the reading of their rows until their answers are sent.
 //!
 //! A page has up to a megabyte, or one large item, and its client may take long to read it, or never read it. So a list waits
-//! for a permit, at most for the time of a call. Operators wait only for operators, and nobody can hold all permits alone.
+//! for a permit, at most for the time of a call. Operators wait only for operators, and nobody can hold all permits alone: neither
+//! one operator, nor all callers of one realm.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use http_body_util::BodyExt;
@@ -12,13 +14,17 @@ use hyper::body::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 
-use crate::auth::{AuthorizedCaller, CallerGroup};
+use crate::auth::CallerGroup;
+use crate::domain::ids::RealmId;
 
 /// How many pages of operators, and how many of all other callers, may be in memory. Twice as many as the store has readers.
 const MAX_PAGES: usize = 8;
 
 /// How many pages one operator key may have in memory.
 const MAX_PAGES_OF_AN_OPERATOR: usize = 4;
+
+/// How many pages the managers and partners of one realm may have in memory.
+const MAX_PAGES_OF_A_REALM: usize = 4;
 
 /// How many pages the managers of one realm, or the keys of one partner, may have in memory.
 const MAX_PAGES_OF_AN_OWNER: usize = 2;
@@ -28,14 +34,17 @@ const MAX_PAGES_OF_AN_OWNER: usize = 2;
 pub(super) struct PageLimiter {
     operators: Arc<Semaphore>,
     others: Arc<Semaphore>,
-    /// The permits of those who have pages, or wait for one.
-    groups: Arc<Mutex<HashMap<CallerGroup, Weak<Semaphore>>>>,
+    realms: Shares<RealmId>,
+    groups: Shares<CallerGroup>,
 }
+
+/// The permits of each of those who have pages, or wait for one. Clones are the same.
+struct Shares<K>(Arc<Mutex<HashMap<K, Weak<Semaphore>>>>);
 
 /// The permit for one page. Drop of the last clone returns the permit.
 #[derive(Clone)]
 pub(super) struct PagePermit {
-    _permits: Arc<[OwnedSemaphorePermit; 2]>,
+    _permits: Arc<[OwnedSemaphorePermit]>,
 }
 
 impl Default for PageLimiter {
@@ -43,36 +52,54 @@ impl Default for PageLimiter {
         Self {
             operators: Arc::new(Semaphore::new(MAX_PAGES)),
             others: Arc::new(Semaphore::new(MAX_PAGES)),
-            groups: Arc::default(),
+            realms: Shares::default(),
+            groups: Shares::default(),
         }
     }
 }
 
 impl PageLimiter {
-    /// Waits for a permit for this caller.
-    pub(super) async fn take(&self, caller: &AuthorizedCaller) -> PagePermit {
-        let group = caller.group();
-        let (all, most) = match &group {
+    /// Waits for a permit for a caller of this group.
+    pub(super) async fn take(&self, group: &CallerGroup) -> PagePermit {
+        let (all, most) = match group {
             CallerGroup::Operator(_) => (&self.operators, MAX_PAGES_OF_AN_OPERATOR),
             _ => (&self.others, MAX_PAGES_OF_AN_OWNER),
         };
-        // The own permit comes first: who has no more of them does not stand in the queue in front of others.
-        let own = acquire(&self.permits_of(group, most)).await;
-        let of_all = acquire(all).await;
+        // The narrowest permit comes first: who has no more of them does not stand in the queue in front of others.
+        let mut permits = vec![acquire(&self.groups.of(group, most)).await];
+        if let Some(realm) = group.realm() {
+            permits.push(acquire(&self.realms.of(realm, MAX_PAGES_OF_A_REALM)).await);
+        }
+        permits.push(acquire(all).await);
         PagePermit {
-            _permits: Arc::new([own, of_all]),
+            _permits: permits.into(),
         }
     }
+}
 
-    fn permits_of(&self, group: CallerGroup, most: usize) -> Arc<Semaphore> {
-        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = groups.get(&group).and_then(Weak::upgrade) {
+impl<K: Clone + Eq + Hash> Shares<K> {
+    /// Returns the permits of one, of which there are `most`.
+    fn of(&self, key: &K, most: usize) -> Arc<Semaphore> {
+        let mut shares = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = shares.get(key).and_then(Weak::upgrade) {
             return known;
         }
-        groups.retain(|_, share| share.strong_count() > 0);
+        shares.retain(|_, share| share.strong_count() > 0);
         let share = Arc::new(Semaphore::new(most));
-        groups.insert(group, Arc::downgrade(&share));
+        shares.insert(key.clone(), Arc::downgrade(&share));
         share
+    }
+}
+
+impl<K> Default for Shares<K> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<K> Clone for Shares<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 }
 
@@ -127,83 +154,65 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::*;
-    use crate::auth::Principal;
-    use crate::auth::{Delegate, Role};
-    use crate::domain::ids::EnvironmentName;
-    use crate::domain::ids::{KeyId, PartnerId, RealmId};
-    use crate::domain::key::Digest;
+    use crate::domain::ids::{KeyId, PartnerId};
 
-    fn caller(key: u8, role: Role) -> AuthorizedCaller {
-        AuthorizedCaller {
-            principal: Principal {
-                key: KeyId::from_bytes([key; 16]),
-                secret: Digest {
-                    pepper: 1,
-                    mac: [key; 32],
-                },
-                peer: None,
-            },
-            role,
-        }
+    fn operator(key: u8) -> CallerGroup {
+        CallerGroup::Operator(KeyId::from_bytes([key; 16]))
     }
 
-    fn delegate(key: u8, partner: &str) -> AuthorizedCaller {
-        let role = Role::Delegate(Delegate {
-            realm: RealmId::parse("demo").unwrap(),
-            partner: PartnerId::parse(partner).unwrap(),
-            project: None,
-            environment: EnvironmentName::parse("production").unwrap(),
-        });
-        caller(key, role)
+    fn partner(id: &str) -> CallerGroup {
+        let realm = RealmId::parse("demo").unwrap();
+        CallerGroup::Partner(realm, PartnerId::parse(id).unwrap())
     }
 
-    fn manager(key: u8, realm: &str) -> AuthorizedCaller {
-        let realm = RealmId::parse(realm).unwrap();
-        caller(
-            key,
-            Role::Realm {
-                realm,
-                manage: true,
-            },
-        )
+    fn managers(realm: &str) -> CallerGroup {
+        CallerGroup::Managers(RealmId::parse(realm).unwrap())
     }
 
     /// As many permits as there are without waiting.
-    fn take_all(limiter: &PageLimiter, caller: &AuthorizedCaller) -> Vec<PagePermit> {
-        std::iter::from_fn(|| limiter.take(caller).now_or_never()).collect()
+    fn take_all(limiter: &PageLimiter, group: &CallerGroup) -> Vec<PagePermit> {
+        std::iter::from_fn(|| limiter.take(group).now_or_never()).collect()
     }
 
+    /// Seen red without the permits of a realm, and with the permits in the other order.
     #[tokio::test]
     async fn nobody_can_hold_all_permits_alone() {
         let limiter = PageLimiter::default();
-        let first = take_all(&limiter, &caller(1, Role::Operator));
+        let first = take_all(&limiter, &operator(1));
         assert_eq!(first.len(), MAX_PAGES_OF_AN_OPERATOR);
-        let second = take_all(&limiter, &caller(2, Role::Operator));
+        let second = take_all(&limiter, &operator(2));
         assert_eq!(second.len(), MAX_PAGES - MAX_PAGES_OF_AN_OPERATOR);
-        assert!(take_all(&limiter, &caller(3, Role::Operator)).is_empty());
-        // Keys of one partner share, and so do the managers of one realm.
-        let acme = take_all(&limiter, &delegate(4, "acme"));
+        assert!(take_all(&limiter, &operator(3)).is_empty());
+        let acme = take_all(&limiter, &partner("acme"));
         assert_eq!(acme.len(), MAX_PAGES_OF_AN_OWNER);
-        assert!(take_all(&limiter, &delegate(5, "acme")).is_empty());
-        // Who waits for an own permit takes none from others. Seen red with the two permits in the other order.
-        let another = delegate(5, "acme");
+        // Who waits for an own permit takes none from others.
+        let another = partner("acme");
         let mut waiting: Vec<_> = (0..MAX_PAGES)
             .map(|_| Box::pin(limiter.take(&another)))
             .collect();
         for call in &mut waiting {
             assert!(call.as_mut().now_or_never().is_none());
         }
-        let managers = take_all(&limiter, &manager(6, "demo"));
-        assert_eq!(managers.len(), MAX_PAGES_OF_AN_OWNER);
-        assert!(take_all(&limiter, &manager(7, "demo")).is_empty());
-        assert_eq!(
-            take_all(&limiter, &manager(8, "other")).len(),
-            MAX_PAGES_OF_AN_OWNER
-        );
+        let umbrella = take_all(&limiter, &partner("umbrella"));
+        assert_eq!(acme.len() + umbrella.len(), MAX_PAGES_OF_A_REALM);
+        // Neither does who waits for a permit of the realm.
+        let rest = [partner("globex"), partner("initech"), managers("demo")];
+        let mut waiting_for_realm: Vec<_> = rest
+            .iter()
+            .map(|group| Box::pin(limiter.take(group)))
+            .collect();
+        for call in &mut waiting_for_realm {
+            assert!(call.as_mut().now_or_never().is_none());
+        }
+        let others = take_all(&limiter, &managers("other"));
+        assert_eq!(others.len(), MAX_PAGES_OF_AN_OWNER);
+        let third = take_all(&limiter, &managers("third"));
+        assert_eq!(third.len(), MAX_PAGES_OF_AN_OWNER);
+        assert!(take_all(&limiter, &managers("fourth")).is_empty());
     }
 
-    fn page(limiter: &PageLimiter, caller: &AuthorizedCaller) -> Body {
-        let permit = limiter.take(caller).now_or_never().unwrap();
+    fn page(limiter: &PageLimiter, group: &CallerGroup) -> Body {
+        let permit = limiter.take(group).now_or_never().unwrap();
         let (_, (), extensions) = permit.answer(()).into_parts();
         let mut answer = Response::new(Body::new("a page".to_owned()));
         *answer.extensions_mut() = extensions;
@@ -214,7 +223,7 @@ mod tests {
     #[tokio::test]
     async fn a_permit_is_held_as_long_as_the_bytes_of_its_page() {
         let limiter = PageLimiter::default();
-        let operator = caller(1, Role::Operator);
+        let operator = operator(1);
         let mut held = take_all(&limiter, &operator);
         held.pop();
         let is_free = || limiter.take(&operator).now_or_never().is_some();
@@ -240,8 +249,8 @@ mod tests {
     #[tokio::test]
     async fn a_returned_permit_goes_to_who_waits_and_nothing_is_kept_of_who_is_done() {
         let limiter = PageLimiter::default();
-        let mut held = take_all(&limiter, &delegate(1, "acme"));
-        let acme = delegate(2, "acme");
+        let mut held = take_all(&limiter, &partner("acme"));
+        let acme = partner("acme");
         let mut waiting = Box::pin(limiter.take(&acme));
         assert!(waiting.as_mut().now_or_never().is_none());
         let clone = held[0].clone();
@@ -252,8 +261,8 @@ mod tests {
         );
         let next = waiting.await;
         drop((clone, next));
-        drop(take_all(&limiter, &delegate(3, "umbrella")));
-        assert_eq!(limiter.groups.lock().unwrap().len(), 1);
+        drop(take_all(&limiter, &partner("umbrella")));
+        assert_eq!(limiter.groups.0.lock().unwrap().len(), 1);
         assert_eq!(take_all(&limiter, &acme).len(), MAX_PAGES_OF_AN_OWNER);
     }
 }

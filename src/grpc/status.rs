@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use hyper::body::Bytes;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
@@ -57,19 +58,16 @@ impl From<Refusal> for Status {
                 )
             }
             Refusal::Conflict(_) => error(Code::Aborted, message, info("CHANGED_MEANWHILE")),
-            Refusal::Busy(_) => error(Code::ResourceExhausted, message, retry("BUSY", RETRY_SOON)),
+            Refusal::Busy(_) => exhausted(message, "BUSY", RETRY_SOON),
             Refusal::TooManyOfCaller(of) => {
                 let reason = match of {
                     Queued::Changes | Queued::NewKeys => "TOO_MANY_CHANGES",
                     Queued::Reads => "TOO_MANY_READS",
                 };
-                error(Code::ResourceExhausted, message, retry(reason, RETRY_SOON))
+                exhausted(message, reason, RETRY_SOON)
             }
-            Refusal::BudgetSpent(wait) => error(
-                Code::ResourceExhausted,
-                message,
-                retry("CHANGE_BUDGET_SPENT", wait),
-            ),
+            Refusal::BudgetSpent(wait) => exhausted(message, "CHANGE_BUDGET_SPENT", wait),
+            Refusal::NothingToRevoke(cause) => because(&message, *cause),
             Refusal::Store(store::Error::Busy) => error(
                 Code::ResourceExhausted,
                 "the server is busy with other calls: try again",
@@ -131,6 +129,17 @@ impl From<Refusal> for Status {
             ),
         }
     }
+}
+
+/// The error for a refusal, with a message before its own.
+fn because(message: &str, cause: Refusal) -> Status {
+    let cause = Status::from(cause);
+    let message = format!("{message}: {}", cause.message());
+    Status::with_details(
+        cause.code(),
+        message,
+        Bytes::copy_from_slice(cause.details()),
+    )
 }
 
 impl From<AuthError> for Status {
@@ -354,6 +363,11 @@ pub(super) fn as_message(status: &Status) -> tonic_types::Status {
 
 fn error(code: Code, message: impl Into<String>, details: ErrorDetails) -> Status {
     Status::with_error_details(code, message, details)
+}
+
+/// The error for a limit that holds no longer than this time.
+fn exhausted(message: String, reason: &str, after: Duration) -> Status {
+    error(Code::ResourceExhausted, message, retry(reason, after))
 }
 
 fn info(reason: &str) -> ErrorDetails {

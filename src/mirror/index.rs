@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use arc_swap::{ArcSwap, Guard};
 use papaya::{HashMapRef, LocalGuard};
 
+use super::ceiling::Ceiling;
 use super::key_facts::{Entry, PackedEntry, PackedFacts};
 use super::map::{Map, MapHasher};
 use super::realm::{EnvironmentFacts, MirroredPartner, MirroredRealm, PreparedRealm, environments};
 use super::revocation_watermarks::RevocationWatermarks;
-use super::rewrite::Ceiling;
 use super::shared_facts::Interner;
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::Revision;

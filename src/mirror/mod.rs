@@ -3,6 +3,7 @@
 //! The mirror holds facts, never verdicts. Only the [`Feed`] writes it. Code that changes the store notifies the feed and waits
 //! until the mirror contains the change.
 
+mod ceiling;
 mod feed;
 mod index;
 mod key_facts;

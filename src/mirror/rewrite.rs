@@ -4,24 +4,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::ceiling::Ceiling;
 use super::index::Index;
 use super::key_facts::{PackedEntry, PackedFacts};
 use super::realm::{MirroredRealm, environments};
 use crate::domain::access::ScopeSet;
 use crate::domain::event::Revision;
 use crate::domain::ids::{KeyId, ProjectId, RealmId, ScopeName};
-
-/// What a key has at most, whatever the store says, because more was taken from it in a history that is lost.
-pub(super) enum Ceiling {
-    /// The key was revoked or deleted.
-    Revoked,
-    /// What the key had.
-    Facts {
-        facts: PackedFacts,
-        /// The scopes that followed from it by the hierarchy of that time.
-        scopes: Arc<[ScopeName]>,
-    },
-}
 
 /// How many keys and partners have less than the store says.
 #[derive(Default)]

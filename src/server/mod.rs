@@ -175,7 +175,7 @@ pub struct Server {
     store: Store,
     clock: Clock,
     roots: Roots,
-    changes: TaskTracker,
+    use_cases: TaskTracker,
     drain_delay: Duration,
     drain_timeout: Duration,
     lock: LockHandle,
@@ -219,12 +219,12 @@ impl Server {
             roots.clone(),
             args.limits.delegated_changes_per_hour,
         );
-        let changes = TaskTracker::new();
+        let use_cases = TaskTracker::new();
         let admin = Admin::new(
             Arc::new(authority),
             parts.authenticator(&admin_recorder),
             Pages::new(&head.seal),
-            changes.clone(),
+            use_cases.clone(),
         );
         let admin_plane = AdminPlane {
             services: parts.admin_services(admin, &admin_recorder, !args.no_reflection)?,
@@ -267,7 +267,7 @@ impl Server {
             store,
             clock,
             roots,
-            changes,
+            use_cases,
             drain_delay: args.drain_delay,
             drain_timeout: args.drain_timeout,
             lock,
@@ -319,7 +319,7 @@ impl Server {
             store,
             clock,
             roots: _,
-            changes,
+            use_cases,
             drain_delay,
             drain_timeout,
             lock,
@@ -390,7 +390,7 @@ impl Server {
         for name in HEALTH_NAMES {
             health.clear_service_status(name).await;
         }
-        finish(&mut serving, &changes, drain_timeout, &mut stop).await;
+        finish(&mut serving, &use_cases, drain_timeout, &mut stop).await;
         drop((serving, probes));
         verify.stop().await;
         // No call is answered any more, so the counts are complete.
@@ -443,18 +443,19 @@ fn start_feed(
     (is_loaded, AbortOnDropHandle::new(feeding))
 }
 
-/// Waits for the calls in flight, and for changes that continue although their callers have disconnected, for at most `timeout`.
+/// Waits for the calls in flight, and for use cases that continue although their callers have disconnected, for at most
+/// `timeout`.
 /// A further stop request ends the wait.
 async fn finish(
     serving: &mut (impl Future + Unpin),
-    changes: &TaskTracker,
+    use_cases: &TaskTracker,
     timeout: Duration,
     stop: &mut mpsc::Receiver<Stop>,
 ) {
     let finished = async {
         let _ = (&mut *serving).await;
-        changes.close();
-        changes.wait().await;
+        use_cases.close();
+        use_cases.wait().await;
     };
     tokio::select! {
         () = finished => {}

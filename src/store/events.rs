@@ -1,6 +1,7 @@
 //! The table of events, with one row for each change.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 
 use sqlx::{ColumnIndex, Decode, FromRow, QueryBuilder, Row, Type};
 use uuid::Uuid;
@@ -208,20 +209,22 @@ impl Snapshot {
         Ok(rows)
     }
 
-    /// Returns whether a key of the realm, or of one of its partners, may have come into being at the revision `first` or later.
+    /// Returns whether a key of the realm, or of one of its partners, may have come into being at one of these revisions.
     ///
-    /// Also if there are too many events to tell, or if retention has deleted some. This is read from the events, because columns of
-    /// the keys are derived from stored facts, which may be corrupt.
-    pub async fn may_have_keys_since(
+    /// Also if there are too many events to tell, or if retention has deleted some. This is read from the events, because columns
+    /// of the keys are derived from stored facts, which may be corrupt.
+    pub async fn may_have_keys_of(
         &mut self,
         realm: &RealmId,
         partner: Option<&PartnerId>,
-        first: Revision,
+        revisions: Range<Revision>,
     ) -> Result<bool, Error> {
         let oldest: Option<i64> = on!(self.session, |conn| sqlx::query_scalar(
             "SELECT min(revision) FROM events"
         )
         .fetch_one(&mut *conn))?;
+        // There is no revision before the first, so events that begin there are all.
+        let first = revisions.start.max(Revision::default().next());
         if oldest.is_none_or(|oldest| oldest > stored(first)) {
             return Ok(true);
         }
@@ -233,7 +236,9 @@ impl Snapshot {
             }
             query
                 .push(" AND revision >= ")
-                .push_bind(stored(first))
+                .push_bind(stored(revisions.start))
+                .push(" AND revision < ")
+                .push_bind(stored(revisions.end))
                 .push(" ORDER BY revision LIMIT ")
                 .push_bind(MAX_EVENTS_LOOKED_AT);
             query.build_query_scalar().fetch_all(&mut *conn).await

@@ -525,7 +525,10 @@ mod tests {
     /// Seen red without `catch_unwind`.
     #[tokio::test]
     async fn a_panic_is_an_internal_error_and_says_nothing() {
-        let services = guarded(|_| Box::pin(async { panic!("a secret") }), 1);
+        let services = guarded(
+            |_| Box::pin(async { std::panic::resume_unwind(Box::new("a secret")) }),
+            1,
+        );
         for path in [VERIFY, ISSUE, VERIFY] {
             let status = status_of(services.answer(request(path))).await;
             assert_eq!(

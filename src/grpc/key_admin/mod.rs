@@ -68,7 +68,10 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
     ) -> Result<Response<pb::GetKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
         let id = request::get(request.into_inner())?;
-        let read = self.admin.authority.get_key(&caller, id).await?;
+        let read = self
+            .admin
+            .run(move |authority| async move { authority.get_key(&caller, id).await })
+            .await?;
         Ok(Response::new(pb::GetKeyResponse {
             key: Some(response::key(read.value, self.clock.now())),
             revision: read.revision.as_u64(),
@@ -92,13 +95,14 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let filter = filters::key_filter(bad, message, page_size, &cursor, self.clock.now())?;
         let now = filter.now;
         // The times of last use are read after the keys. They are a small part of a key's message, for which there is room.
-        let mut fit = page::fitting(|key| response::key(key, now));
+        let mut fit = page::fitting(move |key| response::key(key, now));
         let take = move |key: Key| fit(key.clone()).map(|_| key);
-        let permit = self.admin.page_limiter.take(&caller).await;
-        let read = self
+        let allowed = caller.role.may_administer_keys();
+        let (permit, read) = self
             .admin
-            .authority
-            .list_keys(&caller, filter, take)
+            .list(&caller, allowed, |authority, caller| async move {
+                authority.list_keys(&caller, filter, take).await
+            })
             .await?;
         let Page { items, next } = read.value;
         let now = self.clock.now();
@@ -118,7 +122,10 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
     ) -> Result<Response<pb::GetKeyScopesResponse>, Status> {
         let caller = self.admin.caller(&request)?;
         let id = request::get_scopes(request.into_inner())?;
-        let read = self.admin.authority.key_scopes(&caller, id).await?;
+        let read = self
+            .admin
+            .run(move |authority| async move { authority.key_scopes(&caller, id).await })
+            .await?;
         Ok(Response::new(pb::GetKeyScopesResponse {
             granted: encode::scope_names(&read.value.granted),
             effective: encode::scope_names(&read.value.effective),
@@ -251,8 +258,9 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         if is_dry_run {
             let read = self
                 .admin
-                .authority
-                .dry_run_revoke_keys(&caller, selection)
+                .run(move |authority| async move {
+                    authority.dry_run_revoke_keys(&caller, selection).await
+                })
                 .await?;
             let now = self.clock.now();
             let examples = read.value.examples.into_iter();
@@ -287,13 +295,13 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::RevokeSelfRequest>,
     ) -> Result<Response<pb::RevokeSelfResponse>, Status> {
-        let (principal, realm) = self.admin.principal(&request)?;
+        let (principal, group) = self.admin.principal(&request)?;
         let (change_request, reason) = request::self_revocation(request.into_inner())?;
         let result = self
             .admin
             .run(move |authority| async move {
                 authority
-                    .revoke_self(&principal, realm, &change_request, reason)
+                    .revoke_self(&principal, &group, &change_request, reason)
                     .await
             })
             .await?;
@@ -341,7 +349,10 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
     ) -> Result<Response<pb::GetKeyUsageResponse>, Status> {
         let caller = self.admin.caller(&request)?;
         let (id, hours) = usage::key_and_hours(request.into_inner(), self.clock.now())?;
-        let usage = self.admin.authority.key_usage(&caller, id, hours).await?;
+        let usage = self
+            .admin
+            .run(move |authority| async move { authority.key_usage(&caller, id, hours).await })
+            .await?;
         Ok(Response::new(usage::usage(&usage)))
     }
 
@@ -382,12 +393,14 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .cursor(&mut bad, &caller, "events", &filters, &page_token);
         let filter = filters::event_filter(bad, message, page_size, &cursor)?;
         let take = page::fitting(response::event);
-        let permit = self.admin.page_limiter.take(&caller).await;
-        let Page { items, next } = self
+        let allowed = caller.role.may_read_events(filter.realm.as_ref());
+        let (permit, page) = self
             .admin
-            .authority
-            .list_events(&caller, filter, take)
+            .list(&caller, allowed, |authority, caller| async move {
+                authority.list_events(&caller, filter, take).await
+            })
             .await?;
+        let Page { items, next } = page;
         Ok(permit.answer(pb::ListEventsResponse {
             events: items,
             next_page_token: self.admin.pages.token(&caller, "events", &filters, next),

@@ -33,6 +33,9 @@ const MUTABLE: [&str; 6] = [
     "allowed_cidrs",
 ];
 
+/// The most paths that an update mask may have. More than there are fields, because a path may be named twice.
+const MAX_PATHS: usize = 16;
+
 /// Decodes a request that has only a key id. `if_partner` is not implemented yet.
 fn key_id(key_id: &str, if_partner: &str) -> Result<KeyId, Refusal> {
     no_partner(if_partner)?;
@@ -264,6 +267,12 @@ pub(super) fn update(
         bad.add(
             "update_mask",
             format!("is required: name at least one of {}", MUTABLE.join(", ")),
+        );
+    }
+    if paths.len() > MAX_PATHS {
+        bad.add(
+            "update_mask",
+            format!("must have at most {MAX_PATHS} paths"),
         );
     }
     if !paths.iter().all(|path| MUTABLE.contains(&path.as_str())) {

@@ -67,7 +67,10 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let mut bad = Violations::default();
         let id = bad.check("realm_id", RealmId::parse(&realm_id));
         let id = bad.finish(id).map_err(Refusal::Invalid)?;
-        let read = self.admin.authority.get_realm(&caller, &id).await?;
+        let read = self
+            .admin
+            .run(move |authority| async move { authority.get_realm(&caller, &id).await })
+            .await?;
         Ok(Response::new(pb::GetRealmResponse {
             realm: Some(response::realm(read.value)),
             revision: read.revision.as_u64(),
@@ -90,11 +93,13 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             .pages
             .cursor(&mut bad, &caller, "realms", &[], &page_token);
         bad.finish(Some(())).map_err(Refusal::Invalid)?;
-        let permit = self.admin.page_limiter.take(&caller).await;
-        let read = self
+        let take = page::fitting(response::realm);
+        let allowed = caller.role.may_manage_something();
+        let (permit, read) = self
             .admin
-            .authority
-            .list_realms(&caller, &after, limit, page::fitting(response::realm))
+            .list(&caller, allowed, |authority, caller| async move {
+                authority.list_realms(&caller, &after, limit, take).await
+            })
             .await?;
         let Page { items, next } = read.value;
         Ok(permit.answer(pb::ListRealmsResponse {
@@ -160,11 +165,12 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let caller = self.admin.caller(&request)?;
         let pb::GetPartnerRequest { realm, partner } = request.into_inner();
         let (realm, partner) = parse_in_realm(&realm, "partner", &partner, PartnerId::parse)?;
-        let read = self
-            .admin
-            .authority
-            .get_partner(&caller, &realm, &partner)
-            .await?;
+        let read =
+            self.admin
+                .run(move |authority| async move {
+                    authority.get_partner(&caller, &realm, &partner).await
+                })
+                .await?;
         Ok(Response::new(pb::GetPartnerResponse {
             partner: Some(response::partner(read.value)),
             revision: read.revision.as_u64(),
@@ -194,11 +200,14 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let realm = bad.check("realm", RealmId::parse(&realm));
         let realm = bad.finish(realm).map_err(Refusal::Invalid)?;
         let take = page::fitting(response::partner);
-        let permit = self.admin.page_limiter.take(&caller).await;
-        let read = self
+        let allowed = caller.role.may_manage(&realm);
+        let (permit, read) = self
             .admin
-            .authority
-            .list_partners(&caller, &realm, &after, limit, take)
+            .list(&caller, allowed, |authority, caller| async move {
+                authority
+                    .list_partners(&caller, &realm, &after, limit, take)
+                    .await
+            })
             .await?;
         let Page { items, next } = read.value;
         Ok(permit.answer(pb::ListPartnersResponse {
@@ -281,11 +290,14 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let realm = bad.check("realm", RealmId::parse(&realm));
         let realm = bad.finish(realm).map_err(Refusal::Invalid)?;
         let take = page::fitting(response::project);
-        let permit = self.admin.page_limiter.take(&caller).await;
-        let read = self
+        let allowed = caller.role.may_manage(&realm);
+        let (permit, read) = self
             .admin
-            .authority
-            .list_projects(&caller, &realm, partner.as_ref(), &after, limit, take)
+            .list(&caller, allowed, |authority, caller| async move {
+                authority
+                    .list_projects(&caller, &realm, partner.as_ref(), &after, limit, take)
+                    .await
+            })
             .await?;
         let Page { items, next } = read.value;
         Ok(permit.answer(pb::ListProjectsResponse {

@@ -1,5 +1,6 @@
 //! `KeyAdmin`: the life of keys from their issue or import to their deletion, and who may change them.
 
+mod admission;
 mod callers_in_flight;
 mod delegation;
 mod hundred_thousand_keys;

@@ -46,6 +46,17 @@ fn with_full_access() -> pb::IssueKeyRequest {
 }
 
 on_both_engines! {
+    /// Seen red without the limit.
+    async fn an_update_names_a_limited_number_of_paths(engine: Engine) {
+        let mut demo = DemoService::on(engine).await;
+        let root = &mut demo.root;
+        let key = issue(root, issue_request()).await;
+        let mut named = async |paths| update(root, &key.id, &vec!["name"; paths], |_| ()).await;
+        named(16).await.unwrap();
+        refused_field(named(17).await, "update_mask");
+        demo.service.stop().await;
+    }
+
     /// Seen red with the realm's `unscoped_keys` asked at the update as it is at the issue.
     async fn a_key_whose_scopes_are_taken_away_holds_nothing_whatever_unscoped_keys_says(engine: Engine) {
         let mut demo = DemoService::on(engine).await;

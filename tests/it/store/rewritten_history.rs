@@ -9,9 +9,9 @@ use tonic::Code;
 
 use super::unreadable::append_event;
 use crate::fixtures::{
-    Api, Engine, IssuedKey, Service, TestStore, demo_realm, eventually, issue, issue_request,
-    issue_request_with, on_both_engines, refused, revoke_keys, rotate, rotate_request, strings,
-    update, verify_request,
+    Api, Engine, IssuedKey, Service, TestStore, delegating_realm, demo_realm, eventually, issue,
+    issue_request, issue_request_with, on_both_engines, refused, revoke_keys, rotate,
+    rotate_request, strings, update, verify_request,
 };
 
 use claviger::domain::clock::Clock;
@@ -432,6 +432,25 @@ on_both_engines! {
         })
         .await;
         assert_eq!(api.verdict(&key.plain_key).await, Verdict::Revoked);
+        service.stop().await;
+    }
+
+    /// The store says that the caller's key may still grant what the lost history took from it. Seen red without the check of the
+    /// caller.
+    async fn a_caller_that_lost_scopes_grants_nothing_by_them(engine: Engine) {
+        let service = Service::start(engine).await;
+        let mut api = service.api();
+        api.make_demo().await;
+        api.put_realm(delegating_realm()).await;
+        let delegate = issue_with(&mut api, |request| request.scopes = strings(&["keys", "write"])).await;
+        back_up(&service, "copy").await;
+        update(&mut api, &delegate.id, &["scopes"], |request| request.scopes = strings(&["keys", "read"])).await.unwrap();
+        put_back(&service, "copy").await;
+        is_distrusted(&service).await;
+        let mut caller = service.api_as(&delegate.plain_key);
+        let request = issue_request_with(|request| request.scopes = strings(&["write"]));
+        let refusal = refused(caller.keys.issue_key(request).await);
+        assert_eq!((refusal.code, refusal.reason.as_str()), (Code::FailedPrecondition, "HISTORY_REWRITTEN"));
         service.stop().await;
     }
 }

@@ -7,8 +7,8 @@ use claviger::pb::claviger::v1 as pb;
 use pb::{KeyState, Verdict};
 
 use crate::fixtures::{
-    Api, DemoService, Engine, Service, TestStore, get, issue, issue_request, list_in_states,
-    on_both_engines, revoke_keys,
+    Api, DemoService, Engine, MINUTE, Service, TestStore, after, get, issue, issue_request,
+    issue_request_with, list_in_states, on_both_engines, revoke_keys, time,
 };
 
 /// How many rules are stored.
@@ -80,6 +80,36 @@ on_both_engines! {
         let last = issue(root, issue_request()).await;
         revoke_keys(root, |_| ()).await.unwrap();
         assert_eq!(root.verdict(&last.plain_key).await, Verdict::Revoked);
+        demo.service.stop().await;
+    }
+
+    /// Seen red with the events after the rule's last revision looked at too, and with a first revision that is taken for deleted.
+    async fn a_revocation_of_the_time_before_a_partner_had_keys_is_no_change(engine: Engine) {
+        let mut demo = DemoService::on(engine).await;
+        let root = &mut demo.root;
+        let later = |minutes: i64| demo.clock.set(after(minutes * MINUTE));
+        for minutes in 1..=5 {
+            later(minutes);
+            issue(root, issue_request()).await;
+        }
+        later(6);
+        let late = issue(root, issue_request_with(|key| "umbrella".clone_into(&mut key.partner))).await;
+        later(8);
+        let mut revoke = async |minutes: i64| {
+            let revoked = revoke_keys(root, |keys| {
+                let filter = keys.filter.get_or_insert_default();
+                "umbrella".clone_into(&mut filter.partner);
+                filter.issued_before = time(minutes * MINUTE);
+            });
+            revoked.await.unwrap().revision
+        };
+        let before = revoke(1).await;
+        for minutes in 2..=6 {
+            assert_eq!(revoke(minutes).await, before, "{minutes}");
+        }
+        assert_eq!(rules(&demo.service).await, 0);
+        assert_eq!(revoke(7).await, before + 1);
+        assert_eq!(root.verdict(&late.plain_key).await, Verdict::Revoked);
         demo.service.stop().await;
     }
 
