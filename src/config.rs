@@ -1,5 +1,6 @@
 //! The flags of the commands that open the store. The doc comments of the fields are the help texts.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -114,7 +115,7 @@ pub struct ServeArgs {
     )]
     pub listen: SocketAddr,
 
-    /// The address on which to serve /livez, /readyz and /forward-auth over HTTP/1.1
+    /// The address on which to serve /livez, /readyz and /auth over HTTP/1.1
     #[arg(
         long,
         env = "CLAVIGER_HTTP_LISTEN",
@@ -312,14 +313,21 @@ impl TransportArgs {
     }
 }
 
-/// The gateway that uses /forward-auth.
-#[derive(Args, Clone, Copy, Debug)]
+/// The gateways that ask over HTTP.
+#[derive(Args, Clone, Debug)]
 pub struct GatewayArgs {
-    /// The kind of gateway that uses /forward-auth on --http-listen. Without this flag /forward-auth is disabled
-    #[arg(long, env = "CLAVIGER_GATEWAY", value_enum)]
-    gateway: Option<GatewayKind>,
+    /// A kind of gateway that asks at /auth/KIND/REALM/ENVIRONMENT on --http-listen. Repeat the flag for several kinds. Without it no
+    /// gateway may ask over HTTP
+    #[arg(
+        long = "gateway",
+        env = "CLAVIGER_GATEWAY",
+        value_name = "KIND",
+        value_enum,
+        value_delimiter = ','
+    )]
+    kinds: Vec<GatewayKind>,
 
-    /// The number of trusted proxies in front of that gateway that add to x-forwarded-for
+    /// The number of trusted proxies in front of these gateways that add to x-forwarded-for
     #[arg(
         long,
         env = "CLAVIGER_TRUSTED_HOPS",
@@ -343,9 +351,29 @@ pub enum GatewayKind {
 }
 
 impl GatewayArgs {
-    /// The kind of gateway; `None` if /forward-auth is disabled.
-    pub fn kind(self) -> Option<GatewayKind> {
-        self.gateway
+    /// Serves these kinds, without trusted proxies.
+    #[cfg(test)]
+    pub(crate) fn new(kinds: &[GatewayKind]) -> Self {
+        Self {
+            kinds: kinds.to_vec(),
+            trusted_hops: 0,
+        }
+    }
+
+    /// The kinds of gateways that may ask over HTTP.
+    pub fn kinds(&self) -> &[GatewayKind] {
+        &self.kinds
+    }
+}
+
+impl fmt::Display for GatewayKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nginx => "nginx",
+            Self::Caddy => "caddy",
+            Self::Traefik => "traefik",
+            Self::Envoy => "envoy",
+        })
     }
 }
 

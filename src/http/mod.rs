@@ -1,6 +1,6 @@
 //! The endpoints over HTTP/1.1: the probes, and the authorizer for gateways that use HTTP.
 
-mod forward_auth;
+mod gateway_auth;
 
 use axum::Router;
 use axum::extract::State;
@@ -23,7 +23,7 @@ pub fn router(
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(readiness)
-        .merge(forward_auth::router(authorizer, gateway))
+        .merge(gateway_auth::router(authorizer, gateway))
 }
 
 async fn ready(State(readiness): State<watch::Receiver<Readiness>>) -> (StatusCode, String) {

@@ -247,7 +247,7 @@ impl Server {
                 http: http::router(
                     readiness.subscribe(),
                     parts.authorizer(recorder),
-                    args.gateway,
+                    args.gateway.clone(),
                 ),
             })
             .collect();

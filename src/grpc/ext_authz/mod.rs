@@ -6,11 +6,12 @@
 mod request;
 mod response;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use request::CheckQuestion;
 use response::check_response;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use super::guard;
 use super::status::{self, verify_error};
@@ -22,6 +23,7 @@ use crate::gateway::{
 use crate::pb::encoded::authorization_server::Authorization;
 use crate::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 use crate::protobuf::Encoded;
+use crate::telemetry::limited;
 
 /// The service that Envoy's `ext_authz` filter calls.
 #[derive(Clone)]
@@ -48,6 +50,15 @@ impl ExtAuthzService {
     }
 
     fn answer(
+        &self,
+        gateway: &Principal,
+        question: &CheckQuestion<'_>,
+    ) -> Result<Encoded<CheckResponse>, Status> {
+        self.decide(gateway, question)
+            .inspect_err(|refusal| log_misconfigured(gateway.peer, refusal))
+    }
+
+    fn decide(
         &self,
         gateway: &Principal,
         question: &CheckQuestion<'_>,
@@ -90,6 +101,18 @@ impl Authorization for ExtAuthzService {
         answer
             .ok_or_else(|| message.decode_error())?
             .map(Response::new)
+    }
+}
+
+/// Logs why a gateway is refused. The gateway tells its own log no more than that claviger gave no decision.
+pub(super) fn log_misconfigured(peer: Option<IpAddr>, refusal: &Status) {
+    let is_misconfigured = matches!(
+        refusal.code(),
+        Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument
+    );
+    if is_misconfigured {
+        let why = refusal.message();
+        limited!(why => warn, why, peer = peer.map(tracing::field::display), "gateway misconfigured");
     }
 }
 

@@ -38,6 +38,7 @@ use tonic::body::Body;
 use whole::{Handler, Waiting};
 use zeroize::Zeroizing;
 
+use super::ext_authz::log_misconfigured;
 use super::status;
 use crate::auth::{AuthError, Principal, bearer_key};
 use crate::transport::Peer;
@@ -187,7 +188,11 @@ impl<S: Dispatch> Guarded<S> {
             Destination::Administer => Some(self.permit()?),
             _ => None,
         };
-        let principal = self.prove(request.headers())?;
+        let principal = self.prove(request.headers()).inspect_err(|refusal| {
+            if destination == Destination::Check {
+                log_misconfigured(Some(self.peer.remote.ip()), refusal);
+            }
+        })?;
         let limit = TimeLimit::of(request.headers(), guard.call_timeout);
         if destination == Destination::VerifyStream {
             request.extensions_mut().insert(principal);

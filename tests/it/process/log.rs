@@ -16,8 +16,8 @@ use tonic::Code;
 
 use crate::fixtures::frames::{PING, Raw, frame, next_frame};
 use crate::fixtures::{
-    DEADLINE, Engine, Program, TestStore, claviger, demo_realm, eventually, forward_auth,
-    header_source, verify_request,
+    DEADLINE, Engine, Program, TestStore, claviger, demo_realm, envoy_check, eventually,
+    forward_auth, header_source, verify_request,
 };
 
 const FLAGS: [&str; 2] = ["--drain-delay", "0s"];
@@ -245,19 +245,29 @@ async fn a_corrupt_key_is_one_line_and_not_one_for_each_verification() {
     );
 }
 
-/// Seen red with `tracing::warn!` in place of `limited!`, and with one limiter for all reasons.
+/// Seen red with `tracing::warn!` in place of `limited!`, with one limiter for all reasons, and without the lines about Envoy.
 #[tokio::test]
 async fn a_misconfigured_gateway_is_one_line_for_each_reason() {
     let flags = [&FLAGS[..], &["--gateway", "nginx"]].concat();
     let test_store = TestStore::on(Engine::Sqlite);
     let program = Program::serve(&test_store, &flags);
+    let operator = program.operator();
     for _ in 0..20 {
         assert_misconfigured(&program, "demo").await;
         assert_misconfigured(&program, "").await;
+        for (key, realm) in [("no-key", "demo"), (&*operator, "unknown")] {
+            let refused = envoy_check(&program.address, key, realm, "/", &[]).await;
+            assert!(refused.is_err());
+        }
     }
     let log = log_until_the_stop(program).await;
-    assert_eq!(count(&log, "gateway misconfigured"), 2, "{log}");
+    assert_eq!(count(&log, "gateway misconfigured"), 4, "{log}");
     assert_eq!(count(&log, "the path must be"), 1, "{log}");
+    assert_eq!(
+        count(&log, "attributes.context_extensions.realm"),
+        1,
+        "{log}"
+    );
 }
 
 /// Seen red without the limiter for libraries: one line for each of these frames, of 17 bytes.

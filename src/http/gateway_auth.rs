@@ -1,4 +1,8 @@
-//! `/forward-auth/{realm}/{environment}`: the authorization of whole requests for gateways that use HTTP.
+//! `/auth/{kind}/{realm}/{environment}`: the authorization of whole requests for gateways that use HTTP.
+//!
+//! The kind of gateway says where the method and the path of the client's request are. It is in the path, which only the gateway
+//! chooses: a client that could choose it would choose what is compared with the routes. `/forward-auth/{realm}/{environment}` is
+//! the same where one kind is served.
 //!
 //! The response is 200 with every identity header, or the realm's denial. A misconfigured gateway gets 500, never 401, because
 //! 401 would tell the client that its key is wrong.
@@ -12,6 +16,7 @@ use axum::body::Body;
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use axum::routing::any;
+use clap::ValueEnum;
 
 use crate::auth::{AuthError, Forbidden, bearer};
 use crate::config::{GatewayArgs, GatewayKind};
@@ -26,7 +31,8 @@ use crate::verify::VerifyError;
 /// The header with the API key of the gateway itself, because `authorization` belongs to the client.
 const GATEWAY_KEY_HEADER: &str = "x-claviger-authorization";
 
-const PREFIX: &str = "/forward-auth/";
+/// The names of the kinds of gateways for messages.
+const KINDS: &str = "nginx, caddy, traefik or envoy";
 
 /// The method and the target of the client's request.
 struct OriginalRequest<'r> {
@@ -38,31 +44,44 @@ struct OriginalRequest<'r> {
 struct MisconfiguredGateway(String);
 
 /// The state of the handler.
-struct ForwardAuth {
+struct GatewayAuth {
     authorizer: GatewayAuthorizer,
-    gateway: GatewayArgs,
+    gateways: GatewayArgs,
 }
 
-/// The router of `/forward-auth`.
-pub(super) fn router(authorizer: GatewayAuthorizer, gateway: GatewayArgs) -> Router {
-    Router::new()
-        // The pattern does not match the two paths without a realm.
-        .route("/forward-auth/{*api}", any(forward_auth))
-        .route("/forward-auth/", any(forward_auth))
-        .route("/forward-auth", any(forward_auth))
-        .with_state(Arc::new(ForwardAuth {
-            authorizer,
-            gateway,
-        }))
+/// What the path of a gateway's request says.
+struct Question<'p> {
+    kind: GatewayKind,
+    api: ProtectedApi<'p>,
+    /// The path after the environment.
+    rest: &'p str,
 }
 
-async fn forward_auth(
-    State(state): State<Arc<ForwardAuth>>,
+/// The router of the paths at which gateways ask.
+pub(super) fn router(authorizer: GatewayAuthorizer, gateways: GatewayArgs) -> Router {
+    let mut router = Router::new();
+    for prefix in ["/auth", "/forward-auth"] {
+        // The pattern does not match the two shorter paths.
+        for path in ["/{*api}", "/", ""] {
+            router = router.route(&format!("{prefix}{path}"), any(gateway_auth));
+        }
+    }
+    router.with_state(Arc::new(GatewayAuth {
+        authorizer,
+        gateways,
+    }))
+}
+
+async fn gateway_auth(
+    State(state): State<Arc<GatewayAuth>>,
     ConnectInfo(peer): ConnectInfo<IpAddr>,
     request: Request<Body>,
 ) -> Response<Body> {
-    match state.answer(peer, &request) {
-        Ok(GatewayResponse::Allowed { identity, .. }) => {
+    let asked = question(&state.gateways, request.uri().path());
+    let answer =
+        asked.and_then(|question| Ok((question.kind, state.answer(peer, question, &request)?)));
+    match answer {
+        Ok((_, GatewayResponse::Allowed { identity, .. })) => {
             let mut response = Response::new(Body::empty());
             for (name, value) in *identity {
                 if let Ok(value) = HeaderValue::try_from(value) {
@@ -71,10 +90,10 @@ async fn forward_auth(
             }
             response
         }
-        Ok(GatewayResponse::Denied { class, denial }) => {
-            let status = match state.gateway.kind() {
+        Ok((kind, GatewayResponse::Denied { class, denial })) => {
+            let status = match kind {
                 // nginx passes on 401 and 403, and turns every other status into 500.
-                Some(GatewayKind::Nginx) if class != DenialClass::Undecided => class.status(),
+                GatewayKind::Nginx if class != DenialClass::Undecided => class.status(),
                 _ => denial.status,
             };
             denied(status, denial)
@@ -88,20 +107,64 @@ async fn forward_auth(
     }
 }
 
-impl ForwardAuth {
+/// Reads the path of a gateway's request.
+fn question<'p>(
+    gateways: &GatewayArgs,
+    path: &'p str,
+) -> Result<Question<'p>, MisconfiguredGateway> {
+    let wrong = |why: &str| MisconfiguredGateway(why.to_owned());
+    let kinds = gateways.kinds();
+    let (kind, api) = match path.strip_prefix("/auth/") {
+        Some(path) => {
+            let (name, api) = split_segment(path);
+            let kind = GatewayKind::from_str(name, false).map_err(|_| {
+                MisconfiguredGateway(format!(
+                    "the path must be /auth/KIND/REALM/ENVIRONMENT, and KIND {KINDS}"
+                ))
+            })?;
+            if !kinds.contains(&kind) {
+                return Err(MisconfiguredGateway(format!(
+                    "this server serves no gateway of this kind: start it with --gateway {kind}"
+                )));
+            }
+            (kind, api)
+        }
+        None => match (kinds, path.strip_prefix("/forward-auth")) {
+            ([], _) => {
+                return Err(MisconfiguredGateway(format!(
+                    "this server serves no kind of gateway: start it with --gateway {KINDS}"
+                )));
+            }
+            ([kind], Some(api)) => (*kind, api),
+            _ => return Err(wrong("the path must be /auth/KIND/REALM/ENVIRONMENT")),
+        },
+    };
+    let (realm, rest) = split_segment(api.strip_prefix('/').unwrap_or_default());
+    let (environment, rest) = split_segment(rest.strip_prefix('/').unwrap_or_default());
+    if realm.is_empty() {
+        return Err(wrong(
+            "the path must be /auth/KIND/REALM/ENVIRONMENT: it names no realm",
+        ));
+    }
+    if kind == GatewayKind::Envoy && rest.is_empty() {
+        return Err(wrong(
+            "the request's own path does not follow the environment: only Envoy asks at this path, with `path_prefix`",
+        ));
+    }
+    Ok(Question {
+        kind,
+        api: ProtectedApi { realm, environment },
+        rest,
+    })
+}
+
+impl GatewayAuth {
     fn answer(
         &self,
         peer: IpAddr,
+        Question { kind, api, rest }: Question<'_>,
         request: &Request<Body>,
     ) -> Result<GatewayResponse, MisconfiguredGateway> {
-        let Some(kind) = self.gateway.kind() else {
-            return Err(MisconfiguredGateway(
-                "this server serves no kind of gateway: start it with --gateway nginx, caddy, traefik or envoy".to_owned(),
-            ));
-        };
-        let (api, rest) = api(request.uri().path()).ok_or_else(|| {
-            MisconfiguredGateway("the path must be /forward-auth/REALM/ENVIRONMENT".to_owned())
-        })?;
         let original = original(kind, request, rest)?;
         let gateway_key = single_header(request.headers(), GATEWAY_KEY_HEADER)?;
         let gateway_key = bearer(gateway_key.as_bytes()).ok_or_else(|| {
@@ -120,7 +183,7 @@ impl ForwardAuth {
             target: &original.target,
             headers: &headers,
             // The gateway adds the other end of its own connection to the header, which is one more hop.
-            client: client_address(None, &headers, self.gateway.trusted_hops.saturating_add(1)),
+            client: client_address(None, &headers, self.gateways.trusted_hops.saturating_add(1)),
         };
         let answer = self
             .authorizer
@@ -154,11 +217,11 @@ impl ForwardAuth {
                     .to_owned(),
             )),
             Err(GatewayError::UnknownRealm) => Err(MisconfiguredGateway(
-                "the path names an unknown realm: use /forward-auth/REALM/ENVIRONMENT with a realm of this authority"
+                "the path names an unknown realm: use /auth/KIND/REALM/ENVIRONMENT with a realm of this authority"
                     .to_owned(),
             )),
             Err(GatewayError::Environment(why)) => Err(MisconfiguredGateway(format!(
-                "the environment in the path /forward-auth/REALM/ENVIRONMENT {why}"
+                "the environment in the path /auth/KIND/REALM/ENVIRONMENT {why}"
             ))),
         }
     }
@@ -176,13 +239,6 @@ fn log_verify_error(reason: VerifyError) {
             limited!(error, "pepper version of the presented key missing");
         }
     }
-}
-
-/// Splits the path into the protected API and the rest. `None` if the path has no realm.
-fn api(path: &str) -> Option<(ProtectedApi<'_>, &str)> {
-    let (realm, rest) = split_segment(path.strip_prefix(PREFIX)?);
-    let (environment, rest) = split_segment(rest.strip_prefix('/').unwrap_or_default());
-    (!realm.is_empty()).then_some((ProtectedApi { realm, environment }, rest))
 }
 
 /// Splits a path before its first slash.
@@ -208,7 +264,7 @@ fn original<'r>(
         }
         _ if !rest.is_empty() => {
             return Err(MisconfiguredGateway(
-                "the path must end with the environment: only with --gateway envoy does the request's own path follow"
+                "the path must end with the environment: only at /auth/envoy/REALM/ENVIRONMENT does the request's own path follow"
                     .to_owned(),
             ));
         }
@@ -264,16 +320,42 @@ fn denied(status: u16, denial: HttpDenial) -> Response<Body> {
 mod tests {
     use super::*;
 
+    fn state(
+        kinds: &[GatewayKind],
+    ) -> impl Fn(&'static str) -> Option<(GatewayKind, &'static str, &'static str, &'static str)>
+    {
+        let gateways = GatewayArgs::new(kinds);
+        move |path| {
+            let Question { kind, api, rest } = question(&gateways, path).ok()?;
+            Some((kind, api.realm, api.environment, rest))
+        }
+    }
+
     #[test]
-    fn a_path_has_a_realm_and_may_have_an_environment_and_a_rest() {
-        let parsed =
-            |path| api(path).map(|(api, rest)| (api.realm, api.environment, rest.to_owned()));
-        let expected = |realm, environment, rest: &str| Some((realm, environment, rest.to_owned()));
-        assert_eq!(parsed("/forward-auth/a/b"), expected("a", "b", ""));
-        assert_eq!(parsed("/forward-auth/a"), expected("a", "", ""));
-        assert_eq!(parsed("/forward-auth/a/b/c/d"), expected("a", "b", "/c/d"));
-        for path in ["/forward-auth", "/forward-auth/", "/forward-auth//b"] {
-            assert_eq!(parsed(path), None, "{path}");
+    fn a_path_names_the_kind_and_the_realm_and_may_have_an_environment_and_a_rest() {
+        use GatewayKind::{Caddy, Envoy, Nginx};
+        let one = state(&[Envoy]);
+        let two = state(&[Nginx, Caddy]);
+        for (asked, expected) in [
+            (one("/auth/envoy/a/b/c/d"), Some((Envoy, "a", "b", "/c/d"))),
+            (one("/forward-auth/a/b/"), Some((Envoy, "a", "b", "/"))),
+            // Envoy appends a path, so these are from another gateway.
+            (one("/auth/envoy/a/b"), None),
+            (one("/forward-auth/a/b"), None),
+            (one("/auth/nginx/a/b"), None),
+            (two("/auth/nginx/a/b"), Some((Nginx, "a", "b", ""))),
+            (two("/auth/caddy/a"), Some((Caddy, "a", "", ""))),
+            (two("/auth/envoy/a/b/c"), None),
+            (two("/forward-auth/a/b"), None),
+            (two("/auth/a/b"), None),
+            (two("/auth/nginx"), None),
+            (two("/auth/nginx//b"), None),
+            (two("/auth"), None),
+            (two("/auth/"), None),
+            (state(&[])("/auth/nginx/a/b"), None),
+            (state(&[])("/forward-auth/a/b"), None),
+        ] {
+            assert_eq!(asked, expected);
         }
     }
 }
