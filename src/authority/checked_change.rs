@@ -8,9 +8,9 @@ use std::ops::{ControlFlow, Deref, DerefMut};
 
 use super::admission::{Effect, OpenChange, Reading};
 use super::caller_state::CallerState;
+use super::key_reference::KeyReference;
 use super::{Authority, Refusal};
 use crate::auth::{AuthorizedCaller, CallerGroup, Role};
-use crate::domain::ids::KeyId;
 use crate::domain::time::Timestamp;
 use crate::mirror::Entry;
 use crate::store::Snapshot;
@@ -101,13 +101,13 @@ impl Authority {
     pub(super) fn shows(
         &self,
         role: &Role,
-        id: KeyId,
+        reference: &KeyReference,
         taken: Taken,
         if_revision: Option<u64>,
     ) -> bool {
         let index = self.mirror.index();
         let view = index.view();
-        let Some(Entry::Key(key)) = view.key(id) else {
+        let Some(Entry::Key(key)) = view.key(reference.id) else {
             return false;
         };
         let can_be_taken = match taken {
@@ -119,6 +119,7 @@ impl Authority {
         let partner = &key.partner().id;
         if_revision.is_none()
             && can_be_taken
+            && reference.allows(partner)
             && role.reaches_keys_of(key.realm(), partner, key.project(), key.environment())
     }
 }

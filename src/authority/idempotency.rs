@@ -52,7 +52,7 @@ impl IssuedKey {
 
 /// Returns the answer to a repeated request that issued or rotated this key.
 pub(super) async fn replayed_key(pass: Pass<'_>, id: KeyId) -> Result<IssuedKey, Refusal> {
-    match visible(pass.snapshot, &pass.caller_state.role, id).await {
+    match visible(pass.snapshot, &pass.caller_state.role, &id.into()).await {
         Ok(key) => Ok(IssuedKey {
             key,
             plain_key: None,

@@ -376,7 +376,7 @@ impl EntryCheck<'_> {
                 KnownKey::Hidden => None,
                 // Who may know of the fault depends on the caller.
                 KnownKey::Corrupt(id) => {
-                    match visible(snapshot, &self.caller_state.role, *id).await {
+                    match visible(snapshot, &self.caller_state.role, &(*id).into()).await {
                         Ok(key) => Some(ImportedBefore::of(key, self.now)),
                         Err(Refusal::NotFound(_)) => None,
                         Err(refusal) => return Err(refusal),

@@ -8,6 +8,7 @@ use super::audit::{AuditEntry, non_empty_detail, subject};
 use super::caller_state::CallerState;
 use super::checked_change::Taken;
 use super::grants::Grant;
+use super::key_reference::KeyReference;
 use super::{
     Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, check_revision, grants, not_found,
 };
@@ -34,11 +35,11 @@ impl Authority {
     pub async fn get_key(
         &self,
         caller: &AuthorizedCaller,
-        id: KeyId,
+        reference: &KeyReference,
     ) -> Result<Read<Key>, Refusal> {
         caller.role.may_administer_keys()?;
         let mut snapshot = self.read(caller).await?;
-        let value = visible(&mut snapshot, &caller.role, id).await?;
+        let value = visible(&mut snapshot, &caller.role, reference).await?;
         let revision = snapshot.revision().await?;
         Ok(Read { value, revision })
     }
@@ -47,11 +48,11 @@ impl Authority {
     pub async fn key_scopes(
         &self,
         caller: &AuthorizedCaller,
-        id: KeyId,
+        reference: &KeyReference,
     ) -> Result<Read<KeyScopes>, Refusal> {
         caller.role.may_administer_keys()?;
         let mut snapshot = self.read(caller).await?;
-        let key = visible(&mut snapshot, &caller.role, id).await?;
+        let key = visible(&mut snapshot, &caller.role, reference).await?;
         let scopes = match snapshot.find_realm(&key.realm).await? {
             Some(realm) => realm.value.scopes,
             None => Vec::new(),
@@ -99,10 +100,10 @@ impl Authority {
         &self,
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
-        id: KeyId,
+        reference: &KeyReference,
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        self.set_disabled(caller, request, id, if_revision, true)
+        self.set_disabled(caller, request, reference, if_revision, true)
             .await
     }
 
@@ -111,10 +112,10 @@ impl Authority {
         &self,
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
-        id: KeyId,
+        reference: &KeyReference,
         if_revision: Option<u64>,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        self.set_disabled(caller, request, id, if_revision, false)
+        self.set_disabled(caller, request, reference, if_revision, false)
             .await
     }
 
@@ -122,14 +123,14 @@ impl Authority {
         &self,
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
-        id: KeyId,
+        reference: &KeyReference,
         if_revision: Option<u64>,
         disabled: bool,
     ) -> Result<ChangeResult<Key>, Refusal> {
         caller.role.may_administer_keys()?;
         let group = &caller.group();
         let (effect, on_snapshot) = if disabled {
-            let on_snapshot = !self.shows(&caller.role, id, Taken::Use, if_revision);
+            let on_snapshot = !self.shows(&caller.role, reference, Taken::Use, if_revision);
             (Effect::TakesAway, on_snapshot)
         } else {
             (Effect::MayGrant, false)
@@ -137,7 +138,7 @@ impl Authority {
         let mut state = self.begin_checks(group, effect, on_snapshot).await?;
         let (mut change, caller_state, mut key) = loop {
             let caller_state = state.reread(caller).await?;
-            let key = visible(&mut state, &caller_state.role, id).await?;
+            let key = visible(&mut state, &caller_state.role, reference).await?;
             if !disabled {
                 state.check_history()?;
             }
@@ -180,23 +181,26 @@ impl Authority {
         &self,
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
-        id: KeyId,
+        reference: &KeyReference,
     ) -> Result<ChangeResult<Option<Key>>, Refusal> {
         caller.role.may_administer_keys()?;
-        let group = &caller.group();
-        let on_snapshot = !self.shows(&caller.role, id, Taken::Key, None);
+        let (group, id) = (&caller.group(), reference.id);
+        let on_snapshot = !self.shows(&caller.role, reference, Taken::Key, None);
         let mut state = self
             .begin_checks(group, Effect::TakesAway, on_snapshot)
             .await?;
         let (mut change, key, subject, detail) = loop {
             let CallerState { role, .. } = state.reread(caller).await?;
-            let (key, subject, detail) = match visible(&mut state, &role, id).await {
+            let (key, subject, detail) = match visible(&mut state, &role, reference).await {
                 Ok(key) => {
                     let detail =
                         non_empty_detail([("name", key.name.clone()), ("hint", key.hint.clone())]);
                     (Some(key.clone()), subject(&key), detail)
                 }
-                Err(Refusal::Store(Error::Corrupt(_))) if role == Role::Operator => {
+                // Nobody knows who owns it.
+                Err(Refusal::Store(Error::Corrupt(_)))
+                    if role == Role::Operator && reference.partner.is_none() =>
+                {
                     let realm = state
                         .find_realm_of_key(id)
                         .await?
@@ -244,22 +248,24 @@ fn withheld_after(key: &Key, role: &Role, disabled: bool) -> Result<bool, Refusa
     Ok(disabled && (!is_delegate || key.withheld))
 }
 
-/// Returns the key with this id.
+/// Returns the key that a request is about.
 ///
 /// # Errors
-/// [`Refusal::NotFound`] if the key does not exist or the role does not reach it.
+/// [`Refusal::NotFound`] if the key does not exist, if another partner owns it than the request says, or if the role does not reach
+/// it.
 pub(super) async fn visible(
     snapshot: &mut Snapshot,
     role: &Role,
-    id: KeyId,
+    reference: &KeyReference,
 ) -> Result<Key, Refusal> {
+    let id = reference.id;
     let key = match snapshot.find_key(id).await {
         // The owner of a corrupt key is unknown, so only a role that reaches every key of the realm gets the error.
         Err(Error::Corrupt(_)) if !reaches_corrupt(snapshot, role, id).await? => None,
         found => found?,
     };
     let mut key = key
-        .filter(|key| role.reaches(key))
+        .filter(|key| role.reaches(key) && reference.allows(&key.partner))
         .ok_or(Refusal::NotFound(not_found::KEY))?;
     snapshot
         .set_last_uses(std::slice::from_mut(&mut key))

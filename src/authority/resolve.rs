@@ -29,7 +29,7 @@ const MAX_KEYS_BY_DELEGATES: u64 = 1_000;
 pub struct NewKey {
     /// The realm of the key.
     pub realm: RealmId,
-    /// The owner of the key. `None` for an operator key.
+    /// The owner of the key. `None` for an operator key, and if the project names the owner.
     pub partner: Option<PartnerId>,
     /// The project of a project key.
     pub project: Option<ProjectId>,
@@ -56,10 +56,18 @@ impl NewKey {
     pub(super) fn check_reach(&self, role: &Role) -> Result<(), Refusal> {
         Ok(role.may_issue(
             &self.realm,
-            self.partner.as_ref(),
+            self.named_owner(Some(role)),
             self.project.as_ref(),
             self.environment.as_ref(),
         )?)
+    }
+
+    /// The partner that the request names. A delegate that names a project can only mean its own partner.
+    fn named_owner<'k>(&'k self, role: Option<&'k Role>) -> Option<&'k PartnerId> {
+        match (role, &self.partner, &self.project) {
+            (Some(Role::Delegate(delegate)), None, Some(_)) => Some(&delegate.partner),
+            _ => self.partner.as_ref(),
+        }
     }
 
     /// Resolves the request against its realm: checks that the request fits the realm and that the caller may issue the key, and
@@ -80,13 +88,26 @@ impl NewKey {
         }
         let realm = lookups.realm(snapshot, &self.realm).await?;
         let (environment, access, expires_at) = self.resolve_in_realm(&realm, now)?;
-        let partner = lookups.owner(snapshot, self).await?;
-        if let Some(project) = &self.project {
-            let owner = lookups.owner_of(snapshot, &self.realm, project).await?;
-            if owner != Some(&partner) {
-                return Err(Refusal::NotFound(not_found::PROJECT_OF_PARTNER));
+        let named = self.named_owner(by.map(|caller_state| &caller_state.role));
+        let partner = match (named, &self.project) {
+            (None, Some(project)) => {
+                let owner = lookups.owner_of(snapshot, &self.realm, project).await?;
+                owner.ok_or(Refusal::NotFound(not_found::PROJECT))?.clone()
             }
-        }
+            (named, project) => {
+                let partner = named.cloned().unwrap_or_else(PartnerId::nobody);
+                lookups
+                    .check_partner(snapshot, &self.realm, &partner)
+                    .await?;
+                if let Some(project) = project {
+                    let owner = lookups.owner_of(snapshot, &self.realm, project).await?;
+                    if owner != Some(&partner) {
+                        return Err(Refusal::NotFound(not_found::PROJECT_OF_PARTNER));
+                    }
+                }
+                partner
+            }
+        };
         let key = Key {
             id: KeyId::new(now, &random()),
             realm: self.realm.clone(),
@@ -137,7 +158,10 @@ impl NewKey {
         } else {
             granted(realm, &self.scopes, self.full_access, &mut bad)
         };
-        check_owner(realm, self.partner.as_ref(), &access, &mut bad);
+        // No key of the built-in realm has a project.
+        if realm.id.is_built_in() || self.project.is_none() {
+            check_owner(realm, self.partner.as_ref(), &access, &mut bad);
+        }
         let expires_at = resolve_expiry(realm, self.expires_at, now, now, &mut bad);
         bad.finish(environment.map(|environment| (environment.name.clone(), access, expires_at)))
             .map_err(Refusal::Invalid)
@@ -223,18 +247,22 @@ impl LookupCache {
             .ok_or(Refusal::NotFound(not_found::REALM))
     }
 
-    /// Returns the owner of the new key, which must exist.
-    async fn owner(&mut self, snapshot: &mut Snapshot, new: &NewKey) -> Result<PartnerId, Refusal> {
-        let partner = new.partner.clone().unwrap_or_else(PartnerId::nobody);
-        let id = (new.realm.clone(), partner.clone());
+    /// Checks that the realm has this partner.
+    async fn check_partner(
+        &mut self,
+        snapshot: &mut Snapshot,
+        realm: &RealmId,
+        partner: &PartnerId,
+    ) -> Result<(), Refusal> {
+        let id = (realm.clone(), partner.clone());
         if !self.partners.contains_key(&id) {
-            let found = snapshot.find_partner(&new.realm, &partner).await?;
+            let found = snapshot.find_partner(realm, partner).await?;
             self.partners.insert(id.clone(), found.is_some());
         }
         if self.partners[&id] {
-            return Ok(partner);
+            return Ok(());
         }
-        Err(Refusal::NotFound(if new.realm.is_built_in() {
+        Err(Refusal::NotFound(if realm.is_built_in() {
             not_found::SERVED_REALM
         } else {
             not_found::PARTNER

@@ -7,11 +7,12 @@ use super::admission::{Effect, OpenChange};
 use super::audit::{AuditEntry, non_empty_detail, rfc3339};
 use super::caller_state::CallerState;
 use super::checked_change::Taken;
+use super::key_reference::KeyReference;
 use super::keys::{narrow, visible};
 use super::{Authority, ChangeRequest, ChangeResult, Read, Refusal, not_found};
 use crate::auth::{AuthorizedCaller, CallerGroup, Principal};
 use crate::domain::event::{EventKind, Revision, Subject};
-use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
+use crate::domain::ids::{EnvironmentName, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Revocation};
 use crate::domain::revocation::BulkRevocation;
 use crate::domain::time::Timestamp;
@@ -51,18 +52,18 @@ impl Authority {
         &self,
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
-        id: KeyId,
+        reference: &KeyReference,
         reason: String,
     ) -> Result<ChangeResult<Key>, Refusal> {
         caller.role.may_administer_keys()?;
         let group = &caller.group();
-        let on_snapshot = !self.shows(&caller.role, id, Taken::UseForEver, None);
+        let on_snapshot = !self.shows(&caller.role, reference, Taken::UseForEver, None);
         let mut state = self
             .begin_checks(group, Effect::TakesAway, on_snapshot)
             .await?;
         let (change, key) = loop {
             let CallerState { role, .. } = state.reread(caller).await?;
-            let key = visible(&mut state, &role, id).await?;
+            let key = visible(&mut state, &role, reference).await?;
             if key.revocation.is_some() {
                 return self.unchanged(state, key).await;
             }

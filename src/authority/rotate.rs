@@ -9,6 +9,7 @@ use super::caller_state::CallerState;
 use super::checked_change::Taken;
 use super::grants::Grant;
 use super::idempotency::replayed_key;
+use super::key_reference::KeyReference;
 use super::keys::{revoked, visible};
 use super::secret::NewSecret;
 use super::two_pass::{Applied, ChangeContext, Pass, Preparation, TwoPassChange};
@@ -38,14 +39,14 @@ impl Authority {
         &self,
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
-        id: KeyId,
+        reference: KeyReference,
         if_revision: Option<u64>,
         overlap: Duration,
         fingerprint: [u8; 32],
     ) -> Result<ChangeResult<IssuedKey>, Refusal> {
         caller.role.may_administer_keys()?;
         let rotate = Rotate {
-            id,
+            reference,
             if_revision,
             overlap,
         };
@@ -58,7 +59,7 @@ impl Authority {
         &self,
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
-        id: KeyId,
+        reference: &KeyReference,
         if_revision: Option<u64>,
         keep: KeepSecret,
     ) -> Result<ChangeResult<Key>, Refusal> {
@@ -68,11 +69,11 @@ impl Authority {
             KeepSecret::Old => Effect::MayGrant,
         };
         let group = &caller.group();
-        let on_snapshot = !self.shows(&caller.role, id, Taken::OldSecret, if_revision);
+        let on_snapshot = !self.shows(&caller.role, reference, Taken::OldSecret, if_revision);
         let mut state = self.begin_checks(group, effect, on_snapshot).await?;
         let (mut change, caller_state, mut key) = loop {
             let caller_state = state.reread(caller).await?;
-            let key = visible(&mut state, &caller_state.role, id).await?;
+            let key = visible(&mut state, &caller_state.role, reference).await?;
             if keep == KeepSecret::Old {
                 state.check_history()?;
             }
@@ -112,7 +113,7 @@ impl Authority {
             let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
             grants::check(&caller_state, &realm, &key, Grant::WholeKey)?;
         }
-        change.delete_root(id, &removed).await?;
+        change.delete_root(key.id, &removed).await?;
         change.update_key(&mut key).await?;
         let detail = non_empty_detail([("keep", kept.to_owned()), ("hint", key.hint.clone())]);
         let entry = AuditEntry::of_key(EventKind::RotationEnded, &key, detail);
@@ -122,7 +123,7 @@ impl Authority {
 }
 
 struct Rotate {
-    id: KeyId,
+    reference: KeyReference,
     if_revision: Option<u64>,
     overlap: Duration,
 }
@@ -140,7 +141,8 @@ impl TwoPassChange for Rotate {
     }
 
     async fn check(&self, pass: Pass<'_>) -> Result<(Key, Realm), Refusal> {
-        let (key, realm) = rotatable(pass.caller_state, pass.snapshot, self.id, pass.now).await?;
+        let (key, realm) =
+            rotatable(pass.caller_state, pass.snapshot, &self.reference, pass.now).await?;
         check_revision(Some(key.revision), self.if_revision)?;
         Ok((key, realm))
     }
@@ -204,10 +206,10 @@ impl TwoPassChange for Rotate {
 async fn rotatable(
     caller_state: &CallerState,
     snapshot: &mut Snapshot,
-    id: KeyId,
+    reference: &KeyReference,
     now: Timestamp,
 ) -> Result<(Key, Realm), Refusal> {
-    let key = visible(snapshot, &caller_state.role, id).await?;
+    let key = visible(snapshot, &caller_state.role, reference).await?;
     if key.revocation.is_some() {
         return Err(revoked());
     }

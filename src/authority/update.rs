@@ -7,13 +7,14 @@ use ipnet::IpNet;
 use super::admission::Effect;
 use super::audit::{AuditEntry, audit_detail};
 use super::grants::Grant;
+use super::key_reference::KeyReference;
 use super::keys::{revoked, visible};
 use super::resolve::{check_owner, granted, resolve_expiry};
 use super::{Authority, ChangeRequest, ChangeResult, Refusal, check_revision, grants, not_found};
 use crate::auth::AuthorizedCaller;
 use crate::domain::access::Access;
 use crate::domain::event::EventKind;
-use crate::domain::ids::{KeyId, ScopeName};
+use crate::domain::ids::ScopeName;
 use crate::domain::key::Key;
 use crate::domain::realm::Realm;
 use crate::domain::time::{Expiry, Timestamp};
@@ -42,13 +43,13 @@ impl Authority {
         &self,
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
-        id: KeyId,
+        reference: &KeyReference,
         if_revision: Option<u64>,
         update: KeyUpdate,
     ) -> Result<ChangeResult<Key>, Refusal> {
         caller.role.may_administer_keys()?;
         let (mut change, caller_state) = self.begin(caller, Effect::MayGrant).await?;
-        let before = visible(&mut change, &caller_state.role, id).await?;
+        let before = visible(&mut change, &caller_state.role, reference).await?;
         check_revision(Some(before.revision), if_revision)?;
         if before.revocation.is_some() {
             return Err(revoked());

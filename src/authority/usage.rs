@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
+use super::key_reference::KeyReference;
 use super::keys::visible;
 use super::{Authority, Refusal};
 use crate::auth::AuthorizedCaller;
-use crate::domain::ids::KeyId;
 use crate::domain::time::{Hour, Timestamp};
 use crate::store::{KeyCount, Tombstone};
 
@@ -23,12 +23,13 @@ impl Authority {
     pub async fn key_usage(
         &self,
         caller: &AuthorizedCaller,
-        id: KeyId,
+        reference: &KeyReference,
         hours: Range<Hour>,
     ) -> Result<KeyUsage, Refusal> {
         caller.role.may_administer_keys()?;
         let mut snapshot = self.read(caller).await?;
-        match visible(&mut snapshot, &caller.role, id).await {
+        let id = reference.id;
+        match visible(&mut snapshot, &caller.role, reference).await {
             Err(Refusal::NotFound(message)) => snapshot
                 .find_tombstone(id)
                 .await?
@@ -39,9 +40,9 @@ impl Authority {
                         project,
                         environment,
                     } = deleted;
-                    caller
-                        .role
-                        .reaches_keys_of(realm, partner, project.as_ref(), environment)
+                    let role = &caller.role;
+                    role.reaches_keys_of(realm, partner, project.as_ref(), environment)
+                        && reference.allows(partner)
                 })
                 .map(drop)
                 .ok_or(Refusal::NotFound(message))?,

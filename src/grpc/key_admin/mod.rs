@@ -67,10 +67,10 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::GetKeyRequest>,
     ) -> Result<Response<pb::GetKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let id = request::get(request.into_inner())?;
+        let key = request::get(request.into_inner())?;
         let read = self
             .admin
-            .run(move |authority| async move { authority.get_key(&caller, id).await })
+            .run(move |authority| async move { authority.get_key(&caller, &key).await })
             .await?;
         Ok(Response::new(pb::GetKeyResponse {
             key: Some(response::key(read.value, self.clock.now())),
@@ -121,10 +121,10 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::GetKeyScopesRequest>,
     ) -> Result<Response<pb::GetKeyScopesResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let id = request::get_scopes(request.into_inner())?;
+        let key = request::get_scopes(request.into_inner())?;
         let read = self
             .admin
-            .run(move |authority| async move { authority.key_scopes(&caller, id).await })
+            .run(move |authority| async move { authority.key_scopes(&caller, &key).await })
             .await?;
         Ok(Response::new(pb::GetKeyScopesResponse {
             granted: encode::scope_names(&read.value.granted),
@@ -139,12 +139,12 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::DisableKeyRequest>,
     ) -> Result<Response<pb::DisableKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change_request, if_revision) = request::disable(request.into_inner())?;
+        let (key, change_request, if_revision) = request::disable(request.into_inner())?;
         let result = self
             .admin
             .run(move |authority| async move {
                 authority
-                    .disable_key(&caller, &change_request, id, if_revision)
+                    .disable_key(&caller, &change_request, &key, if_revision)
                     .await
             })
             .await?;
@@ -156,12 +156,12 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::EnableKeyRequest>,
     ) -> Result<Response<pb::EnableKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change_request, if_revision) = request::enable(request.into_inner())?;
+        let (key, change_request, if_revision) = request::enable(request.into_inner())?;
         let result = self
             .admin
             .run(move |authority| async move {
                 authority
-                    .enable_key(&caller, &change_request, id, if_revision)
+                    .enable_key(&caller, &change_request, &key, if_revision)
                     .await
             })
             .await?;
@@ -173,12 +173,12 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::RevokeKeyRequest>,
     ) -> Result<Response<pb::RevokeKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change_request, reason) = request::revocation(request.into_inner())?;
+        let (key, change_request, reason) = request::revocation(request.into_inner())?;
         let result = self
             .admin
             .run(move |authority| async move {
                 authority
-                    .revoke_key(&caller, &change_request, id, reason)
+                    .revoke_key(&caller, &change_request, &key, reason)
                     .await
             })
             .await?;
@@ -190,12 +190,12 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::UpdateKeyRequest>,
     ) -> Result<Response<pb::UpdateKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change_request, if_revision, update) = request::update(request.into_inner())?;
+        let (key, change_request, if_revision, update) = request::update(request.into_inner())?;
         let result = self
             .admin
             .run(move |authority| async move {
                 authority
-                    .update_key(&caller, &change_request, id, if_revision, update)
+                    .update_key(&caller, &change_request, &key, if_revision, update)
                     .await
             })
             .await?;
@@ -209,7 +209,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let caller = self.admin.caller(&request)?;
         let mut message = request.into_inner();
         let fingerprint = fingerprint!("RotateKey", message);
-        let (id, change_request, if_revision, overlap) = request::rotation(message)?;
+        let (key, change_request, if_revision, overlap) = request::rotation(message)?;
         let result = self
             .admin
             .run(move |authority| async move {
@@ -217,7 +217,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                     .rotate_key(
                         &caller,
                         &change_request,
-                        id,
+                        key,
                         if_revision,
                         overlap,
                         fingerprint,
@@ -233,13 +233,13 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::EndRotationRequest>,
     ) -> Result<Response<pb::EndRotationResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change_request, if_revision, keep) =
+        let (key, change_request, if_revision, keep) =
             request::end_of_rotation(request.into_inner())?;
         let result = self
             .admin
             .run(move |authority| async move {
                 authority
-                    .end_rotation(&caller, &change_request, id, if_revision, keep)
+                    .end_rotation(&caller, &change_request, &key, if_revision, keep)
                     .await
             })
             .await?;
@@ -348,10 +348,10 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::GetKeyUsageRequest>,
     ) -> Result<Response<pb::GetKeyUsageResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, hours) = usage::key_and_hours(request.into_inner(), self.clock.now())?;
+        let (key, hours) = usage::key_and_hours(request.into_inner(), self.clock.now())?;
         let usage = self
             .admin
-            .run(move |authority| async move { authority.key_usage(&caller, id, hours).await })
+            .run(move |authority| async move { authority.key_usage(&caller, &key, hours).await })
             .await?;
         Ok(Response::new(usage::usage(&usage)))
     }
@@ -361,11 +361,11 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::DeleteKeyRequest>,
     ) -> Result<Response<pb::DeleteKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let (id, change_request) = request::delete(request.into_inner())?;
+        let (key, change_request) = request::delete(request.into_inner())?;
         let result = self
             .admin
             .run(move |authority| async move {
-                authority.delete_key(&caller, &change_request, id).await
+                authority.delete_key(&caller, &change_request, &key).await
             })
             .await?;
         let now = self.clock.now();

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::filters::KeySelection;
 use crate::authority::{
-    BulkSelection, ChangeRequest, ImportedKey, KeepSecret, KeyUpdate, NewKey, Refusal,
+    BulkSelection, ChangeRequest, ImportedKey, KeepSecret, KeyReference, KeyUpdate, NewKey, Refusal,
 };
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::imported_key;
@@ -36,51 +36,57 @@ const MUTABLE: [&str; 6] = [
 /// The most paths that an update mask may have. More than there are fields, because a path may be named twice.
 const MAX_PATHS: usize = 16;
 
-/// Decodes a request that has only a key id. `if_partner` is not implemented yet.
-fn key_id(key_id: &str, if_partner: &str) -> Result<KeyId, Refusal> {
-    no_partner(if_partner)?;
+/// Decodes a request that has only a key.
+fn key_alone(key_id: &str, if_partner: &str) -> Result<KeyReference, Refusal> {
     let mut bad = Violations::default();
-    let id = bad.check("key_id", KeyId::parse(key_id));
-    bad.finish(id).map_err(Refusal::Invalid)
+    let key = key(&mut bad, key_id, if_partner);
+    bad.finish(key).map_err(Refusal::Invalid)
 }
 
-pub(super) fn get(request: pb::GetKeyRequest) -> Result<KeyId, Refusal> {
+/// Decodes the key that a request is about, and who must own it.
+pub(super) fn key(bad: &mut Violations, key_id: &str, if_partner: &str) -> Option<KeyReference> {
+    let id = bad.check("key_id", KeyId::parse(key_id));
+    let partner = (!if_partner.is_empty()).then(|| PartnerId::parse(if_partner));
+    let partner = match partner {
+        Some(partner) => Some(bad.check("if_partner", partner)?),
+        None => None,
+    };
+    Some(KeyReference { id: id?, partner })
+}
+
+pub(super) fn get(request: pb::GetKeyRequest) -> Result<KeyReference, Refusal> {
     let pb::GetKeyRequest {
         key_id: id,
         if_partner,
     } = request;
-    key_id(&id, &if_partner)
+    key_alone(&id, &if_partner)
 }
 
-pub(super) fn get_scopes(request: pb::GetKeyScopesRequest) -> Result<KeyId, Refusal> {
+pub(super) fn get_scopes(request: pb::GetKeyScopesRequest) -> Result<KeyReference, Refusal> {
     let pb::GetKeyScopesRequest {
         key_id: id,
         if_partner,
     } = request;
-    key_id(&id, &if_partner)
+    key_alone(&id, &if_partner)
 }
 
-/// Checks that a request does not set `if_partner`, which is not implemented yet.
-fn no_partner(if_partner: &str) -> Result<(), Refusal> {
-    decode::unimplemented(&[("if_partner", !if_partner.is_empty())])
-}
-
-/// Decodes a change that has only a key id.
+/// Decodes a change that has only a key.
 fn change_of_key(
     key_id: &str,
+    if_partner: &str,
     wait: i32,
     request_id: &str,
-) -> Result<(KeyId, ChangeRequest), Refusal> {
+) -> Result<(KeyReference, ChangeRequest), Refusal> {
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, request_id);
-    let id = bad.check("key_id", KeyId::parse(key_id));
-    bad.finish(id.map(|id| (id, change)))
+    let key = key(&mut bad, key_id, if_partner);
+    bad.finish(key.map(|key| (key, change)))
         .map_err(Refusal::Invalid)
 }
 
 pub(super) fn disable(
     request: pb::DisableKeyRequest,
-) -> Result<(KeyId, ChangeRequest, Option<u64>), Refusal> {
+) -> Result<(KeyReference, ChangeRequest, Option<u64>), Refusal> {
     let pb::DisableKeyRequest {
         key_id,
         wait,
@@ -88,14 +94,13 @@ pub(super) fn disable(
         if_partner,
         if_revision,
     } = request;
-    no_partner(&if_partner)?;
-    let (id, change) = change_of_key(&key_id, wait, &request_id)?;
+    let (id, change) = change_of_key(&key_id, &if_partner, wait, &request_id)?;
     Ok((id, change, if_revision))
 }
 
 pub(super) fn enable(
     request: pb::EnableKeyRequest,
-) -> Result<(KeyId, ChangeRequest, Option<u64>), Refusal> {
+) -> Result<(KeyReference, ChangeRequest, Option<u64>), Refusal> {
     let pb::EnableKeyRequest {
         key_id,
         wait,
@@ -103,26 +108,26 @@ pub(super) fn enable(
         if_partner,
         if_revision,
     } = request;
-    no_partner(&if_partner)?;
-    let (id, change) = change_of_key(&key_id, wait, &request_id)?;
+    let (id, change) = change_of_key(&key_id, &if_partner, wait, &request_id)?;
     Ok((id, change, if_revision))
 }
 
-pub(super) fn delete(request: pb::DeleteKeyRequest) -> Result<(KeyId, ChangeRequest), Refusal> {
+pub(super) fn delete(
+    request: pb::DeleteKeyRequest,
+) -> Result<(KeyReference, ChangeRequest), Refusal> {
     let pb::DeleteKeyRequest {
         key_id,
         wait,
         request_id,
         if_partner,
     } = request;
-    no_partner(&if_partner)?;
-    change_of_key(&key_id, wait, &request_id)
+    change_of_key(&key_id, &if_partner, wait, &request_id)
 }
 
 /// Decodes the key to revoke and the reason.
 pub(super) fn revocation(
     request: pb::RevokeKeyRequest,
-) -> Result<(KeyId, ChangeRequest, String), Refusal> {
+) -> Result<(KeyReference, ChangeRequest, String), Refusal> {
     let pb::RevokeKeyRequest {
         key_id,
         reason,
@@ -130,11 +135,10 @@ pub(super) fn revocation(
         request_id,
         if_partner,
     } = request;
-    no_partner(&if_partner)?;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
     let reason = decode::reason(&mut bad, "reason", reason);
-    let id = bad.check("key_id", KeyId::parse(&key_id));
+    let id = key(&mut bad, &key_id, &if_partner);
     bad.finish(id.map(|id| (id, change, reason)))
         .map_err(Refusal::Invalid)
 }
@@ -244,7 +248,7 @@ impl KeyProperties {
 /// Decodes the key to update and its new properties.
 pub(super) fn update(
     request: pb::UpdateKeyRequest,
-) -> Result<(KeyId, ChangeRequest, Option<u64>, KeyUpdate), Refusal> {
+) -> Result<(KeyReference, ChangeRequest, Option<u64>, KeyUpdate), Refusal> {
     let pb::UpdateKeyRequest {
         key_id,
         update_mask,
@@ -259,7 +263,6 @@ pub(super) fn update(
         if_partner,
         if_revision,
     } = request;
-    no_partner(&if_partner)?;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
     let paths = update_mask.unwrap_or_default().paths;
@@ -308,7 +311,7 @@ pub(super) fn update(
         expires_at: of_expiry.then(|| decode::timestamp(&mut bad, "expire_time", expire_time)),
         allowed_cidrs: of_cidrs.then(|| decode::cidrs(&mut bad, &allowed_cidrs)),
     };
-    let id = bad.check("key_id", KeyId::parse(&key_id));
+    let id = key(&mut bad, &key_id, &if_partner);
     bad.finish(id.map(|id| (id, change, if_revision, update)))
         .map_err(Refusal::Invalid)
 }
@@ -316,7 +319,7 @@ pub(super) fn update(
 /// Decodes the key to rotate and the overlap.
 pub(super) fn rotation(
     request: pb::RotateKeyRequest,
-) -> Result<(KeyId, ChangeRequest, Option<u64>, Duration), Refusal> {
+) -> Result<(KeyReference, ChangeRequest, Option<u64>, Duration), Refusal> {
     let pb::RotateKeyRequest {
         key_id,
         overlap,
@@ -325,7 +328,6 @@ pub(super) fn rotation(
         if_partner,
         if_revision,
     } = request;
-    no_partner(&if_partner)?;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
     let overlap = decode::span(&mut bad, "overlap", overlap);
@@ -335,7 +337,7 @@ pub(super) fn rotation(
             "must be at most 366 days: for a longer time, issue another key",
         );
     }
-    let id = bad.check("key_id", KeyId::parse(&key_id));
+    let id = key(&mut bad, &key_id, &if_partner);
     bad.finish(id.map(|id| (id, change, if_revision, overlap)))
         .map_err(Refusal::Invalid)
 }
@@ -343,7 +345,7 @@ pub(super) fn rotation(
 /// Decodes the key whose rotation ends, and the secret that the key keeps.
 pub(super) fn end_of_rotation(
     request: pb::EndRotationRequest,
-) -> Result<(KeyId, ChangeRequest, Option<u64>, KeepSecret), Refusal> {
+) -> Result<(KeyReference, ChangeRequest, Option<u64>, KeepSecret), Refusal> {
     let pb::EndRotationRequest {
         key_id,
         keep,
@@ -352,7 +354,6 @@ pub(super) fn end_of_rotation(
         if_partner,
         if_revision,
     } = request;
-    no_partner(&if_partner)?;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
     let keep = match pb::KeepSecret::try_from(keep) {
@@ -364,7 +365,7 @@ pub(super) fn end_of_rotation(
         Err(_) => Err("must be KEEP_SECRET_NEW or KEEP_SECRET_OLD"),
     };
     let keep = bad.check("keep", keep);
-    let id = bad.check("key_id", KeyId::parse(&key_id));
+    let id = key(&mut bad, &key_id, &if_partner);
     let ended = id.zip(keep);
     bad.finish(ended.map(|(id, keep)| (id, change, if_revision, keep)))
         .map_err(Refusal::Invalid)

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use crate::authority::{KeyUsage, Refusal};
-use crate::domain::ids::KeyId;
+use super::request;
+use crate::authority::{KeyReference, KeyUsage, Refusal};
 use crate::domain::time::{Hour, Timestamp};
 use crate::domain::violation::Violations;
 use crate::grpc::{decode, encode};
@@ -21,16 +21,15 @@ const MAX_RANGE: Duration = Duration::from_hours(400 * 24);
 pub(super) fn key_and_hours(
     request: pb::GetKeyUsageRequest,
     now: Timestamp,
-) -> Result<(KeyId, Range<Hour>), Refusal> {
+) -> Result<(KeyReference, Range<Hour>), Refusal> {
     let pb::GetKeyUsageRequest {
         key_id,
         start_time,
         end_time,
         if_partner,
     } = request;
-    decode::unimplemented(&[("if_partner", !if_partner.is_empty())])?;
     let mut bad = Violations::default();
-    let id = bad.check("key_id", KeyId::parse(&key_id));
+    let key = request::key(&mut bad, &key_id, &if_partner);
     let is_until_now = end_time.is_none();
     let end = decode::timestamp(&mut bad, "end_time", end_time).unwrap_or(now);
     let start = decode::timestamp(&mut bad, "start_time", start_time)
@@ -41,7 +40,7 @@ pub(super) fn key_and_hours(
     } else if bad.is_empty() && end.since(start) > MAX_RANGE {
         bad.add("start_time", "must be at most 400 days before `end_time`");
     }
-    bad.finish(id.map(|id| (id, hours(start, end, is_until_now))))
+    bad.finish(key.map(|key| (key, hours(start, end, is_until_now))))
         .map_err(Refusal::Invalid)
 }
 
@@ -90,6 +89,7 @@ fn verdicts(counts: BTreeMap<i32, u64>) -> Vec<pb::VerdictCount> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ids::KeyId;
 
     fn at(hour: i64, micros: i64) -> Timestamp {
         Timestamp::from_micros(Hour::from_number(hour).start().as_micros() + micros)
