@@ -62,8 +62,10 @@ impl From<Forbidden> for AuthError {
 const UNKNOWN_KEY: &str =
     "this authority does not know the caller's key: check which key the client sends";
 
-const NOT_OF_BUILT_IN_REALM: &str = "the caller's key is not a key of the realm \"claviger\": issue a key of this realm with \
-                                     the scope \"verify\"";
+/// The key is proven, so the caller is known: it is not allowed to verify.
+const NOT_OF_BUILT_IN_REALM: Forbidden = Forbidden(
+    "the caller's key is not a key of the realm \"claviger\": issue a key of this realm with the scope \"verify\"",
+);
 
 impl Authenticator {
     /// Creates an authenticator. `recorder` records the use of the callers' keys.
@@ -148,7 +150,7 @@ impl Authenticator {
     ) -> Result<AuthenticatedKey<'v>, AuthError> {
         let (key, secret) = proven(view, principal)?;
         if !key.realm().is_built_in() {
-            return Err(AuthError::Unauthenticated(NOT_OF_BUILT_IN_REALM));
+            return Err(NOT_OF_BUILT_IN_REALM.into());
         }
         let realm = view
             .realm(RealmId::BUILT_IN)

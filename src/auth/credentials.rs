@@ -2,9 +2,11 @@
 
 use super::AuthError;
 
-/// Returns the API key in a header value of the form `Bearer KEY` (RFC 6750, section 2.1).
+/// Returns the API key in a header value of the form `Bearer KEY` (RFC 6750, section 2.1), with one or more spaces (RFC 9110, section
+/// 11.4).
 pub fn bearer(value: &[u8]) -> Option<&str> {
     let (scheme, key) = std::str::from_utf8(value).ok()?.split_once(' ')?;
+    let key = key.trim_start_matches(' ');
     scheme.eq_ignore_ascii_case("bearer").then_some(key)
 }
 

@@ -99,12 +99,13 @@ impl Scheme {
         &self.0
     }
 
-    /// Returns the API key after the scheme and exactly one space. The scheme is case-insensitive.
+    /// Returns the API key after the scheme and one or more spaces (RFC 9110, section 11.4). The scheme is case-insensitive.
     fn key<'v>(&self, value: &'v str) -> Result<Cow<'v, str>, Malformed> {
         let (scheme, rest) = value.split_once(' ').ok_or(Malformed)?;
         if !scheme.eq_ignore_ascii_case(&self.0) {
             return Err(Malformed);
         }
+        let rest = rest.trim_start_matches(' ');
         if scheme.eq_ignore_ascii_case("Basic") {
             return basic(rest).map(Cow::Owned);
         }
@@ -113,12 +114,17 @@ impl Scheme {
 }
 
 /// Returns the password in credentials of the scheme `Basic` (RFC 7617, section 2). Without a password the key is the user name:
-/// clients such as `curl -u KEY:` put it there.
+/// clients such as `curl -u KEY:` put it there. A user name beside a password says nothing, so it may be any text without control
+/// characters.
 fn basic(credentials: &str) -> Result<String, Malformed> {
     let decoded = BASE64.decode(credentials).map_err(|_| Malformed)?;
-    let (user, password) = text(&decoded)?.split_once(':').ok_or(Malformed)?;
+    let decoded = str::from_utf8(&decoded).map_err(|_| Malformed)?;
+    let (user, password) = decoded.split_once(':').ok_or(Malformed)?;
+    if user.chars().any(char::is_control) {
+        return Err(Malformed);
+    }
     let key = if password.is_empty() { user } else { password };
-    Ok(key.to_owned())
+    Ok(text(key.as_bytes())?.to_owned())
 }
 
 /// The credentials that a request presents.
@@ -244,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_key_is_read_from_its_source() {
-        for value in ["Bearer k", "bearer k", "BEARER k"] {
+        for value in ["Bearer k", "bearer k", "BEARER k", "Bearer   k"] {
             assert_eq!(
                 read(&bearer(), &[("authorization", value)]),
                 Ok(("k".into(), String::new()))
@@ -264,8 +270,8 @@ mod tests {
         assert_eq!(read(&merchant(), &[]), Ok((String::new(), String::new())));
     }
 
-    /// Seen red with Basic taken for a scheme before the key, with the user name before the password, and with a decoder that takes
-    /// everything.
+    /// Seen red with Basic taken for a scheme before the key, with the user name before the password, with a decoder that takes
+    /// everything, and with a user name that must look like a key.
     #[test]
     fn a_key_is_read_from_basic_credentials() {
         let basic = Credentials {
@@ -280,7 +286,9 @@ mod tests {
         for scheme in ["Basic", "basic", "BASIC"] {
             assert_eq!(of(b"user:k", scheme), key("k"));
         }
-        assert_eq!(of(b":k", "Basic"), key("k"));
+        for user in ["", "a name", "a, b", "\u{e9}"] {
+            assert_eq!(of(format!("{user}:k").as_bytes(), "Basic"), key("k"));
+        }
         assert_eq!(of(b"k:", "Basic"), key("k"));
         // A password may contain colons, a user name may not.
         assert_eq!(of(b"user:k:l", "Basic"), key("k:l"));
@@ -291,6 +299,9 @@ mod tests {
             b"user:k,l",
             b"user:\xff",
             b"user:k\n",
+            b"us\ner:k",
+            b"a name:",
+            b"\xff:k",
             b"",
         ] {
             assert_eq!(of(malformed, "Basic"), Err(Malformed), "{malformed:?}");
@@ -299,7 +310,6 @@ mod tests {
             "Basic k",
             "Basic dTpr=",
             "Basic dTpr k",
-            "Basic  dTpr",
             "Bearer dTpr",
             "Basic",
         ] {
@@ -309,7 +319,9 @@ mod tests {
                 "{value}"
             );
         }
-        assert_eq!(read(&basic, &[("authorization", "Basic dTpr")]), key("k"));
+        for value in ["Basic dTpr", "Basic  dTpr"] {
+            assert_eq!(read(&basic, &[("authorization", value)]), key("k"));
+        }
     }
 
     #[test]
@@ -319,7 +331,6 @@ mod tests {
             "Bearer",
             "k",
             "Basic k",
-            "Bearer  k",
             " Bearer k",
             "Bearer k ",
             "Bearer\tk",

@@ -160,14 +160,13 @@ fn of_levels_and_projects() -> Vec<Case> {
         "Token {good}",
         "{good}",
         "Bearer{good}",
-        "Bearer  {good}",
         "Bearer\t{good}",
         "Bearer: {good}",
     ] {
         let header = format!("Authorization: {scheme}");
         cases.push(case(PEAKA, &header, organizations, &[&header], Denied(401)));
     }
-    for scheme in ["bearer {good}", "BEARER {good}"] {
+    for scheme in ["bearer {good}", "BEARER {good}", "Bearer  {good}"] {
         let header = format!("Authorization: {scheme}");
         cases.push(case(
             PEAKA,

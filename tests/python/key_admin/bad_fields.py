@@ -99,13 +99,9 @@ def a_bad_field_of_another_request_is_named(fixture: Fixture):
 def a_field_that_is_not_implemented_is_named_and_changes_nothing(fixture: Fixture):
     issued = fixture.issue()
     before = fixture.operator.call("GetKey", key_id=issued.id).key
-    key = {"key_id": issued.id}
-    keyed = ("GetKey", "GetKeyScopes", "RevokeKey", "DeleteKey", "GetKeyUsage",
-             "UpdateKey", "RotateKey", "DisableKey", "EnableKey", "EndRotation")
     realm = {"realm": fixture.realm}
     source = {"cookie": {"name": "session"}}
     for method, leaf, fields in (
-        *((method, "if_partner", key | {"if_partner": "acme"}) for method in keyed),
         ("ListKeys", "filter.issued_before", realm | {"issued_before": from_now(-60)}),
         ("RevokeKeys", "filter.states", realm | {"states": ["KEY_STATE_ACTIVE"]}),
         ("RevokeKeys", "filter.unused_for", realm | {"unused_for": {"seconds": 60}}),
@@ -121,4 +117,19 @@ def a_field_that_is_not_implemented_is_named_and_changes_nothing(fixture: Fixtur
             same(refusal.reason, "FIELD_NOT_IMPLEMENTED", "the reason")
             same(refusal.fields, [leaf], "the field")
     same(fixture.operator.call("GetKey", key_id=issued.id).key, before, "the key")
+    fixture.expect("VERDICT_ALLOWED", issued)
+
+
+@check
+def a_key_of_another_partner_than_the_named_one_does_not_exist(fixture: Fixture):
+    issued = fixture.issue()
+    before = fixture.operator.call("GetKey", key_id=issued.id).key
+    change = {"UpdateKey": {"update_mask": {"paths": ["name"]}}, "EndRotation": {"keep": "KEEP_SECRET_NEW"}}
+    for method in ("GetKey", "GetKeyScopes", "RevokeKey", "DeleteKey", "GetKeyUsage",
+                   "UpdateKey", "RotateKey", "DisableKey", "EnableKey", "EndRotation"):
+        with case(method):
+            fields = {"key_id": issued.id} | change.get(method, {})
+            fixture.operator.refused(method, Code.NOT_FOUND, if_partner="nobody-of-these", **fields)
+            fixture.operator.refused_field("if_partner", method, if_partner="/", **fields)
+    same(fixture.operator.call("GetKey", key_id=issued.id, if_partner=before.partner).key, before, "the key")
     fixture.expect("VERDICT_ALLOWED", issued)

@@ -151,7 +151,7 @@ on_both_engines! {
         // To ask about keys takes one of the authority's own realm.
         let question = verify_request(&service.operator);
         let refused = partner.verify.verify(question).await.unwrap_err();
-        assert_eq!(reason(&refused).0, Code::Unauthenticated);
+        assert_eq!(reason(&refused).0, Code::PermissionDenied);
         service.stop().await;
     }
 
