@@ -5,7 +5,6 @@ use std::error::Error as _;
 use std::fmt::{self, Display, Formatter};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -19,9 +18,6 @@ use crate::fixtures::Program;
 
 /// The address of the attackers, 127.0.0.x: who attacks takes the limits of an address from nobody else.
 const ATTACKER: u8 = 2;
-
-/// How long an attacker waits after it was told that there are too many calls.
-const AFTER_A_REFUSAL: Duration = Duration::from_millis(50);
 
 /// The calls on one connection, of which a client may have a hundred in flight.
 const CALLS_ON_A_CONNECTION: usize = 90;
@@ -263,11 +259,6 @@ async fn repeat(
     loop {
         let number = numbers.fetch_add(1, Ordering::Relaxed);
         let outcome = Outcome::of(call(connection.clone(), number).await);
-        let is_refused = outcome.is(Code::ResourceExhausted);
         *outcomes.lock().unwrap().entry(outcome).or_default() += 1;
-        if is_refused {
-            // Refusals by the thousand would cost this process, which shares the processors, more than the server.
-            tokio::time::sleep(AFTER_A_REFUSAL).await;
-        }
     }
 }

@@ -1,5 +1,5 @@
-//! Each role at the bounds of the API, beside an operator and a gateway. Errors, bytes and lines count here, and not times:
-//! `cargo bench --bench verify -- starve` measures those.
+//! Each role at the bounds of the API without a pause, beside an operator and a gateway. Errors, bytes and lines count here, and not
+//! times: `cargo bench --bench verify -- starve` measures those.
 
 mod attackers;
 mod bystanders;
