@@ -8,6 +8,7 @@ mod authority;
 mod connections;
 mod database_lock;
 mod events;
+mod facts_text;
 mod hash_hints;
 mod imports;
 mod keys;

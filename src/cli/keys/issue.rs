@@ -27,7 +27,7 @@ pub struct Issue {
     /// The realm of the key.
     #[arg(long)]
     realm: String,
-    /// The partner that owns the key; omitted only for an operator's key in the realm `claviger`.
+    /// The partner that owns the key; not needed with --project, nor for an operator's key in the realm `claviger`.
     #[arg(long, default_value_t, hide_default_value = true)]
     partner: String,
     /// The project to bind the key to; makes it a project key.
