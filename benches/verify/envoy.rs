@@ -251,7 +251,7 @@ struct Envoy {
 }
 
 impl Envoy {
-    /// Starts Envoy with the documented configuration, but without a server behind it.
+    /// Starts Envoy with the configuration that `claviger gateway config` prints, but without a server behind it.
     async fn start(
         program: &Path,
         dir: &Path,
@@ -261,8 +261,8 @@ impl Envoy {
     ) -> Outcome<Self> {
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let (host, port) = authorizer.address.split_once(':').ok_or("no port")?;
-        let mut config = include_str!("../../examples/envoy/envoy.yaml").replace(
-            "route: { cluster: api }",
+        let mut config = include_str!("../../src/cli/gateway/envoy.yaml").replace(
+            "route: { cluster: ${API} }",
             "direct_response: { status: 200 }",
         );
         for (variable, value) in [
@@ -273,8 +273,10 @@ impl Envoy {
             ("GATEWAY_KEY", &seeded.gateway_key),
             ("CLAVIGER_HOST", host),
             ("CLAVIGER_PORT", port),
-            ("API_HOST", "127.0.0.1"),
-            ("API_PORT", "9"),
+            ("API", "demo.production"),
+            ("DOMAINS", "[\"*\"]"),
+            ("UPSTREAM_HOST", "127.0.0.1"),
+            ("UPSTREAM_PORT", "9"),
         ] {
             config = config.replace(&format!("${{{variable}}}"), value);
         }

@@ -79,11 +79,35 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to the server.
+    /// Connects to the server with the caller's API key.
     pub(super) async fn connect(&self) -> Result<Client, Failure> {
         // Errors in the flags are reported before a connection is attempted.
         let (key, source) = self.key()?;
-        let authorization = authorization(&key, &source)?;
+        self.connect_as(&key, &source).await
+    }
+
+    /// Connects to the server with an API key from a file.
+    pub(super) async fn connect_with(&self, key: &ApiKey, file: &Path) -> Result<Client, Failure> {
+        self.connect_as(key, &KeySource::File(file.to_owned()))
+            .await
+    }
+
+    /// The host and the port of the server's gRPC address.
+    pub(super) fn server_address(&self) -> Result<(String, u16), Failure> {
+        let endpoint = self.endpoint()?;
+        let url = endpoint.uri();
+        let host = url.host().unwrap_or_default();
+        let host = host.trim_matches(['[', ']']).to_owned();
+        let default = if url.scheme_str() == Some("https") {
+            443
+        } else {
+            80
+        };
+        Ok((host, url.port_u16().unwrap_or(default)))
+    }
+
+    async fn connect_as(&self, key: &ApiKey, source: &KeySource) -> Result<Client, Failure> {
+        let authorization = authorization(key, source)?;
         let endpoint = self.endpoint()?;
         let timeout = timeout(&or_default(&self.timeout, DEFAULT_TIMEOUT))
             .map_err(|why| Failure::usage(format!("--timeout or CLAVIGER_TIMEOUT: {why}")))?;
@@ -204,7 +228,7 @@ impl KeySource {
 }
 
 /// Reads the key from a file. `name` names the flag or variable in the error for a path that is an API key itself.
-fn read_key(path: &Path, name: &str) -> Result<ApiKey, Failure> {
+pub(super) fn read_key(path: &Path, name: &str) -> Result<ApiKey, Failure> {
     File::open(path).and_then(ApiKey::read).map_err(|error| {
         if !path.exists() && path.to_str().is_some_and(redact::looks_like_key) {
             return Failure::usage(format!(

@@ -15,6 +15,7 @@ mod events;
 mod explain;
 mod failure;
 mod flags;
+mod gateway;
 mod keys;
 mod output;
 mod page;
@@ -57,6 +58,9 @@ pub enum ClientCommand {
     /// Issue, change and revoke keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Configure gateways.
+    #[command(subcommand)]
+    Gateway(gateway::Command),
     /// Check whether a key is allowed to do something.
     Verify(verify::Verify),
     /// Show every check of a verification, or of a whole HTTP request.
@@ -94,6 +98,7 @@ async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
         ClientCommand::Partner(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Project(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Keys(command) => command.run(&connection, &output).await.map(|()| 0),
+        ClientCommand::Gateway(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Verify(verify) => verify.run(&connection, &output).await,
         ClientCommand::Explain(explain) => explain.run(&connection, &output).await,
         ClientCommand::Events(events) => events.run(&connection, &output).await.map(|()| 0),

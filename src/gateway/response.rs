@@ -33,6 +33,8 @@ pub enum GatewayResponse {
     Denied {
         /// The class of the denial.
         class: DenialClass,
+        /// The verdict; `None` in the class [`Undecided`](DenialClass::Undecided).
+        verdict: Option<Verdict>,
         /// The response to the client.
         denial: HttpDenial,
     },
@@ -151,6 +153,7 @@ pub(super) fn denied(
 ) -> GatewayResponse {
     GatewayResponse::Denied {
         class,
+        verdict: Some(verdict),
         denial: denial(realm, class, verdict.as_str(), has_key),
     }
 }

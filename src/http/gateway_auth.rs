@@ -31,6 +31,9 @@ use crate::verify::VerifyError;
 /// The header with the API key of the gateway itself, because `authorization` belongs to the client.
 const GATEWAY_KEY_HEADER: &str = "x-claviger-authorization";
 
+/// The header with the name of the verdict, for nginx only. Other gateways would pass it on to the client.
+const VERDICT_HEADER: &str = "x-claviger-verdict";
+
 /// The names of the kinds of gateways for messages.
 const KINDS: &str = "nginx, caddy, traefik or envoy";
 
@@ -90,14 +93,24 @@ async fn gateway_auth(
             }
             response
         }
-        Ok((kind, GatewayResponse::Denied { class, denial })) => {
-            let status = match kind {
-                // nginx passes on 401 and 403, and turns every other status into 500.
-                GatewayKind::Nginx if class != DenialClass::Undecided => class.status(),
-                _ => denial.status,
-            };
-            denied(status, denial)
-        }
+        Ok((
+            kind,
+            GatewayResponse::Denied {
+                class,
+                verdict,
+                denial,
+            },
+        )) => match verdict {
+            // nginx passes on 401 and 403 without the body, and turns every other status into 500. Its own configuration has
+            // the realm's status and body, and takes the verdict from the header.
+            Some(verdict) if kind == GatewayKind::Nginx => {
+                let mut response = denied(class.status(), denial);
+                let verdict = HeaderValue::from_static(verdict.as_str());
+                response.headers_mut().insert(VERDICT_HEADER, verdict);
+                response
+            }
+            _ => denied(denial.status, denial),
+        },
         Err(MisconfiguredGateway(why)) => {
             limited!(&why => warn, why, %peer, "gateway misconfigured");
             let mut response = Response::new(Body::from(format!("{why}\n")));
@@ -200,6 +213,7 @@ impl GatewayAuth {
             Err(GatewayError::Auth(AuthError::Starting) | GatewayError::Verify(_)) => {
                 Ok(GatewayResponse::Denied {
                     class: DenialClass::Undecided,
+                    verdict: None,
                     denial: self.authorizer.undecided(api),
                 })
             }

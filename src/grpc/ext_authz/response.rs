@@ -20,7 +20,7 @@ const USUAL_ANSWER: usize = 512;
 pub(super) fn check_response(answer: GatewayResponse) -> Encoded<CheckResponse> {
     match answer {
         GatewayResponse::Allowed { identity, remove } => Encoded::new(allowed(&*identity, &remove)),
-        GatewayResponse::Denied { class, denial } => {
+        GatewayResponse::Denied { class, denial, .. } => {
             Encoded::new(denied(class, denial).encode_to_vec())
         }
     }

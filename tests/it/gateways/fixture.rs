@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use claviger::pb::claviger::v1 as pb;
 
-use super::gateway_process::{GatewayKind, GatewayProcess, GatewaySettings};
+use super::gateway_process::{GatewayApi, GatewayKind, GatewayProcess};
 use super::http1::{Answer, Upstream, UpstreamRequest, send};
 use super::keys::{KnownKey, gateway_key, issue, key_specs};
 use crate::fixtures::{Engine, Program, TestStore, eventually, put_partner_realms};
@@ -30,6 +30,17 @@ const fn site(realm: &'static str, environment: &'static str) -> Site {
 }
 
 impl Site {
+    /// The site as a gateway with this key protects it.
+    fn protected_by(self, key: &str, upstream: &Upstream) -> GatewayApi {
+        GatewayApi {
+            realm: self.realm,
+            environment: self.environment,
+            host: "",
+            key: key.to_owned(),
+            upstream: upstream.address,
+        }
+    }
+
     /// The body that the API's documentation promises for a status, or that its example chose.
     pub(super) fn body(self, status: u16) -> &'static str {
         match (self.realm, status) {
@@ -88,22 +99,9 @@ impl GatewayFixture {
         let mut gateway_keys = Vec::new();
         for site in SITES {
             let key = gateway_key(&mut api, site.realm).await;
-            let address = if kind.is_grpc() {
-                &program.address
-            } else {
-                &program.http
-            };
-            let settings = GatewaySettings {
-                realm: site.realm.to_owned(),
-                environment: site.environment.to_owned(),
-                key: key.clone(),
-                claviger: address.parse().unwrap(),
-                upstream: upstream.address,
-                unauthenticated: site.body(401).to_owned(),
-                forbidden: site.body(403).to_owned(),
-            };
+            let api = site.protected_by(&key, &upstream);
             gateway_keys.push(key);
-            gates.insert(site, GatewayProcess::open(kind, &settings));
+            gates.insert(site, GatewayProcess::open(kind, &program, &[api]));
         }
         let fixture = Self {
             kind,

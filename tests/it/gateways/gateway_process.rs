@@ -1,6 +1,6 @@
-//! The gateways themselves: the programs that are in use out there, with the very configurations of `examples/`.
+//! The gateways themselves: the programs that are in use out there, with the
+//! configurations that `claviger gateway config` prints.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::fixtures::DEADLINE;
+use crate::fixtures::{DEADLINE, Program, claviger};
 
 /// A gateway, and how it asks claviger about requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,14 +63,22 @@ impl GatewayKind {
         seen == normal + query
     }
 
-    /// Its configuration, with places left open.
-    fn example(self) -> String {
-        let envoy = include_str!("../../../examples/envoy/envoy.yaml");
+    /// What `claviger gateway config` calls it.
+    fn name(self) -> &'static str {
         match self {
-            Self::EnvoyRaw => envoy.to_owned(),
-            Self::EnvoyJoined => changed(envoy, "raw_headers: true", "raw_headers: false"),
+            Self::EnvoyRaw | Self::EnvoyJoined | Self::EnvoyNormalising => "envoy",
+            Self::EnvoyHttp => "envoy-http",
+            Self::Nginx => "nginx",
+            Self::Caddy => "caddy",
+        }
+    }
+
+    /// The configuration of this kind from the one that is printed.
+    fn variant(self, printed: &str) -> String {
+        match self {
+            Self::EnvoyJoined => changed(printed, "raw_headers: true", "raw_headers: false"),
             Self::EnvoyNormalising => changed(
-                envoy,
+                printed,
                 "use_remote_address: true",
                 concat!(
                     "use_remote_address: true\n",
@@ -79,32 +87,62 @@ impl GatewayKind {
                     "                path_with_escaped_slashes_action: UNESCAPE_AND_FORWARD",
                 ),
             ),
-            Self::EnvoyHttp => include_str!("../../../examples/envoy/envoy-http.yaml").to_owned(),
-            Self::Nginx => {
-                include_str!("../../../examples/nginx/claviger.conf.template").to_owned()
-            }
-            Self::Caddy => include_str!("../../../examples/caddy/Caddyfile").to_owned(),
+            Self::EnvoyRaw | Self::EnvoyHttp | Self::Nginx | Self::Caddy => printed.to_owned(),
         }
     }
 }
 
-fn changed(example: &str, from: &str, to: &str) -> String {
-    assert!(example.contains(from));
-    example.replace(from, to)
+fn changed(printed: &str, from: &str, to: &str) -> String {
+    assert!(printed.contains(from), "{from}");
+    printed.replace(from, to)
 }
 
-/// What a gateway is configured with: the API that it stands for, and the servers on either side.
+/// An API that a gateway protects, and the servers on either side.
 #[derive(Clone, Debug)]
-pub(super) struct GatewaySettings {
-    pub(super) realm: String,
-    pub(super) environment: String,
-    /// Its own key.
+pub(super) struct GatewayApi {
+    pub(super) realm: &'static str,
+    pub(super) environment: &'static str,
+    /// The host of its requests; empty: every host.
+    pub(super) host: &'static str,
+    /// The gateway's own key.
     pub(super) key: String,
-    pub(super) claviger: SocketAddr,
     pub(super) upstream: SocketAddr,
-    /// The bodies of denials, for gateways that do not pass them on.
-    pub(super) unauthenticated: String,
-    pub(super) forbidden: String,
+}
+
+/// The configuration of a gateway that listens at this address, as the command line prints it.
+fn printed(
+    kind: GatewayKind,
+    program: &Program,
+    api: &GatewayApi,
+    listen: SocketAddr,
+    flags: &[&str],
+) -> String {
+    let key = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(key.path(), &api.key).unwrap();
+    let address = if kind.is_grpc() {
+        &program.address
+    } else {
+        &program.http
+    };
+    let output = claviger(&["gateway", "config", kind.name()])
+        .args(["--realm", api.realm, "--environment", api.environment])
+        .args(["--upstream", &api.upstream.to_string()])
+        .args(["--listen", &listen.to_string()])
+        .args(["--claviger-address", address])
+        .arg("--gateway-key-file")
+        .arg(key.path())
+        .args(["--host", api.host].iter().filter(|_| !api.host.is_empty()))
+        .args(flags)
+        .env("CLAVIGER_ENDPOINT", &program.address)
+        .env("CLAVIGER_KEY", program.operator())
+        .output()
+        .unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        output.status.success() && complaint.is_empty(),
+        "{complaint}"
+    );
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// A running gateway. Killed when dropped.
@@ -115,11 +153,11 @@ pub(super) struct GatewayProcess {
 }
 
 impl GatewayProcess {
-    /// Starts a gateway and waits until it listens. Another process may take its port in the moment before, so it gets another
-    /// one then.
-    pub(super) fn open(kind: GatewayKind, settings: &GatewaySettings) -> Self {
+    /// Starts a gateway for APIs of these hosts, and waits until it listens. Another process may take its port in the moment before,
+    /// so it gets another one then.
+    pub(super) fn open(kind: GatewayKind, program: &Program, apis: &[GatewayApi]) -> Self {
         for _ in 0..4 {
-            match Self::try_open(kind, settings) {
+            match Self::try_open(kind, program, apis) {
                 Ok(gateway) => return gateway,
                 Err(log) => assert!(log.contains("in use"), "{kind:?} does not start:\n{log}"),
             }
@@ -128,17 +166,28 @@ impl GatewayProcess {
     }
 
     /// Starts a gateway at a port that was free a moment ago. If it ends by itself, its log is the error.
-    fn try_open(kind: GatewayKind, settings: &GatewaySettings) -> Result<Self, String> {
+    fn try_open(kind: GatewayKind, program: &Program, apis: &[GatewayApi]) -> Result<Self, String> {
         let dir = tempfile::tempdir().unwrap();
         let address = {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             free.local_addr().unwrap()
         };
-        let filled = settings.filled(address);
+        let configurations: Vec<_> = apis
+            .iter()
+            .enumerate()
+            .map(|(i, api)| {
+                let flags: &[_] = if i == 0 {
+                    &[]
+                } else {
+                    &["--no-default-server"]
+                };
+                kind.variant(&printed(kind, program, api, address, flags))
+            })
+            .collect();
         let mut command = match kind {
-            GatewayKind::Nginx => nginx(dir.path(), &fill(&kind.example(), &filled)),
-            GatewayKind::Caddy => caddy(dir.path(), &kind.example(), &filled),
-            _ => envoy(dir.path(), &fill(&kind.example(), &filled)),
+            GatewayKind::Nginx => nginx(dir.path(), &configurations),
+            GatewayKind::Caddy => caddy(dir.path(), &configurations),
+            _ => envoy(dir.path(), &configurations),
         };
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
         let child = command
@@ -184,58 +233,14 @@ impl Drop for GatewayProcess {
     }
 }
 
-impl GatewaySettings {
-    /// What the examples leave open.
-    fn filled(&self, listen: SocketAddr) -> BTreeMap<&'static str, String> {
-        let Self {
-            realm,
-            environment,
-            key,
-            claviger,
-            upstream,
-            unauthenticated,
-            forbidden,
-        } = self;
-        BTreeMap::from([
-            ("REALM", realm.clone()),
-            ("ENVIRONMENT", environment.clone()),
-            ("GATEWAY_KEY", key.clone()),
-            ("LISTEN", listen.to_string()),
-            ("LISTEN_HOST", listen.ip().to_string()),
-            ("LISTEN_PORT", listen.port().to_string()),
-            ("SITE", format!("http://:{}", listen.port())),
-            ("CLAVIGER", claviger.to_string()),
-            ("CLAVIGER_HOST", claviger.ip().to_string()),
-            ("CLAVIGER_PORT", claviger.port().to_string()),
-            ("API", upstream.to_string()),
-            ("API_HOST", upstream.ip().to_string()),
-            ("API_PORT", upstream.port().to_string()),
-            ("UNAUTHENTICATED", unauthenticated.clone()),
-            ("FORBIDDEN", forbidden.clone()),
-        ])
+/// The configurations within the least of a main one, with its files in a directory of its own. It runs as one process, so that its
+/// end is the end of all of it.
+fn nginx(dir: &Path, configurations: &[String]) -> Command {
+    std::fs::create_dir(dir.join("conf.d")).unwrap();
+    for (i, configuration) in configurations.iter().enumerate() {
+        std::fs::write(dir.join(format!("conf.d/{i}.conf")), configuration).unwrap();
     }
-}
-
-/// What envsubst does.
-fn fill(example: &str, filled: &BTreeMap<&str, String>) -> String {
-    let mut text = example.to_owned();
-    for (name, value) in filled {
-        text = text.replace(&format!("${{{name}}}"), value);
-    }
-    text
-}
-
-/// The example within the least of a configuration, with its files in a directory of its own. It runs as one process, so that
-/// its end is the end of all of it.
-fn nginx(dir: &Path, server: &str) -> Command {
-    std::fs::write(dir.join("claviger.conf"), server).unwrap();
-    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("  {kind}_temp_path {kind};\n"))
-        .concat();
-    let main = format!(
-        "daemon off; master_process off; pid nginx.pid; error_log stderr;\nevents {{}}\n\
-         http {{\n  access_log off;\n{temporary}  include claviger.conf;\n}}\n"
-    );
+    let main = include_str!("../../../examples/nginx/nginx.conf");
     std::fs::write(dir.join("nginx.conf"), main).unwrap();
     let mut command = Command::new(program("nginx", &["/usr/sbin/nginx"]));
     let prefix = format!("{}/", dir.display());
@@ -243,30 +248,65 @@ fn nginx(dir: &Path, server: &str) -> Command {
     command
 }
 
-fn caddy(dir: &Path, site: &str, filled: &BTreeMap<&str, String>) -> Command {
+fn caddy(dir: &Path, configurations: &[String]) -> Command {
+    for (i, configuration) in configurations.iter().enumerate() {
+        std::fs::write(dir.join(format!("{i}.caddy")), configuration).unwrap();
+    }
     // Its port for administration is always the same one; two would meet there.
-    let file = format!("{{\n\tadmin off\n}}\n{site}");
-    std::fs::write(dir.join("Caddyfile"), file).unwrap();
+    let main = "{\n\tadmin off\n}\nimport *.caddy\n";
+    std::fs::write(dir.join("Caddyfile"), main).unwrap();
     let mut command = Command::new(program("caddy", &["/usr/bin/caddy"]));
     command
         .args(["run", "--adapter", "caddyfile", "--config"])
         .arg(dir.join("Caddyfile"))
         .env("HOME", dir)
         .env("XDG_DATA_HOME", dir)
-        .env("XDG_CONFIG_HOME", dir)
-        .envs(filled);
+        .env("XDG_CONFIG_HOME", dir);
     command
 }
 
-fn envoy(dir: &Path, bootstrap: &str) -> Command {
+fn envoy(dir: &Path, configurations: &[String]) -> Command {
     let file = dir.join("envoy.yaml");
+    let (first, others) = configurations.split_first().unwrap();
+    let together = others
+        .iter()
+        .fold(first.clone(), |together, other| add_api(&together, other));
     // Two of them would share a port, each with some of the connections, instead of the second one being refused.
     let alone = changed(
-        bootstrap,
+        &together,
         "- name: api\n      address:",
         "- name: api\n      enable_reuse_port: false\n      address:",
     );
     std::fs::write(&file, alone).unwrap();
+    let mut command = Command::new(envoy_program());
+    command
+        .arg("-c")
+        .arg(file)
+        .args(["--concurrency", "1", "--disable-hot-restart"])
+        .args(["--log-level", "warn"]);
+    command
+}
+
+/// Puts the API of another configuration into a configuration, as examples/envoy/README.md says: the entry below `virtual_hosts`, and
+/// the cluster of the server behind.
+fn add_api(configuration: &str, other: &str) -> String {
+    let [hosts, filters] = [
+        "                  virtual_hosts:\n",
+        "                http_filters:\n",
+    ];
+    let [clusters, claviger] = ["  clusters:\n", "    - name: claviger\n"];
+    let between = |from: &str, to: &str| {
+        let (_, rest) = other.split_once(from).unwrap();
+        rest.split_once(to).unwrap().0.to_owned()
+    };
+    let host = between(hosts, filters);
+    let cluster = between(clusters, claviger);
+    let configuration = changed(configuration, filters, &format!("{host}{filters}"));
+    changed(&configuration, claviger, &format!("{cluster}{claviger}"))
+}
+
+/// Envoy itself: the script beside it would be a parent that outlives nothing.
+pub(crate) fn envoy_program() -> PathBuf {
     let site = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/python");
     let binary = site.join("lib").read_dir().ok().and_then(|mut versions| {
         versions.find_map(|version| {
@@ -274,14 +314,7 @@ fn envoy(dir: &Path, bootstrap: &str) -> Command {
             binary.exists().then(|| binary.display().to_string())
         })
     });
-    // The binary itself: the script beside it would be a parent that outlives nothing.
-    let mut command = Command::new(program("envoy", &[&binary.unwrap_or_default()]));
-    command
-        .arg("-c")
-        .arg(file)
-        .args(["--concurrency", "1", "--disable-hot-restart"])
-        .args(["--log-level", "warn"]);
-    command
+    program("envoy", &[&binary.unwrap_or_default()])
 }
 
 /// A program where `tests/run` has it put.

@@ -1,5 +1,5 @@
-//! The four partner APIs behind real gateways: the real claviger, the real Envoy, nginx and Caddy with the configurations of
-//! `examples/`, and a server behind them that tells what reached it.
+//! The four partner APIs behind real gateways: the real claviger, the real Envoy, nginx and Caddy with the configurations
+//! that it prints for them, and a server behind them that tells what reached it.
 
 mod cases;
 mod credentials;
@@ -214,7 +214,7 @@ fn judge(
         Outcome::Passes(_) | Outcome::Public => passed,
         Outcome::Refused => refused,
         Outcome::Denied(status) => {
-            seen.is_empty() && answer.status == status && is_told(kind, site, line, answer)
+            seen.is_empty() && answer.status == status && is_told(site, line, answer)
         }
     };
     if right {
@@ -232,11 +232,10 @@ fn judge(
 }
 
 /// Whether a denial is told as the realm has it.
-fn is_told(kind: GatewayKind, site: Site, line: &str, answer: &Answer) -> bool {
+fn is_told(site: Site, line: &str, answer: &Answer) -> bool {
     let body = site.body(answer.status);
     let bodied = match body {
-        // Where there is none, nginx writes a page of its own.
-        "" => kind == GatewayKind::Nginx || answer.body.is_empty(),
+        "" => answer.body.is_empty(),
         body => {
             line.starts_with("HEAD ")
                 || (answer.body == body

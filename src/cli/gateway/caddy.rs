@@ -1,0 +1,56 @@
+//! The configuration of Caddy.
+
+use super::api::GatewayApi;
+use super::template::fill;
+
+/// Writes a Caddyfile.
+pub(super) fn config(api: &GatewayApi) -> String {
+    // By itself Caddy serves a host over HTTPS, on the usual ports.
+    let is_https = api.listen.is_none() && !api.hosts.is_empty();
+    let listen = api.listen();
+    let port = listen.port();
+    let bind = if is_https || listen.ip().is_unspecified() {
+        String::new()
+    } else {
+        format!("bind {}", listen.ip())
+    };
+    let hosts: Vec<_> = api.hosts.iter().map(|host| host.0.as_str()).collect();
+    let sites: Vec<_> = match hosts.as_slice() {
+        [] => vec![format!("http://:{port}")],
+        hosts if is_https => hosts.iter().map(ToString::to_string).collect(),
+        hosts => hosts
+            .iter()
+            .map(|host| format!("http://{host}:{port}"))
+            .collect(),
+    };
+    let key_headers: Vec<_> = api
+        .key_headers()
+        .iter()
+        .map(|name| format!("request_header -{name}"))
+        .collect();
+    let mut text = fill(
+        include_str!("Caddyfile"),
+        &[
+            ("REALM", &api.realm.id),
+            ("ENVIRONMENT", &api.environment),
+            ("GATEWAY_KEY", api.key.reveal()),
+            ("SITES", &sites.join(", ")),
+            ("BIND", &bind),
+            ("UPSTREAM", &api.upstream.to_string()),
+            ("CLAVIGER", &api.claviger.to_string()),
+            ("KEY_HEADERS", &key_headers.join("\n")),
+        ],
+    );
+    if api.default_server && !hosts.is_empty() {
+        let site = if is_https {
+            "https://".to_owned()
+        } else {
+            format!("http://:{port}")
+        };
+        text.push_str(&fill(
+            "\n# All other hosts: Caddy answers them with an empty 200 otherwise.\n${SITE} {\n\t${BIND}\n\trespond 404\n}\n",
+            &[("SITE", &site), ("BIND", &bind)],
+        ));
+    }
+    text
+}

@@ -1,0 +1,74 @@
+//! The configuration of Envoy.
+
+use super::api::GatewayApi;
+use super::template::fill;
+use crate::pb::claviger::v1::DenialClass;
+
+/// Writes a whole bootstrap that asks over gRPC.
+pub(super) fn over_grpc(api: &GatewayApi) -> String {
+    render(include_str!("envoy.yaml"), api)
+}
+
+/// Writes a whole bootstrap that asks over HTTP.
+pub(super) fn over_http(api: &GatewayApi) -> String {
+    render(include_str!("envoy-http.yaml"), api)
+}
+
+fn render(template: &str, api: &GatewayApi) -> String {
+    let listen = api.listen();
+    let domains: Vec<_> = if api.hosts.is_empty() {
+        vec!["\"*\"".to_owned()]
+    } else {
+        // Envoy compares the port of the `Host` header too.
+        let port = listen.port();
+        let hosts = api.hosts.iter();
+        hosts
+            .flat_map(|host| [format!("\"{}\"", host.0), format!("\"{}:{port}\"", host.0)])
+            .collect()
+    };
+    let mut denial_headers: Vec<_> = [
+        DenialClass::Unauthenticated,
+        DenialClass::Forbidden,
+        DenialClass::Undecided,
+    ]
+    .into_iter()
+    .flat_map(|class| api.denial(class).headers)
+    .map(|(name, _)| name)
+    .filter(|name| *name != "www-authenticate")
+    .collect();
+    denial_headers.sort_unstable();
+    denial_headers.dedup();
+    fill(
+        template,
+        &[
+            ("REALM", &api.realm.id),
+            ("ENVIRONMENT", &api.environment),
+            ("API", &api.name()),
+            ("GATEWAY_KEY", api.key.reveal()),
+            ("LISTEN_HOST", &quoted(&listen.ip().to_string())),
+            ("LISTEN_PORT", &listen.port().to_string()),
+            ("DOMAINS", &format!("[{}]", domains.join(", "))),
+            ("UPSTREAM_HOST", &quoted(&api.upstream.host)),
+            ("UPSTREAM_PORT", &api.upstream.port.to_string()),
+            ("CLAVIGER_HOST", &quoted(&api.claviger.host)),
+            ("CLAVIGER_PORT", &api.claviger.port.to_string()),
+            ("KEY_HEADERS", &list("- ", &api.key_headers())),
+            ("READ_HEADERS", &list("- exact: ", &api.read_headers())),
+            ("DENIAL_HEADERS", &list("- exact: ", &denial_headers)),
+        ],
+    )
+}
+
+/// A string that YAML cannot take for anything else, such as a number.
+fn quoted(host: &str) -> String {
+    format!("\"{host}\"")
+}
+
+/// The entries of a list, with names that YAML cannot take for anything else.
+fn list(prefix: &str, names: &[&str]) -> String {
+    let entries: Vec<_> = names
+        .iter()
+        .map(|name| format!("{prefix}\"{name}\""))
+        .collect();
+    entries.join("\n")
+}
