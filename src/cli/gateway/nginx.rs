@@ -127,6 +127,8 @@ fn escape_into(character: char, out: &mut String) {
         '\\' => out.push_str(r"\\"),
         '\'' => out.push_str(r"\'"),
         '$' => out.push_str("${claviger_dollar}"),
+        '\n' => out.push_str(r"\n"),
+        '\r' => out.push_str(r"\r"),
         other => out.push(other),
     }
 }
@@ -150,10 +152,10 @@ mod tests {
     #[test]
     fn what_has_a_meaning_in_a_configuration_is_escaped() {
         assert_eq!(
-            denial_with(r#"{"it's":"\n {{verdict}}_$"}"#),
+            denial_with("{\"it's\":\"\\n {{verdict}}_$\"}\r\n"),
             "default_type 'text/plain';\n\
              add_header x-a 'it\\'s ${claviger_dollar}1' always;\n\
-             return 402 '{\"it\\'s\":\"\\\\n ${claviger_verdict}_${claviger_dollar}\"}';"
+             return 402 '{\"it\\'s\":\"\\\\n ${claviger_verdict}_${claviger_dollar}\"}\\r\\n';"
         );
     }
 

@@ -3,6 +3,7 @@
 mod architecture;
 mod names;
 mod pages;
+mod pasted;
 
 use std::fs;
 use std::path::Path;

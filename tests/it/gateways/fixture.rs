@@ -30,12 +30,12 @@ const fn site(realm: &'static str, environment: &'static str) -> Site {
 }
 
 impl Site {
-    /// The site as a gateway with this key protects it.
-    fn protected_by(self, key: &str, upstream: &Upstream) -> GatewayApi {
+    /// The site as a gateway with this key protects it, for requests to this host.
+    fn protected_by(self, host: &'static str, key: &str, upstream: &Upstream) -> GatewayApi {
         GatewayApi {
             realm: self.realm,
             environment: self.environment,
-            host: "",
+            host,
             key: key.to_owned(),
             upstream: upstream.address,
         }
@@ -62,7 +62,7 @@ pub(super) struct GatewayFixture {
     test_store: Arc<TestStore>,
     upstream: Upstream,
     gates: HashMap<Site, GatewayProcess>,
-    gateway_keys: Vec<String>,
+    gateway_keys: HashMap<Site, String>,
     keys: HashMap<(&'static str, &'static str), KnownKey>,
 }
 
@@ -96,11 +96,11 @@ impl GatewayFixture {
             }
         }
         let mut gates = HashMap::new();
-        let mut gateway_keys = Vec::new();
+        let mut gateway_keys = HashMap::new();
         for site in SITES {
             let key = gateway_key(&mut api, site.realm).await;
-            let api = site.protected_by(&key, &upstream);
-            gateway_keys.push(key);
+            let api = site.protected_by("", &key, &upstream);
+            gateway_keys.insert(site, key);
             gates.insert(site, GatewayProcess::open(kind, &program, &[api]));
         }
         let fixture = Self {
@@ -114,6 +114,21 @@ impl GatewayFixture {
         };
         fixture.upstream.seen();
         fixture
+    }
+
+    /// One gateway of this kind for several sites, each for the requests to its host.
+    pub(super) fn gateway_of(&self, sites: &[(Site, &'static str)]) -> GatewayProcess {
+        let apis: Vec<_> = sites
+            .iter()
+            .map(|(site, host)| site.protected_by(host, &self.gateway_keys[site], &self.upstream))
+            .collect();
+        GatewayProcess::open(self.kind, &self.program, &apis)
+    }
+
+    /// Starts the gateway of a site again, with a configuration that is printed now.
+    pub(super) fn renew_gateway(&mut self, site: Site) {
+        let gate = self.gateway_of(&[(site, "")]);
+        self.gates.insert(site, gate);
     }
 
     /// A key by its name.
@@ -146,13 +161,33 @@ impl GatewayFixture {
         line: &str,
         headers: &[String],
     ) -> (Answer, Vec<UpstreamRequest>) {
+        self.request_at(&self.gates[&site], site, line, headers)
+            .await
+    }
+
+    /// The same at a gateway, with the keys of a site.
+    pub(super) async fn request_at(
+        &self,
+        gate: &GatewayProcess,
+        site: Site,
+        line: &str,
+        headers: &[String],
+    ) -> (Answer, Vec<UpstreamRequest>) {
         let host = if headers.iter().any(|header| header.starts_with("Host:")) {
             ""
         } else {
             "Host: api.example\r\n"
         };
         let line = self.filled(site, line);
-        let mut request = format!("{line} HTTP/1.1\r\n{host}Connection: close\r\n");
+        let connection = if headers
+            .iter()
+            .any(|header| header.starts_with("Connection:"))
+        {
+            ""
+        } else {
+            "Connection: close\r\n"
+        };
+        let mut request = format!("{line} HTTP/1.1\r\n{host}{connection}");
         if !line.starts_with("GET") && !line.starts_with("HEAD") {
             request.push_str("Content-Length: 0\r\n");
         }
@@ -161,12 +196,20 @@ impl GatewayFixture {
             request.push_str("\r\n");
         }
         request.push_str("\r\n");
-        self.send(site, request.as_bytes()).await
+        self.send_to(gate, request.as_bytes()).await
     }
 
     /// The same with bytes as they are.
     pub(super) async fn send(&self, site: Site, request: &[u8]) -> (Answer, Vec<UpstreamRequest>) {
-        let answer = send(self.gates[&site].address, request).await;
+        self.send_to(&self.gates[&site], request).await
+    }
+
+    async fn send_to(
+        &self,
+        gate: &GatewayProcess,
+        request: &[u8],
+    ) -> (Answer, Vec<UpstreamRequest>) {
+        let answer = send(gate.address, request).await;
         (answer, self.upstream.seen())
     }
 
@@ -208,7 +251,7 @@ impl GatewayFixture {
         }
         let all = format!("{seen:?}");
         let keys = self.keys.values().map(|known| &known.plain_key);
-        for key in keys.chain(&self.gateway_keys) {
+        for key in keys.chain(self.gateway_keys.values()) {
             assert!(
                 !all.contains(key.as_str()),
                 "{:?} {what}: a key reached the server behind: {all}",

@@ -28,6 +28,13 @@ pub(super) struct Answer {
 }
 
 impl UpstreamRequest {
+    /// The values of a header.
+    pub(super) fn headers(&self, wanted: &str) -> impl Iterator<Item = &str> {
+        let headers = self.headers.iter();
+        let found = headers.filter(move |(name, _)| name.eq_ignore_ascii_case(wanted));
+        found.map(|(_, value)| value.as_str())
+    }
+
     /// What stands between the method and the version.
     pub(super) fn target(&self) -> &str {
         let rest = self.line.split_once(' ').map_or("", |(_, rest)| rest);
@@ -43,7 +50,11 @@ impl Answer {
     }
 }
 
-/// The server behind a gateway. It answers everything with 200, and keeps what it saw.
+/// What a client sends and gets back after a connection's protocol was switched.
+pub(super) const SWITCHED: &str = "switched";
+
+/// The server behind a gateway. It answers everything with 200, and keeps what it saw. Where it is asked to switch the protocol, it
+/// does, whichever protocol that is.
 pub(super) struct Upstream {
     pub(super) address: SocketAddr,
     seen: Arc<Mutex<Vec<UpstreamRequest>>>,
@@ -103,7 +114,17 @@ async fn serve(stream: TcpStream, kept: &Mutex<Vec<UpstreamRequest>>) -> io::Res
             }
         }
         let last = line.ends_with("1.0") || named("connection").is_some_and(|word| word == "close");
+        let upgrade = named("upgrade");
         kept.lock().unwrap().push(UpstreamRequest { line, headers });
+        if let Some(protocol) = upgrade {
+            let answer = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\r\n"
+            );
+            stream.get_mut().write_all(answer.as_bytes()).await?;
+            let mut sent = vec![0; SWITCHED.len()];
+            stream.read_exact(&mut sent).await?;
+            return stream.get_mut().write_all(&sent).await;
+        }
         let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
         stream.get_mut().write_all(answer).await?;
         if last {
@@ -167,6 +188,10 @@ pub(super) async fn send(address: SocketAddr, request: &[u8]) -> Answer {
         };
         if request.starts_with(b"HEAD ") {
             return Ok(answer);
+        }
+        if answer.status == 101 {
+            // The body is what came back after the switch.
+            stream.get_mut().write_all(SWITCHED.as_bytes()).await?;
         }
         let mut body = Vec::new();
         match answer.header("content-length").map(str::parse) {

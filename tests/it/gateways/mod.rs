@@ -3,6 +3,7 @@
 
 mod cases;
 mod credentials;
+mod denials;
 mod documented;
 mod envoy_proto;
 mod fixture;
@@ -12,11 +13,14 @@ mod keys;
 mod odd_requests;
 mod path_readings;
 mod projects;
+mod several;
+mod websockets;
 
 use cases::Outcome;
 use claviger::pb::claviger::v1 as pb;
 use fixture::{GatewayFixture, PARTNERO, SITES, Site};
 use gateway_process::GatewayKind;
+pub(crate) use gateway_process::envoy_program;
 use http1::{Answer, UpstreamRequest};
 
 use crate::fixtures::eventually;
@@ -147,6 +151,16 @@ on_each_gateway! {
         let fixture = GatewayFixture::on(kind).await;
         let count = path_readings::send_all(&fixture).await;
         println!("{kind:?}: {count} requests under each way of reading paths");
+    }
+
+    async fn a_denial_is_the_realms_whatever_is_in_it(kind: GatewayKind) {
+        let mut fixture = GatewayFixture::on(kind).await;
+        denials::check_all(&mut fixture).await;
+    }
+
+    async fn websockets_pass_and_no_other_upgrade_does(kind: GatewayKind) {
+        let fixture = GatewayFixture::on(kind).await;
+        websockets::send_all(&fixture).await;
     }
 
     /// Seen red with `failure_mode_allow: true` in Envoy's configuration.

@@ -1,0 +1,370 @@
+//! The pages for gateways, pasted: each of their blocks as it stands, in a terminal of a machine on which nothing else runs.
+//!
+//! The machine is a network namespace of its own, because the pages name the usual ports. What `cargo run` would build first is the
+//! program that is tested.
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::{read, root};
+use crate::fixtures::outcome;
+use crate::gateways::envoy_program;
+
+const EXAMPLES: &str = "examples/README.md";
+
+/// A block of commands, and where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct BlockRef {
+    page: &'static str,
+    heading: &'static str,
+    /// Among the blocks under this heading.
+    index: usize,
+}
+
+const fn in_page(page: &'static str, heading: &'static str, index: usize) -> BlockRef {
+    BlockRef {
+        page,
+        heading,
+        index,
+    }
+}
+
+const APIS: [&str; 4] = ["Peaka", "Partna", "Bullseye", "Partnero"];
+const GATEWAYS: [&str; 3] = ["Envoy", "nginx", "Caddy"];
+
+/// The way through the examples to an API and a gateway, without the server's own terminal.
+fn example(api: &'static str, gateway: &'static str) -> Vec<BlockRef> {
+    let (describe, request) = match api {
+        "Peaka" => ("### Peaka", "### Requests to Peaka"),
+        "Partna" => ("### Partna", "### Requests to Partna"),
+        "Bullseye" => ("### Bullseye", "### Requests to Bullseye"),
+        _ => ("### Partnero", "### Requests to Partnero"),
+    };
+    let run = match gateway {
+        "Envoy" => "### Envoy",
+        "nginx" => "### nginx",
+        _ => "### Caddy",
+    };
+    vec![
+        in_page(EXAMPLES, "## 1. Start claviger", 1),
+        in_page(EXAMPLES, describe, 0),
+        in_page(EXAMPLES, "## 3. Run a gateway", 0),
+        in_page(EXAMPLES, run, 0),
+        in_page(EXAMPLES, request, 0),
+        in_page(EXAMPLES, "## 5. Clean up", 0),
+    ]
+}
+
+const SERVER: BlockRef = in_page(EXAMPLES, "## 1. Start claviger", 0);
+
+/// Several APIs in one gateway.
+fn several(page: &'static str, heading: &'static str) -> Vec<BlockRef> {
+    vec![
+        in_page(EXAMPLES, "## 1. Start claviger", 1),
+        in_page(page, heading, 0),
+        in_page(page, heading, 1),
+    ]
+}
+
+/// What a page prints for Peaka.
+fn printed(page: &'static str) -> Vec<BlockRef> {
+    vec![
+        in_page(EXAMPLES, "### Peaka", 0),
+        in_page(EXAMPLES, "## 3. Run a gateway", 0),
+        in_page(page, "## Configure", 0),
+    ]
+}
+
+/// The blocks of a page, each with its heading and its text.
+fn blocks(page: &'static str) -> Vec<(BlockRef, String)> {
+    let mut found: Vec<(BlockRef, String)> = Vec::new();
+    let mut heading = "";
+    let mut index = 0;
+    let mut open = false;
+    let text: &'static str = Box::leak(read(page).into_boxed_str());
+    for line in text.lines() {
+        match line {
+            "```sh" => {
+                found.push((in_page(page, heading, index), String::new()));
+                (open, index) = (true, index + 1);
+            }
+            "```" => open = false,
+            _ if open => {
+                let (_, block) = found.last_mut().unwrap();
+                block.push_str(line);
+                block.push('\n');
+            }
+            _ if line.starts_with('#') => (heading, index) = (line, 0),
+            _ => {}
+        }
+    }
+    found
+}
+
+fn block(place: BlockRef) -> String {
+    let found = blocks(place.page)
+        .into_iter()
+        .find(|(found, _)| *found == place);
+    found.unwrap_or_else(|| panic!("{place:?} is there")).1
+}
+
+/// A checkout with nothing in it but what the pages use.
+struct Checkout {
+    dir: tempfile::TempDir,
+}
+
+impl Checkout {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |path: &str| dir.path().join(path);
+        std::fs::create_dir_all(at("checkout/target/release")).unwrap();
+        std::fs::create_dir_all(at("bin")).unwrap();
+        std::fs::create_dir_all(at("home")).unwrap();
+        let program = env!("CARGO_BIN_EXE_claviger");
+        symlink(program, at("checkout/target/release/claviger")).unwrap();
+        symlink(root().join("examples"), at("checkout/examples")).unwrap();
+        symlink(envoy_program(), at("bin/envoy")).unwrap();
+        let cargo = format!(
+            "#!/bin/sh\n[ \"$1 $2 $3\" = \"run --release --\" ] || exit 1\nshift 3\nexec {program} \"$@\"\n"
+        );
+        std::fs::write(at("bin/cargo"), cargo).unwrap();
+        let executable = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(at("bin/cargo"), executable).unwrap();
+        Self { dir }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.dir.path().join("checkout")
+    }
+
+    /// Pastes blocks into a second terminal while the first one runs the server, and returns what the second one shows.
+    fn paste(&self, server: &str, blocks: &[String]) -> String {
+        let mut second = String::from("export CLAVIGER_KEY=$(cat claviger-data/operator.key)\n");
+        let mut ports = BTreeSet::new();
+        for block in blocks {
+            // A person waits until what was started before listens.
+            if block.contains("curl ") {
+                for port in &ports {
+                    second.push_str(&until_open(*port));
+                }
+            }
+            second.push_str(block);
+            if block.contains("8081 ") || block.contains("upstream.py") {
+                ports.insert(8081);
+            }
+            if block.contains("caddy run")
+                || block.contains("nginx -e")
+                || block.contains("envoy -c")
+            {
+                ports.insert(8080);
+            }
+        }
+        std::fs::write(self.dir.path().join("first"), server).unwrap();
+        std::fs::write(self.dir.path().join("second"), second).unwrap();
+        let machine = "ip link set lo up && { bash ../first >../first.log 2>&1 & }\n\
+             until curl -sf http://127.0.0.1:7701/readyz >/dev/null; do sleep 0.02; done\n\
+             bash -e ../second 2>&1\n";
+        let mut unshare = Command::new("unshare");
+        if !rustix::process::getuid().is_root() {
+            unshare.args(["--user", "--map-current-user", "--keep-caps"]);
+        }
+        unshare
+            .args(["--net", "--pid", "--fork", "--kill-child"])
+            .args(["bash", "-c", machine])
+            .current_dir(self.path())
+            .env("HOME", self.dir.path().join("home"))
+            .env("PATH", self.search_path());
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("CLAVIGER_") {
+                unshare.env_remove(name);
+            }
+        }
+        let output = outcome(&mut unshare);
+        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        let log = std::fs::read_to_string(self.dir.path().join("first.log")).unwrap_or_default();
+        assert!(
+            output.status.success(),
+            "{shown}\n{complaint}\nthe server:\n{log}"
+        );
+        shown
+    }
+
+    fn search_path(&self) -> String {
+        let path = std::env::var("PATH").unwrap_or_default();
+        format!("{}:{path}:/usr/sbin", self.dir.path().join("bin").display())
+    }
+
+    /// What lies in the checkout.
+    fn files(&self) -> BTreeSet<String> {
+        let entries = self.path().read_dir().unwrap();
+        entries
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect()
+    }
+}
+
+fn until_open(port: u16) -> String {
+    format!("until (: </dev/tcp/127.0.0.1/{port}) 2>/dev/null; do sleep 0.02; done\n")
+}
+
+/// The statuses that the comments of the commands promise.
+fn promised(blocks: &[String]) -> Vec<&str> {
+    blocks
+        .iter()
+        .flat_map(|block| block.lines())
+        .filter(|line| line.starts_with("curl -i "))
+        .map(|line| {
+            let (_, comment) = line.rsplit_once(" # ").expect("the status is in a comment");
+            comment.split(':').next().unwrap()
+        })
+        .collect()
+}
+
+/// The statuses of the answers.
+fn statuses(shown: &str) -> Vec<&str> {
+    shown
+        .lines()
+        .filter(|line| line.starts_with("HTTP/1.1 "))
+        .map(|line| line.split(' ').nth(1).unwrap())
+        .collect()
+}
+
+fn paste(server: BlockRef, places: &[BlockRef]) {
+    let checkout = Checkout::new();
+    let before = checkout.files();
+    let blocks: Vec<_> = places.iter().map(|place| block(*place)).collect();
+    let shown = checkout.paste(&block(server), &blocks);
+    let promised = promised(&blocks);
+    assert!(promised.len() > 1, "{places:?}");
+    assert_eq!(statuses(&shown), promised, "{places:?}\n{shown}");
+    if places
+        .iter()
+        .any(|place| place.heading.ends_with("Clean up"))
+    {
+        assert_eq!(checkout.files(), before, "{places:?} leaves files behind");
+    }
+}
+
+/// Seen red with another status in a comment, with a wrong flag in a block, and without a file in the list to remove.
+#[test]
+fn the_examples_lead_to_each_api_behind_envoy() {
+    for api in APIS {
+        paste(SERVER, &example(api, "Envoy"));
+    }
+}
+
+#[test]
+fn the_examples_lead_to_each_api_behind_nginx() {
+    for api in APIS {
+        paste(SERVER, &example(api, "nginx"));
+    }
+}
+
+#[test]
+fn the_examples_lead_to_each_api_behind_caddy() {
+    for api in APIS {
+        paste(SERVER, &example(api, "Caddy"));
+    }
+}
+
+/// Seen red without `peaka.caddy` in the list to remove.
+#[test]
+fn the_readme_leads_from_nothing_to_a_gateway_and_back() {
+    const PAGE: &str = "README.md";
+    let checkout = Checkout::new();
+    let before = checkout.files();
+    let tour = block(in_page(PAGE, "## Five-minute tour", 1));
+    // A denial is an exit code of its own.
+    let tour = format!("set +e\n{tour}");
+    checkout.paste(&block(in_page(PAGE, "## Start", 0)), &[tour]);
+
+    // The same terminal goes on with another server.
+    let path = "export PATH=\"$PWD/target/release:$PATH\"\n".to_owned();
+    let mut blocks = vec![path];
+    blocks.extend([1, 2].map(|index| block(in_page(PAGE, "## One gateway", index))));
+    blocks.push(block(in_page(PAGE, "## Clean up", 0)));
+    let shown = checkout.paste(&block(in_page(PAGE, "## One gateway", 0)), &blocks);
+    assert_eq!(statuses(&shown), promised(&blocks), "{shown}");
+    assert!(shown.contains("hello from the API"), "{shown}");
+    assert_eq!(checkout.files(), before);
+}
+
+#[test]
+fn several_apis_in_one_gateway_are_as_the_pages_have_them() {
+    paste(
+        SERVER,
+        &several("examples/nginx/README.md", "## Several APIs in one nginx"),
+    );
+    paste(
+        SERVER,
+        &several("examples/caddy/README.md", "## Several APIs in one Caddy"),
+    );
+}
+
+/// Where a template or the realm has changed, `CLAVIGER_TEST_PRINTED` names a directory for the new files.
+#[test]
+fn the_pages_show_what_is_printed() {
+    let path = "export PATH=\"$PWD/target/release:$PATH\"\n".to_owned();
+    let mut wrong = Vec::new();
+    for (page, file) in [
+        ("examples/envoy/README.md", "examples/envoy/peaka.yaml"),
+        ("examples/nginx/README.md", "examples/nginx/peaka.conf"),
+        ("examples/caddy/README.md", "examples/caddy/peaka.caddy"),
+    ] {
+        let checkout = Checkout::new();
+        let mut blocks: Vec<_> = printed(page).into_iter().map(block).collect();
+        let last = blocks.last_mut().unwrap();
+        *last = format!("{} >printed\n", last.trim_end());
+        blocks.insert(0, path.clone());
+        checkout.paste(&block(SERVER), &blocks);
+        let read = |name: &str| std::fs::read_to_string(checkout.path().join(name)).unwrap();
+        let key = read("gateway.key");
+        let printed = read("printed").replace(key.trim_end(), "GATEWAY_KEY");
+        let shown = super::read(file);
+        if let Some(dir) = std::env::var_os("CLAVIGER_TEST_PRINTED") {
+            let name = Path::new(file).file_name().unwrap();
+            std::fs::write(Path::new(&dir).join(name), &printed).unwrap();
+        }
+        if printed != shown {
+            wrong.push(file);
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?} are not what is printed");
+}
+
+/// A block that no test pastes is one that nobody knows to be right.
+#[test]
+fn every_block_of_these_pages_is_pasted() {
+    let mut pasted: BTreeSet<BlockRef> = BTreeSet::from([SERVER]);
+    for api in APIS {
+        for gateway in GATEWAYS {
+            pasted.extend(example(api, gateway));
+        }
+    }
+    for (page, heading) in [
+        ("examples/nginx/README.md", "## Several APIs in one nginx"),
+        ("examples/caddy/README.md", "## Several APIs in one Caddy"),
+    ] {
+        pasted.extend(several(page, heading));
+    }
+    for page in [
+        "examples/envoy/README.md",
+        "examples/nginx/README.md",
+        "examples/caddy/README.md",
+    ] {
+        pasted.extend(printed(page));
+    }
+    for page in [
+        EXAMPLES,
+        "examples/envoy/README.md",
+        "examples/nginx/README.md",
+        "examples/caddy/README.md",
+    ] {
+        for (place, text) in blocks(page) {
+            assert!(pasted.contains(&place), "{place:?}\n{text}");
+        }
+    }
+}
