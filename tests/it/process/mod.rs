@@ -4,6 +4,7 @@ mod cancelled_calls;
 mod command_line;
 mod crash;
 mod full_disk;
+mod gateway_config;
 mod grpc_tools;
 mod log;
 mod method_paths;
