@@ -289,7 +289,7 @@ fn envoy(dir: &Path, configurations: &[String]) -> Command {
 
 /// Puts the API of another configuration into a configuration, as examples/envoy/README.md says: the entry below `virtual_hosts`, and
 /// the cluster of the server behind.
-fn add_api(configuration: &str, other: &str) -> String {
+pub(crate) fn add_api(configuration: &str, other: &str) -> String {
     let [hosts, filters] = [
         "                  virtual_hosts:\n",
         "                http_filters:\n",

@@ -20,7 +20,7 @@ use cases::Outcome;
 use claviger::pb::claviger::v1 as pb;
 use fixture::{GatewayFixture, PARTNERO, SITES, Site};
 use gateway_process::GatewayKind;
-pub(crate) use gateway_process::envoy_program;
+pub(crate) use gateway_process::{add_api, envoy_program};
 use http1::{Answer, UpstreamRequest};
 
 use crate::fixtures::eventually;
