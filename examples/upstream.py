@@ -1,4 +1,4 @@
-"""A stand-in for an API: answers every request on 127.0.0.1:8081 with what claviger says about its key."""
+"""A stand-in for an API: answers every request on 127.0.0.1:8081 with the headers that are about its key."""
 
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,16 +12,17 @@ class Api(BaseHTTPRequestHandler):
         lines += [
             f"{name.lower()}: {value}\n"
             for name, value in self.headers.items()
-            if name.lower().startswith("x-claviger-") and value
+            if name.lower().startswith(("x-claviger-", "x-api-", "x-partner-", "authorization")) and value
         ]
         body = "".join(lines).encode()
         self.send_response(200)
         self.send_header("content-type", "text/plain")
         self.send_header("content-length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
 
     def log_message(self, format, *args):
         pass

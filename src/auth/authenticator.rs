@@ -60,7 +60,7 @@ impl From<Forbidden> for AuthError {
 }
 
 const UNKNOWN_KEY: &str =
-    "this authority does not know the caller's key: check which key the client sends";
+    "this authority does not know the caller's key: check that it is the right one";
 
 /// The key is proven, so the caller is known: it is not allowed to verify.
 const NOT_OF_BUILT_IN_REALM: Forbidden = Forbidden(
@@ -252,7 +252,7 @@ impl AuthenticatedKey<'_> {
             Err(OPERATORS_ONLY)
         } else {
             Err(Forbidden(
-                "the caller's key may not do this: use an operator key, or a key with the scope \"verify\" for this realm",
+                "the caller's key may not verify keys of this realm: use a key with the scope \"verify\" for it",
             ))
         }
     }

@@ -92,18 +92,17 @@ impl Connection {
             .await
     }
 
-    /// The host and the port of the server's gRPC address.
-    pub(super) fn server_address(&self) -> Result<(String, u16), Failure> {
+    /// The scheme, the host and the port of the server's gRPC address.
+    pub(super) fn server_address(&self) -> Result<(&'static str, String, u16), Failure> {
         let endpoint = self.endpoint()?;
         let url = endpoint.uri();
         let host = url.host().unwrap_or_default();
         let host = host.trim_matches(['[', ']']).to_owned();
-        let default = if url.scheme_str() == Some("https") {
-            443
-        } else {
-            80
+        let (scheme, port) = match url.scheme_str() {
+            Some("https") => ("https", 443),
+            _ => ("http", 80),
         };
-        Ok((host, url.port_u16().unwrap_or(default)))
+        Ok((scheme, host, url.port_u16().unwrap_or(port)))
     }
 
     async fn connect_as(&self, key: &ApiKey, source: &KeySource) -> Result<Client, Failure> {

@@ -332,11 +332,11 @@ mod tests {
     #[test]
     fn a_key_that_is_refused_is_named_by_its_source() {
         let unknown =
-            "this authority does not know the caller's key: check which key the client sends";
+            "this authority does not know the caller's key: check that it is the right one";
         let shown = failed(&Status::unauthenticated(unknown)).to_string();
         assert_eq!(
             shown,
-            "error: this authority does not know the key from CLAVIGER_KEY: check which key the client sends\n\
+            "error: this authority does not know the key from CLAVIGER_KEY: check that it is the right one\n\
              hint: the key may be mistyped or deleted, or belong to another authority; give the key without the word \
              \"Bearer\""
         );

@@ -15,11 +15,13 @@ pub use response::{GatewayResponse, HttpDenial, IDENTITY_HEADERS};
 use crate::domain::access::ScopeSet;
 use crate::domain::credential::{Malformed, Presented};
 use crate::domain::denial::DenialClass;
+use crate::domain::ids::{EnvironmentName, RealmId};
 use crate::domain::path::{PathError, RequestPath};
 use crate::domain::realm::Environment;
 use crate::domain::route::{Matched, NoRoute, RequiredLevel};
 use crate::domain::verdict::Verdict;
 use crate::mirror::{KeyFacts, MirroredRealm};
+use crate::telemetry::limited;
 use crate::verify::{Decision, Question, Target, VerifyError};
 
 /// A client's request as the gateway received it.
@@ -54,6 +56,22 @@ pub fn client_address(
     }
     let index = hops.len().checked_sub(trusted_hops)?;
     hops.get(index)?.parse().ok()
+}
+
+/// Logs why a gateway gets no answer, and for which API if that is known. The gateway's own log says no more than that there was
+/// none.
+pub fn log_misconfigured(why: &str, peer: Option<IpAddr>, api: Option<ProtectedApi<'_>>) {
+    // Anybody can send these names, and only what can be a name is written down.
+    let realm = api.and_then(|api| RealmId::parse(api.realm).ok());
+    let environment = api.and_then(|api| EnvironmentName::parse(api.environment).ok());
+    limited!(
+        why => warn,
+        why,
+        peer = peer.map(tracing::field::display),
+        realm = realm.map(tracing::field::display),
+        environment = environment.map(tracing::field::display),
+        "gateway misconfigured"
+    );
 }
 
 /// The decision on a whole request.

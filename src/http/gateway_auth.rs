@@ -23,7 +23,7 @@ use crate::config::{GatewayArgs, GatewayKind};
 use crate::domain::denial::DenialClass;
 use crate::gateway::{
     GatewayAuthorizer, GatewayError, GatewayRequest, GatewayResponse, HttpDenial, ProtectedApi,
-    client_address,
+    client_address, log_misconfigured,
 };
 use crate::telemetry::limited;
 use crate::verify::VerifyError;
@@ -81,6 +81,7 @@ async fn gateway_auth(
     request: Request<Body>,
 ) -> Response<Body> {
     let asked = question(&state.gateways, request.uri().path());
+    let api = asked.as_ref().ok().map(|question| question.api);
     let answer =
         asked.and_then(|question| Ok((question.kind, state.answer(peer, question, &request)?)));
     match answer {
@@ -112,7 +113,7 @@ async fn gateway_auth(
             _ => denied(denial.status, denial),
         },
         Err(MisconfiguredGateway(why)) => {
-            limited!(&why => warn, why, %peer, "gateway misconfigured");
+            log_misconfigured(&why, Some(peer), api);
             let mut response = Response::new(Body::from(format!("{why}\n")));
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response

@@ -38,7 +38,7 @@ pub(super) struct Address {
 }
 
 /// The name or address of a host, or `*.DOMAIN` for the names below a domain.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct HostName(pub(super) String);
 
 /// A denial of a realm.

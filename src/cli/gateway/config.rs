@@ -1,7 +1,7 @@
 //! The `gateway config` command.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -9,6 +9,7 @@ use serde_json::json;
 use super::api::{Address, GatewayApi, HostName};
 use super::{caddy, config_file, envoy, nginx};
 use crate::cli::api_key::ApiKey;
+use crate::cli::client::Client;
 use crate::cli::connect::{Connection, read_key};
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, Output};
@@ -17,13 +18,21 @@ use crate::pb::claviger::v1::{GetRealmRequest, Realm, VerifyRequest};
 /// The port of `--http-listen` unless `serve` is told another one.
 const HTTP_PORT: u16 = 7701;
 
+/// The realm with the keys of callers, gateways among them.
+const BUILT_IN_REALM: &str = "claviger";
+
 /// Print the configuration of a gateway for a realm, complete and with the gateway's key.
 ///
-/// The configuration has what the realm says: the headers that carry keys, and for nginx the denials. Print it again when these
-/// change. It is one file for each environment of a realm; several of them fit into one gateway.
+/// The server must be started with `--gateway` for nginx, Caddy, and Envoy over HTTP.
+///
+/// The configuration contains what the realm defines: the headers that carry keys, and for nginx the denials. Print it again when
+/// these change. It covers one environment of one realm; several configurations fit into one gateway.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  claviger gateway config envoy --realm demo --gateway-key-file demo-gateway.key \\
+      --upstream 127.0.0.1:8081 --output-file envoy.yaml
+
   claviger gateway config nginx --realm demo --gateway-key-file demo-gateway.key \\
       --upstream 127.0.0.1:8081 --listen 0.0.0.0:80 --host api.example.com \\
       --output-file /etc/nginx/conf.d/demo.conf
@@ -32,7 +41,7 @@ The gateway's own key can verify keys of this realm, and nothing else:
   claviger keys issue --realm claviger --partner demo --scope verify --name gateway \\
       --output-file demo-gateway.key")]
 pub struct Config {
-    /// The kind of gateway; Envoy can ask over gRPC (`envoy`) or over HTTP.
+    /// The kind of gateway. Envoy asks over gRPC (`envoy`) or over HTTP (`envoy-http`).
     kind: Kind,
     /// The realm that describes the API.
     #[arg(long)]
@@ -47,19 +56,19 @@ pub struct Config {
     #[arg(long, value_name = "HOST:PORT", value_parser = Address::parse)]
     upstream: Address,
     /// Where the gateway listens, without TLS [default: 127.0.0.1:8080; for Caddy with --host, the ports 80 and 443, with HTTPS].
-    #[arg(long, value_name = "IP:PORT")]
+    #[arg(long, value_name = "IP:PORT", value_parser = listen_address)]
     listen: Option<SocketAddr>,
     /// The host of the API in requests; can be repeated. Other hosts get 404 [default: every host].
     #[arg(long, value_name = "NAME", value_parser = HostName::parse)]
     host: Vec<HostName>,
-    /// Leave out what answers 404 for other hosts, because another file of this gateway has it for this port.
+    /// Omit the server that answers 404 for other hosts, because another file has it for this port (nginx and Caddy).
     #[arg(long)]
     no_default_server: bool,
     /// Where the gateway reaches claviger [default: the host of --endpoint, with its port for Envoy over gRPC, and 7701 over HTTP].
     #[arg(long, value_name = "HOST:PORT", value_parser = Address::parse)]
     claviger_address: Option<Address>,
-    /// Write the configuration to a file that only you can read, instead of printing it with the key. Replaces the file if this
-    /// command wrote it.
+    /// Write the configuration to a file that only you can read, instead of printing it with the key. Replaces a file that this
+    /// command wrote for the same API, unless it was edited.
     #[arg(long, value_name = "FILE")]
     output_file: Option<PathBuf>,
 }
@@ -81,6 +90,11 @@ impl Config {
             return Err(Failure::usage(format!("{file} does not contain an API key of claviger"))
                 .hint("it must be the file that `claviger keys issue --output-file` wrote for this gateway"));
         }
+        if self.no_default_server && matches!(self.kind, Kind::Envoy | Kind::EnvoyHttp) {
+            return Err(Failure::usage(
+                "--no-default-server is for nginx and Caddy: leave it out, because Envoy answers 404 by itself",
+            ));
+        }
         let claviger = match self.claviger_address {
             Some(address) => address,
             None => self.kind.address(connection)?,
@@ -93,22 +107,35 @@ impl Config {
         let realm = answer.realm.ok_or_else(|| {
             Failure::failed("the server returned nothing: it may be of another version")
         })?;
+        if realm.id == BUILT_IN_REALM {
+            return Err(Failure::usage(format!(
+                "the realm {BUILT_IN_REALM} is no API: it has the keys of operators and gateways"
+            )));
+        }
         let environment = environment(&realm, self.environment)?;
         for warning in warnings(&realm) {
             output::print_error(&format!("warning: {warning}"));
         }
-        if let Some(why) = try_key(
-            connection,
-            &self.gateway_key_file,
-            &key,
-            &realm.id,
-            &environment,
-        )
-        .await?
-        {
+        let gateway = connection
+            .connect_with(&key, &self.gateway_key_file)
+            .await?;
+        if let Some(why) = refusal(&gateway, &key, &realm.id, &environment).await {
             output::print_error(&format!(
-                "warning: the key in {file} is not accepted here, and may not be at the gateway: {why}"
+                "warning: this server does not accept the gateway's key for the realm {}: {why}\n\
+                 It is right only if the key may be used from the gateway's address and not from here. Otherwise issue \
+                 another one, and print the configuration with it.",
+                realm.id
             ));
+        }
+        if may_administer(&gateway, &realm.id).await {
+            return Err(Failure::usage(format!(
+                "the key in {file} may change realms and keys, so a gateway must not have it"
+            ))
+            .hint(format!(
+                "`claviger keys issue --realm {BUILT_IN_REALM} --partner {} --scope verify --output-file NEW_FILE` issues a \
+                 key for the gateway",
+                realm.id
+            )));
         }
         let api = GatewayApi {
             realm,
@@ -117,7 +144,7 @@ impl Config {
             claviger,
             upstream: self.upstream,
             listen: self.listen,
-            hosts: self.host,
+            hosts: unique(self.host),
             default_server: !self.no_default_server,
         };
         let text = self.kind.render(&api);
@@ -145,7 +172,12 @@ impl Config {
 impl Kind {
     /// Where a gateway reaches the server that this command calls.
     fn address(self, connection: &Connection) -> Result<Address, Failure> {
-        let (host, port) = connection.server_address()?;
+        let (scheme, host, port) = connection.server_address()?;
+        if scheme == "https" {
+            return Err(Failure::usage(
+                "the printed configurations ask without TLS: name claviger's address for the gateway with --claviger-address",
+            ));
+        }
         let port = match self {
             Self::Envoy => port,
             Self::EnvoyHttp | Self::Nginx | Self::Caddy => HTTP_PORT,
@@ -168,10 +200,13 @@ impl Kind {
             Self::EnvoyHttp => format!(
                 "Start claviger with `--gateway envoy`, and Envoy with this file: envoy -c {path}"
             ),
-            Self::Nginx => "Start claviger with `--gateway nginx`, include the file in nginx's `http` block, and reload nginx."
-                .to_owned(),
+            Self::Nginx => {
+                "Start claviger with `--gateway nginx`, and nginx with this file in its `http` block, such as in conf.d."
+                    .to_owned()
+            }
             Self::Caddy => format!(
-                "Start claviger with `--gateway caddy`, and Caddy with this file: caddy run --adapter caddyfile --config {path}"
+                "Start claviger with `--gateway caddy`, and Caddy with this file or an `import` of it: \
+                 caddy run --adapter caddyfile --config {path}"
             ),
         }
     }
@@ -222,24 +257,40 @@ fn warnings(realm: &Realm) -> Vec<String> {
     warnings
 }
 
-/// Tries whether the gateway's key may verify keys of this realm. Returns why it may not.
+/// Why this server does not let the gateway's key verify keys of this realm.
 ///
 /// It is no error: a key that may be used only from the gateway's address is not accepted here.
-async fn try_key(
-    connection: &Connection,
-    file: &Path,
-    key: &ApiKey,
-    realm: &str,
-    environment: &str,
-) -> Result<Option<String>, Failure> {
-    let client = connection.connect_with(key, file).await?;
+async fn refusal(gateway: &Client, key: &ApiKey, realm: &str, environment: &str) -> Option<String> {
     let request = VerifyRequest {
-        // Any key shows whether the gateway's own one is good, and this one is not counted for any other.
+        // Any key will do. The gateway's own one is of no realm that a gateway protects.
         key: key.reveal().to_owned(),
         realm: realm.to_owned(),
         environment: environment.to_owned(),
         ..VerifyRequest::default()
     };
-    let answer = client.ask(client.verify().verify(request)).await;
-    Ok(answer.err().map(|failure| failure.message()))
+    let answer = gateway.ask(gateway.verify().verify(request)).await;
+    answer.err().map(|failure| failure.message())
+}
+
+/// Whether the gateway's key may do more than verify.
+async fn may_administer(gateway: &Client, realm: &str) -> bool {
+    let request = GetRealmRequest {
+        realm_id: realm.to_owned(),
+    };
+    gateway
+        .ask(gateway.realms().get_realm(request))
+        .await
+        .is_ok()
+}
+
+/// Gateways refuse a configuration that names a host twice.
+fn unique(mut hosts: Vec<HostName>) -> Vec<HostName> {
+    hosts.sort();
+    hosts.dedup();
+    hosts
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "must be an IP address and a port, such as 0.0.0.0:8080 or [::]:8080")
 }

@@ -7,38 +7,64 @@ use std::path::Path;
 
 use crate::cli::failure::Failure;
 
-/// What the first lines of each configuration contain.
-const MARK: &str = "# Printed by `claviger gateway config";
+/// The last line of a file that this command wrote, before the checksum of the lines before it.
+const CHECKSUM: &str = "# This file was not edited if its other lines have the checksum ";
 
-/// Writes a configuration to a file that only its owner can read. A file that is no configuration of this command is not
-/// overwritten.
+/// No configuration is longer.
+const MAX_READ: u64 = 1 << 20;
+
+/// Writes a configuration to a file that only its owner can read.
+///
+/// A file that exists is replaced only if this command wrote it for the same gateway and API, and nobody has edited it since.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let shown = path.display();
-    match is_replaceable(path) {
-        Ok(true) => {}
-        Ok(false) => {
-            return Err(Failure::failed(format!(
-                "{shown} exists already, and this command did not write it"
-            ))
-            .hint("nothing was changed; --output-file must name a new file, or one that this command wrote"));
-        }
-        Err(error) => return Err(Failure::failed(format!("cannot read {shown}: {error}"))),
+    let problem = match read(path) {
+        Ok(None) => None,
+        Ok(Some(old)) => obstacle(&old, text),
+        Err(error) => Some(format!("cannot be read: {error}")),
+    };
+    if let Some(problem) = problem {
+        return Err(
+            Failure::failed(format!("{shown} exists and {problem}; it is not replaced")).hint(
+                "nothing was changed; name a new file with --output-file, and compare the two",
+            ),
+        );
     }
-    replace(path, text).map_err(|error| {
+    let text = format!("{text}{}\n", checksum_line(text));
+    replace(path, &text).map_err(|error| {
         Failure::failed(format!("cannot write {shown}: {error}"))
             .hint("nothing was changed; the directory must exist and be writable")
     })
 }
 
-fn is_replaceable(path: &Path) -> io::Result<bool> {
+fn read(path: &Path) -> io::Result<Option<String>> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
     };
-    let mut start = Vec::new();
-    file.take(1_024).read_to_end(&mut start)?;
-    Ok(String::from_utf8_lossy(&start).contains(MARK))
+    let mut bytes = Vec::new();
+    file.take(MAX_READ).read_to_end(&mut bytes)?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// Why a file must not be replaced by this configuration.
+fn obstacle(old: &str, new: &str) -> Option<String> {
+    let body = old.trim_end_matches('\n');
+    let (body, last) = body.rsplit_once('\n').unwrap_or(("", body));
+    let body = format!("{body}\n");
+    if !last.starts_with(CHECKSUM) {
+        return Some("this command did not write it".to_owned());
+    }
+    if last != checksum_line(&body) {
+        return Some("was edited".to_owned());
+    }
+    let first = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+    (first(old) != first(new)).then(|| "is for another gateway or API".to_owned())
+}
+
+fn checksum_line(text: &str) -> String {
+    format!("{CHECKSUM}{:08x}.", crc32fast::hash(text.as_bytes()))
 }
 
 /// Puts a new file in the place of the old one, so that a gateway never reads a part of it.
@@ -69,29 +95,42 @@ mod tests {
 
     use super::*;
 
+    /// Seen red with each of the three obstacles left out.
     #[test]
-    fn only_a_configuration_is_replaced() {
+    fn only_what_this_command_wrote_and_nobody_edited_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gateway.conf");
-        let text = format!("# nginx\n{MARK} nginx`\n");
-        for text in [text.clone(), text + "more\n"] {
-            write(&path, &text).unwrap();
-            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        for text in ["# nginx: demo\nlisten 1;\n", "# nginx: demo\nlisten 2;\n"] {
+            write(&path, text).unwrap();
+            let written = fs::read_to_string(&path).unwrap();
+            assert!(written.starts_with(text), "{written}");
             let mode = fs::metadata(&path).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
-        fs::write(&path, "a key\n").unwrap();
-        let refusal = write(&path, "new").unwrap_err().to_string();
-        assert!(
-            refusal.contains("this command did not write it"),
-            "{refusal}"
+        let written = fs::read_to_string(&path).unwrap();
+        let refused = |old: &str, new: &str, why: &str| {
+            fs::write(&path, old).unwrap();
+            let refusal = write(&path, new).unwrap_err().to_string();
+            assert!(refusal.contains(why), "{refusal}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), old);
+        };
+        let new = "# nginx: demo\nlisten 3;\n";
+        refused(&written.replace("listen 2", "listen 9"), new, "was edited");
+        refused(
+            &written,
+            "# nginx: other\n",
+            "is for another gateway or API",
         );
-        assert_eq!(fs::read_to_string(&path).unwrap(), "a key\n");
-        let refusal = write(&folder.path().join("absent/file"), "new").unwrap_err();
+        for foreign in ["", "a key\n", "# nginx: demo\n"] {
+            refused(foreign, new, "this command did not write it");
+        }
+        let refusal = write(&folder.path().join("absent/file"), new).unwrap_err();
         assert!(
             refusal.to_string().contains("directory must exist"),
             "{refusal}"
         );
+        let refusal = write(folder.path(), new).unwrap_err().to_string();
+        assert!(refusal.contains("cannot be read"), "{refusal}");
         assert_eq!(folder.path().read_dir().unwrap().count(), 1);
     }
 }

@@ -19,11 +19,11 @@ use crate::auth::Principal;
 use crate::domain::violation::Violations;
 use crate::gateway::{
     GatewayAuthorizer, GatewayError, GatewayRequest, ProtectedApi, client_address,
+    log_misconfigured,
 };
 use crate::pb::encoded::authorization_server::Authorization;
 use crate::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 use crate::protobuf::Encoded;
-use crate::telemetry::limited;
 
 /// The service that Envoy's `ext_authz` filter calls.
 #[derive(Clone)]
@@ -54,13 +54,18 @@ impl ExtAuthzService {
         gateway: &Principal,
         question: &CheckQuestion<'_>,
     ) -> Result<Encoded<CheckResponse>, Status> {
-        self.decide(gateway, question)
-            .inspect_err(|refusal| log_misconfigured(gateway.peer, refusal))
+        let api = ProtectedApi {
+            realm: question.configured("realm"),
+            environment: question.configured("environment"),
+        };
+        self.decide(gateway, api, question)
+            .inspect_err(|refusal| log_refusal(gateway.peer, Some(api), refusal))
     }
 
     fn decide(
         &self,
         gateway: &Principal,
+        api: ProtectedApi<'_>,
         question: &CheckQuestion<'_>,
     ) -> Result<Encoded<CheckResponse>, Status> {
         if !question.has_attributes {
@@ -76,10 +81,6 @@ impl ExtAuthzService {
             target: question.target,
             headers,
             client: client_address(question.source.parse().ok(), headers, trusted_hops),
-        };
-        let api = ProtectedApi {
-            realm: question.configured("realm"),
-            environment: question.configured("environment"),
         };
         let answer = self
             .authorizer
@@ -104,15 +105,14 @@ impl Authorization for ExtAuthzService {
     }
 }
 
-/// Logs why a gateway is refused. The gateway tells its own log no more than that claviger gave no decision.
-pub(super) fn log_misconfigured(peer: Option<IpAddr>, refusal: &Status) {
+/// Logs a refusal that says that a gateway is misconfigured.
+pub(super) fn log_refusal(peer: Option<IpAddr>, api: Option<ProtectedApi<'_>>, refusal: &Status) {
     let is_misconfigured = matches!(
         refusal.code(),
         Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument
     );
     if is_misconfigured {
-        let why = refusal.message();
-        limited!(why => warn, why, peer = peer.map(tracing::field::display), "gateway misconfigured");
+        log_misconfigured(refusal.message(), peer, api);
     }
 }
 

@@ -38,7 +38,7 @@ use tonic::body::Body;
 use whole::{Handler, Waiting};
 use zeroize::Zeroizing;
 
-use super::ext_authz::log_misconfigured;
+use super::ext_authz::log_refusal;
 use super::status;
 use crate::auth::{AuthError, Principal, bearer_key};
 use crate::transport::Peer;
@@ -190,7 +190,7 @@ impl<S: Dispatch> Guarded<S> {
         };
         let principal = self.prove(request.headers()).inspect_err(|refusal| {
             if destination == Destination::Check {
-                log_misconfigured(Some(self.peer.remote.ip()), refusal);
+                log_refusal(Some(self.peer.remote.ip()), None, refusal);
             }
         })?;
         let limit = TimeLimit::of(request.headers(), guard.call_timeout);

@@ -28,7 +28,7 @@ fn denials(status: u32, body: &str) -> Vec<pb::Denial> {
 /// the realm.
 pub(super) async fn check_all(fixture: &mut GatewayFixture) {
     let kind = fixture.kind;
-    let long = "'$\\{{verdict}}${API} {http.request.uri}\r\n".repeat(100);
+    let long = "'$\\{{verdict}}${API} {http.request.uri}\r\n".repeat(99);
     let text = r#"it's "$1" \n {} {{verdict}}_ #; "#;
     for (status, body) in [(404, text), (401, &long), (418, "")] {
         let change = |realm: &mut pb::Realm| realm.denials = denials(status, body);

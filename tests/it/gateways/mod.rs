@@ -175,19 +175,21 @@ on_each_gateway! {
             assert_eq!((answer.status, seen.len()), (200, 1), "{kind:?}");
         }
         fixture.stop_claviger();
+        // What Caddy answers by itself. If it were told to answer 503, its log would not say why.
+        let down = if kind == GatewayKind::Caddy { 502 } else { 503 };
         for site in SITES {
             for key in [cases::good_key(site), "nonsense"] {
                 let (answer, seen) = ask(&fixture, site, key).await;
-                assert_eq!((answer.status, seen.len()), (503, 0), "{kind:?} {site:?} {answer:?}");
+                assert_eq!((answer.status, seen.len()), (down, 0), "{kind:?} {site:?} {answer:?}");
             }
         }
         let (answer, seen) = fixture.request(PARTNERO, "GET /health", &[]).await;
-        assert_eq!((answer.status, seen.len()), (503, 0), "not even an open path");
+        assert_eq!((answer.status, seen.len()), (down, 0), "not even an open path");
         fixture.start_claviger();
         for site in SITES {
             eventually("requests pass again", async || {
                 let (answer, seen) = ask(&fixture, site, cases::good_key(site)).await;
-                assert!(matches!(answer.status, 200 | 503), "{kind:?} {answer:?}");
+                assert!([200, down].contains(&answer.status), "{kind:?} {answer:?}");
                 (answer.status == 200 && seen.len() == 1).then_some(())
             })
             .await;

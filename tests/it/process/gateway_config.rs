@@ -58,6 +58,8 @@ fn what_is_wrong_is_told_before_a_gateway_finds_it() {
     let key = fixture.gateway_key("peaka");
     let foreign = fixture.path("foreign.key").display().to_string();
     std::fs::write(&foreign, "TtgGcQFq.s3fzs3fzs3fzs3fzs3fzs3fz\n").unwrap();
+    let operator = fixture.path("operator.copy").display().to_string();
+    std::fs::write(&operator, &fixture.shell.operator).unwrap();
     for (flags, code, told) in [
         (
             format!("nginx --realm nothing --gateway-key-file {key}"),
@@ -100,6 +102,31 @@ fn what_is_wrong_is_told_before_a_gateway_finds_it() {
             "must look like `HOST:PORT`",
         ),
         (
+            format!("envoy --realm peaka --gateway-key-file {key} --no-default-server"),
+            2,
+            "Envoy answers 404 by itself",
+        ),
+        (
+            format!("nginx --realm claviger --gateway-key-file {key}"),
+            2,
+            "the realm claviger is no API",
+        ),
+        (
+            format!("nginx --realm peaka --gateway-key-file {key} --listen 80"),
+            2,
+            "such as 0.0.0.0:8080",
+        ),
+        (
+            format!("nginx --realm peaka --gateway-key-file {operator}"),
+            2,
+            "may change realms and keys, so a gateway must not have it",
+        ),
+        (
+            format!("nginx --realm peaka --gateway-key-file {key} --endpoint https://127.0.0.1:1"),
+            2,
+            "ask without TLS",
+        ),
+        (
             format!("apache --realm peaka --gateway-key-file {key}"),
             2,
             "possible values",
@@ -132,7 +159,9 @@ fn what_would_deny_everything_is_a_warning() {
         fixture.config(&format!("caddy --realm peaka --gateway-key-file {shop}"));
     assert_eq!(code, 0, "{complaint}");
     assert!(
-        complaint.starts_with(&format!("warning: the key in {shop} is not accepted here")),
+        complaint.starts_with(
+            "warning: this server does not accept the gateway's key for the realm peaka: "
+        ),
         "{complaint}"
     );
     assert!(
