@@ -268,6 +268,8 @@ async fn a_misconfigured_gateway_is_one_line_for_each_reason() {
         1,
         "{log}"
     );
+    // What the gateway named is told, if it can be a name.
+    assert_eq!(count(&log, r#""realm":"unknown""#), 1, "{log}");
 }
 
 /// Seen red without the limiter for libraries: one line for each of these frames, of 17 bytes.
