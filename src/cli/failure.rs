@@ -193,7 +193,7 @@ pub(super) fn name(code: Code) -> String {
 }
 
 /// The fields of the requests, and the flags that set them.
-pub(super) const FLAGS: [(&str, &str); 39] = [
+pub(super) const FLAGS: [(&str, &str); 40] = [
     ("admin_scope", "--admin-scope"),
     ("allowed_cidrs", "--allow-cidr"),
     ("any_scopes", "--any-scope"),
@@ -206,6 +206,7 @@ pub(super) const FLAGS: [(&str, &str); 39] = [
     ("environments", "--environment"),
     ("expire_time", "--expires-in or --expires-at"),
     ("expires_within", "--expires-within"),
+    ("external_id", "--external-id"),
     ("full_access", "--full-access"),
     ("if_revision", "--if-revision"),
     ("issued_before", "--issued-before"),

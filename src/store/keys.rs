@@ -1,6 +1,6 @@
 //! The table of keys, and the roots of their secrets.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use sqlx::QueryBuilder;
@@ -32,6 +32,8 @@ pub struct KeyFilter {
     pub project: Option<ProjectId>,
     /// The key belongs to this environment.
     pub environment: Option<EnvironmentName>,
+    /// The key has this external id.
+    pub external_id: Option<String>,
     /// The key was issued before this revision.
     pub issued_before: Option<Revision>,
     /// The key is in one of these states at `now`. Empty: any state.
@@ -141,6 +143,11 @@ impl KeyFilter {
             query
                 .push(" AND k.environment = ")
                 .push_bind(environment.to_string());
+        }
+        if let Some(external_id) = &self.external_id {
+            query
+                .push(" AND k.external_id = ")
+                .push_bind(external_id.clone());
         }
         if let Some(before) = self.issued_before {
             query
@@ -303,6 +310,39 @@ impl Snapshot {
             )?;
         }
         Ok(())
+    }
+
+    /// Returns the keys of the realm that have these external ids, by external id.
+    pub async fn find_external_ids(
+        &mut self,
+        realm: &RealmId,
+        external_ids: &[&str],
+    ) -> Result<HashMap<String, KeyId>, Error> {
+        let mut found = HashMap::new();
+        for chunk in external_ids.chunks(IDS_AT_ONCE) {
+            let rows: Vec<(String, Uuid)> = on!(self.session, |conn| async {
+                // The first condition is that of the index.
+                let mut query = QueryBuilder::new(
+                    "SELECT external_id, id FROM keys WHERE external_id IS NOT NULL AND realm = ",
+                );
+                query
+                    .push_bind(realm.as_str())
+                    .push(" AND external_id IN (");
+                let mut ids = query.separated(", ");
+                for id in chunk {
+                    ids.push_bind(*id);
+                }
+                query.push(")");
+                // Each number of ids is a different statement.
+                let statement = query.build_query_as().persistent(chunk.len() == 1);
+                statement.fetch_all(&mut *conn).await
+            })?;
+            found.extend(
+                rows.into_iter()
+                    .map(|(external_id, id)| (external_id, KeyId::from(id))),
+            );
+        }
+        Ok(found)
     }
 
     /// Returns the row of the key with this id, also if it is corrupt.
