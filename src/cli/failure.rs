@@ -155,8 +155,9 @@ impl Failure {
 /// The error for people. Text of the server is escaped, so that it cannot control the terminal.
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_usage() && !self.violations.is_empty() {
-            // The server's message repeats what the violations say.
+        // The server's message repeats what the violations say.
+        let fields_alone = matches!(self.code, Code::InvalidArgument | Code::AlreadyExists);
+        if fields_alone && !self.violations.is_empty() {
             write!(formatter, "error: the server rejected the request:")?;
         } else {
             write!(formatter, "error: {}", plain(&self.message))?;
