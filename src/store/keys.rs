@@ -320,27 +320,26 @@ impl Snapshot {
     ) -> Result<HashMap<String, KeyId>, Error> {
         let mut found = HashMap::new();
         for chunk in external_ids.chunks(IDS_AT_ONCE) {
-            let rows: Vec<(String, Uuid)> = on!(self.session, |conn| async {
-                // The first condition is that of the index.
+            let rows: Vec<(String, Option<Uuid>)> = on!(self.session, |conn| async {
+                // A look at the index for each of them, also if the planner of PostgreSQL knows nothing of the column yet.
                 let mut query = QueryBuilder::new(
-                    "SELECT external_id, id FROM keys WHERE external_id IS NOT NULL AND realm = ",
+                    "SELECT v.column1, (SELECT k.id FROM keys AS k WHERE k.external_id IS NOT NULL AND k.realm = ",
                 );
                 query
                     .push_bind(realm.as_str())
-                    .push(" AND external_id IN (");
-                let mut ids = query.separated(", ");
-                for id in chunk {
-                    ids.push_bind(*id);
-                }
-                query.push(")");
+                    .push(" AND k.external_id = v.column1) FROM (");
+                query.push_values(chunk, |mut row, id| {
+                    row.push_bind(*id);
+                });
+                query.push(") AS v");
                 // Each number of ids is a different statement.
                 let statement = query.build_query_as().persistent(chunk.len() == 1);
                 statement.fetch_all(&mut *conn).await
             })?;
-            found.extend(
-                rows.into_iter()
-                    .map(|(external_id, id)| (external_id, KeyId::from(id))),
-            );
+            let taken = rows
+                .into_iter()
+                .filter_map(|(external_id, id)| Some((external_id, KeyId::from(id?))));
+            found.extend(taken);
         }
         Ok(found)
     }
