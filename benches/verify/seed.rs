@@ -228,6 +228,7 @@ impl KeySeed {
             level: Level::Partner,
             environment: environment.name.clone(),
             name: "gateway".to_owned(),
+            external_id: None,
             hint: plain.hint(),
             access: Access::Scopes(BTreeSet::from(scopes)),
             labels: BTreeMap::new(),

@@ -37,6 +37,10 @@ const BEYOND_PROJECT: Forbidden = Forbidden(
      and `environment` to these, or use another key",
 );
 
+const NO_EXTERNAL_ID: Forbidden = Forbidden(
+    "external_id: only operators and managers may set, change or remove it: leave this field unset, or ask an operator",
+);
+
 /// A caller that proved a secret.
 #[derive(Clone, Debug)]
 pub struct Principal {
@@ -210,6 +214,18 @@ impl Role {
         match self {
             Self::Operator => Ok(()),
             Self::Realm { .. } | Self::Delegate(_) => Err(OPERATORS_ONLY),
+        }
+    }
+
+    /// Checks that the role may choose the external ids of keys. They are unique in the realm, so a partner could take those that
+    /// other partners' keys will need, or find out which are in use.
+    ///
+    /// # Errors
+    /// The role is that of a partner's own key.
+    pub fn may_set_external_ids(&self) -> Result<(), Forbidden> {
+        match self {
+            Self::Operator | Self::Realm { .. } => Ok(()),
+            Self::Delegate(_) => Err(NO_EXTERNAL_ID),
         }
     }
 

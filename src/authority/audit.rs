@@ -83,6 +83,7 @@ pub(super) fn audit_detail(key: &Key) -> BTreeMap<String, String> {
     let scopes: Vec<&str> = key.access.granted().map(ScopeName::as_str).collect();
     non_empty_detail([
         ("name", key.name.clone()),
+        ("external_id", key.external_id.clone().unwrap_or_default()),
         ("hint", key.hint.clone()),
         ("environment", key.environment.to_string()),
         (

@@ -105,6 +105,7 @@ async fn issue_operator(
             EventKind::AuthorityCreated => "first operator".to_owned(),
             _ => "recovered operator".to_owned(),
         },
+        external_id: None,
         scopes: vec![ScopeName::parse(scopes::OPERATOR).expect("a scope by the rule")],
         full_access: false,
         expires_at: None,

@@ -87,6 +87,8 @@ fn privilege_escalation(
         name: _,
         hint: _,
         labels: _,
+        // Names the key in another system. A partner's own key may not set it: see `Role::may_set_external_ids`.
+        external_id: _,
         // Set by the authority.
         id: _,
         created_at: _,

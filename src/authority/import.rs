@@ -43,6 +43,10 @@ pub enum EntryRefusal {
     AlreadyImported(Option<ImportedBefore>),
     /// An earlier entry of the same request has the same API key.
     Repeated,
+    /// A key of the realm has the external id. Contains the id of that key.
+    ExternalIdTaken(KeyId),
+    /// An earlier entry of the same request takes the external id.
+    ExternalIdRepeated,
 }
 
 /// A key whose API key was imported before.
@@ -187,10 +191,19 @@ impl TwoPassChange for Import<'_> {
         let decoded = self.entries.iter().filter_map(|entry| entry.as_ref().ok());
         let requests: Vec<_> = decoded.map(|imported| &imported.new).collect();
         lookups.read_ahead(snapshot, &self.realm, &requests).await?;
+        let external_ids: Vec<_> = requests
+            .iter()
+            .filter_map(|new| new.external_id.as_deref())
+            .collect();
+        let external_ids = snapshot
+            .find_external_ids(&self.realm, &external_ids)
+            .await?;
         let mut check = EntryCheck {
             caller_state,
             imported_before,
+            external_ids,
             seen: HashSet::new(),
+            seen_external_ids: HashSet::new(),
             lookups,
             now,
         };
@@ -353,8 +366,12 @@ struct EntryCheck<'c> {
     caller_state: &'c CallerState,
     /// Keys that were imported before, by the SHA-256 of their API keys.
     imported_before: HashMap<[u8; 32], KnownKey>,
+    /// The keys of the realm that have external ids of the entries.
+    external_ids: HashMap<String, KeyId>,
     /// The SHA-256 of the API keys of the entries so far.
     seen: HashSet<[u8; 32]>,
+    /// The external ids of the accepted entries so far.
+    seen_external_ids: HashSet<String>,
     lookups: &'c mut LookupCache,
     now: Timestamp,
 }
@@ -393,10 +410,24 @@ impl EntryCheck<'_> {
             .resolve(Some(self.caller_state), snapshot, self.lookups, self.now)
             .await;
         match resolved {
-            Ok(resolved) => Ok(Ok(resolved.key)),
+            Ok(resolved) => Ok(self.check_external_id(&resolved.key).map(|()| resolved.key)),
             Err(Refusal::Invalid(violations)) => Ok(Err(EntryRefusal::Invalid(violations))),
             Err(Refusal::NotFound(message)) => Ok(Err(EntryRefusal::NotFound(message.to_owned()))),
             Err(refusal) => Err(refusal),
+        }
+    }
+
+    fn check_external_id(&mut self, key: &Key) -> Result<(), EntryRefusal> {
+        let Some(external_id) = &key.external_id else {
+            return Ok(());
+        };
+        if let Some(holder) = self.external_ids.get(external_id) {
+            return Err(EntryRefusal::ExternalIdTaken(*holder));
+        }
+        if self.seen_external_ids.insert(external_id.clone()) {
+            Ok(())
+        } else {
+            Err(EntryRefusal::ExternalIdRepeated)
         }
     }
 }

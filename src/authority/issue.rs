@@ -2,7 +2,7 @@
 
 use super::audit::{AuditEntry, audit_detail};
 use super::idempotency::replayed_key;
-use super::resolve::{LookupCache, ResolvedKey};
+use super::resolve::{LookupCache, ResolvedKey, check_external_id};
 use super::secret::NewSecret;
 use super::two_pass::{Applied, ChangeContext, Pass, Preparation, TwoPassChange};
 use super::{Authority, ChangeRequest, ChangeResult, IssuedKey, NewKey, Refusal};
@@ -44,14 +44,17 @@ impl TwoPassChange for Issue {
             caller_state,
             now,
         } = pass;
-        self.0
+        let resolved = self
+            .0
             .resolve(
                 Some(caller_state),
                 snapshot,
                 &mut LookupCache::default(),
                 now,
             )
-            .await
+            .await?;
+        check_external_id(snapshot, &resolved.key).await?;
+        Ok(resolved)
     }
 
     async fn prepare(

@@ -193,8 +193,11 @@ impl Authority {
             let CallerState { role, .. } = state.reread(caller).await?;
             let (key, subject, detail) = match visible(&mut state, &role, reference).await {
                 Ok(key) => {
-                    let detail =
-                        non_empty_detail([("name", key.name.clone()), ("hint", key.hint.clone())]);
+                    let detail = non_empty_detail([
+                        ("name", key.name.clone()),
+                        ("external_id", key.external_id.clone().unwrap_or_default()),
+                        ("hint", key.hint.clone()),
+                    ]);
                     (Some(key.clone()), subject(&key), detail)
                 }
                 // Nobody knows who owns it.

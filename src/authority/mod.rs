@@ -56,7 +56,7 @@ pub use usage::KeyUsage;
 use crate::auth::{Forbidden, Principal};
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventId, Revision};
-use crate::domain::ids::RequestId;
+use crate::domain::ids::{KeyId, RequestId};
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::hashing::{Peppers, Roots};
@@ -142,6 +142,9 @@ pub enum Refusal {
     /// The new resource conflicts with an existing one.
     #[error("{0}")]
     AlreadyExists(String),
+    /// Another key of the realm has the external id. Contains the id of that key.
+    #[error("another key of the realm has the external id")]
+    ExternalIdTaken(KeyId),
     /// The current state does not allow the change.
     #[error("{message}")]
     Precondition {

@@ -39,6 +39,8 @@ pub struct NewKey {
     pub environment: Option<EnvironmentName>,
     /// The display name.
     pub name: String,
+    /// The id that another system has for the key.
+    pub external_id: Option<String>,
     /// The scopes to grant by name, in the order of the request.
     pub scopes: Vec<ScopeName>,
     /// Whether to grant full access.
@@ -52,14 +54,18 @@ pub struct NewKey {
 }
 
 impl NewKey {
-    /// Checks that the role reaches such a key. This check needs no look-up.
+    /// Checks that the role reaches such a key and may set its external id. This check needs no look-up.
     pub(super) fn check_reach(&self, role: &Role) -> Result<(), Refusal> {
-        Ok(role.may_issue(
+        role.may_issue(
             &self.realm,
             self.named_owner(Some(role)),
             self.project.as_ref(),
             self.environment.as_ref(),
-        )?)
+        )?;
+        if self.external_id.is_some() {
+            role.may_set_external_ids()?;
+        }
+        Ok(())
     }
 
     /// The partner that the request names. A delegate that names a project can only mean its own partner.
@@ -72,6 +78,8 @@ impl NewKey {
 
     /// Resolves the request against its realm: checks that the request fits the realm and that the caller may issue the key, and
     /// fills in what the request leaves out. `by` is `None` on the server's command line, which has no caller.
+    ///
+    /// Does not check whether another key has the external id: see [`check_external_id`].
     ///
     /// # Errors
     /// [`Refusal::Invalid`], [`Refusal::NotFound`], [`Refusal::Forbidden`], [`Refusal::Exceeds`], or
@@ -115,6 +123,7 @@ impl NewKey {
             level: self.project.clone().into(),
             environment,
             name: self.name.clone(),
+            external_id: self.external_id.clone(),
             hint: String::new(),
             access,
             labels: self.labels.clone(),
@@ -309,6 +318,23 @@ async fn check_quota(
              {MAX_KEYS_BY_DELEGATES}: delete unused keys, or ask an operator to issue the key"
         ),
     })
+}
+
+/// Checks that no other key of the realm has the external id of this key.
+///
+/// # Errors
+/// [`Refusal::ExternalIdTaken`].
+pub(super) async fn check_external_id(snapshot: &mut Snapshot, key: &Key) -> Result<(), Refusal> {
+    let Some(external_id) = key.external_id.as_deref() else {
+        return Ok(());
+    };
+    let found = snapshot
+        .find_external_ids(&key.realm, &[external_id])
+        .await?;
+    match found.get(external_id) {
+        Some(holder) if *holder != key.id => Err(Refusal::ExternalIdTaken(*holder)),
+        _ => Ok(()),
+    }
 }
 
 /// Returns the access that these scopes grant. No scopes grant nothing.

@@ -1,4 +1,4 @@
-//! Updates of a key's name, labels, scopes, expiry and address ranges.
+//! Updates of a key's name, external id, labels, scopes, expiry and address ranges.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::audit::{AuditEntry, audit_detail};
 use super::grants::Grant;
 use super::key_reference::KeyReference;
 use super::keys::{revoked, visible};
-use super::resolve::{check_owner, granted, resolve_expiry};
+use super::resolve::{check_external_id, check_owner, granted, resolve_expiry};
 use super::{Authority, ChangeRequest, ChangeResult, Refusal, check_revision, grants, not_found};
 use crate::auth::AuthorizedCaller;
 use crate::domain::access::Access;
@@ -25,6 +25,8 @@ use crate::domain::violation::Violations;
 pub struct KeyUpdate {
     /// The display name.
     pub name: Option<String>,
+    /// The external id. `Some(None)` removes it.
+    pub external_id: Option<Option<String>>,
     /// All labels.
     pub labels: Option<BTreeMap<String, String>>,
     /// All scopes, in the order of the request. They replace the current scopes.
@@ -48,6 +50,9 @@ impl Authority {
         update: KeyUpdate,
     ) -> Result<ChangeResult<Key>, Refusal> {
         caller.role.may_administer_keys()?;
+        if update.external_id.is_some() {
+            caller.role.may_set_external_ids()?;
+        }
         let (mut change, caller_state) = self.begin(caller, Effect::MayGrant).await?;
         let before = visible(&mut change, &caller_state.role, reference).await?;
         check_revision(Some(before.revision), if_revision)?;
@@ -68,6 +73,7 @@ impl Authority {
         if !only_takes_away {
             grants::check(&caller_state, &realm, &key, Grant::Fields)?;
         }
+        check_external_id(&mut change, &key).await?;
         change.update_key(&mut key).await?;
         let entry = AuditEntry::of_key(EventKind::KeyUpdated, &key, changed_detail(&before, &key));
         self.finish(&caller.principal, request, change, entry, key)
@@ -79,6 +85,7 @@ impl KeyUpdate {
     fn apply(self, mut key: Key, realm: &Realm, now: Timestamp) -> Result<Key, Refusal> {
         let Self {
             name,
+            external_id,
             labels,
             scopes,
             full_access,
@@ -109,6 +116,7 @@ impl KeyUpdate {
             }
         }
         key.name = name.unwrap_or(key.name);
+        key.external_id = external_id.unwrap_or(key.external_id);
         key.labels = labels.unwrap_or(key.labels);
         key.allowed_cidrs = allowed_cidrs.unwrap_or(key.allowed_cidrs);
         bad.finish(Some(key)).map_err(Refusal::Invalid)
@@ -122,6 +130,7 @@ fn changed_detail(before: &Key, after: &Key) -> BTreeMap<String, String> {
     detail.retain(|name, value| was.get(name) != Some(value));
     let changed = [
         ("name", before.name != after.name),
+        ("external_id", before.external_id != after.external_id),
         ("labels", before.labels != after.labels),
         ("scopes", scopes(&before.access) != scopes(&after.access)),
         (

@@ -155,8 +155,9 @@ impl Failure {
 /// The error for people. Text of the server is escaped, so that it cannot control the terminal.
 impl fmt::Display for Failure {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_usage() && !self.violations.is_empty() {
-            // The server's message repeats what the violations say.
+        // The server's message repeats what the violations say.
+        let fields_alone = matches!(self.code, Code::InvalidArgument | Code::AlreadyExists);
+        if fields_alone && !self.violations.is_empty() {
             write!(formatter, "error: the server rejected the request:")?;
         } else {
             write!(formatter, "error: {}", plain(&self.message))?;
@@ -193,7 +194,7 @@ pub(super) fn name(code: Code) -> String {
 }
 
 /// The fields of the requests, and the flags that set them.
-pub(super) const FLAGS: [(&str, &str); 39] = [
+pub(super) const FLAGS: [(&str, &str); 40] = [
     ("admin_scope", "--admin-scope"),
     ("allowed_cidrs", "--allow-cidr"),
     ("any_scopes", "--any-scope"),
@@ -206,6 +207,7 @@ pub(super) const FLAGS: [(&str, &str); 39] = [
     ("environments", "--environment"),
     ("expire_time", "--expires-in or --expires-at"),
     ("expires_within", "--expires-within"),
+    ("external_id", "--external-id"),
     ("full_access", "--full-access"),
     ("if_revision", "--if-revision"),
     ("issued_before", "--issued-before"),

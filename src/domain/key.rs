@@ -30,6 +30,9 @@ pub struct Key {
     pub environment: EnvironmentName,
     /// The display name.
     pub name: String,
+    /// The id that another system has for the key, unique among the keys of the realm. The mirror does not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external_id: Option<String>,
     /// The part of the API key that may be shown.
     pub hint: String,
     /// The granted access.
@@ -273,6 +276,7 @@ pub(crate) mod tests {
             level: Level::Partner,
             environment: EnvironmentName::parse("production").unwrap(),
             name: "sample".to_owned(),
+            external_id: None,
             hint: "demo_live_…0000".to_owned(),
             access: Access::Scopes(BTreeSet::from([ScopeName::parse("read").unwrap()])),
             labels: BTreeMap::new(),
@@ -331,6 +335,22 @@ pub(crate) mod tests {
                 r#""expires_at":null}]}"#
             )
         );
+    }
+
+    /// The columns of the database read the member `external_id`.
+    #[test]
+    fn a_key_with_an_external_id_has_one_member_more() {
+        let without = serde_json::to_string(&sample()).unwrap();
+        let key = Key {
+            external_id: Some("21fd1a8d-88d5-4295-b792-5b2113138057".to_owned()),
+            ..sample()
+        };
+        let text = serde_json::to_string(&key).unwrap();
+        let member = r#""external_id":"21fd1a8d-88d5-4295-b792-5b2113138057","#;
+        assert_eq!(text.replacen(member, "", 1), without);
+        assert_ne!(text, without);
+        assert_eq!(serde_json::from_str::<Key>(&text).unwrap(), key);
+        assert_eq!(serde_json::from_str::<Key>(&without).unwrap(), sample());
     }
 
     #[test]

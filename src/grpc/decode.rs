@@ -92,6 +92,15 @@ pub(super) fn name(bad: &mut Violations, field: &str, name: String) -> String {
     text(bad, field, name, MAX_NAME_LENGTH, rule)
 }
 
+/// Decodes the id that another system has for a key. Returns `None` if it is empty.
+pub(super) fn external_id(
+    bad: &mut Violations,
+    field: &str,
+    external_id: String,
+) -> Option<String> {
+    Some(name(bad, field, external_id)).filter(|id| !id.is_empty())
+}
+
 /// Decodes a reason or a description.
 pub(super) fn reason(bad: &mut Violations, field: &str, reason: String) -> String {
     let rule = "must have at most 256 characters and no control character";

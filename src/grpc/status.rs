@@ -12,6 +12,7 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::auth::{AuthError, Forbidden};
 use crate::authority::{EntryRefusal, Queued, Refusal};
+use crate::domain::ids::KeyId;
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1::KeyState;
 use crate::store;
@@ -44,6 +45,7 @@ impl From<Refusal> for Status {
             Refusal::AlreadyExists(_) => {
                 error(Code::AlreadyExists, message, info("ALREADY_EXISTS"))
             }
+            Refusal::ExternalIdTaken(holder) => external_id_taken(Some(holder)),
             Refusal::Precondition { reason, .. } => {
                 error(Code::FailedPrecondition, message, info(reason))
             }
@@ -190,6 +192,21 @@ fn violated(code: Code, heading: &str, reason: &str, violations: &Violations) ->
     error(code, message, details)
 }
 
+/// The error for an external id that this key has, or that an earlier entry of the request takes.
+fn external_id_taken(holder: Option<KeyId>) -> Status {
+    let description = match holder {
+        Some(_) => "another key of the realm has it: choose another one, or delete that key",
+        None => "an earlier entry of this request has it: choose another one for one of the two",
+    };
+    let mut details = ErrorDetails::new();
+    let metadata = holder.map(|key| ("key_id".to_owned(), key.to_string()));
+    details
+        .set_error_info("EXTERNAL_ID_TAKEN", DOMAIN, HashMap::from_iter(metadata))
+        .set_bad_request(vec![FieldViolation::new("external_id", description)]);
+    let message = format!("external_id: {description}");
+    error(Code::AlreadyExists, message, details)
+}
+
 /// The error of an import entry that was refused.
 pub(super) fn not_imported(why: EntryRefusal) -> Status {
     match why {
@@ -220,6 +237,8 @@ pub(super) fn not_imported(why: EntryRefusal) -> Status {
             "an earlier entry of this request has the same API key: leave out one of the two",
             info("ALREADY_IMPORTED"),
         ),
+        EntryRefusal::ExternalIdTaken(holder) => external_id_taken(Some(holder)),
+        EntryRefusal::ExternalIdRepeated => external_id_taken(None),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The table of keys, and the roots of their secrets.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use sqlx::QueryBuilder;
@@ -32,6 +32,8 @@ pub struct KeyFilter {
     pub project: Option<ProjectId>,
     /// The key belongs to this environment.
     pub environment: Option<EnvironmentName>,
+    /// The key has this external id.
+    pub external_id: Option<String>,
     /// The key was issued before this revision.
     pub issued_before: Option<Revision>,
     /// The key is in one of these states at `now`. Empty: any state.
@@ -141,6 +143,11 @@ impl KeyFilter {
             query
                 .push(" AND k.environment = ")
                 .push_bind(environment.to_string());
+        }
+        if let Some(external_id) = &self.external_id {
+            query
+                .push(" AND k.external_id = ")
+                .push_bind(external_id.clone());
         }
         if let Some(before) = self.issued_before {
             query
@@ -303,6 +310,38 @@ impl Snapshot {
             )?;
         }
         Ok(())
+    }
+
+    /// Returns the keys of the realm that have these external ids, by external id.
+    pub async fn find_external_ids(
+        &mut self,
+        realm: &RealmId,
+        external_ids: &[&str],
+    ) -> Result<HashMap<String, KeyId>, Error> {
+        let mut found = HashMap::new();
+        for chunk in external_ids.chunks(IDS_AT_ONCE) {
+            let rows: Vec<(String, Option<Uuid>)> = on!(self.session, |conn| async {
+                // A look at the index for each of them, also if the planner of PostgreSQL knows nothing of the column yet.
+                let mut query = QueryBuilder::new(
+                    "SELECT v.column1, (SELECT k.id FROM keys AS k WHERE k.external_id IS NOT NULL AND k.realm = ",
+                );
+                query
+                    .push_bind(realm.as_str())
+                    .push(" AND k.external_id = v.column1) FROM (");
+                query.push_values(chunk, |mut row, id| {
+                    row.push_bind(*id);
+                });
+                query.push(") AS v");
+                // Each number of ids is a different statement.
+                let statement = query.build_query_as().persistent(chunk.len() == 1);
+                statement.fetch_all(&mut *conn).await
+            })?;
+            let taken = rows
+                .into_iter()
+                .filter_map(|(external_id, id)| Some((external_id, KeyId::from(id?))));
+            found.extend(taken);
+        }
+        Ok(found)
     }
 
     /// Returns the row of the key with this id, also if it is corrupt.

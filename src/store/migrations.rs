@@ -40,6 +40,11 @@ pub(super) fn sqlite() -> Migrator {
             "hints",
             include_str!("../../migrations/sqlite/0004_hints.sql"),
         ),
+        (
+            5,
+            "external id",
+            include_str!("../../migrations/sqlite/0005_external_id.sql"),
+        ),
     ])
 }
 
@@ -65,6 +70,11 @@ pub(super) fn postgres() -> Migrator {
             4,
             "hints",
             include_str!("../../migrations/postgres/0004_hints.sql"),
+        ),
+        (
+            5,
+            "external id",
+            include_str!("../../migrations/postgres/0005_external_id.sql"),
         ),
     ])
 }

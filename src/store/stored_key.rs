@@ -175,6 +175,8 @@ mod tests {
         let mut key = sample();
         key.level = Level::Project(ProjectId::parse("mtKDhe1U").unwrap());
         "quo\"ted \\ ключ".clone_into(&mut key.name);
+        // Left out, as everything that verification does not need.
+        key.external_id = Some("of \"another\" system".to_owned());
         key.labels = [("a\n", "1"), ("b", "\u{7f}")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into();

@@ -21,6 +21,7 @@ import keytext
 import key_admin.bad_fields
 import key_admin.delegation
 import key_admin.events
+import key_admin.external_id
 import key_admin.idempotency
 import key_admin.imports
 import key_admin.issue
@@ -55,6 +56,7 @@ MODULES = (
     key_admin.rotation,
     key_admin.idempotency,
     key_admin.imports,
+    key_admin.external_id,
     key_admin.revocation,
     key_admin.usage,
     key_admin.delegation,

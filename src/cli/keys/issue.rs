@@ -47,6 +47,14 @@ pub struct Issue {
         allow_hyphen_values = true
     )]
     name: String,
+    /// The id that another system has for the key; no other key of the realm may have it.
+    #[arg(
+        long,
+        default_value_t,
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    external_id: String,
     /// A scope to grant; can be repeated. Without scopes, the realm's `unscoped_keys` decides.
     #[arg(long)]
     scope: Vec<String>,
@@ -82,6 +90,7 @@ impl Issue {
             level: self.level.map_or(0, Level::to_proto),
             environment: self.environment,
             name: self.name,
+            external_id: self.external_id,
             scopes: self.scope,
             full_access: self.full_access,
             expire_time,

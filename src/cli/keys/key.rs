@@ -85,6 +85,7 @@ fn rows(key: &Key) -> Vec<(&'static str, String)> {
         ("name", key.name.clone()),
         ("hint", key.hint.clone()),
         ("state", state(key)),
+        ("external id", key.external_id.clone()),
         ("realm", key.realm.clone()),
         ("partner", key.partner.clone()),
         ("project", key.project.clone()),
@@ -142,6 +143,7 @@ mod tests {
             name: "ci \x1b[1m".to_owned(),
             realm: "demo".to_owned(),
             partner: "acme".to_owned(),
+            external_id: "21fd1a8d \x1b[1m".to_owned(),
             level: 1,
             state: KeyState::Active as i32,
             environment: "production".to_owned(),
@@ -152,6 +154,7 @@ mod tests {
             "key id       0192f0c1-2345-7abc-8def-0123456789ab\n\
              name         ci \\u{1b}[1m\n\
              state        active\n\
+             external id  21fd1a8d \\u{1b}[1m\n\
              realm        demo\n\
              partner      acme\n\
              level        partner\n\

@@ -28,6 +28,14 @@ pub struct List {
     /// Only keys of this environment.
     #[arg(long, default_value_t, hide_default_value = true)]
     environment: String,
+    /// Only the key with this external id.
+    #[arg(
+        long,
+        default_value_t,
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    external_id: String,
     /// Only keys in this state; can be repeated.
     #[arg(long, value_delimiter = ',')]
     state: Vec<State>,
@@ -100,6 +108,7 @@ impl List {
                         never_expires: self.never_expires,
                         expires_within,
                         issued_before: None,
+                        external_id: self.external_id.clone(),
                     }),
                     page_size,
                     page_token,

@@ -12,7 +12,7 @@ use crate::cli::request_id;
 use crate::cli::response::ChangeResponse as _;
 use crate::pb::claviger::v1::{UpdateKeyRequest, UpdateKeyResponse};
 
-/// Change a key's name, scopes, expiry, labels or allowed addresses.
+/// Change a key's name, external id, scopes, expiry, labels or allowed addresses.
 ///
 /// Settings that are not named stay as they are. A flag for a list replaces the whole list: `--scope read` removes all
 /// other scopes.
@@ -32,6 +32,9 @@ pub struct Update {
     /// A display name.
     #[arg(long, allow_hyphen_values = true)]
     name: Option<String>,
+    /// The id that another system has for the key; the empty id removes it.
+    #[arg(long, allow_hyphen_values = true)]
+    external_id: Option<String>,
     /// A scope to grant, instead of all scopes granted so far; can be repeated.
     #[arg(long, conflicts_with_all = ["full_access", "no_scopes"])]
     scope: Vec<String>,
@@ -83,6 +86,7 @@ impl Update {
     fn request(self, expire_time: Option<Timestamp>) -> Result<UpdateKeyRequest, Failure> {
         let named = [
             ("name", self.name.is_some()),
+            ("external_id", self.external_id.is_some()),
             ("scopes", self.no_scopes || !self.scope.is_empty()),
             ("full_access", self.full_access || self.no_full_access),
             ("expire_time", self.never_expires || expire_time.is_some()),
@@ -99,14 +103,15 @@ impl Update {
             .collect();
         if paths.is_empty() {
             return Err(Failure::usage("nothing to change").hint(
-                "give at least one of --name, --scope, --no-scopes, --full-access, --no-full-access, --expires-in, --expires-at, \
-                 --never-expires, --label, --no-labels, --allow-cidr or --from-anywhere",
+                "give at least one of --name, --external-id, --scope, --no-scopes, --full-access, --no-full-access, --expires-in, \
+                 --expires-at, --never-expires, --label, --no-labels, --allow-cidr or --from-anywhere",
             ));
         }
         Ok(UpdateKeyRequest {
             key_id: self.key.id,
             update_mask: Some(FieldMask { paths }),
             name: self.name.unwrap_or_default(),
+            external_id: self.external_id.unwrap_or_default(),
             labels: flags::by_name(self.label)
                 .map_err(|why| Failure::usage(format!("--label: {why}")))?,
             scopes: self.scope,
@@ -150,6 +155,8 @@ mod tests {
         for (flags, mask) in [
             ("--name ci", "name"),
             ("--name=", "name"),
+            ("--external-id 21fd1a8d", "external_id"),
+            ("--external-id=", "external_id"),
             ("--scope read --scope write", "scopes"),
             ("--no-scopes", "scopes"),
             ("--full-access", "full_access"),

@@ -72,10 +72,12 @@ pub(super) fn key_filter(
         never_expires,
         expires_within,
         issued_before,
+        external_id,
     } = filter.unwrap_or_default();
     decode::unimplemented(&[("filter.issued_before", issued_before.is_some())])?;
     let limit = page::size(&mut bad, page_size);
     let owner = KeySelection::decode(&mut bad, &realm, &partner, &project, &environment);
+    let external_id = decode::external_id(&mut bad, "filter.external_id", external_id);
     let states = key_states(&mut bad, &states);
     let before = decode::optional(&mut bad, "page_token", cursor, KeyId::parse);
     let unused_for = decode::span_or_none(&mut bad, "filter.unused_for", unused_for);
@@ -91,6 +93,7 @@ pub(super) fn key_filter(
         partner: owner.partner,
         project: owner.project,
         environment: owner.environment,
+        external_id,
         issued_before: None,
         states,
         unused_for,

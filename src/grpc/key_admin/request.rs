@@ -24,13 +24,14 @@ const MAX_OVERLAP: Duration = Duration::from_hours(366 * 24);
 const MAX_ENTRIES: usize = 1_000;
 
 /// The fields of a key that can be changed.
-const MUTABLE: [&str; 6] = [
+const MUTABLE: [&str; 7] = [
     "name",
     "labels",
     "scopes",
     "full_access",
     "expire_time",
     "allowed_cidrs",
+    "external_id",
 ];
 
 /// The most paths that an update mask may have. More than there are fields, because a path may be named twice.
@@ -162,6 +163,7 @@ pub(super) fn new_key(
         allowed_cidrs,
         wait,
         request_id,
+        external_id,
     } = request;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
@@ -172,6 +174,7 @@ pub(super) fn new_key(
         level,
         environment,
         name,
+        external_id,
         scopes,
         full_access,
         expire_time,
@@ -190,6 +193,7 @@ struct KeyProperties {
     level: i32,
     environment: String,
     name: String,
+    external_id: String,
     scopes: Vec<String>,
     full_access: bool,
     expire_time: Option<prost_types::Timestamp>,
@@ -210,6 +214,7 @@ impl KeyProperties {
             level,
             environment,
             name,
+            external_id,
             scopes,
             full_access,
             expire_time,
@@ -222,6 +227,7 @@ impl KeyProperties {
         let environment =
             decode::optional(bad, "environment", &environment, EnvironmentName::parse);
         let name = decode::name(bad, "name", name);
+        let external_id = decode::external_id(bad, "external_id", external_id);
         let scopes = decode::scopes(bad, &scopes);
         let expires_at = decode::timestamp(bad, "expire_time", expire_time);
         if expires_at.is_some_and(|end| end <= now) {
@@ -236,6 +242,7 @@ impl KeyProperties {
             level,
             environment,
             name,
+            external_id,
             scopes,
             full_access,
             expires_at,
@@ -262,6 +269,7 @@ pub(super) fn update(
         request_id,
         if_partner,
         if_revision,
+        external_id,
     } = request;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
@@ -303,8 +311,11 @@ pub(super) fn update(
     let of_full_access = named("full_access", full_access);
     let of_expiry = named("expire_time", expire_time.is_some());
     let of_cidrs = named("allowed_cidrs", !allowed_cidrs.is_empty());
+    let of_external_id = named("external_id", !external_id.is_empty());
     let update = KeyUpdate {
         name: of_name.then(|| decode::name(&mut bad, "name", name)),
+        external_id: of_external_id
+            .then(|| decode::external_id(&mut bad, "external_id", external_id)),
         labels: of_labels.then(|| decode::labels(&mut bad, labels)),
         scopes: of_scopes.then(|| decode::scopes(&mut bad, &scopes)),
         full_access: of_full_access.then_some(full_access),
@@ -392,12 +403,14 @@ pub(super) fn bulk_revocation(
         never_expires,
         expires_within,
         issued_before,
+        external_id,
     } = filter.unwrap_or_default();
     decode::unimplemented(&[
         ("filter.states", !states.is_empty()),
         ("filter.unused_for", unused_for.is_some()),
         ("filter.never_expires", never_expires),
         ("filter.expires_within", expires_within.is_some()),
+        ("filter.external_id", !external_id.is_empty()),
     ])?;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
@@ -477,6 +490,7 @@ fn imported_key(
         expire_time,
         labels,
         allowed_cidrs,
+        external_id,
     } = entry;
     let mut bad = Violations::default();
     let identity = hash_and_hint(&mut bad, secret);
@@ -486,6 +500,7 @@ fn imported_key(
         level,
         environment,
         name,
+        external_id,
         scopes,
         full_access,
         expire_time,

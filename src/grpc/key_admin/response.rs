@@ -26,6 +26,7 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
         level,
         environment,
         name,
+        external_id,
         hint,
         access,
         labels,
@@ -72,6 +73,7 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
             .collect(),
         hint,
         revision: Some(revision.as_u64()),
+        external_id: external_id.unwrap_or_default(),
     }
 }
 

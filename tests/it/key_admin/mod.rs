@@ -3,6 +3,7 @@
 mod admission;
 mod callers_in_flight;
 mod delegation;
+mod external_id;
 mod hundred_thousand_keys;
 mod idempotency;
 mod if_partner;

@@ -158,6 +158,64 @@ fn the_readmes_tour_is_true_as_it_stands() {
     assert!(said.contains("\"verdict\": \"VERDICT_REVOKED\""), "{said}");
 }
 
+/// Seen red with each command that leaves the external id out of its request, with `keys get` that does not show it, and without
+/// the flag in `failure::FLAGS`.
+#[test]
+fn key_commands_take_the_id_that_another_system_has_for_the_key() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let program = Program::serve(&test_store, &[]);
+    let operator = program.operator();
+    let shell = Shell { program, operator };
+    shell.says(
+        "realm put demo --prefix demo --environment production=live --scope read",
+        "",
+        0,
+    );
+    shell.says("partner put acme --realm demo", "", 0);
+    let issue = "keys issue --realm demo --partner acme --level partner --external-id";
+    let shown = shell.says(&format!("{issue} -first"), "", 0);
+    assert!(shown.contains("external id  -first\n"), "{shown}");
+    let listed = shell.json("keys list --realm demo --external-id -first", "", 0);
+    let id = listed["keys"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(listed["keys"][0]["external_id"], "-first");
+    let none = shell.json("keys list --realm demo --external-id first", "", 0);
+    assert_eq!(none["keys"].as_array().map(Vec::len), Some(0));
+
+    let refusal = shell.says(&format!("{issue} -first"), "", 1);
+    let expected = "error: the server rejected the request:\n  --external-id (external_id): another key of the realm has it";
+    assert!(refusal.starts_with(expected), "{refusal}");
+    shell.says(&format!("keys update {id} --external-id second"), "", 0);
+    let shown = shell.says(&format!("keys get {id}"), "", 0);
+    assert!(shown.contains("external id  second\n"), "{shown}");
+    shell.says(&format!("keys update {id} --external-id="), "", 0);
+    let shown = shell.says(&format!("keys get {id}"), "", 0);
+    assert!(!shown.contains("external id"), "{shown}");
+
+    let line = |number: u8| format!("TtgGcQFq.s3fzROFoop8uHG4pS2LYhoqn1rLb{number:04}");
+    let csv = format!(
+        "plain_key,external_id\n{},21fd1a8d\n{},\n{},21fd1a8d\n",
+        line(1),
+        line(2),
+        line(3)
+    );
+    let import = "keys import - --format csv --realm demo --partner acme --level partner --batch 1";
+    for dry_run in [" --dry-run", ""] {
+        let summary = shell.run(&format!("{import}{dry_run} --json"), &csv);
+        assert_eq!(summary.status.code(), Some(1));
+        let summary: serde_json::Value = serde_json::from_slice(&summary.stdout).unwrap();
+        assert_eq!(
+            (&summary["imported"], &summary["failed"]),
+            (&2.into(), &1.into())
+        );
+        let failure = &summary["failures"][0];
+        assert_eq!(failure["line"], 4);
+        let reason = failure["reason"].as_str().unwrap();
+        assert!(reason.starts_with("external_id: "), "{reason}");
+    }
+    let listed = shell.json("keys list --realm demo --external-id 21fd1a8d", "", 0);
+    assert_eq!(listed["keys"].as_array().map(Vec::len), Some(1));
+}
+
 /// Seen red with each command that leaves the revision out of its request.
 #[test]
 fn key_commands_take_the_revision_that_the_key_must_have() {

@@ -23,6 +23,7 @@ async fn revoked(service: &Service) -> usize {
         partner: None,
         project: None,
         environment: None,
+        external_id: None,
         issued_before: None,
         states: [KeyState::Revoked].into(),
         unused_for: None,

@@ -19,7 +19,8 @@ use sha2::{Digest, Sha256};
 use crate::fixtures::{
     Api, DAY, Engine, HOUR, IssuedKey, NOW, SECOND, Service, TestStore, after,
     authority_key_request, events_of, get, hex_of, import, import_entry, import_entry_of, issue,
-    issue_request, issue_request_with, on_both_engines, revoke_keys, rotate, strings, time, update,
+    issue_request, issue_request_with, list_keys, on_both_engines, revoke_keys, rotate, strings,
+    time, update,
 };
 
 /// What a fixture contains, besides the store and its pepper.
@@ -131,6 +132,17 @@ on_both_engines! {
                 let events = root.keys.list_events(request).await.unwrap().into_inner().events;
                 assert_eq!(get(&mut root, id).await.revision, Some(events[0].revision), "{id}");
             }
+
+            // Only a newer version gives external ids.
+            let updated = &contents.keys["updated"].id;
+            let taken = update(&mut root, updated, &["external_id"], |request| {
+                "21fd1a8d".clone_into(&mut request.external_id);
+            });
+            assert_eq!(taken.await.unwrap().key.unwrap().external_id, "21fd1a8d");
+            let of_id = list_keys(&mut root, |request| {
+                "21fd1a8d".clone_into(&mut request.filter.get_or_insert_default().external_id);
+            });
+            assert_eq!(of_id.await.unwrap(), [updated.as_str()]);
 
             // Changes work on it too.
             let own = &contents.keys["own"];
@@ -253,6 +265,64 @@ on_both_engines! {
         assert_eq!(listed.events.len(), 2, "a definition that cannot be read is replaced");
         service.stop().await;
     }
+}
+
+/// A damaged page of the file can leave a row of facts that are no JSON. PostgreSQL reads no such text.
+///
+/// Seen red without `json_valid` in the migration, and with the older columns left as they were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_that_is_no_json_does_not_stop_the_migration_of_external_ids() {
+    let service =
+        Service::start_with(TestStore::on(Engine::Sqlite), Clock::manual(NOW), "", &[]).await;
+    let mut root = service.api();
+    root.make_demo().await;
+    let spoiled = issue(&mut root, issue_request()).await;
+    let good = issue(&mut root, issue_request()).await;
+    let operator = service.operator.clone();
+    let test_store = service.stop().await;
+    // As before the migration.
+    test_store
+        .execute_sql(&[
+            "DROP INDEX keys_by_external_id",
+            "ALTER TABLE keys DROP COLUMN external_id",
+            "ALTER TABLE keys DROP COLUMN created_at",
+            "ALTER TABLE keys DROP COLUMN created_revision",
+            "ALTER TABLE keys ADD COLUMN created_at INTEGER GENERATED ALWAYS AS (facts ->> '$.created_at') VIRTUAL",
+            "ALTER TABLE keys ADD COLUMN created_revision INTEGER
+                 GENERATED ALWAYS AS (facts ->> '$.created_revision') VIRTUAL",
+            "DELETE FROM _sqlx_migrations WHERE version = 5",
+            "PRAGMA wal_checkpoint(TRUNCATE)",
+            "VACUUM",
+        ])
+        .await;
+    let file = test_store.data().join("claviger.db");
+    let mut bytes = fs::read(&file).unwrap();
+    let row = format!("{{\"id\":\"{}\"", spoiled.id);
+    let starts: Vec<_> = (0..bytes.len())
+        .filter(|at| bytes[*at..].starts_with(row.as_bytes()))
+        .collect();
+    assert_eq!(starts.len(), 1, "the row is in the file once");
+    bytes[starts[0]] = b'x';
+    fs::write(&file, bytes).unwrap();
+
+    let service = Service::start_with(test_store, Clock::manual(NOW), &operator, &[]).await;
+    let mut root = service.api();
+    assert_eq!(
+        verdict(&mut root, &good.plain_key, "").await,
+        Verdict::Allowed
+    );
+    let named = update(&mut root, &good.id, &["external_id"], |request| {
+        "21fd1a8d".clone_into(&mut request.external_id);
+    });
+    named.await.unwrap();
+    let listed = list_keys(&mut root, |_| ()).await.unwrap();
+    assert_eq!(listed, [good.id.as_str()]);
+    root.delete(&spoiled.id).await.unwrap();
+    let again = update(&mut root, &good.id, &["name"], |request| {
+        "named".clone_into(&mut request.name);
+    });
+    again.await.unwrap();
+    service.stop().await;
 }
 
 /// Writes the fixture of this version.

@@ -16,6 +16,10 @@ def a_bad_field_of_a_key_is_named(fixture: Fixture):
         ("a name with a control character", "name", {"name": "two\nlines"}),
         ("a name with a NUL", "name", {"name": "nul\0"}),
         ("a name with a C1 control character", "name", {"name": "next\x85line"}),
+        ("an external id of 129 characters", "external_id", {"external_id": "é" * 129}),
+        ("an external id with a control character", "external_id", {"external_id": "two\nlines"}),
+        ("an external id with a NUL", "external_id", {"external_id": "nul\0"}),
+        ("an external id with a C1 control character", "external_id", {"external_id": "next\x85line"}),
         ("a name of 100,000 bytes", "name", {"name": "x" * 100_000}),
         ("a label's name of 65 characters", "labels", {"labels": {"x" * 65: "value"}}),
         ("a label's value of 257 characters", "labels", {"labels": {"name": "x" * 257}}),
@@ -82,6 +86,13 @@ def a_bad_field_of_another_request_is_named(fixture: Fixture):
               ("ListPartners", {"realm": fixture.realm}),
               ("ListProjects", {"realm": fixture.realm}))
           for size in (-1, -(2**31))),
+        *((f"an external id {what}", "external_id", method, {"external_id": bad} | fields)
+          for method, fields in (
+              ("ListKeys", {"realm": fixture.realm}),
+              ("UpdateKey", {"key_id": issued.id, "update_mask": {"paths": ["external_id"]}}))
+          for what, bad in (("of 129 characters", "é" * 129), ("with a NUL", "nul\0"))),
+        ("an external id that the mask does not name", "external_id", "UpdateKey",
+         {"key_id": issued.id, "update_mask": {"paths": ["name"]}, "external_id": "x"}),
         ("a state that is unknown", "states", "ListKeys", {"realm": fixture.realm, "states": [99]}),
         *(("a token that is none", "page_token", method, {"page_token": "x"} | fields)
           for method, fields in (
@@ -107,6 +118,7 @@ def a_field_that_is_not_implemented_is_named_and_changes_nothing(fixture: Fixtur
         ("RevokeKeys", "filter.unused_for", realm | {"unused_for": {"seconds": 60}}),
         ("RevokeKeys", "filter.never_expires", realm | {"never_expires": True}),
         ("RevokeKeys", "filter.expires_within", realm | {"expires_within": {"seconds": 60}}),
+        ("RevokeKeys", "filter.external_id", realm | {"external_id": "x"}),
         ("PutRealm", "realm.credentials.sources[0].cookie",
          {"realm": {"id": fixture.realm, "credentials": {"sources": [source]}}}),
         ("PutRealm", "realm.credentials.sources[0].websocket_protocol",

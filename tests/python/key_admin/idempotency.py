@@ -67,6 +67,7 @@ def the_same_request_to_issue_makes_one_key(fixture: Fixture):
         ("a scope more", {"scopes": ["read"]}),
         ("an end", {"expire_time": from_now(60)}),
         ("a label", {"labels": {"a": "b"}}),
+        ("an external id", {"external_id": str(uuid.uuid4())}),
     ):
         with case(f"a request_id is not good for a request with {what}"):
             fixture.operator.refused_field("request_id", "IssueKey", **request | fields)

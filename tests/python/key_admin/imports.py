@@ -132,6 +132,8 @@ def good_entries_are_imported_and_bad_ones_hurt_only_themselves(fixture: Fixture
         ("a range with host bits", entry(fixture, old_text(), allowed_cidrs=["10.0.0.1/8"]), invalid, "allowed_cidrs"),
         ("an expiry in the past", entry(fixture, old_text(), expire_time=from_now(-60)), invalid, "expire_time"),
         ("a control character in the name", entry(fixture, old_text(), name="two\nlines"), invalid, "name"),
+        ("a control character in the external id", entry(fixture, old_text(), external_id="two\nlines"), invalid,
+         "external_id"),
         ("17 labels", entry(fixture, old_text(), labels={f"label{n}": "x" for n in range(17)}), invalid, "labels"),
         ("a project key", entry(fixture, old_text(), project="beta", level=0), None, ""),
     ]

@@ -105,8 +105,9 @@ mod tests {
 
     #[test]
     fn a_line_is_an_entry() {
-        let head = "plain_key, partner,project,level,environment,name,scopes,full_access,expire_time,labels,allowed_cidrs";
-        let line = "TtgGcQFq.s3fzs3fzs3fz,acme,web,project,production,\"CI, \"\"nightly\"\"\",read write,false,\
+        let head = "plain_key, partner,project,level,environment,name,external_id,scopes,full_access,expire_time,labels,\
+                    allowed_cidrs";
+        let line = "TtgGcQFq.s3fzs3fzs3fz,acme,web,project,production,\"CI, \"\"nightly\"\"\",21fd1a8d,read write,false,\
                     2030-01-31T12:00:00Z,team=a;tier=b=c,10.0.0.0/8 ::1/128";
         let entry = entry(head, line, &Row::default()).unwrap();
         assert!(
@@ -118,6 +119,7 @@ mod tests {
         );
         assert_eq!((entry.level, entry.environment.as_str()), (2, "production"));
         assert_eq!(entry.name, "CI, \"nightly\"");
+        assert_eq!(entry.external_id, "21fd1a8d");
         assert_eq!(entry.scopes, ["read", "write"]);
         assert_eq!(
             entry.expire_time.unwrap().to_string(),

@@ -27,6 +27,7 @@ pub(super) enum Field {
     Level,
     Environment,
     Name,
+    ExternalId,
     Scopes,
     FullAccess,
     ExpireTime,
@@ -34,7 +35,7 @@ pub(super) enum Field {
     AllowedCidrs,
 }
 
-const FIELDS: [(&str, Field); 12] = [
+const FIELDS: [(&str, Field); 13] = [
     ("plain_key", Field::PlainKey),
     ("sha256", Field::Sha256),
     ("partner", Field::Partner),
@@ -42,6 +43,7 @@ const FIELDS: [(&str, Field); 12] = [
     ("level", Field::Level),
     ("environment", Field::Environment),
     ("name", Field::Name),
+    ("external_id", Field::ExternalId),
     ("scopes", Field::Scopes),
     ("full_access", Field::FullAccess),
     ("expire_time", Field::ExpireTime),
@@ -93,6 +95,7 @@ pub(super) struct Row {
     pub(super) level: Option<i32>,
     pub(super) environment: Option<String>,
     pub(super) name: Option<String>,
+    pub(super) external_id: Option<String>,
     pub(super) scopes: Option<Vec<String>>,
     pub(super) full_access: Option<bool>,
     pub(super) expire_time: Option<Timestamp>,
@@ -125,6 +128,7 @@ impl Row {
             Field::Level => self.level = Some(level(&cell.string()?)?),
             Field::Environment => self.environment = Some(cell.string()?),
             Field::Name => self.name = Some(cell.string()?),
+            Field::ExternalId => self.external_id = Some(cell.string()?),
             Field::Scopes => self.scopes = Some(cell.list()?),
             Field::FullAccess => self.full_access = Some(cell.flag()?),
             Field::ExpireTime => {
@@ -142,7 +146,7 @@ impl Row {
     pub(super) fn into_entry(self, defaults: &Self) -> Result<Entry, String> {
         let (secret, digest) = match (self.plain_key, self.sha256) {
             (Some(plain_key), None) => {
-                let digest = first_eight_bytes(&Sha256::digest(plain_key.as_bytes()));
+                let digest = digest_of(&plain_key);
                 (Secret::PlainKey(plain_key), digest)
             }
             (None, Some(hash)) => {
@@ -185,6 +189,7 @@ impl Row {
                 level,
                 environment: or(self.environment, &defaults.environment),
                 name: self.name.unwrap_or_default(),
+                external_id: self.external_id.unwrap_or_default(),
                 scopes,
                 full_access,
                 expire_time: self.expire_time.or(defaults.expire_time),
@@ -231,6 +236,11 @@ fn decode_sha256(hash: &str) -> Result<[u8; 32], String> {
     bytes
         .and_then(|bytes| bytes.try_into().ok())
         .ok_or_else(|| "sha256: must be 64 hexadecimal digits, or 32 bytes in base64".to_owned())
+}
+
+/// The first eight bytes of the SHA-256 of a text.
+pub(super) fn digest_of(text: &str) -> KeyDigest {
+    first_eight_bytes(&Sha256::digest(text.as_bytes()))
 }
 
 fn first_eight_bytes(digest: &[u8]) -> KeyDigest {

@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn a_line_is_an_entry() {
         let line = r#"{"sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "partner": "acme",
-            "project": null, "level": "KEY_LEVEL_PARTNER", "scopes": ["read"], "labels": {"team": "a"},
+            "project": null, "external_id": "21fd1a8d", "level": "KEY_LEVEL_PARTNER", "scopes": ["read"], "labels": {"team": "a"},
             "allowed_cidrs": [], "expire_time": "2030-01-31T12:00:00+02:00"}"#;
         let row = parse(&line.replace('\n', " ")).unwrap();
         let entry = row.into_entry(&Row::default()).unwrap().message;
@@ -113,6 +113,7 @@ mod tests {
         assert_eq!((entry.partner.as_str(), entry.level), ("acme", 1));
         assert_eq!(entry.scopes, ["read"]);
         assert_eq!(entry.labels["team"], "a");
+        assert_eq!(entry.external_id, "21fd1a8d");
         assert_eq!(
             entry.expire_time.unwrap().to_string(),
             "2030-01-31T10:00:00Z"
@@ -151,6 +152,10 @@ mod tests {
             (
                 r#"{"plain_key": ["secret"]}"#,
                 "plain_key: must be a string",
+            ),
+            (
+                r#"{"plain_key": "t", "external_id": 7}"#,
+                "external_id: must be a string",
             ),
             (
                 r#"{"plain_key": "t", "scopes": "secret"}"#,

@@ -32,9 +32,9 @@ use summary::{ImportSummary, Report};
 /// Import the keys of another system, whose API keys stay valid.
 ///
 /// Each line is one entry. Its fields are `plain_key` or `sha256` (64 hexadecimal digits, or base64), `partner`, `project`,
-/// `level`, `environment`, `name`, `scopes`, `full_access`, `expire_time` (RFC 3339), `labels` and `allowed_cidrs`. The first
-/// line of a CSV file names its columns. In CSV, scopes and ranges are separated by spaces, and labels are written as
-/// name=value;name=value. In JSON Lines, scopes and ranges are lists, and labels are an object.
+/// `level`, `environment`, `name`, `external_id`, `scopes`, `full_access`, `expire_time` (RFC 3339), `labels` and
+/// `allowed_cidrs`. The first line of a CSV file names its columns. In CSV, scopes and ranges are separated by spaces, and
+/// labels are written as name=value;name=value. In JSON Lines, scopes and ranges are lists, and labels are an object.
 ///
 /// An invalid line affects no other line. After an interruption, run the same command again: imported entries are
 /// recognised.
@@ -131,6 +131,7 @@ impl Import {
                 realm: self.realm,
                 dry_run: self.dry_run,
                 seen: SeenKeys::default(),
+                seen_external_ids: SeenKeys::default(),
             },
             summary: ImportSummary::new(report.transpose()?),
             wait: self.wait,

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use tonic::Code;
 use tonic_types::{RpcStatusExt as _, Status};
 
-use super::entry::KeyDigest;
+use super::entry::{KeyDigest, digest_of};
 use crate::pb::claviger::v1::import_entry::Secret;
 use crate::pb::claviger::v1::import_result::Result as EntryResult;
 use crate::pb::claviger::v1::{ImportEntry, ImportResult, KeyState};
@@ -35,6 +35,8 @@ pub(super) struct Classifier {
     pub(super) realm: String,
     pub(super) dry_run: bool,
     pub(super) seen: SeenKeys,
+    /// The external ids of the entries that a dry run would import.
+    pub(super) seen_external_ids: SeenKeys,
 }
 
 impl Classifier {
@@ -46,8 +48,14 @@ impl Classifier {
         entry: &ImportEntry,
         result: ImportResult,
     ) -> Outcome {
+        let same_external_id = self.line_with_external_id(entry);
         let outcome = match result.result {
-            Some(EntryResult::KeyId(_)) => Outcome::Imported,
+            Some(EntryResult::KeyId(_)) => match same_external_id {
+                Some(earlier) => {
+                    Outcome::Failed(format!("external_id: line {earlier} has the same one"))
+                }
+                None => Outcome::Imported,
+            },
             Some(EntryResult::Error(status)) => self.refused(digest, entry, &status),
             None => Outcome::Failed("the server returned no result".to_owned()),
         };
@@ -59,9 +67,20 @@ impl Classifier {
             _ => {
                 let line = u32::try_from(line).unwrap_or(u32::MAX);
                 self.seen.0.insert(digest, line);
+                if self.dry_run && !entry.external_id.is_empty() {
+                    let digest = digest_of(&entry.external_id);
+                    self.seen_external_ids.0.insert(digest, line);
+                }
                 outcome
             }
         }
+    }
+
+    /// Returns the earlier line that has the external id of this entry. Only in a dry run, in which the server does not know the
+    /// entries of earlier batches.
+    fn line_with_external_id(&self, entry: &ImportEntry) -> Option<u32> {
+        let digest = digest_of(&entry.external_id);
+        self.seen_external_ids.0.get(&digest).copied()
     }
 
     /// Returns the outcome of an error. An API key that is imported already is not a failure: a repeated import starts with
@@ -143,6 +162,31 @@ mod tests {
             realm: "demo".to_owned(),
             dry_run,
             seen: SeenKeys::default(),
+            seen_external_ids: SeenKeys::default(),
+        }
+    }
+
+    /// Seen red without the external ids of a dry run, and with those of an import.
+    #[test]
+    fn a_dry_run_finds_an_external_id_of_an_earlier_batch() {
+        let entry = |external_id: &str| ImportEntry {
+            external_id: external_id.to_owned(),
+            ..entry()
+        };
+        for dry_run in [true, false] {
+            let mut classifier = classifier(dry_run);
+            let mut outcome =
+                |line, id: &str| classifier.outcome(line, line, &entry(id), imported());
+            assert_eq!(outcome(2, "one"), Outcome::Imported);
+            assert_eq!(outcome(3, "two"), Outcome::Imported);
+            assert_eq!(outcome(4, ""), Outcome::Imported);
+            assert_eq!(outcome(5, ""), Outcome::Imported);
+            let expected = if dry_run {
+                failed("external_id: line 2 has the same one")
+            } else {
+                Outcome::Imported
+            };
+            assert_eq!(outcome(6, "one"), expected);
         }
     }
 

@@ -36,7 +36,7 @@ fn request(scopes: &[&str], change: impl FnOnce(&mut pb::IssueKeyRequest)) -> pb
 }
 
 /// Asks for such a key that is a delegate.
-fn delegate(change: impl FnOnce(&mut pb::IssueKeyRequest)) -> pb::IssueKeyRequest {
+pub(super) fn delegate(change: impl FnOnce(&mut pb::IssueKeyRequest)) -> pb::IssueKeyRequest {
     request(&DELEGATE, change)
 }
 

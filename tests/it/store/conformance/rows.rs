@@ -1,6 +1,6 @@
 //! What is put is found again as it was, and lists are in order and whole.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use claviger::domain::access::Access;
 use claviger::domain::event::{Actor, Event, EventKind, Revision};
@@ -200,6 +200,62 @@ on_both_engines! {
             (before, more) = (page.next, page.next.is_some());
         }
         assert_eq!(listed, [8, 7, 6, 5, 4, 3, 2, 1]);
+    }
+
+    /// Seen red with an index that is not unique, and without the realm in it.
+    async fn an_external_id_belongs_to_one_key_of_the_realm_until_that_is_deleted(engine: Engine) {
+        let demo = DemoStore::new(engine).await;
+        let mut keys: Vec<Key> = (1..=6).map(key).collect();
+        for (key, id) in keys.iter_mut().zip([ODD, "a", "A", "a ", "a"]) {
+            key.external_id = Some(id.to_owned());
+        }
+        keys[4].realm = realm_id("other");
+        demo.put(async |change| {
+            change.put_realm(&realm("other")).await.unwrap();
+            change.insert_keys(&keys.iter().collect::<Vec<_>>()).await.unwrap();
+        }).await;
+        let id = |number: u8| KeyId::from_bytes([number; 16]);
+        let found = |ids: &[(&str, u8)]| -> HashMap<String, KeyId> {
+            ids.iter().map(|(text, number)| ((*text).to_owned(), id(*number))).collect()
+        };
+        let mut snapshot = demo.snapshot().await;
+        assert_eq!(snapshot.find_key(id(1)).await.unwrap().as_ref(), Some(&keys[0]));
+        let demo_realm = realm_id("demo");
+        let all = snapshot.find_external_ids(&demo_realm, &[ODD, "a", "A", "b", "", "á"]).await.unwrap();
+        assert_eq!(all, found(&[(ODD, 1), ("a", 2), ("A", 3)]));
+        let other = snapshot.find_external_ids(&realm_id("other"), &["a", "A"]).await.unwrap();
+        assert_eq!(other, found(&[("a", 5)]));
+        assert_eq!(snapshot.find_external_ids(&demo_realm, &[]).await.unwrap(), HashMap::new());
+        let many: Vec<String> = (0..1_200).map(|number| format!("id {number}")).chain(["a".to_owned()]).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(snapshot.find_external_ids(&demo_realm, &many).await.unwrap(), found(&[("a", 2)]));
+        for (external_id, expected) in [(ODD, vec![1]), ("a", vec![2]), ("A", vec![3]), ("b", vec![])] {
+            let filter = KeyFilter { external_id: Some(external_id.to_owned()), ..all_keys() };
+            let page = snapshot.list_keys(&filter, Some).await.unwrap();
+            let listed: Vec<u8> = page.items.iter().map(|key| key.id.as_bytes()[0]).collect();
+            assert_eq!(listed, expected, "{external_id}");
+        }
+        drop(snapshot);
+
+        // The index is the last guard: the authority looks first.
+        let mut second = key(7);
+        second.external_id = Some("a".to_owned());
+        let mut change = demo.change().await;
+        assert!(matches!(change.insert_key(&second).await, Err(Error::Refused(_))));
+        drop(change);
+        let mut change = demo.change().await;
+        keys[5].external_id = Some("a".to_owned());
+        assert!(matches!(change.update_key(&mut keys[5]).await, Err(Error::Refused(_))));
+        drop(change);
+
+        let [_, old, ..] = keys.as_mut_slice() else { unreachable!() };
+        old.external_id = Some("b".to_owned());
+        demo.put(async |change| change.update_key(old).await.unwrap()).await;
+        demo.put(async |change| change.insert_key(&second).await.unwrap()).await;
+        let ids = async || demo.snapshot().await.find_external_ids(&demo_realm, &["a", "b"]).await.unwrap();
+        assert_eq!(ids().await, found(&[("a", 7), ("b", 2)]));
+        demo.put(async |change| change.delete_key(id(7)).await.unwrap()).await;
+        assert_eq!(ids().await, found(&[("b", 2)]));
     }
 
     async fn what_keys_use_is_counted_and_gathered(engine: Engine) {
