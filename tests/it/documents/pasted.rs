@@ -11,6 +11,7 @@ use std::process::Command;
 use super::{read, root};
 use crate::fixtures::outcome;
 use crate::gateways::{add_api, envoy_program};
+use crate::process::tool;
 
 const EXAMPLES: &str = "examples/README.md";
 
@@ -54,7 +55,8 @@ fn example(api: &'static str, gateway: &'static str) -> Vec<BlockRef> {
         in_page(EXAMPLES, run, 0),
         in_page(EXAMPLES, "## 4. Send requests", 0),
         in_page(EXAMPLES, request, 0),
-        in_page(EXAMPLES, "## 5. Clean up", 0),
+        in_page(EXAMPLES, "## 5. Manage keys as your API's server does", 0),
+        in_page(EXAMPLES, "## 6. Clean up", 0),
     ]
 }
 
@@ -128,6 +130,7 @@ impl Checkout {
         symlink(program, at("checkout/target/release/claviger")).unwrap();
         symlink(root().join("examples"), at("checkout/examples")).unwrap();
         symlink(envoy_program(), at("bin/envoy")).unwrap();
+        symlink(tool("grpcurl"), at("bin/grpcurl")).unwrap();
         let cargo = format!(
             "#!/bin/sh\n[ \"$1 $2 $3\" = \"run --release --\" ] || exit 1\nshift 3\nexec {program} \"$@\"\n"
         );
@@ -156,6 +159,10 @@ impl Checkout {
                 for port in &ports {
                     second.push_str(&until_open(*port));
                 }
+            }
+            // A refusal that the page shows is an exit code.
+            if block.contains("RevokeKey") {
+                second.push_str("set +e\n");
             }
             second.push_str(block);
             if block.contains("8081 ") || block.contains("upstream.py") {
@@ -247,6 +254,10 @@ fn paste(server: BlockRef, places: &[BlockRef]) {
     let promised = promised(&blocks);
     assert!(promised.len() > 1, "{places:?}");
     assert_eq!(statuses(&shown), promised, "{places:?}\n{shown}");
+    // One call of the management is for another partner's key, and one for its own.
+    let managed = blocks.iter().any(|block| block.contains("RevokeKey"));
+    let counts = ["Code: NotFound", "KEY_STATE_REVOKED"].map(|text| shown.matches(text).count());
+    assert_eq!(counts, [usize::from(managed); 2], "{shown}");
     if places
         .iter()
         .any(|place| block(*place).starts_with("kill %1 %2"))

@@ -76,7 +76,7 @@ fn stdout_of(output: Output) -> String {
 }
 
 /// A program that `tests/run` installs beside the Python of the tests.
-pub(super) fn tool(name: &str) -> PathBuf {
+pub(crate) fn tool(name: &str) -> PathBuf {
     let tool = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("target/python/bin")
         .join(name);

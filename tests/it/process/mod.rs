@@ -13,3 +13,5 @@ mod secrets;
 mod start;
 mod stop;
 mod transport;
+
+pub(crate) use grpc_tools::tool;
