@@ -1,7 +1,7 @@
 //! The `gateway config` command.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -84,12 +84,8 @@ enum Kind {
 
 impl Config {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        let key = read_key(&self.gateway_key_file, "--gateway-key-file")?;
-        let file = self.gateway_key_file.display();
-        if !is_key(key.reveal()) {
-            return Err(Failure::usage(format!("{file} does not contain an API key of claviger"))
-                .hint("it must be the file that `claviger keys issue --output-file` wrote for this gateway"));
-        }
+        // Errors in the flags are reported before a connection is attempted.
+        let key = gateway_key(&self.gateway_key_file)?;
         if self.no_default_server && matches!(self.kind, Kind::Envoy | Kind::EnvoyHttp) {
             return Err(Failure::usage(
                 "--no-default-server is for nginx and Caddy: leave it out, because Envoy answers 404 by itself",
@@ -99,19 +95,7 @@ impl Config {
             Some(address) => address,
             None => self.kind.address(connection)?,
         };
-        let client = connection.connect().await?;
-        let request = GetRealmRequest {
-            realm_id: self.realm,
-        };
-        let answer = client.ask(client.realms().get_realm(request)).await?;
-        let realm = answer.realm.ok_or_else(|| {
-            Failure::failed("the server returned nothing: it may be of another version")
-        })?;
-        if realm.id == BUILT_IN_REALM {
-            return Err(Failure::usage(format!(
-                "the realm {BUILT_IN_REALM} is no API: it has the keys of operators and gateways"
-            )));
-        }
+        let realm = realm(connection, self.realm).await?;
         let environment = environment(&realm, self.environment)?;
         for warning in warnings(&realm) {
             output::print_error(&format!("warning: {warning}"));
@@ -119,24 +103,7 @@ impl Config {
         let gateway = connection
             .connect_with(&key, &self.gateway_key_file)
             .await?;
-        if let Some(why) = refusal(&gateway, &key, &realm.id, &environment).await {
-            output::print_error(&format!(
-                "warning: this server does not accept the gateway's key for the realm {}: {why}\n\
-                 It is right only if the key may be used from the gateway's address and not from here. Otherwise issue \
-                 another one, and print the configuration with it.",
-                realm.id
-            ));
-        }
-        if may_administer(&gateway, &realm.id).await {
-            return Err(Failure::usage(format!(
-                "the key in {file} may change realms and keys, so a gateway must not have it"
-            ))
-            .hint(format!(
-                "`claviger keys issue --realm {BUILT_IN_REALM} --partner {} --scope verify --output-file NEW_FILE` issues a \
-                 key for the gateway",
-                realm.id
-            )));
-        }
+        try_key(&gateway, &key, &realm.id, &environment).await?;
         let api = GatewayApi {
             realm,
             environment,
@@ -212,12 +179,31 @@ impl Kind {
     }
 }
 
-/// Whether a text has only the characters of claviger's own keys, which have no meaning of their own in a configuration.
-fn is_key(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+/// Reads the gateway's key. It has only characters that have no meaning of their own in a configuration.
+fn gateway_key(file: &Path) -> Result<ApiKey, Failure> {
+    let key = read_key(file, "--gateway-key-file")?;
+    let mut bytes = key.reveal().bytes();
+    if key.reveal().is_empty() || !bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        let file = file.display();
+        return Err(Failure::usage(format!("{file} does not contain an API key of claviger"))
+            .hint("it must be the file that `claviger keys issue --output-file` wrote for this gateway"));
+    }
+    Ok(key)
+}
+
+/// The realm of the API.
+async fn realm(connection: &Connection, realm_id: String) -> Result<Realm, Failure> {
+    if realm_id == BUILT_IN_REALM {
+        return Err(Failure::usage(format!(
+            "the realm {BUILT_IN_REALM} is no API: it has the keys of operators and gateways"
+        )));
+    }
+    let client = connection.connect().await?;
+    let request = GetRealmRequest { realm_id };
+    let answer = client.ask(client.realms().get_realm(request)).await?;
+    answer
+        .realm
+        .ok_or_else(|| Failure::failed("the server returned nothing: it may be of another version"))
 }
 
 /// The environment that was chosen, or the only one.
@@ -257,10 +243,29 @@ fn warnings(realm: &Realm) -> Vec<String> {
     warnings
 }
 
-/// Why this server does not let the gateway's key verify keys of this realm.
+/// Tries the gateway's key: it must verify keys of the realm, and must not administer it.
 ///
-/// It is no error: a key that may be used only from the gateway's address is not accepted here.
-async fn refusal(gateway: &Client, key: &ApiKey, realm: &str, environment: &str) -> Option<String> {
+/// That the server refuses it is only a warning: a key that may be used only from the gateway's address is not accepted here.
+async fn try_key(
+    gateway: &Client,
+    key: &ApiKey,
+    realm: &str,
+    environment: &str,
+) -> Result<(), Failure> {
+    let request = GetRealmRequest {
+        realm_id: realm.to_owned(),
+    };
+    let answer = gateway.ask(gateway.realms().get_realm(request)).await;
+    if answer.is_ok() {
+        return Err(Failure::usage(format!(
+            "the key from {} may change realms and keys, so a gateway must not have it",
+            gateway.key_source()
+        ))
+        .hint(format!(
+            "`claviger keys issue --realm {BUILT_IN_REALM} --partner {realm} --scope verify --output-file NEW_FILE` issues a \
+             key for the gateway"
+        )));
+    }
     let request = VerifyRequest {
         // Any key will do. The gateway's own one is of no realm that a gateway protects.
         key: key.reveal().to_owned(),
@@ -268,19 +273,15 @@ async fn refusal(gateway: &Client, key: &ApiKey, realm: &str, environment: &str)
         environment: environment.to_owned(),
         ..VerifyRequest::default()
     };
-    let answer = gateway.ask(gateway.verify().verify(request)).await;
-    answer.err().map(|failure| failure.message())
-}
-
-/// Whether the gateway's key may do more than verify.
-async fn may_administer(gateway: &Client, realm: &str) -> bool {
-    let request = GetRealmRequest {
-        realm_id: realm.to_owned(),
-    };
-    gateway
-        .ask(gateway.realms().get_realm(request))
-        .await
-        .is_ok()
+    if let Err(failure) = gateway.ask(gateway.verify().verify(request)).await {
+        output::print_error(&format!(
+            "warning: this server does not accept the gateway's key for the realm {realm}: {}\n\
+             This is right only if the key may be used from the gateway's address and not from here. Otherwise issue \
+             another one, and print the configuration with it.",
+            failure.message()
+        ));
+    }
+    Ok(())
 }
 
 /// Gateways refuse a configuration that names a host twice.

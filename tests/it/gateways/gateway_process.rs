@@ -176,7 +176,8 @@ impl GatewayProcess {
             .iter()
             .enumerate()
             .map(|(i, api)| {
-                let flags: &[_] = if i == 0 {
+                let is_first = i == 0 || kind.name() == "envoy";
+                let flags: &[_] = if is_first {
                     &[]
                 } else {
                     &["--no-default-server"]
