@@ -1,4 +1,4 @@
-"""A stand-in for an API: answers every request on 127.0.0.1:8081 with the headers that are about its key."""
+"""A stand-in for an API: answers every request on 127.0.0.1:8081 with the headers that have reached it."""
 
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -9,11 +9,7 @@ class Api(BaseHTTPRequestHandler):
     def answer(self):
         self.rfile.read(int(self.headers.get("content-length") or 0))
         lines = [f"{self.command} {self.path} has reached the API.\n"]
-        lines += [
-            f"{name.lower()}: {value}\n"
-            for name, value in self.headers.items()
-            if name.lower().startswith(("x-claviger-", "x-api-", "x-partner-", "authorization")) and value
-        ]
+        lines += [f"{name.lower()}: {value}\n" for name, value in self.headers.items()]
         body = "".join(lines).encode()
         self.send_response(200)
         self.send_header("content-type", "text/plain")

@@ -260,7 +260,7 @@ fn paste(server: BlockRef, places: &[BlockRef]) {
     assert_eq!(counts, [usize::from(managed); 2], "{shown}");
     if places
         .iter()
-        .any(|place| block(*place).starts_with("kill %1 %2"))
+        .any(|place| block(*place).starts_with("kill $(jobs -p)"))
     {
         assert_eq!(checkout.files(), before, "{places:?} leaves files behind");
     }

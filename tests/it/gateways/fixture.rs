@@ -287,6 +287,26 @@ impl GatewayFixture {
         api.realms.put_realm(request).await.unwrap();
     }
 
+    /// Checks that no gateway has logged a key.
+    pub(super) fn check_logs(&self) {
+        for (site, gate) in &self.gates {
+            let log = gate.log();
+            let keys = self.keys.values().map(|known| &known.plain_key);
+            for key in keys.chain(self.gateway_keys.values()) {
+                assert!(
+                    !log.contains(key.as_str()),
+                    "{:?} {site:?}: a key is in the log: {log}",
+                    self.kind
+                );
+            }
+        }
+    }
+
+    /// Ends the server behind the gateways.
+    pub(super) fn stop_upstream(&self) {
+        self.upstream.stop();
+    }
+
     /// Ends claviger as a power failure would.
     pub(super) fn stop_claviger(&mut self) {
         self.program.kill();

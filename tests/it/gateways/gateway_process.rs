@@ -36,6 +36,11 @@ impl GatewayKind {
         }
     }
 
+    /// Whether it is an Envoy.
+    pub(super) fn is_envoy(self) -> bool {
+        !matches!(self, Self::Nginx | Self::Caddy)
+    }
+
     /// Whether it asks over gRPC.
     pub(super) fn is_grpc(self) -> bool {
         self.flags().is_empty()

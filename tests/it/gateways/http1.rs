@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::fixtures::DEADLINE;
 
@@ -68,9 +68,11 @@ impl Upstream {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let kept = Arc::clone(&seen);
         let serving = tokio::spawn(async move {
+            // Dropped with this task, so that open connections end too.
+            let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let kept = Arc::clone(&kept);
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     // A connection that is cut has nothing more to show.
                     let _ = serve(stream, &kept).await;
                 });
@@ -81,6 +83,11 @@ impl Upstream {
             seen,
             serving,
         }
+    }
+
+    /// Listens no longer, and closes all connections.
+    pub(super) fn stop(&self) {
+        self.serving.abort();
     }
 
     /// What it saw since the last look.
