@@ -119,6 +119,11 @@ impl Failure {
         self.code == Code::NotFound
     }
 
+    /// Whether the caller may not do this.
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.code == Code::PermissionDenied
+    }
+
     /// Whether another caller changed the item since it was read.
     pub(super) fn is_changed_meanwhile(&self) -> bool {
         self.code == Code::Aborted

@@ -105,11 +105,22 @@ async fn gateway_auth(
             // nginx passes on 401 and 403 without the body, and turns every other status into 500. Its own configuration has
             // the realm's status and body, and takes the verdict from the header.
             Some(verdict) if kind == GatewayKind::Nginx => {
+                let denial = HttpDenial {
+                    headers: challenges(denial.headers),
+                    ..denial
+                };
                 let mut response = denied(class.status(), denial);
                 let verdict = HeaderValue::from_static(verdict.as_str());
                 response.headers_mut().insert(VERDICT_HEADER, verdict);
                 response
             }
+            None if kind == GatewayKind::Nginx => denied(
+                denial.status,
+                HttpDenial {
+                    headers: Vec::new(),
+                    ..denial
+                },
+            ),
             _ => denied(denial.status, denial),
         },
         Err(MisconfiguredGateway(why)) => {
@@ -254,6 +265,13 @@ fn log_verify_error(reason: VerifyError) {
             limited!(error, "pepper version of the presented key missing");
         }
     }
+}
+
+/// The headers of a denial that nginx takes from claviger's answer. It obeys some others, such as `X-Accel-Redirect`.
+fn challenges(headers: Vec<(String, String)>) -> Vec<(String, String)> {
+    let mut headers = headers;
+    headers.retain(|(name, _)| name == "www-authenticate");
+    headers
 }
 
 /// Splits a path before its first slash.

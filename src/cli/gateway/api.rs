@@ -160,12 +160,16 @@ impl HostName {
     }
 }
 
-/// Whether the text is a host name or an IPv4 address. These characters have no meaning of their own in a configuration.
+/// Whether the text is a host name or an IPv4 address. Its characters have no meaning of their own in a configuration, and
+/// `unix` is the beginning of a path to nginx.
 fn is_host(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'))
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    text != "unix" && text.split('.').all(is_label)
 }
 
 #[cfg(test)]
@@ -185,6 +189,8 @@ mod tests {
         }
         for wrong in [
             "",
+            "unix:80",
+            "a..b:80",
             ":80",
             "api",
             "api:",
@@ -205,7 +211,10 @@ mod tests {
     fn a_host_has_no_port_and_nothing_that_ends_a_statement() {
         assert_eq!(HostName::parse("API.example").unwrap().0, "api.example");
         assert!(HostName::parse("*.example.com").is_ok());
-        for wrong in ["", "*", "*.", "a.*", "a:80", "a b", "a;", "a{", "\"", "é"] {
+        for wrong in [
+            ".", "..", ".a", "a.", "*..a", "", "*", "*.", "a.*", "a:80", "a b", "a;", "a{", "\"",
+            "é",
+        ] {
             assert!(HostName::parse(wrong).is_err(), "{wrong}");
         }
     }

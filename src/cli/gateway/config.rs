@@ -13,7 +13,8 @@ use crate::cli::client::Client;
 use crate::cli::connect::{Connection, read_key};
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, Output};
-use crate::pb::claviger::v1::{GetRealmRequest, Realm, VerifyRequest};
+use crate::pb::claviger::v1::verify_request::Target;
+use crate::pb::claviger::v1::{GetRealmRequest, Realm, Verdict, VerifyRequest, VerifyResponse};
 
 /// The port of `--http-listen` unless `serve` is told another one.
 const HTTP_PORT: u16 = 7701;
@@ -95,15 +96,21 @@ impl Config {
             Some(address) => address,
             None => self.kind.address(connection)?,
         };
-        let realm = realm(connection, self.realm).await?;
+        let client = connection.connect().await?;
+        let realm = realm(&client, self.realm).await?;
         let environment = environment(&realm, self.environment)?;
         for warning in warnings(&realm) {
             output::print_error(&format!("warning: {warning}"));
         }
-        let gateway = connection
-            .connect_with(&key, &self.gateway_key_file)
-            .await?;
-        try_key(&gateway, &key, &realm.id, &environment).await?;
+        check_key(
+            &client,
+            connection,
+            &self.gateway_key_file,
+            &key,
+            &realm.id,
+            &environment,
+        )
+        .await?;
         let api = GatewayApi {
             realm,
             environment,
@@ -192,13 +199,12 @@ fn gateway_key(file: &Path) -> Result<ApiKey, Failure> {
 }
 
 /// The realm of the API.
-async fn realm(connection: &Connection, realm_id: String) -> Result<Realm, Failure> {
+async fn realm(client: &Client, realm_id: String) -> Result<Realm, Failure> {
     if realm_id == BUILT_IN_REALM {
         return Err(Failure::usage(format!(
             "the realm {BUILT_IN_REALM} is no API: it has the keys of operators and gateways"
         )));
     }
-    let client = connection.connect().await?;
     let request = GetRealmRequest { realm_id };
     let answer = client.ask(client.realms().get_realm(request)).await?;
     answer
@@ -243,45 +249,73 @@ fn warnings(realm: &Realm) -> Vec<String> {
     warnings
 }
 
-/// Tries the gateway's key: it must verify keys of the realm, and must not administer it.
+/// Checks that the gateway's key may verify keys of the realm, and do nothing else.
 ///
-/// That the server refuses it is only a warning: a key that may be used only from the gateway's address is not accepted here.
-async fn try_key(
-    gateway: &Client,
+/// An operator may look at the key from anywhere. Without an operator's key, the gateway's key itself must work from here.
+async fn check_key(
+    client: &Client,
+    connection: &Connection,
+    file: &Path,
     key: &ApiKey,
     realm: &str,
     environment: &str,
 ) -> Result<(), Failure> {
-    let request = GetRealmRequest {
-        realm_id: realm.to_owned(),
+    let refuse = |why: &str| {
+        let file = file.display();
+        Err(Failure::usage(format!("{file} is not a key for a gateway of the realm {realm}: {why}")).hint(format!(
+            "`claviger keys issue --realm {BUILT_IN_REALM} --partner {realm} --scope verify --output-file NEW_FILE` issues one"
+        )))
     };
-    let answer = gateway.ask(gateway.realms().get_realm(request)).await;
-    if answer.is_ok() {
-        return Err(Failure::usage(format!(
-            "the key from {} may change realms and keys, so a gateway must not have it",
-            gateway.key_source()
-        ))
-        .hint(format!(
-            "`claviger keys issue --realm {BUILT_IN_REALM} --partner {realm} --scope verify --output-file NEW_FILE` issues a \
-             key for the gateway"
-        )));
-    }
-    let request = VerifyRequest {
-        // Any key will do. The gateway's own one is of no realm that a gateway protects.
+    let question = |realm: &str, environment: &str| VerifyRequest {
         key: key.reveal().to_owned(),
         realm: realm.to_owned(),
         environment: environment.to_owned(),
+        target: Some(Target::AnyTarget(true)),
         ..VerifyRequest::default()
     };
-    if let Err(failure) = gateway.ask(gateway.verify().verify(request)).await {
-        output::print_error(&format!(
-            "warning: this server does not accept the gateway's key for the realm {realm}: {}\n\
-             This is right only if the key may be used from the gateway's address and not from here. Otherwise issue \
-             another one, and print the configuration with it.",
-            failure.message()
-        ));
+    match client
+        .ask(client.verify().verify(question(BUILT_IN_REALM, "")))
+        .await
+    {
+        Ok(answer) => match problem(&answer, realm) {
+            Some(why) => refuse(&why),
+            None => Ok(()),
+        },
+        Err(failure) if failure.is_forbidden() => {
+            let gateway = connection.connect_with(key, file).await?;
+            let request = GetRealmRequest {
+                realm_id: realm.to_owned(),
+            };
+            let read = gateway.ask(gateway.realms().get_realm(request)).await;
+            if read.is_ok() {
+                return refuse("it may do more than verify");
+            }
+            // Any key shows whether the gateway's own one is accepted.
+            let answer = gateway
+                .ask(gateway.verify().verify(question(realm, environment)))
+                .await;
+            match answer {
+                Ok(_) => Ok(()),
+                Err(failure) => refuse(&failure.message()),
+            }
+        }
+        Err(failure) => Err(failure),
     }
-    Ok(())
+}
+
+/// What is wrong with the gateway's key, as the answer about it says. That it may not be used from here does not matter.
+fn problem(answer: &VerifyResponse, realm: &str) -> Option<String> {
+    let Some(key) = &answer.key else {
+        return Some(format!("it is no key of the realm {BUILT_IN_REALM}"));
+    };
+    match answer.verdict() {
+        Verdict::Allowed | Verdict::AddressDenied => {}
+        denied => return Some(format!("it is not accepted ({})", denied.as_str_name())),
+    }
+    if key.scopes != ["verify"] {
+        return Some(format!("it holds the scopes {}", key.scopes.join(", ")));
+    }
+    (key.partner != realm).then(|| format!("it is for the realm {}", key.partner))
 }
 
 /// Gateways refuse a configuration that names a host twice.

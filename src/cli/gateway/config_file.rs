@@ -1,9 +1,9 @@
 //! The file that a configuration is written to.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, fchown};
+use std::path::{Path, PathBuf};
 
 use crate::cli::failure::Failure;
 
@@ -15,15 +15,18 @@ const MAX_READ: u64 = 1 << 20;
 
 /// Writes a configuration to a file that only its owner can read.
 ///
-/// A file that exists is replaced only if this command wrote it for the same gateway and API, and nobody has edited it since.
+/// A file that exists is replaced only if this command wrote it for the same gateway and API, and nobody has edited it since. It
+/// keeps its owner, group and mode; a symbolic link stays one.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
     let shown = path.display();
-    let problem = match read(path) {
-        Ok(None) => None,
-        Ok(Some(old)) => obstacle(&old, text),
-        Err(error) => Some(format!("cannot be read: {error}")),
+    let (target, old) = match existing(path) {
+        Ok(existing) => existing,
+        Err(error) => {
+            return Err(Failure::failed(format!("cannot write {shown}: {error}"))
+                .hint("nothing was changed; name a new file with --output-file"));
+        }
     };
-    if let Some(problem) = problem {
+    if let Some(problem) = old.as_ref().and_then(|(old, _)| obstacle(old, text)) {
         return Err(
             Failure::failed(format!("{shown} exists and {problem}; it is not replaced")).hint(
                 "nothing was changed; name a new file with --output-file, and compare the two",
@@ -31,21 +34,34 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), Failure> {
         );
     }
     let text = format!("{text}{}\n", checksum_line(text));
-    replace(path, &text).map_err(|error| {
+    let metadata = old.map(|(_, metadata)| metadata);
+    replace(&target, &text, metadata.as_ref()).map_err(|error| {
         Failure::failed(format!("cannot write {shown}: {error}"))
             .hint("nothing was changed; the directory must exist and be writable")
     })
 }
 
-fn read(path: &Path) -> io::Result<Option<String>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+/// The file that a path leads to, and what it contains if it exists.
+fn existing(path: &Path) -> io::Result<(PathBuf, Option<(String, Metadata)>)> {
+    match fs::symlink_metadata(path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Ok((path.to_owned(), None));
+        }
         Err(error) => return Err(error),
-    };
+    }
+    let target = fs::canonicalize(path)?;
+    let metadata = fs::metadata(&target)?;
+    // To open a pipe would wait for its other end.
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a file"));
+    }
     let mut bytes = Vec::new();
-    file.take(MAX_READ).read_to_end(&mut bytes)?;
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    File::open(&target)?
+        .take(MAX_READ)
+        .read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    Ok((target, Some((text, metadata))))
 }
 
 /// Why a file must not be replaced by this configuration.
@@ -68,7 +84,7 @@ fn checksum_line(text: &str) -> String {
 }
 
 /// Puts a new file in the place of the old one, so that a gateway never reads a part of it.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+fn replace(path: &Path, text: &str, old: Option<&Metadata>) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let new = path.with_file_name(name);
@@ -78,6 +94,10 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
         .mode(0o600)
         .open(&new)
         .and_then(|mut file| {
+            if let Some(old) = old {
+                fchown(&file, Some(old.uid()), Some(old.gid()))?;
+                file.set_permissions(old.permissions())?;
+            }
             file.write_all(text.as_bytes())?;
             file.sync_all()?;
             fs::rename(&new, path)
@@ -130,7 +150,26 @@ mod tests {
             "{refusal}"
         );
         let refusal = write(folder.path(), new).unwrap_err().to_string();
-        assert!(refusal.contains("cannot be read"), "{refusal}");
+        assert!(refusal.contains("it is not a file"), "{refusal}");
         assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+    }
+
+    /// Seen red with the mode of a new file, and with the link replaced.
+    #[test]
+    fn a_replaced_file_keeps_its_mode_and_a_link_stays_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, link] = ["gateway.conf", "link"].map(|name| folder.path().join(name));
+        write(&path, "# nginx: demo\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        write(&link, "# nginx: demo\nlisten 2;\n").unwrap();
+        assert!(fs::read_to_string(&path).unwrap().contains("listen 2;"));
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
+
+        let dangling = folder.path().join("dangling");
+        std::os::unix::fs::symlink("absent", &dangling).unwrap();
+        assert!(write(&dangling, "# nginx: demo\n").is_err());
     }
 }

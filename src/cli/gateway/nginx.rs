@@ -66,79 +66,86 @@ pub(super) fn config(api: &GatewayApi) -> String {
 
 /// The statements that answer with a denial. `verdict` replaces the placeholder in its body.
 fn denial(denial: &RealmDenial, verdict: &str) -> String {
-    let mut statements = vec![String::new()];
+    let mut statements = Vec::new();
     let mut content_type = "";
+    let mut headers = Vec::new();
     for (name, value) in &denial.headers {
         match *name {
             "content-type" => content_type = value,
             // claviger's own answer has it.
             "www-authenticate" => {}
-            name => statements.push(format!("add_header {name} '{}' always;", escaped(value))),
-        }
-    }
-    statements[0] = format!("default_type '{}';", escaped(content_type));
-    let status = denial.status;
-    match body_pieces(denial.body, verdict).as_slice() {
-        [only] => statements.push(format!("return {status} '{only}';")),
-        // Where the body is a text of no length, nginx writes a page of its own, but not where it is a variable.
-        pieces => {
-            statements.push("set $claviger_body '';".to_owned());
-            for piece in pieces {
-                statements.push(format!("set $claviger_body '${{claviger_body}}{piece}';"));
+            name => {
+                let variable = format!("claviger_header_{}", headers.len() + 1);
+                let value = text(&variable, pieces(value, ""), &mut statements);
+                headers.push(format!("add_header {name} {value} always;"));
             }
-            statements.push(format!("return {status} $claviger_body;"));
         }
     }
+    let mut body = pieces(denial.body, verdict);
+    if body.is_empty() {
+        // Where the body is a text of no length, nginx writes a page of its own, but not where it is a variable.
+        statements.push("set $claviger_body '';".to_owned());
+        body.push("${claviger_body}".to_owned());
+    }
+    let body = text("claviger_body", body, &mut statements);
+    // This directive knows no variables, so that `$` is only a character.
+    let content_type = content_type.replace('\\', r"\\").replace('\'', r"\'");
+    statements.push(format!("default_type '{content_type}';"));
+    statements.extend(headers);
+    statements.push(format!("return {} {body};", denial.status));
     statements.join("\n")
 }
 
-/// The body as texts to put into quotes, none of them longer than nginx reads.
-fn body_pieces(body: &str, verdict: &str) -> Vec<String> {
-    let mut pieces = Vec::new();
-    let mut piece = String::new();
-    for (i, part) in body.split("{{verdict}}").enumerate() {
+/// A text of several pieces as a parameter: in quotes, or as a variable that `statements` put together.
+fn text(variable: &str, pieces: Vec<String>, statements: &mut Vec<String>) -> String {
+    if let [only] = pieces.as_slice() {
+        return format!("'{only}'");
+    }
+    statements.push(format!("set ${variable} '';"));
+    let set = |piece| format!("set ${variable} '${{{variable}}}{piece}';");
+    statements.extend(pieces.into_iter().map(set));
+    format!("${variable}")
+}
+
+/// A text as pieces to put into single quotes, none of them longer than nginx reads. `verdict` replaces the placeholder.
+fn pieces(text: &str, verdict: &str) -> Vec<String> {
+    let mut pieces = vec![String::new()];
+    let mut push = |escaped: &str| {
+        if pieces
+            .last()
+            .is_none_or(|last| last.len() + escaped.len() > MAX_QUOTED)
+        {
+            pieces.push(String::new());
+        }
+        if let Some(last) = pieces.last_mut() {
+            last.push_str(escaped);
+        }
+    };
+    for (i, part) in text.split("{{verdict}}").enumerate() {
         if i > 0 {
-            piece.push_str(verdict);
+            push(verdict);
         }
         for character in part.chars() {
-            if piece.len() >= MAX_QUOTED {
-                pieces.push(std::mem::take(&mut piece));
+            match character {
+                '\\' => push(r"\\"),
+                '\'' => push(r"\'"),
+                '$' => push("${claviger_dollar}"),
+                '\n' => push(r"\n"),
+                '\r' => push(r"\r"),
+                other => push(other.encode_utf8(&mut [0; 4])),
             }
-            escape_into(character, &mut piece);
         }
     }
-    if !piece.is_empty() {
-        pieces.push(piece);
-    }
+    pieces.retain(|piece| !piece.is_empty());
     pieces
-}
-
-/// A text to put into single quotes.
-fn escaped(text: &str) -> String {
-    let mut out = String::new();
-    for character in text.chars() {
-        escape_into(character, &mut out);
-    }
-    out
-}
-
-fn escape_into(character: char, out: &mut String) {
-    match character {
-        '\\' => out.push_str(r"\\"),
-        '\'' => out.push_str(r"\'"),
-        '$' => out.push_str("${claviger_dollar}"),
-        '\n' => out.push_str(r"\n"),
-        '\r' => out.push_str(r"\r"),
-        other => out.push(other),
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn denial_with(body: &str) -> String {
-        let headers = vec![("x-a", "it's $1"), ("content-type", "text/plain")];
+    fn denial_with(headers: &[(&str, &str)], body: &str) -> String {
+        let headers = headers.to_vec();
         denial(
             &RealmDenial {
                 status: 402,
@@ -151,20 +158,50 @@ mod tests {
 
     #[test]
     fn what_has_a_meaning_in_a_configuration_is_escaped() {
+        let headers = [("x-a", "it's $1"), ("content-type", "a/$b; c='\\'")];
         assert_eq!(
-            denial_with("{\"it's\":\"\\n {{verdict}}_$\"}\r\n"),
-            "default_type 'text/plain';\n\
+            denial_with(&headers, "{\"it's\":\"\\n {{verdict}}_$\"}\r\n"),
+            "default_type 'a/$b; c=\\'\\\\\\'';\n\
              add_header x-a 'it\\'s ${claviger_dollar}1' always;\n\
              return 402 '{\"it\\'s\":\"\\\\n ${claviger_verdict}_${claviger_dollar}\"}\\r\\n';"
         );
     }
 
     #[test]
-    fn an_empty_body_is_a_variable_and_a_long_one_is_several_texts() {
-        assert!(denial_with("").ends_with("set $claviger_body '';\nreturn 402 $claviger_body;"));
-        let long = denial_with(&"'{{verdict}}".repeat(4_096 / 12));
-        assert!(long.lines().all(|line| line.len() < 4_000), "{long}");
-        assert_eq!(long.matches("${claviger_verdict}").count(), 4_096 / 12);
-        assert_eq!(long.matches(r"\'").count(), 4_096 / 12 + 1);
+    fn an_empty_body_is_a_variable() {
+        let empty = denial_with(&[], "");
+        assert!(empty.contains("set $claviger_body '';"), "{empty}");
+        assert!(empty.ends_with("return 402 '${claviger_body}';"), "{empty}");
+    }
+
+    /// nginx reads at most 4,096 bytes between two quotes.
+    #[test]
+    fn no_text_is_longer_than_nginx_reads() {
+        let dollars = "$".repeat(512);
+        let headers = [
+            ("x-a", &*dollars),
+            ("x-b", &dollars),
+            ("content-type", &dollars),
+        ];
+        for unit in [
+            "{{verdict}}",
+            "$",
+            "'",
+            "\\",
+            "\n",
+            "x",
+            "\u{10ffff}",
+            "'{{verdict}}",
+        ] {
+            let count = 4_096 / unit.len();
+            let long = denial_with(&headers, &unit.repeat(count));
+            assert!(long.lines().all(|line| line.len() < 4_000), "{long}");
+            assert_eq!(
+                long.matches("${claviger_verdict}").count(),
+                if unit.contains("verdict") { count } else { 0 },
+                "{unit}"
+            );
+            assert_eq!(long.matches("add_header x-").count(), 2);
+        }
     }
 }

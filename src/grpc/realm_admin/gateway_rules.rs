@@ -59,7 +59,9 @@ pub(super) fn parse_credentials(
         })
         .collect();
     let field = "realm.credentials.partner_header";
-    let partner = decode::optional(bad, field, &partner_header, HeaderName::parse);
+    let partner = decode::optional(bad, field, &partner_header, |name| {
+        HeaderName::parse(name).and_then(of_client)
+    });
     if partner.is_some() && sources.is_empty() {
         bad.add(
             field,
@@ -68,6 +70,15 @@ pub(super) fn parse_credentials(
     }
     Credentials { sources, partner }
 }
+
+/// The beginnings of the names of headers that gateways set.
+const GATEWAY_PREFIXES: [&str; 5] = [
+    "x-accel-",
+    "x-claviger-",
+    "x-envoy-",
+    "x-forwarded-",
+    "x-original-",
+];
 
 /// Returns the name of a header that can carry a key.
 fn carrier(name: HeaderName) -> Result<HeaderName, &'static str> {
@@ -80,7 +91,22 @@ fn carrier(name: HeaderName) -> Result<HeaderName, &'static str> {
         | "te" | "trailer" | "transfer-encoding" | "upgrade" => {
             Err("has a meaning for every request: use `authorization` or a header of your own")
         }
-        _ => Ok(name),
+        _ => of_client(name),
+    }
+}
+
+/// Returns the name of a header that a client can set: gateways set or remove the others themselves.
+fn of_client(name: HeaderName) -> Result<HeaderName, &'static str> {
+    let is_of_gateways = matches!(
+        name.as_str(),
+        "forwarded" | "proxy-authorization" | "x-real-ip" | "x-request-id"
+    ) || GATEWAY_PREFIXES
+        .iter()
+        .any(|prefix| name.as_str().starts_with(prefix));
+    if is_of_gateways {
+        Err("is set by gateways: use `authorization` or a header of your own")
+    } else {
+        Ok(name)
     }
 }
 
@@ -353,6 +379,12 @@ fn parse_headers(
             bad.add(
                 field.as_str(),
                 "must not be set because the HTTP server sets it itself",
+            );
+        }
+        if name.as_str().starts_with("x-accel-") {
+            bad.add(
+                field.as_str(),
+                "must not be set because nginx obeys it and could let the request through",
             );
         }
         if decoded.insert(name, value).is_some() {

@@ -6,11 +6,16 @@ use super::credentials;
 use super::fixture::{GatewayFixture, PARTNERO};
 
 const HELP: &str = r#"it's $1, \ "; see {api}"#;
-const CONTENT_TYPE: &str = r#"text/x; charset="utf-8""#;
+const CONTENT_TYPE: &str = r#"text/$x; charset="utf-8""#;
 
 /// The realm's denials, with this status and body for those that are not known.
 fn denials(status: u32, body: &str) -> Vec<pb::Denial> {
-    let headers = [("x-help", HELP), ("content-type", CONTENT_TYPE)];
+    let longest = "$".repeat(512);
+    let headers = [
+        ("x-help", HELP),
+        ("x-longest", &longest),
+        ("content-type", CONTENT_TYPE),
+    ];
     let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let denial = |class: pb::DenialClass, status| pb::Denial {
         denial_class: class.into(),
@@ -25,12 +30,13 @@ fn denials(status: u32, body: &str) -> Vec<pb::Denial> {
 }
 
 /// Seen red with a body in one piece, with nothing escaped, without the verdict's header, and without `allowed_client_headers` of
-/// the realm.
+/// the realm. For nginx also red with a body that is only long because of its verdicts, and with a long header.
 pub(super) async fn check_all(fixture: &mut GatewayFixture) {
     let kind = fixture.kind;
     let long = "'$\\{{verdict}}${API} {http.request.uri}\r\n".repeat(99);
     let text = r#"it's "$1" \n {} {{verdict}}_ #; "#;
-    for (status, body) in [(404, text), (401, &long), (418, "")] {
+    let verdicts = "{{verdict}}".repeat(4_096 / 11);
+    for (status, body) in [(404, text), (401, &long), (418, ""), (499, &verdicts)] {
         let change = |realm: &mut pb::Realm| realm.denials = denials(status, body);
         fixture.put_realm(PARTNERO, change).await;
         fixture.renew_gateway(PARTNERO);
@@ -51,6 +57,11 @@ pub(super) async fn check_all(fixture: &mut GatewayFixture) {
             assert_eq!(told, (status, 0), "{what}");
             assert_eq!(answer.body, body.replace("{{verdict}}", verdict), "{what}");
             assert_eq!(answer.header("x-help"), Some(HELP), "{what}");
+            assert_eq!(
+                answer.header("x-longest").map(str::len),
+                Some(512),
+                "{what}"
+            );
             // Envoy leaves it out where there is no body.
             if !body.is_empty() {
                 assert_eq!(answer.header("content-type"), Some(CONTENT_TYPE), "{what}");

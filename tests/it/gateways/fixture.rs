@@ -8,7 +8,7 @@ use claviger::pb::claviger::v1 as pb;
 use super::gateway_process::{GatewayApi, GatewayKind, GatewayProcess};
 use super::http1::{Answer, Upstream, UpstreamRequest, send};
 use super::keys::{KnownKey, gateway_key, issue, key_specs};
-use crate::fixtures::{Engine, Program, TestStore, eventually, put_partner_realms};
+use crate::fixtures::{Engine, Program, TestStore, eventually, forward_auth, put_partner_realms};
 
 /// An API in one of its environments: what one gateway stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -285,6 +285,13 @@ impl GatewayFixture {
             ..Default::default()
         };
         api.realms.put_realm(request).await.unwrap();
+    }
+
+    /// claviger's answer to nginx about a request without a key.
+    pub(super) async fn ask_as_nginx(&self, site: Site, path: &str) -> String {
+        let key = &self.gateway_keys[&site];
+        let answer = forward_auth(&self.program.http, key, site.realm, path, &[]).await;
+        String::from_utf8(answer).unwrap()
     }
 
     /// Checks that no gateway has logged a key.

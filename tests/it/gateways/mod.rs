@@ -217,6 +217,39 @@ async fn each_status_that_a_realm_may_deny_with_reaches_the_client_through_envoy
     }
 }
 
+/// nginx obeys some headers of an answer, `X-Accel-Redirect` for one, and lets such a request through. Seen red with the realm's
+/// headers in claviger's answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nginx_gets_no_header_of_a_denial_but_the_challenge_and_the_verdict() {
+    let fixture = GatewayFixture::on(GatewayKind::Nginx).await;
+    fixture
+        .put_realm(PARTNERO, |realm| {
+            realm.denials = vec![pb::Denial {
+                denial_class: pb::DenialClass::Unauthenticated.into(),
+                headers: [("x-help".to_owned(), "here".to_owned())].into(),
+                ..Default::default()
+            }];
+        })
+        .await;
+    let answer = fixture.ask_as_nginx(PARTNERO, "/v1/partners").await;
+    let names: Vec<_> = answer
+        .lines()
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .map(|line| line.split(':').next().unwrap_or_default())
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "www-authenticate",
+            "x-claviger-verdict",
+            "content-length",
+            "date"
+        ],
+        "{answer}"
+    );
+}
+
 /// Whether a request became what it should.
 fn judge(
     kind: GatewayKind,

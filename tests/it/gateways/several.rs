@@ -11,8 +11,8 @@ const APIS: [(Site, &str); 3] = [
     (PARTNA_STAGING, "staging.partna.example"),
 ];
 
-/// Seen red with the same names of upstreams for each API in nginx, without the key in Envoy's virtual hosts, and without what
-/// answers for other hosts in Caddy and nginx.
+/// Seen red with the same names of upstreams for each API in nginx, without the key in Envoy's virtual hosts, without what
+/// answers for other hosts in Caddy and nginx, and with `$http_host` in nginx.
 async fn several_apis_fit_into_one(kind: GatewayKind) {
     let fixture = GatewayFixture::on(kind).await;
     let gate = fixture.gateway_of(&APIS);
@@ -35,6 +35,25 @@ async fn several_apis_fit_into_one(kind: GatewayKind) {
                 assert_eq!((answer.status, seen.len()), (401, 0), "{what}: {answer:?}");
             }
         }
+    }
+    // A request can name two hosts. The server behind gets the one that decided.
+    let mut headers = credentials::headers(PARTNA_STAGING, cases::good_key(PARTNA_STAGING));
+    headers.push(host("partna.example"));
+    let line = cases::plain_request(PARTNA_STAGING);
+    let (method, path) = line.split_once(' ').unwrap();
+    let line = format!(
+        "{method} http://staging.partna.example:{}{path}",
+        gate.address.port()
+    );
+    let (answer, seen) = fixture
+        .request_at(&gate, PARTNA_STAGING, &line, &headers)
+        .await;
+    for seen in &seen {
+        let named: Vec<_> = seen.headers("host").collect();
+        assert!(
+            matches!(named.as_slice(), [only] if only.starts_with("staging.partna.example")),
+            "{kind:?}: {named:?}, {answer:?}"
+        );
     }
     for other in ["other.example", "peaka.example.other", "x.partna.example"] {
         let mut headers = credentials::headers(PEAKA, cases::good_key(PEAKA));

@@ -40,6 +40,14 @@ def a_bad_field_of_a_realm_is_named(fixture: Fixture):
         ("a max_cache of more than a day", "max_cache", {"max_cache": {"seconds": 86_401}}),
         ("a negative max_cache", "max_cache", {"max_cache": {"seconds": -1}}),
         ("a negative max_lifetime", "max_lifetime", {"max_lifetime": {"seconds": -1}}),
+        *((f"a key in {name}", "name", {"credentials": {"sources": [{"header": {"name": name}}]}})
+          for name in ("host", "X-Claviger-Partner", "x-forwarded-for", "x-original-uri", "proxy-authorization")),
+        ("a partner in a header of claviger", "partner_header",
+         {"credentials": {"sources": [{"header": {"name": "x-api-key"}}], "partner_header": "x-claviger-partner"}}),
+        ("a denial that nginx obeys", 'headers["x-accel-redirect"]',
+         {"denials": [{"denial_class": "DENIAL_CLASS_UNAUTHENTICATED", "headers": {"x-accel-redirect": "/"}}]}),
+        ("a denial with a length", 'headers["content-length"]',
+         {"denials": [{"denial_class": "DENIAL_CLASS_UNDECIDED", "headers": {"content-length": "1"}}]}),
     ):
         with case(f"refused in PutRealm: {what}"):
             realm = fixture.new_realm_message() | fields
