@@ -8,6 +8,7 @@ use clap::Args;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::authority::Refusal;
 use crate::config::{LocationArgs, ServeArgs, StoreArgs};
@@ -78,12 +79,13 @@ impl CommandError {
                 | OpenStoreError::Refused(_)
                 | OpenStoreError::Open(OpenError::Unreachable(_)),
             )
-            | Self::Serve(_)
             | Self::Refused(_)
             | Self::AlreadyCreated
             | Self::Signals(_)
             | Self::Runtime(_) => 1,
-            Self::OpenStore(_) => BAD_CONFIGURATION,
+            Self::Serve(ServeError::Certificates(_) | ServeError::Exposed { .. })
+            | Self::OpenStore(_) => BAD_CONFIGURATION,
+            Self::Serve(_) => 1,
         }
     }
 }
@@ -134,10 +136,12 @@ fn exit(outcome: Result<(), CommandError>) -> ExitCode {
 async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), CommandError> {
     // First, so that no signal during the start is lost.
     let stop = signals().map_err(CommandError::Signals)?;
+    let hangups = signal(SignalKind::hangup()).map_err(CommandError::Signals)?;
     // The lock comes before the ports, so that a second process reports the lock, and the ports before the store, so that
     // nothing is created if a port is in use.
     let lock = StoreLock::take_to_open(&args.store, args.init).await?;
     let listeners = Listeners::bind(args)?;
+    let _reload = AbortOnDropHandle::new(tokio::spawn(listeners.reload_certificates(hangups)));
     let address = listeners.grpc_address();
     let on_terminal = io::stdout().is_terminal();
     let key_file = operator_key_path(&args.store.location);
@@ -156,7 +160,8 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
     };
     let location = lock.location();
     let opened = lock.open(&args.store, Clock::system(), if_empty).await?;
-    tracing::info!(grpc = %address, http = %listeners.http_address(), %location, "listening");
+    let tls = listeners.is_encrypted();
+    tracing::info!(grpc = %address, http = %listeners.http_address(), tls, %location, "listening");
     Server::new(args, opened, listeners, threads)
         .await?
         .run(stop)

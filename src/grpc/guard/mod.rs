@@ -436,6 +436,7 @@ mod tests {
             quota: CallQuota::default(),
             allowance: Arc::new(Allowance::default()),
             pace: Arc::new(Pace::default()),
+            has_client_certificate: false,
             closing: CancellationToken::new(),
         })
     }
