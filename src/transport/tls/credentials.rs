@@ -170,7 +170,7 @@ impl CertificateFiles {
         http2.send_tls13_tickets = 0;
         let mut http1 = http2.clone();
         http2.alpn_protocols = vec![b"h2".to_vec()];
-        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
+        http1.alpn_protocols = vec![b"http/1.1".to_vec(), b"http/1.0".to_vec()];
         Ok(Credentials {
             http2: Arc::new(http2),
             http1: Arc::new(http1),
