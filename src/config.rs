@@ -215,9 +215,39 @@ pub struct TlsArgs {
     )]
     pub client_ca: Option<PathBuf>,
 
+    /// A service that only clients with a certificate from --client-ca may call. Repeat the flag for several. Health, reflection,
+    /// /livez and /readyz never need one
+    #[arg(
+        long,
+        env = "CLAVIGER_REQUIRE_CLIENT_CERT",
+        value_name = "SERVICE",
+        value_enum,
+        value_delimiter = ',',
+        requires = "client_ca"
+    )]
+    pub require_client_cert: Vec<CertifiedService>,
+
     /// Serve plain text on an address that other machines can reach. The API keys of callers can then be read on the network
     #[arg(long, env = "CLAVIGER_INSECURE_LISTEN", value_parser = FalseyValueParser::new())]
     pub insecure_listen: bool,
+}
+
+/// What can be for clients with a certificate only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CertifiedService {
+    /// `KeyVerify`, and Envoy's `Authorization`
+    Verify,
+    /// `KeyAdmin` and `RealmAdmin`
+    Admin,
+    /// /auth and /forward-auth over HTTP
+    Gateway,
+}
+
+impl TlsArgs {
+    /// Whether only clients with a certificate may call this service.
+    pub fn requires_client_certificate(&self, service: CertifiedService) -> bool {
+        self.require_client_cert.contains(&service)
+    }
 }
 
 /// The limits on changes.

@@ -132,6 +132,11 @@ impl Connection {
             endpoint: endpoint.uri().to_string().trim_end_matches('/').to_owned(),
             key_source: source.name(),
             timeout,
+            has_client_certificate: endpoint.uri().scheme_str() == Some("https")
+                && self
+                    .client_cert
+                    .as_ref()
+                    .is_some_and(|path| !path.is_empty()),
         };
 
         let channel = tokio::time::timeout(timeout, endpoint.connect())

@@ -17,12 +17,18 @@ const UNKNOWN_KEY: &str = "does not know the caller's key";
 const CLIENT_CERTIFICATE: &str = "use a certificate that has not expired and is from an issuer of the server's --client-ca, with --client-cert and \
      --client-key";
 
+/// The same if the connection broke before the server's reason arrived.
+const CLIENT_CERTIFICATE_MAYBE: &str =
+    "the server may not accept the client certificate of --client-cert: see the log of the server";
+
 /// The facts about a call that its failures name.
 #[derive(Debug)]
 pub(super) struct CallContext {
     pub(super) endpoint: String,
     pub(super) key_source: String,
     pub(super) timeout: Duration,
+    /// The client presents a certificate.
+    pub(super) has_client_certificate: bool,
 }
 
 impl CallContext {
@@ -118,6 +124,14 @@ impl CallContext {
         };
         let key = &self.key_source;
         let failure = match status.code() {
+            Code::Unauthenticated
+                if details
+                    .error_info()
+                    .is_some_and(|info| info.reason == "CLIENT_CERTIFICATE_REQUIRED") =>
+            {
+                Failure::new(Code::Unauthenticated, message)
+                    .hint("name the certificate with --client-cert and its key with --client-key")
+            }
             Code::Unauthenticated => {
                 let failure = Failure::new(Code::Unauthenticated, about_key(key, &message));
                 if message.contains(UNKNOWN_KEY) {
@@ -205,6 +219,8 @@ impl CallContext {
         Failure::new(Code::Unavailable, message)
             .hint(if is_refused {
                 CLIENT_CERTIFICATE
+            } else if self.has_client_certificate && !is_change {
+                CLIENT_CERTIFICATE_MAYBE
             } else if is_change {
                 "the change may have been made or not: check before you repeat it"
             } else if endpoint.starts_with("http:") {
@@ -340,6 +356,7 @@ mod tests {
             endpoint: "http://127.0.0.1:7700".to_owned(),
             key_source: "CLAVIGER_KEY".to_owned(),
             timeout: Duration::from_secs(10),
+            has_client_certificate: false,
         }
     }
 

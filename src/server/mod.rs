@@ -21,11 +21,11 @@ use tonic_health::server::HealthReporter;
 use parts::Parts;
 
 use crate::authority::Authority;
-use crate::config::{RetentionArgs, ServeArgs, TransportArgs};
+use crate::config::{CertifiedService, RetentionArgs, ServeArgs, TransportArgs};
 use crate::domain::clock::Clock;
 use crate::grpc::{
-    Admin, AdminPlane, ExtAuthzService, Guard, KeyAdminService, KeyVerifyService, Pages,
-    RealmAdminService, Services,
+    Admin, AdminPlane, CertifiedClients, ExtAuthzService, Guard, KeyAdminService, KeyVerifyService,
+    Pages, RealmAdminService, Services,
 };
 use crate::hashing::Roots;
 use crate::http;
@@ -271,6 +271,11 @@ impl Server {
         let readiness = watch::Sender::new(Readiness::Starting);
         let stop_serving = CancellationToken::new();
         let transport = transport::within_descriptors(args.transport);
+        let requires_certificate = |service| args.tls.requires_client_certificate(service);
+        let certified_clients = CertifiedClients {
+            verify: requires_certificate(CertifiedService::Verify),
+            admin: requires_certificate(CertifiedService::Admin),
+        };
         // Services and a recorder of its own for each thread, so that no call writes what another thread writes too.
         let mut recorders: Vec<_> = (0..threads.verify.count()).map(|_| recorder()).collect();
         let services = recorders
@@ -281,11 +286,13 @@ impl Server {
                     transport.max_calls,
                     transport.call_timeout,
                     stop_serving.clone(),
-                ),
+                )
+                .with_certified_clients(certified_clients),
                 http: http::router(
                     readiness.subscribe(),
                     parts.authorizer(recorder),
                     args.gateway.clone(),
+                    requires_certificate(CertifiedService::Gateway),
                 ),
             })
             .collect();

@@ -73,6 +73,10 @@ pub struct Peer {
     pub closing: CancellationToken,
 }
 
+/// Whether the peer of an HTTP request has proven itself by a certificate too. An extension of each request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HasClientCertificate(pub bool);
+
 impl AcceptedConnection {
     /// Serves gRPC over HTTP/2 until the connection ends.
     pub async fn http2<S, B>(self, service: impl FnOnce(Peer) -> S)
@@ -98,9 +102,11 @@ impl AcceptedConnection {
         };
         let router = TowerToHyperService::new(router);
         let (calls, peer) = (begun.calls, begun.peer.remote.ip());
+        let has_certificate = HasClientCertificate(begun.peer.has_client_certificate);
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             calls.count();
             request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(has_certificate);
             calls.tasks.track_future(router.call(request))
         });
         let connection =

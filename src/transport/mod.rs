@@ -21,7 +21,7 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-pub use connection::{AcceptedConnection, Peer};
+pub use connection::{AcceptedConnection, HasClientCertificate, Peer};
 pub use connection_limiter::CallQuota;
 pub use descriptors::within_descriptors;
 pub use pace::Pace;

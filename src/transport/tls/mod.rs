@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_rustls::TlsAcceptor;
@@ -96,9 +97,24 @@ impl Tls {
         };
         let handshake = TlsAcceptor::from(Arc::clone(config)).accept(socket);
         drop(credentials);
-        match timeout_at(deadline, handshake).await {
-            Ok(handshake) => handshake.map_err(|error| HandshakeError::of(&error)),
+        match timeout_at(deadline, handshake.into_fallible()).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err((error, socket))) => {
+                let error = HandshakeError::of(&error);
+                if error != HandshakeError::Aborted {
+                    let _ = timeout_at(deadline, deliver_alert(socket)).await;
+                }
+                Err(error)
+            }
             Err(_) => Err(HandshakeError::TooSlow),
         }
+    }
+}
+
+/// Lets the alert that was written last reach the client. The system discards it if bytes of the client are unread when the
+/// connection is closed, and with TLS 1.3 a client may send its first request before it knows that its certificate is refused.
+async fn deliver_alert(mut socket: Socket<TcpStream>) {
+    if socket.shutdown().await.is_ok() {
+        let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
     }
 }

@@ -64,8 +64,16 @@ impl Certificates {
 
     /// A certificate of the issuer `ca` for 127.0.0.1 that was valid until yesterday.
     pub(super) fn issue_expired(&self, name: &str) {
+        self.issue_expired_by(name, "ca");
+    }
+
+    pub(super) fn issue_expired_by(&self, name: &str, issuer: &str) {
         self.new_key(name, &["-subj", "/CN=expired", "-out", "expired.csr"]);
-        let out = format!("{name}.pem");
+        let [out, ca, key] = [
+            format!("{name}.pem"),
+            format!("{issuer}.pem"),
+            format!("{issuer}.key"),
+        ];
         std::fs::write(self.path("names"), "subjectAltName=IP:127.0.0.1").unwrap();
         self.openssl(&[
             "x509",
@@ -73,9 +81,9 @@ impl Certificates {
             "-in",
             "expired.csr",
             "-CA",
-            "ca.pem",
+            &ca,
             "-CAkey",
-            "ca.key",
+            &key,
             "-days",
             "-1",
             "-extfile",

@@ -1,6 +1,7 @@
 //! TLS: the real program with the clients that people use, and with clients that no library would be.
 
 mod certificates;
+mod client_certificates;
 mod clients;
 mod handshakes;
 mod reload;
