@@ -93,6 +93,24 @@ impl Certificates {
         ]);
     }
 
+    /// A certificate for 127.0.0.1 that is its own issuer.
+    pub(super) fn self_sign(&self, name: &str, constraint: &str) {
+        self.new_key(
+            name,
+            &[
+                "-x509",
+                "-days",
+                "30",
+                "-subj",
+                "/CN=alone",
+                "-addext",
+                "subjectAltName=IP:127.0.0.1",
+                "-addext",
+                &format!("basicConstraints=critical,{constraint}"),
+            ],
+        );
+    }
+
     fn new_key(&self, name: &str, flags: &[&str]) {
         let [out, key] = [format!("{name}.pem"), format!("{name}.key")];
         let mut line = vec![

@@ -83,8 +83,7 @@ fn assert_required(answer: Result<(), tonic::Status>, what: &str) {
     assert_eq!(reason, "CLIENT_CERTIFICATE_REQUIRED", "{what}");
 }
 
-/// Each service by itself. Seen red with the check left out, with `Explain` taken for `admin`, and with a verifier that does not
-/// look at who signed.
+/// Each service by itself. Seen red with the check left out, in the guard and for gateways, and with `Explain` taken for `admin`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_requires_a_certificate_refuses_clients_without() {
     for required in ["verify", "admin", "gateway"] {
@@ -186,7 +185,7 @@ async fn a_service_that_requires_a_certificate_refuses_clients_without() {
     }
 }
 
-/// Seen red with a verifier that accepts every certificate.
+/// Seen red with a server that asks for no certificate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_that_does_not_verify_is_refused_and_the_client_told() {
     let server = server(&["admin"]);
@@ -261,7 +260,7 @@ async fn a_certificate_that_does_not_verify_is_refused_and_the_client_told() {
     assert!(Path::new(&cert).exists());
 }
 
-/// Seen red with resumption: the client then stays certified after its issuer was removed.
+/// Seen red with the issuers of clients left out of the comparison.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_issuer_of_clients_holds_for_new_connections() {
     let server = server(&["admin"]);

@@ -26,7 +26,7 @@ fn list_realms(endpoint: &str, operator: &str, flags: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Seen red without `--ca-file` in the first line.
+/// Seen red without `http/1.0` among the protocols: curl is then refused.
 #[test]
 fn the_command_line_grpcurl_python_and_curl_are_served() {
     let server = TlsServer::start(&[]);
@@ -95,7 +95,7 @@ fn s_client(address: &str, flags: &[&str]) -> (bool, String) {
     )
 }
 
-/// Seen red with `h2` offered by both listeners.
+/// Seen red with `h2` offered by both listeners, with tickets, and without vectored writes below TLS: the alert is then lost.
 #[test]
 fn tls_1_2_and_1_3_are_served_with_the_protocol_of_the_listener() {
     let server = TlsServer::start(&[]);
@@ -156,16 +156,21 @@ impl Drop for OtherServer {
     }
 }
 
-/// Seen red with the hint of every other cause.
+/// Seen red with the errors of rustls shown as they are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_command_line_says_what_is_wrong_with_a_connection() {
     let server = TlsServer::start(&[]);
     let certificates = &server.certificates;
     certificates.issuer("stranger");
     certificates.issue_expired("expired");
+    certificates.self_sign("alone", "CA:FALSE");
+    certificates.self_sign("issuer", "CA:TRUE");
     let [ca, stranger] = ["ca.pem", "stranger.pem"].map(|name| certificates.path(name));
     let [expired, key] = ["expired.pem", "expired.key"].map(|name| certificates.path(name));
     let other = OtherServer::start(&expired, &key);
+    let [alone, issuer, issuer_key] =
+        ["alone.pem", "issuer.pem", "issuer.key"].map(|name| certificates.path(name));
+    let as_server = OtherServer::start(&issuer, &issuer_key);
     let test_store = crate::fixtures::TestStore::on(crate::fixtures::Engine::Sqlite);
     let plain = crate::fixtures::Program::serve(&test_store, &[]);
     let port = server.program.address.rsplit_once(':').unwrap().1;
@@ -184,6 +189,12 @@ async fn the_command_line_says_what_is_wrong_with_a_connection() {
             &["--ca-file", &ca],
             "expired",
             "replace",
+        ),
+        (
+            &format!("https://{}", as_server.address),
+            &["--ca-file", &issuer],
+            "CA:TRUE",
+            "CA:FALSE",
         ),
         (
             &format!("https://{}", plain.address),
@@ -215,4 +226,13 @@ async fn the_command_line_says_what_is_wrong_with_a_connection() {
         .logs(&["WARN", "does not accept the server's certificate"])
         .await;
     server.logs(&["WARN", "does not speak TLS"]).await;
+
+    // A certificate that is its own issuer is trusted by itself.
+    certificates.replace("server", "alone");
+    server.program.signal("HUP");
+    server.logs(&["INFO", "certificates replaced"]).await;
+    let operator = server.program.operator();
+    said(&list_realms(&https, &operator, &["--ca-file", &alone]));
+    let refused = list_realms(&https, &operator, &["--ca-file", &ca]);
+    assert!(text(&refused.stderr).contains("not from a trusted issuer"));
 }

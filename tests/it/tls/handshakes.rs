@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::{TLS_HANDSHAKE, TlsServer, connector, handshake};
-use crate::fixtures::frames::{PREFACE, Raw};
+use crate::fixtures::frames::{GOAWAY, PREFACE, Raw, SETTINGS, frame, next_frame};
 use crate::fixtures::{DEADLINE, Engine, Program, TestStore, eventually};
 
 /// The begin of a TLS handshake: a record of which all but its first bytes is missing.
@@ -158,8 +158,8 @@ async fn a_thousand_handshakes_from_one_address_fail_no_call_of_another() {
         .await;
 }
 
-/// The bytes below TLS are counted, so that a client cannot keep a thread busy with records that carry nothing. Seen red with the
-/// socket above TLS, where only contents are counted.
+/// The bytes below TLS are counted, so that a client cannot keep a thread busy with records that carry nothing. Seen red with
+/// a socket that does not count them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_limit_on_bytes_outside_of_calls_holds_over_tls() {
     let server = TlsServer::start(&[]);
@@ -167,13 +167,13 @@ async fn the_limit_on_bytes_outside_of_calls_holds_over_tls() {
     let mut stream = handshake(&connector, &server.program.address, 2)
         .await
         .unwrap();
-    let settings = crate::fixtures::frames::frame(crate::fixtures::frames::SETTINGS, 0, 0, &[]);
+    let settings = frame(SETTINGS, 0, 0, &[]);
     stream
         .write_all(&[PREFACE, &settings].concat())
         .await
         .unwrap();
     // The smallest frames of an unknown type, each in a record of its own.
-    let nothing = crate::fixtures::frames::frame(0xbb, 0, 0, &[]);
+    let nothing = frame(0xbb, 0, 0, &[]);
     let mut sent = 0;
     let sending = async {
         while stream.write_all(&nothing).await.is_ok() && stream.flush().await.is_ok() {
@@ -184,4 +184,34 @@ async fn the_limit_on_bytes_outside_of_calls_holds_over_tls() {
     // A record has 22 bytes besides its contents; 1 MiB may be sent, and the rest was in flight.
     println!("{sent} records");
     assert!(sent < 60_000, "{sent}");
+}
+
+/// Seen red with an age a thousand times as long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_over_tls_is_told_to_go_at_its_age() {
+    let server = TlsServer::start(&["--connection-age", "300ms"]);
+    let connector = connector(&server.certificates);
+    let mut stream = handshake(&connector, &server.program.address, 2)
+        .await
+        .unwrap();
+    let settings = frame(SETTINGS, 0, 0, &[]);
+    stream
+        .write_all(&[PREFACE, &settings].concat())
+        .await
+        .unwrap();
+    stream.flush().await.unwrap();
+    let goes = async {
+        while next_frame(&mut stream)
+            .await
+            .expect("a GOAWAY before the end")
+            .kind
+            != GOAWAY
+        {}
+    };
+    timeout(TLS_HANDSHAKE * 2, goes)
+        .await
+        .expect("it is told to go");
+    let mut rest = Vec::new();
+    let end = timeout(DEADLINE, stream.read_to_end(&mut rest)).await;
+    end.expect("it is closed").ok();
 }

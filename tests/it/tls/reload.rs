@@ -21,7 +21,7 @@ impl TlsServer {
     }
 }
 
-/// Seen red with a server that stops to accept while it reads, and with one that does not read again.
+/// Seen red with a server that does not read again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_is_replaced_under_load_without_a_failed_call() {
     let server = TlsServer::start(&[]);
@@ -60,8 +60,8 @@ async fn a_certificate_is_replaced_under_load_without_a_failed_call() {
     server.logs(&["INFO", "certificates replaced"]).await;
 }
 
-/// As Kubernetes does: the files are symbolic links into a directory, whose own link is replaced. Seen red with a look at the
-/// times of the links.
+/// As Kubernetes does: the files are symbolic links into a directory, whose own link is replaced. Seen red with links
+/// taken for unchanged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_replacement_behind_symbolic_links_is_found_without_a_signal() {
     let certificates = super::Certificates::new();
@@ -100,7 +100,7 @@ async fn a_replacement_behind_symbolic_links_is_found_without_a_signal() {
     .await;
 }
 
-/// Seen red with the new pair stored before it is checked.
+/// Seen red without the comparison of key and certificate, and with the key in a line of the log.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_bad_replacement_keeps_the_old_certificate_and_is_logged() {
     let server = TlsServer::start(&["--log", "trace"]);
