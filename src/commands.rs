@@ -8,6 +8,7 @@ use clap::Args;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::authority::Refusal;
 use crate::config::{LocationArgs, ServeArgs, StoreArgs};
@@ -78,12 +79,13 @@ impl CommandError {
                 | OpenStoreError::Refused(_)
                 | OpenStoreError::Open(OpenError::Unreachable(_)),
             )
-            | Self::Serve(_)
             | Self::Refused(_)
             | Self::AlreadyCreated
             | Self::Signals(_)
             | Self::Runtime(_) => 1,
-            Self::OpenStore(_) => BAD_CONFIGURATION,
+            Self::Serve(ServeError::Certificates(_) | ServeError::Exposed { .. })
+            | Self::OpenStore(_) => BAD_CONFIGURATION,
+            Self::Serve(_) => 1,
         }
     }
 }
@@ -134,16 +136,19 @@ fn exit(outcome: Result<(), CommandError>) -> ExitCode {
 async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), CommandError> {
     // First, so that no signal during the start is lost.
     let stop = signals().map_err(CommandError::Signals)?;
+    let hangups = signal(SignalKind::hangup()).map_err(CommandError::Signals)?;
     // The lock comes before the ports, so that a second process reports the lock, and the ports before the store, so that
     // nothing is created if a port is in use.
     let lock = StoreLock::take_to_open(&args.store, args.init).await?;
     let listeners = Listeners::bind(args)?;
+    let _reload = AbortOnDropHandle::new(tokio::spawn(listeners.reload_certificates(hangups)));
     let address = listeners.grpc_address();
+    let is_encrypted = listeners.is_encrypted();
     let on_terminal = io::stdout().is_terminal();
     let key_file = operator_key_path(&args.store.location);
     let mut hand_over = |key: &PlainKey| {
         if on_terminal {
-            return welcome(&mut io::stdout(), address, key);
+            return welcome(&mut io::stdout(), address, is_encrypted, key);
         }
         write_operator_key(&key_file, key)?;
         tracing::info!(file = %key_file.display(), "first operator key written to a file");
@@ -156,7 +161,8 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
     };
     let location = lock.location();
     let opened = lock.open(&args.store, Clock::system(), if_empty).await?;
-    tracing::info!(grpc = %address, http = %listeners.http_address(), %location, "listening");
+    let http = listeners.http_address();
+    tracing::info!(grpc = %address, %http, tls = is_encrypted, %location, "listening");
     Server::new(args, opened, listeners, threads)
         .await?
         .run(stop)
@@ -165,16 +171,17 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
 }
 
 /// Shows the operator key as part of the commands to type next. The key is shown only this once.
-fn welcome(out: &mut impl Write, address: SocketAddr, key: &PlainKey) -> io::Result<()> {
+fn welcome(
+    out: &mut impl Write,
+    address: SocketAddr,
+    is_encrypted: bool,
+    key: &PlainKey,
+) -> io::Result<()> {
     let program = std::env::args()
         .next()
         .unwrap_or_else(|| "claviger".to_owned());
     let key = key.expose();
-    let endpoint = if address.to_string() == "127.0.0.1:7700" {
-        String::new()
-    } else {
-        format!(" CLAVIGER_ENDPOINT=http://{address}")
-    };
+    let endpoint = endpoint(address, is_encrypted);
     writeln!(
         out,
         "\nCreated a new authority. The first of these two commands contains its operator key, which is shown only now.\n\
@@ -182,7 +189,29 @@ fn welcome(out: &mut impl Write, address: SocketAddr, key: &PlainKey) -> io::Res
          \x20   export CLAVIGER_KEY={key}{endpoint}\n\
          \x20   {program} realm put demo --prefix demo --environment production=live --scope read --scope write=read\n"
     )?;
+    if is_encrypted {
+        writeln!(
+            out,
+            "CLAVIGER_ENDPOINT must have a name or an address of the server's certificate. CLAVIGER_CA_FILE (or --ca-file) is\n\
+             the file with the certificate of its issuer; leave it out if this machine trusts the issuer.\n"
+        )?;
+    }
     out.flush()
+}
+
+/// The variables that a client needs to reach the server.
+fn endpoint(address: SocketAddr, is_encrypted: bool) -> String {
+    let port = address.port();
+    match (is_encrypted, address.ip().is_unspecified()) {
+        (true, true) => {
+            format!(" CLAVIGER_ENDPOINT=https://HOST:{port} CLAVIGER_CA_FILE=ca.pem")
+        }
+        (true, false) => {
+            format!(" CLAVIGER_ENDPOINT=https://{address} CLAVIGER_CA_FILE=ca.pem")
+        }
+        (false, _) if address.to_string() == "127.0.0.1:7700" => String::new(),
+        (false, _) => format!(" CLAVIGER_ENDPOINT=http://{address}"),
+    }
 }
 
 async fn try_bootstrap(args: &BootstrapArgs) -> Result<(), CommandError> {
@@ -249,4 +278,39 @@ fn signals() -> io::Result<mpsc::Receiver<Stop>> {
         }
     });
     Ok(stop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seen red with `http` for every address.
+    #[test]
+    fn a_new_operator_is_told_how_to_reach_the_server() {
+        for (address, is_encrypted, told) in [
+            ("127.0.0.1:7700", false, ""),
+            (
+                "127.0.0.1:1",
+                false,
+                " CLAVIGER_ENDPOINT=http://127.0.0.1:1",
+            ),
+            (
+                "127.0.0.1:7700",
+                true,
+                " CLAVIGER_ENDPOINT=https://127.0.0.1:7700 CLAVIGER_CA_FILE=ca.pem",
+            ),
+            (
+                "[::1]:1",
+                true,
+                " CLAVIGER_ENDPOINT=https://[::1]:1 CLAVIGER_CA_FILE=ca.pem",
+            ),
+            (
+                "0.0.0.0:1",
+                true,
+                " CLAVIGER_ENDPOINT=https://HOST:1 CLAVIGER_CA_FILE=ca.pem",
+            ),
+        ] {
+            assert_eq!(endpoint(address.parse().unwrap(), is_encrypted), told);
+        }
+    }
 }

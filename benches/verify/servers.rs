@@ -101,10 +101,17 @@ pub(crate) async fn serve_alone(
         stop.clone(),
     );
     let threads = Threads::start(limits.verify_threads())?;
-    transport::accept(listener, limits, stop, &threads, move |_, accepted| {
-        let guard = guard.clone();
-        accepted.http2(move |peer| guard.for_peer(peer))
-    })
+    transport::accept(
+        listener,
+        limits,
+        None,
+        stop,
+        &threads,
+        move |_, accepted| {
+            let guard = guard.clone();
+            accepted.http2(move |peer| guard.for_peer(peer))
+        },
+    )
     .await??;
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Uri};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Uri};
 
 use super::api_key::ApiKey;
 use super::client::Client;
@@ -46,6 +46,24 @@ pub struct Connection {
         help_heading = "Connection"
     )]
     ca_file: Option<OsString>,
+    /// The file with the client's own certificate in PEM, for a server that wants one with https.
+    #[arg(
+        long,
+        global = true,
+        env = "CLAVIGER_CLIENT_CERT",
+        value_name = "FILE",
+        help_heading = "Connection"
+    )]
+    client_cert: Option<OsString>,
+    /// The file with the private key of --client-cert, in PEM.
+    #[arg(
+        long,
+        global = true,
+        env = "CLAVIGER_CLIENT_KEY",
+        value_name = "FILE",
+        help_heading = "Connection"
+    )]
+    client_key: Option<OsString>,
     // The id is not `key`: clap would confuse it with an argument of that id in a command.
     /// The caller's own API key. Prefer the environment variable `CLAVIGER_KEY` or --key-file: every user of the machine can
     /// see a command line in the list of processes, and the shell's history keeps it.
@@ -114,6 +132,11 @@ impl Connection {
             endpoint: endpoint.uri().to_string().trim_end_matches('/').to_owned(),
             key_source: source.name(),
             timeout,
+            has_client_certificate: endpoint.uri().scheme_str() == Some("https")
+                && self
+                    .client_cert
+                    .as_ref()
+                    .is_some_and(|path| !path.is_empty()),
         };
 
         let channel = tokio::time::timeout(timeout, endpoint.connect())
@@ -143,18 +166,28 @@ impl Connection {
             return Ok(endpoint);
         }
         let mut tls = ClientTlsConfig::new().with_enabled_roots();
-        let ca_file = self.ca_file.as_ref().filter(|path| !path.is_empty());
-        if let Some(path) = ca_file.map(Path::new) {
-            let pem = fs::read(path).map_err(|error| {
-                Failure::usage(format!("cannot read {}: {error}", path.display()))
-            })?;
+        if let Some(pem) = read_pem(self.ca_file.as_ref(), "--ca-file", "CERTIFICATE")? {
             tls = tls.ca_certificate(Certificate::from_pem(pem));
+        }
+        let certificate = read_pem(self.client_cert.as_ref(), "--client-cert", "CERTIFICATE")?;
+        let key = read_pem(self.client_key.as_ref(), "--client-key", "PRIVATE KEY")?;
+        match (certificate, key) {
+            (Some(certificate), Some(key)) => {
+                tls = tls.identity(Identity::from_pem(certificate, key));
+            }
+            (None, None) => {}
+            _ => {
+                return Err(Failure::usage(
+                    "--client-cert and --client-key must be given together",
+                ));
+            }
         }
         endpoint.tls_config(tls).map_err(|error| {
             let why = error
                 .source()
                 .map_or_else(|| error.to_string(), ToString::to_string);
             Failure::usage(format!("cannot use https: {why}"))
+                .hint("check that --client-key belongs to --client-cert, and is not encrypted")
         })
     }
 
@@ -239,6 +272,30 @@ pub(super) fn read_key(path: &Path, name: &str) -> Result<ApiKey, Failure> {
             path.display()
         ))
     })
+}
+
+/// Reads a file of PEM blocks, of which one must have a label that ends like this. An empty path counts as unset.
+fn read_pem(path: Option<&OsString>, flag: &str, label: &str) -> Result<Option<Vec<u8>>, Failure> {
+    let Some(path) = path.filter(|path| !path.is_empty()).map(Path::new) else {
+        return Ok(None);
+    };
+    let pem = fs::read(path).map_err(|error| {
+        Failure::usage(format!("{flag}: cannot read {}: {error}", path.display()))
+    })?;
+    let has_label = |line: &[u8]| {
+        line.starts_with(b"-----BEGIN ")
+            && line
+                .trim_ascii_end()
+                .ends_with(format!("{label}-----").as_bytes())
+    };
+    if !pem.split(|byte| *byte == b'\n').any(has_label) {
+        return Err(Failure::usage(format!(
+            "{flag}: {} is not a PEM file with a {}",
+            path.display(),
+            label.to_lowercase()
+        )));
+    }
+    Ok(Some(pem))
 }
 
 fn authorization(key: &ApiKey, source: &KeySource) -> Result<MetadataValue<Ascii>, Failure> {

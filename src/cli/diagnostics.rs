@@ -13,12 +13,22 @@ use super::text::span;
 /// The part of the server's message about a caller's key that it does not know.
 const UNKNOWN_KEY: &str = "does not know the caller's key";
 
+/// What to do if the server refuses the client's certificate.
+const CLIENT_CERTIFICATE: &str = "use a certificate that has not expired and is from an issuer of the server's --client-ca, with --client-cert and \
+     --client-key";
+
+/// The same if the connection broke before the server's reason arrived.
+const CLIENT_CERTIFICATE_MAYBE: &str =
+    "the server may not accept the client certificate of --client-cert: see the log of the server";
+
 /// The facts about a call that its failures name.
 #[derive(Debug)]
 pub(super) struct CallContext {
     pub(super) endpoint: String,
     pub(super) key_source: String,
     pub(super) timeout: Duration,
+    /// The client presents a certificate.
+    pub(super) has_client_certificate: bool,
 }
 
 impl CallContext {
@@ -37,15 +47,43 @@ impl CallContext {
         }
         let root = causes(error).last().unwrap_or(error);
         let is_https = endpoint.starts_with("https:");
+        let why = match Cause::of(error) {
+            Cause::UntrustedIssuer => {
+                "the server's certificate is not from a trusted issuer".to_owned()
+            }
+            Cause::IssuerAsServer => {
+                "the server's certificate is that of an issuer (CA:TRUE), which no server may use"
+                    .to_owned()
+            }
+            Cause::OtherName => {
+                "the server's certificate is not valid for the name in --endpoint".to_owned()
+            }
+            Cause::Expired => "the server's certificate has expired".to_owned(),
+            Cause::ClientCertificate => {
+                "the server does not accept the client certificate".to_owned()
+            }
+            Cause::Closed if is_https => format!("the server does not serve TLS ({root})"),
+            Cause::Certificate | Cause::HostName | Cause::Closed | Cause::Other => root.to_string(),
+        };
         Failure::new(
             Code::Unavailable,
-            format!("cannot reach {endpoint}: {root}"),
+            format!("cannot reach {endpoint}: {why}"),
         )
         .hint(match Cause::of(error) {
-            Cause::Certificate => "set the trusted certificates with --ca-file",
+            Cause::UntrustedIssuer | Cause::Certificate => {
+                "set the trusted certificates with --ca-file"
+            }
+            Cause::IssuerAsServer => "make a certificate for the server with CA:FALSE",
+            Cause::OtherName => {
+                "use a name or an address of the certificate in --endpoint, or issue a certificate for this one"
+            }
+            Cause::Expired => {
+                "replace the certificate of the server, and check the clock of this machine"
+            }
+            Cause::ClientCertificate => CLIENT_CERTIFICATE,
             Cause::HostName => "check the host name in --endpoint",
-            Cause::Reset if is_https => "check that the port speaks TLS, or use http://",
-            Cause::Reset | Cause::Other => {
+            Cause::Closed if is_https => "check that the port speaks TLS, or use http://",
+            Cause::Closed | Cause::Other => {
                 "set the server's address with --endpoint or CLAVIGER_ENDPOINT"
             }
         })
@@ -86,6 +124,14 @@ impl CallContext {
         };
         let key = &self.key_source;
         let failure = match status.code() {
+            Code::Unauthenticated
+                if details
+                    .error_info()
+                    .is_some_and(|info| info.reason == "CLIENT_CERTIFICATE_REQUIRED") =>
+            {
+                Failure::new(Code::Unauthenticated, message)
+                    .hint("name the certificate with --client-cert and its key with --client-key")
+            }
             Code::Unauthenticated => {
                 let failure = Failure::new(Code::Unauthenticated, about_key(key, &message));
                 if message.contains(UNKNOWN_KEY) {
@@ -162,16 +208,29 @@ impl CallContext {
 
     fn broken(&self, cause: &(dyn Error + 'static), is_change: bool) -> Failure {
         let root = causes(cause).last().unwrap_or(cause);
-        Failure::new(
-            Code::Unavailable,
-            format!("the connection to {} broke: {root}", self.endpoint),
-        )
-        .hint(if is_change {
-            "the change may have been made or not: check before you repeat it"
+        let endpoint = &self.endpoint;
+        // With TLS 1.3 the server looks at the client's certificate when the client takes the connection for established already.
+        let is_refused = matches!(Cause::of(cause), Cause::ClientCertificate);
+        let message = if is_refused {
+            format!("cannot reach {endpoint}: the server does not accept the client certificate")
         } else {
-            "check that the address is the server's gRPC address, by default port 7700, and not its HTTP address"
-        })
-        .outcome_unknown(is_change)
+            format!("the connection to {endpoint} broke: {root}")
+        };
+        Failure::new(Code::Unavailable, message)
+            .hint(if is_refused {
+                CLIENT_CERTIFICATE
+            } else if self.has_client_certificate && !is_change {
+                CLIENT_CERTIFICATE_MAYBE
+            } else if is_change {
+                "the change may have been made or not: check before you repeat it"
+            } else if endpoint.starts_with("http:") {
+                "check that the address is the server's gRPC address, by default port 7700, and not its HTTP address; if the \
+                 server serves TLS, use https://"
+            } else {
+                "check that the address is the server's gRPC address, by default port 7700, and not its HTTP address"
+            })
+            // A call is sent only over a connection that was established on both sides.
+            .outcome_unknown(is_change && !is_refused)
     }
 }
 
@@ -198,14 +257,24 @@ fn about_key(source: &str, message: &str) -> String {
     }
 }
 
-/// Why a connection cannot be established, as far as the hints distinguish it.
+/// Why a connection cannot be established, as far as the messages distinguish it.
 enum Cause {
-    /// The server's certificate is not trusted.
+    /// No trusted certificate has issued the server's.
+    UntrustedIssuer,
+    /// The server uses the certificate of an issuer.
+    IssuerAsServer,
+    /// The server's certificate names other hosts.
+    OtherName,
+    /// The server's certificate has expired.
+    Expired,
+    /// The server's certificate is wrong in another way.
     Certificate,
+    /// The server refuses the client's certificate.
+    ClientCertificate,
     /// The host name has no address.
     HostName,
     /// The server ended the connection, or does not speak TLS.
-    Reset,
+    Closed,
     Other,
 }
 
@@ -213,7 +282,7 @@ impl Cause {
     fn of(error: &(dyn Error + 'static)) -> Self {
         // The types of the TLS and DNS errors belong to crates below tonic, so their texts are compared.
         let has = |part: &str| causes(error).any(|cause| cause.to_string().contains(part));
-        let is_reset = causes(error)
+        let is_closed = causes(error)
             .filter_map(|cause| cause.downcast_ref::<io::Error>())
             .any(|cause| {
                 matches!(
@@ -223,12 +292,28 @@ impl Cause {
                         | io::ErrorKind::UnexpectedEof
                 )
             });
-        if has("certificate") {
+        if has("UnknownIssuer") {
+            Self::UntrustedIssuer
+        } else if has("CaUsedAsEndEntity") {
+            Self::IssuerAsServer
+        } else if has("certificate not valid for name") || has("certificate: NotValidForName") {
+            Self::OtherName
+        } else if has("certificate expired") || has("certificate: Expired") {
+            Self::Expired
+        } else if has("received fatal alert") {
+            // The alerts of a server that found fault with what this side sent after it had accepted the rest of the handshake.
+            let of_certificate = ["ertificate", "UnknownCA", "UnknownCa", "DecryptError"];
+            if of_certificate.iter().any(|alert| has(alert)) {
+                Self::ClientCertificate
+            } else {
+                Self::Other
+            }
+        } else if has("certificate") {
             Self::Certificate
         } else if has("dns error") || has("failed to lookup address") {
             Self::HostName
-        } else if is_reset || has("corrupt message") {
-            Self::Reset
+        } else if is_closed || has("corrupt message") {
+            Self::Closed
         } else {
             Self::Other
         }
@@ -271,6 +356,7 @@ mod tests {
             endpoint: "http://127.0.0.1:7700".to_owned(),
             key_source: "CLAVIGER_KEY".to_owned(),
             timeout: Duration::from_secs(10),
+            has_client_certificate: false,
         }
     }
 

@@ -172,7 +172,7 @@ mod tests {
             .filter(|argument| argument.is_global_set())
             .map(|argument| argument.get_id().clone())
             .collect();
-        assert_eq!(globals.len(), 6, "{globals:?}");
+        assert_eq!(globals.len(), 8, "{globals:?}");
         check(&command, &globals);
     }
 

@@ -46,7 +46,7 @@ mod status;
 use std::sync::Arc;
 
 pub use ext_authz::ExtAuthzService;
-pub use guard::{Destination, Dispatch, Guard};
+pub use guard::{CertifiedClients, Destination, Dispatch, Guard};
 pub use key_admin::KeyAdminService;
 pub use key_verify::KeyVerifyService;
 pub use page::Pages;

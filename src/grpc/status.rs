@@ -247,6 +247,15 @@ pub(super) fn unauthenticated(message: &str) -> Status {
     error(Code::Unauthenticated, message, info("NOT_AUTHENTICATED"))
 }
 
+/// The error for a caller without a client certificate, to a service that requires one.
+pub(super) fn client_certificate_required() -> Status {
+    error(
+        Code::Unauthenticated,
+        "this server requires a client certificate for this service: connect with one from an issuer of its --client-ca",
+        info("CLIENT_CERTIFICATE_REQUIRED"),
+    )
+}
+
 /// The error while the mirror is not loaded yet.
 pub(super) fn starting() -> Status {
     error(

@@ -26,6 +26,7 @@ use crate::gateway::{
     client_address, log_misconfigured,
 };
 use crate::telemetry::limited;
+use crate::transport::HasClientCertificate;
 use crate::verify::VerifyError;
 
 /// The header with the API key of the gateway itself, because `authorization` belongs to the client.
@@ -50,6 +51,7 @@ struct MisconfiguredGateway(String);
 struct GatewayAuth {
     authorizer: GatewayAuthorizer,
     gateways: GatewayArgs,
+    requires_client_certificate: bool,
 }
 
 /// What the path of a gateway's request says.
@@ -61,7 +63,11 @@ struct Question<'p> {
 }
 
 /// The router of the paths at which gateways ask.
-pub(super) fn router(authorizer: GatewayAuthorizer, gateways: GatewayArgs) -> Router {
+pub(super) fn router(
+    authorizer: GatewayAuthorizer,
+    gateways: GatewayArgs,
+    requires_client_certificate: bool,
+) -> Router {
     let mut router = Router::new();
     for prefix in ["/auth", "/forward-auth"] {
         // The pattern does not match the two shorter paths.
@@ -72,6 +78,7 @@ pub(super) fn router(authorizer: GatewayAuthorizer, gateways: GatewayArgs) -> Ro
     router.with_state(Arc::new(GatewayAuth {
         authorizer,
         gateways,
+        requires_client_certificate,
     }))
 }
 
@@ -190,6 +197,15 @@ impl GatewayAuth {
         Question { kind, api, rest }: Question<'_>,
         request: &Request<Body>,
     ) -> Result<GatewayResponse, MisconfiguredGateway> {
+        let HasClientCertificate(has_certificate) =
+            request.extensions().get().copied().unwrap_or_default();
+        if self.requires_client_certificate && !has_certificate {
+            return Err(MisconfiguredGateway(
+                "CLIENT_CERTIFICATE_REQUIRED: the gateway must connect with a client certificate from an issuer of the server's \
+                 --client-ca"
+                    .to_owned(),
+            ));
+        }
         let original = original(kind, request, rest)?;
         let gateway_key = single_header(request.headers(), GATEWAY_KEY_HEADER)?;
         let gateway_key = bearer(gateway_key.as_bytes()).ok_or_else(|| {

@@ -13,17 +13,22 @@ use crate::gateway::GatewayAuthorizer;
 use crate::readiness::Readiness;
 
 /// The router of all HTTP endpoints. `/livez` returns 200 while the process runs. `/readyz` returns 200 while the server should
-/// get requests, else 503 and the reason.
+/// get requests, else 503 and the reason. If `requires_client_certificate`, the gateways need a client certificate.
 pub fn router(
     readiness: watch::Receiver<Readiness>,
     authorizer: GatewayAuthorizer,
     gateway: GatewayArgs,
+    requires_client_certificate: bool,
 ) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(readiness)
-        .merge(gateway_auth::router(authorizer, gateway))
+        .merge(gateway_auth::router(
+            authorizer,
+            gateway,
+            requires_client_certificate,
+        ))
 }
 
 async fn ready(State(readiness): State<watch::Receiver<Readiness>>) -> (StatusCode, String) {

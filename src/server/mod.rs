@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use tokio::runtime::Handle;
+use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,11 +21,11 @@ use tonic_health::server::HealthReporter;
 use parts::Parts;
 
 use crate::authority::Authority;
-use crate::config::{RetentionArgs, ServeArgs, TransportArgs};
+use crate::config::{CertifiedService, RetentionArgs, ServeArgs, TransportArgs};
 use crate::domain::clock::Clock;
 use crate::grpc::{
-    Admin, AdminPlane, ExtAuthzService, Guard, KeyAdminService, KeyVerifyService, Pages,
-    RealmAdminService, Services,
+    Admin, AdminPlane, CertifiedClients, ExtAuthzService, Guard, KeyAdminService, KeyVerifyService,
+    Pages, RealmAdminService, Services,
 };
 use crate::hashing::Roots;
 use crate::http;
@@ -38,7 +39,7 @@ use crate::readiness::Readiness;
 use crate::retention;
 use crate::store::Store;
 use crate::threads::RuntimeThread;
-use crate::transport::{self, Threads};
+use crate::transport::{self, CertificateError, Threads, Tls};
 use crate::usage::{self, UsageRecorder};
 
 /// The time between two writes of the clock's mark to the store.
@@ -80,6 +81,20 @@ pub enum ServeError {
         /// The error of the system.
         source: std::io::Error,
     },
+    /// An address that other machines can reach would be served without TLS.
+    #[error(
+        "--{flag} {address} can be reached from other machines, and the API keys of callers must not pass a network as plain \
+         text: set --tls-cert and --tls-key, or --insecure-listen if the network is private or a proxy encrypts"
+    )]
+    Exposed {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that sets the address.
+        flag: &'static str,
+    },
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
     /// The threads that serve connections could not be started.
     #[error(
         "cannot start the threads that serve connections: {0}; start fewer with --verify-threads"
@@ -102,19 +117,42 @@ pub enum ServeError {
     Reflection(#[from] tonic_reflection::server::Error),
 }
 
-/// The bound listeners of gRPC and HTTP.
+/// The bound listeners of gRPC and HTTP, and the certificates with which they serve TLS.
 pub struct Listeners {
     grpc: TcpListener,
     http: TcpListener,
+    tls: Option<Arc<Tls>>,
 }
 
 impl Listeners {
-    /// Binds both addresses.
+    /// Reads the certificates and binds both addresses.
+    ///
+    /// # Errors
+    /// If the certificates cannot be used, or an address cannot be listened on, or must not be without TLS.
     pub fn bind(args: &ServeArgs) -> Result<Self, ServeError> {
+        let tls = Tls::load(&args.tls)?;
+        let may_be_exposed = tls.is_some() || args.tls.insecure_listen;
+        for (address, flag) in [(args.listen, "listen"), (args.http_listen, "http-listen")] {
+            if !may_be_exposed && is_exposed(address) {
+                return Err(ServeError::Exposed { address, flag });
+            }
+        }
+        let is_encrypted = tls.is_some();
         Ok(Self {
-            grpc: listen(args.listen, "listen")?,
-            http: listen(args.http_listen, "http-listen")?,
+            grpc: listen(args.listen, "listen", is_encrypted)?,
+            http: listen(args.http_listen, "http-listen", is_encrypted)?,
+            tls,
         })
+    }
+
+    /// Whether the addresses serve TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Reads the certificates again when their files change, and when `hangups` reports a signal, without end.
+    pub fn reload_certificates(&self, hangups: Signal) -> impl Future<Output = ()> + use<> {
+        transport::reload(self.tls.clone(), hangups)
     }
 
     /// The address of gRPC, with the real port if the system chose it.
@@ -233,6 +271,11 @@ impl Server {
         let readiness = watch::Sender::new(Readiness::Starting);
         let stop_serving = CancellationToken::new();
         let transport = transport::within_descriptors(args.transport);
+        let requires_certificate = |service| args.tls.requires_client_certificate(service);
+        let certified_clients = CertifiedClients {
+            verify: requires_certificate(CertifiedService::Verify),
+            admin: requires_certificate(CertifiedService::Admin),
+        };
         // Services and a recorder of its own for each thread, so that no call writes what another thread writes too.
         let mut recorders: Vec<_> = (0..threads.verify.count()).map(|_| recorder()).collect();
         let services = recorders
@@ -243,11 +286,13 @@ impl Server {
                     transport.max_calls,
                     transport.call_timeout,
                     stop_serving.clone(),
-                ),
+                )
+                .with_certified_clients(certified_clients),
                 http: http::router(
                     readiness.subscribe(),
                     parts.authorizer(recorder),
                     args.gateway.clone(),
+                    requires_certificate(CertifiedService::Gateway),
                 ),
             })
             .collect();
@@ -301,7 +346,7 @@ impl Server {
     /// If the keys cannot be loaded, a task of the server fails, or another process takes over the database.
     pub async fn run(self, mut stop: mpsc::Receiver<Stop>) -> Result<(), ServeError> {
         let Self {
-            listeners: Listeners { grpc, http },
+            listeners: Listeners { grpc, http, tls },
             threads:
                 ServerThreads {
                     verify,
@@ -331,11 +376,11 @@ impl Server {
             .into_iter()
             .map(|services| (services.grpc, services.http))
             .unzip();
-        let stopped = || stop_serving.clone();
         let mut serving = transport::accept(
             grpc,
             transport,
-            stopped(),
+            tls.clone(),
+            stop_serving.clone(),
             &verify,
             move |thread, accepted| {
                 let services = grpc_services[thread].clone();
@@ -345,7 +390,8 @@ impl Server {
         let probes = transport::accept(
             http,
             transport,
-            stopped(),
+            tls,
+            stop_serving.clone(),
             &verify,
             move |thread, accepted| accepted.http1(http_services[thread].clone()),
         );
@@ -528,8 +574,17 @@ async fn watch_trust(
     }
 }
 
-fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, ServeError> {
-    if !address.ip().is_loopback() {
+/// Whether other machines may reach an address.
+fn is_exposed(address: SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
+}
+
+fn listen(
+    address: SocketAddr,
+    flag: &'static str,
+    is_encrypted: bool,
+) -> Result<TcpListener, ServeError> {
+    if !is_encrypted && is_exposed(address) {
         tracing::warn!(
             %address,
             "listener is unencrypted and reachable from other machines: keep it inside a private network"

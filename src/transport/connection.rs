@@ -1,7 +1,7 @@
 //! One connection, from its first bytes to its end.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,9 @@ use super::connection_limiter::{CallQuota, ConnectionPermit};
 use super::limits::{self, FIRST_BYTES, GOAWAY_GRACE};
 use super::pace::Pace;
 use super::socket::{Allowance, Socket};
+use super::stream::{Encryption, Stream};
 use super::threads::{OpenConnection, ThreadLoad};
+use super::tls::{HANDSHAKE_RECORD, HandshakeError, Protocol, Tls};
 
 /// The connection preface of HTTP/2 (RFC 9113, section 3.4), and the type of the SETTINGS frame that must follow.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -39,11 +41,12 @@ pub struct AcceptedConnection {
     pub(super) permit: ConnectionPermit,
     pub(super) remote: SocketAddr,
     pub(super) lifetime: Lifetime,
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 /// A connection whose first bytes are of the expected protocol.
-struct Begun<S> {
-    socket: Socket<S>,
+struct Begun {
+    stream: Stream,
     calls: Calls,
     lifetime: Lifetime,
     peer: Peer,
@@ -64,9 +67,15 @@ pub struct Peer {
     pub allowance: Arc<Allowance>,
     /// How soon the server reads from the connection again.
     pub pace: Arc<Pace>,
+    /// Whether the peer has proven itself by a certificate too.
+    pub has_client_certificate: bool,
     /// Cancelled when the server begins to close the connection, so that calls without an end of their own end.
     pub closing: CancellationToken,
 }
+
+/// Whether the peer of an HTTP request has proven itself by a certificate too. An extension of each request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HasClientCertificate(pub bool);
 
 impl AcceptedConnection {
     /// Serves gRPC over HTTP/2 until the connection ends.
@@ -78,58 +87,64 @@ impl AcceptedConnection {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let Some(begun) = self.begin(http2_begins).await else {
+        let Some(begun) = self.begin(Protocol::Http2).await else {
             return;
         };
         let connection = limits::http2(begun.calls, TokioTimer::new())
-            .serve_connection(TokioIo::new(begun.socket), service(begun.peer));
+            .serve_connection(TokioIo::new(begun.stream), service(begun.peer));
         begun.lifetime.serve(connection).await;
     }
 
     /// Serves HTTP/1.1 and HTTP/1.0 until the connection ends.
     pub async fn http1(self, router: Router) {
-        let Some(begun) = self.begin(|_| Some(true)).await else {
+        let Some(begun) = self.begin(Protocol::Http1).await else {
             return;
         };
         let router = TowerToHyperService::new(router);
         let (calls, peer) = (begun.calls, begun.peer.remote.ip());
+        let has_certificate = HasClientCertificate(begun.peer.has_client_certificate);
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             calls.count();
             request.extensions_mut().insert(ConnectInfo(peer));
+            request.extensions_mut().insert(has_certificate);
             calls.tasks.track_future(router.call(request))
         });
         let connection =
-            limits::http1(TokioTimer::new()).serve_connection(TokioIo::new(begun.socket), service);
+            limits::http1(TokioTimer::new()).serve_connection(TokioIo::new(begun.stream), service);
         begun.lifetime.serve(connection).await;
     }
 
-    /// Reads the first bytes. Returns `None`, and so closes the connection without an answer, if the client sends nothing, another
-    /// protocol, or too slowly, or if the server stops.
-    async fn begin(self, begins: fn(&[u8]) -> Option<bool>) -> Option<Begun<TcpStream>> {
+    /// Performs the TLS handshake, if TLS is on, and reads the first bytes. Returns `None`, and so closes the connection without an
+    /// answer, if the client sends nothing, another protocol, or too slowly, or if the server stops.
+    async fn begin(self, protocol: Protocol) -> Option<Begun> {
         let stream = TcpStream::from_std(self.stream).inspect_err(|error| {
             tracing::debug!(%error, "connection not registered");
         });
-        let mut stream = stream.ok()?;
-        let first = tokio::select! {
-            read = timeout(FIRST_BYTES, first_bytes(&mut stream, begins)) => read.ok()??,
-            () = self.lifetime.stop.cancelled() => return None,
-        };
+        let stream = stream.ok()?;
+        let local = stream.local_addr().ok();
         let calls = Calls {
             tasks: self.lifetime.calls.clone(),
             allowance: Arc::default(),
             thread: self.lifetime.open.load(),
         };
         let pace: Arc<Pace> = Arc::default();
+        let socket = Socket::new(stream, Arc::clone(&calls.allowance), Arc::clone(&pace));
+        let tls = self.tls.as_deref();
+        let (encryption, first) = tokio::select! {
+            opened = open(socket, self.remote.ip(), tls, protocol) => opened?,
+            () = self.lifetime.stop.cancelled() => return None,
+        };
         Some(Begun {
             peer: Peer {
                 remote: self.remote,
-                local: stream.local_addr().ok(),
+                local,
                 quota: self.permit.quota(),
                 allowance: Arc::clone(&calls.allowance),
-                pace: Arc::clone(&pace),
+                pace,
+                has_client_certificate: encryption.has_client_certificate(),
                 closing: self.lifetime.closing.clone(),
             },
-            socket: Socket::new(stream, first, Arc::clone(&calls.allowance), pace),
+            stream: Stream::new(encryption, first),
             calls,
             lifetime: self.lifetime,
             _permit: self.permit,
@@ -137,22 +152,54 @@ impl AcceptedConnection {
     }
 }
 
+/// Performs the TLS handshake, if TLS is on, and reads the first bytes.
+async fn open(
+    socket: Socket<TcpStream>,
+    peer: IpAddr,
+    tls: Option<&Tls>,
+    protocol: Protocol,
+) -> Option<(Encryption, Vec<u8>)> {
+    let mut stream = match tls {
+        None => Encryption::Plain(socket),
+        Some(tls) => {
+            // Boxed, because it is large, and over before the connection is served.
+            let handshake = Box::pin(tls.accept(socket, peer, protocol)).await;
+            let stream = handshake.inspect_err(|error| error.log(peer)).ok()?;
+            Encryption::Tls(Box::new(stream))
+        }
+    };
+    let mut first = Vec::with_capacity(PREFACE.len() + FRAME_HEADER);
+    let begins = match protocol {
+        Protocol::Http2 => http2_begins,
+        // hyper checks the rest.
+        Protocol::Http1 => |first: &[u8]| Some(first.first() != Some(&HANDSHAKE_RECORD)),
+    };
+    let read = timeout(FIRST_BYTES, read_first(&mut stream, &mut first, begins)).await;
+    if read.ok()?.is_some() {
+        return Some((stream, first));
+    }
+    if tls.is_none() && first.first() == Some(&HANDSHAKE_RECORD) {
+        HandshakeError::TlsOnPlainText.log(peer);
+    }
+    None
+}
+
 /// Reads until `begins` returns whether the client uses the expected protocol. Returns `None` if it uses another, or closes the
 /// connection before.
-async fn first_bytes(
+async fn read_first(
     stream: &mut (impl AsyncRead + Unpin),
+    first: &mut Vec<u8>,
     begins: fn(&[u8]) -> Option<bool>,
-) -> Option<Vec<u8>> {
-    let mut first = Vec::with_capacity(PREFACE.len() + FRAME_HEADER);
+) -> Option<()> {
     loop {
         // Never more than the capacity: hyper reads the following bytes.
         let room = (first.capacity() - first.len()) as u64;
-        let read = (&mut *stream).take(room).read_buf(&mut first).await;
+        let read = (&mut *stream).take(room).read_buf(first).await;
         if read.ok()? == 0 {
             return None;
         }
-        match begins(&first) {
-            Some(true) => return Some(first),
+        match begins(first) {
+            Some(true) => return Some(()),
             Some(false) => return None,
             None => {}
         }

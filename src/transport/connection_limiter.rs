@@ -199,7 +199,7 @@ impl CallQuota {
 
 /// The address by which a connection is counted: an IPv4 address, or an IPv6 network of 64 bits, because one customer gets at
 /// least such a network.
-fn address_group(address: IpAddr) -> IpAddr {
+pub(super) fn address_group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let [a, b, c, d, ..] = v6.segments();

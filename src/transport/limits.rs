@@ -8,6 +8,23 @@ use hyper::server::conn::{http1, http2};
 /// How long a new connection may take to send its first bytes. Even from far away, that takes only a round trip or two.
 pub(super) const FIRST_BYTES: Duration = Duration::from_secs(5);
 
+/// How long a new connection may take for its TLS handshake, including the wait for its turn. From far away the handshake takes
+/// three round trips. Until its end the connection counts, and its client has proven nothing.
+pub(super) const TLS_HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// The time between two TLS handshakes of one address, after a burst. A handshake takes up to a millisecond of a Verify thread
+/// (the signature of an RSA key of 2,048 bits), so one address takes at most a tenth of a thread. Clients keep their connections
+/// for minutes.
+pub(super) const TLS_HANDSHAKE_EVERY: Duration = Duration::from_millis(10);
+
+/// The number of TLS handshakes that one address may start at once: most of the connections that it may have by default, so that
+/// a gateway reconnects without a wait after a restart of the server.
+pub(super) const TLS_HANDSHAKE_BURST: u32 = 200;
+
+/// The time between two looks at the files of the certificates. Their contents are compared, which takes a fraction of a
+/// millisecond and no time of a Verify thread.
+pub(super) const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
+
 /// How long a peer may read nothing of a pending response before the server closes the connection. Until then the unread
 /// response holds memory. Even a slow reader reads something within this time.
 pub(super) const STALLED: Duration = Duration::from_secs(20);

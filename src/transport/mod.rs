@@ -8,22 +8,26 @@ mod descriptors;
 mod limits;
 mod pace;
 mod socket;
+mod stream;
 mod threads;
+mod tls;
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-pub use connection::{AcceptedConnection, Peer};
+pub use connection::{AcceptedConnection, HasClientCertificate, Peer};
 pub use connection_limiter::CallQuota;
 pub use descriptors::within_descriptors;
 pub use pace::Pace;
 pub use socket::Allowance;
 pub use threads::Threads;
+pub use tls::{CertificateError, Tls, reload};
 
 use crate::config::TransportArgs;
 use crate::telemetry::limited;
@@ -32,13 +36,15 @@ use connection_limiter::ConnectionLimiter;
 use threads::LoadBalancer;
 
 /// Accepts connections and serves each with `serve` on one of the threads, whose index `serve` gets, until `stop` is cancelled.
-/// Runs on the first of the threads, because nothing else may delay it. The task ends when the last connection is closed.
+/// Runs on the first of the threads, because nothing else may delay it. The task ends when the last connection is closed. With
+/// `tls` the connections are encrypted; each thread performs the handshakes of its connections.
 ///
 /// # Errors
 /// The result of the task is an error if the listener cannot be registered with the runtime of that thread.
 pub fn accept<F>(
     listener: TcpListener,
     args: TransportArgs,
+    tls: Option<Arc<Tls>>,
     stop: CancellationToken,
     threads: &Threads,
     serve: impl Fn(usize, AcceptedConnection) -> F + Send + Sync + 'static,
@@ -51,7 +57,7 @@ where
     let accepting = async move {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let connections = TaskTracker::new();
-        accept_until(listener, args, &stop, balancer, |index, accepted| {
+        accept_until(listener, args, tls, &stop, balancer, |index, accepted| {
             connections.spawn_on(serve(index, accepted), &runtimes[index]);
         })
         .await;
@@ -76,6 +82,7 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 async fn accept_until(
     listener: tokio::net::TcpListener,
     args: TransportArgs,
+    tls: Option<Arc<Tls>>,
     stop: &CancellationToken,
     mut balancer: LoadBalancer,
     spawn: impl Fn(usize, AcceptedConnection),
@@ -127,6 +134,7 @@ async fn accept_until(
                 stream,
                 permit,
                 remote,
+                tls: tls.clone(),
                 lifetime: Lifetime {
                     max_age: jittered(args.connection_age),
                     call_timeout: args.call_timeout,

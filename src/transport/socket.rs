@@ -1,12 +1,13 @@
 //! A connection with limits on what its peer sends and on how long the peer may not read.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::limits::{BYTES_BESIDE_CALLS, BYTES_PER_CALL, BYTES_PER_TURN, STALLED};
@@ -47,13 +48,9 @@ impl Allowance {
     }
 }
 
-/// The connection that hyper reads and writes.
+/// A connection of the system. Below TLS, so that the limits hold for what is on the wire, also for records without contents.
 pub(super) struct Socket<S> {
     stream: S,
-    /// The bytes that were read before hyper was started.
-    first: Vec<u8>,
-    /// How many of the first bytes hyper has read.
-    read: usize,
     /// The number of bytes that were read since the task last yielded.
     turn: usize,
     allowance: Arc<Allowance>,
@@ -65,17 +62,10 @@ pub(super) struct Socket<S> {
 }
 
 impl<S> Socket<S> {
-    /// Creates a socket from a stream of which the `first` bytes have been read.
-    pub(super) fn new(
-        stream: S,
-        first: Vec<u8>,
-        allowance: Arc<Allowance>,
-        pace: Arc<Pace>,
-    ) -> Self {
+    /// Creates a socket from a stream.
+    pub(super) fn new(stream: S, allowance: Arc<Allowance>, pace: Arc<Pace>) -> Self {
         Self {
             stream,
-            first,
-            read: 0,
             turn: 0,
             allowance,
             pace,
@@ -100,19 +90,21 @@ impl<S> Socket<S> {
     }
 }
 
+impl Socket<TcpStream> {
+    /// Waits for the first byte, and leaves it to be read. Returns `None` if the peer closes the connection before.
+    pub(super) async fn first_byte(&self) -> io::Result<Option<u8>> {
+        let mut byte = [0];
+        let count = self.stream.peek(&mut byte).await?;
+        Ok((count > 0).then_some(byte[0]))
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let unread = &self.first[self.read..];
-        if !unread.is_empty() {
-            let count = unread.len().min(buf.remaining());
-            buf.put_slice(&unread[..count]);
-            self.read += count;
-            return Poll::Ready(Ok(()));
-        }
         if let Some(end) = self.pace.pause() {
             self.turn = 0;
             let pause = self.pause.get_or_insert_with(|| Box::pin(sleep_until(end)));
@@ -151,10 +143,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         self.bounded(cx, written)
     }
 
-    /// Without vectored writes, h2 copies bodies up to 1 KiB into its buffer, and writes many answers at once. With them, it writes each
-    /// answer of 256 bytes or more by itself, which costs more than the copies.
+    /// For TLS, which writes several records at once. Its last write, an alert, must reach the peer together with what precedes it.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.bounded(cx, written)
+    }
+
     fn is_write_vectored(&self) -> bool {
-        false
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -10,3 +10,4 @@ mod key_verify;
 mod process;
 mod realm_admin;
 mod store;
+mod tls;

@@ -85,9 +85,34 @@ pub(super) fn closing<T>(request: &tonic::Request<T>) -> Result<CancellationToke
     Ok(closing.clone())
 }
 
+/// The services that only clients with a certificate may call. Health and reflection are for everybody.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CertifiedClients {
+    /// `KeyVerify` and Envoy's `Authorization`.
+    pub verify: bool,
+    /// `KeyAdmin` and `RealmAdmin`.
+    pub admin: bool,
+}
+
+impl CertifiedClients {
+    fn only(self, destination: Destination, path: &str) -> bool {
+        match destination {
+            Destination::Verify
+            | Destination::KeyVerify
+            | Destination::VerifyStream
+            | Destination::Check => self.verify,
+            // `Explain` is administration, and a method of `KeyVerify`.
+            Destination::Administer if path.starts_with("/claviger.v1.KeyVerify/") => self.verify,
+            Destination::Administer => self.admin,
+            Destination::Health | Destination::Reflect => false,
+        }
+    }
+}
+
 /// The services of one thread and the limits for their calls.
 pub struct Guard<S> {
     services: Arc<S>,
+    certified_clients: CertifiedClients,
     max_calls: usize,
     call_timeout: Duration,
     stop: CancellationToken,
@@ -118,9 +143,19 @@ impl<S> Guard<S> {
     ) -> Self {
         Self {
             services: Arc::new(services),
+            certified_clients: CertifiedClients::default(),
             max_calls,
             call_timeout,
             stop,
+        }
+    }
+
+    /// Refuses calls of clients without a certificate.
+    #[must_use]
+    pub fn with_certified_clients(self, certified_clients: CertifiedClients) -> Self {
+        Self {
+            certified_clients,
+            ..self
         }
     }
 
@@ -183,6 +218,13 @@ impl<S: Dispatch> Guarded<S> {
         let destination = destination
             .filter(|_| request.method() == Method::POST && request.uri().query().is_none())
             .ok_or_else(status::no_such_method)?;
+        if !self.peer.has_client_certificate && guard.certified_clients.only(destination, path) {
+            let refusal = status::client_certificate_required();
+            if destination == Destination::Check {
+                log_refusal(Some(self.peer.remote.ip()), None, &refusal);
+            }
+            return Err(refusal);
+        }
         // What another thread does takes time. Most other calls are answered at once and need no permit.
         let permit = match destination {
             Destination::Administer => Some(self.permit()?),
@@ -436,6 +478,7 @@ mod tests {
             quota: CallQuota::default(),
             allowance: Arc::new(Allowance::default()),
             pace: Arc::new(Pace::default()),
+            has_client_certificate: false,
             closing: CancellationToken::new(),
         })
     }

@@ -1,0 +1,120 @@
+//! TLS: the handshake of a connection, and the certificates, which are replaced while the server runs.
+
+mod credentials;
+mod handshake;
+mod handshake_limiter;
+mod reload;
+mod validity;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+pub use credentials::CertificateError;
+use credentials::{CertificateFiles, Credentials};
+pub(super) use handshake::{HANDSHAKE_RECORD, HandshakeError};
+use handshake_limiter::HandshakeLimiter;
+pub use reload::reload;
+
+use super::limits::TLS_HANDSHAKE;
+use super::socket::Socket;
+use crate::config::TlsArgs;
+use crate::domain::clock::Clock;
+
+/// The protocol that is spoken over a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// TLS as both listeners serve it.
+pub struct Tls {
+    files: CertificateFiles,
+    clock: Clock,
+    /// What new connections use. Established ones keep what they began with.
+    current: ArcSwap<Credentials>,
+    limiter: HandshakeLimiter,
+}
+
+impl Tls {
+    /// Reads the certificates. Returns `None` if TLS is off.
+    ///
+    /// # Errors
+    /// If they cannot be used.
+    pub fn load(args: &TlsArgs) -> Result<Option<Arc<Self>>, CertificateError> {
+        let Some((certificate, key)) = args.tls_cert.clone().zip(args.tls_key.clone()) else {
+            return Ok(None);
+        };
+        let files = CertificateFiles {
+            certificate,
+            key,
+            client_ca: args.client_ca.clone(),
+        };
+        let clock = Clock::system();
+        let credentials = files.credentials(&files.read()?, clock.now())?;
+        Ok(Some(Arc::new(Self {
+            files,
+            clock,
+            current: ArcSwap::from_pointee(credentials),
+            limiter: HandshakeLimiter::new(),
+        })))
+    }
+
+    /// Performs the handshake of a new connection.
+    ///
+    /// # Errors
+    /// If it fails, or takes too long, including the wait for its turn.
+    pub(super) async fn accept(
+        &self,
+        socket: Socket<TcpStream>,
+        peer: IpAddr,
+        protocol: Protocol,
+    ) -> Result<TlsStream<Socket<TcpStream>>, HandshakeError> {
+        let deadline = Instant::now() + TLS_HANDSHAKE;
+        // A silent client takes no turn.
+        match timeout_at(deadline, socket.first_byte()).await {
+            Ok(Ok(Some(HANDSHAKE_RECORD))) => {}
+            Ok(Ok(Some(_))) => return Err(HandshakeError::PlainText),
+            Ok(Ok(None) | Err(_)) => return Err(HandshakeError::Closed),
+            Err(_) => return Err(HandshakeError::TooSlow),
+        }
+        let Some(wait) = self.limiter.take_turn(peer) else {
+            sleep_until(deadline).await;
+            return Err(HandshakeError::TooMany);
+        };
+        sleep(wait).await;
+        let credentials = self.current.load();
+        let config = match protocol {
+            Protocol::Http2 => &credentials.http2,
+            Protocol::Http1 => &credentials.http1,
+        };
+        let handshake = TlsAcceptor::from(Arc::clone(config)).accept(socket);
+        drop(credentials);
+        match timeout_at(deadline, handshake.into_fallible()).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err((error, socket))) => {
+                let error = HandshakeError::of(&error);
+                if error != HandshakeError::Aborted {
+                    let _ = timeout_at(deadline, deliver_alert(socket)).await;
+                }
+                Err(error)
+            }
+            Err(_) => Err(HandshakeError::TooSlow),
+        }
+    }
+}
+
+/// Lets the alert that was written last reach the client. The system discards it if bytes of the client are unread when the
+/// connection is closed, and with TLS 1.3 a client may send its first request before it knows that its certificate is refused.
+async fn deliver_alert(mut socket: Socket<TcpStream>) {
+    if socket.shutdown().await.is_ok() {
+        let _ = tokio::io::copy(&mut socket, &mut tokio::io::sink()).await;
+    }
+}
