@@ -34,6 +34,7 @@ macro_rules! issued {
 mod decode;
 mod encode;
 mod ext_authz;
+mod gateway_refusal;
 mod guard;
 mod key_admin;
 mod key_verify;

@@ -6,20 +6,19 @@
 mod request;
 mod response;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use request::CheckQuestion;
 use response::check_response;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
+use super::gateway_refusal::log_refusal;
 use super::guard;
 use super::status::{self, verify_error};
 use crate::auth::Principal;
 use crate::domain::violation::Violations;
 use crate::gateway::{
     GatewayAuthorizer, GatewayError, GatewayRequest, ProtectedApi, client_address,
-    log_misconfigured,
 };
 use crate::pb::encoded::authorization_server::Authorization;
 use crate::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
@@ -102,17 +101,6 @@ impl Authorization for ExtAuthzService {
         answer
             .ok_or_else(|| message.decode_error())?
             .map(Response::new)
-    }
-}
-
-/// Logs a refusal that says that a gateway is misconfigured.
-pub(super) fn log_refusal(peer: Option<IpAddr>, api: Option<ProtectedApi<'_>>, refusal: &Status) {
-    let is_misconfigured = matches!(
-        refusal.code(),
-        Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument
-    );
-    if is_misconfigured {
-        log_misconfigured(refusal.message(), peer, api);
     }
 }
 

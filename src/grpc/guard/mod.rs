@@ -38,7 +38,7 @@ use tonic::body::Body;
 use whole::{Handler, Waiting};
 use zeroize::Zeroizing;
 
-use super::ext_authz::log_refusal;
+use super::gateway_refusal::log_refusal;
 use super::status;
 use crate::auth::{AuthError, Principal, bearer_key};
 use crate::transport::Peer;
