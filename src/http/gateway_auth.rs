@@ -284,8 +284,7 @@ fn log_verify_error(reason: VerifyError) {
 }
 
 /// The headers of a denial that nginx takes from claviger's answer. It obeys some others, such as `X-Accel-Redirect`.
-fn challenges(headers: Vec<(String, String)>) -> Vec<(String, String)> {
-    let mut headers = headers;
+fn challenges(mut headers: Vec<(String, String)>) -> Vec<(String, String)> {
     headers.retain(|(name, _)| name == "www-authenticate");
     headers
 }

@@ -76,7 +76,8 @@ fn denial(denial: &RealmDenial, verdict: &str) -> String {
             "www-authenticate" => {}
             name => {
                 let variable = format!("claviger_header_{}", headers.len() + 1);
-                let value = text(&variable, pieces(value, ""), &mut statements);
+                // Only in a body it is a placeholder.
+                let value = text(&variable, pieces(value, "{{verdict}}"), &mut statements);
                 headers.push(format!("add_header {name} {value} always;"));
             }
         }
@@ -158,11 +159,14 @@ mod tests {
 
     #[test]
     fn what_has_a_meaning_in_a_configuration_is_escaped() {
-        let headers = [("x-a", "it's $1"), ("content-type", "a/$b; c='\\'")];
+        let headers = [
+            ("x-a", "it's $1 {{verdict}}"),
+            ("content-type", "a/$b; c='\\'"),
+        ];
         assert_eq!(
             denial_with(&headers, "{\"it's\":\"\\n {{verdict}}_$\"}\r\n"),
             "default_type 'a/$b; c=\\'\\\\\\'';\n\
-             add_header x-a 'it\\'s ${claviger_dollar}1' always;\n\
+             add_header x-a 'it\\'s ${claviger_dollar}1 {{verdict}}' always;\n\
              return 402 '{\"it\\'s\":\"\\\\n ${claviger_verdict}_${claviger_dollar}\"}\\r\\n';"
         );
     }

@@ -5,7 +5,7 @@ use claviger::pb::claviger::v1 as pb;
 use super::credentials;
 use super::fixture::{GatewayFixture, PARTNERO};
 
-const HELP: &str = r#"it's $1, \ "; see {api}"#;
+const HELP: &str = r#"it's $1, \ "; see {api} {{verdict}}"#;
 const CONTENT_TYPE: &str = r#"text/$x; charset="utf-8""#;
 
 /// The realm's denials, with this status and body for those that are not known.
