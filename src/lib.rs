@@ -27,6 +27,7 @@ pub mod gateway;
 pub mod grpc;
 pub mod hashing;
 pub mod http;
+pub mod metrics;
 pub mod mirror;
 pub mod open;
 pub mod protobuf;

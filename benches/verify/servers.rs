@@ -9,15 +9,16 @@ use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use claviger::auth::{AuthError, Principal};
 use claviger::config::TransportArgs;
 use claviger::domain::ids::KeyId;
 use claviger::domain::key::Digest;
-use claviger::grpc::{Destination, Dispatch, Guard};
+use claviger::grpc::{CallMetrics, Destination, Dispatch, Guard};
 use claviger::pb::claviger::v1 as pb;
-use claviger::transport::{self, Threads};
+use claviger::transport::{self, Acceptor, Threads};
 use hyper::{Request, Response};
 use pb::key_verify_server::{KeyVerify, KeyVerifyServer};
 use prost::Message;
@@ -96,23 +97,23 @@ pub(crate) async fn serve_alone(
             service,
             answers_whole,
         },
+        CallMetrics::for_threads(1).remove(0),
         limits.max_calls,
         limits.call_timeout,
         stop.clone(),
     );
     let threads = Threads::start(limits.verify_threads())?;
-    transport::accept(
-        listener,
-        limits,
-        None,
+    let acceptor = Acceptor {
+        args: limits,
+        tls: None,
+        refusals: Arc::default(),
         stop,
-        &threads,
-        move |_, accepted| {
-            let guard = guard.clone();
-            accepted.http2(move |peer| guard.for_peer(peer))
-        },
-    )
-    .await??;
+    };
+    let accepting = acceptor.accept(listener, &threads, move |_, accepted| {
+        let guard = guard.clone();
+        accepted.http2(move |peer| guard.for_peer(peer))
+    });
+    accepting.await??;
     Ok(())
 }
 

@@ -29,6 +29,17 @@ pub enum Queued {
     NewKeys,
 }
 
+impl Queued {
+    /// The name as the value of a label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Changes => "changes",
+            Self::Reads => "reads",
+            Self::NewKeys => "new_keys",
+        }
+    }
+}
+
 impl fmt::Display for Queued {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -106,6 +117,21 @@ impl Admission {
 }
 
 impl Authority {
+    /// How many requests wait in each queue.
+    pub fn waiting(&self) -> [(Queued, usize); 3] {
+        let Admission {
+            reads,
+            changes,
+            roots,
+            budget: _,
+        } = &self.admission;
+        [
+            (Queued::Changes, changes.waiting()),
+            (Queued::Reads, reads.waiting()),
+            (Queued::NewKeys, roots.waiting()),
+        ]
+    }
+
     /// Begins a snapshot for an answer, or for the checks before a change that may grant something.
     pub(super) async fn read(&self, caller: &AuthorizedCaller) -> Result<Reading, Refusal> {
         self.read_for(Effect::MayGrant, &caller.group()).await

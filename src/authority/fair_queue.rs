@@ -197,6 +197,14 @@ impl FairQueue {
         }
     }
 
+    /// How many requests wait.
+    pub(super) fn waiting(&self) -> usize {
+        let state = self.lock();
+        let realms = state.lanes.iter().flat_map(HashMap::values);
+        let groups = realms.flat_map(|realm| realm.groups.values());
+        groups.map(|group| group.waiting.len()).sum()
+    }
+
     /// Gives the free permits to those who wait.
     fn serve(&self, state: &mut State) {
         while let Some((effect, group)) = state.next() {

@@ -32,8 +32,10 @@ pub enum Verdict {
 }
 
 impl Verdict {
-    /// The verdicts that are possible on a proven key, in the order of their values.
-    pub const PROVEN: [Self; 11] = [
+    /// All verdicts, in the order of their values.
+    pub const ALL: [Self; 13] = [
+        Self::Malformed,
+        Self::Unknown,
         Self::Revoked,
         Self::Disabled,
         Self::Expired,
@@ -46,6 +48,9 @@ impl Verdict {
         Self::NoRoute,
         Self::Allowed,
     ];
+
+    /// The verdicts that are possible on a proven key, in the order of their values.
+    pub const PROVEN: &[Self] = Self::ALL.split_at(2).1;
 
     /// Returns the name in the proto files.
     pub const fn as_str(self) -> &'static str {
@@ -71,14 +76,13 @@ impl Verdict {
 mod tests {
     use super::*;
 
-    /// They are the last ones. `as_str` names each verdict, so a new one cannot be forgotten there.
+    /// `as_str` names each verdict, so a new one cannot be forgotten there.
     #[test]
-    fn each_verdict_on_a_proven_key_is_listed_once_and_in_order() {
-        let first = Verdict::PROVEN[0] as usize;
-        for (index, verdict) in Verdict::PROVEN.into_iter().enumerate() {
-            assert_eq!(verdict as usize, first + index, "{verdict:?}");
+    fn each_verdict_is_listed_at_its_place_and_those_on_a_proven_key_are_the_last_ones() {
+        for (index, verdict) in Verdict::ALL.into_iter().enumerate() {
+            assert_eq!(verdict as usize, index, "{verdict:?}");
         }
-        assert_eq!(Verdict::PROVEN.last(), Some(&Verdict::Allowed));
-        assert_eq!(first, Verdict::Unknown as usize + 1);
+        assert_eq!(Verdict::ALL.last(), Some(&Verdict::Allowed));
+        assert_eq!(Verdict::PROVEN.first(), Some(&Verdict::Revoked));
     }
 }

@@ -8,7 +8,9 @@ use super::{GatewayDecision, GatewayRequest, authorize};
 use crate::auth::{AuthError, Authenticator, Forbidden, Principal};
 use crate::domain::clock::Clock;
 use crate::domain::denial::DenialClass;
+use crate::domain::verdict::Verdict;
 use crate::hashing::Peppers;
+use crate::metrics::GatewayReason;
 use crate::mirror::{Mirror, MirroredRealm};
 use crate::usage::UsageRecorder;
 use crate::verify::{Question, VerifyError, decide};
@@ -104,19 +106,34 @@ impl GatewayAuthorizer {
         let decide = |plain_key: &str, question: &Question<'_>| {
             let decision = decide(plain_key, question, &view, &self.peppers, now)?;
             self.recorder.count(&decision, now);
+            realm.decisions.here().verdict(decision.verdict);
             Ok(decision)
         };
-        let decision =
-            authorize(realm, environment, request, decide).map_err(GatewayError::Verify)?;
-        Ok(match decision {
-            GatewayDecision::Allowed { key } => GatewayResponse::Allowed {
-                identity: Box::new(response::identity(realm, key)),
-                remove: response::headers_to_remove(realm, request.headers),
-            },
-            GatewayDecision::Denied { class, verdict } => {
-                response::denied(realm, class, verdict, has_key(realm, request))
+        let decision = authorize(realm, environment, request, decide);
+        let (reason, answer) = match decision {
+            Ok(GatewayDecision::Allowed { key }) => (
+                key.map_or(GatewayReason::Public, |_| {
+                    GatewayReason::Key(Verdict::Allowed)
+                }),
+                Ok(GatewayResponse::Allowed {
+                    identity: Box::new(response::identity(realm, key)),
+                    remove: response::headers_to_remove(realm, request.headers),
+                }),
+            ),
+            Ok(GatewayDecision::Denied { class, verdict }) => {
+                let has_key = has_key(realm, request);
+                let reason = if has_key {
+                    GatewayReason::Key(verdict)
+                } else {
+                    GatewayReason::NoKey
+                };
+                let denied = response::denied(realm, class, verdict, has_key);
+                (reason, Ok(denied))
             }
-        })
+            Err(reason) => (GatewayReason::Undecided, Err(GatewayError::Verify(reason))),
+        };
+        realm.decisions.here().gateway(reason);
+        answer
     }
 
     /// The realm's denial for a request without a decision, for gateways that pass it on to the client.

@@ -31,6 +31,7 @@ macro_rules! issued {
     }};
 }
 
+mod call_metrics;
 mod decode;
 mod encode;
 mod ext_authz;
@@ -46,6 +47,7 @@ mod status;
 
 use std::sync::Arc;
 
+pub use call_metrics::{CallMetrics, Method, MethodCalls, code_name};
 pub use ext_authz::ExtAuthzService;
 pub use guard::{CertifiedClients, Destination, Dispatch, Guard};
 pub use key_admin::KeyAdminService;
@@ -59,7 +61,9 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 
 use crate::auth::{Authenticator, AuthorizedCaller, CallerGroup, Forbidden, Principal};
-use crate::authority::{Authority, Refusal};
+use crate::authority::{Authority, Queued, Refusal};
+use crate::metrics::{Limit, Refusals};
+use crate::store;
 use crate::telemetry::limited;
 
 /// The parts that the administrative services share.
@@ -74,15 +78,18 @@ pub struct Admin {
     page_limiter: PageLimiter,
     /// The use cases in progress.
     use_cases: TaskTracker,
+    refusals: Arc<Refusals>,
 }
 
 impl Admin {
-    /// Creates the shared parts. `use_cases` tracks the use cases in progress.
+    /// Creates the shared parts. `use_cases` tracks the use cases in progress, and `refusals` counts those that are refused because
+    /// of a limit.
     pub fn new(
         authority: Arc<Authority>,
         authenticator: Authenticator,
         pages: Pages,
         use_cases: TaskTracker,
+        refusals: Arc<Refusals>,
     ) -> Self {
         Self {
             authority,
@@ -90,6 +97,7 @@ impl Admin {
             pages,
             page_limiter: PageLimiter::default(),
             use_cases,
+            refusals,
         }
     }
 
@@ -118,7 +126,12 @@ impl Admin {
             .spawn(work(Arc::clone(&self.authority)))
             .await
         {
-            Ok(outcome) => outcome.map_err(Status::from),
+            Ok(outcome) => outcome.map_err(|refusal| {
+                if let Some(limit) = limit(&refusal) {
+                    self.refusals.count(limit);
+                }
+                refusal.into()
+            }),
             Err(panic) => {
                 limited!(error, %panic, "use case panicked");
                 Err(status::internal())
@@ -148,5 +161,20 @@ impl Admin {
             async move { Ok((permit, read.await?)) }
         })
         .await
+    }
+}
+
+/// The limit because of which a use case is refused, if it is one.
+fn limit(refusal: &Refusal) -> Option<Limit> {
+    match refusal {
+        Refusal::Busy(queue) | Refusal::TooManyOfCaller(queue) => Some(match queue {
+            Queued::Changes => Limit::Changes,
+            Queued::Reads => Limit::Reads,
+            Queued::NewKeys => Limit::NewKeys,
+        }),
+        Refusal::BudgetSpent(_) => Some(Limit::DelegatedChanges),
+        Refusal::Store(store::Error::NoRoom { .. }) => Some(Limit::DiskReserve),
+        Refusal::NothingToRevoke(cause) => limit(cause),
+        _ => None,
     }
 }

@@ -10,6 +10,7 @@
 use std::net::IpAddr;
 use std::str;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -18,6 +19,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCo
 use axum::routing::any;
 use clap::ValueEnum;
 
+use super::gateway_metrics::GatewayMetrics;
 use crate::auth::{AuthError, Forbidden, bearer};
 use crate::config::{GatewayArgs, GatewayKind};
 use crate::domain::denial::DenialClass;
@@ -52,6 +54,7 @@ struct GatewayAuth {
     authorizer: GatewayAuthorizer,
     gateways: GatewayArgs,
     requires_client_certificate: bool,
+    metrics: Arc<GatewayMetrics>,
 }
 
 /// What the path of a gateway's request says.
@@ -67,6 +70,7 @@ pub(super) fn router(
     authorizer: GatewayAuthorizer,
     gateways: GatewayArgs,
     requires_client_certificate: bool,
+    metrics: Arc<GatewayMetrics>,
 ) -> Router {
     let mut router = Router::new();
     for prefix in ["/auth", "/forward-auth"] {
@@ -79,6 +83,7 @@ pub(super) fn router(
         authorizer,
         gateways,
         requires_client_certificate,
+        metrics,
     }))
 }
 
@@ -87,10 +92,24 @@ async fn gateway_auth(
     ConnectInfo(peer): ConnectInfo<IpAddr>,
     request: Request<Body>,
 ) -> Response<Body> {
+    let begun = Instant::now();
     let asked = question(&state.gateways, request.uri().path());
+    let kind = asked.as_ref().ok().map(|question| question.kind);
+    let response = respond(&state, peer, asked, &request);
+    let status = response.status();
+    state.metrics.answered(kind, status, begun.elapsed());
+    response
+}
+
+fn respond(
+    state: &GatewayAuth,
+    peer: IpAddr,
+    asked: Result<Question<'_>, MisconfiguredGateway>,
+    request: &Request<Body>,
+) -> Response<Body> {
     let api = asked.as_ref().ok().map(|question| question.api);
     let answer =
-        asked.and_then(|question| Ok((question.kind, state.answer(peer, question, &request)?)));
+        asked.and_then(|question| Ok((question.kind, state.answer(peer, question, request)?)));
     match answer {
         Ok((_, GatewayResponse::Allowed { identity, .. })) => {
             let mut response = Response::new(Body::empty());

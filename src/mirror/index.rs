@@ -22,6 +22,7 @@ use crate::domain::realm::Realm;
 use crate::domain::revocation::BulkRevocation;
 use crate::domain::route::RouteTable;
 use crate::domain::time::Timestamp;
+use crate::metrics::Decisions;
 use crate::store::{self, StoredKey};
 
 /// The facts of the store at one revision. The feed updates the index in place.
@@ -35,6 +36,8 @@ pub struct Index {
     imports: Map<[u8; 32], KeyId>,
     /// What keys have at most, because more was taken from them in a history that is lost. The index after this one has the same.
     pub(super) held: Arc<Map<KeyId, Ceiling>>,
+    /// The decisions on the requests of each realm. The index after this one goes on counting.
+    decisions: Arc<Map<RealmId, Arc<Decisions>>>,
     revision: AtomicU64,
     as_of: AtomicI64,
 }
@@ -123,6 +126,7 @@ impl Index {
     pub(super) fn after(before: &Self, keys: usize) -> Self {
         Self {
             held: Arc::clone(&before.held),
+            decisions: Arc::clone(&before.decisions),
             ..Self::with_capacity(keys)
         }
     }
@@ -153,6 +157,19 @@ impl Index {
     /// Whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    /// The decisions on the requests of each realm since this process has read it.
+    pub fn decisions(&self) -> BTreeMap<RealmId, Arc<Decisions>> {
+        let decisions = self.decisions.pin();
+        let copy = |(id, of): (&RealmId, &Arc<Decisions>)| (id.clone(), Arc::clone(of));
+        decisions.iter().map(copy).collect()
+    }
+
+    /// The decisions on the requests of a realm, which its later definitions go on counting.
+    pub(super) fn decisions_of(&self, id: &RealmId) -> Arc<Decisions> {
+        let decisions = self.decisions.pin();
+        Arc::clone(decisions.get_or_insert_with(id.clone(), Arc::default))
     }
 
     #[cfg(test)]
@@ -221,6 +238,7 @@ impl Index {
             hierarchy,
             environments: environments(&definition, before.map(AsRef::as_ref)),
             members: before.map_or_else(Arc::default, |realm| Arc::clone(&realm.members)),
+            decisions: self.decisions_of(&definition.id),
             definition,
         };
         realms.unreadable.remove(&realm.definition.id);
@@ -247,6 +265,7 @@ impl Index {
         realms.by_id.remove(id);
         realms.unreadable.remove(id);
         self.set_realms(realms);
+        self.decisions.pin().remove(id);
     }
 
     pub(super) fn realms(&self) -> Guard<Arc<Realms>> {

@@ -10,6 +10,7 @@ use crate::domain::event::Revision;
 use crate::domain::ids::{PartnerId, Prefix, ProjectId, RealmId};
 use crate::domain::realm::{Environment, Realm};
 use crate::domain::route::{RouteTable, RouteTrie};
+use crate::metrics::Decisions;
 
 /// A realm as decisions need it.
 pub struct MirroredRealm {
@@ -19,6 +20,8 @@ pub struct MirroredRealm {
     pub hierarchy: ScopeHierarchy,
     /// The realm's routes.
     pub routes: Arc<RouteTable>,
+    /// The decisions on the requests of the realm, which its later definitions go on counting.
+    pub decisions: Arc<Decisions>,
     /// The facts of each environment.
     pub(super) environments: Vec<Arc<EnvironmentFacts>>,
     pub(super) members: Arc<Members>,

@@ -166,6 +166,7 @@ impl Index {
             routes: Arc::clone(&known.routes),
             environments: environments(&known.definition, None),
             members: Arc::default(),
+            decisions: self.decisions_of(id),
         };
         realms.by_id.insert(id.clone(), Arc::new(realm));
         self.set_realms(realms);

@@ -1,5 +1,6 @@
 //! The server: builds all services from the opened store, runs them, and shuts them down.
 
+mod exposition;
 mod parts;
 
 use std::io;
@@ -7,8 +8,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use tokio::runtime::Handle;
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -18,17 +17,19 @@ use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use parts::Parts;
+use exposition::Sources;
+use parts::{Parts, Shared, ThreadServices};
 
 use crate::authority::Authority;
-use crate::config::{CertifiedService, RetentionArgs, ServeArgs, TransportArgs};
+use crate::config::{RetentionArgs, ServeArgs};
 use crate::domain::clock::Clock;
 use crate::grpc::{
-    Admin, AdminPlane, CertifiedClients, ExtAuthzService, Guard, KeyAdminService, KeyVerifyService,
-    Pages, RealmAdminService, Services,
+    Admin, CallMetrics, ExtAuthzService, KeyAdminService, KeyVerifyService, Pages,
+    RealmAdminService,
 };
 use crate::hashing::Roots;
-use crate::http;
+use crate::http::{GatewayMetrics, Scraper};
+use crate::metrics::Refusals;
 use crate::mirror::{Feed, Mirror};
 use crate::open::{LockHandle, OpenedStore};
 use crate::pb::claviger::v1::key_admin_server::KeyAdminServer;
@@ -39,7 +40,7 @@ use crate::readiness::Readiness;
 use crate::retention;
 use crate::store::Store;
 use crate::threads::RuntimeThread;
-use crate::transport::{self, CertificateError, Threads, Tls};
+use crate::transport::{self, Acceptor, CertificateError, Threads, Tls};
 use crate::usage::{self, UsageRecorder};
 
 /// The time between two writes of the clock's mark to the store.
@@ -191,19 +192,12 @@ impl ServerThreads {
     }
 }
 
-/// The services of one thread that serves connections.
-struct ThreadServices {
-    grpc: Guard<Services>,
-    http: Router,
-}
-
 /// A server that is not running yet.
 pub struct Server {
     listeners: Listeners,
     threads: ServerThreads,
     services: Vec<ThreadServices>,
-    transport: TransportArgs,
-    stop_serving: CancellationToken,
+    acceptor: Acceptor,
     health: HealthReporter,
     readiness: watch::Sender<Readiness>,
     feed: Feed,
@@ -249,65 +243,73 @@ impl Server {
             health: HealthReporter::new(),
         };
         set_health(&parts.health, ServingStatus::NotServing).await;
-        let authority = Authority::new(
+        let authority = Arc::new(Authority::new(
             store.clone(),
             Arc::clone(&mirror),
             clock.clone(),
             peppers,
             roots.clone(),
             args.limits.delegated_changes_per_hour,
-        );
+        ));
+        let refusals: Arc<Refusals> = Arc::default();
         let use_cases = TaskTracker::new();
         let admin = Admin::new(
-            Arc::new(authority),
+            Arc::clone(&authority),
             parts.authenticator(&admin_recorder),
             Pages::new(&head.seal),
             use_cases.clone(),
+            Arc::clone(&refusals),
         );
-        let admin_plane = AdminPlane {
-            services: parts.admin_services(admin, &admin_recorder, !args.no_reflection)?,
-            runtime: Handle::current(),
-        };
+        let admin_plane = parts.admin_plane(admin, &admin_recorder, !args.no_reflection)?;
         let readiness = watch::Sender::new(Readiness::Starting);
         let stop_serving = CancellationToken::new();
         let transport = transport::within_descriptors(args.transport);
-        let requires_certificate = |service| args.tls.requires_client_certificate(service);
-        let certified_clients = CertifiedClients {
-            verify: requires_certificate(CertifiedService::Verify),
-            admin: requires_certificate(CertifiedService::Admin),
-        };
         // Services and a recorder of its own for each thread, so that no call writes what another thread writes too.
-        let mut recorders: Vec<_> = (0..threads.verify.count()).map(|_| recorder()).collect();
-        let services = recorders
-            .iter()
-            .map(|recorder| ThreadServices {
-                grpc: Guard::new(
-                    parts.services(recorder, admin_plane.clone()),
-                    transport.max_calls,
-                    transport.call_timeout,
-                    stop_serving.clone(),
-                )
-                .with_certified_clients(certified_clients),
-                http: http::router(
-                    readiness.subscribe(),
-                    parts.authorizer(recorder),
-                    args.gateway.clone(),
-                    requires_certificate(CertifiedService::Gateway),
-                ),
-            })
-            .collect();
-        recorders.push(admin_recorder);
+        let recorders: Vec<_> = (0..threads.verify.count()).map(|_| recorder()).collect();
+        let all_recorders = recorders.iter().cloned().chain([admin_recorder]).collect();
+        let usage = usage::Writer::new(all_recorders, store.clone(), args.usage_interval);
+        let calls = CallMetrics::for_threads(recorders.len());
+        let gateways: Arc<GatewayMetrics> = Arc::default();
+        let scraper = Scraper::start(exposition::exposition(Sources {
+            readiness: readiness.subscribe(),
+            mirror: Arc::clone(&mirror),
+            clock: clock.clone(),
+            store: store.metrics(),
+            authority,
+            roots: roots.clone(),
+            usage: usage.backlog_size(),
+            calls: calls.clone(),
+            gateways: Arc::clone(&gateways),
+            refusals: Arc::clone(&refusals),
+            connections: threads.verify.connections(),
+            tls: listeners.tls.clone(),
+        }));
+        let shared = Shared {
+            args,
+            limits: transport,
+            admin_plane,
+            gateways,
+            scraper,
+            readiness: readiness.subscribe(),
+            stop: stop_serving.clone(),
+        };
+        let services = parts.thread_services(&recorders, calls, &shared);
+        let acceptor = Acceptor {
+            args: transport,
+            tls: listeners.tls.clone(),
+            refusals,
+            stop: stop_serving,
+        };
         Ok(Self {
             listeners,
             threads,
             services,
-            transport,
-            stop_serving,
+            acceptor,
             health: parts.health,
             readiness,
             feed,
             mirror,
-            usage: usage::Writer::new(recorders, store.clone(), args.usage_interval),
+            usage,
             retention: args.retention,
             store,
             clock,
@@ -346,15 +348,14 @@ impl Server {
     /// If the keys cannot be loaded, a task of the server fails, or another process takes over the database.
     pub async fn run(self, mut stop: mpsc::Receiver<Stop>) -> Result<(), ServeError> {
         let Self {
-            listeners: Listeners { grpc, http, tls },
+            listeners: Listeners { grpc, http, tls: _ },
             threads:
                 ServerThreads {
                     verify,
                     feed: feed_thread,
                 },
             services,
-            transport,
-            stop_serving,
+            acceptor,
             mut health,
             readiness,
             feed,
@@ -371,30 +372,21 @@ impl Server {
         } = self;
         let (stop_feed, feed_stopped) = watch::channel(false);
         // Stops both transports on every return from this function.
+        let stop_serving = acceptor.stop.clone();
         let _stop_on_return = stop_serving.clone().drop_guard();
         let (grpc_services, http_services): (Vec<_>, Vec<_>) = services
             .into_iter()
             .map(|services| (services.grpc, services.http))
             .unzip();
-        let mut serving = transport::accept(
-            grpc,
-            transport,
-            tls.clone(),
-            stop_serving.clone(),
-            &verify,
-            move |thread, accepted| {
+        let mut serving = acceptor
+            .clone()
+            .accept(grpc, &verify, move |thread, accepted| {
                 let services = grpc_services[thread].clone();
                 accepted.http2(move |peer| services.for_peer(peer))
-            },
-        );
-        let probes = transport::accept(
-            http,
-            transport,
-            tls,
-            stop_serving.clone(),
-            &verify,
-            move |thread, accepted| accepted.http1(http_services[thread].clone()),
-        );
+            });
+        let probes = acceptor.accept(http, &verify, move |thread, accepted| {
+            accepted.http1(http_services[thread].clone())
+        });
 
         let mut locked = AbortOnDropHandle::new(tokio::spawn(lock.keep()));
         let began = std::time::Instant::now();

@@ -1,26 +1,33 @@
-//! The parts of which the gRPC and HTTP services are made.
+//! The gRPC and HTTP services of each thread, and what they are made of.
 
 use std::sync::Arc;
 
+use axum::Router;
 use prost::Message;
 use prost_types::FileDescriptorSet;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use crate::auth::Authenticator;
+use crate::config::{CertifiedService, ServeArgs, TransportArgs};
 use crate::domain::clock::Clock;
 use crate::gateway::GatewayAuthorizer;
 use crate::grpc::{
-    Admin, AdminPlane, ExtAuthzService, KeyAdminService, KeyVerifyService, MAX_VERIFY_MESSAGE,
-    RealmAdminService, Services,
+    Admin, AdminPlane, CallMetrics, CertifiedClients, ExtAuthzService, Guard, KeyAdminService,
+    KeyVerifyService, MAX_VERIFY_MESSAGE, RealmAdminService, Services,
 };
 use crate::hashing::Peppers;
+use crate::http::{self, GatewayMetrics, Scraper};
 use crate::mirror::Mirror;
 use crate::pb::DESCRIPTORS;
 use crate::pb::claviger::v1::key_admin_server::KeyAdminServer;
 use crate::pb::claviger::v1::realm_admin_server::RealmAdminServer;
 use crate::pb::encoded::key_verify_server::KeyVerifyServer;
+use crate::readiness::Readiness;
 use crate::usage::UsageRecorder;
 
 /// The largest message that health and reflection accept, in bytes. It contains the name of a service or a symbol, and needs no
@@ -38,7 +45,75 @@ pub(super) struct Parts {
     pub(super) health: HealthReporter,
 }
 
+/// The services of one thread that serves connections.
+pub(super) struct ThreadServices {
+    pub(super) grpc: Guard<Services>,
+    pub(super) http: Router,
+}
+
+/// What the services of all threads have in common.
+pub(super) struct Shared<'a> {
+    pub(super) args: &'a ServeArgs,
+    /// The limits of `args`, within what the system allows.
+    pub(super) limits: TransportArgs,
+    pub(super) admin_plane: AdminPlane,
+    pub(super) gateways: Arc<GatewayMetrics>,
+    pub(super) scraper: Scraper,
+    pub(super) readiness: watch::Receiver<Readiness>,
+    pub(super) stop: CancellationToken,
+}
+
 impl Parts {
+    /// New services for each thread that serves connections, which records usage with its recorder and counts its calls.
+    pub(super) fn thread_services(
+        &self,
+        recorders: &[Arc<UsageRecorder>],
+        calls: Vec<Arc<CallMetrics>>,
+        shared: &Shared<'_>,
+    ) -> Vec<ThreadServices> {
+        let threads = recorders.iter().zip(calls);
+        threads
+            .map(|(recorder, calls)| self.services_of_thread(recorder, calls, shared))
+            .collect()
+    }
+
+    fn services_of_thread(
+        &self,
+        recorder: &Arc<UsageRecorder>,
+        calls: Arc<CallMetrics>,
+        shared: &Shared<'_>,
+    ) -> ThreadServices {
+        let requires_certificate = |service| shared.args.tls.requires_client_certificate(service);
+        let certified_clients = CertifiedClients {
+            verify: requires_certificate(CertifiedService::Verify),
+            admin: requires_certificate(CertifiedService::Admin),
+        };
+        let services = self.services(recorder, shared.admin_plane.clone());
+        let TransportArgs {
+            max_calls,
+            call_timeout,
+            ..
+        } = shared.limits;
+        ThreadServices {
+            grpc: Guard::new(
+                services,
+                calls,
+                max_calls,
+                call_timeout,
+                shared.stop.clone(),
+            )
+            .with_certified_clients(certified_clients),
+            http: http::router(
+                shared.readiness.clone(),
+                self.authorizer(recorder),
+                shared.args.gateway.clone(),
+                requires_certificate(CertifiedService::Gateway),
+                Arc::clone(&shared.gateways),
+                shared.scraper.clone(),
+            ),
+        }
+    }
+
     /// Authenticates callers, and records the use of their keys with `recorder`.
     pub(super) fn authenticator(&self, recorder: &Arc<UsageRecorder>) -> Authenticator {
         Authenticator::new(
@@ -49,8 +124,8 @@ impl Parts {
         )
     }
 
-    /// New services for one thread that serves connections.
-    pub(super) fn services(&self, recorder: &Arc<UsageRecorder>, admin: AdminPlane) -> Services {
+    /// New gRPC services for one thread.
+    fn services(&self, recorder: &Arc<UsageRecorder>, admin: AdminPlane) -> Services {
         let authorizer = self.authorizer(recorder);
         Services {
             authenticator: self.authenticator(recorder),
@@ -63,7 +138,7 @@ impl Parts {
     }
 
     /// A new authorizer for gateways.
-    pub(super) fn authorizer(&self, recorder: &Arc<UsageRecorder>) -> GatewayAuthorizer {
+    fn authorizer(&self, recorder: &Arc<UsageRecorder>) -> GatewayAuthorizer {
         GatewayAuthorizer::new(
             Arc::clone(&self.mirror),
             Arc::clone(&self.peppers),
@@ -83,16 +158,16 @@ impl Parts {
         )
     }
 
-    /// The services of the admin plane.
+    /// The admin plane, whose services run on the current runtime.
     ///
     /// # Errors
     /// If the reflection service cannot be built.
-    pub(super) fn admin_services(
+    pub(super) fn admin_plane(
         &self,
         admin: Admin,
         recorder: &Arc<UsageRecorder>,
         has_reflection: bool,
-    ) -> Result<Routes, tonic_reflection::server::Error> {
+    ) -> Result<AdminPlane, tonic_reflection::server::Error> {
         let mut services = Routes::builder();
         services
             // For Explain.
@@ -111,7 +186,10 @@ impl Parts {
         if has_reflection {
             add_reflection(&mut services)?;
         }
-        Ok(services.routes().prepare())
+        Ok(AdminPlane {
+            services: services.routes().prepare(),
+            runtime: Handle::current(),
+        })
     }
 }
 

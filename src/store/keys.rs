@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::facts_text::{FactsText, text};
 use super::{
-    Change, Error, INSERTS_AT_ONCE, Page, PageBuilder, Session, Snapshot, StoredKey, batches,
-    execute, for_each, keeps_insert, on, page_and_one, revision, stored,
+    Change, EngineTransaction, Error, INSERTS_AT_ONCE, Page, PageBuilder, Session, Snapshot,
+    StoredKey, batches, execute, for_each, keeps_insert, on, page_and_one, revision, stored,
 };
 use crate::domain::event::Revision;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
@@ -468,16 +468,17 @@ impl Snapshot {
     /// Sends the rows of all keys to the channel, in no particular order.
     pub async fn send_key_rows(&mut self, to: mpsc::Sender<KeyRows>) -> Result<(), Error> {
         // The driver of SQLite takes longer to hand over a row than SQLite to read it.
-        if let Session::Sqlite(transaction) = &mut self.session {
+        let Session { transaction, timer } = &mut self.session;
+        if let EngineTransaction::Sqlite(transaction) = transaction {
             let mut last = i64::MIN;
             loop {
-                let (rowid, rows): (Option<i64>, Option<Vec<u8>>) = sqlx::query_as(
+                let read = sqlx::query_as(
                     "SELECT max(rowid), group_concat(hex(id) || facts, char(30)) FROM (
                          SELECT rowid, id, facts FROM keys WHERE rowid > $1 ORDER BY rowid LIMIT 500)",
                 )
                 .bind(last)
-                .fetch_one(&mut **transaction)
-                .await?;
+                .fetch_one(&mut **transaction);
+                let (rowid, rows): (Option<i64>, Option<Vec<u8>>) = timer.check(read.await)?;
                 let Some((rowid, rows)) = rowid.zip(rows) else {
                     return Ok(());
                 };

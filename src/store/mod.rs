@@ -12,6 +12,7 @@ mod facts_text;
 mod hash_hints;
 mod imports;
 mod keys;
+mod metrics;
 mod migrations;
 mod postgres;
 mod realms;
@@ -25,7 +26,6 @@ mod usage;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::{Stream, StreamExt};
 use sqlx::postgres::PgDatabaseError;
@@ -36,6 +36,7 @@ pub use database_lock::{DatabaseLock, LockLost};
 pub use events::{EventFilter, FeedEntry};
 pub use hash_hints::EventDetail;
 pub use keys::{KeyFilter, KeyRow, KeyRows};
+pub use metrics::{ErrorKind, SessionKind, StoreMetrics};
 pub use migrations::Schema;
 pub use postgres::DatabaseUrl;
 pub use realms::{PartnerRow, ProjectRow, RealmRow};
@@ -48,13 +49,14 @@ use crate::domain::event::{Event, EventId, Revision};
 use crate::domain::ids::KeyId;
 use crate::domain::time::Timestamp;
 use connections::{Connections, PgTransaction};
+use metrics::SessionTimer;
 
 /// An open database.
 #[derive(Clone)]
 pub struct Store {
     engine: Engine,
     schema: Schema,
-    sessions: Arc<AtomicU64>,
+    metrics: Arc<StoreMetrics>,
     /// How many bytes of the disk only changes that take access away may use.
     disk_reserve: u64,
 }
@@ -77,8 +79,15 @@ enum Engine {
     },
 }
 
+/// A transaction, and the timer that ends with it.
+struct Session {
+    // Dropped in this order.
+    transaction: EngineTransaction,
+    timer: SessionTimer,
+}
+
 /// A transaction of one of the engines.
-enum Session {
+enum EngineTransaction {
     Sqlite(Transaction<'static, Sqlite>),
     Postgres(PgTransaction),
 }
@@ -87,19 +96,20 @@ enum Session {
 ///
 /// The compiler checks the statement once for each engine.
 macro_rules! on {
-    ($session:expr, |$conn:ident| $statement:expr) => {
-        match &mut $session {
-            $crate::store::Session::Sqlite(transaction) => {
+    ($session:expr, |$conn:ident| $statement:expr) => {{
+        let outcome = match &mut $session.transaction {
+            $crate::store::EngineTransaction::Sqlite(transaction) => {
                 let $conn = &mut **transaction;
                 $statement.await
             }
-            $crate::store::Session::Postgres(transaction) => {
+            $crate::store::EngineTransaction::Postgres(transaction) => {
                 let ($conn, statement) = transaction.begin_statement();
                 let outcome = statement.within($statement).await;
                 transaction.end_statement(&statement, outcome)
             }
-        }
-    };
+        };
+        $session.timer.check(outcome)
+    }};
 }
 use on;
 
@@ -122,9 +132,9 @@ macro_rules! for_each {
         $(let $query:ident = $builder:expr;)?
         |$conn:ident| $rows:expr,
         |$row:ident| $each:expr
-    ) => {
-        match &mut $session {
-            $crate::store::Session::Sqlite(transaction) => {
+    ) => {{
+        let outcome = match &mut $session.transaction {
+            $crate::store::EngineTransaction::Sqlite(transaction) => {
                 let $conn = &mut **transaction;
                 $(let mut $query = $builder;)?
                 let mut rows = $rows;
@@ -136,7 +146,7 @@ macro_rules! for_each {
                     }
                 }
             }
-            $crate::store::Session::Postgres(transaction) => {
+            $crate::store::EngineTransaction::Postgres(transaction) => {
                 let ($conn, statement) = transaction.begin_statement();
                 $(let mut $query = $builder;)?
                 let mut rows = $rows;
@@ -153,8 +163,9 @@ macro_rules! for_each {
                 drop(rows);
                 transaction.end_statement(&statement, outcome)
             }
-        }
-    };
+        };
+        $session.timer.check(outcome)
+    }};
 }
 use for_each;
 
@@ -183,10 +194,10 @@ impl Session {
     ///
     /// PostgreSQL would send all of them before it could answer the next statement.
     fn abandon_rows(&mut self) {
-        match self {
+        match &mut self.transaction {
             // The driver's thread has read one row more.
-            Self::Sqlite(_) => {}
-            Self::Postgres(transaction) => transaction.abandon(),
+            EngineTransaction::Sqlite(_) => {}
+            EngineTransaction::Postgres(transaction) => transaction.abandon(),
         }
     }
 }
@@ -273,7 +284,7 @@ impl Store {
         Self {
             engine,
             schema,
-            sessions: Arc::default(),
+            metrics: Arc::default(),
             disk_reserve: 0,
         }
     }
@@ -312,31 +323,20 @@ impl Store {
 
     /// Begins a snapshot.
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
+        let timer = self.metrics.begin(SessionKind::Read);
         match &self.engine {
-            Engine::Sqlite { read, .. } => self.read_sqlite(read).await,
-            Engine::Postgres { read, .. } => self.read_postgres(read).await,
+            Engine::Sqlite { read, .. } => read_sqlite(read, timer).await,
+            Engine::Postgres { read, .. } => read_postgres(read, timer).await,
         }
     }
 
     /// Begins a snapshot on the connection of the feed, which must not wait for other readers.
     pub async fn feed_snapshot(&self) -> Result<Snapshot, Error> {
+        let timer = self.metrics.begin(SessionKind::Feed);
         match &self.engine {
-            Engine::Sqlite { feed, .. } => self.read_sqlite(feed).await,
-            Engine::Postgres { feed, .. } => self.read_postgres(feed).await,
+            Engine::Sqlite { feed, .. } => read_sqlite(feed, timer).await,
+            Engine::Postgres { feed, .. } => read_postgres(feed, timer).await,
         }
-    }
-
-    async fn read_sqlite(&self, pool: &SqlitePool) -> Result<Snapshot, Error> {
-        self.sessions.fetch_add(1, Ordering::Relaxed);
-        let session = Session::Sqlite(pool.begin_with("BEGIN").await?);
-        Ok(Snapshot { session })
-    }
-
-    async fn read_postgres(&self, connections: &Arc<Connections>) -> Result<Snapshot, Error> {
-        self.sessions.fetch_add(1, Ordering::Relaxed);
-        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-        let session = Session::Postgres(connections.begin(begin).await?);
-        Ok(Snapshot { session })
     }
 
     /// Begins a change, when no other change is open.
@@ -345,23 +345,25 @@ impl Store {
     }
 
     async fn write(&self) -> Result<Snapshot, Error> {
-        self.sessions.fetch_add(1, Ordering::Relaxed);
-        let session = match &self.engine {
-            Engine::Sqlite { write, .. } => {
-                Session::Sqlite(write.begin_with("BEGIN IMMEDIATE").await?)
-            }
+        let timer = self.metrics.begin(SessionKind::Write);
+        match &self.engine {
+            Engine::Sqlite { write, .. } => begin_sqlite(write, "BEGIN IMMEDIATE", timer).await,
             // READ COMMITTED: when the transaction has locked the counter's row, it reads the state after the previous change.
             Engine::Postgres { write, .. } => {
                 let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
-                Session::Postgres(write.begin(begin).await?)
+                begin_postgres(write, begin, timer).await
             }
-        };
-        Ok(Snapshot { session })
+        }
     }
 
     /// Returns how many snapshots and changes were begun. Every access to the store is one of them.
     pub fn sessions(&self) -> u64 {
-        self.sessions.load(Ordering::Relaxed)
+        self.metrics.begun()
+    }
+
+    /// What is counted about the snapshots and changes.
+    pub fn metrics(&self) -> Arc<StoreMetrics> {
+        Arc::clone(&self.metrics)
     }
 
     /// Waits for the open snapshots and changes, and closes the store.
@@ -381,6 +383,38 @@ impl Store {
             }
         }
     }
+}
+
+async fn read_sqlite(pool: &SqlitePool, timer: SessionTimer) -> Result<Snapshot, Error> {
+    begin_sqlite(pool, "BEGIN", timer).await
+}
+
+async fn begin_sqlite(
+    pool: &SqlitePool,
+    begin: &'static str,
+    timer: SessionTimer,
+) -> Result<Snapshot, Error> {
+    let transaction = EngineTransaction::Sqlite(timer.check(pool.begin_with(begin).await)?);
+    let session = Session { transaction, timer };
+    Ok(Snapshot { session })
+}
+
+async fn read_postgres(
+    connections: &Arc<Connections>,
+    timer: SessionTimer,
+) -> Result<Snapshot, Error> {
+    let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+    begin_postgres(connections, begin, timer).await
+}
+
+async fn begin_postgres(
+    connections: &Arc<Connections>,
+    begin: &'static str,
+    timer: SessionTimer,
+) -> Result<Snapshot, Error> {
+    let transaction = EngineTransaction::Postgres(timer.check(connections.begin(begin).await)?);
+    let session = Session { transaction, timer };
+    Ok(Snapshot { session })
 }
 
 /// One consistent state of the store, for reading.
@@ -476,11 +510,12 @@ impl Change {
 
 impl Snapshot {
     async fn commit(self) -> Result<(), Error> {
-        match self.session {
-            Session::Sqlite(transaction) => transaction.commit().await,
-            Session::Postgres(transaction) => transaction.commit().await,
-        }
-        .map_err(Error::CommitUnknown)
+        let Session { transaction, timer } = self.session;
+        let outcome = match transaction {
+            EngineTransaction::Sqlite(transaction) => transaction.commit().await,
+            EngineTransaction::Postgres(transaction) => transaction.commit().await,
+        };
+        timer.check_commit(outcome).map_err(Error::CommitUnknown)
     }
 }
 

@@ -221,6 +221,7 @@ fn verdict_name(verdict: Verdict) -> &'static str {
 
 fn parse_verdict(text: &str) -> Option<Verdict> {
     Verdict::PROVEN
-        .into_iter()
+        .iter()
+        .copied()
         .find(|verdict| verdict_name(*verdict) == text)
 }

@@ -116,6 +116,11 @@ pub fn print(line: &str) {
     }
 }
 
+/// The number of lines that were lost since the log was started.
+pub fn lost_lines() -> u64 {
+    QUEUE.get().map_or(0, |queue| queue.lost())
+}
+
 /// Logs the number of lines that were lost because they did not fit into the queue, or could not be written.
 fn log_lost_lines(Lost { dropped, failed }: Lost) {
     tracing::warn!(

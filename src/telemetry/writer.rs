@@ -45,6 +45,8 @@ struct Counters {
     queued: AtomicUsize,
     /// The lines that did not fit, since the last report.
     dropped: AtomicU64,
+    /// The lines that did not fit or could not be written, since the start.
+    lost: AtomicU64,
 }
 
 /// The lines that were lost since the last report.
@@ -120,7 +122,13 @@ impl LogQueue {
             self.send(line);
         } else {
             self.counters.dropped.fetch_add(1, Ordering::Relaxed);
+            self.counters.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// The number of lines that were lost since the start.
+    pub(super) fn lost(&self) -> u64 {
+        self.counters.lost.load(Ordering::Relaxed)
     }
 
     fn send(&self, line: &[u8]) {
@@ -177,6 +185,7 @@ impl<W: Write, R: Fn(Lost)> Writer<W, R> {
                 Ok(Message::Line(line)) => {
                     if self.write_line(&line).is_err() {
                         self.failed += 1;
+                        self.counters.lost.fetch_add(1, Ordering::Relaxed);
                     }
                     self.counters
                         .queued

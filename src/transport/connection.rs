@@ -28,6 +28,7 @@ use super::socket::{Allowance, Socket};
 use super::stream::{Encryption, Stream};
 use super::threads::{OpenConnection, ThreadLoad};
 use super::tls::{HANDSHAKE_RECORD, HandshakeError, Protocol, Tls};
+use crate::metrics::{Limit, Refusals};
 
 /// The connection preface of HTTP/2 (RFC 9113, section 3.4), and the type of the SETTINGS frame that must follow.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -42,6 +43,7 @@ pub struct AcceptedConnection {
     pub(super) remote: SocketAddr,
     pub(super) lifetime: Lifetime,
     pub(super) tls: Option<Arc<Tls>>,
+    pub(super) refusals: Arc<Refusals>,
 }
 
 /// A connection whose first bytes are of the expected protocol.
@@ -69,6 +71,8 @@ pub struct Peer {
     pub pace: Arc<Pace>,
     /// Whether the peer has proven itself by a certificate too.
     pub has_client_certificate: bool,
+    /// Counts what is refused because of a limit.
+    pub refusals: Arc<Refusals>,
     /// Cancelled when the server begins to close the connection, so that calls without an end of their own end.
     pub closing: CancellationToken,
 }
@@ -131,7 +135,7 @@ impl AcceptedConnection {
         let socket = Socket::new(stream, Arc::clone(&calls.allowance), Arc::clone(&pace));
         let tls = self.tls.as_deref();
         let (encryption, first) = tokio::select! {
-            opened = open(socket, self.remote.ip(), tls, protocol) => opened?,
+            opened = open(socket, self.remote.ip(), tls, protocol, &self.refusals) => opened?,
             () = self.lifetime.stop.cancelled() => return None,
         };
         Some(Begun {
@@ -142,6 +146,7 @@ impl AcceptedConnection {
                 allowance: Arc::clone(&calls.allowance),
                 pace,
                 has_client_certificate: encryption.has_client_certificate(),
+                refusals: self.refusals,
                 closing: self.lifetime.closing.clone(),
             },
             stream: Stream::new(encryption, first),
@@ -158,13 +163,20 @@ async fn open(
     peer: IpAddr,
     tls: Option<&Tls>,
     protocol: Protocol,
+    refusals: &Refusals,
 ) -> Option<(Encryption, Vec<u8>)> {
     let mut stream = match tls {
         None => Encryption::Plain(socket),
         Some(tls) => {
             // Boxed, because it is large, and over before the connection is served.
             let handshake = Box::pin(tls.accept(socket, peer, protocol)).await;
-            let stream = handshake.inspect_err(|error| error.log(peer)).ok()?;
+            let stream = handshake.inspect_err(|error| {
+                if *error == HandshakeError::TooMany {
+                    refusals.count(Limit::Handshakes);
+                }
+                error.log(peer);
+            });
+            let stream = stream.ok()?;
             Encryption::Tls(Box::new(stream))
         }
     };

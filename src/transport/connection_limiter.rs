@@ -10,6 +10,7 @@ use super::limits::{
     MAX_ANONYMOUS_CALLS, MAX_ANONYMOUS_CALLS_PER_ADDRESS, MAX_BODY_BYTES,
     MAX_BODY_BYTES_PER_ADDRESS, MAX_VERIFY_STREAMS, MAX_VERIFY_STREAMS_PER_ADDRESS,
 };
+use crate::metrics::Limit;
 
 /// The limiter of one listener's connections.
 #[derive(Debug)]
@@ -54,6 +55,16 @@ pub(super) enum LimitReached {
     /// The address has its maximum of connections.
     #[error("an address has reached the limit of --max-connections-per-address")]
     Address,
+}
+
+impl LimitReached {
+    /// The limit.
+    pub(super) fn limit(self) -> Limit {
+        match self {
+            Self::Listener => Limit::Connections,
+            Self::Address => Limit::ConnectionsOfAddress,
+        }
+    }
 }
 
 impl ConnectionLimiter {

@@ -26,46 +26,136 @@ pub use connection_limiter::CallQuota;
 pub use descriptors::within_descriptors;
 pub use pace::Pace;
 pub use socket::Allowance;
-pub use threads::Threads;
+pub use threads::{ThreadConnections, Threads};
 pub use tls::{CertificateError, Tls, reload};
 
 use crate::config::TransportArgs;
+use crate::metrics::Refusals;
 use crate::telemetry::limited;
 use connection::Lifetime;
 use connection_limiter::ConnectionLimiter;
 use threads::LoadBalancer;
 
-/// Accepts connections and serves each with `serve` on one of the threads, whose index `serve` gets, until `stop` is cancelled.
-/// Runs on the first of the threads, because nothing else may delay it. The task ends when the last connection is closed. With
-/// `tls` the connections are encrypted; each thread performs the handshakes of its connections.
-///
-/// # Errors
-/// The result of the task is an error if the listener cannot be registered with the runtime of that thread.
-pub fn accept<F>(
-    listener: TcpListener,
-    args: TransportArgs,
-    tls: Option<Arc<Tls>>,
-    stop: CancellationToken,
-    threads: &Threads,
-    serve: impl Fn(usize, AcceptedConnection) -> F + Send + Sync + 'static,
-) -> AbortOnDropHandle<io::Result<()>>
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    let runtimes = threads.runtimes();
-    let balancer = threads.balancer();
-    let accepting = async move {
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let connections = TaskTracker::new();
-        accept_until(listener, args, tls, &stop, balancer, |index, accepted| {
-            connections.spawn_on(serve(index, accepted), &runtimes[index]);
-        })
-        .await;
-        connections.close();
-        connections.wait().await;
-        Ok(())
-    };
-    AbortOnDropHandle::new(threads.runtimes()[0].spawn(accepting))
+/// Accepts the connections of listeners.
+#[derive(Clone)]
+pub struct Acceptor {
+    /// The limits.
+    pub args: TransportArgs,
+    /// With it, the connections are encrypted. Each thread performs the handshakes of its connections.
+    pub tls: Option<Arc<Tls>>,
+    /// Counts what is refused because of a limit.
+    pub refusals: Arc<Refusals>,
+    /// Ends everything when it is cancelled.
+    pub stop: CancellationToken,
+}
+
+impl Acceptor {
+    /// Accepts connections and serves each with `serve` on one of the threads, whose index `serve` gets. Runs on the first of the
+    /// threads, because nothing else may delay it. The task ends when the last connection is closed.
+    ///
+    /// # Errors
+    /// The result of the task is an error if the listener cannot be registered with the runtime of that thread.
+    pub fn accept<F>(
+        self,
+        listener: TcpListener,
+        threads: &Threads,
+        serve: impl Fn(usize, AcceptedConnection) -> F + Send + Sync + 'static,
+    ) -> AbortOnDropHandle<io::Result<()>>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let runtimes = threads.runtimes();
+        let balancer = threads.balancer();
+        let accepting = async move {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let connections = TaskTracker::new();
+            self.accept_until_stopped(listener, balancer, |index, accepted| {
+                connections.spawn_on(serve(index, accepted), &runtimes[index]);
+            })
+            .await;
+            connections.close();
+            connections.wait().await;
+            Ok(())
+        };
+        AbortOnDropHandle::new(threads.runtimes()[0].spawn(accepting))
+    }
+
+    async fn accept_until_stopped(
+        &self,
+        listener: tokio::net::TcpListener,
+        mut balancer: LoadBalancer,
+        spawn: impl Fn(usize, AcceptedConnection),
+    ) {
+        let Self {
+            args,
+            tls,
+            refusals,
+            stop,
+        } = self;
+        let limiter =
+            ConnectionLimiter::new(args.max_connections, args.max_connections_per_address);
+        let mut ticks = tokio::time::interval(limits::LOAD_EVERY);
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                _ = ticks.tick() => {
+                    balancer.tick();
+                    continue;
+                }
+                accepted = listener.accept() => accepted,
+            };
+            let (stream, remote) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    if !is_of_one_connection(&error) {
+                        log_refused(&error);
+                        tokio::time::sleep(limits::OUT_OF_RESOURCES).await;
+                    }
+                    continue;
+                }
+            };
+            let permit = match limiter.admit(remote.ip()) {
+                Ok(permit) => permit,
+                Err(full) => {
+                    refusals.count(full.limit());
+                    log_refused(&full);
+                    continue;
+                }
+            };
+            // Released from the runtime of this thread, because another may serve the connection.
+            let stream = match stream.into_std() {
+                Ok(stream) => stream,
+                Err(error) => {
+                    log_refused(&error);
+                    continue;
+                }
+            };
+            // The connection is served even if an option cannot be set.
+            if let Err(error) = set_options(&stream) {
+                tracing::debug!(%error, "socket options not set");
+            }
+            let (thread, open) = balancer.choose();
+            spawn(
+                thread,
+                AcceptedConnection {
+                    stream,
+                    permit,
+                    remote,
+                    tls: tls.clone(),
+                    refusals: Arc::clone(refusals),
+                    lifetime: Lifetime {
+                        max_age: jittered(args.connection_age),
+                        call_timeout: args.call_timeout,
+                        stop: stop.clone(),
+                        calls: TaskTracker::new(),
+                        closing: CancellationToken::new(),
+                        open,
+                    },
+                },
+            );
+        }
+        // The listener is dropped at once, so that new clients get an error instead of waiting in the backlog.
+    }
 }
 
 /// Listens on an address.
@@ -77,76 +167,6 @@ pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(limits::BACKLOG)?;
     Ok(socket.into())
-}
-
-async fn accept_until(
-    listener: tokio::net::TcpListener,
-    args: TransportArgs,
-    tls: Option<Arc<Tls>>,
-    stop: &CancellationToken,
-    mut balancer: LoadBalancer,
-    spawn: impl Fn(usize, AcceptedConnection),
-) {
-    let limiter = ConnectionLimiter::new(args.max_connections, args.max_connections_per_address);
-    let mut ticks = tokio::time::interval(limits::LOAD_EVERY);
-    loop {
-        let accepted = tokio::select! {
-            () = stop.cancelled() => break,
-            _ = ticks.tick() => {
-                balancer.tick();
-                continue;
-            }
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, remote) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                if !is_of_one_connection(&error) {
-                    log_refused(&error);
-                    tokio::time::sleep(limits::OUT_OF_RESOURCES).await;
-                }
-                continue;
-            }
-        };
-        let permit = match limiter.admit(remote.ip()) {
-            Ok(permit) => permit,
-            Err(full) => {
-                log_refused(&full);
-                continue;
-            }
-        };
-        // Released from the runtime of this thread, because another may serve the connection.
-        let stream = match stream.into_std() {
-            Ok(stream) => stream,
-            Err(error) => {
-                log_refused(&error);
-                continue;
-            }
-        };
-        // The connection is served even if an option cannot be set.
-        if let Err(error) = set_options(&stream) {
-            tracing::debug!(%error, "socket options not set");
-        }
-        let (thread, open) = balancer.choose();
-        spawn(
-            thread,
-            AcceptedConnection {
-                stream,
-                permit,
-                remote,
-                tls: tls.clone(),
-                lifetime: Lifetime {
-                    max_age: jittered(args.connection_age),
-                    call_timeout: args.call_timeout,
-                    stop: stop.clone(),
-                    calls: TaskTracker::new(),
-                    closing: CancellationToken::new(),
-                    open,
-                },
-            },
-        );
-    }
-    // The listener is dropped at once, so that new clients get an error instead of waiting in the backlog.
 }
 
 /// Logs a refused connection, at most once a minute for each reason.

@@ -43,6 +43,18 @@ impl ThreadLoad {
     }
 }
 
+/// How many connections each thread has open.
+#[derive(Debug)]
+pub struct ThreadConnections(Vec<Arc<ThreadLoad>>);
+
+impl ThreadConnections {
+    /// The number of open connections of each thread.
+    pub fn counts(&self) -> impl Iterator<Item = usize> {
+        let open = |load: &Arc<ThreadLoad>| load.connections.load(Ordering::Relaxed);
+        self.0.iter().map(open)
+    }
+}
+
 /// An open connection, as one thread counts it.
 pub(super) struct OpenConnection(Arc<ThreadLoad>);
 
@@ -79,10 +91,10 @@ impl Threads {
         self.0.len()
     }
 
-    /// The number of open connections of each thread.
-    pub fn connections(&self) -> Vec<usize> {
-        let connections = |thread: &Thread| thread.load.connections.load(Ordering::Relaxed);
-        self.0.iter().map(connections).collect()
+    /// How many connections each thread has open. The result can be asked again and again.
+    pub fn connections(&self) -> ThreadConnections {
+        let load = |thread: &Thread| Arc::clone(&thread.load);
+        ThreadConnections(self.0.iter().map(load).collect())
     }
 
     /// Closes all connections and ends the threads.

@@ -9,4 +9,4 @@ mod recorder;
 mod writer;
 
 pub use recorder::UsageRecorder;
-pub use writer::{Writer, WriterHandle};
+pub use writer::{BacklogSize, Writer, WriterHandle};

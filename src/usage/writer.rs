@@ -1,6 +1,7 @@
 //! The background task that writes usage to the store.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -21,6 +22,21 @@ const ENTRIES_PER_SECOND: f64 = 12_500.0;
 /// use make a million entries in each hour in which the store cannot be written.
 const MAX_ENTRIES: usize = 2_000_000;
 
+/// The number of entries in a writer's backlog. Clones are the same.
+#[derive(Clone, Debug, Default)]
+pub struct BacklogSize(Arc<AtomicUsize>);
+
+impl BacklogSize {
+    /// The number after the last write.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, entries: usize) {
+        self.0.store(entries, Ordering::Relaxed);
+    }
+}
+
 /// Takes the usage from the recorders at every interval and at the end, and writes it to the store. What cannot be written stays in
 /// the backlog, and the next write includes it.
 pub struct Writer {
@@ -28,6 +44,7 @@ pub struct Writer {
     store: Store,
     interval: Duration,
     backlog: Backlog,
+    backlog_size: BacklogSize,
     max_entries: usize,
     fails: bool,
     /// Whether hours were merged since the last write that succeeded.
@@ -59,10 +76,16 @@ impl Writer {
             store,
             interval,
             backlog: Backlog::default(),
+            backlog_size: BacklogSize::default(),
             max_entries: MAX_ENTRIES,
             fails: false,
             merged: false,
         }
+    }
+
+    /// The number of entries in the backlog, while the writer runs.
+    pub fn backlog_size(&self) -> BacklogSize {
+        self.backlog_size.clone()
     }
 
     /// Starts the writer as a task.
@@ -126,7 +149,9 @@ impl Writer {
 
     /// Writes this number of entries of the backlog, if there are so many.
     async fn write(&mut self, entries: usize) {
-        match self.flush(entries).await {
+        let outcome = self.flush(entries).await;
+        self.backlog_size.set(self.backlog.len());
+        match outcome {
             Ok(()) => {
                 self.merged = false;
                 if std::mem::take(&mut self.fails) {

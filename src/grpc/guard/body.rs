@@ -8,6 +8,7 @@ use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::grpc::status;
+use crate::metrics::Limit;
 use crate::transport::Peer;
 
 /// How many bytes of a body are not counted. A Verify fits into them, and the limit on calls limits them.
@@ -82,6 +83,7 @@ where
             self.received = self.received.saturating_add(data.len());
             let more = self.counted() - before;
             if more > 0 && !self.peer.quota.keep(more) {
+                self.peer.refusals.count(Limit::Bodies);
                 return Poll::Ready(Some(Err(status::too_many_bodies().into())));
             }
         }

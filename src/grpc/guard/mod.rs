@@ -9,6 +9,7 @@ mod deadline;
 mod destination;
 mod errors;
 mod hand_over;
+mod open_answer;
 mod permits;
 mod whole;
 
@@ -18,7 +19,7 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use body::{Metered, Until};
@@ -29,15 +30,17 @@ pub(super) use hand_over::hand_over;
 use hyper::body::{Body as HttpBody, Bytes, Incoming};
 use hyper::header::AUTHORIZATION;
 use hyper::{HeaderMap, Method, Request, Response};
-use permits::{AnonymousCallPermit, CallPermit, OpenCallPermit, VerifyStreamPermit, WithPermit};
+use open_answer::OpenAnswer;
+use permits::{AnonymousCallPermit, CallPermit, OpenCallPermit, VerifyStreamPermit};
 use subtle::ConstantTimeEq;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use whole::{Handler, Waiting};
 use zeroize::Zeroizing;
 
+use super::call_metrics::{CallMetrics, CallRecord};
 use super::gateway_refusal::log_refusal;
 use super::status;
 use crate::auth::{AuthError, Principal, bearer_key};
@@ -112,6 +115,7 @@ impl CertifiedClients {
 /// The services of one thread and the limits for their calls.
 pub struct Guard<S> {
     services: Arc<S>,
+    metrics: Arc<CallMetrics>,
     certified_clients: CertifiedClients,
     max_calls: usize,
     call_timeout: Duration,
@@ -133,16 +137,18 @@ struct LastProof {
 }
 
 impl<S> Guard<S> {
-    /// Guards services. At most `max_calls` calls are in progress at once, each for at most `call_timeout`. `stop` ends the
-    /// streams of reflection.
+    /// Guards services, whose calls are counted by `metrics`. At most `max_calls` calls are in progress at once, each for at most
+    /// `call_timeout`. `stop` ends the streams of reflection.
     pub fn new(
         services: S,
+        metrics: Arc<CallMetrics>,
         max_calls: usize,
         call_timeout: Duration,
         stop: CancellationToken,
     ) -> Self {
         Self {
             services: Arc::new(services),
+            metrics,
             certified_clients: CertifiedClients::default(),
             max_calls,
             call_timeout,
@@ -174,6 +180,7 @@ impl<S> Clone for Guard<S> {
     fn clone(&self) -> Self {
         Self {
             services: Arc::clone(&self.services),
+            metrics: Arc::clone(&self.metrics),
             stop: self.stop.clone(),
             ..*self
         }
@@ -186,13 +193,18 @@ impl<S: Dispatch> Guarded<S> {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<tonic::codegen::StdError>,
     {
-        self.let_in(request).unwrap_or_else(|refusal| {
+        let record = self.guard.metrics.begin(request.uri().path());
+        let stage = self.let_in(request).unwrap_or_else(|refusal| {
             self.peer.pace.call_without_a_key();
-            Call::Refused(Some(refusal))
-        })
+            Stage::Refused(Some(refusal))
+        });
+        Call {
+            stage,
+            record: Some(record),
+        }
     }
 
-    fn let_in<B>(&self, mut request: Request<B>) -> Result<Call<S, B>, Status>
+    fn let_in<B>(&self, mut request: Request<B>) -> Result<Stage<S, B>, Status>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<tonic::codegen::StdError>,
@@ -209,7 +221,7 @@ impl<S: Dispatch> Guarded<S> {
                 let stop = guard.stop.clone();
                 Box::pin(stop.cancelled_owned())
             });
-            return Ok(Call::Open {
+            return Ok(Stage::Open {
                 handler: self.forward(destination, request, until),
                 permit: Some(OpenCallPermit::Anonymous(permit)),
             });
@@ -241,7 +253,7 @@ impl<S: Dispatch> Guarded<S> {
             let permit = VerifyStreamPermit::take(&self.peer).ok_or_else(status::too_many_calls)?;
             let closing = Closing(self.peer.closing.clone());
             request.extensions_mut().insert(closing);
-            return Ok(Call::Open {
+            return Ok(Stage::Open {
                 handler: self.forward(destination, request, None),
                 permit: Some(OpenCallPermit::VerifyStream(permit)),
             });
@@ -257,7 +269,7 @@ impl<S: Dispatch> Guarded<S> {
             request.extensions_mut().insert(principal);
             Handler::Answering(self.forward(destination, request, None))
         };
-        Ok(Call::Admitted(Admitted {
+        Ok(Stage::Admitted(Admitted {
             limit,
             timer: None,
             handler,
@@ -320,15 +332,20 @@ impl<S: Dispatch> hyper::service::Service<Request<Incoming>> for Guarded<S> {
     }
 }
 
-/// A call in progress.
+/// A call in progress, from its headers to the headers of its answer.
+pub struct Call<S: Dispatch, B> {
+    stage: Stage<S, B>,
+    /// `None` once the answer has begun.
+    record: Option<CallRecord>,
+}
+
 #[expect(
     clippy::large_enum_variant,
     reason = "the common variant is the large one, and an allocation for it would cost more than it saves"
 )]
-pub enum Call<S: Dispatch, B> {
+enum Stage<S: Dispatch, B> {
     /// A call of health or reflection, or a stream of questions.
     Open {
-        /// The handler.
         handler: S::Answer,
         /// The permit, which the call holds until its answer is complete.
         permit: Option<OpenCallPermit>,
@@ -348,28 +365,32 @@ where
     type Output = Result<Response<Body>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
-            Self::Open { handler, permit } => Pin::new(handler).poll(cx).map_ok(|answer| {
-                let permit = permit.take();
-                answer.map(|body| {
-                    Body::new(WithPermit {
-                        body,
-                        _permit: permit,
-                    })
-                })
-            }),
-            Self::Refused(status) => {
-                let status = status.take().expect("polled once");
-                Poll::Ready(Ok(status.into_http()))
+        let Self { stage, record } = self.get_mut();
+        let answer = match stage {
+            Stage::Open { handler, permit } => {
+                let Ok(answer) = ready!(Pin::new(handler).poll(cx));
+                let (permit, record) = (permit.take(), record.take());
+                return Poll::Ready(Ok(OpenAnswer::of(answer, permit, record)));
             }
-            Self::Admitted(call) => call.poll(cx).map(Ok),
+            Stage::Refused(status) => status.take().expect("polled once").into_http(),
+            Stage::Admitted(call) => ready!(call.poll(cx)),
+        };
+        if let Some(record) = record {
+            record.end(header_code(answer.headers()).unwrap_or(Code::Ok));
         }
+        Poll::Ready(Ok(answer))
     }
+}
+
+/// The code in the headers, or trailers, of an answer. The headers of an answer with a message have none.
+fn header_code(headers: &HeaderMap) -> Option<Code> {
+    let code = headers.get(Status::GRPC_STATUS)?;
+    Some(Code::from_bytes(code.as_bytes()))
 }
 
 /// A call that was let in. A call that has to wait holds a permit until its answer starts. The transport limits how long the
 /// answer is sent.
-pub struct Admitted<S: Dispatch, B> {
+struct Admitted<S: Dispatch, B> {
     handler: Handler<S, B>,
     limit: TimeLimit,
     /// Created when the handler has to wait, which is rare for a Verify.
@@ -420,7 +441,6 @@ mod tests {
 
     use http_body_util::BodyExt;
     use hyper::body::Frame;
-    use tonic::Code;
     use tonic_types::StatusExt;
 
     use super::*;
@@ -468,6 +488,7 @@ mod tests {
     fn guarded(does: fn(Request<Body>) -> Answer, max_calls: usize) -> Guarded<Does> {
         let guard = Guard::new(
             Does(does),
+            CallMetrics::for_threads(1).remove(0),
             max_calls,
             Duration::from_millis(50),
             CancellationToken::new(),
@@ -479,6 +500,7 @@ mod tests {
             allowance: Arc::new(Allowance::default()),
             pace: Arc::new(Pace::default()),
             has_client_certificate: false,
+            refusals: Arc::default(),
             closing: CancellationToken::new(),
         })
     }
@@ -616,10 +638,8 @@ mod tests {
                 assert_eq!(refused.code(), Code::ResourceExhausted);
                 assert!(refused.get_details_retry_info().is_some());
             }
-            assert!(matches!(
-                services.answer(request("/grpc.health.v1.Health/Check")),
-                Call::Open { .. }
-            ));
+            let health = services.answer(request("/grpc.health.v1.Health/Check"));
+            assert!(matches!(health.stage, Stage::Open { .. }));
             drop(held);
             let overdue = status_of(services.answer(request(path))).await;
             assert_eq!(overdue.code(), Code::DeadlineExceeded);

@@ -116,6 +116,7 @@ impl Verifier {
         let decision =
             decide(asked.plain_key, &question, view, &self.peppers, now).map_err(verify_error)?;
         self.recorder.count(&decision, now);
+        question.realm.decisions.here().verdict(decision.verdict);
         Ok((question.realm, decision))
     }
 

@@ -8,6 +8,7 @@ mod validity;
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use tokio::io::AsyncWriteExt;
@@ -26,6 +27,8 @@ use super::limits::TLS_HANDSHAKE;
 use super::socket::Socket;
 use crate::config::TlsArgs;
 use crate::domain::clock::Clock;
+use crate::domain::time::Timestamp;
+use crate::metrics::Counter;
 
 /// The protocol that is spoken over a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +44,9 @@ pub struct Tls {
     /// What new connections use. Established ones keep what they began with.
     current: ArcSwap<Credentials>,
     limiter: HandshakeLimiter,
+    replaced: Counter,
+    /// Whether the files have changed and cannot be used.
+    is_stale: AtomicBool,
 }
 
 impl Tls {
@@ -64,7 +70,24 @@ impl Tls {
             clock,
             current: ArcSwap::from_pointee(credentials),
             limiter: HandshakeLimiter::new(),
+            replaced: Counter::default(),
+            is_stale: AtomicBool::new(false),
         })))
+    }
+
+    /// When the server's certificate expires.
+    pub fn expires_at(&self) -> Timestamp {
+        self.current.load().expires_at
+    }
+
+    /// How often the certificates were replaced.
+    pub fn replaced(&self) -> u64 {
+        self.replaced.get()
+    }
+
+    /// Whether the files have changed and cannot be used, so that older certificates are in use.
+    pub fn is_stale(&self) -> bool {
+        self.is_stale.load(Ordering::Relaxed)
     }
 
     /// Performs the handshake of a new connection.

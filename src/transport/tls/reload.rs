@@ -1,6 +1,7 @@
 //! Reads the certificates again when their files change.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::signal::unix::Signal;
 use tokio::time::sleep;
@@ -52,7 +53,7 @@ pub async fn reload(tls: Option<Arc<Tls>>, mut hangups: Signal) {
                 last_failure = Some(why);
             }
         }
-        if tls.current.load().expires_at <= tls.clock.now() {
+        if tls.expires_at() <= tls.clock.now() {
             limited!(
                 error,
                 "the server's certificate has expired; clients refuse it until it is replaced"
@@ -79,8 +80,11 @@ impl Tls {
             }
             let credentials = self.files.credentials(&contents, self.clock.now())?;
             self.current.store(Arc::new(credentials));
+            self.replaced.count();
             Ok(Reading::Replaced)
         };
-        read().map_err(|error: super::CertificateError| error.to_string())
+        let outcome = read();
+        self.is_stale.store(outcome.is_err(), Ordering::Relaxed);
+        outcome.map_err(|error: super::CertificateError| error.to_string())
     }
 }

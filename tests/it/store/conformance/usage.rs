@@ -58,7 +58,7 @@ on_both_engines! {
         let demo = DemoStore::new(engine).await;
         let store = demo.store();
         store.add_usage(&[], &[]).await.unwrap();
-        let each: Vec<_> = Verdict::PROVEN.into_iter().zip(1..).collect();
+        let each: Vec<_> = Verdict::PROVEN.iter().copied().zip(1..).collect();
         for _ in 0..3 {
             let counts: Vec<_> = each.iter().map(|(verdict, count)| counted(1, 5, *verdict, *count)).collect();
             store.add_usage(&counts, &[]).await.unwrap();
