@@ -115,7 +115,7 @@ pub struct ServeArgs {
     )]
     pub listen: SocketAddr,
 
-    /// The address on which to serve /livez, /readyz and /auth over HTTP/1.1
+    /// The address on which to serve /livez, /readyz, /metrics and /auth over HTTP/1.1
     #[arg(
         long,
         env = "CLAVIGER_HTTP_LISTEN",

@@ -7,6 +7,7 @@ mod fixtures;
 mod gateways;
 mod key_admin;
 mod key_verify;
+mod metrics;
 mod process;
 mod realm_admin;
 mod store;

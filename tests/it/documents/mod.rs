@@ -1,6 +1,7 @@
 //! The documents agree with the code: layers, names, error reasons, flags and links.
 
 mod architecture;
+mod metrics;
 mod names;
 mod pages;
 mod pasted;

@@ -41,6 +41,15 @@ impl Certificates {
 
     /// A certificate for a host or a client.
     pub(super) fn issue(&self, name: &str, issuer: &str, alternative_name: &str) {
+        self.issue_for(name, issuer, alternative_name, 30);
+    }
+
+    /// A certificate of the issuer `ca` for 127.0.0.1 that is valid for so many days.
+    pub(super) fn issue_for_days(&self, name: &str, days: u32) {
+        self.issue_for(name, "ca", "IP:127.0.0.1", days);
+    }
+
+    fn issue_for(&self, name: &str, issuer: &str, alternative_name: &str, days: u32) {
         let [ca, key] = [format!("{issuer}.pem"), format!("{issuer}.key")];
         self.new_key(
             name,
@@ -51,7 +60,7 @@ impl Certificates {
                 "-CAkey",
                 &key,
                 "-days",
-                "30",
+                &days.to_string(),
                 "-subj",
                 &format!("/CN={name}"),
                 "-addext",

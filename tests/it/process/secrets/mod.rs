@@ -13,6 +13,7 @@ use std::path::Path;
 use claviger::pb::claviger::v1 as pb;
 
 use crate::fixtures::{DATABASE_PASSWORD, Engine, Program, TestStore, claviger, on_both_engines};
+use crate::metrics::Scrape;
 use calls::{ask_as_gateways, live_on, send_keys_to_wrong_places, use_every_call};
 use canaries::Canaries;
 
@@ -73,6 +74,9 @@ on_both_engines! {
             let shown = format!("{error:?} {error}");
             canaries.assert_absent("an error", &[shown.as_bytes(), error.details()].concat());
         }
+        let scrape = Scrape::of(&program.http).await.text;
+        assert!(scrape.contains("verdict=\"malformed\""), "it tells of what was done");
+        canaries.assert_absent("the metrics", scrape.as_bytes());
         // Killed, so that the write-ahead log is left as it was.
         program.kill();
         let log = program.log.lock().unwrap().clone();

@@ -1,0 +1,7 @@
+//! `/metrics` of the real program: what happens is in the next scrape.
+
+mod counts;
+mod observed;
+mod scrape;
+
+pub(crate) use scrape::Scrape;
