@@ -83,7 +83,9 @@ impl CommandError {
             | Self::AlreadyCreated
             | Self::Signals(_)
             | Self::Runtime(_) => 1,
-            Self::Serve(ServeError::Certificates(_) | ServeError::Exposed { .. })
+            Self::Serve(
+                ServeError::Certificates(_) | ServeError::Exposed { .. } | ServeError::Traces(_),
+            )
             | Self::OpenStore(_) => BAD_CONFIGURATION,
             Self::Serve(_) => 1,
         }

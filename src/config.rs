@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use crate::hashing::RootCost;
 use crate::retention::{Retention, Span};
 use crate::store::DatabaseUrl;
+use crate::telemetry::TraceArgs;
 
 /// The location of the database.
 #[derive(Args, Clone, Debug)]
@@ -167,6 +168,13 @@ pub struct ServeArgs {
     /// Disable gRPC reflection, which describes the services to any client
     #[arg(long, env = "CLAVIGER_NO_REFLECTION", value_parser = FalseyValueParser::new())]
     pub no_reflection: bool,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
+    pub traces: TraceArgs,
 
     #[command(flatten)]
     #[expect(

@@ -97,7 +97,7 @@ pub(crate) async fn serve_alone(
             service,
             answers_whole,
         },
-        CallMetrics::for_threads(1).remove(0),
+        CallMetrics::for_threads(1, None).remove(0),
         limits.max_calls,
         limits.call_timeout,
         stop.clone(),

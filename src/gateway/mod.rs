@@ -58,9 +58,14 @@ pub fn client_address(
     hops.get(index)?.parse().ok()
 }
 
-/// Logs why a gateway gets no answer, and for which API if that is known. The gateway's own log says no more than that there was
+/// Logs why a gateway gets no answer, and for which API and request if that is known. The gateway's own log says no more than that there was
 /// none.
-pub fn log_misconfigured(why: &str, peer: Option<IpAddr>, api: Option<ProtectedApi<'_>>) {
+pub fn log_misconfigured(
+    why: &str,
+    peer: Option<IpAddr>,
+    api: Option<ProtectedApi<'_>>,
+    request_id: Option<&str>,
+) {
     // Anybody can send these names, and only what can be a name is written down.
     let realm = api.and_then(|api| RealmId::parse(api.realm).ok());
     let environment = api.and_then(|api| EnvironmentName::parse(api.environment).ok());
@@ -70,6 +75,7 @@ pub fn log_misconfigured(why: &str, peer: Option<IpAddr>, api: Option<ProtectedA
         peer = peer.map(tracing::field::display),
         realm = realm.map(tracing::field::display),
         environment = environment.map(tracing::field::display),
+        request_id,
         "gateway misconfigured"
     );
 }

@@ -1,16 +1,20 @@
-//! What is counted about calls: how each ended, and how long it took.
+//! What is counted about calls, and their spans: how each ended, and how long it took.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::fast::RandomState;
+use hyper::HeaderMap;
+use hyper::header::HeaderValue;
+use opentelemetry::KeyValue;
 use prost::Message;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tonic::Code;
 
 use crate::metrics::{Counter, Latency};
 use crate::pb::DESCRIPTORS;
+use crate::telemetry::{REQUEST_ID, TraceParent, TracedCall, Tracer, request_id};
 
 /// The codes of gRPC, each at the place of its number.
 const CODES: usize = Code::Unauthenticated as usize + 1;
@@ -90,6 +94,7 @@ pub struct CallMetrics {
     methods: Arc<Methods>,
     /// In the order of the methods.
     calls: Box<[MethodCalls]>,
+    tracer: Option<Arc<Tracer>>,
 }
 
 /// The calls of one method.
@@ -116,12 +121,13 @@ impl MethodCalls {
 }
 
 impl CallMetrics {
-    /// What each of so many threads counts.
-    pub fn for_threads(threads: usize) -> Vec<Arc<Self>> {
+    /// What each of so many threads counts. The tracer makes spans of the calls.
+    pub fn for_threads(threads: usize, tracer: Option<&Arc<Tracer>>) -> Vec<Arc<Self>> {
         let methods = Arc::new(Methods::new());
         let new = |_| {
             Arc::new(Self {
                 methods: Arc::clone(&methods),
+                tracer: tracer.cloned(),
                 calls: methods.all.iter().map(|_| MethodCalls::default()).collect(),
             })
         };
@@ -133,13 +139,16 @@ impl CallMetrics {
         self.methods.all.iter().zip(&self.calls)
     }
 
-    /// Begins to measure a call.
-    pub(super) fn begin(self: &Arc<Self>, path: &str) -> CallRecord {
+    /// Begins to measure a call with this path and these headers.
+    pub(super) fn begin(self: &Arc<Self>, path: &str, headers: &HeaderMap) -> CallRecord {
+        let tracer = self.tracer.as_ref();
         CallRecord {
             method: self.methods.place(path),
             metrics: Arc::clone(self),
             begun: Instant::now(),
             is_over: false,
+            parent: tracer.map(|tracer| tracer.parent(headers)),
+            request_id: request_id(headers).cloned(),
         }
     }
 }
@@ -150,17 +159,65 @@ pub(super) struct CallRecord {
     method: usize,
     begun: Instant,
     is_over: bool,
+    /// The trace of the call; `None` if it is not traced.
+    parent: Option<TraceParent>,
+    request_id: Option<HeaderValue>,
 }
 
 impl CallRecord {
+    /// Makes no span of the call: its caller is unknown.
+    pub(super) fn do_not_trace(&mut self) {
+        self.parent = None;
+    }
+
+    /// Adds the id of the request to its answer.
+    pub(super) fn add_request_id(&mut self, headers: &mut HeaderMap) {
+        if let Some(id) = self.request_id.clone() {
+            headers.insert(REQUEST_ID, id);
+        }
+    }
+
     /// Counts the call, which ended with this code. Only the first end counts.
     pub(super) fn end(&mut self, code: Code) {
         if std::mem::replace(&mut self.is_over, true) {
             return;
         }
+        let took = self.begun.elapsed();
         let calls = &self.metrics.calls[self.method];
         calls.handled[code as usize].count();
-        calls.latency.observe(self.begun.elapsed());
+        calls.latency.observe(took);
+        if let (Some(tracer), Some(parent)) = (&self.metrics.tracer, &self.parent) {
+            tracer.record(parent, took, || self.traced(code));
+        }
+    }
+
+    /// The call in the words of OpenTelemetry's semantic conventions for gRPC.
+    fn traced(&self, code: Code) -> TracedCall {
+        let Method { service, name, .. } = &self.metrics.methods.all[self.method];
+        let mut attributes = vec![
+            KeyValue::new("rpc.system", "grpc"),
+            KeyValue::new("rpc.service", service.clone()),
+            KeyValue::new("rpc.method", name.clone()),
+            KeyValue::new("rpc.grpc.status_code", code as i64),
+        ];
+        let request_id = self.request_id.as_ref().and_then(|id| id.to_str().ok());
+        attributes.extend(request_id.map(|id| {
+            let name = "rpc.grpc.request.metadata.x-request-id";
+            KeyValue::new(name, id.to_owned())
+        }));
+        TracedCall {
+            name: format!("{service}/{name}"),
+            attributes,
+            is_failure: matches!(
+                code,
+                Code::Unknown
+                    | Code::DeadlineExceeded
+                    | Code::Unimplemented
+                    | Code::Internal
+                    | Code::Unavailable
+                    | Code::DataLoss
+            ),
+        }
     }
 }
 
@@ -198,7 +255,7 @@ mod tests {
     use super::*;
 
     fn metrics() -> Arc<CallMetrics> {
-        CallMetrics::for_threads(1).remove(0)
+        CallMetrics::for_threads(1, None).remove(0)
     }
 
     fn counted(metrics: &CallMetrics) -> Vec<(String, Code, u64)> {
@@ -217,13 +274,13 @@ mod tests {
     #[test]
     fn a_call_is_counted_once_and_a_dropped_one_as_cancelled() {
         let metrics = metrics();
-        let mut call = metrics.begin("/claviger.v1.KeyVerify/Verify");
+        let mut call = metrics.begin("/claviger.v1.KeyVerify/Verify", &HeaderMap::new());
         call.end(Code::Ok);
         call.end(Code::Internal);
         drop(call);
-        drop(metrics.begin("/claviger.v1.KeyVerify/VerifyStream"));
+        drop(metrics.begin("/claviger.v1.KeyVerify/VerifyStream", &HeaderMap::new()));
         metrics
-            .begin("/grpc.health.v1.Health/Watch")
+            .begin("/grpc.health.v1.Health/Watch", &HeaderMap::new())
             .end(Code::NotFound);
         let expected = [
             ("claviger.v1.KeyVerify/Verify unary", Code::Ok, 1),
@@ -246,7 +303,9 @@ mod tests {
     fn a_path_of_no_method_has_no_label_of_its_own() {
         let metrics = metrics();
         for path in ["/a/b", "/claviger.v1.KeyVerify/verify", "", "*"] {
-            metrics.begin(path).end(Code::Unimplemented);
+            metrics
+                .begin(path, &HeaderMap::new())
+                .end(Code::Unimplemented);
         }
         let expected = [("unknown/unknown unary".to_owned(), Code::Unimplemented, 4)];
         assert_eq!(counted(&metrics), expected);

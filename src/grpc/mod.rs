@@ -59,6 +59,7 @@ pub use services::{AdminPlane, MAX_VERIFY_MESSAGE, Services};
 use page_limiter::{PageLimiter, PagePermit};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
+use tracing::Instrument;
 
 use crate::auth::{Authenticator, AuthorizedCaller, CallerGroup, Forbidden, Principal};
 use crate::authority::{Authority, Queued, Refusal};
@@ -123,7 +124,7 @@ impl Admin {
     {
         match self
             .use_cases
-            .spawn(work(Arc::clone(&self.authority)))
+            .spawn(work(Arc::clone(&self.authority)).in_current_span())
             .await
         {
             Ok(outcome) => outcome.map_err(|refusal| {

@@ -10,7 +10,6 @@
 use std::net::IpAddr;
 use std::str;
 use std::sync::Arc;
-use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -27,7 +26,7 @@ use crate::gateway::{
     GatewayAuthorizer, GatewayError, GatewayRequest, GatewayResponse, HttpDenial, ProtectedApi,
     client_address, log_misconfigured,
 };
-use crate::telemetry::limited;
+use crate::telemetry::{limited, request_id_text};
 use crate::transport::HasClientCertificate;
 use crate::verify::VerifyError;
 
@@ -92,12 +91,11 @@ async fn gateway_auth(
     ConnectInfo(peer): ConnectInfo<IpAddr>,
     request: Request<Body>,
 ) -> Response<Body> {
-    let begun = Instant::now();
+    let record = state.metrics.begin(request.headers());
     let asked = question(&state.gateways, request.uri().path());
     let kind = asked.as_ref().ok().map(|question| question.kind);
-    let response = respond(&state, peer, asked, &request);
-    let status = response.status();
-    state.metrics.answered(kind, status, begun.elapsed());
+    let mut response = respond(&state, peer, asked, &request);
+    record.end(kind, &mut response);
     response
 }
 
@@ -150,7 +148,8 @@ fn respond(
             _ => denied(denial.status, denial),
         },
         Err(MisconfiguredGateway(why)) => {
-            log_misconfigured(&why, Some(peer), api);
+            let request_id = request_id_text(request.headers());
+            log_misconfigured(&why, Some(peer), api, request_id);
             let mut response = Response::new(Body::from(format!("{why}\n")));
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response

@@ -39,6 +39,7 @@ use crate::pb::envoy::service::auth::v3::authorization_server::AuthorizationServ
 use crate::readiness::Readiness;
 use crate::retention;
 use crate::store::Store;
+use crate::telemetry::Tracer;
 use crate::threads::RuntimeThread;
 use crate::transport::{self, Acceptor, CertificateError, Threads, Tls};
 use crate::usage::{self, UsageRecorder};
@@ -96,6 +97,9 @@ pub enum ServeError {
     /// The certificates cannot be used.
     #[error(transparent)]
     Certificates(#[from] CertificateError),
+    /// Traces cannot be sent.
+    #[error("{0}")]
+    Traces(String),
     /// The threads that serve connections could not be started.
     #[error(
         "cannot start the threads that serve connections: {0}; start fewer with --verify-threads"
@@ -198,6 +202,7 @@ pub struct Server {
     threads: ServerThreads,
     services: Vec<ThreadServices>,
     acceptor: Acceptor,
+    tracer: Option<Arc<Tracer>>,
     health: HealthReporter,
     readiness: watch::Sender<Readiness>,
     feed: Feed,
@@ -268,8 +273,9 @@ impl Server {
         let recorders: Vec<_> = (0..threads.verify.count()).map(|_| recorder()).collect();
         let all_recorders = recorders.iter().cloned().chain([admin_recorder]).collect();
         let usage = usage::Writer::new(all_recorders, store.clone(), args.usage_interval);
-        let calls = CallMetrics::for_threads(recorders.len());
-        let gateways: Arc<GatewayMetrics> = Arc::default();
+        let tracer = Tracer::start(&args.traces).map_err(ServeError::Traces)?;
+        let calls = CallMetrics::for_threads(recorders.len(), tracer.as_ref());
+        let gateways = Arc::new(GatewayMetrics::new(tracer.clone()));
         let scraper = Scraper::start(exposition::exposition(Sources {
             readiness: readiness.subscribe(),
             mirror: Arc::clone(&mirror),
@@ -305,6 +311,7 @@ impl Server {
             threads,
             services,
             acceptor,
+            tracer,
             health: parts.health,
             readiness,
             feed,
@@ -356,6 +363,7 @@ impl Server {
                 },
             services,
             acceptor,
+            tracer,
             mut health,
             readiness,
             feed,
@@ -437,6 +445,10 @@ impl Server {
         let _ = feeding.await;
         close(&store).await;
         feed_thread.stop().await;
+        if let Some(tracer) = tracer {
+            // Its only error is a panic, which is logged.
+            let _ = tokio::task::spawn_blocking(move || tracer.shut_down()).await;
+        }
         locked.abort();
         let _ = locked.await;
         tracing::info!("stopped");

@@ -1,8 +1,10 @@
-//! Logging on standard error: for people on a terminal, as JSON otherwise.
+//! Logging on standard error, for people on a terminal, as JSON otherwise; and traces.
 //!
 //! Nothing waits for the log: see `writer.rs`. Nothing else in the process writes to standard error while it serves.
 
 mod limiter;
+mod request_id;
+mod tracer;
 mod writer;
 
 use std::fs::File;
@@ -20,6 +22,8 @@ use tracing_subscriber::prelude::*;
 
 pub(crate) use limiter::limited;
 pub use limiter::{LineRate, LogLimiter};
+pub use request_id::{REQUEST_ID, is_request_id, request_id, request_id_text, trace_id};
+pub use tracer::{TraceArgs, TraceParent, TracedCall, Tracer};
 use writer::{LogQueue, Lost};
 
 /// How long the exit of the process may wait for the log to be written. Nobody may be reading it.
@@ -98,7 +102,11 @@ pub fn start(args: &LogArgs) -> Result<Log, String> {
         let logs = logs.with_target(false).finish();
         logs.with(libraries).with(filter).init();
     } else {
-        let logs = logs.json().flatten_event(true).finish();
+        let logs = logs
+            .json()
+            .flatten_event(true)
+            .with_span_list(false)
+            .finish();
         logs.with(libraries).with(filter).init();
     }
     log_panics();

@@ -12,3 +12,4 @@ mod process;
 mod realm_admin;
 mod store;
 mod tls;
+mod traces;

@@ -57,8 +57,9 @@ impl ExtAuthzService {
             realm: question.configured("realm"),
             environment: question.configured("environment"),
         };
-        self.decide(gateway, api, question)
-            .inspect_err(|refusal| log_refusal(gateway.peer, Some(api), refusal))
+        self.decide(gateway, api, question).inspect_err(|refusal| {
+            log_refusal(gateway.peer, Some(api), question.request_id(), refusal);
+        })
     }
 
     fn decide(

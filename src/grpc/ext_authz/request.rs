@@ -1,6 +1,9 @@
 //! Decodes Envoy's requests.
 
+use std::str;
+
 use crate::protobuf::{Value, read_fields};
+use crate::telemetry::{REQUEST_ID, is_request_id};
 
 /// The names and values of headers, one entry for each occurrence.
 type Headers<'m> = Vec<(&'m str, &'m [u8])>;
@@ -31,6 +34,13 @@ impl<'m> CheckQuestion<'m> {
             _ => Some(()),
         })?;
         Some(question)
+    }
+
+    /// The id of the client's request, which Envoy gives it.
+    pub(super) fn request_id(&self) -> Option<&'m str> {
+        let mut headers = self.headers().iter();
+        let (_, id) = headers.find(|(name, _)| *name == REQUEST_ID.as_str())?;
+        is_request_id(id).then(|| str::from_utf8(id).ok())?
     }
 
     /// Reads an `AttributeContext`.

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Body as HttpBody, Bytes, Frame};
-use hyper::{Request, Response};
+use hyper::{HeaderMap, Request, Response};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
@@ -12,8 +12,10 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
+use tracing::{Instrument, Span};
 
 use crate::grpc::status;
+use crate::telemetry::{request_id_text, trace_id};
 
 /// The number of frames of a body that are on their way from one runtime to the other.
 const FRAMES: usize = 4;
@@ -29,17 +31,29 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Send + 'static,
     S::Future: Send,
 {
+    let span = call_span(request.headers());
     let request = request.map(transferred);
     let (sender, answer) = oneshot::channel();
-    let _cancelled_on_drop = AbortOnDropHandle::new(runtime.spawn(async move {
+    let work = async move {
         let Ok(answer) = services.call(request).await;
         // If the client is gone, nobody waits for the answer.
         let _ = sender.send(answer.map(transferred));
-    }));
+    };
+    let _cancelled_on_drop = AbortOnDropHandle::new(runtime.spawn(work.instrument(span)));
     // Without an answer the handler has panicked, and the panic hook has logged the panic.
     Ok(answer
         .await
         .unwrap_or_else(|_| status::internal().into_http()))
+}
+
+/// The span that gives the lines of the log the ids of the call, if it has any.
+fn call_span(headers: &HeaderMap) -> Span {
+    let request_id = request_id_text(headers);
+    let trace_id = trace_id(headers);
+    if request_id.is_none() && trace_id.is_none() {
+        return Span::none();
+    }
+    tracing::info_span!("call", request_id, trace_id)
 }
 
 /// Returns a body that another runtime can read while a task of this runtime produces it. The task ends with the body, or when

@@ -44,6 +44,7 @@ use super::call_metrics::{CallMetrics, CallRecord};
 use super::gateway_refusal::log_refusal;
 use super::status;
 use crate::auth::{AuthError, Principal, bearer_key};
+use crate::telemetry::request_id_text;
 use crate::transport::Peer;
 
 /// The services behind a guard.
@@ -193,9 +194,11 @@ impl<S: Dispatch> Guarded<S> {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<tonic::codegen::StdError>,
     {
-        let record = self.guard.metrics.begin(request.uri().path());
+        let (path, headers) = (request.uri().path(), request.headers());
+        let mut record = self.guard.metrics.begin(path, headers);
         let stage = self.let_in(request).unwrap_or_else(|refusal| {
             self.peer.pace.call_without_a_key();
+            record.do_not_trace();
             Stage::Refused(Some(refusal))
         });
         Call {
@@ -233,7 +236,8 @@ impl<S: Dispatch> Guarded<S> {
         if !self.peer.has_client_certificate && guard.certified_clients.only(destination, path) {
             let refusal = status::client_certificate_required();
             if destination == Destination::Check {
-                log_refusal(Some(self.peer.remote.ip()), None, &refusal);
+                let request_id = request_id_text(request.headers());
+                log_refusal(Some(self.peer.remote.ip()), None, request_id, &refusal);
             }
             return Err(refusal);
         }
@@ -244,7 +248,8 @@ impl<S: Dispatch> Guarded<S> {
         };
         let principal = self.prove(request.headers()).inspect_err(|refusal| {
             if destination == Destination::Check {
-                log_refusal(Some(self.peer.remote.ip()), None, refusal);
+                let request_id = request_id_text(request.headers());
+                log_refusal(Some(self.peer.remote.ip()), None, request_id, refusal);
             }
         })?;
         let limit = TimeLimit::of(request.headers(), guard.call_timeout);
@@ -366,7 +371,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { stage, record } = self.get_mut();
-        let answer = match stage {
+        let mut answer = match stage {
             Stage::Open { handler, permit } => {
                 let Ok(answer) = ready!(Pin::new(handler).poll(cx));
                 let (permit, record) = (permit.take(), record.take());
@@ -376,6 +381,7 @@ where
             Stage::Admitted(call) => ready!(call.poll(cx)),
         };
         if let Some(record) = record {
+            record.add_request_id(answer.headers_mut());
             record.end(header_code(answer.headers()).unwrap_or(Code::Ok));
         }
         Poll::Ready(Ok(answer))
@@ -488,7 +494,7 @@ mod tests {
     fn guarded(does: fn(Request<Body>) -> Answer, max_calls: usize) -> Guarded<Does> {
         let guard = Guard::new(
             Does(does),
-            CallMetrics::for_threads(1).remove(0),
+            CallMetrics::for_threads(1, None).remove(0),
             max_calls,
             Duration::from_millis(50),
             CancellationToken::new(),

@@ -22,10 +22,13 @@ pub(super) struct OpenAnswer {
 impl OpenAnswer {
     /// The answer with its permit and its record.
     pub(super) fn of(
-        answer: Response<Body>,
+        mut answer: Response<Body>,
         permit: Option<OpenCallPermit>,
         mut record: Option<CallRecord>,
     ) -> Response<Body> {
+        if let Some(record) = &mut record {
+            record.add_request_id(answer.headers_mut());
+        }
         // The headers of an answer without a message end the call.
         if let Some(code) = header_code(answer.headers()) {
             end(&mut record, code);

@@ -12,8 +12,11 @@ use std::path::Path;
 
 use claviger::pb::claviger::v1 as pb;
 
-use crate::fixtures::{DATABASE_PASSWORD, Engine, Program, TestStore, claviger, on_both_engines};
+use crate::fixtures::{
+    DATABASE_PASSWORD, Engine, Program, TestStore, claviger, eventually, on_both_engines,
+};
 use crate::metrics::Scrape;
+use crate::traces::Collector;
 use calls::{ask_as_gateways, live_on, send_keys_to_wrong_places, use_every_call};
 use canaries::Canaries;
 
@@ -21,7 +24,9 @@ on_both_engines! {
     async fn no_secret_is_logged_printed_stored_or_echoed(engine: Engine) {
         let test_store = TestStore::on(engine);
         let mut canaries = Canaries::default();
-        let mut program = Program::serve(&test_store, &["--log", "trace", "--drain-delay", "0s", "--gateway", "nginx"]);
+        let (collector, otlp) = Collector::start().await;
+        let flags = ["--log", "trace", "--drain-delay", "0s", "--gateway", "nginx", "--otlp-endpoint", &otlp, "--trace-sample-ratio", "1"];
+        let mut program = Program::serve(&test_store, &flags);
         let operator = program.operator();
         canaries.plant_key("the operator key", &operator);
         let mut api = program.api();
@@ -77,6 +82,12 @@ on_both_engines! {
         let scrape = Scrape::of(&program.http).await.text;
         assert!(scrape.contains("verdict=\"malformed\""), "it tells of what was done");
         canaries.assert_absent("the metrics", scrape.as_bytes());
+        let spans = eventually("spans arrive", async || {
+            let spans = collector.bytes();
+            (spans.len() > 10_000).then_some(spans)
+        })
+        .await;
+        canaries.assert_absent("the traces", &spans);
         // Killed, so that the write-ahead log is left as it was.
         program.kill();
         let log = program.log.lock().unwrap().clone();
