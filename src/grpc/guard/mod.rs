@@ -41,6 +41,7 @@ use zeroize::Zeroizing;
 use super::gateway_refusal::log_refusal;
 use super::status;
 use crate::auth::{AuthError, Principal, bearer_key};
+use crate::gateway::{CLIENT_CERTIFICATE_REQUIRED, log_misconfigured};
 use crate::transport::Peer;
 
 /// The services behind a guard.
@@ -219,11 +220,11 @@ impl<S: Dispatch> Guarded<S> {
             .filter(|_| request.method() == Method::POST && request.uri().query().is_none())
             .ok_or_else(status::no_such_method)?;
         if !self.peer.has_client_certificate && guard.certified_clients.only(destination, path) {
-            let refusal = status::client_certificate_required();
             if destination == Destination::Check {
-                log_refusal(Some(self.peer.remote.ip()), None, &refusal);
+                let peer = Some(self.peer.remote.ip());
+                log_misconfigured(CLIENT_CERTIFICATE_REQUIRED, peer, None);
             }
-            return Err(refusal);
+            return Err(status::client_certificate_required());
         }
         // What another thread does takes time. Most other calls are answered at once and need no permit.
         let permit = match destination {
