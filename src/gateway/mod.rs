@@ -58,6 +58,10 @@ pub fn client_address(
     hops.get(index)?.parse().ok()
 }
 
+/// Why a gateway without a client certificate gets no answer where one is required.
+pub const CLIENT_CERTIFICATE_REQUIRED: &str = "CLIENT_CERTIFICATE_REQUIRED: the gateway must connect with a client certificate \
+                                               from an issuer of the server's --client-ca";
+
 /// Logs why a gateway gets no answer, and for which API and request if that is known. The gateway's own log says no more than that there was
 /// none.
 pub fn log_misconfigured(

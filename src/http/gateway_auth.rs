@@ -23,8 +23,8 @@ use crate::auth::{AuthError, Forbidden, bearer};
 use crate::config::{GatewayArgs, GatewayKind};
 use crate::domain::denial::DenialClass;
 use crate::gateway::{
-    GatewayAuthorizer, GatewayError, GatewayRequest, GatewayResponse, HttpDenial, ProtectedApi,
-    client_address, log_misconfigured,
+    CLIENT_CERTIFICATE_REQUIRED, GatewayAuthorizer, GatewayError, GatewayRequest, GatewayResponse,
+    HttpDenial, ProtectedApi, client_address, log_misconfigured,
 };
 use crate::telemetry::{limited, request_id_text};
 use crate::transport::HasClientCertificate;
@@ -218,11 +218,7 @@ impl GatewayAuth {
         let HasClientCertificate(has_certificate) =
             request.extensions().get().copied().unwrap_or_default();
         if self.requires_client_certificate && !has_certificate {
-            return Err(MisconfiguredGateway(
-                "CLIENT_CERTIFICATE_REQUIRED: the gateway must connect with a client certificate from an issuer of the server's \
-                 --client-ca"
-                    .to_owned(),
-            ));
+            return Err(MisconfiguredGateway(CLIENT_CERTIFICATE_REQUIRED.to_owned()));
         }
         let original = original(kind, request, rest)?;
         let gateway_key = single_header(request.headers(), GATEWAY_KEY_HEADER)?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::ConnectInfo;
 use hyper::body::{Body, Incoming};
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::rt::Executor;
 use hyper::service::Service;
 use hyper::{Request, Response};
@@ -96,7 +97,7 @@ impl AcceptedConnection {
         };
         let connection = limits::http2(begun.calls, TokioTimer::new())
             .serve_connection(TokioIo::new(begun.stream), service(begun.peer));
-        begun.lifetime.serve(connection).await;
+        begun.lifetime.serve(connection, Protocol::Http2).await;
     }
 
     /// Serves HTTP/1.1 and HTTP/1.0 until the connection ends.
@@ -107,15 +108,26 @@ impl AcceptedConnection {
         let router = TowerToHyperService::new(router);
         let (calls, peer) = (begun.calls, begun.peer.remote.ip());
         let has_certificate = HasClientCertificate(begun.peer.has_client_certificate);
+        let closing = begun.peer.closing;
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
             calls.count();
             request.extensions_mut().insert(ConnectInfo(peer));
             request.extensions_mut().insert(has_certificate);
-            calls.tasks.track_future(router.call(request))
+            let (answer, closing) = (router.call(request), closing.clone());
+            calls.tasks.track_future(async move {
+                let mut answer = answer.await;
+                if let Ok(answer) = &mut answer
+                    && closing.is_cancelled()
+                {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(CONNECTION, close);
+                }
+                answer
+            })
         });
         let connection =
             limits::http1(TokioTimer::new()).serve_connection(TokioIo::new(begun.stream), service);
-        begun.lifetime.serve(connection).await;
+        begun.lifetime.serve(connection, Protocol::Http1).await;
     }
 
     /// Performs the TLS handshake, if TLS is on, and reads the first bytes. Returns `None`, and so closes the connection without an
@@ -273,9 +285,13 @@ pub(super) struct Lifetime {
 impl Lifetime {
     /// Serves a connection until the peer closes it, it reaches its maximum age, or the server stops. In the last two cases the
     /// server announces the end (GOAWAY, or `connection: close`) and lets the calls in flight finish.
-    async fn serve(self, connection: impl GracefulConnection<Error = hyper::Error>) {
+    async fn serve(
+        self,
+        connection: impl GracefulConnection<Error = hyper::Error>,
+        protocol: Protocol,
+    ) {
         let mut connection = pin!(connection);
-        let (max_age, stop) = (self.max_age, self.stop);
+        let (max_age, stop) = (self.max_age, self.stop.clone());
         // In a task of its own: each time that the connection has something to do, it would look at these too, and `stop` belongs
         // to all threads and takes a lock.
         let mut end = AbortOnDropHandle::new(tokio::spawn(async move {
@@ -289,8 +305,17 @@ impl Lifetime {
             ended = connection.as_mut() => return log_end(ended),
             _ = &mut end => {}
         }
-        connection.as_mut().graceful_shutdown();
         self.closing.cancel();
+        if protocol == Protocol::Http1 {
+            // The next answer says `connection: close`. Closed between two requests, the connection may meet a request that is on
+            // its way, and not every gateway repeats it.
+            tokio::select! {
+                ended = connection.as_mut() => return log_end(ended),
+                () = sleep(GOAWAY_GRACE) => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+        connection.as_mut().graceful_shutdown();
         // An idle peer should close the connection after GOAWAY, but it may be unreachable or ignore GOAWAY.
         let idle = async {
             sleep(GOAWAY_GRACE).await;

@@ -1,7 +1,9 @@
 //! The configuration of Caddy.
 
+use super::address::ServerName;
 use super::api::GatewayApi;
 use super::template::fill;
+use super::upstream_tls::{ClientCertificate, UpstreamTls};
 
 /// Writes a Caddyfile.
 pub(super) fn config(api: &GatewayApi) -> String {
@@ -28,6 +30,9 @@ pub(super) fn config(api: &GatewayApi) -> String {
         .iter()
         .map(|name| format!("request_header -{name}"))
         .collect();
+    let tls = api.tls.as_ref().map_or_else(String::new, |tls| {
+        transport(tls, &ServerName::of(&api.claviger))
+    });
     let mut text = fill(
         include_str!("Caddyfile"),
         &[
@@ -38,6 +43,7 @@ pub(super) fn config(api: &GatewayApi) -> String {
             ("BIND", &bind),
             ("UPSTREAM", &api.upstream.to_string()),
             ("CLAVIGER", &api.claviger.to_string()),
+            ("TLS", &tls),
             ("KEY_HEADERS", &key_headers.join("\n")),
         ],
     );
@@ -53,4 +59,23 @@ pub(super) fn config(api: &GatewayApi) -> String {
         ));
     }
     text
+}
+
+/// The lines of the transport to a claviger that serves TLS.
+fn transport(tls: &UpstreamTls, server: &ServerName) -> String {
+    let UpstreamTls {
+        ca,
+        client_certificate,
+    } = tls;
+    let mut lines = vec![
+        "tls".to_owned(),
+        "tls_timeout 1s".to_owned(),
+        // Later versions of Caddy prefer `tls_trust_pool`, which 2.6 does not know.
+        format!("tls_trusted_ca_certs \"{ca}\""),
+        format!("tls_server_name {server}"),
+    ];
+    if let Some(ClientCertificate { certificate, key }) = client_certificate {
+        lines.push(format!("tls_client_auth \"{certificate}\" \"{key}\""));
+    }
+    lines.join("\n")
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
-use super::api::{Address, GatewayApi, HostName};
+use super::address::{Address, HostName, ServerName};
+use super::api::GatewayApi;
+use super::upstream_tls::UpstreamTlsFlags;
 use super::{caddy, config_file, envoy, nginx};
 use crate::cli::api_key::ApiKey;
 use crate::cli::client::Client;
@@ -68,6 +70,8 @@ pub struct Config {
     /// Where the gateway reaches claviger [default: the host of --endpoint, with its port for Envoy over gRPC, and 7701 over HTTP].
     #[arg(long, value_name = "HOST:PORT", value_parser = Address::parse)]
     claviger_address: Option<Address>,
+    #[command(flatten)]
+    tls: UpstreamTlsFlags,
     /// Write the configuration to a file that only you can read, instead of printing it with the key. Replaces a file that this
     /// command wrote for the same API, unless it was edited.
     #[arg(long, value_name = "FILE")]
@@ -92,10 +96,31 @@ impl Config {
                 "--no-default-server is for nginx and Caddy: leave it out, because Envoy answers 404 by itself",
             ));
         }
-        let claviger = match self.claviger_address {
-            Some(address) => address,
-            None => self.kind.address(connection)?,
-        };
+        let (scheme, host, port) = connection.server_address()?;
+        let tls = self.tls.read()?;
+        if scheme == "https" && tls.is_none() {
+            return Err(Failure::usage(
+                "--endpoint is https, but the gateway would send keys to claviger without TLS: name the issuer of claviger's \
+                 certificate with --claviger-ca FILE",
+            )
+            .hint(
+                "FILE is a path on the gateway's machine; if a proxy serves TLS and claviger itself does not, run this command \
+                 with claviger's own address as --endpoint",
+            ));
+        }
+        let claviger = self.claviger_address.unwrap_or_else(|| Address {
+            host,
+            port: self.kind.port(port),
+        });
+        if self.kind == Kind::Nginx
+            && tls.is_some()
+            && let ServerName::Ip(ip) = ServerName::of(&claviger)
+        {
+            return Err(Failure::usage(format!(
+                "nginx does not find IP addresses such as {ip} in certificates: name claviger's host with --claviger-address \
+                 HOST:PORT, with a host name for which the certificate is valid",
+            )));
+        }
         let client = connection.connect().await?;
         let realm = realm(&client, self.realm).await?;
         let environment = environment(&realm, self.environment)?;
@@ -116,6 +141,7 @@ impl Config {
             environment,
             key,
             claviger,
+            tls,
             upstream: self.upstream,
             listen: self.listen,
             hosts: unique(self.host),
@@ -144,19 +170,12 @@ impl Config {
 }
 
 impl Kind {
-    /// Where a gateway reaches the server that this command calls.
-    fn address(self, connection: &Connection) -> Result<Address, Failure> {
-        let (scheme, host, port) = connection.server_address()?;
-        if scheme == "https" {
-            return Err(Failure::usage(
-                "the printed configurations ask without TLS: name claviger's address for the gateway with --claviger-address",
-            ));
-        }
-        let port = match self {
-            Self::Envoy => port,
+    /// The port at which a gateway asks a server with this port for gRPC.
+    fn port(self, grpc: u16) -> u16 {
+        match self {
+            Self::Envoy => grpc,
             Self::EnvoyHttp | Self::Nginx | Self::Caddy => HTTP_PORT,
-        };
-        Ok(Address { host, port })
+        }
     }
 
     fn render(self, api: &GatewayApi) -> String {

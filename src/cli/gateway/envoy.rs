@@ -1,20 +1,23 @@
 //! The configuration of Envoy.
 
+use super::address::ServerName;
 use super::api::GatewayApi;
 use super::template::fill;
+use super::upstream_tls::{ClientCertificate, UpstreamTls};
 use crate::pb::claviger::v1::DenialClass;
 
 /// Writes a whole bootstrap that asks over gRPC.
 pub(super) fn over_grpc(api: &GatewayApi) -> String {
-    render(include_str!("envoy.yaml"), api)
+    render(include_str!("envoy.yaml"), api, "h2")
 }
 
 /// Writes a whole bootstrap that asks over HTTP.
 pub(super) fn over_http(api: &GatewayApi) -> String {
-    render(include_str!("envoy-http.yaml"), api)
+    render(include_str!("envoy-http.yaml"), api, "http/1.1")
 }
 
-fn render(template: &str, api: &GatewayApi) -> String {
+/// `protocol` is what the gateway speaks with claviger, as ALPN names it.
+fn render(template: &str, api: &GatewayApi, protocol: &str) -> String {
     let listen = api.listen();
     let domains: Vec<_> = if api.hosts.is_empty() {
         vec!["\"*\"".to_owned()]
@@ -38,6 +41,9 @@ fn render(template: &str, api: &GatewayApi) -> String {
     .collect();
     denial_headers.sort_unstable();
     denial_headers.dedup();
+    let tls = api.tls.as_ref().map_or_else(String::new, |tls| {
+        transport_socket(tls, &ServerName::of(&api.claviger), protocol)
+    });
     fill(
         template,
         &[
@@ -52,11 +58,47 @@ fn render(template: &str, api: &GatewayApi) -> String {
             ("UPSTREAM_PORT", &api.upstream.port.to_string()),
             ("CLAVIGER_HOST", &quoted(&api.claviger.host)),
             ("CLAVIGER_PORT", &api.claviger.port.to_string()),
+            ("SCHEME", api.claviger_scheme()),
+            ("TLS", &tls),
             ("KEY_HEADERS", &list("- ", &api.key_headers())),
             ("READ_HEADERS", &list("- exact: ", &api.read_headers())),
             ("DENIAL_HEADERS", &list("- exact: ", &denial_headers)),
         ],
     )
+}
+
+/// The transport socket of the cluster of a claviger that serves TLS.
+fn transport_socket(tls: &UpstreamTls, server: &ServerName, protocol: &str) -> String {
+    let UpstreamTls {
+        ca,
+        client_certificate,
+    } = tls;
+    let (sni, kind) = match server {
+        ServerName::Dns(name) => (format!("sni: \"{name}\""), "DNS"),
+        // The extension names no addresses (RFC 6066).
+        ServerName::Ip(_) => (String::new(), "IP_ADDRESS"),
+    };
+    let certificates = client_certificate.as_ref().map_or_else(
+        String::new,
+        |ClientCertificate { certificate, key }| {
+            format!(
+                "tls_certificates:\n  - certificate_chain: {{ filename: \"{certificate}\" }}\n    private_key: {{ filename: \"{key}\" }}"
+            )
+        },
+    );
+    fill(
+        include_str!("envoy-tls.yaml"),
+        &[
+            ("SNI", &sni),
+            ("PROTOCOL", protocol),
+            ("CERTIFICATES", &certificates),
+            ("CA", ca),
+            ("KIND", kind),
+            ("NAME", &server.to_string()),
+        ],
+    )
+    .trim_end()
+    .to_owned()
 }
 
 /// A string that YAML cannot take for anything else, such as a number.

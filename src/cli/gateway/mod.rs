@@ -1,8 +1,10 @@
 //! Gateways: what they need to ask this authority.
 //!
 //! `config` reads a realm and prints the configuration of a gateway for it. `api` is what a gateway is told, and `envoy`, `nginx`
-//! and `caddy` write it as their programs read it, each with a template of its own.
+//! and `caddy` write it as their programs read it, each with a template of its own. `upstream_tls` is how a gateway reaches a claviger
+//! that serves TLS.
 
+mod address;
 mod api;
 mod caddy;
 mod config;
@@ -10,6 +12,7 @@ mod config_file;
 mod envoy;
 mod nginx;
 mod template;
+mod upstream_tls;
 
 use clap::Subcommand;
 

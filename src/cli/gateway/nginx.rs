@@ -1,7 +1,9 @@
 //! The configuration of nginx.
 
+use super::address::ServerName;
 use super::api::{GatewayApi, RealmDenial};
 use super::template::fill;
+use super::upstream_tls::{ClientCertificate, UpstreamTls};
 use crate::pb::claviger::v1::DenialClass;
 
 /// The length of a quoted text, in bytes. nginx refuses one of 4,096.
@@ -28,6 +30,9 @@ pub(super) fn config(api: &GatewayApi) -> String {
         .iter()
         .map(|name| format!("proxy_set_header {name} \"\";"))
         .collect();
+    let tls = api.tls.as_ref().map_or_else(String::new, |tls| {
+        upstream_tls(tls, &ServerName::of(&api.claviger))
+    });
     let listen = api.listen().to_string();
     let mut text = fill(
         include_str!("nginx.conf"),
@@ -48,6 +53,8 @@ pub(super) fn config(api: &GatewayApi) -> String {
             ),
             ("UPSTREAM", &api.upstream.to_string()),
             ("CLAVIGER", &api.claviger.to_string()),
+            ("SCHEME", api.claviger_scheme()),
+            ("TLS", &tls),
             ("DOLLAR", if dollar { DOLLAR } else { "" }),
             ("KEY_HEADERS", &key_headers.join("\n")),
             ("UNAUTHENTICATED", unauthenticated),
@@ -62,6 +69,29 @@ pub(super) fn config(api: &GatewayApi) -> String {
         ));
     }
     text
+}
+
+/// The statements about a claviger that serves TLS.
+fn upstream_tls(tls: &UpstreamTls, server: &ServerName) -> String {
+    let UpstreamTls {
+        ca,
+        client_certificate,
+    } = tls;
+    let mut statements = vec![
+        "proxy_ssl_verify on;".to_owned(),
+        format!("proxy_ssl_trusted_certificate \"{ca}\";"),
+        // By itself nginx allows one issuer between the certificate and the root.
+        "proxy_ssl_verify_depth 4;".to_owned(),
+        format!("proxy_ssl_name {server};"),
+        "proxy_ssl_server_name on;".to_owned(),
+        // By itself nginx 1.22 does not speak 1.3.
+        "proxy_ssl_protocols TLSv1.2 TLSv1.3;".to_owned(),
+    ];
+    if let Some(ClientCertificate { certificate, key }) = client_certificate {
+        statements.push(format!("proxy_ssl_certificate \"{certificate}\";"));
+        statements.push(format!("proxy_ssl_certificate_key \"{key}\";"));
+    }
+    statements.join("\n")
 }
 
 /// The statements that answer with a denial. `verdict` replaces the placeholder in its body.

@@ -44,6 +44,7 @@ use super::call_metrics::{CallMetrics, CallRecord};
 use super::gateway_refusal::log_refusal;
 use super::status;
 use crate::auth::{AuthError, Principal, bearer_key};
+use crate::gateway::{CLIENT_CERTIFICATE_REQUIRED, log_misconfigured};
 use crate::telemetry::request_id_text;
 use crate::transport::Peer;
 
@@ -234,12 +235,12 @@ impl<S: Dispatch> Guarded<S> {
             .filter(|_| request.method() == Method::POST && request.uri().query().is_none())
             .ok_or_else(status::no_such_method)?;
         if !self.peer.has_client_certificate && guard.certified_clients.only(destination, path) {
-            let refusal = status::client_certificate_required();
             if destination == Destination::Check {
+                let peer = Some(self.peer.remote.ip());
                 let request_id = request_id_text(request.headers());
-                log_refusal(Some(self.peer.remote.ip()), None, request_id, &refusal);
+                log_misconfigured(CLIENT_CERTIFICATE_REQUIRED, peer, None, request_id);
             }
-            return Err(refusal);
+            return Err(status::client_certificate_required());
         }
         // What another thread does takes time. Most other calls are answered at once and need no permit.
         let permit = match destination {

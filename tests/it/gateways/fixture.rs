@@ -38,6 +38,7 @@ impl Site {
             host,
             key: key.to_owned(),
             upstream: upstream.address,
+            flags: Vec::new(),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::fixtures::{DEADLINE, Program, claviger};
 
 /// A gateway, and how it asks claviger about requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum GatewayKind {
+pub(crate) enum GatewayKind {
     /// Over gRPC, each header as often as it was sent.
     EnvoyRaw,
     /// Over gRPC, headers joined with commas: what Envoy does by itself.
@@ -27,7 +27,7 @@ pub(super) enum GatewayKind {
 
 impl GatewayKind {
     /// What claviger must be started with.
-    pub(super) fn flags(self) -> &'static [&'static str] {
+    pub(crate) fn flags(self) -> &'static [&'static str] {
         match self {
             Self::EnvoyRaw | Self::EnvoyJoined | Self::EnvoyNormalising => &[],
             Self::EnvoyHttp => &["--gateway", "envoy"],
@@ -104,14 +104,16 @@ fn changed(printed: &str, from: &str, to: &str) -> String {
 
 /// An API that a gateway protects, and the servers on either side.
 #[derive(Clone, Debug)]
-pub(super) struct GatewayApi {
-    pub(super) realm: &'static str,
-    pub(super) environment: &'static str,
+pub(crate) struct GatewayApi {
+    pub(crate) realm: &'static str,
+    pub(crate) environment: &'static str,
     /// The host of its requests; empty: every host.
-    pub(super) host: &'static str,
+    pub(crate) host: &'static str,
     /// The gateway's own key.
-    pub(super) key: String,
-    pub(super) upstream: SocketAddr,
+    pub(crate) key: String,
+    pub(crate) upstream: SocketAddr,
+    /// More flags of `claviger gateway config`.
+    pub(crate) flags: Vec<String>,
 }
 
 /// The configuration of a gateway that listens at this address, as the command line prints it.
@@ -129,15 +131,17 @@ fn printed(
     } else {
         &program.http
     };
+    let is_told = api.flags.iter().any(|flag| flag == "--claviger-address");
     let output = claviger(&["gateway", "config", kind.name()])
         .args(["--realm", api.realm, "--environment", api.environment])
         .args(["--upstream", &api.upstream.to_string()])
         .args(["--listen", &listen.to_string()])
-        .args(["--claviger-address", address])
+        .args(["--claviger-address", address].iter().filter(|_| !is_told))
         .arg("--gateway-key-file")
         .arg(key.path())
         .args(["--host", api.host].iter().filter(|_| !api.host.is_empty()))
         .args(flags)
+        .args(&api.flags)
         .env("CLAVIGER_ENDPOINT", &program.address)
         .env("CLAVIGER_KEY", program.operator())
         .output()
@@ -151,16 +155,16 @@ fn printed(
 }
 
 /// A running gateway. Killed when dropped.
-pub(super) struct GatewayProcess {
+pub(crate) struct GatewayProcess {
     child: Child,
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     dir: TempDir,
 }
 
 impl GatewayProcess {
     /// Starts a gateway for APIs of these hosts, and waits until it listens. Another process may take its port in the moment before,
     /// so it gets another one then.
-    pub(super) fn open(kind: GatewayKind, program: &Program, apis: &[GatewayApi]) -> Self {
+    pub(crate) fn open(kind: GatewayKind, program: &Program, apis: &[GatewayApi]) -> Self {
         for _ in 0..4 {
             match Self::try_open(kind, program, apis) {
                 Ok(gateway) => return gateway,
@@ -227,7 +231,7 @@ impl GatewayProcess {
     }
 
     /// What it has said.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 }
@@ -282,6 +286,11 @@ fn envoy(dir: &Path, configurations: &[String]) -> Command {
         &together,
         "- name: api\n      address:",
         "- name: api\n      enable_reuse_port: false\n      address:",
+    );
+    // The servers of the tests listen only there.
+    let alone = alone.replace(
+        "type: STRICT_DNS",
+        "type: STRICT_DNS\n      dns_lookup_family: V4_ONLY",
     );
     std::fs::write(&file, alone).unwrap();
     let mut command = Command::new(envoy_program());

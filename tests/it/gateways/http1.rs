@@ -13,7 +13,7 @@ use crate::fixtures::DEADLINE;
 
 /// A request as the server behind the gateway got it.
 #[derive(Clone, Debug)]
-pub(super) struct UpstreamRequest {
+pub(crate) struct UpstreamRequest {
     /// The first line.
     pub(super) line: String,
     pub(super) headers: Vec<(String, String)>,
@@ -21,10 +21,10 @@ pub(super) struct UpstreamRequest {
 
 /// An answer as the client got it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Answer {
-    pub(super) status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     pub(super) headers: Vec<(String, String)>,
-    pub(super) body: String,
+    pub(crate) body: String,
 }
 
 impl UpstreamRequest {
@@ -55,14 +55,14 @@ pub(super) const SWITCHED: &str = "switched";
 
 /// The server behind a gateway. It answers everything with 200, and keeps what it saw. Where it is asked to switch the protocol, it
 /// does, whichever protocol that is.
-pub(super) struct Upstream {
-    pub(super) address: SocketAddr,
+pub(crate) struct Upstream {
+    pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<UpstreamRequest>>>,
     serving: JoinHandle<()>,
 }
 
 impl Upstream {
-    pub(super) async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -91,7 +91,7 @@ impl Upstream {
     }
 
     /// What it saw since the last look.
-    pub(super) fn seen(&self) -> Vec<UpstreamRequest> {
+    pub(crate) fn seen(&self) -> Vec<UpstreamRequest> {
         std::mem::take(&mut self.seen.lock().unwrap())
     }
 }
@@ -179,7 +179,7 @@ fn parse(head: &[u8]) -> (String, Vec<(String, String)>) {
 }
 
 /// Sends bytes and reads the answer; one that is empty (status 0) if the connection was closed without a word.
-pub(super) async fn send(address: SocketAddr, request: &[u8]) -> Answer {
+pub(crate) async fn send(address: SocketAddr, request: &[u8]) -> Answer {
     let exchange = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(request).await?;

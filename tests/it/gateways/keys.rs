@@ -271,7 +271,7 @@ async fn import(api: &mut Api, spec: &KeySpec) -> KnownKey {
 }
 
 /// A key that may ask about one realm and do nothing else, as the examples tell to give to a gateway.
-pub(super) async fn gateway_key(api: &mut Api, realm: &str) -> String {
+pub(crate) async fn gateway_key(api: &mut Api, realm: &str) -> String {
     let request = authority_key_request("verify", realm);
     let issued = api.keys.issue_key(request).await.unwrap();
     issued.into_inner().plain_key

@@ -19,9 +19,10 @@ mod websockets;
 use cases::Outcome;
 use claviger::pb::claviger::v1 as pb;
 use fixture::{GatewayFixture, PARTNERO, SITES, Site};
-use gateway_process::GatewayKind;
-pub(crate) use gateway_process::{add_api, envoy_program};
-use http1::{Answer, UpstreamRequest};
+pub(crate) use gateway_process::{GatewayApi, GatewayKind, GatewayProcess, add_api, envoy_program};
+use http1::UpstreamRequest;
+pub(crate) use http1::{Answer, Upstream, send};
+pub(crate) use keys::gateway_key;
 
 use crate::fixtures::eventually;
 

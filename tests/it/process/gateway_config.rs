@@ -122,11 +122,6 @@ fn what_is_wrong_is_told_before_a_gateway_finds_it() {
             "it holds the scopes",
         ),
         (
-            format!("nginx --realm peaka --gateway-key-file {key} --endpoint https://127.0.0.1:1"),
-            2,
-            "ask without TLS",
-        ),
-        (
             format!("apache --realm peaka --gateway-key-file {key}"),
             2,
             "possible values",
@@ -139,6 +134,68 @@ fn what_is_wrong_is_told_before_a_gateway_finds_it() {
             printed.is_empty() && !complaint.contains("s3fz"),
             "{flags}: {complaint}"
         );
+    }
+}
+
+/// Seen red for each without its check.
+#[test]
+fn what_is_wrong_with_tls_is_told_before_a_gateway_finds_it() {
+    let fixture = Fixture::new();
+    let key = fixture.gateway_key("peaka");
+    for (flags, told) in [
+        (
+            "nginx --endpoint https://127.0.0.1:1",
+            "with --claviger-ca FILE",
+        ),
+        (
+            "nginx --claviger-ca ca.pem",
+            "nginx does not find IP addresses such as 127.0.0.1 in certificates",
+        ),
+        (
+            "caddy --claviger-ca c\"a.pem",
+            "--claviger-ca: the path must be UTF-8 without quotes",
+        ),
+        (
+            "caddy --claviger-client-cert a --claviger-client-key b",
+            "--claviger-ca <FILE>",
+        ),
+        (
+            "caddy --claviger-ca a --claviger-client-cert b",
+            "--claviger-client-key <FILE>",
+        ),
+        (
+            "caddy --claviger-ca a --claviger-client-key b",
+            "--claviger-client-cert <FILE>",
+        ),
+    ] {
+        let line = format!("{flags} --realm peaka --gateway-key-file {key}");
+        let (code, printed, complaint) = fixture.config(&line);
+        assert_eq!((code, printed.as_str()), (2, ""), "{flags}: {complaint}");
+        assert!(complaint.contains(told), "{flags}: {complaint}");
+    }
+}
+
+/// Each gateway would take a relative path for something else. Seen red with the paths as they were given.
+#[test]
+fn the_paths_for_tls_are_absolute_and_the_files_need_not_exist() {
+    let fixture = Fixture::new();
+    let key = fixture.gateway_key("peaka");
+    let here = std::env::current_dir().unwrap();
+    for kind in ["envoy", "envoy-http", "nginx", "caddy"] {
+        let (code, printed, complaint) = fixture.config(&format!(
+            "{kind} --realm peaka --gateway-key-file {key} --claviger-address Keys.Internal:7701 \
+             --claviger-ca tls/ca.pem --claviger-client-cert own.pem --claviger-client-key /etc/own.key"
+        ));
+        assert_eq!((code, complaint.as_str()), (0, ""));
+        for path in [
+            here.join("tls/ca.pem"),
+            here.join("own.pem"),
+            "/etc/own.key".into(),
+        ] {
+            let path = format!("\"{}\"", path.display());
+            assert_eq!(printed.matches(&path).count(), 1, "{printed}");
+        }
+        assert!(printed.contains("keys.internal"), "{printed}");
     }
 }
 

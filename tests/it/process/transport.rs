@@ -7,14 +7,15 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use hyper::{HeaderMap, Method, Request, Response};
 use prost::bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufStream};
+use tokio::net::TcpStream;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::fixtures::frames::{
     DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, Raw, SETTINGS, call, frame, message,
 };
-use crate::fixtures::{Engine, Program, TestStore, eventually, verify_request};
+use crate::fixtures::{DEADLINE, Engine, Program, TestStore, eventually, verify_request};
 
 const VERIFY: &str = "/claviger.v1.KeyVerify/Verify";
 const ISSUE: &str = "/claviger.v1.KeyAdmin/IssueKey";
@@ -291,6 +292,40 @@ async fn a_connection_that_is_old_enough_is_told_to_go_and_its_calls_are_finishe
     body.send_data(Bytes::from_static(NOTHING), true).unwrap();
     let status = status(answer.await.unwrap()).await;
     assert_eq!(status.code(), Code::InvalidArgument, "it is answered");
+}
+
+/// Over HTTP/1.1 nothing but an answer can announce the end. Seen red without the time in which an answer can: the connection
+/// is closed between two requests.
+#[tokio::test]
+async fn a_connection_over_http1_ends_at_its_age_with_an_answer_that_says_so() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let program = Program::serve(&test_store, &["--connection-age", "300ms"]);
+    let connections = (0..16).map(async |_| {
+        let mut stream = BufStream::new(TcpStream::connect(&program.http).await.unwrap());
+        for answered in 0.. {
+            let request = b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n";
+            stream.write_all(request).await.unwrap();
+            stream.flush().await.unwrap();
+            let mut answer = String::new();
+            while !answer.ends_with("\r\n\r\nok\n") {
+                let read = stream.read_line(&mut answer).await;
+                let read = read.unwrap_or_default();
+                assert!(read > 0, "closed without a word after {answered} answers");
+            }
+            if answer.contains("connection: close\r\n") {
+                break;
+            }
+        }
+    });
+    let mut idle = TcpStream::connect(&program.http).await.unwrap();
+    futures_util::future::join_all(connections).await;
+    idle.write_all(b"GET /livez HTTP/1.1\r\nhost: test\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answers = Vec::new();
+    let end = tokio::time::timeout(DEADLINE, idle.read_to_end(&mut answers)).await;
+    end.expect("a connection without requests ends too")
+        .unwrap();
 }
 
 /// Streams have no end of their own, and answers may be refused by a window of zero for as long as the client likes. Seen

@@ -1,8 +1,11 @@
 //! Certificates for tests, made with the command of `OpenSSL`.
 
 use std::process::Command;
+use std::time::SystemTime;
 
 use tempfile::TempDir;
+
+use crate::fixtures::in_seconds;
 
 /// A directory of certificates and keys, `NAME.pem` and `NAME.key`: the issuer `ca`, and `server`, which names 127.0.0.1.
 pub(super) struct Certificates(TempDir);
@@ -100,6 +103,29 @@ impl Certificates {
             "-out",
             &out,
         ]);
+    }
+
+    /// A certificate of the issuer `ca` that expires so many seconds from now.
+    pub(super) fn issue_for_seconds(&self, name: &str, alternative_name: &str, seconds: i64) {
+        let [out, request, extensions] =
+            ["pem", "csr", "ext"].map(|ending| format!("{name}.{ending}"));
+        self.new_key(name, &["-subj", &format!("/CN={name}"), "-out", &request]);
+        let write = |file: &str, text: &str| std::fs::write(self.path(file), text).unwrap();
+        write(&extensions, &format!("subjectAltName={alternative_name}"));
+        write("issued", "");
+        write(
+            "ca.conf",
+            "[ca]\ndefault_ca = ca\n[ca]\nnew_certs_dir = .\ndatabase = issued\nserial = serial\ndefault_md = sha256\npolicy = any\n\
+             [any]\ncommonName = supplied\n",
+        );
+        let end = SystemTime::try_from(in_seconds(seconds)).unwrap();
+        let end = humantime::format_rfc3339_seconds(end).to_string();
+        let end: String = end.chars().filter(|c| !"-:T".contains(*c)).collect();
+        let line = "ca -batch -notext -create_serial -config ca.conf -cert ca.pem -keyfile ca.key";
+        let mut line: Vec<_> = line.split(' ').collect();
+        line.extend(["-enddate", &end, "-extfile", &extensions]);
+        line.extend(["-in", &request, "-out", &out]);
+        self.openssl(&line);
     }
 
     /// A certificate for 127.0.0.1 that is its own issuer.

@@ -13,8 +13,8 @@ use super::{Certificate, ClientTlsConfig, Endpoint, TlsServer};
 use crate::fixtures::{Api, Engine, Program, TestStore, claviger, verify_request};
 use crate::process::tool;
 
-/// A server that knows the issuer `clients`, and requires a certificate of it for these services.
-fn server(required: &[&str]) -> TlsServer {
+/// A server that knows the issuer `clients`, and requires a certificate of it for these services, with flags for its gateways.
+pub(super) fn server(required: &[&str], gateways: &[&str]) -> TlsServer {
     let certificates = Certificates::new();
     certificates.issuer("clients");
     certificates.issue("gateway", "clients", "DNS:gateway");
@@ -22,7 +22,8 @@ fn server(required: &[&str]) -> TlsServer {
     let tls = certificates.flags();
     let mut flags: Vec<_> = tls.iter().map(String::as_str).collect();
     let ca = certificates.path("clients.pem");
-    flags.extend(["--client-ca", &ca, "--gateway", "nginx"]);
+    flags.extend(["--client-ca", &ca]);
+    flags.extend(gateways);
     for service in required {
         flags.extend(["--require-client-cert", service]);
     }
@@ -87,7 +88,7 @@ fn assert_required(answer: Result<(), tonic::Status>, what: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_service_that_requires_a_certificate_refuses_clients_without() {
     for required in ["verify", "admin", "gateway"] {
-        let server = server(&[required]);
+        let server = server(&[required], &["--gateway", "nginx"]);
         let mut with = server.api_with("gateway");
         with.make_demo().await;
         let key = with.issue().await.plain_key;
@@ -188,7 +189,7 @@ async fn a_service_that_requires_a_certificate_refuses_clients_without() {
 /// Seen red with a server that asks for no certificate.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_that_does_not_verify_is_refused_and_the_client_told() {
-    let server = server(&["admin"]);
+    let server = server(&["admin"], &[]);
     let certificates = &server.certificates;
     certificates.issuer("stranger");
     certificates.issue("strange", "stranger", "DNS:gateway");
@@ -263,7 +264,7 @@ async fn a_certificate_that_does_not_verify_is_refused_and_the_client_told() {
 /// Seen red with the issuers of clients left out of the comparison.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_issuer_of_clients_holds_for_new_connections() {
-    let server = server(&["admin"]);
+    let server = server(&["admin"], &[]);
     let mut before = server.api_with("gateway");
     before.make_demo().await;
     server.certificates.issuer("others");

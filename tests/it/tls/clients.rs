@@ -1,4 +1,4 @@
-//! The clients that people use: the command line, grpcurl, Python, curl and openssl.
+//! The clients that people use: the command line, grpcurl, buf, Python, curl and openssl.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Output, Stdio};
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Output, Stdio};
 use crate::fixtures::claviger;
 use crate::process::tool;
 
-use super::TlsServer;
+use super::{TlsServer, client_certificates};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -28,7 +28,7 @@ fn list_realms(endpoint: &str, operator: &str, flags: &[&str]) -> Output {
 
 /// Seen red without `http/1.0` among the protocols: curl is then refused.
 #[test]
-fn the_command_line_grpcurl_python_and_curl_are_served() {
+fn the_command_line_grpcurl_buf_python_and_curl_are_served() {
     let server = TlsServer::start(&[]);
     let (address, operator) = (&server.program.address, server.program.operator());
     let ca = server.certificates.path("ca.pem");
@@ -45,6 +45,19 @@ fn the_command_line_grpcurl_python_and_curl_are_served() {
         let realms = said(&grpcurl.output().unwrap());
         assert!(realms.contains("\"claviger\""), "{realms}");
     }
+
+    let mut buf = Command::new(tool("buf"));
+    buf.args([
+        "curl",
+        "--protocol",
+        "grpc",
+        "--reflect-protocol",
+        "grpc-v1",
+    ])
+    .args(["--cacert", &ca, "-H", &bearer])
+    .arg(format!("{endpoint}/claviger.v1.RealmAdmin/ListRealms"));
+    let realms = said(&buf.output().unwrap());
+    assert!(realms.contains("\"claviger\""), "{realms}");
 
     let script = "import grpc, sys\n\
         from grpc_health.v1 import health_pb2, health_pb2_grpc\n\
@@ -79,6 +92,82 @@ fn the_command_line_grpcurl_python_and_curl_are_served() {
         );
         assert_eq!(ok, "ok\n");
     }
+}
+
+/// Calls `ListRealms` with the address, the CA, the operator's key, and maybe the client's certificate and its key.
+const PYTHON_CALL: &str = "import grpc, sys
+address, ca, key, *own = sys.argv[1:]
+ca, *own = (open(path, 'rb').read() for path in (ca, *own))
+certificate, private = own or (None, None)
+credentials = grpc.ssl_channel_credentials(ca, private, certificate)
+same = dict(request_serializer=lambda b: b, response_deserializer=lambda b: b)
+with grpc.secure_channel(address, credentials) as channel:
+    list_realms = channel.unary_unary('/claviger.v1.RealmAdmin/ListRealms', **same)
+    try:
+        print(list_realms(b'', metadata=[('authorization', 'Bearer ' + key)], timeout=20))
+    except grpc.RpcError as error:
+        print(error.code(), error.details())
+";
+
+/// Where `admin` requires a certificate, and none is sent, or one. Seen red with a server that requires none.
+#[test]
+fn python_buf_and_openssl_are_served_with_a_client_certificate_where_one_is_required() {
+    let server = client_certificates::server(&["admin"], &[]);
+    let (address, operator) = (&server.program.address, server.program.operator());
+    let [ca, cert, key] =
+        ["ca.pem", "gateway.pem", "gateway.key"].map(|name| server.certificates.path(name));
+    let python = |own: &[&String]| {
+        let mut python = Command::new(tool("python"));
+        python.args(["-c", PYTHON_CALL, address, &ca, &operator]);
+        said(&python.args(own).output().unwrap())
+    };
+    let buf = |own: &[&str]| {
+        let mut buf = Command::new(tool("buf"));
+        buf.args([
+            "curl",
+            "--protocol",
+            "grpc",
+            "--reflect-protocol",
+            "grpc-v1",
+        ])
+        .args(["--cacert", &ca])
+        .args(own)
+        .args(["-H", &format!("authorization: Bearer {operator}")])
+        .arg(format!(
+            "https://{address}/claviger.v1.RealmAdmin/ListRealms"
+        ));
+        let output = buf.output().unwrap();
+        text(&output.stdout) + &text(&output.stderr)
+    };
+    let flags = ["--cert", &cert, "--key", &key];
+    for told in [python(&[&cert, &key]), buf(&flags)] {
+        assert!(told.contains("everything in every realm"), "{told}");
+    }
+    for told in [python(&[]), buf(&[])] {
+        assert!(!told.contains("everything in every realm"), "{told}");
+        assert!(told.contains("requires a client certificate"), "{told}");
+        assert!(told.to_lowercase().contains("unauthenticated"), "{told}");
+    }
+
+    server.certificates.issuer("stranger");
+    server
+        .certificates
+        .issue("strange", "stranger", "DNS:gateway");
+    let [strange, strange_key] =
+        ["strange.pem", "strange.key"].map(|name| server.certificates.path(name));
+    for version in ["-tls1_2", "-tls1_3"] {
+        let own = [version, "-cert", &cert, "-key", &key, "-CAfile", &ca];
+        for flags in [&own[..], &[version, "-CAfile", &ca]] {
+            let (ok, told) = s_client(address, flags);
+            assert!(ok && told.contains("Verify return code: 0 (ok)"), "{told}");
+            // The issuers that the server accepts.
+            assert!(told.contains("CN = clients"), "{told}");
+        }
+    }
+    // With TLS 1.3 the client learns of it only after its handshake.
+    let own = ["-tls1_2", "-cert", &strange, "-key", &strange_key];
+    let (ok, told) = s_client(address, &own);
+    assert!(!ok && told.contains("alert"), "{told}");
 }
 
 /// What `openssl s_client` says about a handshake.

@@ -6,10 +6,25 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use claviger::pb::claviger::v1::Verdict;
 
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+
 use super::{TlsServer, connector, handshake};
 use crate::fixtures::{Engine, Program, TestStore, eventually};
 
 impl TlsServer {
+    /// Puts the certificate with this name into use.
+    pub(super) async fn replace_certificate(&self, name: &str) {
+        let pem = CertificateDer::from_pem_file(self.certificates.path(&format!("{name}.pem")));
+        let pem = pem.unwrap();
+        self.certificates.replace("server", name);
+        self.program.signal("HUP");
+        eventually("new connections have the new certificate", async || {
+            (self.certificate().await == pem.as_ref()).then_some(())
+        })
+        .await;
+    }
+
     /// The certificate with which a new connection is served.
     async fn certificate(&self) -> Vec<u8> {
         let connector = connector(&self.certificates);
