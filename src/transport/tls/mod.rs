@@ -7,6 +7,7 @@ mod reload;
 mod validity;
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -26,6 +27,7 @@ use super::limits::TLS_HANDSHAKE;
 use super::socket::Socket;
 use crate::config::TlsArgs;
 use crate::domain::clock::Clock;
+use crate::domain::time::Timestamp;
 
 /// The protocol that is spoken over a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,15 +49,10 @@ impl Tls {
     /// Reads the certificates. Returns `None` if TLS is off.
     ///
     /// # Errors
-    /// If they cannot be used.
+    /// If they cannot be used, or one of the flags is missing.
     pub fn load(args: &TlsArgs) -> Result<Option<Arc<Self>>, CertificateError> {
-        let Some((certificate, key)) = args.tls_cert.clone().zip(args.tls_key.clone()) else {
+        let Some(files) = CertificateFiles::of(args)? else {
             return Ok(None);
-        };
-        let files = CertificateFiles {
-            certificate,
-            key,
-            client_ca: args.client_ca.clone(),
         };
         let clock = Clock::system();
         let credentials = files.credentials(&files.read()?, clock.now())?;
@@ -65,6 +62,11 @@ impl Tls {
             current: ArcSwap::from_pointee(credentials),
             limiter: HandshakeLimiter::new(),
         })))
+    }
+
+    /// From when to when the server's certificate is valid.
+    pub fn validity(&self) -> Range<Timestamp> {
+        self.current.load().validity.clone()
     }
 
     /// Performs the handshake of a new connection.

@@ -52,7 +52,7 @@ pub async fn reload(tls: Option<Arc<Tls>>, mut hangups: Signal) {
                 last_failure = Some(why);
             }
         }
-        if tls.current.load().expires_at <= tls.clock.now() {
+        if tls.current.load().validity.end <= tls.clock.now() {
             limited!(
                 error,
                 "the server's certificate has expired; clients refuse it until it is replaced"

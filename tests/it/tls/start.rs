@@ -130,14 +130,20 @@ fn a_pair_that_no_client_could_use_is_refused_with_its_reason() {
     }
 }
 
+/// Seen red without each of the four rules in `CertificateFiles::of`.
 #[test]
 fn flags_that_need_each_other_are_given_together() {
-    for flags in [
-        &["--tls-cert", "a"][..],
-        &["--tls-key", "a"],
-        &["--client-ca", "a"],
+    for (flags, needed) in [
+        (&["--tls-cert", "a"][..], "--tls-key"),
+        (&["--tls-key", "a"], "--tls-cert"),
+        (&["--client-ca", "a"], "--tls-cert"),
+        (&["--require-client-cert", "admin"], "--client-ca"),
     ] {
-        let said = refused(flags, 2);
-        assert!(said.contains("--tls-"), "{said}");
+        let said = refused(flags, BAD_CONFIGURATION);
+        let texts = [
+            format!("{} needs {needed}", flags[0]),
+            format!("set {needed} too"),
+        ];
+        assert!(texts.iter().all(|text| said.contains(text)), "{said}");
     }
 }
