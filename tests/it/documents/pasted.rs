@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use super::{read, root};
-use crate::fixtures::outcome;
+use crate::fixtures::{outcome, without_variables};
 use crate::gateways::{add_api, envoy_program};
 use crate::process::tool;
 
@@ -190,12 +190,7 @@ impl Checkout {
             .current_dir(self.path())
             .env("HOME", self.dir.path().join("home"))
             .env("PATH", self.search_path());
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("CLAVIGER_") {
-                unshare.env_remove(name);
-            }
-        }
-        let output = outcome(&mut unshare);
+        let output = outcome(without_variables(&mut unshare));
         let shown = String::from_utf8_lossy(&output.stdout).into_owned();
         let complaint = String::from_utf8_lossy(&output.stderr);
         let log = std::fs::read_to_string(self.dir.path().join("first.log")).unwrap_or_default();

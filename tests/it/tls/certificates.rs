@@ -41,6 +41,16 @@ impl Certificates {
 
     /// A certificate for a host or a client.
     pub(super) fn issue(&self, name: &str, issuer: &str, alternative_name: &str) {
+        self.issue_for_days(name, issuer, alternative_name, "30");
+    }
+
+    pub(super) fn issue_for_days(
+        &self,
+        name: &str,
+        issuer: &str,
+        alternative_name: &str,
+        days: &str,
+    ) {
         let [ca, key] = [format!("{issuer}.pem"), format!("{issuer}.key")];
         self.new_key(
             name,
@@ -51,7 +61,7 @@ impl Certificates {
                 "-CAkey",
                 &key,
                 "-days",
-                "30",
+                days,
                 "-subj",
                 &format!("/CN={name}"),
                 "-addext",
@@ -91,6 +101,21 @@ impl Certificates {
             "-out",
             &out,
         ]);
+    }
+
+    /// A certificate of the issuer `ca` that is valid from 2099 on.
+    pub(super) fn issue_future(&self, name: &str) {
+        self.new_key(name, &["-subj", "/CN=future", "-out", "future.csr"]);
+        let config = "[ca]\ndefault_ca = own\n[own]\ndatabase = issued\nnew_certs_dir = .\ndefault_md = sha256\npolicy = any\n\
+                      rand_serial = yes\n[any]\ncommonName = supplied\n";
+        std::fs::write(self.path("ca.cnf"), config).unwrap();
+        std::fs::write(self.path("issued"), "").unwrap();
+        std::fs::write(self.path("names"), "subjectAltName=IP:127.0.0.1").unwrap();
+        let line = "ca -batch -notext -config ca.cnf -cert ca.pem -keyfile ca.key -in future.csr \
+                    -extfile names -startdate 20990101000000Z -enddate 21000101000000Z -out";
+        let out = format!("{name}.pem");
+        let line: Vec<_> = line.split_whitespace().chain([out.as_str()]).collect();
+        self.openssl(&line);
     }
 
     /// A certificate for 127.0.0.1 that is its own issuer.
