@@ -1,5 +1,6 @@
 //! The `claviger` program.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -9,7 +10,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 
 use claviger::cli::{self, ClientCommand, Connection};
 use claviger::commands::{self, BootstrapArgs, MigrateArgs};
-use claviger::config::ServeArgs;
+use claviger::config::{self, ConfigFileArgs, Environment, Resolved, ServeArgs};
 use claviger::telemetry::{self, LogArgs};
 
 // The measurements are in docs/performance.md.
@@ -34,6 +35,16 @@ enum Command {
         serve: Box<ServeArgs>,
         #[command(flatten)]
         log: LogArgs,
+        #[command(flatten)]
+        config: ConfigFileArgs,
+        /// Check the configuration and exit, with 0 if it is correct and 78 if not. Opens no store, does not listen, and writes
+        /// nothing
+        #[arg(long)]
+        check_config: bool,
+        /// Print the settings in force as a configuration file and exit. Each has a comment that says where it comes from.
+        /// Passwords are masked. With --check-config, check them too
+        #[arg(long)]
+        print_config: bool,
     },
     /// Create the authority and its first operator key, without serving, and print only the key on standard output.
     Bootstrap {
@@ -41,6 +52,8 @@ enum Command {
         bootstrap: BootstrapArgs,
         #[command(flatten)]
         log: LogArgs,
+        #[command(flatten)]
+        config: ConfigFileArgs,
     },
     /// Migrate the database's schema to this version, without serving.
     Migrate {
@@ -48,28 +61,91 @@ enum Command {
         migrate: MigrateArgs,
         #[command(flatten)]
         log: LogArgs,
+        #[command(flatten)]
+        config: ConfigFileArgs,
     },
     #[command(flatten)]
     Client(ClientCommand),
 }
 
 fn main() -> ExitCode {
-    let matches = CommandLine::command()
-        .try_get_matches()
-        .unwrap_or_else(|error| exit_without_keys(&error));
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let matches = parse(&line);
+    let program = CommandLine::command();
+    let (name, of_command) = matches.subcommand().expect("a command is required");
+    let command = program.find_subcommand(name).expect("it was parsed");
+    if !config::has_settings(command) {
+        return run(&matches, &Resolved::default());
+    }
+    refuse_client_flags(of_command);
+    let environment = Environment::of_process();
+    let resolved = config::resolve(
+        &program,
+        command,
+        &Connection::VARIABLES,
+        of_command,
+        &environment,
+    );
+    match resolved {
+        Ok(resolved) => {
+            // No flag may stand before the command, so it is the first argument.
+            let (command, rest) = line.split_at(2);
+            let line = [command, &resolved.flags, rest].concat();
+            run(&parse(&line), &resolved)
+        }
+        Err(problems) => {
+            for problem in problems {
+                telemetry::print(&format!("error: {problem}"));
+            }
+            ExitCode::from(commands::BAD_CONFIGURATION)
+        }
+    }
+}
+
+/// Parses a command line. The commands that have settings are parsed without their variables.
+fn parse(line: &[OsString]) -> ArgMatches {
+    config::without_variables(CommandLine::command())
+        .try_get_matches_from(line)
+        .unwrap_or_else(|error| {
+            if error.exit_code() == 0
+                && let Err(help) = CommandLine::command().try_get_matches_from(line)
+            {
+                // It names the variables.
+                exit_without_keys(&help);
+            }
+            exit_without_keys(&error)
+        })
+}
+
+fn run(matches: &ArgMatches, resolved: &Resolved) -> ExitCode {
     let CommandLine {
         connection,
         command,
-    } = CommandLine::from_arg_matches(&matches).unwrap_or_else(|error| exit_without_keys(&error));
+    } = CommandLine::from_arg_matches(matches).unwrap_or_else(|error| exit_without_keys(&error));
     let log = match &command {
+        Command::Serve {
+            serve,
+            log,
+            check_config,
+            print_config,
+            config: _,
+        } if *check_config || *print_config => {
+            for warning in &resolved.warnings {
+                telemetry::print(&format!("warning: {warning}"));
+            }
+            if *print_config {
+                print_settings(matches, resolved);
+            }
+            if *check_config {
+                return commands::check_config(serve, log, *print_config);
+            }
+            return ExitCode::SUCCESS;
+        }
         Command::Serve { log, .. }
         | Command::Bootstrap { log, .. }
         | Command::Migrate { log, .. } => Some(log),
         Command::Client(_) => None,
     };
-    if log.is_some() {
-        refuse_client_flags(&matches);
-    }
     // Dropped after the command, which waits until the log is written.
     let _log = match log.map(telemetry::start).transpose() {
         Ok(log) => log,
@@ -78,12 +154,24 @@ fn main() -> ExitCode {
             return ExitCode::from(commands::BAD_CONFIGURATION);
         }
     };
+    for warning in &resolved.warnings {
+        tracing::warn!("{warning}");
+    }
     match command {
         Command::Serve { serve, .. } => commands::serve(&serve),
         Command::Bootstrap { bootstrap, .. } => commands::bootstrap(&bootstrap),
         Command::Migrate { migrate, .. } => commands::migrate(&migrate),
         Command::Client(command) => cli::run(connection, command),
     }
+}
+
+/// Prints the settings in force of the command on standard output.
+fn print_settings(matches: &ArgMatches, resolved: &Resolved) {
+    let (name, of_command) = matches.subcommand().expect("a command is required");
+    let program = CommandLine::command();
+    let command = program.find_subcommand(name).expect("it was parsed");
+    let settings = config::print(command, of_command, &resolved.sources);
+    let _ = std::io::stdout().write_all(settings.as_bytes());
 }
 
 /// Prints an error of the parser and exits. The parser repeats wrong arguments, which may be API keys, so these are masked.
@@ -121,8 +209,7 @@ fn names(command: &clap::Command) -> Vec<String> {
 
 /// Refuses flags of the client commands. They may stand anywhere on the command line, so clap accepts them with every command;
 /// ignoring them would mislead the user.
-fn refuse_client_flags(matches: &ArgMatches) {
-    let (_, of_command) = matches.subcommand().expect("a command is required");
+fn refuse_client_flags(of_command: &ArgMatches) {
     let flags = Connection::augment_args(clap::Command::new("client"));
     for flag in flags.get_arguments() {
         if of_command.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine) {

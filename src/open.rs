@@ -359,12 +359,19 @@ async fn set_clock(
     Ok(())
 }
 
-fn lock_directory(dir: &Path, create: bool) -> Result<File, OpenStoreError> {
-    let has_store = dir
-        .join(DATABASE)
+/// Whether a data directory has a database.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub fn has_database(dir: &Path) -> Result<bool, OpenStoreError> {
+    dir.join(DATABASE)
         .try_exists()
-        .map_err(|source| io_error(dir, source))?;
-    if !create && !has_store {
+        .map_err(|source| io_error(dir, source))
+}
+
+fn lock_directory(dir: &Path, create: bool) -> Result<File, OpenStoreError> {
+    let has_database = has_database(dir)?;
+    if !create && !has_database {
         return Err(OpenStoreError::Empty(StoreLocation::Directory(
             dir.to_owned(),
         )));

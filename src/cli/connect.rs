@@ -22,6 +22,9 @@ use super::redact;
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7700";
 const DEFAULT_TIMEOUT: &str = "10s";
 
+const KEY: &str = "CLAVIGER_KEY";
+const KEY_FILE: &str = "CLAVIGER_KEY_FILE";
+
 /// The flags that say how to reach the server.
 #[derive(Clone, Debug, Args)]
 pub struct Connection {
@@ -97,6 +100,9 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// The variables of the client commands that no flag has. All others are those of flags.
+    pub const VARIABLES: [&str; 2] = [KEY, KEY_FILE];
+
     /// Connects to the server with the caller's API key.
     pub(super) async fn connect(&self) -> Result<Client, Failure> {
         // Errors in the flags are reported before a connection is attempted.
@@ -195,8 +201,8 @@ impl Connection {
         let source = KeySource::choose(
             self.key.is_some(),
             self.key_file.as_ref(),
-            env::var_os("CLAVIGER_KEY").as_ref(),
-            env::var_os("CLAVIGER_KEY_FILE").as_ref(),
+            env::var_os(KEY).as_ref(),
+            env::var_os(KEY_FILE).as_ref(),
         );
         let key = match &source {
             Some(KeySource::Flag) => self.key.clone(),
@@ -204,7 +210,7 @@ impl Connection {
             Some(KeySource::File(path)) => {
                 let name = match self.key_file {
                     Some(_) => "--key-file",
-                    None => "CLAVIGER_KEY_FILE",
+                    None => KEY_FILE,
                 };
                 Some(read_key(path, name)?)
             }
@@ -254,7 +260,7 @@ impl KeySource {
         match self {
             Self::Flag => "--key".to_owned(),
             Self::File(path) => format!("the file {}", path.display()),
-            Self::Environment(_) => "CLAVIGER_KEY".to_owned(),
+            Self::Environment(_) => KEY.to_owned(),
         }
     }
 }

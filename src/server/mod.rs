@@ -21,7 +21,7 @@ use exposition::Sources;
 use parts::{Parts, Shared, ThreadServices};
 
 use crate::authority::Authority;
-use crate::config::{RetentionArgs, ServeArgs};
+use crate::config::{RetentionArgs, ServeArgs, is_exposed};
 use crate::domain::clock::Clock;
 use crate::grpc::{
     Admin, CallMetrics, ExtAuthzService, KeyAdminService, KeyVerifyService, Pages,
@@ -136,11 +136,8 @@ impl Listeners {
     /// If the certificates cannot be used, or an address cannot be listened on, or must not be without TLS.
     pub fn bind(args: &ServeArgs) -> Result<Self, ServeError> {
         let tls = Tls::load(&args.tls)?;
-        let may_be_exposed = tls.is_some() || args.tls.insecure_listen;
-        for (address, flag) in [(args.listen, "listen"), (args.http_listen, "http-listen")] {
-            if !may_be_exposed && is_exposed(address) {
-                return Err(ServeError::Exposed { address, flag });
-            }
+        if let Some((address, flag)) = args.exposed_addresses().next() {
+            return Err(ServeError::Exposed { address, flag });
         }
         let is_encrypted = tls.is_some();
         Ok(Self {
@@ -576,11 +573,6 @@ async fn watch_trust(
             return;
         }
     }
-}
-
-/// Whether other machines may reach an address.
-fn is_exposed(address: SocketAddr) -> bool {
-    !address.ip().to_canonical().is_loopback()
 }
 
 fn listen(

@@ -12,6 +12,7 @@ mod facts_text;
 mod hash_hints;
 mod imports;
 mod keys;
+mod masked_url;
 mod metrics;
 mod migrations;
 mod postgres;

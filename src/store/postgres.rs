@@ -8,7 +8,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::connections::{Connections, within};
-use super::{DatabaseLock, Engine, OpenError, Store, migrations};
+use super::{DatabaseLock, Engine, OpenError, Store, masked_url, migrations};
 
 /// The parameters that a URL may have, besides `options[…]`.
 const PARAMETERS: [&str; 18] = [
@@ -49,6 +49,19 @@ impl fmt::Debug for DatabaseUrl {
 }
 
 impl DatabaseUrl {
+    /// Returns the URL with every part masked that may be a secret. It equals the URL if there is no such part.
+    pub fn masked(&self) -> String {
+        masked_url::masked(&self.0)
+    }
+
+    /// Checks what can be checked without a connection.
+    ///
+    /// # Errors
+    /// If the URL is not valid or not secure. The error contains no part of the URL.
+    pub fn check(&self) -> Result<(), OpenError> {
+        self.options().map(drop)
+    }
+
     /// Returns the options of the connections.
     ///
     /// # Errors

@@ -68,17 +68,24 @@ impl Drop for Log {
     }
 }
 
+impl LogArgs {
+    /// Returns what to log.
+    ///
+    /// # Errors
+    /// A message for the user, if the filter cannot be parsed.
+    pub fn filter(&self) -> Result<Targets, String> {
+        let Self { log, log_format: _ } = self;
+        log.parse()
+            .map_err(|error| format!("--log {log}: {error}; try info, debug or claviger=debug"))
+    }
+}
+
 /// Starts logging.
 ///
 /// # Errors
 /// A message for the user, if the filter cannot be parsed, or the log cannot be started.
 pub fn start(args: &LogArgs) -> Result<Log, String> {
-    let filter: Targets = args.log.parse().map_err(|error| {
-        format!(
-            "--log {}: {error}; try info, debug or claviger=debug",
-            args.log
-        )
-    })?;
+    let filter = args.filter()?;
     let stderr = io::stderr();
     let on_terminal = stderr.is_terminal();
     let human = match args.log_format {

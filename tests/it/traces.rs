@@ -10,10 +10,11 @@ use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
 use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use opentelemetry_proto::tonic::common::v1::any_value::Value as AttributeValue;
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
 use pb::Verdict;
 use prost::Message;
+use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
@@ -57,8 +58,8 @@ struct Received {
 
 fn texts(attributes: &[KeyValue]) -> BTreeMap<String, String> {
     let text = |value: &Option<AnyValue>| match &value.as_ref().unwrap().value {
-        Some(Value::StringValue(text)) => text.clone(),
-        Some(Value::IntValue(number)) => number.to_string(),
+        Some(AttributeValue::StringValue(text)) => text.clone(),
+        Some(AttributeValue::IntValue(number)) => number.to_string(),
         other => panic!("{other:?}"),
     };
     let entries = attributes.iter();
@@ -311,20 +312,22 @@ async fn a_request_id_comes_back_and_is_in_the_log() {
         "{answer}"
     );
 
-    let log = String::from_utf8(program.log.lock().unwrap().clone()).unwrap();
-    let lines: Vec<serde_json::Value> = log
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect();
-    let issued = lines
-        .iter()
-        .find(|line| line["span"]["request_id"] == REQUEST);
-    let issued = issued.unwrap_or_else(|| panic!("{log}"));
+    let line = async |what: &str, is_it: &dyn Fn(&Value) -> bool| {
+        eventually(what, async || {
+            let log = String::from_utf8(program.log.lock().unwrap().clone()).unwrap();
+            assert!(!log.contains(&key), "no key is logged");
+            let lines = log
+                .lines()
+                .filter_map(|line| serde_json::from_str(line).ok());
+            lines.into_iter().find(|line| is_it(line))
+        })
+        .await
+    };
+    let issued = line("the change", &|line| line["span"]["request_id"] == REQUEST).await;
     assert_eq!(issued["span"]["trace_id"], TRACE);
     assert_eq!(issued["kind"], "key.issued", "{issued}");
-    let misconfigured = lines
-        .iter()
-        .find(|line| line["message"] == "gateway misconfigured");
-    assert_eq!(misconfigured.unwrap()["request_id"], REQUEST);
-    assert!(!log.contains(&key));
+    let misconfigured = line("the gateway", &|line| {
+        line["message"] == "gateway misconfigured"
+    });
+    assert_eq!(misconfigured.await["request_id"], REQUEST);
 }

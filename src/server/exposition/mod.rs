@@ -303,7 +303,7 @@ impl Sources {
         families.gauge(
             "claviger_certificate_expiry_timestamp_seconds",
             "When the server's certificate expires, in seconds since 1970.",
-            seconds(tls.expires_at().as_micros()),
+            seconds(tls.validity().end.as_micros()),
         )?;
         families.counter(
             "claviger_certificate_reloads",

@@ -1,6 +1,7 @@
 //! The certificates, and what is read from their files.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +15,8 @@ use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{RootCertStore, ServerConfig};
 use zeroize::Zeroizing;
 
-use super::validity::expires_at;
+use super::validity::validity;
+use crate::config::TlsArgs;
 use crate::domain::time::Timestamp;
 
 /// The reason why TLS cannot be served with these files.
@@ -70,6 +72,14 @@ pub enum CertificateError {
         /// The file of the key.
         key: PathBuf,
     },
+    /// A flag is given without another one that it needs.
+    #[error("{flag} needs {needs}: set {needs} too, or leave out {flag}")]
+    Incomplete {
+        /// The flag.
+        flag: &'static str,
+        /// The flag that is missing.
+        needs: &'static str,
+    },
     /// The certificate is not valid any more.
     #[error("--tls-cert: the certificate in {} has expired: replace it", .0.display())]
     Expired(PathBuf),
@@ -98,11 +108,45 @@ pub(super) struct Credentials {
     pub(super) http1: Arc<ServerConfig>,
     /// The digest of the files.
     pub(super) digest: [u8; 32],
-    /// When the server's certificate expires.
-    pub(super) expires_at: Timestamp,
+    /// From when to when the server's certificate is valid.
+    pub(super) validity: Range<Timestamp>,
 }
 
 impl CertificateFiles {
+    /// The files that the flags name; `None` if TLS is off.
+    ///
+    /// # Errors
+    /// If a flag is given without another one that it needs. Ignoring it would serve less safely than it asks for.
+    pub(super) fn of(args: &TlsArgs) -> Result<Option<Self>, CertificateError> {
+        let TlsArgs {
+            tls_cert,
+            tls_key,
+            client_ca,
+            require_client_cert,
+            insecure_listen: _,
+        } = args;
+        let requires_certificate = !require_client_cert.is_empty();
+        let needs = |is_given, flag, other: &Option<PathBuf>, needs| match (is_given, other) {
+            (true, None) => Err(CertificateError::Incomplete { flag, needs }),
+            _ => Ok(()),
+        };
+        needs(tls_cert.is_some(), "--tls-cert", tls_key, "--tls-key")?;
+        needs(tls_key.is_some(), "--tls-key", tls_cert, "--tls-cert")?;
+        needs(
+            requires_certificate,
+            "--require-client-cert",
+            client_ca,
+            "--client-ca",
+        )?;
+        needs(client_ca.is_some(), "--client-ca", tls_cert, "--tls-cert")?;
+        let pair = tls_cert.clone().zip(tls_key.clone());
+        Ok(pair.map(|(certificate, key)| Self {
+            certificate,
+            key,
+            client_ca: client_ca.clone(),
+        }))
+    }
+
     /// Reads the files.
     ///
     /// # Errors
@@ -136,8 +180,8 @@ impl CertificateFiles {
         now: Timestamp,
     ) -> Result<Credentials, CertificateError> {
         let provider = Arc::new(ring::default_provider());
-        let (chain, expires_at) = self.chain(&contents.certificate)?;
-        if expires_at <= now {
+        let (chain, validity) = self.chain(&contents.certificate)?;
+        if validity.end <= now {
             return Err(CertificateError::Expired(self.certificate.clone()));
         }
         let certified = self.certified_key(chain, &contents.key, &provider)?;
@@ -175,22 +219,22 @@ impl CertificateFiles {
             http2: Arc::new(http2),
             http1: Arc::new(http1),
             digest: contents.digest(),
-            expires_at,
+            validity,
         })
     }
 
-    /// The server's certificate, followed by those of its issuers, and when it expires.
+    /// The server's certificate, followed by those of its issuers, and from when to when it is valid.
     fn chain(
         &self,
         contents: &[u8],
-    ) -> Result<(Vec<CertificateDer<'static>>, Timestamp), CertificateError> {
+    ) -> Result<(Vec<CertificateDer<'static>>, Range<Timestamp>), CertificateError> {
         let chain = certificates("--tls-cert", &self.certificate, contents)?;
-        let expires_at = expires_at(&chain[0]).ok_or_else(|| CertificateError::Unreadable {
+        let validity = validity(&chain[0]).ok_or_else(|| CertificateError::Unreadable {
             flag: "--tls-cert",
             path: self.certificate.clone(),
             why: "it has no time of expiry".to_owned(),
         })?;
-        Ok((chain, expires_at))
+        Ok((chain, validity))
     }
 
     fn certified_key(

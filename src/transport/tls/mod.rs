@@ -7,6 +7,7 @@ mod reload;
 mod validity;
 
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -53,15 +54,10 @@ impl Tls {
     /// Reads the certificates. Returns `None` if TLS is off.
     ///
     /// # Errors
-    /// If they cannot be used.
+    /// If they cannot be used, or one of the flags is missing.
     pub fn load(args: &TlsArgs) -> Result<Option<Arc<Self>>, CertificateError> {
-        let Some((certificate, key)) = args.tls_cert.clone().zip(args.tls_key.clone()) else {
+        let Some(files) = CertificateFiles::of(args)? else {
             return Ok(None);
-        };
-        let files = CertificateFiles {
-            certificate,
-            key,
-            client_ca: args.client_ca.clone(),
         };
         let clock = Clock::system();
         let credentials = files.credentials(&files.read()?, clock.now())?;
@@ -75,9 +71,9 @@ impl Tls {
         })))
     }
 
-    /// When the server's certificate expires.
-    pub fn expires_at(&self) -> Timestamp {
-        self.current.load().expires_at
+    /// From when to when the server's certificate is valid.
+    pub fn validity(&self) -> Range<Timestamp> {
+        self.current.load().validity.clone()
     }
 
     /// How often the certificates were replaced.

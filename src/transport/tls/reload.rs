@@ -53,7 +53,7 @@ pub async fn reload(tls: Option<Arc<Tls>>, mut hangups: Signal) {
                 last_failure = Some(why);
             }
         }
-        if tls.expires_at() <= tls.clock.now() {
+        if tls.validity().end <= tls.clock.now() {
             limited!(
                 error,
                 "the server's certificate has expired; clients refuse it until it is replaced"

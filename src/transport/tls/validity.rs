@@ -1,7 +1,8 @@
-//! The end of a certificate's validity.
+//! The time in which a certificate is valid.
 //!
 //! rustls does not check it: a server uses any certificate. So the few elements before it are read here (RFC 5280, section 4.1).
 
+use std::ops::Range;
 use std::time::SystemTime;
 
 use crate::domain::time::Timestamp;
@@ -13,8 +14,8 @@ const SEQUENCE: u8 = 0x30;
 /// The optional version of the certificate.
 const VERSION: u8 = 0xa0;
 
-/// Returns the time at which a certificate in DER expires. Returns `None` if its time cannot be read.
-pub(super) fn expires_at(certificate: &[u8]) -> Option<Timestamp> {
+/// Returns from when to when a certificate in DER is valid. Returns `None` if its times cannot be read.
+pub(super) fn validity(certificate: &[u8]) -> Option<Range<Timestamp>> {
     let mut to_be_signed =
         Elements(Elements(Elements(certificate).next(SEQUENCE)?).next(SEQUENCE)?);
     let _version = to_be_signed.next(VERSION);
@@ -22,8 +23,7 @@ pub(super) fn expires_at(certificate: &[u8]) -> Option<Timestamp> {
     let _signature_algorithm = to_be_signed.next(SEQUENCE)?;
     let _issuer = to_be_signed.next(SEQUENCE)?;
     let mut validity = Elements(to_be_signed.next(SEQUENCE)?);
-    validity.time()?;
-    validity.time()
+    Some(validity.time()?..validity.time()?)
 }
 
 /// A sequence of DER elements.
@@ -108,7 +108,7 @@ mod tests {
 
     /// The part of a certificate up to its validity, with another element behind it.
     fn certificate(not_after: &[u8], version: bool) -> Vec<u8> {
-        let validity = [&element(UTC_TIME, b"260101000000Z"), not_after].concat();
+        let times = [&element(UTC_TIME, b"260101000000Z"), not_after].concat();
         let to_be_signed = [
             if version {
                 element(VERSION, &[2, 1, 2])
@@ -118,7 +118,7 @@ mod tests {
             element(INTEGER, &[7; 20]),
             element(SEQUENCE, &[5; 10]),
             element(SEQUENCE, &[9; 300]),
-            element(SEQUENCE, &validity),
+            element(SEQUENCE, &times),
             element(SEQUENCE, &[1; 200]),
         ];
         element(SEQUENCE, &element(SEQUENCE, &to_be_signed.concat()))
@@ -133,11 +133,16 @@ mod tests {
         Timestamp::from_micros(micros as i64)
     }
 
-    /// Seen red with the first of the two times.
+    /// Seen red with the first of the two times as the end.
     #[test]
-    fn the_second_time_of_the_validity_is_read() {
+    fn both_times_of_the_validity_are_read() {
         for version in [true, false] {
-            let expires = |tag, text: &[u8]| expires_at(&certificate(&element(tag, text), version));
+            let valid = |tag, text: &[u8]| validity(&certificate(&element(tag, text), version));
+            let expires = |tag, text| valid(tag, text).map(|valid| valid.end);
+            assert_eq!(
+                valid(UTC_TIME, b"491231235959Z").unwrap().start,
+                time("2026-01-01T00:00:00Z")
+            );
             assert_eq!(
                 expires(UTC_TIME, b"491231235959Z"),
                 Some(time("2049-12-31T23:59:59Z"))
@@ -170,8 +175,8 @@ mod tests {
     fn an_incomplete_certificate_has_no_time() {
         let whole = certificate(&element(UTC_TIME, b"491231235959Z"), true);
         for length in 0..whole.len() {
-            assert_eq!(expires_at(&whole[..length]), None, "{length}");
+            assert_eq!(validity(&whole[..length]), None, "{length}");
         }
-        assert!(expires_at(&whole).is_some());
+        assert!(validity(&whole).is_some());
     }
 }

@@ -2,6 +2,7 @@
 
 mod cancelled_calls;
 mod command_line;
+mod configuration;
 mod crash;
 mod full_disk;
 mod gateway_config;

@@ -107,6 +107,24 @@ impl Certificates {
 
     /// A certificate of the issuer `ca` that expires so many seconds from now.
     pub(super) fn issue_for_seconds(&self, name: &str, alternative_name: &str, seconds: i64) {
+        let end = SystemTime::try_from(in_seconds(seconds)).unwrap();
+        let end = humantime::format_rfc3339_seconds(end).to_string();
+        let end: String = end.chars().filter(|c| !"-:T".contains(*c)).collect();
+        self.issue_between(name, alternative_name, &["-enddate", &end]);
+    }
+
+    /// A certificate of the issuer `ca` that is valid from 2099 on.
+    pub(super) fn issue_future(&self, name: &str) {
+        let dates = [
+            "-startdate",
+            "20990101000000Z",
+            "-enddate",
+            "21000101000000Z",
+        ];
+        self.issue_between(name, "IP:127.0.0.1", &dates);
+    }
+
+    fn issue_between(&self, name: &str, alternative_name: &str, dates: &[&str]) {
         let [out, request, extensions] =
             ["pem", "csr", "ext"].map(|ending| format!("{name}.{ending}"));
         self.new_key(name, &["-subj", &format!("/CN={name}"), "-out", &request]);
@@ -118,13 +136,10 @@ impl Certificates {
             "[ca]\ndefault_ca = ca\n[ca]\nnew_certs_dir = .\ndatabase = issued\nserial = serial\ndefault_md = sha256\npolicy = any\n\
              [any]\ncommonName = supplied\n",
         );
-        let end = SystemTime::try_from(in_seconds(seconds)).unwrap();
-        let end = humantime::format_rfc3339_seconds(end).to_string();
-        let end: String = end.chars().filter(|c| !"-:T".contains(*c)).collect();
         let line = "ca -batch -notext -create_serial -config ca.conf -cert ca.pem -keyfile ca.key";
         let mut line: Vec<_> = line.split(' ').collect();
-        line.extend(["-enddate", &end, "-extfile", &extensions]);
-        line.extend(["-in", &request, "-out", &out]);
+        line.extend(dates);
+        line.extend(["-extfile", &extensions, "-in", &request, "-out", &out]);
         self.openssl(&line);
     }
 

@@ -130,14 +130,85 @@ fn a_pair_that_no_client_could_use_is_refused_with_its_reason() {
     }
 }
 
+/// Seen red without each of the four rules in `CertificateFiles::of`.
 #[test]
 fn flags_that_need_each_other_are_given_together() {
-    for flags in [
-        &["--tls-cert", "a"][..],
-        &["--tls-key", "a"],
-        &["--client-ca", "a"],
+    for (flags, needed) in [
+        (&["--tls-cert", "a"][..], "--tls-key"),
+        (&["--tls-key", "a"], "--tls-cert"),
+        (&["--client-ca", "a"], "--tls-cert"),
+        (&["--require-client-cert", "admin"], "--client-ca"),
     ] {
-        let said = refused(flags, 2);
-        assert!(said.contains("--tls-"), "{said}");
+        let said = refused(flags, BAD_CONFIGURATION);
+        let texts = [
+            format!("{} needs {needed}", flags[0]),
+            format!("set {needed} too"),
+        ];
+        assert!(texts.iter().all(|text| said.contains(text)), "{said}");
+    }
+}
+
+/// What `serve --check-config` says of this certificate and key, and whether it accepts them.
+fn checked(certificates: &Certificates, certificate: &str, key: &str) -> (bool, String) {
+    let [cert, key] = [certificate, key].map(|name| certificates.path(name));
+    let flags = [
+        "serve",
+        "--check-config",
+        "--tls-cert",
+        &cert,
+        "--tls-key",
+        &key,
+    ];
+    let output = outcome(&mut claviger(&flags));
+    let said = String::from_utf8(output.stderr).unwrap();
+    match output.status.code() {
+        Some(0) => assert_eq!(output.stdout, b"the configuration is correct\n"),
+        code => assert_eq!((code, output.stdout.len()), (Some(BAD_CONFIGURATION), 0)),
+    }
+    (output.status.success(), said)
+}
+
+/// Seen red without each of the two looks at the time in `check_certificates`, and without `Tls::load` there.
+#[test]
+fn the_check_of_a_configuration_looks_at_the_certificates() {
+    let certificates = Certificates::new();
+    certificates.issue("other", "ca", "IP:127.0.0.1");
+    certificates.issue_for_days("ending", 13);
+    certificates.issue_for_days("lasting", 15);
+    certificates.issue_expired("expired");
+    certificates.issue_future("future");
+    for (name, key, is_correct, complaint) in [
+        ("server.pem", "server.key", true, ""),
+        ("lasting.pem", "lasting.key", true, ""),
+        (
+            "ending.pem",
+            "ending.key",
+            true,
+            "warning: --tls-cert: the certificate in ",
+        ),
+        (
+            "expired.pem",
+            "expired.key",
+            false,
+            "has expired: replace it",
+        ),
+        (
+            "future.pem",
+            "future.key",
+            false,
+            "is not valid before 2099-01-01T00:00:00Z: replace it",
+        ),
+        (
+            "server.pem",
+            "other.key",
+            false,
+            "does not belong to the certificate",
+        ),
+        ("server.pem", "absent", false, "cannot read"),
+    ] {
+        let (accepted, said) = checked(&certificates, name, key);
+        assert_eq!(accepted, is_correct, "{name}: {said}");
+        assert!(said.contains(complaint), "{name}: {said}");
+        assert_eq!(said.is_empty(), complaint.is_empty(), "{name}: {said}");
     }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::documents::root;
-use crate::fixtures::outcome;
+use crate::fixtures::{outcome, without_variables};
 use crate::gateways::envoy_program;
 use crate::process::tool;
 
@@ -96,7 +96,7 @@ impl Checkout {
                 unshare.env_remove(name);
             }
         }
-        let output = outcome(&mut unshare);
+        let output = outcome(without_variables(&mut unshare));
         let shown = String::from_utf8_lossy(&output.stdout).into_owned();
         let complaint = String::from_utf8_lossy(&output.stderr);
         let log = std::fs::read_to_string(self.dir.path().join("first.log")).unwrap_or_default();

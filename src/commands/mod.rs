@@ -1,5 +1,7 @@
 //! The commands that open the store themselves: `serve`, `bootstrap` and `migrate`.
 
+mod check;
+
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -21,6 +23,8 @@ use crate::server::{Listeners, ServeError, Server, ServerThreads, Stop};
 use crate::store::{OpenError, Schema};
 use crate::telemetry;
 use crate::threads::lower_priority;
+
+pub use check::check_config;
 
 /// The exit code for a wrong configuration (`EX_CONFIG` of sysexits.h).
 pub const BAD_CONFIGURATION: u8 = 78;

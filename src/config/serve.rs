@@ -1,0 +1,134 @@
+//! The flags of `serve`.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+use clap::builder::FalseyValueParser;
+
+use super::gateway::GatewayArgs;
+use super::limits::{LimitArgs, TransportArgs};
+use super::parse::{address, interval, span, usage_interval};
+use super::retention::RetentionArgs;
+use super::store::StoreArgs;
+use super::tls::TlsArgs;
+use crate::telemetry::TraceArgs;
+
+/// The flags of `claviger serve`.
+#[derive(Args, Clone, Debug)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
+    pub store: StoreArgs,
+
+    /// Create a new authority if there is none yet
+    #[arg(long, env = "CLAVIGER_INIT", value_parser = FalseyValueParser::new())]
+    pub init: bool,
+
+    /// The address on which to serve gRPC
+    #[arg(
+        long,
+        env = "CLAVIGER_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:7700",
+        value_parser = address
+    )]
+    pub listen: SocketAddr,
+
+    /// The address on which to serve /livez, /readyz, /metrics and /auth over HTTP/1.1
+    #[arg(
+        long,
+        env = "CLAVIGER_HTTP_LISTEN",
+        value_name = "ADDR",
+        default_value = "127.0.0.1:7701",
+        value_parser = address
+    )]
+    pub http_listen: SocketAddr,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
+    pub tls: TlsArgs,
+
+    /// How often to check the store for changes that this server did not make
+    #[arg(long, env = "CLAVIGER_POLL_INTERVAL", value_name = "TIME", default_value = "50ms", value_parser = interval)]
+    pub poll_interval: Duration,
+
+    /// How often to write the usage of keys to the store, at most `1h`; a crash loses the counts since the last write. `0s`
+    /// disables counting, so that all keys appear unused
+    #[arg(long, env = "CLAVIGER_USAGE_INTERVAL", value_name = "TIME", default_value = "5s", value_parser = usage_interval)]
+    pub usage_interval: Duration,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
+    pub retention: RetentionArgs,
+
+    /// How long to continue to serve after SIGTERM while health reports NOT_SERVING, so that load balancers notice. SIGINT
+    /// (Ctrl-C) skips the delay
+    #[arg(long, env = "CLAVIGER_DRAIN_DELAY", value_name = "TIME", default_value = "5s", value_parser = span)]
+    pub drain_delay: Duration,
+
+    /// How long calls in flight may then take to finish
+    #[arg(long, env = "CLAVIGER_DRAIN_TIMEOUT", value_name = "TIME", default_value = "20s", value_parser = span)]
+    pub drain_timeout: Duration,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
+    pub gateway: GatewayArgs,
+
+    /// Disable gRPC reflection, which describes the services to any client
+    #[arg(long, env = "CLAVIGER_NO_REFLECTION", value_parser = FalseyValueParser::new())]
+    pub no_reflection: bool,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
+    pub traces: TraceArgs,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
+    pub limits: LimitArgs,
+
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
+    )]
+    pub transport: TransportArgs,
+}
+
+impl ServeArgs {
+    /// The addresses to listen on, each with the name of its flag.
+    pub fn addresses(&self) -> [(SocketAddr, &'static str); 2] {
+        [(self.listen, "listen"), (self.http_listen, "http-listen")]
+    }
+
+    /// The addresses that must not be listened on: other machines can reach them, and they would serve plain text without
+    /// --insecure-listen.
+    pub fn exposed_addresses(&self) -> impl Iterator<Item = (SocketAddr, &'static str)> {
+        let may_be_exposed = self.tls.tls_cert.is_some() || self.tls.insecure_listen;
+        let addresses = self.addresses().into_iter();
+        addresses.filter(move |(address, _)| !may_be_exposed && is_exposed(*address))
+    }
+}
+
+/// Whether other machines may reach an address.
+pub fn is_exposed(address: SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
+}
