@@ -9,7 +9,7 @@ use crate::fixtures::{Engine, Program, TestStore, claviger};
 const CANARY: &str = "kanarienvogel";
 const OTHER: &str = "postgres://claviger@other/claviger";
 
-/// Seen red with all white space trimmed, and without the check for an empty file.
+/// Seen red with all white space trimmed, without the check for an empty file, and with a credential ignored that cannot be reached.
 #[test]
 fn the_file_of_a_secret_holds_nothing_but_the_value() {
     for (text, complaint) in [
@@ -51,6 +51,14 @@ fn the_file_of_a_secret_holds_nothing_but_the_value() {
     let said = machine.refused(&[], BAD_CONFIGURATION);
     assert!(
         said.contains("absent is not text in UTF-8") && !said.contains(CANARY),
+        "{said}"
+    );
+    machine.variables.clear();
+    machine.set("CREDENTIALS_DIRECTORY", "absent");
+    let said = machine.refused(&[], BAD_CONFIGURATION);
+    let complaint = "credential database-url: cannot read absent/database-url: ";
+    assert!(
+        said.contains(complaint) && said.contains("or unset it"),
         "{said}"
     );
     machine.variables.clear();
