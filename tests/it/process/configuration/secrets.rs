@@ -9,7 +9,8 @@ use crate::fixtures::{Engine, Program, TestStore, claviger};
 const CANARY: &str = "kanarienvogel";
 const OTHER: &str = "postgres://claviger@other/claviger";
 
-/// Seen red with all white space trimmed, without the check for an empty file, and with a credential ignored that cannot be reached.
+/// Seen red with all white space trimmed, without the check for an empty file, and with a credential ignored that cannot be
+/// reached.
 #[test]
 fn the_file_of_a_secret_holds_nothing_but_the_value() {
     for (text, complaint) in [
