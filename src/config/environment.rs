@@ -61,9 +61,12 @@ impl Environment {
         let path = PathBuf::from(directory).join(setting.name());
         let source = Source::Credential(setting.name().to_owned());
         // One that is there but cannot be reached must not silently not hold.
-        let exists = path
-            .try_exists()
-            .map_err(|error| format!("{source}: cannot read {}: {error}", path.display()))?;
+        let exists = path.try_exists().map_err(|error| {
+            format!(
+                "{source}: cannot read {}: {error}. Correct {CREDENTIALS}, or unset it",
+                path.display()
+            )
+        })?;
         if !exists {
             return Ok(None);
         }

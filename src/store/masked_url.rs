@@ -111,7 +111,7 @@ mod tests {
         }
     }
 
-    /// Seen red with the userinfo up to the first `:` after the host, and with unknown parameters left as they are.
+    /// Seen red with the part of the password after a `:` left, and with unknown parameters left as they are.
     #[test]
     fn no_part_of_a_password_is_shown() {
         for (url, shown) in [

@@ -168,7 +168,7 @@ fn checked(certificates: &Certificates, certificate: &str, key: &str) -> (bool, 
     (output.status.success(), said)
 }
 
-/// Seen red without each of the two looks at the time in `check_certificates`, and without `Tls::load` there.
+/// Seen red without each of the two looks at the time in `check_certificates`, and without the call of it.
 #[test]
 fn the_check_of_a_configuration_looks_at_the_certificates() {
     let certificates = Certificates::new();

@@ -14,7 +14,7 @@ fn found(machine: &Machine, flags: &[&str]) -> String {
     outcome.said
 }
 
-/// Seen red with the check made by `serve` without --check-config.
+/// Seen red with a check that makes the data directory.
 #[test]
 fn a_correct_configuration_needs_no_store_and_makes_none() {
     let machine = Machine::new();
@@ -63,7 +63,7 @@ fn a_correct_configuration_needs_no_store_and_makes_none() {
     assert_eq!(both.printed, machine.printed(&[]) + &comment);
 }
 
-/// Seen red with each line of `Findings::of` taken out.
+/// Seen red without the checks of the log, of the addresses and of the certificates.
 #[test]
 fn everything_that_is_wrong_is_found_at_once() {
     let machine = Machine::new();

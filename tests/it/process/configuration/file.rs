@@ -2,7 +2,7 @@
 
 use super::{BAD_CONFIGURATION, Machine};
 
-/// Seen red with each `Err` of `src/config/file.rs` turned into a value, and with the line counted from 0.
+/// Seen red with unknown settings ignored, with errors of the parser ignored, and with lines counted from 0.
 #[test]
 fn every_mistake_in_a_file_is_named_with_its_line_and_the_remedy() {
     for (text, complaint) in [
@@ -101,6 +101,7 @@ fn every_mistake_in_a_file_is_named_with_its_line_and_the_remedy() {
     }
 }
 
+/// Seen red with the error of reading ignored.
 #[test]
 fn a_file_that_cannot_be_read_is_refused() {
     let mut machine = Machine::new();
@@ -118,7 +119,7 @@ fn a_file_that_cannot_be_read_is_refused() {
     assert!(said.contains("CLAVIGER_CONFIG must not be empty"), "{said}");
 }
 
-/// Seen red with the first problem returned alone.
+/// Seen red with the first mistake named alone.
 #[test]
 fn all_mistakes_are_named_at_once() {
     let mut machine = Machine::new();

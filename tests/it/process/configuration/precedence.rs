@@ -31,8 +31,8 @@ fn machine_with(sources: &[usize]) -> (Machine, Vec<String>) {
     (machine, flags)
 }
 
-/// Seen red with the credential asked before the `_FILE` variable, with the file before the environment, and without the error for
-/// two variables.
+/// Seen red with the credential asked before the variables, with the file before the environment, and without the error for two
+/// variables.
 #[test]
 fn of_two_values_the_stronger_source_is_in_force() {
     for (strong, stronger) in SOURCES.into_iter().enumerate() {
@@ -65,7 +65,8 @@ fn of_two_values_the_stronger_source_is_in_force() {
     );
 }
 
-/// The same for settings that are no secrets: switches, lists, files, and those with a default.
+/// The same for settings that are no secrets: switches, lists, files, and those with a default. Seen red with the file before the
+/// environment.
 #[test]
 fn the_order_holds_for_every_kind_of_setting() {
     let mut machine = Machine::new();
@@ -142,7 +143,7 @@ fn the_order_holds_for_every_kind_of_setting() {
     );
 }
 
-/// Seen red with only the settings of the command itself known.
+/// Seen red with settings of other commands refused.
 #[test]
 fn one_file_serves_all_three_commands() {
     let mut machine = Machine::new();

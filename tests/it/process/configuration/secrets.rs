@@ -9,7 +9,8 @@ use crate::fixtures::{Engine, Program, TestStore, claviger};
 const CANARY: &str = "kanarienvogel";
 const OTHER: &str = "postgres://claviger@other/claviger";
 
-/// Seen red with all newlines trimmed, and without the check for an empty file.
+/// Seen red with all white space trimmed, without the check for an empty file, and with a credential ignored that cannot be
+/// reached.
 #[test]
 fn the_file_of_a_secret_holds_nothing_but_the_value() {
     for (text, complaint) in [
@@ -51,6 +52,14 @@ fn the_file_of_a_secret_holds_nothing_but_the_value() {
     let said = machine.refused(&[], BAD_CONFIGURATION);
     assert!(
         said.contains("absent is not text in UTF-8") && !said.contains(CANARY),
+        "{said}"
+    );
+    machine.variables.clear();
+    machine.set("CREDENTIALS_DIRECTORY", "absent");
+    let said = machine.refused(&[], BAD_CONFIGURATION);
+    let complaint = "credential database-url: cannot read absent/database-url: ";
+    assert!(
+        said.contains(complaint) && said.contains("or unset it"),
         "{said}"
     );
     machine.variables.clear();
@@ -101,8 +110,7 @@ fn a_credential_can_be_the_pepper_file() {
     fs::set_permissions(machine.path("credentials"), Permissions::from_mode(0o700)).unwrap();
 }
 
-/// Seen red with the mask of `src/store/masked_url.rs` left out, with `hide_env_values` taken from the flag, and with the parser's
-/// error shown as it is for a line of the file.
+/// Seen red with the URL printed as it is, and without `hide_env_values`.
 #[test]
 fn no_password_is_shown_wherever_it_comes_from() {
     let broken = [
@@ -181,6 +189,7 @@ fn no_password_is_shown_wherever_it_comes_from() {
     }
 }
 
+/// Seen red with the errors of TOML as their parser displays them, and without `mask_urls`.
 #[test]
 fn no_password_is_shown_by_an_error_of_the_parser() {
     let url = format!("postgres://claviger:{CANARY}@db/claviger");

@@ -42,6 +42,7 @@ fn an_unknown_variable_is_refused_with_the_nearest_name() {
     }
 }
 
+/// Seen red with one text for whatever is wrong with a value.
 #[test]
 fn a_malformed_variable_is_named_and_a_malformed_flag_is_wrong_use() {
     let mut machine = Machine::new();
