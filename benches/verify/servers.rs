@@ -18,7 +18,7 @@ use claviger::domain::ids::KeyId;
 use claviger::domain::key::Digest;
 use claviger::grpc::{CallMetrics, Destination, Dispatch, Guard};
 use claviger::pb::claviger::v1 as pb;
-use claviger::transport::{self, Acceptor, Threads};
+use claviger::transport::{Acceptor, Listener, Threads};
 use hyper::{Request, Response};
 use pb::key_verify_server::{KeyVerify, KeyVerifyServer};
 use prost::Message;
@@ -43,14 +43,14 @@ struct Alone<S> {
 impl<S: KeyVerify> Dispatch for Alone<S> {
     type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-    fn prove(&self, _: &str, peer: IpAddr) -> Result<Principal, AuthError> {
+    fn prove(&self, _: &str, peer: Option<IpAddr>) -> Result<Principal, AuthError> {
         Ok(Principal {
             key: KeyId::from_bytes([0; 16]),
             secret: Digest {
                 pepper: 0,
                 mac: [0; 32],
             },
-            peer: Some(peer),
+            peer,
         })
     }
 
@@ -79,8 +79,8 @@ pub(crate) async fn serve_alone(
     service: impl KeyVerify,
     answers_whole: bool,
 ) -> Result<(), Box<dyn Error>> {
-    let listener = transport::bind("127.0.0.1:0".parse()?)?;
-    println!("{}", listener.local_addr()?);
+    let listener = Listener::tcp("127.0.0.1:0".parse()?)?;
+    println!("{}", listener.address().ok_or("no address")?);
     // The defaults of `claviger serve`.
     let limits = TransportArgs {
         verify_threads: Some(1),

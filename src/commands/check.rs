@@ -10,7 +10,7 @@ use crate::domain::clock::Clock;
 use crate::domain::time::Timestamp;
 use crate::hashing::{Peppers, Roots};
 use crate::open::{OpenStoreError, has_database};
-use crate::server::ServeError;
+use crate::server::ListenError;
 use crate::telemetry::{self, LogArgs};
 use crate::transport::Tls;
 
@@ -63,13 +63,18 @@ impl Findings {
 
     fn check_addresses(&mut self, args: &ServeArgs) {
         for (address, flag) in args.exposed_addresses() {
-            self.take(Err::<(), _>(ServeError::Exposed { address, flag }));
+            self.take(Err::<(), _>(ListenError::Exposed { address, flag }));
         }
-        let [(grpc, _), (http, _)] = args.addresses();
-        if grpc == http && grpc.port() != 0 {
-            self.problems.push(format!(
-                "--listen and --http-listen are both {grpc}: choose another port for one of them"
-            ));
+        let addresses: Vec<_> = args.listen.addresses().collect();
+        for (index, (address, flag)) in addresses.iter().enumerate() {
+            let same = addresses[..index]
+                .iter()
+                .find(|(other, _)| other == address);
+            if let Some((_, other)) = same.filter(|_| address.port() != 0) {
+                self.problems.push(format!(
+                    "--{other} and --{flag} are both {address}: choose another port for one of them"
+                ));
+            }
         }
     }
 

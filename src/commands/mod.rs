@@ -87,10 +87,10 @@ impl CommandError {
             | Self::AlreadyCreated
             | Self::Signals(_)
             | Self::Runtime(_) => 1,
-            Self::Serve(
-                ServeError::Certificates(_) | ServeError::Exposed { .. } | ServeError::Traces(_),
-            )
-            | Self::OpenStore(_) => BAD_CONFIGURATION,
+            Self::Serve(ServeError::Listen(error)) if !error.is_of_configuration() => 1,
+            Self::Serve(ServeError::Listen(_) | ServeError::Traces(_)) | Self::OpenStore(_) => {
+                BAD_CONFIGURATION
+            }
             Self::Serve(_) => 1,
         }
     }
@@ -146,14 +146,16 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
     // The lock comes before the ports, so that a second process reports the lock, and the ports before the store, so that
     // nothing is created if a port is in use.
     let lock = StoreLock::take_to_open(&args.store, args.init).await?;
-    let listeners = Listeners::bind(args)?;
+    let listeners = Listeners::bind(args).map_err(ServeError::from)?;
     let _reload = AbortOnDropHandle::new(tokio::spawn(listeners.reload_certificates(hangups)));
-    let address = listeners.grpc_address();
+    let grpc = listeners.grpc_address();
+    let admin = listeners.admin_address();
     let is_encrypted = listeners.is_encrypted();
     let on_terminal = io::stdout().is_terminal();
     let key_file = operator_key_path(&args.store.location);
     let mut hand_over = |key: &PlainKey| {
         if on_terminal {
+            let address = admin.unwrap_or(grpc);
             return welcome(&mut io::stdout(), address, is_encrypted, key);
         }
         write_operator_key(&key_file, key)?;
@@ -168,7 +170,15 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
     let location = lock.location();
     let opened = lock.open(&args.store, Clock::system(), if_empty).await?;
     let http = listeners.http_address();
-    tracing::info!(grpc = %address, %http, tls = is_encrypted, %location, "listening");
+    tracing::info!(
+        %grpc,
+        %http,
+        admin = admin.map(tracing::field::display),
+        unix = args.listen.unix_socket.as_deref().map(|path| tracing::field::display(path.display())),
+        tls = is_encrypted,
+        %location,
+        "listening"
+    );
     Server::new(args, opened, listeners, threads)
         .await?
         .run(stop)

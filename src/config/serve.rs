@@ -8,7 +8,8 @@ use clap::builder::FalseyValueParser;
 
 use super::gateway::GatewayArgs;
 use super::limits::{LimitArgs, TransportArgs};
-use super::parse::{address, interval, span, usage_interval};
+use super::listen::{ListenArgs, is_exposed};
+use super::parse::{interval, span, usage_interval};
 use super::retention::RetentionArgs;
 use super::store::StoreArgs;
 use super::tls::TlsArgs;
@@ -28,25 +29,12 @@ pub struct ServeArgs {
     #[arg(long, env = "CLAVIGER_INIT", value_parser = FalseyValueParser::new())]
     pub init: bool,
 
-    /// The address on which to serve gRPC
-    #[arg(
-        long,
-        env = "CLAVIGER_LISTEN",
-        value_name = "ADDR",
-        default_value = "127.0.0.1:7700",
-        value_parser = address
+    #[command(flatten)]
+    #[expect(
+        missing_docs,
+        reason = "a comment here would become the command's help"
     )]
-    pub listen: SocketAddr,
-
-    /// The address on which to serve /livez, /readyz, /metrics and /auth over HTTP/1.1
-    #[arg(
-        long,
-        env = "CLAVIGER_HTTP_LISTEN",
-        value_name = "ADDR",
-        default_value = "127.0.0.1:7701",
-        value_parser = address
-    )]
-    pub http_listen: SocketAddr,
+    pub listen: ListenArgs,
 
     #[command(flatten)]
     #[expect(
@@ -114,21 +102,15 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// The addresses to listen on, each with the name of its flag.
-    pub fn addresses(&self) -> [(SocketAddr, &'static str); 2] {
-        [(self.listen, "listen"), (self.http_listen, "http-listen")]
-    }
-
     /// The addresses that must not be listened on: other machines can reach them, and they would serve plain text without
     /// --insecure-listen.
     pub fn exposed_addresses(&self) -> impl Iterator<Item = (SocketAddr, &'static str)> {
-        let may_be_exposed = self.tls.tls_cert.is_some() || self.tls.insecure_listen;
-        let addresses = self.addresses().into_iter();
-        addresses.filter(move |(address, _)| !may_be_exposed && is_exposed(*address))
+        let addresses = self.listen.addresses();
+        addresses.filter(|(address, _)| !self.may_be_exposed(*address))
     }
-}
 
-/// Whether other machines may reach an address.
-pub fn is_exposed(address: SocketAddr) -> bool {
-    !address.ip().to_canonical().is_loopback()
+    /// Whether this address may be listened on.
+    pub fn may_be_exposed(&self, address: SocketAddr) -> bool {
+        self.tls.tls_cert.is_some() || self.tls.insecure_listen || !is_exposed(address)
+    }
 }

@@ -4,6 +4,7 @@
 //! runtime, so that their work (decoding, hashing, SQL, encoding) delays no verification.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 
 use hyper::{Request, Response};
@@ -56,8 +57,8 @@ pub struct Services {
 impl Dispatch for Services {
     type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-    fn prove(&self, plain_key: &str, peer: std::net::IpAddr) -> Result<Principal, AuthError> {
-        self.authenticator.prove(plain_key, Some(peer))
+    fn prove(&self, plain_key: &str, peer: Option<IpAddr>) -> Result<Principal, AuthError> {
+        self.authenticator.prove(plain_key, peer)
     }
 
     fn answer(

@@ -356,6 +356,16 @@ pub(super) fn no_such_method() -> Status {
     )
 }
 
+/// The error for administration on the address of the gateways.
+pub(super) fn administration_elsewhere() -> Status {
+    error(
+        Code::Unimplemented,
+        "this address serves only gateways, and administration is on another one: call the address of --admin-listen, or the path of \
+         --unix-socket",
+        info("ADMINISTRATION_ELSEWHERE"),
+    )
+}
+
 /// An error that tonic returned, with a reason added, and with the code that other gRPC servers use for it.
 pub(super) fn from_tonic(code: Code, message: &str) -> Status {
     match code {

@@ -88,7 +88,7 @@ pub(super) fn router(
 
 async fn gateway_auth(
     State(state): State<Arc<GatewayAuth>>,
-    ConnectInfo(peer): ConnectInfo<IpAddr>,
+    ConnectInfo(peer): ConnectInfo<Option<IpAddr>>,
     request: Request<Body>,
 ) -> Response<Body> {
     let record = state.metrics.begin(request.headers());
@@ -101,7 +101,7 @@ async fn gateway_auth(
 
 fn respond(
     state: &GatewayAuth,
-    peer: IpAddr,
+    peer: Option<IpAddr>,
     asked: Result<Question<'_>, MisconfiguredGateway>,
     request: &Request<Body>,
 ) -> Response<Body> {
@@ -149,7 +149,7 @@ fn respond(
         },
         Err(MisconfiguredGateway(why)) => {
             let request_id = request_id_text(request.headers());
-            log_misconfigured(&why, Some(peer), api, request_id);
+            log_misconfigured(&why, peer, api, request_id);
             let mut response = Response::new(Body::from(format!("{why}\n")));
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
             response
@@ -211,7 +211,7 @@ fn question<'p>(
 impl GatewayAuth {
     fn answer(
         &self,
-        peer: IpAddr,
+        peer: Option<IpAddr>,
         Question { kind, api, rest }: Question<'_>,
         request: &Request<Body>,
     ) -> Result<GatewayResponse, MisconfiguredGateway> {
@@ -242,7 +242,7 @@ impl GatewayAuth {
         };
         let answer = self
             .authorizer
-            .prove(gateway_key, Some(peer))
+            .prove(gateway_key, peer)
             .map_err(GatewayError::Auth)
             .and_then(|gateway| self.authorizer.answer(&gateway, api, &original));
         if let Err(GatewayError::Auth(AuthError::Verify(reason)) | GatewayError::Verify(reason)) =

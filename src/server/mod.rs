@@ -1,14 +1,15 @@
 //! The server: builds all services from the opened store, runs them, and shuts them down.
 
 mod exposition;
+mod listeners;
 mod parts;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::Signal;
+use futures_util::future::try_join_all;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -18,14 +19,15 @@ use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
 use exposition::Sources;
+pub use listeners::{ListenError, Listeners};
 use parts::{Parts, Shared, ThreadServices};
 
 use crate::authority::Authority;
-use crate::config::{RetentionArgs, ServeArgs, is_exposed};
+use crate::config::{RetentionArgs, ServeArgs};
 use crate::domain::clock::Clock;
 use crate::grpc::{
-    Admin, CallMetrics, ExtAuthzService, KeyAdminService, KeyVerifyService, Pages,
-    RealmAdminService,
+    Admin, CallMetrics, ExtAuthzService, Guard, KeyAdminService, KeyVerifyService, Pages,
+    RealmAdminService, Services,
 };
 use crate::hashing::Roots;
 use crate::http::{GatewayMetrics, Scraper};
@@ -41,7 +43,7 @@ use crate::retention;
 use crate::store::Store;
 use crate::telemetry::Tracer;
 use crate::threads::RuntimeThread;
-use crate::transport::{self, Acceptor, CertificateError, Threads, Tls};
+use crate::transport::{self, Acceptor, Listener, Threads};
 use crate::usage::{self, UsageRecorder};
 
 /// The time between two writes of the clock's mark to the store.
@@ -71,32 +73,9 @@ pub enum Stop {
 /// The reason why the server failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// An address cannot be listened on.
-    #[error(
-        "cannot listen on {address}: {source}. Choose another address with --{flag}, or stop the process that uses this one"
-    )]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// The flag that sets the address.
-        flag: &'static str,
-        /// The error of the system.
-        source: std::io::Error,
-    },
-    /// An address that other machines can reach would be served without TLS.
-    #[error(
-        "--{flag} {address} can be reached from other machines, and the API keys of callers must not pass a network as plain \
-         text: set --tls-cert and --tls-key, or --insecure-listen if the network is private or a proxy encrypts"
-    )]
-    Exposed {
-        /// The address.
-        address: SocketAddr,
-        /// The flag that sets the address.
-        flag: &'static str,
-    },
-    /// The certificates cannot be used.
+    /// The server cannot listen.
     #[error(transparent)]
-    Certificates(#[from] CertificateError),
+    Listen(#[from] ListenError),
     /// Traces cannot be sent.
     #[error("{0}")]
     Traces(String),
@@ -120,56 +99,6 @@ pub enum ServeError {
     /// The reflection service could not be built.
     #[error("cannot build the reflection service: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
-}
-
-/// The bound listeners of gRPC and HTTP, and the certificates with which they serve TLS.
-pub struct Listeners {
-    grpc: TcpListener,
-    http: TcpListener,
-    tls: Option<Arc<Tls>>,
-}
-
-impl Listeners {
-    /// Reads the certificates and binds both addresses.
-    ///
-    /// # Errors
-    /// If the certificates cannot be used, or an address cannot be listened on, or must not be without TLS.
-    pub fn bind(args: &ServeArgs) -> Result<Self, ServeError> {
-        let tls = Tls::load(&args.tls)?;
-        if let Some((address, flag)) = args.exposed_addresses().next() {
-            return Err(ServeError::Exposed { address, flag });
-        }
-        let is_encrypted = tls.is_some();
-        Ok(Self {
-            grpc: listen(args.listen, "listen", is_encrypted)?,
-            http: listen(args.http_listen, "http-listen", is_encrypted)?,
-            tls,
-        })
-    }
-
-    /// Whether the addresses serve TLS.
-    pub fn is_encrypted(&self) -> bool {
-        self.tls.is_some()
-    }
-
-    /// Reads the certificates again when their files change, and when `hangups` reports a signal, without end.
-    pub fn reload_certificates(&self, hangups: Signal) -> impl Future<Output = ()> + use<> {
-        transport::reload(self.tls.clone(), hangups)
-    }
-
-    /// The address of gRPC, with the real port if the system chose it.
-    pub fn grpc_address(&self) -> SocketAddr {
-        self.grpc
-            .local_addr()
-            .expect("a bound listener has an address")
-    }
-
-    /// The address of HTTP, with the real port if the system chose it.
-    pub fn http_address(&self) -> SocketAddr {
-        self.http
-            .local_addr()
-            .expect("a bound listener has an address")
-    }
 }
 
 /// The threads of a server that have normal priority. Whoever starts them may lower the priority of everything else.
@@ -265,7 +194,7 @@ impl Server {
         let admin_plane = parts.admin_plane(admin, &admin_recorder, !args.no_reflection)?;
         let readiness = watch::Sender::new(Readiness::Starting);
         let stop_serving = CancellationToken::new();
-        let transport = transport::within_descriptors(args.transport);
+        let transport = transport::within_descriptors(args.transport, listeners.count());
         // Services and a recorder of its own for each thread, so that no call writes what another thread writes too.
         let recorders: Vec<_> = (0..threads.verify.count()).map(|_| recorder()).collect();
         let all_recorders = recorders.iter().cloned().chain([admin_recorder]).collect();
@@ -352,7 +281,15 @@ impl Server {
     /// If the keys cannot be loaded, a task of the server fails, or another process takes over the database.
     pub async fn run(self, mut stop: mpsc::Receiver<Stop>) -> Result<(), ServeError> {
         let Self {
-            listeners: Listeners { grpc, http, tls: _ },
+            listeners:
+                Listeners {
+                    grpc,
+                    http,
+                    admin,
+                    unix,
+                    unix_file,
+                    tls: _,
+                },
             threads:
                 ServerThreads {
                     verify,
@@ -383,12 +320,10 @@ impl Server {
             .into_iter()
             .map(|services| (services.grpc, services.http))
             .unzip();
-        let mut serving = acceptor
-            .clone()
-            .accept(grpc, &verify, move |thread, accepted| {
-                let services = grpc_services[thread].clone();
-                accepted.http2(move |peer| services.for_peer(peer))
-            });
+        let mut serving = try_join_all(
+            grpc_listeners(grpc, admin, unix, grpc_services)
+                .map(|(listener, services)| accept_grpc(&acceptor, listener, &verify, services)),
+        );
         let probes = acceptor.accept(http, &verify, move |thread, accepted| {
             accepted.http1(http_services[thread].clone())
         });
@@ -434,7 +369,7 @@ impl Server {
             health.clear_service_status(name).await;
         }
         finish(&mut serving, &use_cases, drain_timeout, &mut stop).await;
-        drop((serving, probes));
+        drop((serving, probes, unix_file));
         verify.stop().await;
         // No call is answered any more, so the counts are complete.
         usage_writer.stop(CLOSE_TIMEOUT).await;
@@ -451,6 +386,37 @@ impl Server {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// The listeners of gRPC, each with the services of each thread.
+fn grpc_listeners(
+    grpc: Listener,
+    admin: Option<Listener>,
+    unix: Option<Listener>,
+    services: Vec<Guard<Services>>,
+) -> impl Iterator<Item = (Listener, Vec<Guard<Services>>)> {
+    let for_gateways = |services: &Guard<Services>| match &admin {
+        Some(_) => services.clone().for_gateways_only(),
+        None => services.clone(),
+    };
+    let first = services.iter().map(for_gateways).collect();
+    let others = [admin, unix].into_iter().flatten();
+    let others = others.map(move |listener| (listener, services.clone()));
+    iter::once((grpc, first)).chain(others)
+}
+
+/// Accepts the connections of a listener of gRPC.
+fn accept_grpc(
+    acceptor: &Acceptor,
+    listener: Listener,
+    threads: &Threads,
+    services: Vec<Guard<Services>>,
+) -> AbortOnDropHandle<io::Result<()>> {
+    let acceptor = acceptor.clone();
+    acceptor.accept(listener, threads, move |thread, accepted| {
+        let services = services[thread].clone();
+        accepted.http2(move |peer| services.for_peer(peer))
+    })
 }
 
 /// Reports that the server should get no more requests.
@@ -573,22 +539,4 @@ async fn watch_trust(
             return;
         }
     }
-}
-
-fn listen(
-    address: SocketAddr,
-    flag: &'static str,
-    is_encrypted: bool,
-) -> Result<TcpListener, ServeError> {
-    if !is_encrypted && is_exposed(address) {
-        tracing::warn!(
-            %address,
-            "listener is unencrypted and reachable from other machines: keep it inside a private network"
-        );
-    }
-    transport::bind(address).map_err(|source| ServeError::Listen {
-        address,
-        flag,
-        source,
-    })
 }

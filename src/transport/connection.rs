@@ -1,7 +1,7 @@
 //! One connection, from its first bytes to its end.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,16 +17,16 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::connection_limiter::{CallQuota, ConnectionPermit};
 use super::limits::{self, FIRST_BYTES, GOAWAY_GRACE};
+use super::listener::{Accepted, Connected};
 use super::pace::Pace;
 use super::socket::{Allowance, Socket};
-use super::stream::{Encryption, Stream};
+use super::stream::{Stream, Wire};
 use super::threads::{OpenConnection, ThreadLoad};
 use super::tls::{HANDSHAKE_RECORD, HandshakeError, Protocol, Tls};
 use crate::metrics::{Limit, Refusals};
@@ -39,9 +39,8 @@ const FRAME_HEADER: usize = 9;
 
 /// An accepted connection from which nothing has been read. It belongs to no runtime yet: the one that serves it registers it.
 pub struct AcceptedConnection {
-    pub(super) stream: std::net::TcpStream,
+    pub(super) stream: Accepted,
     pub(super) permit: ConnectionPermit,
-    pub(super) remote: SocketAddr,
     pub(super) lifetime: Lifetime,
     pub(super) tls: Option<Arc<Tls>>,
     pub(super) refusals: Arc<Refusals>,
@@ -60,10 +59,8 @@ struct Begun {
 /// The peer of a connection, for the service that handles its calls.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The address of the peer.
-    pub remote: SocketAddr,
-    /// The local address to which the peer connected.
-    pub local: Option<SocketAddr>,
+    /// The address of the peer; `None` over a Unix socket.
+    pub address: Option<IpAddr>,
     /// The calls and body bytes that the peer's address and all addresses together hold.
     pub quota: CallQuota,
     /// The number of bytes that the peer may still send.
@@ -106,7 +103,7 @@ impl AcceptedConnection {
             return;
         };
         let router = TowerToHyperService::new(router);
-        let (calls, peer) = (begun.calls, begun.peer.remote.ip());
+        let (calls, peer) = (begun.calls, begun.peer.address);
         let has_certificate = HasClientCertificate(begun.peer.has_client_certificate);
         let closing = begun.peer.closing;
         let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
@@ -133,35 +130,34 @@ impl AcceptedConnection {
     /// Performs the TLS handshake, if TLS is on, and reads the first bytes. Returns `None`, and so closes the connection without an
     /// answer, if the client sends nothing, another protocol, or too slowly, or if the server stops.
     async fn begin(self, protocol: Protocol) -> Option<Begun> {
-        let stream = TcpStream::from_std(self.stream).inspect_err(|error| {
+        let address = self.stream.address();
+        let connected = self.stream.registered().inspect_err(|error| {
             tracing::debug!(%error, "connection not registered");
         });
-        let stream = stream.ok()?;
-        let local = stream.local_addr().ok();
+        let connected = connected.ok()?;
         let calls = Calls {
             tasks: self.lifetime.calls.clone(),
             allowance: Arc::default(),
             thread: self.lifetime.open.load(),
         };
         let pace: Arc<Pace> = Arc::default();
-        let socket = Socket::new(stream, Arc::clone(&calls.allowance), Arc::clone(&pace));
+        let limits = (Arc::clone(&calls.allowance), Arc::clone(&pace));
         let tls = self.tls.as_deref();
-        let (encryption, first) = tokio::select! {
-            opened = open(socket, self.remote.ip(), tls, protocol, &self.refusals) => opened?,
+        let (wire, first) = tokio::select! {
+            opened = open(connected, limits, tls, protocol, &self.refusals) => opened?,
             () = self.lifetime.stop.cancelled() => return None,
         };
         Some(Begun {
             peer: Peer {
-                remote: self.remote,
-                local,
+                address,
                 quota: self.permit.quota(),
                 allowance: Arc::clone(&calls.allowance),
                 pace,
-                has_client_certificate: encryption.has_client_certificate(),
+                has_client_certificate: wire.is_certified(),
                 refusals: self.refusals,
                 closing: self.lifetime.closing.clone(),
             },
-            stream: Stream::new(encryption, first),
+            stream: Stream::new(wire, first),
             calls,
             lifetime: self.lifetime,
             _permit: self.permit,
@@ -169,17 +165,23 @@ impl AcceptedConnection {
     }
 }
 
-/// Performs the TLS handshake, if TLS is on, and reads the first bytes.
+/// Performs the TLS handshake, if TLS is on, and reads the first bytes. A Unix socket has no TLS.
 async fn open(
-    socket: Socket<TcpStream>,
-    peer: IpAddr,
+    connected: Connected,
+    (allowance, pace): (Arc<Allowance>, Arc<Pace>),
     tls: Option<&Tls>,
     protocol: Protocol,
     refusals: &Refusals,
-) -> Option<(Encryption, Vec<u8>)> {
-    let mut stream = match tls {
-        None => Encryption::Plain(socket),
-        Some(tls) => {
+) -> Option<(Wire, Vec<u8>)> {
+    let mut plain_text_from = None;
+    let mut wire = match (connected, tls) {
+        (Connected::Unix(stream), _) => Wire::Unix(Socket::new(stream, allowance, pace)),
+        (Connected::Tcp(stream, peer), None) => {
+            plain_text_from = Some(peer);
+            Wire::Tcp(Socket::new(stream, allowance, pace))
+        }
+        (Connected::Tcp(stream, peer), Some(tls)) => {
+            let socket = Socket::new(stream, allowance, pace);
             // Boxed, because it is large, and over before the connection is served.
             let handshake = Box::pin(tls.accept(socket, peer, protocol)).await;
             let stream = handshake.inspect_err(|error| {
@@ -188,8 +190,7 @@ async fn open(
                 }
                 error.log(peer);
             });
-            let stream = stream.ok()?;
-            Encryption::Tls(Box::new(stream))
+            Wire::Tls(Box::new(stream.ok()?))
         }
     };
     let mut first = Vec::with_capacity(PREFACE.len() + FRAME_HEADER);
@@ -198,11 +199,13 @@ async fn open(
         // hyper checks the rest.
         Protocol::Http1 => |first: &[u8]| Some(first.first() != Some(&HANDSHAKE_RECORD)),
     };
-    let read = timeout(FIRST_BYTES, read_first(&mut stream, &mut first, begins)).await;
+    let read = timeout(FIRST_BYTES, read_first(&mut wire, &mut first, begins)).await;
     if read.ok()?.is_some() {
-        return Some((stream, first));
+        return Some((wire, first));
     }
-    if tls.is_none() && first.first() == Some(&HANDSHAKE_RECORD) {
+    if let Some(peer) = plain_text_from
+        && first.first() == Some(&HANDSHAKE_RECORD)
+    {
         HandshakeError::TlsOnPlainText.log(peer);
     }
     None

@@ -24,7 +24,8 @@ pub(super) struct ConnectionLimiter {
 #[derive(Debug, Default)]
 struct OpenConnections {
     total: usize,
-    by_address: HashMap<IpAddr, AddressUsage>,
+    /// Of the peers that come over a Unix socket, which have no address, too.
+    by_address: HashMap<Option<IpAddr>, AddressUsage>,
 }
 
 #[derive(Debug, Default)]
@@ -84,9 +85,9 @@ impl ConnectionLimiter {
     /// If the listener or the address has its maximum of connections.
     pub(super) fn admit(
         self: &Arc<Self>,
-        address: IpAddr,
+        address: Option<IpAddr>,
     ) -> Result<ConnectionPermit, LimitReached> {
-        let address = address_group(address);
+        let address = address.map(address_group);
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         if open.total >= self.max_connections {
             return Err(LimitReached::Listener);
@@ -113,7 +114,7 @@ impl ConnectionLimiter {
 #[derive(Debug)]
 pub(super) struct ConnectionPermit {
     limiter: Arc<ConnectionLimiter>,
-    address: IpAddr,
+    address: Option<IpAddr>,
     quota: CallQuota,
 }
 
@@ -231,23 +232,25 @@ mod tests {
     #[test]
     fn a_dropped_permit_admits_another_connection() {
         let limiter = ConnectionLimiter::new(3, 2);
-        let permits = [(); 2].map(|()| limiter.admit(address("192.0.2.1")).unwrap());
+        let permits = [(); 2].map(|()| limiter.admit(Some(address("192.0.2.1"))).unwrap());
         assert_eq!(
-            limiter.admit(address("192.0.2.1")).unwrap_err(),
+            limiter.admit(Some(address("192.0.2.1"))).unwrap_err(),
             LimitReached::Address
         );
         // The same machine, as a listener for both address families reports it.
         assert_eq!(
-            limiter.admit(address("::ffff:192.0.2.1")).unwrap_err(),
+            limiter
+                .admit(Some(address("::ffff:192.0.2.1")))
+                .unwrap_err(),
             LimitReached::Address
         );
-        let other = limiter.admit(address("192.0.2.2")).unwrap();
+        let other = limiter.admit(Some(address("192.0.2.2"))).unwrap();
         assert_eq!(
-            limiter.admit(address("192.0.2.3")).unwrap_err(),
+            limiter.admit(Some(address("192.0.2.3"))).unwrap_err(),
             LimitReached::Listener
         );
         drop(permits);
-        drop(limiter.admit(address("192.0.2.1")).unwrap());
+        drop(limiter.admit(Some(address("192.0.2.1"))).unwrap());
         drop(other);
         assert!(
             limiter.open.lock().unwrap().by_address.is_empty(),
@@ -258,19 +261,21 @@ mod tests {
     #[test]
     fn an_ipv6_network_of_64_bits_is_one_address() {
         let limiter = ConnectionLimiter::new(9, 1);
-        let _permit = limiter.admit(address("2001:db8:0:1::1")).unwrap();
+        let _permit = limiter.admit(Some(address("2001:db8:0:1::1"))).unwrap();
         assert_eq!(
-            limiter.admit(address("2001:db8:0:1:ffff::2")).unwrap_err(),
+            limiter
+                .admit(Some(address("2001:db8:0:1:ffff::2")))
+                .unwrap_err(),
             LimitReached::Address
         );
-        assert!(limiter.admit(address("2001:db8:0:2::1")).is_ok());
+        assert!(limiter.admit(Some(address("2001:db8:0:2::1"))).is_ok());
     }
 
     #[test]
     fn a_health_check_is_answered_although_watches_of_others_use_up_the_limit() {
         let limiter = ConnectionLimiter::new(99, 99);
         let quotas: Vec<_> = (0..8)
-            .map(|i| limiter.admit([192, 0, 2, i].into()).unwrap().quota())
+            .map(|i| limiter.admit(Some([192, 0, 2, i].into())).unwrap().quota())
             .collect();
         for quota in &quotas {
             for _ in 0..MAX_ANONYMOUS_CALLS_PER_ADDRESS {
@@ -282,7 +287,7 @@ mod tests {
             );
             quota.end_anonymous_call();
         }
-        let probe = limiter.admit([192, 0, 2, 9].into()).unwrap().quota();
+        let probe = limiter.admit(Some([192, 0, 2, 9].into())).unwrap().quota();
         assert!(!probe.begin_anonymous_call(false));
         assert!(probe.begin_anonymous_call(true));
     }
@@ -290,10 +295,10 @@ mod tests {
     #[test]
     fn one_address_cannot_use_up_the_limit_of_all() {
         let limiter = ConnectionLimiter::new(9, 9);
-        let one = limiter.admit(address("192.0.2.1")).unwrap().quota();
+        let one = limiter.admit(Some(address("192.0.2.1"))).unwrap().quota();
         assert!(one.keep(MAX_BODY_BYTES_PER_ADDRESS));
         assert!(!one.keep(1));
-        let other = limiter.admit(address("192.0.2.2")).unwrap().quota();
+        let other = limiter.admit(Some(address("192.0.2.2"))).unwrap().quota();
         assert!(other.keep(MAX_BODY_BYTES_PER_ADDRESS));
         one.give_back(2);
         assert!(one.keep(1));

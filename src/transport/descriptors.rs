@@ -4,18 +4,18 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::TransportArgs;
 
-/// The number of listeners, each with its own connections.
-const LISTENERS: usize = 2;
-
 /// The number of descriptors that are reserved for everything else: each connection of the store takes a few, the runtime some.
 /// A file that cannot be opened does more harm than a refused client.
 const RESERVED: usize = 128;
 
-/// Reduces `max_connections` to the number of file descriptors that the process can have. Before that, the function raises the
+/// Reduces `max_connections` of each of so many listeners to the number of file descriptors that the process can have. Before that, the function raises the
 /// soft limit of the process as far as the system allows, because many systems start programs with 1,024 for the sake of
 /// programs that use `select`.
-pub fn within_descriptors(args: TransportArgs) -> TransportArgs {
-    let needed = (args.max_connections * LISTENERS + RESERVED) as u64;
+pub fn within_descriptors(args: TransportArgs, listeners: usize) -> TransportArgs {
+    let needed = args
+        .max_connections
+        .saturating_mul(listeners)
+        .saturating_add(RESERVED) as u64;
     let limit = getrlimit(Resource::Nofile);
     // `None` means no limit.
     if limit.current.is_none_or(|current| current >= needed) {
@@ -30,7 +30,7 @@ pub fn within_descriptors(args: TransportArgs) -> TransportArgs {
         Ok(()) => raised,
         Err(_) => limit.current.unwrap_or(raised),
     };
-    let max_connections = connections(got, args.max_connections);
+    let max_connections = connections(got, args.max_connections, listeners);
     if max_connections < args.max_connections {
         tracing::warn!(
             descriptors = got,
@@ -45,11 +45,11 @@ pub fn within_descriptors(args: TransportArgs) -> TransportArgs {
 }
 
 /// The number of connections that a listener can have with this number of descriptors.
-fn connections(descriptors: u64, wanted: usize) -> usize {
+fn connections(descriptors: u64, wanted: usize, listeners: usize) -> usize {
     let free = usize::try_from(descriptors)
         .unwrap_or(usize::MAX)
         .saturating_sub(RESERVED);
-    wanted.min((free / LISTENERS).max(1))
+    wanted.min((free / listeners).max(1))
 }
 
 #[cfg(test)]
@@ -58,8 +58,9 @@ mod tests {
 
     #[test]
     fn connections_leave_descriptors_for_the_rest() {
-        assert_eq!(connections(1024, 4096), 448);
-        assert_eq!(connections(1_000_000, 4096), 4096);
-        assert_eq!(connections(64, 4096), 1);
+        assert_eq!(connections(1024, 4096, 2), 448);
+        assert_eq!(connections(1024, 4096, 4), 224);
+        assert_eq!(connections(1_000_000, 4096, 2), 4096);
+        assert_eq!(connections(64, 4096, 2), 1);
     }
 }

@@ -6,25 +6,27 @@ mod connection;
 mod connection_limiter;
 mod descriptors;
 mod limits;
+mod listener;
 mod pace;
+mod passed_sockets;
 mod socket;
 mod stream;
 mod threads;
 mod tls;
 
 use std::io::{self, ErrorKind};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 pub use connection::{AcceptedConnection, HasClientCertificate, Peer};
 pub use connection_limiter::CallQuota;
 pub use descriptors::within_descriptors;
+pub use listener::{Listener, UnixSocketFile};
 pub use pace::Pace;
+pub use passed_sockets::PassedSockets;
 pub use socket::Allowance;
 pub use threads::{ThreadConnections, Threads};
 pub use tls::{CertificateError, Tls, reload};
@@ -34,6 +36,7 @@ use crate::metrics::Refusals;
 use crate::telemetry::limited;
 use connection::Lifetime;
 use connection_limiter::ConnectionLimiter;
+use listener::RegisteredListener;
 use threads::LoadBalancer;
 
 /// Accepts the connections of listeners.
@@ -41,7 +44,7 @@ use threads::LoadBalancer;
 pub struct Acceptor {
     /// The limits.
     pub args: TransportArgs,
-    /// With it, the connections are encrypted. Each thread performs the handshakes of its connections.
+    /// With it, the connections over TCP are encrypted. Each thread performs the handshakes of its connections.
     pub tls: Option<Arc<Tls>>,
     /// Counts what is refused because of a limit.
     pub refusals: Arc<Refusals>,
@@ -57,7 +60,7 @@ impl Acceptor {
     /// The result of the task is an error if the listener cannot be registered with the runtime of that thread.
     pub fn accept<F>(
         self,
-        listener: TcpListener,
+        listener: Listener,
         threads: &Threads,
         serve: impl Fn(usize, AcceptedConnection) -> F + Send + Sync + 'static,
     ) -> AbortOnDropHandle<io::Result<()>>
@@ -67,7 +70,7 @@ impl Acceptor {
         let runtimes = threads.runtimes();
         let balancer = threads.balancer();
         let accepting = async move {
-            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let listener = listener.registered()?;
             let connections = TaskTracker::new();
             self.accept_until_stopped(listener, balancer, |index, accepted| {
                 connections.spawn_on(serve(index, accepted), &runtimes[index]);
@@ -82,7 +85,7 @@ impl Acceptor {
 
     async fn accept_until_stopped(
         &self,
-        listener: tokio::net::TcpListener,
+        listener: RegisteredListener,
         mut balancer: LoadBalancer,
         spawn: impl Fn(usize, AcceptedConnection),
     ) {
@@ -104,7 +107,7 @@ impl Acceptor {
                 }
                 accepted = listener.accept() => accepted,
             };
-            let (stream, remote) = match accepted {
+            let stream = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     if !is_of_one_connection(&error) {
@@ -114,7 +117,7 @@ impl Acceptor {
                     continue;
                 }
             };
-            let permit = match limiter.admit(remote.ip()) {
+            let permit = match limiter.admit(stream.address()) {
                 Ok(permit) => permit,
                 Err(full) => {
                     refusals.count(full.limit());
@@ -122,16 +125,8 @@ impl Acceptor {
                     continue;
                 }
             };
-            // Released from the runtime of this thread, because another may serve the connection.
-            let stream = match stream.into_std() {
-                Ok(stream) => stream,
-                Err(error) => {
-                    log_refused(&error);
-                    continue;
-                }
-            };
             // The connection is served even if an option cannot be set.
-            if let Err(error) = set_options(&stream) {
+            if let Err(error) = stream.set_options() {
                 tracing::debug!(%error, "socket options not set");
             }
             let (thread, open) = balancer.choose();
@@ -140,7 +135,6 @@ impl Acceptor {
                 AcceptedConnection {
                     stream,
                     permit,
-                    remote,
                     tls: tls.clone(),
                     refusals: Arc::clone(refusals),
                     lifetime: Lifetime {
@@ -158,17 +152,6 @@ impl Acceptor {
     }
 }
 
-/// Listens on an address.
-pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // So that a server can be started again while connections of the last one are closing.
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(limits::BACKLOG)?;
-    Ok(socket.into())
-}
-
 /// Logs a refused connection, at most once a minute for each reason.
 fn log_refused(why: &dyn std::fmt::Display) {
     let why = why.to_string();
@@ -181,18 +164,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
         error.kind(),
         ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
     )
-}
-
-fn set_options(stream: &TcpStream) -> io::Result<()> {
-    // Answers are small and must not wait for more data.
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(limits::TCP_KEEPALIVE)
-        .with_interval(limits::TCP_KEEPALIVE / 4);
-    let socket = SockRef::from(stream);
-    socket.set_send_buffer_size(limits::SYSTEM_BUFFER)?;
-    socket.set_recv_buffer_size(limits::SYSTEM_BUFFER)?;
-    socket.set_tcp_keepalive(&keepalive)
 }
 
 /// Varies an age by up to a tenth, so that connections that were opened together do not all reconnect together.

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::socket::Socket;
@@ -15,21 +15,23 @@ pub(super) struct Stream {
     first: Vec<u8>,
     /// How many of the first bytes hyper has read.
     read: usize,
-    encryption: Encryption,
+    wire: Wire,
 }
 
-/// A connection, encrypted or not. Not a trait object, because each read and write goes through it.
-pub(super) enum Encryption {
-    Plain(Socket<TcpStream>),
+/// A connection of the system, encrypted or not. Not a trait object, because each read and write goes through it.
+pub(super) enum Wire {
+    Tcp(Socket<TcpStream>),
+    Unix(Socket<UnixStream>),
     // Boxed, because it is a kilobyte larger.
     Tls(Box<TlsStream<Socket<TcpStream>>>),
 }
 
-impl Encryption {
-    /// Whether the client has proven itself by a certificate.
-    pub(super) fn has_client_certificate(&self) -> bool {
+impl Wire {
+    /// Whether the client has proven itself by a certificate, or by the right to open the Unix socket.
+    pub(super) fn is_certified(&self) -> bool {
         match self {
-            Self::Plain(_) => false,
+            Self::Tcp(_) => false,
+            Self::Unix(_) => true,
             Self::Tls(stream) => stream.get_ref().1.peer_certificates().is_some(),
         }
     }
@@ -37,11 +39,11 @@ impl Encryption {
 
 impl Stream {
     /// Creates a stream from a connection of which the `first` bytes have been read.
-    pub(super) fn new(encryption: Encryption, first: Vec<u8>) -> Self {
+    pub(super) fn new(wire: Wire, first: Vec<u8>) -> Self {
         Self {
             first,
             read: 0,
-            encryption,
+            wire,
         }
     }
 }
@@ -59,7 +61,7 @@ impl AsyncRead for Stream {
             self.read += count;
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.encryption).poll_read(cx, buf)
+        Pin::new(&mut self.wire).poll_read(cx, buf)
     }
 }
 
@@ -69,9 +71,10 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.encryption {
-            Encryption::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
-            Encryption::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        match &mut self.wire {
+            Wire::Tcp(socket) => Pin::new(socket).poll_write(cx, buf),
+            Wire::Unix(socket) => Pin::new(socket).poll_write(cx, buf),
+            Wire::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -82,28 +85,31 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.encryption {
-            Encryption::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Encryption::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.wire {
+            Wire::Tcp(socket) => Pin::new(socket).poll_flush(cx),
+            Wire::Unix(socket) => Pin::new(socket).poll_flush(cx),
+            Wire::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.encryption {
-            Encryption::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Encryption::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.wire {
+            Wire::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Wire::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+            Wire::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
 
-impl AsyncRead for Encryption {
+impl AsyncRead for Wire {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match &mut *self {
-            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }

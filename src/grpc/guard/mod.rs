@@ -54,7 +54,7 @@ pub trait Dispatch {
     type Answer: Future<Output = Result<Response<Body>, Infallible>> + Send + Unpin;
 
     /// Returns what a caller's API key proves.
-    fn prove(&self, plain_key: &str, peer: IpAddr) -> Result<Principal, AuthError>;
+    fn prove(&self, plain_key: &str, peer: Option<IpAddr>) -> Result<Principal, AuthError>;
 
     /// Answers a whole message at once with an encoded message. Returns `None` if [`call`](Self::call) must answer the call, for
     /// example because it has to wait, or because the message cannot be decoded.
@@ -119,6 +119,8 @@ pub struct Guard<S> {
     services: Arc<S>,
     metrics: Arc<CallMetrics>,
     certified_clients: CertifiedClients,
+    /// Whether administration and reflection are served elsewhere.
+    is_for_gateways_only: bool,
     max_calls: usize,
     call_timeout: Duration,
     stop: CancellationToken,
@@ -152,6 +154,7 @@ impl<S> Guard<S> {
             services: Arc::new(services),
             metrics,
             certified_clients: CertifiedClients::default(),
+            is_for_gateways_only: false,
             max_calls,
             call_timeout,
             stop,
@@ -163,6 +166,15 @@ impl<S> Guard<S> {
     pub fn with_certified_clients(self, certified_clients: CertifiedClients) -> Self {
         Self {
             certified_clients,
+            ..self
+        }
+    }
+
+    /// Serves only what gateways call: no administration, no explanation and no reflection.
+    #[must_use]
+    pub fn for_gateways_only(self) -> Self {
+        Self {
+            is_for_gateways_only: true,
             ..self
         }
     }
@@ -216,6 +228,13 @@ impl<S: Dispatch> Guarded<S> {
         let guard = &self.guard;
         let path = request.uri().path();
         let destination = Destination::of(path);
+        let is_administration = matches!(
+            destination,
+            Some(Destination::Administer | Destination::Reflect)
+        );
+        if guard.is_for_gateways_only && is_administration {
+            return Err(status::administration_elsewhere());
+        }
         if let Some(destination) = destination.filter(|destination| destination.is_anonymous()) {
             self.peer.pace.call_without_a_key();
             let must_be_answered = path == "/grpc.health.v1.Health/Check";
@@ -236,7 +255,7 @@ impl<S: Dispatch> Guarded<S> {
             .ok_or_else(status::no_such_method)?;
         if !self.peer.has_client_certificate && guard.certified_clients.only(destination, path) {
             if destination == Destination::Check {
-                let peer = Some(self.peer.remote.ip());
+                let peer = self.peer.address;
                 let request_id = request_id_text(request.headers());
                 log_misconfigured(CLIENT_CERTIFICATE_REQUIRED, peer, None, request_id);
             }
@@ -250,7 +269,7 @@ impl<S: Dispatch> Guarded<S> {
         let principal = self.prove(request.headers()).inspect_err(|refusal| {
             if destination == Destination::Check {
                 let request_id = request_id_text(request.headers());
-                log_refusal(Some(self.peer.remote.ip()), None, request_id, refusal);
+                log_refusal(self.peer.address, None, request_id, refusal);
             }
         })?;
         let limit = TimeLimit::of(request.headers(), guard.call_timeout);
@@ -298,7 +317,7 @@ impl<S: Dispatch> Guarded<S> {
         {
             return Ok(last.principal.clone());
         }
-        let principal = self.guard.services.prove(key, self.peer.remote.ip())?;
+        let principal = self.guard.services.prove(key, self.peer.address)?;
         *last = Some(LastProof {
             plain_key: Zeroizing::new(key.as_bytes().to_vec()),
             principal: principal.clone(),
@@ -463,7 +482,7 @@ mod tests {
     impl Dispatch for Does {
         type Answer = Answer;
 
-        fn prove(&self, plain_key: &str, peer: IpAddr) -> Result<Principal, AuthError> {
+        fn prove(&self, plain_key: &str, peer: Option<IpAddr>) -> Result<Principal, AuthError> {
             if plain_key != "good" {
                 return Err(AuthError::Unauthenticated("not good"));
             }
@@ -473,7 +492,7 @@ mod tests {
                     pepper: 1,
                     mac: [7; 32],
                 },
-                peer: Some(peer),
+                peer,
             })
         }
 
@@ -501,8 +520,7 @@ mod tests {
             CancellationToken::new(),
         );
         guard.for_peer(Peer {
-            remote: ([192, 0, 2, 1], 7).into(),
-            local: None,
+            address: Some([192, 0, 2, 1].into()),
             quota: CallQuota::default(),
             allowance: Arc::new(Allowance::default()),
             pace: Arc::new(Pace::default()),
