@@ -44,6 +44,20 @@ impl Certificates {
 
     /// A certificate for a host or a client.
     pub(super) fn issue(&self, name: &str, issuer: &str, alternative_name: &str) {
+        self.issue_with(name, issuer, alternative_name, "CA:FALSE");
+    }
+
+    /// A certificate for a host, from an issuer with two others between it and the issuer `ca`. They are in the same file.
+    pub(super) fn issue_below_others(&self, name: &str, alternative_name: &str) {
+        self.issue_with("upper", "ca", "DNS:upper", "CA:TRUE");
+        self.issue_with("lower", "upper", "DNS:lower", "CA:TRUE");
+        self.issue(name, "lower", alternative_name);
+        let chain = [name, "lower", "upper"]
+            .map(|name| std::fs::read_to_string(self.path(&format!("{name}.pem"))).unwrap());
+        std::fs::write(self.path(&format!("{name}.pem")), chain.concat()).unwrap();
+    }
+
+    fn issue_with(&self, name: &str, issuer: &str, alternative_name: &str, constraint: &str) {
         let [ca, key] = [format!("{issuer}.pem"), format!("{issuer}.key")];
         self.new_key(
             name,
@@ -60,7 +74,7 @@ impl Certificates {
                 "-addext",
                 &format!("subjectAltName={alternative_name}"),
                 "-addext",
-                "basicConstraints=critical,CA:FALSE",
+                &format!("basicConstraints=critical,{constraint}"),
             ],
         );
     }
