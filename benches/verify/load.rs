@@ -15,15 +15,23 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::http1;
+use crate::tls::{Certificate, Socket, connect};
 
 /// The number of connections, and of calls in flight on each.
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Shape {
     pub(crate) connections: usize,
     pub(crate) in_flight: usize,
+}
+
+impl Shape {
+    /// How the load is, if nothing else is said.
+    pub(crate) const USUAL: Self = Self {
+        connections: 8,
+        in_flight: 32,
+    };
 }
 
 /// The latencies of the calls of a load, in microseconds.
@@ -65,6 +73,8 @@ pub(crate) struct Load {
     pub(crate) answers_begin: Vec<u8>,
     pub(crate) shape: Shape,
     pub(crate) protocol: Protocol,
+    /// The certificate of the server, if it serves TLS.
+    pub(crate) certificate: Option<Certificate>,
 }
 
 /// How the messages are sent.
@@ -128,8 +138,7 @@ async fn over_http1(
     questions: &[u8],
     next: &AtomicUsize,
 ) -> Result<Vec<f64>, Box<dyn Error + Send + Sync>> {
-    let mut socket = TcpStream::connect(&load.address).await?;
-    socket.set_nodelay(true)?;
+    let mut socket = load.connect().await?;
     let mut latencies = Vec::new();
     let mut input = vec![0; 16 * 1024];
     loop {
@@ -140,7 +149,7 @@ async fn over_http1(
         let start = number * load.length % questions.len();
         let began = Instant::now();
         let request = &questions[start..start + load.length];
-        let response = http1::exchange(&mut socket, request, &mut input).await?;
+        let response = http1::exchange(&mut *socket, request, &mut input).await?;
         load.check(response)?;
         latencies.push(microseconds(began));
     }
@@ -166,7 +175,7 @@ struct Connection<'l> {
     questions: &'l [u8],
     /// The number of the next call, shared by all connections.
     next: &'l AtomicUsize,
-    socket: TcpStream,
+    socket: Box<dyn Socket>,
     out: Vec<u8>,
     /// The header block of each call after the first.
     block: Vec<u8>,
@@ -191,8 +200,7 @@ struct Connection<'l> {
 
 impl<'l> Connection<'l> {
     async fn open(load: &'l Load, questions: &'l [u8], next: &'l AtomicUsize) -> io::Result<Self> {
-        let socket = TcpStream::connect(&load.address).await?;
-        socket.set_nodelay(true)?;
+        let socket = load.connect().await?;
         let mut connection = Self {
             load,
             questions,
@@ -239,6 +247,7 @@ impl<'l> Connection<'l> {
                 self.frame(DATA, END_STREAM, self.stream, &[]);
             }
             self.socket.write_all(&self.out).await?;
+            self.socket.flush().await?;
             self.out.clear();
             let read = self.socket.read(&mut input[filled..]).await?;
             if read == 0 {
@@ -375,6 +384,10 @@ impl<'l> Connection<'l> {
 }
 
 impl Load {
+    async fn connect(&self) -> io::Result<Box<dyn Socket>> {
+        connect(&self.address, self.certificate.as_ref(), self.protocol).await
+    }
+
     fn check(&self, message: &[u8]) -> Result<(), String> {
         if message.starts_with(&self.answers_begin) {
             return Ok(());

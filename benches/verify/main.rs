@@ -14,6 +14,7 @@ mod questions;
 mod seed;
 mod servers;
 mod slices;
+mod tls;
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -70,6 +71,8 @@ struct CommandLine {
 enum Part {
     /// Measure only the start and the memory
     Memory,
+    /// Measure only Verify and forward-auth over TLS, beside the same in plain
+    Tls,
     /// Measure Verify beside expensive administration
     Isolation,
     /// Measure an operator and a gateway beside attackers of each role
@@ -145,27 +148,35 @@ async fn run(args: &CommandLine) -> Outcome {
         Some(Part::ServeStoreRead { data_dir }) => {
             serve_alone(StoreReadOnEachCall::new(data_dir).await?, false).await
         }
+        Some(Part::Tls) => tls::measure_alone(&Effort::of(args)).await,
         None | Some(Part::Memory) => measure(args).await,
     }
 }
 
+impl Effort {
+    fn of(args: &CommandLine) -> Self {
+        let mut effort = if args.quick {
+            Self {
+                keys: 5_000,
+                rounds: 2,
+                calls: 2_000,
+                idle: Duration::ZERO,
+            }
+        } else {
+            Self {
+                keys: 1_000_000,
+                rounds: 7,
+                calls: 100_000,
+                idle: Duration::from_secs(10),
+            }
+        };
+        effort.keys = args.keys.unwrap_or(effort.keys).max(1_000);
+        effort
+    }
+}
+
 async fn measure(args: &CommandLine) -> Outcome {
-    let mut effort = if args.quick {
-        Effort {
-            keys: 5_000,
-            rounds: 2,
-            calls: 2_000,
-            idle: Duration::ZERO,
-        }
-    } else {
-        Effort {
-            keys: 1_000_000,
-            rounds: 7,
-            calls: 100_000,
-            idle: Duration::from_secs(10),
-        }
-    };
-    effort.keys = args.keys.unwrap_or(effort.keys).max(1_000);
+    let effort = Effort::of(args);
     let dir = tempfile::tempdir()?;
     println!(
         "claviger {}, {} cores shared by the servers and the load{}\n\
@@ -267,6 +278,9 @@ fn report_start(store: &str, empty: &[&OsStr], full: &[&OsStr], effort: &Effort)
     Ok(())
 }
 
+/// The flags of the server that answers most questions.
+const USUAL: [&str; 4] = ["--verify-threads", "1", "--gateway", "nginx"];
+
 /// The measured servers. Each answers on one thread, unless its name says otherwise.
 struct Servers {
     stock_multi: ServerProcess,
@@ -279,6 +293,8 @@ struct Servers {
     empty: ServerProcess,
     empty_whole: ServerProcess,
     claviger: ServerProcess,
+    /// The same over TLS; the error if there is no certificate for it.
+    over_tls: Result<ServerProcess, String>,
     two_threads: ServerProcess,
     not_counting: ServerProcess,
     store_read: ServerProcess,
@@ -293,8 +309,9 @@ impl Servers {
             let flags: Vec<&OsStr> = in_dir(data).into_iter().chain(flags).collect();
             Ok(ServerProcess::claviger(&flags)?.0)
         };
-        let copy = |name: &str| copy(data, &dir.join(name));
-        let (copy1, copy2, copy3) = (copy("copy1")?, copy("copy2")?, copy("copy3")?);
+        let [copy1, copy2, copy3, copy4] =
+            ["copy1", "copy2", "copy3", "copy4"].map(|name| copy(data, &dir.join(name)));
+        let (copy1, copy2, copy3, copy4) = (copy1?, copy2?, copy3?, copy4?);
         let on_both_runtimes = |program: PathBuf| -> Result<_, Box<dyn Error>> {
             let start = |runtime: &str| ServerProcess::start(&program, &[runtime.as_ref()]);
             Ok((start("multi-thread")?, start("current-thread")?))
@@ -310,7 +327,8 @@ impl Servers {
             tuned_current,
             empty: ServerProcess::reference(&["serve-empty".as_ref()])?,
             empty_whole: ServerProcess::reference(&["serve-whole".as_ref()])?,
-            claviger: claviger(data, &["--verify-threads", "1", "--gateway", "nginx"])?,
+            claviger: claviger(data, &USUAL)?,
+            over_tls: tls::start(&copy4, dir).map_err(|error| error.to_string()),
             all_keys: claviger(&copy3, &["--verify-threads", "1"])?,
             two_threads: claviger(&copy1, &["--verify-threads", "2"])?,
             not_counting: claviger(&copy2, &["--verify-threads", "1", "--usage-interval", "0s"])?,
@@ -408,6 +426,10 @@ async fn measure_verify(dir: &Path, data: &Path, seeded: &Seeded, effort: &Effor
     measure_argon2(&servers, seeded, &kinds, effort)?;
     measure_shapes(&servers, seeded, &kinds.hot, effort)?;
     measure_gateways(&servers, seeded, &kinds, effort)?;
+    match &servers.over_tls {
+        Ok(over_tls) => tls::measure(over_tls, claviger, seeded, &kinds, effort)?,
+        Err(why) => println!("\nTLS: not measured: {why}"),
+    }
     measure_counting(
         claviger,
         &servers.not_counting,

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
@@ -27,11 +27,10 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 
+use crate::tls::Certificate;
+
 /// The number of clock ticks per second in `/proc` (`USER_HZ`, the same on every Linux).
 const TICKS: f64 = 100.0;
-
-/// How long a server may take to become ready.
-const START_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// One service, without a check of the caller.
 struct Alone<S> {
@@ -141,6 +140,8 @@ pub(crate) struct ServerProcess {
     pub(crate) address: String,
     /// The address for HTTP/1.1; empty if there is none.
     pub(crate) http_address: String,
+    /// Its certificate, if it serves TLS.
+    pub(crate) certificate: Option<Certificate>,
 }
 
 impl ServerProcess {
@@ -165,11 +166,29 @@ impl ServerProcess {
             child,
             address: address.trim().to_owned(),
             http_address: String::new(),
+            certificate: None,
         })
     }
 
-    /// Starts `claviger serve` with these flags, and waits until `/readyz` returns 200. Returns the process and how long the
-    /// start took.
+    /// Starts `claviger serve` with these flags and over TLS with this certificate.
+    pub(crate) fn claviger_over_tls(
+        flags: &[&OsStr],
+        certificate: Certificate,
+    ) -> Result<Self, Box<dyn Error>> {
+        let mut flags = flags.to_vec();
+        for (flag, file) in [
+            ("--tls-cert", &certificate.certificate),
+            ("--tls-key", &certificate.key),
+        ] {
+            flags.extend([OsStr::new(flag), file.as_os_str()]);
+        }
+        let (mut process, _) = Self::claviger(&flags)?;
+        process.certificate = Some(certificate);
+        Ok(process)
+    }
+
+    /// Starts `claviger serve` with these flags, and waits until its log says that the keys are loaded. Returns the process and
+    /// how long the start took.
     pub(crate) fn claviger(flags: &[&OsStr]) -> Result<(Self, Duration), Box<dyn Error>> {
         let began = Instant::now();
         let mut command = Command::new(env!("CARGO_BIN_EXE_claviger"));
@@ -193,31 +212,33 @@ impl ServerProcess {
             .spawn()?;
         let mut log = BufReader::new(child.stderr.take().ok_or("no log")?).lines();
         let mut lines = String::new();
+        let mut addresses = None;
         let (address, http_address) = loop {
             let Some(line) = log.next().transpose()? else {
                 return Err(format!("claviger does not start:\n{lines}").into());
             };
             let event: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             if let (Some(grpc), Some(http)) = (event["grpc"].as_str(), event["http"].as_str()) {
-                break (grpc.to_owned(), http.to_owned());
+                addresses = Some((grpc.to_owned(), http.to_owned()));
+            }
+            if event["message"] == "keys loaded"
+                && let Some(addresses) = addresses.take()
+            {
+                break addresses;
             }
             lines += &line;
             lines.push('\n');
         };
+        let took = began.elapsed();
         // The log is read to its end, so that a full pipe does not block the server.
         std::thread::spawn(move || log.for_each(drop));
         let process = Self {
             child,
             address,
             http_address,
+            certificate: None,
         };
-        while !is_ready(&process.http_address)? {
-            if began.elapsed() > START_TIMEOUT {
-                return Err("claviger does not become ready".into());
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok((process, began.elapsed()))
+        Ok((process, took))
     }
 
     pub(crate) fn id(&self) -> u32 {
@@ -253,14 +274,6 @@ impl Drop for ServerProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn is_ready(probes: &str) -> Result<bool, Box<dyn Error>> {
-    let mut socket = TcpStream::connect(probes)?;
-    socket.write_all(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer)?;
-    Ok(answer.starts_with("HTTP/1.1 200"))
 }
 
 /// The flags to serve the authority of this data directory.

@@ -12,12 +12,6 @@ use crate::questions::Questions;
 use crate::seed::Seeded;
 use crate::servers::ServerProcess;
 
-/// How the load is, if nothing else is said.
-const USUAL: Shape = Shape {
-    connections: 8,
-    in_flight: 32,
-};
-
 /// One measured combination of a server and calls.
 pub(crate) struct Subject<'s> {
     pub(crate) name: &'static str,
@@ -47,7 +41,7 @@ impl<'s> Subject<'s> {
             questions,
             calls,
             keys_per_call: 1,
-            shape: USUAL,
+            shape: Shape::USUAL,
         }
     }
 }
@@ -150,6 +144,7 @@ fn slice(subject: &Subject<'_>, round: usize) -> Result<(f64, Latencies), Box<dy
         answers_begin,
         shape: subject.shape,
         protocol,
+        certificate: subject.server.certificate.clone(),
     };
     let before = subject.server.cpu()?;
     let mut loading = Command::new(std::env::current_exe()?)

@@ -44,15 +44,32 @@ impl Certificates {
 
     /// A certificate for a host or a client.
     pub(super) fn issue(&self, name: &str, issuer: &str, alternative_name: &str) {
-        self.issue_for(name, issuer, alternative_name, 30);
+        self.issue_with(name, issuer, alternative_name, "CA:FALSE", 30);
     }
 
     /// A certificate of the issuer `ca` for 127.0.0.1 that is valid for so many days.
     pub(super) fn issue_for_days(&self, name: &str, days: u32) {
-        self.issue_for(name, "ca", "IP:127.0.0.1", days);
+        self.issue_with(name, "ca", "IP:127.0.0.1", "CA:FALSE", days);
     }
 
-    fn issue_for(&self, name: &str, issuer: &str, alternative_name: &str, days: u32) {
+    /// A certificate for a host, from an issuer with two others between it and the issuer `ca`. They are in the same file.
+    pub(super) fn issue_below_others(&self, name: &str, alternative_name: &str) {
+        self.issue_with("upper", "ca", "DNS:upper", "CA:TRUE", 30);
+        self.issue_with("lower", "upper", "DNS:lower", "CA:TRUE", 30);
+        self.issue(name, "lower", alternative_name);
+        let chain = [name, "lower", "upper"]
+            .map(|name| std::fs::read_to_string(self.path(&format!("{name}.pem"))).unwrap());
+        std::fs::write(self.path(&format!("{name}.pem")), chain.concat()).unwrap();
+    }
+
+    fn issue_with(
+        &self,
+        name: &str,
+        issuer: &str,
+        alternative_name: &str,
+        constraint: &str,
+        days: u32,
+    ) {
         let [ca, key] = [format!("{issuer}.pem"), format!("{issuer}.key")];
         self.new_key(
             name,
@@ -69,7 +86,7 @@ impl Certificates {
                 "-addext",
                 &format!("subjectAltName={alternative_name}"),
                 "-addext",
-                "basicConstraints=critical,CA:FALSE",
+                &format!("basicConstraints=critical,{constraint}"),
             ],
         );
     }

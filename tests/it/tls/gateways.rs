@@ -3,12 +3,11 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use claviger::pb::claviger::v1 as pb;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
 
+use super::counting_port::CountingPort;
 use super::{TlsServer, client_certificates, connector, handshake};
 use crate::fixtures::{Api, demo_realm, eventually, header_source};
 use crate::gateways::{
@@ -165,49 +164,6 @@ fn by_name(address: &str) -> String {
     address.replace("127.0.0.1", "localhost")
 }
 
-/// A port that passes everything on to an address, and counts the connections.
-struct CountingPort {
-    address: SocketAddr,
-    connections: Arc<AtomicUsize>,
-    accepting: JoinHandle<()>,
-}
-
-impl CountingPort {
-    async fn to(address: &str) -> Self {
-        Self::at("127.0.0.1:0", address).await
-    }
-
-    async fn at(here: &str, address: &str) -> Self {
-        let listener = TcpListener::bind(here).await.unwrap();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let (to, counted) = (address.to_owned(), Arc::clone(&connections));
-        Self {
-            address: listener.local_addr().unwrap(),
-            connections,
-            accepting: tokio::spawn(async move {
-                while let Ok((mut near, _)) = listener.accept().await {
-                    counted.fetch_add(1, Ordering::Relaxed);
-                    let mut far = TcpStream::connect(&to).await.unwrap();
-                    tokio::spawn(async move {
-                        // Either side may end it.
-                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-                    });
-                }
-            }),
-        }
-    }
-
-    fn count(&self) -> usize {
-        self.connections.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for CountingPort {
-    fn drop(&mut self) {
-        self.accepting.abort();
-    }
-}
-
 /// By the name and, except for nginx, by the IP address, on connections that are kept. Seen red with `http` in nginx, with the type
 /// `DNS` for an address in Envoy, and without `keepalive` in nginx.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -228,6 +184,20 @@ async fn gateways_ask_over_tls() {
             let gateway = fixture.gateway(kind, fixture.address(kind), "ca.pem", &[]);
             fixture.check_works(kind, &gateway).await;
         }
+    }
+}
+
+/// The gateways trust only the root. Seen red without `proxy_ssl_verify_depth` in nginx.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gateways_accept_a_certificate_from_an_issuer_far_below_the_root() {
+    let fixture = Fixture::on(TlsServer::start(&GATEWAYS)).await;
+    let server = &fixture.server;
+    let names = "DNS:localhost,IP:127.0.0.1";
+    server.certificates.issue_below_others("deep", names);
+    server.replace_certificate("deep").await;
+    for kind in KINDS {
+        let gateway = fixture.usual_gateway(kind, "ca.pem", &[]);
+        fixture.check_works(kind, &gateway).await;
     }
 }
 

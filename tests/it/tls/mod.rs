@@ -3,6 +3,7 @@
 mod certificates;
 mod client_certificates;
 mod clients;
+mod counting_port;
 mod gateways;
 mod handshakes;
 mod metrics;
