@@ -20,6 +20,8 @@ use super::flags;
 use super::redact;
 
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7700";
+/// The scheme of a Unix socket in gRPC's names.
+const UNIX: &str = "unix:";
 const DEFAULT_TIMEOUT: &str = "10s";
 
 const KEY: &str = "CLAVIGER_KEY";
@@ -30,7 +32,7 @@ const KEY_FILE: &str = "CLAVIGER_KEY_FILE";
 pub struct Connection {
     // These flags are accepted by `claviger serve` too. A client's environment variable must not stop a server, so flags
     // with a variable accept any string here, and `connect` validates it. An empty variable counts as unset.
-    /// The server's gRPC address: `http://HOST:PORT`, `https://HOST:PORT`, or `HOST:PORT` for http.
+    /// The server's gRPC address: `http://HOST:PORT`, `https://HOST:PORT`, `HOST:PORT` for http, or `unix:PATH`.
     #[arg(
         long,
         global = true,
@@ -116,9 +118,12 @@ impl Connection {
             .await
     }
 
-    /// The scheme, the host and the port of the server's gRPC address.
-    pub(super) fn server_address(&self) -> Result<(&'static str, String, u16), Failure> {
+    /// The scheme, the host and the port of the server's gRPC address; `None` for a Unix socket.
+    pub(super) fn server_address(&self) -> Result<Option<(&'static str, String, u16)>, Failure> {
         let endpoint = self.endpoint()?;
+        if self.unix_socket().is_some() {
+            return Ok(None);
+        }
         let url = endpoint.uri();
         let host = url.host().unwrap_or_default();
         let host = host.trim_matches(['[', ']']).to_owned();
@@ -126,7 +131,7 @@ impl Connection {
             Some("https") => ("https", 443),
             _ => ("http", 80),
         };
-        Ok((scheme, host, url.port_u16().unwrap_or(port)))
+        Ok(Some((scheme, host, url.port_u16().unwrap_or(port))))
     }
 
     async fn connect_as(&self, key: &ApiKey, source: &KeySource) -> Result<Client, Failure> {
@@ -135,7 +140,10 @@ impl Connection {
         let timeout = timeout(&or_default(&self.timeout, DEFAULT_TIMEOUT))
             .map_err(|why| Failure::usage(format!("--timeout or CLAVIGER_TIMEOUT: {why}")))?;
         let context = CallContext {
-            endpoint: endpoint.uri().to_string().trim_end_matches('/').to_owned(),
+            endpoint: self.unix_socket().unwrap_or_else(|| {
+                let url = endpoint.uri().to_string();
+                url.trim_end_matches('/').to_owned()
+            }),
             key_source: source.name(),
             timeout,
             has_client_certificate: endpoint.uri().scheme_str() == Some("https")
@@ -152,8 +160,25 @@ impl Connection {
         Ok(Client::new(channel, authorization, context))
     }
 
+    /// The endpoint, if it is a Unix socket.
+    fn unix_socket(&self) -> Option<String> {
+        let text = or_default(&self.endpoint, DEFAULT_ENDPOINT);
+        text.starts_with(UNIX).then(|| text.into_owned())
+    }
+
     fn endpoint(&self) -> Result<Endpoint, Failure> {
         let text = or_default(&self.endpoint, DEFAULT_ENDPOINT);
+        if let Some(path) = text.strip_prefix(UNIX) {
+            let no_socket = || {
+                Failure::usage(
+                    "--endpoint must name the path of a socket, such as `unix:/run/claviger.sock`",
+                )
+            };
+            if path.trim_start_matches('/').is_empty() || redact::looks_like_key(path) {
+                return Err(no_socket());
+            }
+            return Endpoint::from_shared(text.into_owned()).map_err(|_| no_socket());
+        }
         // An API key parses as the name of a host, and later errors would repeat it.
         if !is_host_name(&text) && redact::looks_like_key(&text) {
             return Err(Failure::usage(
@@ -163,7 +188,7 @@ impl Connection {
         let url = url(&text).ok_or_else(|| {
             let text = redact::mask_keys(&text, &[]);
             Failure::usage(format!(
-                "`{text}` is not an endpoint: it must look like `http://HOST:PORT` or `HOST:PORT`"
+                "`{text}` is not an endpoint: it must look like `http://HOST:PORT`, `HOST:PORT` or `unix:PATH`"
             ))
         })?;
         let is_https = url.scheme_str() == Some("https");

@@ -123,11 +123,12 @@ impl CallContext {
             message => message.to_owned(),
         };
         let key = &self.key_source;
+        let has_reason = |reason: &str| {
+            let info = details.error_info();
+            info.is_some_and(|info| info.reason == reason)
+        };
         let failure = match status.code() {
-            Code::Unauthenticated
-                if details
-                    .error_info()
-                    .is_some_and(|info| info.reason == "CLIENT_CERTIFICATE_REQUIRED") =>
+            Code::Unauthenticated if has_reason("CLIENT_CERTIFICATE_REQUIRED") =>
             {
                 Failure::new(Code::Unauthenticated, message)
                     .hint("name the certificate with --client-cert and its key with --client-key")
@@ -159,6 +160,10 @@ impl CallContext {
                 Code::Unimplemented,
                 "the request sets a field that the server does not implement yet",
             ),
+            Code::Unimplemented if has_reason("ADMINISTRATION_ELSEWHERE") => {
+                Failure::new(Code::Unimplemented, message)
+                    .hint("set the address of administration with --endpoint or CLAVIGER_ENDPOINT")
+            }
             Code::Unimplemented => Failure::new(
                 Code::Unimplemented,
                 format!("the server at {} does not implement this call", self.endpoint),

@@ -96,7 +96,15 @@ impl Config {
                 "--no-default-server is for nginx and Caddy: leave it out, because Envoy answers 404 by itself",
             ));
         }
-        let (scheme, host, port) = connection.server_address()?;
+        let (scheme, host, port) = match (connection.server_address()?, &self.claviger_address) {
+            (Some(address), _) => address,
+            (None, Some(Address { host, port })) => ("http", host.clone(), *port),
+            (None, None) => {
+                return Err(Failure::usage(
+                    "--endpoint is a Unix socket: name the address at which the gateway reaches claviger with --claviger-address",
+                ));
+            }
+        };
         let tls = self.tls.read()?;
         if scheme == "https" && tls.is_none() {
             return Err(Failure::usage(

@@ -7,6 +7,7 @@ mod crash;
 mod full_disk;
 mod gateway_config;
 mod grpc_tools;
+mod listeners;
 mod log;
 mod method_paths;
 mod python;

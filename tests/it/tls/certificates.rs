@@ -8,10 +8,10 @@ use tempfile::TempDir;
 use crate::fixtures::in_seconds;
 
 /// A directory of certificates and keys, `NAME.pem` and `NAME.key`: the issuer `ca`, and `server`, which names 127.0.0.1.
-pub(super) struct Certificates(TempDir);
+pub(crate) struct Certificates(TempDir);
 
 impl Certificates {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let certificates = Self(tempfile::tempdir().unwrap());
         certificates.issuer("ca");
         certificates.issue("server", "ca", "IP:127.0.0.1");
@@ -19,12 +19,12 @@ impl Certificates {
     }
 
     /// A path in the directory.
-    pub(super) fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.0.path().join(name).to_str().unwrap().to_owned()
     }
 
     /// The flags of a server with the certificate `server`.
-    pub(super) fn flags(&self) -> [String; 4] {
+    pub(crate) fn flags(&self) -> [String; 4] {
         ["--tls-cert", "server.pem", "--tls-key", "server.key"].map(|word| {
             if word.starts_with("--") {
                 word.to_owned()
@@ -35,7 +35,7 @@ impl Certificates {
     }
 
     /// A self-signed certificate that may issue others.
-    pub(super) fn issuer(&self, name: &str) {
+    pub(crate) fn issuer(&self, name: &str) {
         self.new_key(
             name,
             &["-subj", &format!("/CN={name}"), "-days", "30", "-x509"],
@@ -43,17 +43,17 @@ impl Certificates {
     }
 
     /// A certificate for a host or a client.
-    pub(super) fn issue(&self, name: &str, issuer: &str, alternative_name: &str) {
+    pub(crate) fn issue(&self, name: &str, issuer: &str, alternative_name: &str) {
         self.issue_with(name, issuer, alternative_name, "CA:FALSE", 30);
     }
 
     /// A certificate of the issuer `ca` for 127.0.0.1 that is valid for so many days.
-    pub(super) fn issue_for_days(&self, name: &str, days: u32) {
+    pub(crate) fn issue_for_days(&self, name: &str, days: u32) {
         self.issue_with(name, "ca", "IP:127.0.0.1", "CA:FALSE", days);
     }
 
     /// A certificate for a host, from an issuer with two others between it and the issuer `ca`. They are in the same file.
-    pub(super) fn issue_below_others(&self, name: &str, alternative_name: &str) {
+    pub(crate) fn issue_below_others(&self, name: &str, alternative_name: &str) {
         self.issue_with("upper", "ca", "DNS:upper", "CA:TRUE", 30);
         self.issue_with("lower", "upper", "DNS:lower", "CA:TRUE", 30);
         self.issue(name, "lower", alternative_name);
@@ -92,11 +92,11 @@ impl Certificates {
     }
 
     /// A certificate of the issuer `ca` for 127.0.0.1 that was valid until yesterday.
-    pub(super) fn issue_expired(&self, name: &str) {
+    pub(crate) fn issue_expired(&self, name: &str) {
         self.issue_expired_by(name, "ca");
     }
 
-    pub(super) fn issue_expired_by(&self, name: &str, issuer: &str) {
+    pub(crate) fn issue_expired_by(&self, name: &str, issuer: &str) {
         self.new_key(name, &["-subj", "/CN=expired", "-out", "expired.csr"]);
         let [out, ca, key] = [
             format!("{name}.pem"),
@@ -123,7 +123,7 @@ impl Certificates {
     }
 
     /// A certificate of the issuer `ca` that expires so many seconds from now.
-    pub(super) fn issue_for_seconds(&self, name: &str, alternative_name: &str, seconds: i64) {
+    pub(crate) fn issue_for_seconds(&self, name: &str, alternative_name: &str, seconds: i64) {
         let end = SystemTime::try_from(in_seconds(seconds)).unwrap();
         let end = humantime::format_rfc3339_seconds(end).to_string();
         let end: String = end.chars().filter(|c| !"-:T".contains(*c)).collect();
@@ -131,7 +131,7 @@ impl Certificates {
     }
 
     /// A certificate of the issuer `ca` that is valid from 2099 on.
-    pub(super) fn issue_future(&self, name: &str) {
+    pub(crate) fn issue_future(&self, name: &str) {
         let dates = [
             "-startdate",
             "20990101000000Z",
@@ -161,7 +161,7 @@ impl Certificates {
     }
 
     /// A certificate for 127.0.0.1 that is its own issuer.
-    pub(super) fn self_sign(&self, name: &str, constraint: &str) {
+    pub(crate) fn self_sign(&self, name: &str, constraint: &str) {
         self.new_key(
             name,
             &[
@@ -197,7 +197,7 @@ impl Certificates {
     }
 
     /// Runs the command in the directory.
-    pub(super) fn openssl(&self, line: &[&str]) {
+    pub(crate) fn openssl(&self, line: &[&str]) {
         let output = Command::new("openssl")
             .args(line)
             .current_dir(self.0.path())
@@ -208,13 +208,13 @@ impl Certificates {
     }
 
     /// Puts the certificate and the key of this name in the place of others.
-    pub(super) fn replace(&self, name: &str, with: &str) {
+    pub(crate) fn replace(&self, name: &str, with: &str) {
         for ending in ["pem", "key"] {
             self.replace_file(&format!("{name}.{ending}"), &format!("{with}.{ending}"));
         }
     }
 
-    pub(super) fn replace_file(&self, name: &str, with: &str) {
+    pub(crate) fn replace_file(&self, name: &str, with: &str) {
         let new = self.path("new");
         std::fs::copy(self.path(with), &new).unwrap();
         std::fs::rename(new, self.path(name)).unwrap();

@@ -24,7 +24,7 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use crate::fixtures::frames::Raw;
 use crate::fixtures::{Api, Engine, Program, TestStore, eventually};
-use certificates::Certificates;
+pub(crate) use certificates::Certificates;
 pub(crate) use metrics::scrape_with_everything;
 
 /// A server with the certificate `server`, and what it needs to exist.
