@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use super::BAD_CONFIGURATION;
 use crate::config::{ServeArgs, StoreArgs};
@@ -12,10 +12,7 @@ use crate::hashing::{Peppers, Roots};
 use crate::open::{OpenStoreError, has_database};
 use crate::server::ListenError;
 use crate::telemetry::{self, LogArgs};
-use crate::transport::Tls;
-
-/// How long before its end a certificate should be replaced.
-const EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
+use crate::transport::{EXPIRES_SOON, Tls};
 
 /// What is wrong with a configuration, and what the operator should know. Each message ends with what to do.
 #[derive(Default)]

@@ -29,7 +29,7 @@ pub use pace::Pace;
 pub use passed_sockets::PassedSockets;
 pub use socket::Allowance;
 pub use threads::{ThreadConnections, Threads};
-pub use tls::{CertificateError, Tls, reload};
+pub use tls::{CertificateError, EXPIRES_SOON, Tls, reload};
 
 use crate::config::TransportArgs;
 use crate::metrics::Refusals;

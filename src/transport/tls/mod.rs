@@ -22,7 +22,7 @@ pub use credentials::CertificateError;
 use credentials::{CertificateFiles, Credentials};
 pub(super) use handshake::{HANDSHAKE_RECORD, HandshakeError};
 use handshake_limiter::HandshakeLimiter;
-pub use reload::reload;
+pub use reload::{EXPIRES_SOON, reload};
 
 use super::limits::TLS_HANDSHAKE;
 use super::socket::Socket;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::Signal;
 use tokio::time::sleep;
@@ -9,6 +10,14 @@ use tokio::time::sleep;
 use super::Tls;
 use crate::telemetry::limited;
 use crate::transport::limits::CERTIFICATES_EVERY;
+
+/// How long before its end a certificate should be replaced.
+pub const EXPIRES_SOON: Duration = Duration::from_hours(14 * 24);
+
+/// The time between two warnings that it should be.
+const WARN_EVERY: Duration = Duration::from_hours(24);
+
+const SECONDS_PER_DAY: u64 = 24 * 60 * 60;
 
 /// Reads the certificates again every few seconds and at each signal, without end. Without TLS a signal does nothing.
 ///
@@ -24,6 +33,7 @@ pub async fn reload(tls: Option<Arc<Tls>>, mut hangups: Signal) {
         return;
     };
     let mut last_failure = None;
+    let mut warned_at = None;
     loop {
         let is_asked = tokio::select! {
             Some(()) = hangups.recv() => true,
@@ -53,10 +63,20 @@ pub async fn reload(tls: Option<Arc<Tls>>, mut hangups: Signal) {
                 last_failure = Some(why);
             }
         }
-        if tls.validity().end <= tls.clock.now() {
+        let (end, now) = (tls.validity().end, tls.clock.now());
+        if end <= now {
             limited!(
                 error,
                 "the server's certificate has expired; clients refuse it until it is replaced"
+            );
+        } else if end < now.saturating_add(EXPIRES_SOON)
+            && warned_at.is_none_or(|at: Instant| at.elapsed() > WARN_EVERY)
+        {
+            warned_at = Some(Instant::now());
+            let days_left = end.since(now).as_secs() / SECONDS_PER_DAY;
+            tracing::warn!(
+                days_left,
+                "the server's certificate expires soon: replace it"
             );
         }
     }

@@ -186,3 +186,16 @@ async fn the_signal_to_read_again_does_nothing_without_tls() {
     .await;
     program.api().make_demo().await;
 }
+
+/// Seen red without the line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_that_expires_soon_is_logged() {
+    let server = TlsServer::start(&[]);
+    server.certificates.issue_for_days("soon", 13);
+    server.certificates.replace("server", "soon");
+    server.program.signal("HUP");
+    server
+        .logs(&["WARN", "expires soon", "\"days_left\":12"])
+        .await;
+    assert_eq!(server.log().matches("expires soon").count(), 1);
+}
