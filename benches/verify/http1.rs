@@ -4,7 +4,7 @@ use std::io;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::tls::Socket;
+use crate::connect::Socket;
 
 /// Sends a request and returns the response, which must have no body.
 pub(crate) async fn exchange<'i>(

@@ -16,8 +16,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::connect::{Certificate, Socket, connect};
 use crate::http1;
-use crate::tls::{Certificate, Socket, connect};
 
 /// The number of connections, and of calls in flight on each.
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -385,7 +385,11 @@ impl<'l> Connection<'l> {
 
 impl Load {
     async fn connect(&self) -> io::Result<Box<dyn Socket>> {
-        connect(&self.address, self.certificate.as_ref(), self.protocol).await
+        let alpn: &[u8] = match self.protocol {
+            Protocol::Calls | Protocol::Stream => b"h2",
+            Protocol::Http1 => b"http/1.1",
+        };
+        connect(&self.address, self.certificate.as_ref(), alpn).await
     }
 
     fn check(&self, message: &[u8]) -> Result<(), String> {

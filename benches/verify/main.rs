@@ -3,6 +3,7 @@
 //! One run measures all servers side by side, and reports each cost as a ratio to a reference. The reference servers and the load
 //! are this program, started again in processes of their own. The measured service is the real `claviger serve`.
 
+mod connect;
 mod empty;
 mod envoy;
 mod http1;

@@ -27,7 +27,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Service;
 
-use crate::tls::Certificate;
+use crate::connect::Certificate;
 
 /// The number of clock ticks per second in `/proc` (`USER_HZ`, the same on every Linux).
 const TICKS: f64 = 100.0;
