@@ -141,14 +141,15 @@ impl CallMetrics {
 
     /// Begins to measure a call with this path and these headers.
     pub(super) fn begin(self: &Arc<Self>, path: &str, headers: &HeaderMap) -> CallRecord {
-        let tracer = self.tracer.as_ref();
+        let parent = self.tracer.as_ref().map(|tracer| tracer.parent(headers));
+        let request_id = request_id(headers).cloned();
+        let is_named = parent.is_some() || request_id.is_some();
         CallRecord {
             method: self.methods.place(path),
             metrics: Arc::clone(self),
             begun: Instant::now(),
             is_over: false,
-            parent: tracer.map(|tracer| tracer.parent(headers)),
-            request_id: request_id(headers).cloned(),
+            names: is_named.then(|| Box::new(Names { parent, request_id })),
         }
     }
 }
@@ -159,6 +160,12 @@ pub(super) struct CallRecord {
     method: usize,
     begun: Instant,
     is_over: bool,
+    /// Boxed, because most calls have none, and the future of a call is moved several times.
+    names: Option<Box<Names>>,
+}
+
+/// What the caller calls its request.
+struct Names {
     /// The trace of the call; `None` if it is not traced.
     parent: Option<TraceParent>,
     request_id: Option<HeaderValue>,
@@ -167,14 +174,24 @@ pub(super) struct CallRecord {
 impl CallRecord {
     /// Makes no span of the call: its caller is unknown.
     pub(super) fn do_not_trace(&mut self) {
-        self.parent = None;
+        if let Some(names) = &mut self.names {
+            names.parent = None;
+        }
     }
 
     /// Adds the id of the request to its answer.
-    pub(super) fn add_request_id(&mut self, headers: &mut HeaderMap) {
-        if let Some(id) = self.request_id.clone() {
-            headers.insert(REQUEST_ID, id);
+    pub(super) fn add_request_id(&self, headers: &mut HeaderMap) {
+        if let Some(id) = self.request_id() {
+            headers.insert(REQUEST_ID, id.clone());
         }
+    }
+
+    fn request_id(&self) -> Option<&HeaderValue> {
+        self.names.as_ref()?.request_id.as_ref()
+    }
+
+    fn parent(&self) -> Option<&TraceParent> {
+        self.names.as_ref()?.parent.as_ref()
     }
 
     /// Counts the call, which ended with this code. Only the first end counts.
@@ -186,7 +203,7 @@ impl CallRecord {
         let calls = &self.metrics.calls[self.method];
         calls.handled[code as usize].count();
         calls.latency.observe(took);
-        if let (Some(tracer), Some(parent)) = (&self.metrics.tracer, &self.parent) {
+        if let (Some(tracer), Some(parent)) = (&self.metrics.tracer, self.parent()) {
             tracer.record(parent, took, || self.traced(code));
         }
     }
@@ -200,7 +217,7 @@ impl CallRecord {
             KeyValue::new("rpc.method", name.clone()),
             KeyValue::new("rpc.grpc.status_code", code as i64),
         ];
-        let request_id = self.request_id.as_ref().and_then(|id| id.to_str().ok());
+        let request_id = self.request_id().and_then(|id| id.to_str().ok());
         attributes.extend(request_id.map(|id| {
             let name = "rpc.grpc.request.metadata.x-request-id";
             KeyValue::new(name, id.to_owned())

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use hyper::HeaderMap;
+use hyper::header::HeaderName;
+
+/// The header in which a caller sets the deadline of its call.
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// The time limit of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +20,7 @@ impl TimeLimit {
     /// Returns the shorter of the caller's valid `grpc-timeout` and the server's limit.
     pub(super) fn of(headers: &HeaderMap, server_limit: Duration) -> Self {
         match headers
-            .get("grpc-timeout")
+            .get(GRPC_TIMEOUT)
             .and_then(|text| grpc_timeout(text.as_bytes()))
         {
             Some(time) if time < server_limit => Self {

@@ -26,7 +26,7 @@ impl OpenAnswer {
         permit: Option<OpenCallPermit>,
         mut record: Option<CallRecord>,
     ) -> Response<Body> {
-        if let Some(record) = &mut record {
+        if let Some(record) = &record {
             record.add_request_id(answer.headers_mut());
         }
         // The headers of an answer without a message end the call.

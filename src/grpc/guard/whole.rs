@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use futures_util::stream;
 use http_body_util::StreamBody;
 use hyper::body::{Body as HttpBody, Bytes, Frame, SizeHint};
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response};
 use tonic::Status;
 use tonic::body::Body;
@@ -20,6 +20,9 @@ use tonic::metadata::GRPC_CONTENT_TYPE;
 use super::body::Metered;
 use super::{Destination, Dispatch};
 use crate::auth::Principal;
+
+/// The header that names how messages are compressed.
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 
 /// The length of the prefix of a message: whether it is compressed, and its length.
 const PREFIX: usize = 5;
@@ -115,7 +118,7 @@ fn only_message<'d>(headers: &HeaderMap, data: &'d Bytes) -> Option<&'d [u8]> {
     };
     let is_whole = u32::from_be_bytes(*length) as usize == message.len();
     // A client that names an encoding, which no service accepts, gets tonic's answer.
-    (is_whole && !headers.contains_key("grpc-encoding")).then_some(message)
+    (is_whole && !headers.contains_key(GRPC_ENCODING)).then_some(message)
 }
 
 /// The response with this encoded message.
