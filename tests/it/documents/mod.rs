@@ -1,6 +1,8 @@
 //! The documents agree with the code: layers, names, error reasons, flags and links.
 
+mod alerts;
 mod architecture;
+mod checkout;
 mod metrics;
 mod names;
 mod pages;

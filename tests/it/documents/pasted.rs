@@ -1,17 +1,10 @@
-//! The pages for gateways, pasted: each of their blocks as it stands, in a terminal of a machine on which nothing else runs.
-//!
-//! The machine is a network namespace of its own, because the pages name the usual ports. What `cargo run` would build first is the
-//! program that is tested.
+//! The pages of the examples, pasted: each of their blocks as it stands, in a terminal of a machine on which nothing else runs.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::PathBuf;
-use std::process::Command;
 
+use super::checkout::Checkout;
 use super::{read, root};
-use crate::fixtures::outcome;
-use crate::gateways::{add_api, envoy_program};
-use crate::process::tool;
+use crate::gateways::add_api;
 
 const EXAMPLES: &str = "examples/README.md";
 
@@ -112,116 +105,6 @@ fn block(place: BlockRef) -> String {
         .into_iter()
         .find(|(found, _)| *found == place);
     found.unwrap_or_else(|| panic!("{place:?} is there")).1
-}
-
-/// A checkout with nothing in it but what the pages use.
-struct Checkout {
-    dir: tempfile::TempDir,
-}
-
-impl Checkout {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let at = |path: &str| dir.path().join(path);
-        std::fs::create_dir_all(at("checkout/target/release")).unwrap();
-        std::fs::create_dir_all(at("bin")).unwrap();
-        std::fs::create_dir_all(at("home")).unwrap();
-        let program = env!("CARGO_BIN_EXE_claviger");
-        symlink(program, at("checkout/target/release/claviger")).unwrap();
-        symlink(root().join("examples"), at("checkout/examples")).unwrap();
-        symlink(envoy_program(), at("bin/envoy")).unwrap();
-        symlink(tool("grpcurl"), at("bin/grpcurl")).unwrap();
-        let cargo = format!(
-            "#!/bin/sh\n[ \"$1 $2 $3\" = \"run --release --\" ] || exit 1\nshift 3\nexec {program} \"$@\"\n"
-        );
-        std::fs::write(at("bin/cargo"), cargo).unwrap();
-        let executable = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(at("bin/cargo"), executable).unwrap();
-        Self { dir }
-    }
-
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("checkout")
-    }
-
-    /// The content of a file in the checkout.
-    fn read(&self, file: &str) -> String {
-        std::fs::read_to_string(self.path().join(file)).unwrap()
-    }
-
-    /// Pastes blocks into a second terminal while the first one runs the server, and returns what the second one shows.
-    fn paste(&self, server: &str, blocks: &[String]) -> String {
-        let mut second = String::from("export CLAVIGER_KEY=$(cat claviger-data/operator.key)\n");
-        let mut ports = BTreeSet::new();
-        for block in blocks {
-            // A person waits until what was started before listens.
-            if block.contains("curl ") {
-                for port in &ports {
-                    second.push_str(&until_open(*port));
-                }
-            }
-            // A refusal that the page shows is an exit code.
-            if block.contains("RevokeKey") {
-                second.push_str("set +e\n");
-            }
-            second.push_str(block);
-            if block.contains("8081 ") || block.contains("upstream.py") {
-                ports.insert(8081);
-            }
-            if block.contains("caddy run")
-                || block.contains("nginx -e")
-                || block.contains("envoy -c")
-            {
-                ports.insert(8080);
-            }
-        }
-        std::fs::write(self.dir.path().join("first"), server).unwrap();
-        std::fs::write(self.dir.path().join("second"), second).unwrap();
-        let machine = "ip link set lo up && { bash ../first >../first.log 2>&1 & }\n\
-             until curl -sf http://127.0.0.1:7701/readyz >/dev/null; do sleep 0.02; done\n\
-             bash -e ../second 2>&1\n";
-        let mut unshare = Command::new("unshare");
-        if !rustix::process::getuid().is_root() {
-            unshare.args(["--user", "--map-current-user", "--keep-caps"]);
-        }
-        unshare
-            .args(["--net", "--pid", "--fork", "--kill-child"])
-            .args(["bash", "-c", machine])
-            .current_dir(self.path())
-            .env("HOME", self.dir.path().join("home"))
-            .env("PATH", self.search_path());
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("CLAVIGER_") {
-                unshare.env_remove(name);
-            }
-        }
-        let output = outcome(&mut unshare);
-        let shown = String::from_utf8_lossy(&output.stdout).into_owned();
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        let log = std::fs::read_to_string(self.dir.path().join("first.log")).unwrap_or_default();
-        assert!(
-            output.status.success(),
-            "{shown}\n{complaint}\nthe server:\n{log}"
-        );
-        shown
-    }
-
-    fn search_path(&self) -> String {
-        let path = std::env::var("PATH").unwrap_or_default();
-        format!("{}:{path}:/usr/sbin", self.dir.path().join("bin").display())
-    }
-
-    /// What lies in the checkout.
-    fn files(&self) -> BTreeSet<String> {
-        let entries = self.path().read_dir().unwrap();
-        entries
-            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-            .collect()
-    }
-}
-
-fn until_open(port: u16) -> String {
-    format!("until (: </dev/tcp/127.0.0.1/{port}) 2>/dev/null; do sleep 0.02; done\n")
 }
 
 /// The statuses that the comments of the commands promise.
@@ -351,6 +234,34 @@ fn several_apis_in_one_envoy_are_as_the_page_has_them() {
     assert_eq!(checkout.files(), before);
 }
 
+const PROMETHEUS: &str = "examples/prometheus/README.md";
+const SERVER_TO_SCRAPE: BlockRef = in_page(PROMETHEUS, "## 1. Start claviger", 0);
+
+/// From a server to an alert, and back.
+const TO_AN_ALERT: [BlockRef; 4] = [
+    in_page(PROMETHEUS, "## 2. Start Prometheus", 0),
+    in_page(PROMETHEUS, "## 2. Start Prometheus", 1),
+    in_page(PROMETHEUS, "## 3. See an alert", 0),
+    in_page(PROMETHEUS, "## 5. Clean up", 0),
+];
+
+/// Seen red with another job in the configuration, and without `prometheus-data` in the list to remove.
+#[test]
+fn prometheus_leads_from_nothing_to_an_alert_and_back() {
+    let checkout = Checkout::new();
+    let before = checkout.files();
+    let blocks: Vec<_> = TO_AN_ALERT.into_iter().map(block).collect();
+    let shown = checkout.paste(&block(SERVER_TO_SCRAPE), &blocks);
+    for text in [
+        "SUCCESS",
+        r#""__name__":"claviger_ready","instance":"127.0.0.1:7701","job":"claviger""#,
+        r#""alertname":"ClavigerDown","instance":"127.0.0.1:7711""#,
+    ] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    assert_eq!(checkout.files(), before);
+}
+
 #[test]
 fn the_pages_show_what_is_printed() {
     let path = "export PATH=\"$PWD/target/release:$PATH\"\n".to_owned();
@@ -389,7 +300,8 @@ fn check_shown(checkout: &Checkout, printed: String, keys: &[&str], file: &str) 
 /// A block that no test pastes is one that nobody knows to be right.
 #[test]
 fn every_block_of_these_pages_is_pasted() {
-    let mut pasted: BTreeSet<BlockRef> = BTreeSet::from([SERVER]);
+    let mut pasted: BTreeSet<BlockRef> = BTreeSet::from([SERVER, SERVER_TO_SCRAPE]);
+    pasted.extend(TO_AN_ALERT);
     for api in APIS {
         for gateway in GATEWAYS {
             pasted.extend(example(api, gateway));
@@ -412,6 +324,7 @@ fn every_block_of_these_pages_is_pasted() {
     pasted.extend([0, 1, 2, 3].map(|index| in_page("examples/envoy/README.md", envoy, index)));
     for page in [
         EXAMPLES,
+        PROMETHEUS,
         "examples/envoy/README.md",
         "examples/nginx/README.md",
         "examples/caddy/README.md",

@@ -11,7 +11,7 @@ use crate::fixtures::{
 };
 
 /// `demo` at gateways: keys come in `x-api-key`, `/v1/open` is public, and `/v1/data` needs the scope `write`.
-fn realm_at_gateways() -> pb::Realm {
+pub(super) fn realm_at_gateways() -> pb::Realm {
     use pb::route::Target;
     pb::Realm {
         credentials: Some(pb::Credentials {
