@@ -68,7 +68,8 @@ impl GatewayMetrics {
         }
     }
 
-    /// How many answers each kind of gateway got, by status.
+    /// How many answers each kind of gateway got, by status. The status of a misconfigured gateway is there before the first of them,
+    /// because Prometheus sees no increase up to the first sample of a series.
     pub fn answers(&self) -> impl Iterator<Item = (&'static str, u16, u64)> {
         kinds().flat_map(move |(kind, name)| {
             (FIRST_STATUS..)
@@ -76,7 +77,8 @@ impl GatewayMetrics {
                 .filter_map(move |(status, index)| {
                     let answers = self.kinds.all().map(|all| all[kind].answers[index].get());
                     let count: u64 = answers.sum();
-                    (count > 0).then_some((name, status, count))
+                    let is_shown = count > 0 || status == StatusCode::INTERNAL_SERVER_ERROR;
+                    is_shown.then_some((name, status, count))
                 })
         })
     }
@@ -179,7 +181,11 @@ mod tests {
         let answers: Vec<_> = metrics.answers().collect();
         let expected = [
             ("nginx", 401, 1),
+            ("nginx", 500, 0),
+            ("caddy", 500, 0),
+            ("traefik", 500, 0),
             ("envoy", 200, 2),
+            ("envoy", 500, 0),
             ("unknown", 500, 1),
             ("unknown", 599, 1),
         ];

@@ -34,6 +34,17 @@ use crate::telemetry;
 use crate::transport::{ThreadConnections, Tls};
 use crate::usage::BacklogSize;
 
+/// The codes that each method has before a call ended with them: those that alerts watch. The first sample of a series has no sample
+/// before it, so Prometheus sees no increase up to it.
+const CODES_FROM_START: [Code; 6] = [
+    Code::Ok,
+    Code::InvalidArgument,
+    Code::PermissionDenied,
+    Code::Internal,
+    Code::Unavailable,
+    Code::Unauthenticated,
+];
+
 /// What is read for a scrape.
 pub(super) struct Sources {
     pub(super) readiness: watch::Receiver<Readiness>,
@@ -192,8 +203,9 @@ impl Sources {
                 *handled.entry(labels).or_default() += count;
             }
         }
-        // Of 17 codes a method has few, and `OK` is there from the start, so that a rate begins with the first call.
-        handled.retain(|(.., code), count| *count > 0 || *code == code_name(Code::Ok));
+        // Of 17 codes a method has few.
+        let from_start = CODES_FROM_START.map(code_name);
+        handled.retain(|(.., code), count| *count > 0 || from_start.contains(code));
         families.counters(
             "grpc_server_handled",
             "Calls that ended, by method and code.",

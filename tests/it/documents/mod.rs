@@ -1,5 +1,6 @@
 //! The documents agree with the code: layers, names, error reasons, flags and links.
 
+mod alerts;
 mod architecture;
 mod metrics;
 mod names;

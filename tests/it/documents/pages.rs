@@ -185,7 +185,7 @@ fn outside_code(text: &str) -> String {
 }
 
 /// The anchors of a page's headings, as GitHub makes them.
-fn anchors(page: &str) -> BTreeSet<String> {
+pub(super) fn anchors(page: &str) -> BTreeSet<String> {
     outside_code(&read(page))
         .lines()
         .filter(|line| line.starts_with('#'))

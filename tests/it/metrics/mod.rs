@@ -2,6 +2,7 @@
 
 mod counts;
 mod observed;
+mod prometheus;
 mod scrape;
 
 pub(crate) use scrape::Scrape;

@@ -13,6 +13,21 @@ use crate::fixtures::eventually;
 use crate::metrics::Scrape;
 
 impl TlsServer {
+    pub(crate) fn http_address(&self) -> &str {
+        &self.program.http
+    }
+
+    /// The issuer of the certificate.
+    pub(crate) fn ca_file(&self) -> String {
+        self.certificates.path("ca.pem")
+    }
+
+    /// Puts a file in the place of the certificate that does not belong to the key.
+    pub(crate) fn spoil_the_certificate(&self) {
+        self.certificates.replace_file("server.pem", "ca.pem");
+        self.program.signal("HUP");
+    }
+
     async fn http(&self) -> TlsStream<TcpStream> {
         let mut config = connector(&self.certificates).config().as_ref().clone();
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -48,8 +63,7 @@ async fn certificates_that_cannot_be_used_and_new_ones_are_seen() {
     let first = server.scrape().await;
     assert!(first.value(FAILING) < 0.5);
 
-    certificates.replace_file("server.pem", "ca.pem");
-    server.program.signal("HUP");
+    server.spoil_the_certificate();
     let stale = server
         .scrape_when("the replacement fails", |scrape| {
             scrape.value(FAILING) > 0.5
@@ -68,6 +82,19 @@ async fn certificates_that_cannot_be_used_and_new_ones_are_seen() {
     assert!(replaced.value(FAILING) < 0.5);
     let later = replaced.value(EXPIRY) - first.value(EXPIRY);
     assert!(later > 3_600.0, "{later}");
+}
+
+/// A server whose certificate expires tomorrow.
+pub(crate) async fn server_with_a_short_certificate() -> TlsServer {
+    let server = TlsServer::start(&[]);
+    server.certificates.issue_for_days("short", 1);
+    server.certificates.replace("server", "short");
+    server.program.signal("HUP");
+    let is_new = |scrape: &Scrape| scrape.value(RELOADS) > 0.5;
+    server
+        .scrape_when("the certificate is in use", is_new)
+        .await;
+    server
 }
 
 /// A scrape of a server that has every metric, each with a series.

@@ -25,17 +25,17 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use crate::fixtures::frames::Raw;
 use crate::fixtures::{Api, Engine, Program, TestStore, eventually};
 pub(crate) use certificates::Certificates;
-pub(crate) use metrics::scrape_with_everything;
+pub(crate) use metrics::{scrape_with_everything, server_with_a_short_certificate};
 
 /// A server with the certificate `server`, and what it needs to exist.
-struct TlsServer {
+pub(crate) struct TlsServer {
     program: Program,
     certificates: Certificates,
     _test_store: Arc<TestStore>,
 }
 
 impl TlsServer {
-    fn start(flags: &[&str]) -> Self {
+    pub(crate) fn start(flags: &[&str]) -> Self {
         let certificates = Certificates::new();
         let test_store = TestStore::on(Engine::Sqlite);
         let tls = certificates.flags();

@@ -1,4 +1,5 @@
-//! The pages for gateways and TLS, pasted: each of their blocks as it stands, in a terminal of a machine on which nothing else runs.
+//! The pages of the examples and about TLS, pasted: each of their blocks as it stands, in a terminal of a machine on which nothing else
+//! runs.
 
 mod blocks;
 mod checkout;
@@ -189,6 +190,34 @@ fn several_apis_in_one_envoy_are_as_the_page_has_them() {
     assert_eq!(checkout.files(), before);
 }
 
+const PROMETHEUS: &str = "examples/prometheus/README.md";
+const SERVER_TO_SCRAPE: BlockRef = in_page(PROMETHEUS, "## 1. Start claviger", 0);
+
+/// From a server to an alert, and back.
+const TO_AN_ALERT: [BlockRef; 4] = [
+    in_page(PROMETHEUS, "## 2. Start Prometheus", 0),
+    in_page(PROMETHEUS, "## 2. Start Prometheus", 1),
+    in_page(PROMETHEUS, "## 3. See an alert", 0),
+    in_page(PROMETHEUS, "## 5. Clean up", 0),
+];
+
+/// Seen red with another job in the configuration, and without `prometheus-data` in the list to remove.
+#[test]
+fn prometheus_leads_from_nothing_to_an_alert_and_back() {
+    let checkout = Checkout::new();
+    let before = checkout.files();
+    let blocks: Vec<_> = TO_AN_ALERT.into_iter().map(block).collect();
+    let shown = checkout.paste(&block(SERVER_TO_SCRAPE), &blocks);
+    for text in [
+        "SUCCESS",
+        r#""__name__":"claviger_ready","instance":"127.0.0.1:7701","job":"claviger""#,
+        r#""alertname":"ClavigerDown","instance":"127.0.0.1:7711""#,
+    ] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
+    assert_eq!(checkout.files(), before);
+}
+
 #[test]
 fn the_pages_show_what_is_printed() {
     let path = "export PATH=\"$PWD/target/release:$PATH\"\n".to_owned();
@@ -227,7 +256,8 @@ fn check_shown(checkout: &Checkout, printed: String, keys: &[&str], file: &str) 
 /// A block that no test pastes is one that nobody knows to be right.
 #[test]
 fn every_block_of_these_pages_is_pasted() {
-    let mut pasted: BTreeSet<BlockRef> = BTreeSet::from([SERVER]);
+    let mut pasted: BTreeSet<BlockRef> = BTreeSet::from([SERVER, SERVER_TO_SCRAPE]);
+    pasted.extend(TO_AN_ALERT);
     for api in APIS {
         for gateway in GATEWAYS {
             pasted.extend(example(api, gateway));
@@ -250,6 +280,7 @@ fn every_block_of_these_pages_is_pasted() {
     pasted.extend([0, 1, 2, 3].map(|index| in_page("examples/envoy/README.md", envoy, index)));
     for page in [
         EXAMPLES,
+        PROMETHEUS,
         "examples/envoy/README.md",
         "examples/nginx/README.md",
         "examples/caddy/README.md",
