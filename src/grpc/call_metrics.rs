@@ -172,11 +172,12 @@ struct Names {
 }
 
 impl CallRecord {
-    /// Makes no span of the call: its caller is unknown.
-    pub(super) fn do_not_trace(&mut self) {
+    /// The record of a call that becomes no span, because its caller is unknown.
+    pub(super) fn untraced(mut self) -> Self {
         if let Some(names) = &mut self.names {
             names.parent = None;
         }
+        self
     }
 
     /// Adds the id of the request to its answer.

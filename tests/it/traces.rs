@@ -17,8 +17,10 @@ use prost::Message;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tonic::transport::{Endpoint, Server};
 use tonic::{Request, Response, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 use crate::fixtures::{
     Api, Engine, Program, TestStore, eventually, forward_auth, hex_of, issue_request,
@@ -185,6 +187,12 @@ async fn calls_are_spans_of_the_traces_that_their_callers_sample() {
         .await
         .unwrap_err();
     // Somebody without a key chooses nothing.
+    let url = format!("http://{}", program.address);
+    let mut health = HealthClient::new(Endpoint::from_shared(url).unwrap().connect_lazy());
+    health
+        .check(with_headers(HealthCheckRequest::default(), &headers))
+        .await
+        .unwrap();
     let mut stranger = program.api().with_key("nonsense");
     let question = with_headers(verify_request(&key), &headers);
     assert!(stranger.verify.verify(question).await.is_err());

@@ -208,19 +208,22 @@ impl<S: Dispatch> Guarded<S> {
         B::Error: Into<tonic::codegen::StdError>,
     {
         let (path, headers) = (request.uri().path(), request.headers());
-        let mut record = self.guard.metrics.begin(path, headers);
-        let stage = self.let_in(request).unwrap_or_else(|refusal| {
+        let mut record = Some(self.guard.metrics.begin(path, headers));
+        self.let_in(request, &mut record).unwrap_or_else(|refusal| {
             self.peer.pace.call_without_a_key();
-            record.do_not_trace();
-            Stage::Refused(Some(refusal))
-        });
-        Call {
-            stage,
-            record: Some(record),
-        }
+            Call {
+                stage: Stage::Refused(Some(refusal)),
+                record: record.map(CallRecord::untraced),
+            }
+        })
     }
 
-    fn let_in<B>(&self, mut request: Request<B>) -> Result<Stage<S, B>, Status>
+    /// Takes the record for the call, if the call is let in.
+    fn let_in<B>(
+        &self,
+        mut request: Request<B>,
+        record: &mut Option<CallRecord>,
+    ) -> Result<Call<S, B>, Status>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<tonic::codegen::StdError>,
@@ -244,10 +247,12 @@ impl<S: Dispatch> Guarded<S> {
                 let stop = guard.stop.clone();
                 Box::pin(stop.cancelled_owned())
             });
-            return Ok(Stage::Open {
+            let stage = Stage::Open {
                 handler: self.forward(destination, request, until),
                 permit: Some(OpenCallPermit::Anonymous(permit)),
-            });
+            };
+            let record = record.take().map(CallRecord::untraced);
+            return Ok(Call { stage, record });
         }
         // gRPC uses only POST, and a method name has no query. Anything else is refused and not ignored.
         let destination = destination
@@ -278,10 +283,12 @@ impl<S: Dispatch> Guarded<S> {
             let permit = VerifyStreamPermit::take(&self.peer).ok_or_else(status::too_many_calls)?;
             let closing = Closing(self.peer.closing.clone());
             request.extensions_mut().insert(closing);
-            return Ok(Stage::Open {
+            let stage = Stage::Open {
                 handler: self.forward(destination, request, None),
                 permit: Some(OpenCallPermit::VerifyStream(permit)),
-            });
+            };
+            let record = record.take();
+            return Ok(Call { stage, record });
         }
         let handler = if matches!(destination, Destination::Verify | Destination::Check) {
             Handler::Waiting(Some(Waiting {
@@ -294,14 +301,17 @@ impl<S: Dispatch> Guarded<S> {
             request.extensions_mut().insert(principal);
             Handler::Answering(self.forward(destination, request, None))
         };
-        Ok(Stage::Admitted(Admitted {
-            limit,
-            timer: None,
-            handler,
-            peer: Arc::clone(&self.peer),
-            max_calls: guard.max_calls,
-            permit,
-        }))
+        Ok(Call {
+            stage: Stage::Admitted(Admitted {
+                limit,
+                timer: None,
+                handler,
+                peer: Arc::clone(&self.peer),
+                max_calls: guard.max_calls,
+                permit,
+            }),
+            record: record.take(),
+        })
     }
 
     fn permit(&self) -> Result<CallPermit, Status> {

@@ -88,6 +88,15 @@ fn over(path: &Path) -> Channel {
     Endpoint::from_shared(url).unwrap().connect_lazy()
 }
 
+/// Calls over a Unix socket in Python, whose gRPC names the path as the host unless it is told another.
+const PYTHON: &str = "import grpc, sys
+path, key = sys.argv[1:]
+same = dict(request_serializer=lambda b: b, response_deserializer=lambda b: b)
+with grpc.insecure_channel('unix:' + path, [('grpc.default_authority', 'localhost')]) as channel:
+    list_realms = channel.unary_unary('/claviger.v1.RealmAdmin/ListRealms', **same)
+    print(list_realms(b'', metadata=[('authorization', 'Bearer ' + key)], timeout=20))
+";
+
 fn mode(path: &Path) -> u32 {
     std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
@@ -153,6 +162,10 @@ async fn a_unix_socket_serves_those_who_may_open_it() {
         .args(["-H", &bearer])
         .arg(&path);
     let listed = outcome(grpcurl.arg("claviger.v1.RealmAdmin/ListRealms"));
+    assert!(String::from_utf8(listed.stdout).unwrap().contains("demo"));
+
+    let mut python = Command::new(tool("python"));
+    let listed = outcome(python.args(["-c", PYTHON]).arg(&path).arg(&operator));
     assert!(String::from_utf8(listed.stdout).unwrap().contains("demo"));
 
     program.signal("TERM");
