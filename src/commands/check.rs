@@ -1,18 +1,17 @@
 //! The check of a configuration before a start with it.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::UNIX_EPOCH;
 
 use super::BAD_CONFIGURATION;
 use crate::config::{ServeArgs, StoreArgs};
 use crate::domain::clock::Clock;
-use crate::domain::time::Timestamp;
 use crate::hashing::{Peppers, Roots};
 use crate::open::{OpenStoreError, has_database};
 use crate::server::ListenError;
 use crate::telemetry::{self, LogArgs};
-use crate::transport::{EXPIRES_SOON, Tls};
+use crate::transport::{EXPIRES_SOON, Listener, Tls};
 
 /// What is wrong with a configuration, and what the operator should know. Each message ends with what to do.
 #[derive(Default)]
@@ -44,8 +43,10 @@ impl Findings {
         let mut findings = Self::default();
         findings.take(log.filter());
         findings.take(Roots::new(args.store.root_cost()));
+        findings.take(args.traces.check());
         findings.take(check_store(args));
         findings.take(check_pepper(&args.store, args.init));
+        findings.check_authority(args);
         findings.check_addresses(args);
         findings.check_certificates(args);
         findings.check_limits(args);
@@ -58,20 +59,40 @@ impl Findings {
         }
     }
 
+    /// A new authority needs `--init`, and so may what an unmounted volume leaves.
+    fn check_authority(&mut self, args: &ServeArgs) {
+        let location = &args.store.location;
+        let is_empty = location.database_url.is_none()
+            && has_database(&location.data_dir).is_ok_and(|has_database| !has_database);
+        if is_empty && !args.init {
+            self.warnings.push(format!(
+                "there is no authority in {} yet: `serve` needs --init to make one, or mount the volume that has it",
+                location.data_dir.display()
+            ));
+        }
+    }
+
     fn check_addresses(&mut self, args: &ServeArgs) {
         for (address, flag) in args.exposed_addresses() {
             self.take(Err::<(), _>(ListenError::Exposed { address, flag }));
         }
         let addresses: Vec<_> = args.listen.addresses().collect();
         for (index, (address, flag)) in addresses.iter().enumerate() {
-            let same = addresses[..index]
-                .iter()
-                .find(|(other, _)| other == address);
-            if let Some((_, other)) = same.filter(|_| address.port() != 0) {
+            let taken = addresses[..index].iter();
+            let mut taken = taken.filter(|(other, _)| is_same_socket(*other, *address));
+            if let Some((other_address, other)) = taken.next() {
                 self.problems.push(format!(
-                    "--{other} and --{flag} are both {address}: choose another port for one of them"
+                    "--{other} {other_address} and --{flag} {address} are the same: choose another port for one of them"
                 ));
             }
+        }
+        if let Some(path) = &args.listen.unix_socket {
+            self.take(
+                Listener::check_unix(path).map_err(|source| ListenError::Path {
+                    path: path.clone(),
+                    source,
+                }),
+            );
         }
     }
 
@@ -82,16 +103,10 @@ impl Findings {
             (Err(error), _) => return self.problems.push(error.to_string()),
         };
         let (validity, now) = (tls.validity(), Clock::system().now());
-        if validity.start > now {
-            self.problems.push(format!(
-                "--tls-cert: the certificate in {path} is not valid before {}: replace it, or correct this machine's clock",
-                rfc3339(validity.start)
-            ));
-        }
         if validity.end < now.saturating_add(EXPIRES_SOON) {
             self.warnings.push(format!(
                 "--tls-cert: the certificate in {path} expires at {}: replace it before that",
-                rfc3339(validity.end)
+                validity.end.rfc3339()
             ));
         }
     }
@@ -141,7 +156,9 @@ fn check_pepper(args: &StoreArgs, creates: bool) -> Result<(), OpenStoreError> {
     Ok(())
 }
 
-fn rfc3339(time: Timestamp) -> impl std::fmt::Display {
-    let since_epoch = time.since(Timestamp::from_micros(0));
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + since_epoch)
+/// Whether a socket that listens on one address takes the place of the other.
+fn is_same_socket(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_any = |address: SocketAddr| address.ip().is_unspecified();
+    let is_same_ip = one.ip().to_canonical() == other.ip().to_canonical();
+    one.port() != 0 && one.port() == other.port() && (is_same_ip || is_any(one) || is_any(other))
 }

@@ -170,11 +170,12 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
     let location = lock.location();
     let opened = lock.open(&args.store, Clock::system(), if_empty).await?;
     let http = listeners.http_address();
+    let unix = listeners.unix_path();
     tracing::info!(
         %grpc,
         %http,
         admin = admin.map(tracing::field::display),
-        unix = args.listen.unix_socket.as_deref().map(|path| tracing::field::display(path.display())),
+        unix = unix.as_deref().map(|path| tracing::field::display(path.display())),
         tls = is_encrypted,
         %location,
         "listening"

@@ -133,7 +133,7 @@ fn values(setting: &Setting, value: &Spanned<DeValue>) -> Result<Vec<OsString>, 
         (Kind::Switch, _) => Err("must be true or false, without quotes".to_owned()),
         (Kind::Value, value) => text(value).map(|text| vec![text]).ok_or_else(|| {
             format!(
-                "must be text in quotes or a whole number, but is of the type {}",
+                "must be text in quotes or a number that fits, but is of the type {}",
                 value.type_str()
             )
         }),
@@ -157,6 +157,7 @@ fn text(value: &DeValue) -> Option<OsString> {
             let decimal = i64::from_str_radix(number.as_str(), number.radix());
             decimal.ok().map(|number| number.to_string().into())
         }
+        DeValue::Float(number) => Some(number.as_str().into()),
         _ => None,
     }
 }

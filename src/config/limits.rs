@@ -46,7 +46,7 @@ pub struct TransportArgs {
     )]
     pub verify_threads: Option<usize>,
 
-    /// The maximum number of connections on each of the two listening addresses. Further connections are closed at once. Each
+    /// The maximum number of connections of each listener. Further connections are closed at once. Each
     /// connection takes a file descriptor; if the system allows fewer descriptors, the limit is lower
     #[arg(
         long,

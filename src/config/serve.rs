@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::Args;
-use clap::builder::FalseyValueParser;
+use clap::builder::BoolishValueParser;
 
 use super::gateway::GatewayArgs;
 use super::limits::{LimitArgs, TransportArgs};
@@ -26,7 +26,7 @@ pub struct ServeArgs {
     pub store: StoreArgs,
 
     /// Create a new authority if there is none yet
-    #[arg(long, env = "CLAVIGER_INIT", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "CLAVIGER_INIT", value_parser = BoolishValueParser::new())]
     pub init: bool,
 
     #[command(flatten)]
@@ -76,7 +76,7 @@ pub struct ServeArgs {
     pub gateway: GatewayArgs,
 
     /// Disable gRPC reflection, which describes the services to any client
-    #[arg(long, env = "CLAVIGER_NO_REFLECTION", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "CLAVIGER_NO_REFLECTION", value_parser = BoolishValueParser::new())]
     pub no_reflection: bool,
 
     #[command(flatten)]

@@ -171,6 +171,14 @@ impl<'c> Setting<'c> {
         let why = error.source().map(ToString::to_string);
         match (error.kind(), why) {
             (ErrorKind::ValueValidation, Some(why)) if why.starts_with("must") => why,
+            // The parser's own words are for programmers.
+            (ErrorKind::ValueValidation, Some(why)) if why.contains("invalid digit") => {
+                format!(
+                    "must be a whole number: --{} {}",
+                    self.name(),
+                    self.value_name()
+                )
+            }
             (ErrorKind::ValueValidation, Some(why)) => format!(
                 "must be a value that --{} {} takes: {why}",
                 self.name(),

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::FalseyValueParser;
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueHint};
 
 use super::parse::interval;
@@ -63,7 +63,7 @@ pub struct StoreArgs {
 
     /// Trust the machine's clock even if it is behind the latest time that this authority has recorded. Expired keys may work
     /// again, so use it only if the recorded time was wrong
-    #[arg(long, env = "CLAVIGER_TRUST_CLOCK", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "CLAVIGER_TRUST_CLOCK", value_parser = BoolishValueParser::new())]
     pub trust_clock: bool,
 }
 

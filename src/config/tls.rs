@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::builder::FalseyValueParser;
+use clap::builder::BoolishValueParser;
 use clap::{Args, ValueEnum, ValueHint};
 
-/// TLS on both listening addresses. Which of these flags need which others is checked when the certificates are read, wherever
+/// TLS on all listening addresses. Which of these flags need which others is checked when the certificates are read, wherever
 /// their values come from.
 #[derive(Args, Clone, Debug)]
 pub struct TlsArgs {
-    /// The PEM file with the server's certificate, followed by those of its issuers. With it, both listening addresses serve
+    /// The PEM file with the server's certificate, followed by those of its issuers. With it, all listening addresses serve
     /// TLS 1.2 and 1.3 only. The file is read again when it changes
     #[arg(
         long,
@@ -39,7 +39,7 @@ pub struct TlsArgs {
     pub client_ca: Option<PathBuf>,
 
     /// A service that only clients with a certificate from --client-ca may call. Repeat the flag for several. Health, reflection,
-    /// /livez and /readyz never need one
+    /// /livez, /readyz and /metrics never need one, nor do callers over --unix-socket
     #[arg(
         long,
         env = "CLAVIGER_REQUIRE_CLIENT_CERT",
@@ -50,7 +50,7 @@ pub struct TlsArgs {
     pub require_client_cert: Vec<CertifiedService>,
 
     /// Serve plain text on an address that other machines can reach. The API keys of callers can then be read on the network
-    #[arg(long, env = "CLAVIGER_INSECURE_LISTEN", value_parser = FalseyValueParser::new())]
+    #[arg(long, env = "CLAVIGER_INSECURE_LISTEN", value_parser = BoolishValueParser::new())]
     pub insecure_listen: bool,
 }
 

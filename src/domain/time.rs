@@ -38,6 +38,12 @@ impl Timestamp {
         Self(self.0.saturating_sub(micros))
     }
 
+    /// The instant in RFC 3339, to the second.
+    pub fn rfc3339(self) -> impl fmt::Display {
+        let since_epoch = self.since(Self::from_micros(0));
+        humantime::format_rfc3339_seconds(UNIX_EPOCH + since_epoch)
+    }
+
     /// Returns the time from `earlier` to this instant; zero if `earlier` is not before this instant.
     pub fn since(self, earlier: Self) -> Duration {
         u64::try_from(self.0.saturating_sub(earlier.0))

@@ -18,7 +18,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCo
 use axum::routing::any;
 use clap::ValueEnum;
 
-use super::gateway_metrics::GatewayMetrics;
+use super::gateway_metrics::{GatewayMetrics, QuestionRecord};
 use crate::auth::{AuthError, Forbidden, bearer};
 use crate::config::{GatewayArgs, GatewayKind};
 use crate::domain::denial::DenialClass;
@@ -91,10 +91,10 @@ async fn gateway_auth(
     ConnectInfo(peer): ConnectInfo<Option<IpAddr>>,
     request: Request<Body>,
 ) -> Response<Body> {
-    let record = state.metrics.begin(request.headers());
+    let mut record = state.metrics.begin(request.headers());
     let asked = question(&state.gateways, request.uri().path());
     let kind = asked.as_ref().ok().map(|question| question.kind);
-    let mut response = respond(&state, peer, asked, &request);
+    let mut response = respond(&state, peer, asked, &request, &mut record);
     record.end(kind, &mut response);
     response
 }
@@ -104,10 +104,15 @@ fn respond(
     peer: Option<IpAddr>,
     asked: Result<Question<'_>, MisconfiguredGateway>,
     request: &Request<Body>,
+    record: &mut QuestionRecord<'_>,
 ) -> Response<Body> {
     let api = asked.as_ref().ok().map(|question| question.api);
-    let answer =
-        asked.and_then(|question| Ok((question.kind, state.answer(peer, question, request)?)));
+    let answer = asked.and_then(|question| {
+        Ok((
+            question.kind,
+            state.answer(peer, question, request, record)?,
+        ))
+    });
     match answer {
         Ok((_, GatewayResponse::Allowed { identity, .. })) => {
             let mut response = Response::new(Body::empty());
@@ -214,6 +219,7 @@ impl GatewayAuth {
         peer: Option<IpAddr>,
         Question { kind, api, rest }: Question<'_>,
         request: &Request<Body>,
+        record: &mut QuestionRecord<'_>,
     ) -> Result<GatewayResponse, MisconfiguredGateway> {
         let HasClientCertificate(has_certificate) =
             request.extensions().get().copied().unwrap_or_default();
@@ -244,7 +250,10 @@ impl GatewayAuth {
             .authorizer
             .prove(gateway_key, peer)
             .map_err(GatewayError::Auth)
-            .and_then(|gateway| self.authorizer.answer(&gateway, api, &original));
+            .and_then(|gateway| {
+                record.proven();
+                self.authorizer.answer(&gateway, api, &original)
+            });
         if let Err(GatewayError::Auth(AuthError::Verify(reason)) | GatewayError::Verify(reason)) =
             answer
         {

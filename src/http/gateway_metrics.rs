@@ -31,6 +31,8 @@ pub(super) struct QuestionRecord<'m> {
     metrics: &'m GatewayMetrics,
     begun: Instant,
     parent: Option<TraceParent>,
+    /// Whether the gateway has proven its key.
+    is_proven: bool,
     request_id: Option<HeaderValue>,
 }
 
@@ -64,6 +66,7 @@ impl GatewayMetrics {
             metrics: self,
             begun: Instant::now(),
             parent: self.tracer.as_ref().map(|tracer| tracer.parent(headers)),
+            is_proven: false,
             request_id: request_id(headers).cloned(),
         }
     }
@@ -93,6 +96,11 @@ impl GatewayMetrics {
 }
 
 impl QuestionRecord<'_> {
+    /// Lets the question become a span, because the gateway has proven its key.
+    pub(super) fn proven(&mut self) {
+        self.is_proven = true;
+    }
+
     /// Counts the answer to a gateway of this kind, and adds the id of the request to it. A path that is wrong may name no kind.
     pub(super) fn end(self, kind: Option<GatewayKind>, answer: &mut Response<Body>) {
         let status = answer.status();
@@ -101,10 +109,8 @@ impl QuestionRecord<'_> {
         let index = usize::from(status.as_u16().saturating_sub(FIRST_STATUS));
         metrics.answers[index.min(STATUSES - 1)].count();
         metrics.took.observe(took);
-        // A gateway that has proven no key is answered with this status.
-        let is_misconfigured = status == StatusCode::INTERNAL_SERVER_ERROR;
         if let (Some(tracer), Some(parent)) = (&self.metrics.tracer, &self.parent)
-            && !is_misconfigured
+            && self.is_proven
         {
             tracer.record(parent, took, || self.traced(kind, status));
         }

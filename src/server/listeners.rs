@@ -70,7 +70,8 @@ impl ListenError {
     /// Whether the configuration cannot work, as opposed to something that another process uses.
     pub fn is_of_configuration(&self) -> bool {
         match self {
-            Self::Address { .. } | Self::Path { .. } => false,
+            Self::Address { .. } => false,
+            Self::Path { source, .. } => source.kind() != io::ErrorKind::AddrInUse,
             Self::Exposed { .. } | Self::PassedSocket(_) | Self::Certificates(_) => true,
         }
     }
@@ -97,8 +98,15 @@ impl Listeners {
             }
         };
         let (unix, unix_file) = match (passed.named("unix-socket"), &listen.unix_socket) {
-            (Some(listener @ Listener::Unix(_)), _) => (Some(listener), None),
             (Some(Listener::Tcp(_)), _) => return Err(wrong_kind("unix-socket", "a path")),
+            (Some(listener), _) if listener.guarded_path().is_none() => {
+                return Err(ListenError::PassedSocket(
+                    "every user of this machine may open the socket `unix-socket` that this process was started with: set a path \
+                     in ListenStream= and SocketMode=0660 in its unit"
+                        .to_owned(),
+                ));
+            }
+            (Some(listener), _) => (Some(listener), None),
             (None, None) => (None, None),
             (None, Some(path)) => {
                 let bound = Listener::unix(path);
@@ -148,6 +156,11 @@ impl Listeners {
     /// The address of HTTP, with the real port if the system chose it.
     pub fn http_address(&self) -> SocketAddr {
         self.http.address().expect("it listens on an address")
+    }
+
+    /// The path of the Unix socket.
+    pub fn unix_path(&self) -> Option<PathBuf> {
+        self.unix.as_ref().and_then(Listener::guarded_path)
     }
 
     /// The address of administration, if it has one of its own.

@@ -364,12 +364,14 @@ impl Server {
             }
         }
         stop_serving.cancel();
+        // With the listener, so that a server that takes its place has its file.
+        drop(unix_file);
         // Ends open watches of health, which would keep the transport open permanently.
         for name in HEALTH_NAMES {
             health.clear_service_status(name).await;
         }
         finish(&mut serving, &use_cases, drain_timeout, &mut stop).await;
-        drop((serving, probes, unix_file));
+        drop((serving, probes));
         verify.stop().await;
         // No call is answered any more, so the counts are complete.
         usage_writer.stop(CLOSE_TIMEOUT).await;
@@ -377,10 +379,7 @@ impl Server {
         let _ = feeding.await;
         close(&store).await;
         feed_thread.stop().await;
-        if let Some(tracer) = tracer {
-            // Its only error is a panic, which is logged.
-            let _ = tokio::task::spawn_blocking(move || tracer.shut_down()).await;
-        }
+        send_last_spans(tracer).await;
         locked.abort();
         let _ = locked.await;
         tracing::info!("stopped");
@@ -423,6 +422,13 @@ fn accept_grpc(
 async fn withdraw(readiness: &watch::Sender<Readiness>, health: &HealthReporter) {
     readiness.send_replace(Readiness::Draining);
     set_health(health, ServingStatus::NotServing).await;
+}
+
+async fn send_last_spans(tracer: Option<Arc<Tracer>>) {
+    if let Some(tracer) = tracer {
+        // Its only error is a panic, which is logged.
+        let _ = tokio::task::spawn_blocking(move || tracer.shut_down()).await;
+    }
 }
 
 async fn close(store: &Store) {

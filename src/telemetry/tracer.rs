@@ -3,6 +3,7 @@
 //! A span is made when its call is over, and only if it is sampled. Nothing waits for the collector: spans that it does not take are
 //! dropped.
 
+use std::error::Error;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
@@ -48,10 +49,21 @@ pub struct TraceArgs {
 fn endpoint(text: &str) -> Result<String, String> {
     let problem = || "must be a URL such as http://127.0.0.1:4317 or https://HOST:4317".to_owned();
     let endpoint = Endpoint::from_shared(text.to_owned()).map_err(|_| problem())?;
-    match endpoint.uri().scheme_str() {
-        Some("http" | "https") if endpoint.uri().authority().is_some() => Ok(text.to_owned()),
-        _ => Err(problem()),
+    let url = endpoint.uri();
+    let Some(authority) = url
+        .authority()
+        .filter(|_| matches!(url.scheme_str(), Some("http" | "https")))
+    else {
+        return Err(problem());
+    };
+    // The URL is printed and logged.
+    if authority.as_str().contains('@') || url.query().is_some() {
+        return Err(
+            "must have no user, password or query: set OTEL_EXPORTER_OTLP_HEADERS for a token of the collector"
+                .to_owned(),
+        );
     }
+    Ok(text.to_owned())
 }
 
 fn ratio(text: &str) -> Result<f64, String> {
@@ -84,6 +96,17 @@ pub struct TracedCall {
     pub is_failure: bool,
 }
 
+impl TraceArgs {
+    /// Checks that spans can be sent, apart from whether the collector answers.
+    ///
+    /// # Errors
+    /// A message for the user.
+    pub fn check(&self) -> Result<(), String> {
+        let url = self.otlp_endpoint.as_deref();
+        url.map_or(Ok(()), |url| collector(url).map(drop))
+    }
+}
+
 impl Tracer {
     /// Starts to send spans, if a collector is configured. Must be called on a runtime, whose tasks send them.
     ///
@@ -93,17 +116,11 @@ impl Tracer {
         let Some(url) = &args.otlp_endpoint else {
             return Ok(None);
         };
-        let problem = |error: &dyn std::fmt::Display| format!("--otlp-endpoint: {error}");
-        let mut endpoint = Endpoint::from_shared(url.clone()).map_err(|error| problem(&error))?;
-        if endpoint.uri().scheme_str() == Some("https") {
-            let tls = ClientTlsConfig::new().with_native_roots();
-            endpoint = endpoint.tls_config(tls).map_err(|error| problem(&error))?;
-        }
         let exporter = SpanExporter::builder()
             .with_tonic()
-            .with_channel(endpoint.connect_lazy())
+            .with_channel(collector(url)?.connect_lazy())
             .build()
-            .map_err(|error| problem(&error))?;
+            .map_err(|error| format!("--otlp-endpoint: {error}"))?;
         let mut resource = Resource::builder();
         // The variable of OpenTelemetry, which is read already, may give another name.
         if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
@@ -175,6 +192,23 @@ impl Tracer {
     }
 }
 
+/// How to reach a collector.
+///
+/// # Errors
+/// A message for the user.
+fn collector(url: &str) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::from_shared(url.to_owned());
+    let endpoint = endpoint.map_err(|error| format!("--otlp-endpoint: {error}"))?;
+    if endpoint.uri().scheme_str() != Some("https") {
+        return Ok(endpoint);
+    }
+    let tls = ClientTlsConfig::new().with_native_roots();
+    endpoint.tls_config(tls).map_err(|error| {
+        let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+        format!("--otlp-endpoint: the certificates that this machine trusts cannot be read: {why}; install `ca-certificates`")
+    })
+}
+
 struct Headers<'h>(&'h HeaderMap);
 
 impl Extractor for Headers<'_> {
@@ -203,7 +237,9 @@ impl SpanRate {
     }
 
     fn has_room_at(&self, second: u64) -> bool {
-        if self.second.swap(second, Ordering::Relaxed) != second {
+        // Most calls only read, because all threads ask.
+        if self.second.load(Ordering::Relaxed) != second {
+            self.second.store(second, Ordering::Relaxed);
             self.spans.store(0, Ordering::Relaxed);
         }
         self.spans.load(Ordering::Relaxed) < SPANS_PER_SECOND
@@ -249,6 +285,8 @@ mod tests {
             ("https://collector.example:4317", true),
             ("collector:4317", false),
             ("grpc://collector:4317", false),
+            ("https://user:word@collector:4317", false),
+            ("https://collector:4317/?token=word", false),
             ("", false),
         ] {
             assert_eq!(endpoint(text).is_ok(), accepted, "{text}");

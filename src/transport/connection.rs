@@ -185,6 +185,7 @@ async fn open(
             // Boxed, because it is large, and over before the connection is served.
             let handshake = Box::pin(tls.accept(socket, peer, protocol)).await;
             let stream = handshake.inspect_err(|error| {
+                tls.count_failure(*error);
                 if *error == HandshakeError::TooMany {
                     refusals.count(Limit::Handshakes);
                 }

@@ -3,7 +3,7 @@
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::net::{self, IpAddr, SocketAddr};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net as unix;
 use std::path::{Path, PathBuf};
 
@@ -24,15 +24,35 @@ pub enum Listener {
     Unix(unix::UnixListener),
 }
 
-/// The file of a Unix socket. Dropping it removes the file.
+/// The file of a Unix socket. Dropping it removes the file, unless another process has put its own in its place.
 #[derive(Debug)]
-pub struct UnixSocketFile(PathBuf);
+pub struct UnixSocketFile {
+    path: PathBuf,
+    /// Of the file that was made.
+    device_and_inode: Option<(u64, u64)>,
+}
+
+impl UnixSocketFile {
+    fn at(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            device_and_inode: device_and_inode(path),
+        }
+    }
+}
 
 impl Drop for UnixSocketFile {
     fn drop(&mut self) {
-        // It may be gone already.
-        let _ = fs::remove_file(&self.0);
+        if device_and_inode(&self.path) == self.device_and_inode {
+            // It may be gone already.
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn device_and_inode(path: &Path) -> Option<(u64, u64)> {
+    let file = fs::symlink_metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 impl Listener {
@@ -50,17 +70,55 @@ impl Listener {
     /// Listens on a path, for the owner and the group of the file only. Replaces the file of a server that is gone.
     ///
     /// # Errors
-    /// [`ErrorKind::AddrInUse`] if a server listens on it, or if the file is no socket.
+    /// [`ErrorKind::AddrInUse`] if a server listens on it.
     pub fn unix(path: &Path) -> io::Result<(Self, UnixSocketFile)> {
         remove_abandoned(path)?;
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         socket.bind(&SockAddr::unix(path)?)?;
-        let file = UnixSocketFile(path.to_owned());
+        let file = UnixSocketFile::at(path);
         // Before it listens, so that nobody can connect before.
         fs::set_permissions(path, Permissions::from_mode(UNIX_SOCKET_MODE))?;
         socket.listen(limits::BACKLOG)?;
         Ok((Self::Unix(socket.into()), file))
+    }
+
+    /// Checks that a path can be listened on, apart from what another process does.
+    pub fn check_unix(path: &Path) -> io::Result<()> {
+        SockAddr::unix(path)?;
+        let directory = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        if !directory.unwrap_or(Path::new(".")).is_dir() {
+            let problem = "the directory does not exist";
+            return Err(io::Error::new(ErrorKind::NotFound, problem));
+        }
+        match fs::symlink_metadata(path) {
+            Ok(file) if !file.file_type().is_socket() => {
+                let problem = "the file exists and is no socket";
+                Err(io::Error::new(ErrorKind::InvalidInput, problem))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The path of a Unix socket, if only its owner and its group may connect. `None` if others may, or if it has no path.
+    pub fn guarded_path(&self) -> Option<PathBuf> {
+        let Self::Unix(listener) = self else {
+            return None;
+        };
+        let path = listener.local_addr().ok()?.as_pathname()?.to_owned();
+        let mode = fs::metadata(&path).ok()?.permissions().mode();
+        (mode & 0o002 == 0).then_some(path)
+    }
+
+    /// Whether connections arrive on the socket.
+    pub(super) fn is_listening(&self) -> bool {
+        let socket = match self {
+            Self::Tcp(listener) => SockRef::from(listener),
+            Self::Unix(listener) => SockRef::from(listener),
+        };
+        socket.is_listener().unwrap_or(false)
     }
 
     /// The address, with the real port if the system chose it; `None` for a path.
@@ -82,19 +140,17 @@ impl Listener {
 
 /// Removes the file of a socket on which nobody listens.
 fn remove_abandoned(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-        Ok(file) if !file.file_type().is_socket() => {
-            let problem = "the file exists and is no socket";
-            return Err(io::Error::new(ErrorKind::AddrInUse, problem));
-        }
-        Ok(_) => {}
+    Listener::check_unix(path)?;
+    if !path.exists() {
+        return Ok(());
     }
-    match unix::UnixStream::connect(path) {
+    // Without waiting: a server whose queue is full is there all the same.
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
-        Err(error) => Err(error),
-        Ok(_) => Err(io::Error::new(
+        Err(error) if error.kind() != ErrorKind::WouldBlock => Err(error),
+        Ok(()) | Err(_) => Err(io::Error::new(
             ErrorKind::AddrInUse,
             "another process listens on it",
         )),
@@ -200,7 +256,42 @@ mod tests {
         assert!(!path.exists());
         fs::write(&path, "precious").unwrap();
         let no_socket = Listener::unix(&path).unwrap_err();
-        assert_eq!(no_socket.kind(), ErrorKind::AddrInUse);
+        assert_eq!(no_socket.kind(), ErrorKind::InvalidInput);
         assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    /// Seen red with a connection that waits, and with a file that is removed whoever made it.
+    #[test]
+    fn a_busy_server_is_there_and_the_file_of_another_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let (_listener, file) = Listener::unix(&path).unwrap();
+        // Until its queue is full.
+        let queued: Vec<_> = std::iter::from_fn(|| {
+            let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let connected = socket.connect(&SockAddr::unix(&path).unwrap());
+            connected.is_ok().then_some(socket)
+        })
+        .collect();
+        assert!(!queued.is_empty());
+        let busy = Listener::unix(&path).unwrap_err();
+        assert_eq!(busy.kind(), ErrorKind::AddrInUse);
+
+        fs::remove_file(&path).unwrap();
+        let (_other, _its_file) = Listener::unix(&path).unwrap();
+        drop(file);
+        assert!(path.exists());
+    }
+
+    /// Seen red with every path taken for a guarded one.
+    #[test]
+    fn a_socket_that_everybody_may_open_is_not_guarded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let (listener, _file) = Listener::unix(&path).unwrap();
+        assert_eq!(listener.guarded_path().as_deref(), Some(&*path));
+        fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+        assert_eq!(listener.guarded_path(), None);
     }
 }

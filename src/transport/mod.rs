@@ -15,6 +15,7 @@ mod threads;
 mod tls;
 
 use std::io::{self, ErrorKind};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,7 +112,7 @@ impl Acceptor {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     if !is_of_one_connection(&error) {
-                        log_refused(&error);
+                        log_refused(&error, None);
                         tokio::time::sleep(limits::OUT_OF_RESOURCES).await;
                     }
                     continue;
@@ -121,7 +122,7 @@ impl Acceptor {
                 Ok(permit) => permit,
                 Err(full) => {
                     refusals.count(full.limit());
-                    log_refused(&full);
+                    log_refused(&full, stream.address());
                     continue;
                 }
             };
@@ -153,9 +154,10 @@ impl Acceptor {
 }
 
 /// Logs a refused connection, at most once a minute for each reason.
-fn log_refused(why: &dyn std::fmt::Display) {
+fn log_refused(why: &dyn std::fmt::Display, peer: Option<IpAddr>) {
     let why = why.to_string();
-    limited!(&why => warn, why, "connections refused");
+    let peer = peer.map(tracing::field::display);
+    limited!(&why => warn, why, peer, "connections refused");
 }
 
 /// Whether an error of `accept` concerns only one connection, so that the next can be accepted at once.

@@ -27,6 +27,11 @@ impl PassedSockets {
                     "the socket `{name}` that this process was started with cannot be used: {error}; use ListenStream= in its unit"
                 )
             })?;
+            if !listener.is_listening() {
+                return Err(format!(
+                    "the socket `{name}` that this process was started with does not listen: use ListenStream= and Accept=no in its unit"
+                ));
+            }
             Ok((name.to_owned(), listener))
         };
         let sockets = (0..count).map(take);

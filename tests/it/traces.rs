@@ -244,7 +244,7 @@ async fn a_share_of_other_calls_begins_a_trace() {
     assert!(verified.clone().all(|span| span.parent.is_empty()));
 }
 
-/// A collector that is away delays nothing, neither calls nor the stop.
+/// A collector that is away delays nothing, neither calls nor the stop, and is told of. Seen red without the log of the library.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_collector_that_is_away_delays_nothing() {
     let test_store = TestStore::on(Engine::Sqlite);
@@ -262,7 +262,15 @@ async fn a_collector_that_is_away_delays_nothing() {
     for _ in 0..3_000 {
         assert_eq!(api.verdict("demo_live_x").await, Verdict::Malformed);
     }
+    let log = Arc::clone(&program.log);
     stopped(program).await;
+    // Otherwise nobody would know why there are no traces.
+    let log = String::from_utf8(log.lock().unwrap().clone()).unwrap();
+    let is_told = |line: &str| {
+        let has_level = line.contains("\"ERROR\"") || line.contains("\"WARN\"");
+        has_level && line.contains("opentelemetry")
+    };
+    assert!(log.lines().any(is_told), "{log}");
 }
 
 /// The id of a request comes back, and is in the lines about it. Seen red without the span around use cases, and without the field

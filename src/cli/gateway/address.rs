@@ -38,6 +38,15 @@ impl Address {
             _ => Err("must look like `HOST:PORT`, such as 127.0.0.1:8081".to_owned()),
         }
     }
+
+    /// Whether this is an address of the machine itself.
+    pub(super) fn is_loopback(&self) -> bool {
+        let ip: Result<IpAddr, _> = self.host.parse();
+        ip.map_or_else(
+            |_| self.host.eq_ignore_ascii_case("localhost"),
+            |ip| ip.to_canonical().is_loopback(),
+        )
+    }
 }
 
 impl fmt::Display for Address {

@@ -129,6 +129,12 @@ impl Config {
                  HOST:PORT, with a host name for which the certificate is valid",
             )));
         }
+        if tls.is_none() && !claviger.is_loopback() {
+            output::print_error(&format!(
+                "warning: the gateway will send keys to {claviger} as plain text: give --claviger-ca if claviger serves TLS, or \
+                 keep the network between them private"
+            ));
+        }
         let client = connection.connect().await?;
         let realm = realm(&client, self.realm).await?;
         let environment = environment(&realm, self.environment)?;

@@ -106,16 +106,4 @@ impl Families<'_> {
             Ok(())
         })
     }
-
-    /// Writes a metric whose labels are the information.
-    pub(super) fn info(
-        &mut self,
-        name: &str,
-        help: &str,
-        labels: &impl EncodeLabelSet,
-    ) -> fmt::Result {
-        self.family(name, help, MetricType::Info, |mut family| {
-            family.encode_info(labels)
-        })
-    }
 }

@@ -95,10 +95,11 @@ impl Collector for Sources {
 
 impl Sources {
     fn server(&self, families: &mut Families<'_>) -> fmt::Result {
-        families.info(
-            "claviger_build",
+        // A gauge, because older parsers do not know the type `info`.
+        families.gauges(
+            "claviger_build_info",
             "The version of claviger.",
-            &[("version", env!("CARGO_PKG_VERSION"))],
+            [([("version", env!("CARGO_PKG_VERSION"))], 1)],
         )?;
         let is_ready = matches!(*self.readiness.borrow(), Readiness::Ready);
         families.gauge(
@@ -316,6 +317,12 @@ impl Sources {
             "claviger_certificate_expiry_timestamp_seconds",
             "When the server's certificate expires, in seconds since 1970.",
             seconds(tls.validity().end.as_micros()),
+        )?;
+        families.counters(
+            "claviger_tls_handshake_failures",
+            "TLS handshakes that failed, by reason.",
+            tls.failures()
+                .map(|(reason, count)| ([("reason", reason)], count)),
         )?;
         families.counter(
             "claviger_certificate_reloads",

@@ -83,6 +83,17 @@ pub enum CertificateError {
     /// The certificate is not valid any more.
     #[error("--tls-cert: the certificate in {} has expired: replace it", .0.display())]
     Expired(PathBuf),
+    /// The certificate is not valid yet.
+    #[error(
+        "--tls-cert: the certificate in {} is not valid before {}: replace it, or correct this machine's clock",
+        certificate.display(), start.rfc3339()
+    )]
+    NotYetValid {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// When it begins to be valid.
+        start: Timestamp,
+    },
 }
 
 /// The files of the certificates.
@@ -183,6 +194,12 @@ impl CertificateFiles {
         let (chain, validity) = self.chain(&contents.certificate)?;
         if validity.end <= now {
             return Err(CertificateError::Expired(self.certificate.clone()));
+        }
+        if validity.start > now {
+            return Err(CertificateError::NotYetValid {
+                certificate: self.certificate.clone(),
+                start: validity.start,
+            });
         }
         let certified = self.certified_key(chain, &contents.key, &provider)?;
         let config = ServerConfig::builder_with_provider(Arc::clone(&provider))

@@ -56,6 +56,48 @@ pub(in crate::transport) enum HandshakeError {
 }
 
 impl HandshakeError {
+    /// All reasons.
+    pub(super) const ALL: [Self; 16] = [
+        Self::Closed,
+        Self::PlainText,
+        Self::TlsOnPlainText,
+        Self::TooSlow,
+        Self::TooMany,
+        Self::Aborted,
+        Self::NotTrusted,
+        Self::NotAccepted,
+        Self::Alert,
+        Self::Incompatible,
+        Self::NoProtocol,
+        Self::ClientExpired,
+        Self::ClientUnknownIssuer,
+        Self::ClientInvalid,
+        Self::Violation,
+        Self::Connection,
+    ];
+
+    /// The name as the value of a label.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::PlainText => "plain_text",
+            Self::TlsOnPlainText => "tls_on_plain_text",
+            Self::TooSlow => "too_slow",
+            Self::TooMany => "too_many",
+            Self::Aborted => "aborted",
+            Self::NotTrusted => "not_trusted",
+            Self::NotAccepted => "not_accepted",
+            Self::Alert => "alert",
+            Self::Incompatible => "incompatible",
+            Self::NoProtocol => "no_protocol",
+            Self::ClientExpired => "client_expired",
+            Self::ClientUnknownIssuer => "client_unknown_issuer",
+            Self::ClientInvalid => "client_invalid",
+            Self::Violation => "violation",
+            Self::Connection => "connection",
+        }
+    }
+
     /// The reason for an error of a handshake.
     pub(super) fn of(error: &io::Error) -> Self {
         let tls = error.get_ref().and_then(|cause| cause.downcast_ref());
@@ -94,5 +136,20 @@ impl HandshakeError {
         if self != Self::Closed {
             limited!(self => warn, %peer, why = %self, "TLS handshakes failed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `label` names each reason, so a new one cannot be forgotten there.
+    #[test]
+    fn each_reason_is_listed_at_its_place() {
+        for (index, reason) in HandshakeError::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index, "{reason:?}");
+        }
+        let last = HandshakeError::Connection as usize;
+        assert_eq!(last + 1, HandshakeError::ALL.len());
     }
 }

@@ -46,6 +46,7 @@ pub struct Tls {
     current: ArcSwap<Credentials>,
     limiter: HandshakeLimiter,
     replaced: Counter,
+    failed: [Counter; HandshakeError::ALL.len()],
     /// Whether the files have changed and cannot be used.
     is_stale: AtomicBool,
 }
@@ -67,6 +68,7 @@ impl Tls {
             current: ArcSwap::from_pointee(credentials),
             limiter: HandshakeLimiter::new(),
             replaced: Counter::default(),
+            failed: Default::default(),
             is_stale: AtomicBool::new(false),
         })))
     }
@@ -74,6 +76,17 @@ impl Tls {
     /// From when to when the server's certificate is valid.
     pub fn validity(&self) -> Range<Timestamp> {
         self.current.load().validity.clone()
+    }
+
+    /// Counts a handshake that failed.
+    pub(super) fn count_failure(&self, reason: HandshakeError) {
+        self.failed[reason as usize].count();
+    }
+
+    /// How many handshakes failed for each reason.
+    pub fn failures(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let failed = HandshakeError::ALL.into_iter().zip(&self.failed);
+        failed.map(|(reason, count)| (reason.label(), count.get()))
     }
 
     /// How often the certificates were replaced.

@@ -53,7 +53,8 @@ pub async fn reload(tls: Option<Arc<Tls>>, mut hangups: Signal) {
             }
             Ok(Reading::Replaced) => {
                 last_failure = None;
-                tracing::info!("certificates replaced; new connections use the new ones");
+                let expires = tls.validity().end.rfc3339();
+                tracing::info!(%expires, "certificates replaced; new connections use the new ones");
             }
             Err(why) => {
                 // Files that are replaced one after the other do not match for a moment.

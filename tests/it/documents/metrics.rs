@@ -28,7 +28,6 @@ async fn the_page_explains_each_metric_of_a_real_scrape() {
     let exposed = scrape.names().into_iter().map(|name| {
         let suffix = match scrape.kind(name) {
             "counter" => "_total",
-            "info" => "_info",
             _ => "",
         };
         match scrape.labels(name).join(",") {

@@ -287,11 +287,6 @@ fn envoy(dir: &Path, configurations: &[String]) -> Command {
         "- name: api\n      address:",
         "- name: api\n      enable_reuse_port: false\n      address:",
     );
-    // The servers of the tests listen only there.
-    let alone = alone.replace(
-        "type: STRICT_DNS",
-        "type: STRICT_DNS\n      dns_lookup_family: V4_ONLY",
-    );
     std::fs::write(&file, alone).unwrap();
     let mut command = Command::new(envoy_program());
     command

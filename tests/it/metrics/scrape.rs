@@ -60,7 +60,7 @@ impl Scrape {
     pub(crate) fn labels(&self, name: &str) -> Vec<&str> {
         let series = self.samples.keys().find_map(|series| {
             let rest = series.strip_prefix(name)?;
-            let suffixes = ["_total", "_info", "_bucket"];
+            let suffixes = ["_total", "_bucket"];
             let suffix = suffixes.iter().find(|suffix| rest.starts_with(**suffix));
             rest[suffix.map_or(0, |suffix| suffix.len())..].strip_prefix('{')
         });

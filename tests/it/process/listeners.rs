@@ -1,6 +1,8 @@
 //! Where the program listens: an address for administration alone, a Unix socket, and sockets that systemd has opened.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -252,7 +254,7 @@ async fn a_socket_that_systemd_has_opened_is_served() {
     let test_store = TestStore::on(Engine::Sqlite);
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap().to_string();
-    let command = &mut activated(std::os::fd::OwnedFd::from(socket), "listen", &test_store);
+    let command = &mut activated(OwnedFd::from(socket), "listen", &test_store);
     let program = Program::start(command, test_store.data());
     assert_eq!(program.address, address);
     program.api().make_demo().await;
@@ -260,17 +262,39 @@ async fn a_socket_that_systemd_has_opened_is_served() {
     let test_store = TestStore::on(Engine::Sqlite);
     let (path, _) = in_dir(&test_store);
     let socket = UnixListener::bind(&path).unwrap();
-    let command = &mut activated(
-        std::os::fd::OwnedFd::from(socket),
-        "unix-socket",
-        &test_store,
-    );
+    let command = &mut activated(OwnedFd::from(socket), "unix-socket", &test_store);
     let program = Program::start(command, test_store.data());
     let mut api = Api::on(over(&path), &program.operator());
     api.make_demo().await;
     drop(program);
     // Its file belongs to systemd.
     assert!(path.exists());
+}
+
+/// Whoever may open the file needs no client certificate, so not everybody may. Seen red without the look at the mode.
+#[test]
+fn a_socket_of_systemd_that_everybody_may_open_is_refused() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let (path, _) = in_dir(&test_store);
+    let socket = UnixListener::bind(&path).unwrap();
+    // The default of systemd.
+    std::fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
+    let (code, complaint) = refused(socket, "unix-socket", &test_store);
+    assert_eq!(code, Some(78), "{complaint}");
+    assert!(complaint.contains("SocketMode=0660"), "{complaint}");
+}
+
+/// The exit code of a start with a socket, and what it complains about.
+fn refused(
+    socket: impl Into<OwnedFd>,
+    name: &str,
+    test_store: &TestStore,
+) -> (Option<i32>, String) {
+    let mut command = activated(socket.into(), name, test_store);
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = command.output().unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    (output.status.code(), complaint)
 }
 
 /// Seen red with a name that is ignored.
@@ -282,14 +306,8 @@ fn a_socket_that_is_for_nothing_is_refused() {
     ] {
         let test_store = TestStore::on(Engine::Sqlite);
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut command = activated(std::os::fd::OwnedFd::from(socket), name, &test_store);
-        let output = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .output()
-            .unwrap();
-        let complaint = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(78), "{complaint}");
+        let (code, complaint) = refused(socket, name, &test_store);
+        assert_eq!(code, Some(78), "{complaint}");
         assert!(complaint.contains(expected), "{complaint}");
     }
 }
@@ -299,13 +317,7 @@ fn a_socket_that_is_for_nothing_is_refused() {
 fn a_passed_socket_must_not_be_exposed_as_plain_text() {
     let test_store = TestStore::on(Engine::Sqlite);
     let socket = TcpListener::bind("0.0.0.0:0").unwrap();
-    let mut command = activated(std::os::fd::OwnedFd::from(socket), "listen", &test_store);
-    let output = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .output()
-        .unwrap();
-    let complaint = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(78), "{complaint}");
+    let (code, complaint) = refused(socket, "listen", &test_store);
+    assert_eq!(code, Some(78), "{complaint}");
     assert!(complaint.contains("--insecure-listen"), "{complaint}");
 }

@@ -97,6 +97,23 @@ pub(crate) async fn server_with_a_short_certificate() -> TlsServer {
     server
 }
 
+/// Seen red without the count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handshakes_that_fail_are_counted_by_reason() {
+    let server = TlsServer::start(&[]);
+    let mut plain = TcpStream::connect(&server.program.http).await.unwrap();
+    plain
+        .write_all(b"GET /metrics HTTP/1.0\r\n\r\n")
+        .await
+        .unwrap();
+    // Closed, or reset because what it sent is not read.
+    let _ = plain.read_to_end(&mut Vec::new()).await;
+    let counted = "claviger_tls_handshake_failures_total{reason=\"plain_text\"}";
+    let scrape = server.scrape().await;
+    assert_eq!(scrape.count(counted), 1);
+    assert_eq!(scrape.sum("claviger_tls_handshake_failures_total", &[]), 1);
+}
+
 /// A scrape of a server that has every metric, each with a series.
 pub(crate) async fn scrape_with_everything() -> Scrape {
     let server = TlsServer::start(&["--gateway", "nginx"]);

@@ -122,6 +122,7 @@ async fn a_bad_replacement_keeps_the_old_certificate_and_is_logged() {
     let certificates = &server.certificates;
     certificates.issue("other", "ca", "IP:127.0.0.1");
     certificates.issue_expired("expired");
+    certificates.issue_future("future");
     std::fs::write(certificates.path("nonsense"), "nonsense").unwrap();
     let secret = |name: &str| {
         let key = std::fs::read_to_string(certificates.path(name)).unwrap();
@@ -144,6 +145,7 @@ async fn a_bad_replacement_keeps_the_old_certificate_and_is_logged() {
         ("old.pem", "nonsense", "no private key"),
         ("nonsense", "old.key", "no certificate"),
         ("expired.pem", "expired.key", "has expired"),
+        ("future.pem", "future.key", "is not valid before 2099"),
     ] {
         certificates.replace_file("server.pem", certificate);
         certificates.replace_file("server.key", key);

@@ -154,6 +154,7 @@ fn checked(certificates: &Certificates, certificate: &str, key: &str) -> (bool, 
     let flags = [
         "serve",
         "--check-config",
+        "--init",
         "--tls-cert",
         &cert,
         "--tls-key",
@@ -168,7 +169,7 @@ fn checked(certificates: &Certificates, certificate: &str, key: &str) -> (bool, 
     (output.status.success(), said)
 }
 
-/// Seen red without each of the two looks at the time in `check_certificates`, and without the call of it.
+/// Seen red without each of the looks at the time, and without the call of `check_certificates`.
 #[test]
 fn the_check_of_a_configuration_looks_at_the_certificates() {
     let certificates = Certificates::new();

@@ -38,7 +38,7 @@ fn every_mistake_in_a_file_is_named_with_its_line_and_the_remedy() {
         ("listen = 7700", "line 1: `listen` must be IP:PORT"),
         (
             "listen = [\"127.0.0.1:1\"]",
-            "line 1: `listen` must be text in quotes or a whole number, but is of the type array",
+            "line 1: `listen` must be text in quotes or a number that fits, but is of the type array",
         ),
         (
             "poll-interval = \"0s\"",
@@ -50,15 +50,15 @@ fn every_mistake_in_a_file_is_named_with_its_line_and_the_remedy() {
         ),
         (
             "max-calls = -1",
-            "line 1: `max-calls` must be a value that --max-calls N takes",
+            "line 1: `max-calls` must be a whole number: --max-calls N",
         ),
         (
             "max-calls = 1.5",
-            "line 1: `max-calls` must be text in quotes or a whole number, but is of the type float",
+            "line 1: `max-calls` must be a whole number: --max-calls N",
         ),
         (
             "max-calls = \"many\"",
-            "line 1: `max-calls` must be a value that --max-calls N takes",
+            "line 1: `max-calls` must be a whole number: --max-calls N",
         ),
         (
             "log-format = \"loud\"",
