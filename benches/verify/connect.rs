@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
@@ -60,21 +61,31 @@ pub(crate) async fn connect(
 ) -> io::Result<Box<dyn Socket>> {
     let socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
-    let Some(Certificate { certificate, .. }) = certificate else {
-        return Ok(Box::new(socket));
-    };
-    let mut roots = RootCertStore::empty();
-    let root = CertificateDer::from_pem_file(certificate).map_err(io::Error::other)?;
-    roots.add(root).map_err(io::Error::other)?;
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[&TLS13])
-        .map_err(io::Error::other)?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    config.alpn_protocols = vec![alpn.to_vec()];
-    let name = ServerName::try_from("127.0.0.1").map_err(io::Error::other)?;
-    let socket = TlsConnector::from(Arc::new(config))
-        .connect(name, socket)
-        .await?;
-    Ok(Box::new(socket))
+    match certificate {
+        Some(certificate) => Ok(Box::new(certificate.handshake(socket, alpn).await?)),
+        None => Ok(Box::new(socket)),
+    }
+}
+
+impl Certificate {
+    /// Performs the handshake of a client that trusts the certificate.
+    pub(crate) async fn handshake(
+        &self,
+        socket: TcpStream,
+        alpn: &[u8],
+    ) -> io::Result<TlsStream<TcpStream>> {
+        let Self { certificate, .. } = self;
+        let mut roots = RootCertStore::empty();
+        let root = CertificateDer::from_pem_file(certificate).map_err(io::Error::other)?;
+        roots.add(root).map_err(io::Error::other)?;
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(io::Error::other)?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        let name = ServerName::try_from("127.0.0.1").map_err(io::Error::other)?;
+        let connector = TlsConnector::from(Arc::new(config));
+        connector.connect(name, socket).await
+    }
 }

@@ -6,6 +6,7 @@
 mod connect;
 mod empty;
 mod envoy;
+mod handshakes;
 mod http1;
 mod isolation;
 mod load;
@@ -92,6 +93,8 @@ enum Part {
     #[command(hide = true)]
     Load,
     #[command(hide = true)]
+    Handshake,
+    #[command(hide = true)]
     ServeEmpty,
     #[command(hide = true)]
     ServeWhole,
@@ -114,7 +117,7 @@ fn main() -> Outcome {
     let args = CommandLine::parse();
     let mut runtime = match &args.part {
         // On one thread, to leave the other core to the server.
-        Some(Part::Load | Part::IsolationClient { .. } | Part::EnvoyClient) => {
+        Some(Part::Load | Part::Handshake | Part::IsolationClient { .. } | Part::EnvoyClient) => {
             runtime::Builder::new_current_thread()
         }
         // Like `claviger` itself.
@@ -126,6 +129,7 @@ fn main() -> Outcome {
 async fn run(args: &CommandLine) -> Outcome {
     match &args.part {
         Some(Part::Load) => load::run().await,
+        Some(Part::Handshake) => handshakes::run().await,
         Some(Part::Isolation) => {
             let default = if args.quick { 5_000 } else { 100_000 };
             isolation::measure(args.keys.unwrap_or(default), args.quick).await

@@ -4,13 +4,15 @@ use std::error::Error;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
+use std::time::Instant;
 
 use crate::connect::Certificate;
+use crate::handshakes::Flood;
 use crate::load::Shape;
 use crate::questions::Kinds;
 use crate::seed::{Database, Seeded, seed};
 use crate::servers::{ServerProcess, in_dir};
-use crate::slices::{Subject, measure_alternately};
+use crate::slices::{Subject, measure_alternately, number};
 use crate::{Effort, Outcome, USUAL, copy, report};
 
 /// Starts the usual server over TLS, with a certificate that is made in a directory.
@@ -31,7 +33,39 @@ pub(crate) async fn measure_alone(effort: &Effort) -> Outcome {
     let tls = start(&copy, dir.path())?;
     let flags = in_dir(&data).into_iter().chain(USUAL.map(OsStr::new));
     let (plain, _) = ServerProcess::claviger(&flags.collect::<Vec<_>>())?;
-    measure(&tls, &plain, &seeded, &kinds, effort)
+    measure(&tls, &plain, &seeded, &kinds, effort)?;
+    drop(plain);
+    let other = dir.path().join("other");
+    fs::create_dir(&other)?;
+    let quiet = start(&data, &other)?;
+    measure_beside_handshakes(&tls, &quiet, &seeded, &kinds, effort)
+}
+
+/// Measures a server while an address does nothing but handshakes with it, beside one with which none does.
+fn measure_beside_handshakes(
+    flooded: &ServerProcess,
+    quiet: &ServerProcess,
+    seeded: &Seeded,
+    kinds: &Kinds,
+    effort: &Effort,
+) -> Outcome {
+    let subject =
+        |name, server| Subject::new(name, server, seeded, kinds.hot.clone(), effort.calls);
+    let names = ["Verify beside handshakes", "the same alone, against itself"];
+    let began = Instant::now();
+    let flood = Flood::start(flooded)?;
+    let costs = measure_alternately(
+        &subject(names[1], quiet),
+        &[subject(names[0], flooded), subject(names[1], quiet)],
+        effort.rounds,
+    )?;
+    let rate = number(flood.stop()?) / began.elapsed().as_secs_f64();
+    println!(
+        "\nOver TLS 1.3, while another address begins handshakes without a pause, 64 at once, of which {rate:.0} a second are\n\
+         completed. Their cost is part of the slice.\n"
+    );
+    report("x alone", &costs);
+    Ok(())
 }
 
 /// Measures TLS 1.3: a server that serves it and one in plain, on a copy of the same authority.
