@@ -62,6 +62,7 @@ impl CallContext {
             Cause::ClientCertificate => {
                 "the server does not accept the client certificate".to_owned()
             }
+            Cause::NoGrpc => "the server does not speak gRPC on this port".to_owned(),
             Cause::Closed if is_https => format!("the server does not serve TLS ({root})"),
             Cause::Certificate | Cause::HostName | Cause::Closed | Cause::Other => root.to_string(),
         };
@@ -82,6 +83,9 @@ impl CallContext {
             }
             Cause::ClientCertificate => CLIENT_CERTIFICATE,
             Cause::HostName => "check the host name in --endpoint",
+            Cause::NoGrpc => {
+                "this may be the server's HTTP port: use its gRPC port, by default 7700"
+            }
             Cause::Closed if is_https => "check that the port speaks TLS, or use http://",
             Cause::Closed | Cause::Other => {
                 "set the server's address with --endpoint or CLAVIGER_ENDPOINT"
@@ -278,6 +282,8 @@ enum Cause {
     ClientCertificate,
     /// The host name has no address.
     HostName,
+    /// The server does not offer HTTP/2.
+    NoGrpc,
     /// The server ended the connection, or does not speak TLS.
     Closed,
     Other,
@@ -305,6 +311,8 @@ impl Cause {
             Self::OtherName
         } else if has("certificate expired") || has("certificate: Expired") {
             Self::Expired
+        } else if has("NoApplicationProtocol") {
+            Self::NoGrpc
         } else if has("received fatal alert") {
             // The alerts of a server that found fault with what this side sent after it had accepted the rest of the handshake.
             let of_certificate = ["ertificate", "UnknownCA", "UnknownCa", "DecryptError"];

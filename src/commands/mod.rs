@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::authority::Refusal;
-use crate::config::{LocationArgs, ServeArgs, StoreArgs};
+use crate::config::{CertifiedService, LocationArgs, ServeArgs, StoreArgs};
 use crate::domain::clock::Clock;
 use crate::domain::key_text::PlainKey;
 use crate::open::{
@@ -151,12 +151,19 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
     let grpc = listeners.grpc_address();
     let admin = listeners.admin_address();
     let is_encrypted = listeners.is_encrypted();
+    let needs_certificate = args
+        .tls
+        .requires_client_certificate(CertifiedService::Admin);
     let on_terminal = io::stdout().is_terminal();
     let key_file = operator_key_path(&args.store.location);
     let mut hand_over = |key: &PlainKey| {
         if on_terminal {
             let address = admin.unwrap_or(grpc);
-            return welcome(&mut io::stdout(), address, is_encrypted, key);
+            let mut variables = endpoint(address, is_encrypted);
+            if needs_certificate {
+                variables.push_str(CLIENT_CERTIFICATE);
+            }
+            return welcome(&mut io::stdout(), &variables, is_encrypted, key);
         }
         write_operator_key(&key_file, key)?;
         tracing::info!(file = %key_file.display(), "first operator key written to a file");
@@ -187,10 +194,13 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
     Ok(())
 }
 
+/// The variables of the client's certificate.
+const CLIENT_CERTIFICATE: &str = " CLAVIGER_CLIENT_CERT=client.pem CLAVIGER_CLIENT_KEY=client.key";
+
 /// Shows the operator key as part of the commands to type next. The key is shown only this once.
 fn welcome(
     out: &mut impl Write,
-    address: SocketAddr,
+    variables: &str,
     is_encrypted: bool,
     key: &PlainKey,
 ) -> io::Result<()> {
@@ -198,12 +208,11 @@ fn welcome(
         .next()
         .unwrap_or_else(|| "claviger".to_owned());
     let key = key.expose();
-    let endpoint = endpoint(address, is_encrypted);
     writeln!(
         out,
         "\nCreated a new authority. The first of these two commands contains its operator key, which is shown only now.\n\
          Type them in another terminal:\n\n\
-         \x20   export CLAVIGER_KEY={key}{endpoint}\n\
+         \x20   export CLAVIGER_KEY={key}{variables}\n\
          \x20   {program} realm put demo --prefix demo --environment production=live --scope read --scope write=read\n"
     )?;
     if is_encrypted {

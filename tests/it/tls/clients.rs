@@ -292,6 +292,12 @@ async fn the_command_line_says_what_is_wrong_with_a_connection() {
             "http://",
         ),
         (
+            &format!("https://{}", server.http_address()),
+            &["--ca-file", &ca],
+            "does not speak gRPC",
+            "7700",
+        ),
+        (
             &format!("http://{}", server.program.address),
             &[],
             "broke",
