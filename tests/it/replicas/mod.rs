@@ -1,0 +1,3 @@
+//! Servers that share one database.
+
+mod lease;
