@@ -22,7 +22,7 @@ const CLIENT_CERTIFICATE_MAYBE: &str =
     "the server may not accept the client certificate of --client-cert: see the log of the server";
 
 /// The facts about a call that its failures name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct CallContext {
     pub(super) endpoint: String,
     pub(super) key_source: String,
