@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use tonic::{Code, Status, TimeoutExpired};
+use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
 use super::failure::{self, Failure, Violation};
@@ -114,6 +114,10 @@ impl CallContext {
         }
         // Only an error of this side has a cause: the connection broke.
         if let Some(cause) = status.source() {
+            // A client that connects with its first call has not sent it then.
+            if causes(cause).any(<dyn Error>::is::<ConnectError>) {
+                return self.unreachable(cause);
+            }
             return self.broken(cause, is_change);
         }
 

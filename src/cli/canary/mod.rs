@@ -115,6 +115,7 @@ impl Canary {
         let mut signals = Signals::listen()?;
         let mut keys = OpenKeys::default();
         let mut report = Report::new(output, plan.endpoints.iter().map(Server::name));
+        report.start();
 
         let outcome = tokio::select! {
             biased;

@@ -63,6 +63,20 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// Prints which endpoints are asked. JSON names them in each round.
+    pub(super) fn start(&mut self) {
+        if !self.output.is_json() {
+            let names: Vec<_> = self
+                .endpoints
+                .iter()
+                .map(|endpoint| &*endpoint.name)
+                .collect();
+            let count = counted(names.len() as u64, "endpoint");
+            let line = format!("asking {count}: {}", names.join(", "));
+            self.print(&Value::Null, || line);
+        }
+    }
+
     /// Prints a broken promise.
     pub(super) fn violation(&mut self, broken: &BrokenPromise<'_>) {
         let BrokenPromise {
