@@ -1,14 +1,10 @@
 //! `claviger canary`: against a server, through a network that fails, and against a server that breaks promises.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use claviger::pb::claviger::v1 as pb;
 use pb::Verdict;
-use pb::key_admin_server::KeyAdminServer;
 use pb::key_verify_server::{KeyVerify, KeyVerifyServer};
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -72,7 +68,13 @@ impl Running {
     /// Sends a signal, and returns the summary and the exit code.
     fn stop(mut self, signal: &str) -> (Value, Option<i32>) {
         let line = format!("kill -{signal} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success());
+        assert!(
+            Command::new("sh")
+                .args(["-c", &line])
+                .status()
+                .unwrap()
+                .success()
+        );
         let mut last = None;
         while let Some(next) = self.next() {
             last = Some(next);
@@ -127,10 +129,16 @@ async fn a_round_leads_from_a_new_key_to_one_that_every_endpoint_denies() {
         }
         assert_ne!(first["changed_at"], second["changed_at"]);
         assert_eq!(summary["type"], "summary");
-        assert_eq!((&summary["rounds"], &summary["failed"]), (&2.into(), &0.into()));
+        assert_eq!(
+            (&summary["rounds"], &summary["failed"]),
+            (&2.into(), &0.into())
+        );
         assert_eq!(summary["violations"], 0);
         for endpoint in summary["endpoints"].as_array().unwrap() {
-            assert_eq!(endpoint["revoke_to_deny_seconds"][1]["count"], 1, "{summary}");
+            assert_eq!(
+                endpoint["revoke_to_deny_seconds"][1]["count"], 1,
+                "{summary}"
+            );
         }
     }
     shell.has_no_key().await;
@@ -151,7 +159,10 @@ async fn what_cannot_work_is_said_with_what_to_do() {
     let operator = program.operator();
     let shell = Shell { program, operator };
     let complaint = shell.says("canary", "", 1);
-    assert!(complaint.contains("claviger partner put canary --realm canary"), "{complaint}");
+    assert!(
+        complaint.contains("claviger partner put canary --realm canary"),
+        "{complaint}"
+    );
     let complaint = shell.says("canary --limit 1s", "", 2);
     assert!(complaint.contains("--bound"), "{complaint}");
     for line in [
@@ -171,7 +182,10 @@ async fn a_round_without_an_endpoint_fails_and_the_canary_goes_on() {
     let proxy = Proxy::to(socket).await;
     let cut = proxy.address.to_string();
     let endpoints = [&*shell.program.address, &cut];
-    let flags = format!("--admin-endpoint {} --every 0s --timeout 1s", shell.program.address);
+    let flags = format!(
+        "--admin-endpoint {} --every 0s --timeout 1s",
+        shell.program.address
+    );
     let mut canary = Running::start(shell.canary(&endpoints, &flags));
 
     let mut until = async |what: &str, is_it: fn(&Value) -> bool| {
@@ -183,12 +197,19 @@ async fn a_round_without_an_endpoint_fails_and_the_canary_goes_on() {
         proxy.set(traffic);
         let failed = until("a failed round", |round| !round["error"].is_null()).await;
         assert_eq!(failed["error"]["code"], "UNAVAILABLE", "{failed}");
-        assert!(failed["error"]["message"].as_str().unwrap().contains(&cut), "{failed}");
+        assert!(
+            failed["error"]["message"].as_str().unwrap().contains(&cut),
+            "{failed}"
+        );
         proxy.set(Traffic::Flows);
         until("a good round again", |round| round["error"].is_null()).await;
     }
     let (summary, code) = canary.stop("INT");
-    assert_eq!((&summary["type"], code), (&"summary".into(), Some(0)), "{summary}");
+    assert_eq!(
+        (&summary["type"], code),
+        (&"summary".into(), Some(0)),
+        "{summary}"
+    );
     assert_eq!(summary["violations"], 0);
     assert!(summary["failed"].as_u64().unwrap() >= 2, "{summary}");
     assert_eq!(summary["keys_not_deleted"], serde_json::json!([]));
@@ -219,20 +240,20 @@ async fn a_canary_that_is_stopped_at_any_moment_leaves_no_key() {
             .await;
         }
         let (summary, code) = canary.stop(signal);
-        assert_eq!((&summary["type"], code), (&"summary".into(), Some(0)), "{summary}");
+        assert_eq!(
+            (&summary["type"], code),
+            (&"summary".into(), Some(0)),
+            "{summary}"
+        );
         shell.has_no_key().await;
     }
 }
 
-async fn canary_keys(api: &mut Api) -> Vec<pb::Key> {
-    let request = pb::ListKeysRequest {
-        filter: Some(pb::KeyFilter {
-            realm: "canary".to_owned(),
-            ..Default::default()
-        }),
-        ..Default::default()
+async fn canary_keys(api: &mut Api) -> Vec<String> {
+    let in_realm = |request: &mut pb::ListKeysRequest| {
+        request.filter.as_mut().unwrap().realm = "canary".to_owned();
     };
-    list_keys(api, request).await.keys
+    list_keys(api, in_realm).await.unwrap()
 }
 
 async fn events(api: &mut Api) -> usize {
@@ -242,4 +263,98 @@ async fn events(api: &mut Api) -> usize {
     };
     let listed = api.keys.list_events(request).await.unwrap();
     listed.into_inner().events.len()
+}
+
+/// A server that has one verdict for every key.
+struct Liar(Verdict);
+
+impl Liar {
+    /// Listens, and returns the address.
+    async fn serve(verdict: Verdict) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = tonic::transport::Server::builder()
+            .add_service(KeyVerifyServer::new(Self(verdict)))
+            .serve_with_incoming(TcpListenerStream::new(listener));
+        tokio::spawn(server);
+        address
+    }
+}
+
+#[tonic::async_trait]
+impl KeyVerify for Liar {
+    type VerifyStreamStream = tokio_stream::Empty<Result<pb::VerifyStreamResponse, Status>>;
+
+    async fn verify(
+        &self,
+        _: Request<pb::VerifyRequest>,
+    ) -> Result<Response<pb::VerifyResponse>, Status> {
+        Ok(Response::new(pb::VerifyResponse {
+            verdict: self.0.into(),
+            ..Default::default()
+        }))
+    }
+
+    async fn verify_batch(
+        &self,
+        _: Request<pb::VerifyBatchRequest>,
+    ) -> Result<Response<pb::VerifyBatchResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn verify_stream(
+        &self,
+        _: Request<tonic::Streaming<pb::VerifyStreamRequest>>,
+    ) -> Result<Response<Self::VerifyStreamStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn explain(
+        &self,
+        _: Request<pb::ExplainRequest>,
+    ) -> Result<Response<pb::ExplainResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
+
+/// Seen red with `judge` that returns nothing: the canary then says that one round failed and none was measured.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_breaks_a_promise_is_named_at_once() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let shell = shell(&test_store, &[]);
+    let honest = &*shell.program.address;
+    for (verdict, violation) in [
+        (Verdict::Allowed, "allowed_after_confirmed"),
+        (Verdict::Unknown, "unknown"),
+    ] {
+        let liar = Liar::serve(verdict).await;
+        let flags =
+            format!("--admin-endpoint {honest} --rounds 1 --timeout 2s --bound 500ms --limit 1s");
+        let mut command = shell.canary(&[honest, &liar], &flags);
+        let ended = tokio::task::spawn_blocking(move || lines(&mut command));
+        let (lines, code, complaint) = ended.await.unwrap();
+        assert_eq!(code, Some(1), "{complaint}");
+        assert!(complaint.contains("broke a promise"), "{complaint}");
+        let [broken, round, summary] = &lines[..] else {
+            panic!("each promise is reported once: {lines:?}");
+        };
+        assert_eq!(broken["violation"], violation);
+        assert_eq!(broken["endpoint"], format!("http://{liar}"));
+        assert_eq!(broken["key_id"], round["key_id"]);
+        assert!(broken["asked_seconds"].as_f64() < broken["answered_seconds"].as_f64());
+        if verdict == Verdict::Allowed {
+            assert!(broken["acknowledged_seconds"].as_f64() < broken["asked_seconds"].as_f64());
+        }
+        assert!(
+            round["error"]["message"].as_str().unwrap().contains(&liar),
+            "{round}"
+        );
+        let of = |endpoint: usize| {
+            summary["endpoints"][endpoint]["violations"]
+                .as_u64()
+                .unwrap()
+        };
+        assert!(of(0) == 0 && of(1) > 1, "{summary}");
+        shell.has_no_key().await;
+    }
 }
