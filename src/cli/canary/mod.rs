@@ -41,8 +41,8 @@ const MAX_LIMIT: Duration = Duration::from_mins(20);
 /// Each round issues a key, waits until every endpoint allows it, revokes it, and asks every endpoint until it denies the
 /// key. Then the key is deleted. The command goes on until Ctrl-C or SIGTERM, or as long as --rounds and --for say.
 ///
-/// The caller needs an operator key, or a manager's key of the realm. Prefer a realm of its own for the canary, so that its keys
-/// open nothing.
+/// The caller needs an operator key, or a key with the scopes `manage` and `verify` for the realm. Prefer a realm of its own for
+/// the canary, so that its keys open nothing.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes:

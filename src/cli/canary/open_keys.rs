@@ -19,8 +19,8 @@ const MAX_KEYS: usize = 100;
 /// moment leaves none behind.
 #[derive(Debug, Default)]
 pub(super) struct OpenKeys {
-    /// A request without an answer: the key may exist.
-    unanswered: Option<IssueKeyRequest>,
+    /// The requests without an answer: their keys may exist.
+    unanswered: VecDeque<IssueKeyRequest>,
     keys: VecDeque<OpenKey>,
 }
 
@@ -38,26 +38,24 @@ impl OpenKeys {
         client: &Client,
         request: IssueKeyRequest,
     ) -> Result<IssueKeyResponse, Failure> {
-        self.unanswered = Some(request.clone());
+        push(&mut self.unanswered, request.clone());
         let answer = client.change(client.keys().issue_key(request)).await;
         match &answer {
-            Ok(answer) => self.add(answer),
-            Err(failure) if !failure.is_outcome_unknown() => self.unanswered = None,
+            Ok(answer) => {
+                self.unanswered.pop_back();
+                self.add(answer);
+            }
+            Err(failure) if !failure.is_outcome_unknown() => drop(self.unanswered.pop_back()),
             Err(_) => {}
         }
         answer
     }
 
     fn add(&mut self, answer: &IssueKeyResponse) {
-        self.unanswered = None;
         if let Some(key) = &answer.key {
-            self.keys.push_back(OpenKey {
-                id: key.id.clone(),
-                is_revoked: false,
-            });
-        }
-        if self.keys.len() > MAX_KEYS {
-            self.keys.pop_front();
+            let id = key.id.clone();
+            let is_revoked = false;
+            push(&mut self.keys, OpenKey { id, is_revoked });
         }
     }
 
@@ -90,13 +88,14 @@ impl OpenKeys {
     }
 
     async fn delete_by(&mut self, client: &Client) -> Result<(), Failure> {
-        if let Some(request) = self.unanswered.clone() {
+        while let Some(request) = self.unanswered.front().cloned() {
             // The request with the same id issues no second key, and returns the id of the first.
             match client.change(client.keys().issue_key(request)).await {
                 Ok(answer) => self.add(&answer),
-                Err(failure) if failure.is_final() => self.unanswered = None,
+                Err(failure) if failure.is_final() => {}
                 Err(failure) => return Err(failure),
             }
+            self.unanswered.pop_front();
         }
         while let Some(key) = self.keys.front_mut() {
             match delete(client, &key.id).await {
@@ -113,7 +112,7 @@ impl OpenKeys {
     }
 
     fn is_empty(&self) -> bool {
-        self.unanswered.is_none() && self.keys.is_empty()
+        self.unanswered.is_empty() && self.keys.is_empty()
     }
 
     /// The keys that could not be deleted.
@@ -123,8 +122,16 @@ impl OpenKeys {
 
     /// Whether there may be a key whose id is unknown, because no answer came.
     pub(super) fn may_have_unknown(&self) -> bool {
-        self.unanswered.is_some()
+        !self.unanswered.is_empty()
     }
+}
+
+/// Appends an entry. The oldest ones are forgotten.
+fn push<T>(queue: &mut VecDeque<T>, entry: T) {
+    if queue.len() == MAX_KEYS {
+        queue.pop_front();
+    }
+    queue.push_back(entry);
 }
 
 async fn delete(client: &Client, id: &str) -> Result<(), Failure> {

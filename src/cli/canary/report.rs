@@ -270,7 +270,7 @@ impl<'a> Report<'a> {
         }
         if keys.may_have_unknown() {
             return Err(Failure::failed(
-                "no answer came to the request for the last key, which may exist",
+                "no answer came to a request for a key, which may exist",
             )
             .hint("it expires within an hour; its label is canary=true"));
         }
