@@ -114,10 +114,6 @@ impl CallContext {
         }
         // Only an error of this side has a cause: the connection broke.
         if let Some(cause) = status.source() {
-            // A client that connects with its first call has not sent it then.
-            if causes(cause).any(<dyn Error>::is::<ConnectError>) {
-                return self.unreachable(cause);
-            }
             return self.broken(cause, is_change);
         }
 
@@ -220,6 +216,10 @@ impl CallContext {
     }
 
     fn broken(&self, cause: &(dyn Error + 'static), is_change: bool) -> Failure {
+        // A client that connects with its first call has not sent it then.
+        if causes(cause).any(<dyn Error>::is::<ConnectError>) {
+            return self.unreachable(cause);
+        }
         let root = causes(cause).last().unwrap_or(cause);
         let endpoint = &self.endpoint;
         // With TLS 1.3 the server looks at the client's certificate when the client takes the connection for established already.

@@ -105,7 +105,7 @@ async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
         ClientCommand::Verify(verify) => verify.run(&connection, &output).await,
         ClientCommand::Explain(explain) => explain.run(&connection, &output).await,
         ClientCommand::Events(events) => events.run(&connection, &output).await.map(|()| 0),
-        ClientCommand::Canary(canary) => canary.run(&connection, &output).await,
+        ClientCommand::Canary(canary) => Box::pin(canary.run(&connection, &output)).await,
     };
     ExitCode::from(outcome.unwrap_or_else(|failure: Failure| {
         output.print_failure(&failure);

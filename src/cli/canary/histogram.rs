@@ -11,7 +11,7 @@ const BUCKETS: usize = bucket(MAX_MICROS) + 1;
 /// How often each time was observed, in microseconds on a logarithmic scale. The maximum is exact.
 #[derive(Clone, Debug)]
 pub(super) struct Histogram {
-    buckets: [u64; BUCKETS],
+    buckets: Box<[u64; BUCKETS]>,
     count: u64,
     max: Duration,
 }
@@ -19,7 +19,7 @@ pub(super) struct Histogram {
 impl Default for Histogram {
     fn default() -> Self {
         Self {
-            buckets: [0; BUCKETS],
+            buckets: Box::new([0; BUCKETS]),
             count: 0,
             max: Duration::ZERO,
         }
@@ -30,11 +30,7 @@ impl Histogram {
     /// Counts a time.
     pub(super) fn observe(&mut self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        self.buckets[bucket(if micros > MAX_MICROS {
-            MAX_MICROS
-        } else {
-            micros
-        })] += 1;
+        self.buckets[bucket(micros.min(MAX_MICROS))] += 1;
         self.count += 1;
         self.max = self.max.max(time);
     }

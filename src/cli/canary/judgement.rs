@@ -159,7 +159,7 @@ fn judge(
 mod tests {
     use super::*;
 
-    const BOUND: Duration = Duration::from_millis(1_000);
+    const BOUND: Duration = Duration::from_secs(1);
 
     fn millis(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -175,11 +175,11 @@ mod tests {
     }
 
     /// The revocation is acknowledged at 100 ms.
-    fn acknowledged(confirmed: bool) -> Option<Acknowledgement> {
-        Some(Acknowledgement {
+    fn acknowledged(confirmed: bool) -> Acknowledgement {
+        Acknowledgement {
             at: millis(100),
             confirmed,
-        })
+        }
     }
 
     /// What answers in their order are judged to be.
@@ -203,7 +203,7 @@ mod tests {
                 (105, Verdict::Revoked),
                 (110, Verdict::Revoked),
             ];
-            assert_eq!(judged(acknowledged(confirmed), &answers), [None; 4]);
+            assert_eq!(judged(Some(acknowledged(confirmed)), &answers), [None; 4]);
         }
         let before = [(10, Verdict::Allowed), (95, Verdict::Revoked)];
         assert_eq!(judged(None, &before), [None; 2]);
@@ -217,7 +217,10 @@ mod tests {
             (1_101, Verdict::Allowed),
         ];
         let late = Some(Violation::AllowedAfterBound);
-        assert_eq!(judged(acknowledged(false), &answers), [None, None, late]);
+        assert_eq!(
+            judged(Some(acknowledged(false)), &answers),
+            [None, None, late]
+        );
         assert_eq!(judged(None, &answers), [None; 3]);
     }
 
@@ -225,7 +228,10 @@ mod tests {
     fn a_question_asked_after_the_confirmation_is_not_allowed() {
         let answers = [(100, Verdict::Allowed), (101, Verdict::Allowed)];
         let confirmed = Some(Violation::AllowedAfterConfirmed);
-        assert_eq!(judged(acknowledged(true), &answers), [None, confirmed]);
+        assert_eq!(
+            judged(Some(acknowledged(true)), &answers),
+            [None, confirmed]
+        );
     }
 
     #[test]
@@ -233,7 +239,7 @@ mod tests {
         let answers = [(50, Verdict::Revoked), (55, Verdict::Allowed)];
         let again = Some(Violation::AllowedAfterDenial);
         assert_eq!(judged(None, &answers), [None, again]);
-        assert_eq!(judged(acknowledged(false), &answers), [None, again]);
+        assert_eq!(judged(Some(acknowledged(false)), &answers), [None, again]);
         // Only being revoked is for ever.
         for other in [Verdict::Disabled, Verdict::PartnerSuspended] {
             assert_eq!(
@@ -248,7 +254,7 @@ mod tests {
         let unknown = Some(Violation::Unknown);
         assert_eq!(judged(None, &[(1, Verdict::Unknown)]), [unknown]);
         assert_eq!(
-            judged(acknowledged(true), &[(200, Verdict::Unknown)]),
+            judged(Some(acknowledged(true)), &[(200, Verdict::Unknown)]),
             [unknown]
         );
     }
@@ -260,11 +266,15 @@ mod tests {
         for asked in [200, 205, 210] {
             reported.extend(record.add(
                 &answer(asked, Verdict::Allowed),
-                acknowledged(true),
+                Some(acknowledged(true)),
                 BOUND,
             ));
         }
-        reported.extend(record.add(&answer(215, Verdict::Unknown), acknowledged(true), BOUND));
+        reported.extend(record.add(
+            &answer(215, Verdict::Unknown),
+            Some(acknowledged(true)),
+            BOUND,
+        ));
         assert_eq!(
             reported,
             [Violation::AllowedAfterConfirmed, Violation::Unknown]
@@ -279,9 +289,9 @@ mod tests {
             ..answer(5_000, Verdict::Allowed)
         };
         let mut record = Record::default();
-        assert_eq!(record.add(&error, acknowledged(true), BOUND), None);
+        assert_eq!(record.add(&error, Some(acknowledged(true)), BOUND), None);
         assert_eq!((record.answers, record.unavailable), (0, 1));
-        assert_eq!(record.revoke_to_deny(acknowledged(true).unwrap()), None);
+        assert_eq!(record.revoke_to_deny(acknowledged(true)), None);
     }
 
     #[test]
@@ -290,7 +300,7 @@ mod tests {
             let mut record = Record::default();
             record.add(&answer(asked, Verdict::Revoked), None, BOUND);
             record.add(&answer(asked + 5, Verdict::Revoked), None, BOUND);
-            let acknowledgement = acknowledged(false).unwrap();
+            let acknowledgement = acknowledged(false);
             assert_eq!(
                 record.revoke_to_deny(acknowledgement),
                 Some(millis(expected))

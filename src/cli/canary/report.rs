@@ -183,26 +183,25 @@ impl<'a> Report<'a> {
             document["cleanup_error"] = failure.json()["error"].take();
         }
         self.print(&document, || {
-            let mut line = format!("{}  round {round}  ", text::time(&time));
-            match (&result.failure, revocation) {
-                (None, Some(revocation)) => line.push_str(&format!(
+            let outcome = match (&result.failure, revocation) {
+                (None, Some(revocation)) => format!(
                     "{} in {}, denied by all {} later",
                     wait_name(wait),
                     short(revocation.took),
                     short(slowest),
-                )),
+                ),
                 (failure, _) => {
                     let why = failure.as_ref().map(Failure::message).unwrap_or_default();
-                    line.push_str(&format!("failed: {why}"));
+                    format!("failed: {why}")
                 }
-            }
-            if let Some(failure) = cleanup {
-                line.push_str(&format!(
-                    "; its key is not deleted yet: {}",
-                    failure.message()
-                ));
-            }
-            line
+            };
+            let cleanup = cleanup.map(Failure::message);
+            let cleanup = cleanup.map(|why| format!("; its key is not deleted yet: {why}"));
+            let time = text::time(&time);
+            format!(
+                "{time}  round {round}  {outcome}{}",
+                cleanup.unwrap_or_default()
+            )
         });
     }
 
@@ -269,10 +268,10 @@ impl<'a> Report<'a> {
             .hint("they expire within an hour of their issue; `claviger keys delete` deletes them now"));
         }
         if keys.may_have_unknown() {
-            return Err(Failure::failed(
-                "no answer came to a request for a key, which may exist",
-            )
-            .hint("it expires within an hour; its label is canary=true"));
+            return Err(
+                Failure::failed("no answer came to a request for a key, which may exist")
+                    .hint("it expires within an hour; its label is canary=true"),
+            );
         }
         if self.rounds > 0 && self.has_measured_nothing() {
             return Err(Failure::failed(

@@ -175,7 +175,13 @@ impl<'a> Round<'a> {
         wait: Wait,
         keys: &mut OpenKeys,
     ) -> Result<(), Failure> {
-        self.wait_until_allowed(changer.timeout()).await?;
+        self.wait_until_all(
+            "allow the new key",
+            |record| record.has_allowed,
+            changer.timeout(),
+            Self::fail_if_hopeless,
+        )
+        .await?;
 
         let sent = self.start.elapsed();
         let client = match wait {
@@ -196,31 +202,40 @@ impl<'a> Round<'a> {
                 at,
                 confirmed: revoked.confirmed,
             },
-            took: at - sent,
+            took: at.saturating_sub(sent),
             effective_everywhere_time: revoked.effective_everywhere_time,
         });
-        self.wait_until_denied().await?;
+        self.wait_until_all(
+            "deny the revoked key",
+            |record| record.denied.is_some(),
+            self.plan.limit,
+            |_, _| Ok(()),
+        )
+        .await?;
         self.judge_during(sleep(ASK_AFTERWARDS)).await;
         Ok(())
     }
 
-    async fn wait_until_allowed(&mut self, longest: Duration) -> Result<(), Failure> {
+    /// Judges answers until every endpoint has done something. Fails after the longest time, or as soon as `check` fails for the
+    /// endpoint of an answer.
+    async fn wait_until_all(
+        &mut self,
+        what: &str,
+        have_done: fn(&Record) -> bool,
+        longest: Duration,
+        check: fn(&mut Self, usize) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let deadline = time::Instant::now() + longest;
-        loop {
-            let Some(waiting) = self.records.iter().position(|record| !record.has_allowed) else {
-                return Ok(());
+        while let Some(waiting) = self.records.iter().position(|record| !have_done(record)) {
+            let received = timeout_at(deadline, self.answers.recv()).await;
+            let Some((index, answer, problem)) = received.ok().flatten() else {
+                let what = format!("did not {what} within {}", text::span(longest));
+                return Err(self.incomplete(waiting, &what));
             };
-            match timeout_at(deadline, self.answers.recv()).await {
-                Ok(Some((index, answer, problem))) => {
-                    self.judge(index, answer, problem);
-                    self.fail_if_hopeless(index)?;
-                }
-                _ => {
-                    let what = format!("did not allow the new key within {}", text::span(longest));
-                    return Err(self.incomplete(waiting, &what));
-                }
-            }
+            self.judge(index, answer, problem);
+            check(self, index)?;
         }
+        Ok(())
     }
 
     /// Fails if an endpoint can never allow the key.
@@ -236,29 +251,6 @@ impl<'a> Round<'a> {
             problem => {
                 self.problems[index] = problem;
                 Ok(())
-            }
-        }
-    }
-
-    async fn wait_until_denied(&mut self) -> Result<(), Failure> {
-        let Some(deadline) = time::Instant::now().checked_add(self.plan.limit) else {
-            return Ok(());
-        };
-        loop {
-            let Some(waiting) = self
-                .records
-                .iter()
-                .position(|record| record.denied.is_none())
-            else {
-                return Ok(());
-            };
-            match timeout_at(deadline, self.answers.recv()).await {
-                Ok(Some((index, answer, problem))) => self.judge(index, answer, problem),
-                _ => {
-                    let limit = text::span(self.plan.limit);
-                    let what = format!("did not deny the revoked key within {limit}");
-                    return Err(self.incomplete(waiting, &what));
-                }
             }
         }
     }
