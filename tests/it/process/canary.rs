@@ -39,7 +39,7 @@ impl Shell {
         command
     }
 
-    async fn has_no_key(&self) {
+    fn has_no_key(&self) {
         let listed = self.json("keys list --realm canary", "", 0);
         assert_eq!(listed["keys"], serde_json::json!([]), "{listed}");
     }
@@ -141,7 +141,7 @@ async fn a_round_leads_from_a_new_key_to_one_that_every_endpoint_denies() {
             );
         }
     }
-    shell.has_no_key().await;
+    shell.has_no_key();
 
     // For people, in 80 columns.
     let line = format!("canary --endpoint {both} --wait committed --for 1ms --every 1s");
@@ -213,10 +213,10 @@ async fn a_round_without_an_endpoint_fails_and_the_canary_goes_on() {
     assert_eq!(summary["violations"], 0);
     assert!(summary["failed"].as_u64().unwrap() >= 2, "{summary}");
     assert_eq!(summary["keys_not_deleted"], serde_json::json!([]));
-    shell.has_no_key().await;
+    shell.has_no_key();
 }
 
-/// Seen red without `OpenKeys::delete_all` after a signal, and with a key that is noted only when it is issued.
+/// Seen red without `OpenKeys::delete_all` after a signal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_canary_that_is_stopped_at_any_moment_leaves_no_key() {
     let test_store = TestStore::on(Engine::Sqlite);
@@ -245,13 +245,14 @@ async fn a_canary_that_is_stopped_at_any_moment_leaves_no_key() {
             (&"summary".into(), Some(0)),
             "{summary}"
         );
-        shell.has_no_key().await;
+        shell.has_no_key();
     }
 }
 
 async fn canary_keys(api: &mut Api) -> Vec<String> {
     let in_realm = |request: &mut pb::ListKeysRequest| {
-        request.filter.as_mut().unwrap().realm = "canary".to_owned();
+        let realm = &mut request.filter.as_mut().unwrap().realm;
+        "canary".clone_into(realm);
     };
     list_keys(api, in_realm).await.unwrap()
 }
@@ -355,6 +356,6 @@ async fn a_server_that_breaks_a_promise_is_named_at_once() {
                 .unwrap()
         };
         assert!(of(0) == 0 && of(1) > 1, "{summary}");
-        shell.has_no_key().await;
+        shell.has_no_key();
     }
 }
