@@ -51,6 +51,8 @@ pub struct Bounds {
     pub clone: bool,
     /// How often a replica may stop or crash and start again.
     pub restarts: u8,
+    /// How many ticks the clock of a replica may lose, within assumption A3.
+    pub lost_ticks: u8,
     /// Trouble may end.
     pub calm: bool,
     /// How many ticks the second server's clock is ahead of the first's.
@@ -59,8 +61,16 @@ pub struct Bounds {
 
 impl Bounds {
     /// One replica, one server, one revocation.
-    pub const LEAST: Self =
-        Self { replicas: 1, standby: Standby::None, filler: false, clone: false, restarts: 0, calm: false, skew: 0 };
+    pub const LEAST: Self = Self {
+        replicas: 1,
+        standby: Standby::None,
+        filler: false,
+        clone: false,
+        restarts: 0,
+        lost_ticks: 0,
+        calm: false,
+        skew: 0,
+    };
 }
 
 /// The second server.
@@ -558,6 +568,9 @@ impl Lease {
             return;
         };
         let age = if self.guards.counted_from_sending { age } else { 0 };
+        if age >= self.lease_length() {
+            return;
+        }
         replica.unproven = Some((age, head));
         self.prove(replica);
         if replica.lapsed && replica.lease.is_some() {
@@ -890,7 +903,7 @@ impl Model for Lease {
             acknowledged: None,
             everywhere: false,
             question: None,
-            ticks_to_lose: if self.assumptions.clock_rate { 1 } else { 3 },
+            ticks_to_lose: if self.assumptions.clock_rate { self.bounds.lost_ticks } else { 3 },
             pauses_left: u8::from(!self.assumptions.clock_sees_pauses),
             restarts_left: self.bounds.restarts,
             calm: None,
@@ -1000,6 +1013,10 @@ impl Model for Lease {
             Action::ConnectWaiter => {
                 state.waiter.at = Host::P1;
                 state.waiter.met = 0;
+                if let Some(wait) = &mut state.waiter.wait {
+                    // Beats that were read on another timeline say nothing about the rows of this one.
+                    wait.silent = None;
+                }
             }
             Action::Replicate => state.servers[1] = state.servers[0],
             Action::Promote => {

@@ -4,24 +4,72 @@ use stateright::*;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-fn run(name: &str, m: Lease, want: Option<&'static str>) {
+fn run(name: &str, m: Lease, want: &[&'static str]) {
     let t = Instant::now();
-    let mut fin = BTreeSet::new();
-    let props: Vec<&'static str> = match want { Some(w) => vec![w], None => vec![] };
-    fin.extend(props);
+    let fin: BTreeSet<&'static str> = want.iter().copied().collect();
     let b = m.checker().threads(2);
-    let c = if want.is_some() { b.finish_when(HasDiscoveries::AnyOf(fin)).spawn_bfs().join() } else { b.spawn_bfs().join() };
+    let b = if want.is_empty() { b } else { b.finish_when(HasDiscoveries::AllOf(fin)) };
+    let c = b.spawn_bfs().join();
     let d = c.discoveries();
-    println!("{name}: unique {} depth {} {:?} discoveries: {:?}", c.unique_state_count(), c.max_depth(), t.elapsed(), d.keys().collect::<Vec<_>>());
+    let mut k: Vec<_> = d.keys().map(|k| k.split(':').next().unwrap()).collect(); k.sort();
+    println!("{name}: want {:?} found {k:?} unique {} depth {} {:?}", want.iter().map(|k| &k[..3]).collect::<Vec<_>>(), c.unique_state_count(), c.max_depth(), t.elapsed());
     if std::env::var("SHOW").is_ok() { for (k, p) in d { println!("{k}: {:?}", p.into_actions()); } }
 }
+fn without(name: &str, b: Bounds, f: impl Fn(&mut Guards), want: &[&'static str]) {
+    let mut m = Lease::new(b); f(&mut m.guards); run(name, m, want);
+}
+fn lacking(name: &str, b: Bounds, f: impl Fn(&mut Assumptions), want: &[&'static str]) {
+    let mut m = Lease::new(b); f(&mut m.assumptions); run(name, m, want);
+}
+const ONE: Bounds = Bounds { lost_ticks: 1, ..Bounds::LEAST };
+const TWO: Bounds = Bounds { filler: true, ..Bounds::LEAST };
+const SYNC: Bounds = Bounds { standby: Standby::Synchronous, ..Bounds::LEAST };
+const ASYNC: Bounds = Bounds { standby: Standby::Asynchronous, ..Bounds::LEAST };
+const ASYNC2: Bounds = Bounds { filler: true, ..ASYNC };
+const CLONE: Bounds = Bounds { replicas: 2, clone: true, ..Bounds::LEAST };
+const CALM: Bounds = Bounds { calm: true, ..SYNC };
+const RESTARTS: Bounds = Bounds { restarts: 1, ..ONE };
 #[test]
-fn all() {
-    let s = Bounds::LEAST;
-    run("least", Lease::new(s), None);
-    run("filler", Lease::new(Bounds{filler: true, ..s}), None);
-    run("restarts", Lease::new(Bounds{restarts: 1, ..s}), None);
-    run("sync", Lease::new(Bounds{standby: Standby::Synchronous, ..s}), None);
-    run("async", Lease::new(Bounds{standby: Standby::Asynchronous, ..s}), None);
-    run("calm", Lease::new(Bounds{standby: Standby::Synchronous, calm: true, ..s}), None);
+fn complete() {
+    run("one", Lease::new(ONE), &[]);
+    run("two", Lease::new(TWO), &[]);
+    run("restarts", Lease::new(RESTARTS), &[]);
+    run("sync", Lease::new(SYNC), &[]);
+    run("async", Lease::new(ASYNC), &[]);
+    run("clone", Lease::new(CLONE), &[]);
+    run("calm", Lease::new(CALM), &[]);
+}
+#[test]
+fn guards() {
+    without("G1", ONE, |g| g.lease_checked = false, &[I1, I2]);
+    without("G2", ONE, |g| g.counted_from_sending = false, &[I2]);
+    without("G3", SYNC, |g| g.heartbeat_needed = false, &[I2]);
+    without("G4", SYNC, |g| g.head_applied = false, &[I2]);
+    without("G5", SYNC, |g| g.heartbeat_commits = false, &[I2]);
+    without("G6", CLONE, |g| g.beat_compared = false, &[I1, I8]);
+    without("G7", ONE, |g| g.deletes_beat_as_read = false, &[I6]);
+    without("G8", Bounds{skew: 2, ..SYNC}, |g| g.waiter_clock = false, &[I1]);
+    without("G9", ASYNC, |g| g.full_wait_on_new_timeline = false, &[I1]);
+    without("G10", ONE, |g| g.registered_first = false, &[I1]);
+    without("G11", ASYNC2, |g| g.report_by_stamp = false, &[I1]);
+    without("G16", CALM, |g| g.one_server = false, &[I14]);
+    without("G16+4", SYNC, |g| { g.one_server = false; g.head_applied = false }, &[I2]);
+    without("G17", ONE, |g| g.reports_applied = false, &[I1]);
+    without("G18", ONE, |g| g.one_lease_length = false, &[I1]);
+    without("G19", CALM, |g| g.gives_up_server = false, &[I14]);
+    without("G21", RESTARTS, |g| g.ends_answering_first = false, &[I1, I6]);
+    without("G23", ONE, |g| g.rate_allowance = false, &[I1]);
+    without("G25", ONE, |g| g.lease_read_before_facts = false, &[I1]);
+    without("G26", ONE, |g| g.beat_stood_still = false, &[I6]);
+    without("G26-I1", TWO, |g| g.beat_stood_still = false, &[I1]);
+    without("G7-I1", TWO, |g| g.deletes_beat_as_read = false, &[I1]);
+    lacking("A1", SYNC, |a| a.replaced_primary_cannot_commit = false, &[I2]);
+    lacking("A2", ONE, |a| a.clock_sees_pauses = false, &[I1]);
+    lacking("A2b", CLONE, |a| a.no_clone_with_lease = false, &[I1]);
+    lacking("A3", ONE, |a| a.clock_rate = false, &[I1]);
+    for l in [Landmark::EarlyEverywhere, Landmark::EverywhereByTime, Landmark::LeaseRegained, Landmark::StruckOff, Landmark::HistoryRewritten, Landmark::AllowedWithinLease] {
+        let b = if l == Landmark::HistoryRewritten { ASYNC2 } else if l==Landmark::StruckOff {CLONE} else { ONE };
+        let mut m = Lease::new(b); m.watch = Some(l);
+        run(&format!("{l:?}"), m, &[REACHED]);
+    }
 }
