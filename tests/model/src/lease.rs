@@ -597,15 +597,14 @@ impl Lease {
             return;
         }
         let trusted = met >= WAIT || !self.guards.full_wait_on_new_timeline;
-        // Without G8 a row counts as ended when its time is old, by the server's clock.
-        let aged = |row: &Row| !self.guards.waiter_clock && row.renewed >= WAIT;
-        let all_ended = server
-            .rows
-            .iter()
-            .flatten()
-            .all(|row| !row.serving || aged(row) || self.reported(&server, row, wait.change));
-        if trusted && (self.all_reported(&server, wait.change) || all_ended) {
+        if trusted && self.all_reported(&server, wait.change) {
             self.end_wait(state, Ended::Early);
+            return;
+        }
+        // Without G8 the times in the rows say whether the leases are over, by the clock of the server that is asked.
+        let over = |row: &Row| !row.serving || row.renewed >= WAIT || self.reported(&server, row, wait.change);
+        if !self.guards.waiter_clock && server.rows.iter().flatten().all(over) {
+            self.end_wait(state, Ended::ByTime);
             return;
         }
         let mut silent = 0;
@@ -689,8 +688,9 @@ impl Lease {
     }
 
     /// Whether an "allowed" to a question asked now would break a promise. No other question needs following.
-    fn promised(state: &State) -> bool {
-        state.everywhere || state.acknowledged.is_some_and(|age| age > WAIT)
+    fn is_promised(&self, state: &State) -> bool {
+        let since = if self.watch == Some(Landmark::AllowedWithinLease) { 0 } else { WAIT + 1 };
+        state.everywhere || state.acknowledged.is_some_and(|age| age >= since)
     }
 
     fn judge(&self, state: &mut State, question: Question) {
@@ -838,7 +838,7 @@ impl Lease {
                 }
             }
         }
-        if state.question.is_none() && Self::promised(state) && replica.answers() {
+        if state.question.is_none() && self.is_promised(state) && replica.answers() {
             let first = if self.guards.lease_read_before_facts { self.holds_lease(replica) } else { replica.allows() };
             if first {
                 actions.push(Action::Ask(r));
@@ -927,7 +927,7 @@ impl Model for Lease {
                 actions.push(Action::Replicate);
             }
         }
-        if self.bounds.clone && state.replicas[0].run == Run::Serving && state.replicas[1].run == Run::Down && trouble {
+        if self.bounds.clone && state.replicas[1].run == Run::Down && self.may_be_cloned(&state.replicas[0]) {
             actions.push(Action::Clone);
         }
         if self.bounds.calm && trouble {
@@ -993,7 +993,7 @@ impl Model for Lease {
                 state.pauses_left -= 1;
             }
             Action::Resume(r) => state.replicas[r].paused = false,
-            Action::Clone => self.clone_process(&mut state),
+            Action::Clone => Self::clone_process(&mut state),
             Action::Commit(change) => {
                 let host = state.waiter.at;
                 self.write(&mut state, host, |server| {
@@ -1069,13 +1069,17 @@ impl Model for Lease {
 }
 
 impl Lease {
-    fn clone_process(&self, state: &mut State) {
-        state.replicas[1] = Replica { heartbeat: None, ..state.replicas[0] };
-        if self.assumptions.no_clone_with_lease {
-            // The lease has run out, or the machine's disruption marker ended it.
-            state.replicas[1].lease = None;
-            state.replicas[1].unproven = None;
-        }
+    /// Whether a machine may be copied with this process in it.
+    ///
+    /// It is not enough that the *copy* forgets its lease: it knows the beat, takes the row over and reports the change,
+    /// while the original still answers from the lease that it had.
+    fn may_be_cloned(&self, replica: &Replica) -> bool {
+        let quiet = replica.lease.is_none() && replica.unproven.is_none() && replica.heartbeat.is_none();
+        replica.run == Run::Serving && (quiet || !self.assumptions.no_clone_with_lease)
+    }
+
+    fn clone_process(state: &mut State) {
+        state.replicas[1] = state.replicas[0];
         for row in state.servers.iter_mut().flat_map(|server| server.rows.iter_mut().flatten()) {
             if row.known_by & 1 != 0 {
                 row.known_by |= 2;

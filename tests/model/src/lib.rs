@@ -142,7 +142,7 @@ pub struct Assumptions {
     pub replaced_primary_cannot_commit: bool,
     /// A2. A replica's clock runs whenever the replica can answer later: no pause that the guest does not see.
     pub clock_sees_pauses: bool,
-    /// A2b. No process is copied together with a lease that it holds.
+    /// A2b. No process is copied while it holds a lease or waits for a heartbeat.
     pub no_clone_with_lease: bool,
     /// A3. Two clocks differ in rate by at most the allowance: at most one tick is lost in a run.
     pub clock_rate: bool,

@@ -73,3 +73,10 @@ fn guards() {
         run(&format!("{l:?}"), m, &[REACHED]);
     }
 }
+
+#[test]
+fn look() {
+    without("G6", CLONE, |g| g.beat_compared = false, &[I1, I8]);
+    lacking("A2b", CLONE, |a| a.no_clone_with_lease = false, &[I1]);
+    run("clone", Lease::new(CLONE), &[]);
+}
