@@ -80,3 +80,39 @@ fn look() {
     lacking("A2b", CLONE, |a| a.no_clone_with_lease = false, &[I1]);
     run("clone", Lease::new(CLONE), &[]);
 }
+fn go<M>(name: &str, m: M, want: &[&'static str]) where M: Model + Send + Sync + 'static, M::State: Clone + PartialEq + std::hash::Hash + Send + Sync + std::fmt::Debug, M::Action: Clone + PartialEq + std::fmt::Debug {
+    let t = Instant::now();
+    let fin: BTreeSet<&'static str> = want.iter().copied().collect();
+    let b = m.checker().threads(1);
+    let b = if want.is_empty() { b } else { b.finish_when(HasDiscoveries::AllOf(fin)) };
+    let c = b.spawn_bfs().join();
+    let d = c.discoveries();
+    let mut k: Vec<_> = d.keys().collect(); k.sort();
+    println!("{name}: want {want:?} found {k:?} unique {} depth {} {:?}", c.unique_state_count(), c.max_depth(), t.elapsed());
+    if std::env::var("SHOW").is_ok() { for (k, p) in d { println!("{k}: {:?}", p.into_actions()); } }
+}
+#[test]
+fn small() {
+    use counter::*; use feed::*; use clock::*; use history::*;
+    let g = Guards::ALL;
+    go("counter", Counter { guards: g }, &[]);
+    go("G24", Counter { guards: Guards { counter_held: false, ..g} }, &[SUM]);
+    go("feed", Feed { guards: g }, &[]);
+    go("G20", Feed { guards: Guards { keys_narrowed_first: false, ..g} }, &[I9]);
+    go("G20b", Feed { guards: Guards { one_snapshot: false, ..g} }, &[I9]);
+    let k = Clock { guards: g, behind: 6, synchronous: true, restarts: 1 };
+    let ka = Clock { guards: g, behind: 6, synchronous: false, restarts: 0 };
+    go("clock sync", k.clone(), &[]);
+    go("clock async", ka.clone(), &[]);
+    go("G22a", Clock { guards: Guards { clock_runs_on: false, ..g}, ..ka }, &[I5]);
+    go("G22b", Clock { guards: Guards { mark_stored: false, ..g}, ..k }, &[I5]);
+    let h = History { guards: g, changes: 3, restarts: 1 };
+    let w = |f: &dyn Fn(&mut Guards)| { let mut h = h.clone(); f(&mut h.guards); h };
+    go("history", h.clone(), &[]);
+    go("G12", w(&|g| { g.own_stamp = false }), &[I4_OWN]);
+    go("G12+13", w(&|g| { g.own_stamp = false; g.epoch_by_timeline = false }), &[I4_OWN]);
+    go("G13", w(&|g| g.epoch_by_timeline = false), &[I3, I7]);
+    go("G13 own", w(&|g| g.epoch_by_timeline = false), &[I4_OWN]);
+    go("G14", w(&|g| g.merges_all_dimensions = false), &[I4]);
+    go("G15", w(&|g| g.holds_stored = false), &[I7]);
+}
