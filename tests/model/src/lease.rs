@@ -51,6 +51,8 @@ pub struct Bounds {
     pub clone: bool,
     /// How often a replica may stop or crash and start again.
     pub restarts: u8,
+    /// Heartbeats and their answers may be lost, besides being late.
+    pub losses: bool,
     /// How many ticks the clock of a replica may lose, within assumption A3.
     pub lost_ticks: u8,
     /// Trouble may end.
@@ -67,6 +69,7 @@ impl Bounds {
         filler: false,
         clone: false,
         restarts: 0,
+        losses: true,
         lost_ticks: 0,
         calm: false,
         skew: 0,
@@ -716,11 +719,17 @@ impl Lease {
             replica.lease = replica.lease.and_then(older);
             replica.lapsed |= had_lease && replica.lease.is_none() && self.watch == Some(Landmark::LeaseRegained);
             replica.unproven = replica.unproven.and_then(|(age, head)| Some((older(age)?, head)));
-            // A heartbeat that is too old to count is still done by the server.
-            match &mut replica.heartbeat {
-                Some(Heartbeat::Sent { age, .. } | Heartbeat::Done { age, .. }) => *age = (*age + 1).min(length),
-                None => {}
-            }
+            replica.heartbeat = match replica.heartbeat {
+                // The server does a heartbeat that is too old to count all the same.
+                Some(Heartbeat::Sent { age, reports }) => Some(Heartbeat::Sent { age: (age + 1).min(length), reports }),
+                Some(Heartbeat::Done { age, head: Some(_) })
+                    if age + 1 >= length && self.guards.counted_from_sending =>
+                {
+                    None
+                }
+                Some(Heartbeat::Done { age, head }) => Some(Heartbeat::Done { age: (age + 1).min(length), head }),
+                None => None,
+            };
         }
         if slow.is_some() {
             state.ticks_to_lose -= 1;
@@ -821,7 +830,7 @@ impl Lease {
             }
             Some(Heartbeat::Done { .. }) => actions.push(Action::Receive(r)),
         }
-        if replica.heartbeat.is_some() && trouble {
+        if replica.heartbeat.is_some() && trouble && self.bounds.losses {
             actions.push(Action::Lose(r));
         }
         if self.guards.one_server {

@@ -116,3 +116,20 @@ fn small() {
     go("G14", w(&|g| g.merges_all_dimensions = false), &[I4]);
     go("G15", w(&|g| g.holds_stored = false), &[I7]);
 }
+
+#[test]
+fn sizes() {
+    use history::*;
+    run("one", Lease::new(ONE), &[]);
+    run("two", Lease::new(TWO), &[]);
+    run("sync", Lease::new(SYNC), &[]);
+    run("async", Lease::new(ASYNC), &[]);
+    run("calm", Lease::new(CALM), &[]);
+    let clone = Bounds { losses: false, ..CLONE };
+    run("clone", Lease::new(clone), &[]);
+    without("G11", Bounds { losses: false, ..ASYNC2 }, |g| g.report_by_stamp = false, &[I1]);
+    let g = Guards::ALL;
+    for (changes, restarts) in [(2, 1), (3, 0), (2,2)] {
+    go(&format!("history {changes} {restarts}"), History { guards: g, changes, restarts }, &[]);
+    }
+}
