@@ -45,14 +45,14 @@ pub struct Bounds {
     pub replicas: usize,
     /// How the second server follows the first.
     pub standby: Standby,
-    /// There is a change besides the revocation.
-    pub filler: bool,
+    /// The changes, in the order in which they are made.
+    pub changes: &'static [Change],
     /// The second replica starts as a copy of the first.
     pub clone: bool,
     /// How often a replica may stop or crash and start again.
     pub restarts: u8,
-    /// Heartbeats and their answers may be lost, besides being late.
-    pub losses: bool,
+    /// Heartbeats may reach the server late, or be lost. Otherwise only their answers may be late.
+    pub late_heartbeats: bool,
     /// How many ticks the clock of a replica may lose, within assumption A3.
     pub lost_ticks: u8,
     /// Trouble may end.
@@ -66,10 +66,10 @@ impl Bounds {
     pub const LEAST: Self = Self {
         replicas: 1,
         standby: Standby::None,
-        filler: false,
+        changes: &[Change::Revoke],
         clone: false,
         restarts: 0,
-        losses: true,
+        late_heartbeats: true,
         lost_ticks: 0,
         calm: false,
         skew: 0,
@@ -830,7 +830,7 @@ impl Lease {
             }
             Some(Heartbeat::Done { .. }) => actions.push(Action::Receive(r)),
         }
-        if replica.heartbeat.is_some() && trouble && self.bounds.losses {
+        if replica.heartbeat.is_some() && trouble && self.bounds.late_heartbeats {
             actions.push(Action::Lose(r));
         }
         if self.guards.one_server {
@@ -869,12 +869,8 @@ impl Lease {
         let Waiter { at, wait, .. } = state.waiter;
         let trouble = state.calm.is_none();
         if wait.is_none_or(|wait| wait.ended.is_some()) && self.commits(state, at) && trouble {
-            for change in [Change::Revoke, Change::Filler] {
-                let made = state.servers.iter().any(|server| server.log.has(change));
-                if !made && (self.bounds.filler || change == Change::Revoke) {
-                    actions.push(Action::Commit(change));
-                }
-            }
+            let made = |change: &&Change| state.servers.iter().any(|server| server.log.has(**change));
+            actions.extend(self.bounds.changes.iter().find(|change| !made(change)).map(|next| Action::Commit(*next)));
         }
         if let Some(wait) = wait {
             if wait.ended.is_none() {
@@ -984,6 +980,9 @@ impl Model for Lease {
             Action::Send(r) => {
                 let reports = state.replicas[r].facts.tip();
                 state.replicas[r].heartbeat = Some(Heartbeat::Sent { age: 0, reports });
+                if !self.bounds.late_heartbeats && self.commits(&state, state.replicas[r].beats) {
+                    self.execute(&mut state, r);
+                }
             }
             Action::Execute(r) => self.execute(&mut state, r),
             Action::Receive(r) => self.receive(&mut state, r),

@@ -22,10 +22,10 @@ fn lacking(name: &str, b: Bounds, f: impl Fn(&mut Assumptions), want: &[&'static
     let mut m = Lease::new(b); f(&mut m.assumptions); run(name, m, want);
 }
 const ONE: Bounds = Bounds { lost_ticks: 1, ..Bounds::LEAST };
-const TWO: Bounds = Bounds { filler: true, ..Bounds::LEAST };
+const TWO: Bounds = Bounds { changes: &[Change::Filler, Change::Revoke], ..Bounds::LEAST };
 const SYNC: Bounds = Bounds { standby: Standby::Synchronous, ..Bounds::LEAST };
 const ASYNC: Bounds = Bounds { standby: Standby::Asynchronous, ..Bounds::LEAST };
-const ASYNC2: Bounds = Bounds { filler: true, ..ASYNC };
+const ASYNC2: Bounds = Bounds { changes: &[Change::Filler, Change::Revoke], ..ASYNC };
 const CLONE: Bounds = Bounds { replicas: 2, clone: true, ..Bounds::LEAST };
 const CALM: Bounds = Bounds { calm: true, ..SYNC };
 const RESTARTS: Bounds = Bounds { restarts: 1, ..ONE };
@@ -117,19 +117,35 @@ fn small() {
     go("G15", w(&|g| g.holds_stored = false), &[I7]);
 }
 
+
 #[test]
 fn sizes() {
     use history::*;
-    run("one", Lease::new(ONE), &[]);
-    run("two", Lease::new(TWO), &[]);
-    run("sync", Lease::new(SYNC), &[]);
-    run("async", Lease::new(ASYNC), &[]);
-    run("calm", Lease::new(CALM), &[]);
-    let clone = Bounds { losses: false, ..CLONE };
+    let clone = Bounds { late_heartbeats: false, ..CLONE };
     run("clone", Lease::new(clone), &[]);
-    without("G11", Bounds { losses: false, ..ASYNC2 }, |g| g.report_by_stamp = false, &[I1]);
+    without("G6", clone, |g| g.beat_compared = false, &[I1, I8]);
+    lacking("A2b", clone, |a| a.no_clone_with_lease = false, &[I1]);
+    let b = Bounds { late_heartbeats: false, ..ASYNC2 };
+    run("async2", Lease::new(b), &[]);
+    without("G11", b, |g| g.report_by_stamp = false, &[I1]);
     let g = Guards::ALL;
-    for (changes, restarts) in [(2, 1), (3, 0), (2,2)] {
-    go(&format!("history {changes} {restarts}"), History { guards: g, changes, restarts }, &[]);
-    }
+    let h = History { guards: g, changes: 2, restarts: 1 };
+    let w = |f: &dyn Fn(&mut Guards)| { let mut h = h.clone(); f(&mut h.guards); h };
+    go("history", h.clone(), &[]);
+    go("G12", w(&|g| { g.own_stamp = false }), &[I4_OWN]);
+    go("G13", w(&|g| g.epoch_by_timeline = false), &[I3, I7]);
+    go("G14", w(&|g| g.merges_all_dimensions = false), &[I4]);
+    go("G15", w(&|g| g.holds_stored = false), &[I7]);
+}
+
+#[test]
+fn sizes2() {
+    run("two", Lease::new(TWO), &[]);
+    let b = Bounds { late_heartbeats: false, ..ASYNC2 };
+    run("async2", Lease::new(b), &[]);
+    without("G11", b, |g| g.report_by_stamp = false, &[I1]);
+    without("G26-I1", TWO, |g| g.beat_stood_still = false, &[I1]);
+    without("G7-I1", TWO, |g| g.deletes_beat_as_read = false, &[I1]);
+    let mut m = Lease::new(b); m.watch = Some(Landmark::HistoryRewritten);
+        run("rew", m, &[REACHED]);
 }
