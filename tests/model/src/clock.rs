@@ -87,7 +87,12 @@ impl Model for Clock {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        let replica = Replica { promoted: false, store: START, now: START, lease: Some(0) };
+        let replica = Replica {
+            promoted: false,
+            store: START,
+            now: START,
+            lease: Some(0),
+        };
         vec![State {
             elapsed: 0,
             promoted: false,
@@ -131,7 +136,10 @@ impl Model for Clock {
                         replica.now += 1;
                     }
                     replica.now = replica.now.max(replica.store);
-                    replica.lease = replica.lease.map(|age| age + 1).filter(|age| *age < lease::LEASE);
+                    replica.lease = replica
+                        .lease
+                        .map(|age| age + 1)
+                        .filter(|age| *age < lease::LEASE);
                 }
             }
             Action::Promote => state.promoted = true,
@@ -140,7 +148,12 @@ impl Model for Clock {
                 let store = self.store_time(state.elapsed, state.promoted);
                 let mark = &mut state.marks[usize::from(state.promoted)];
                 let replica = &mut state.replicas[r];
-                *replica = Replica { promoted: state.promoted, store, now: replica.now.max(store), lease: Some(0) };
+                *replica = Replica {
+                    promoted: state.promoted,
+                    store,
+                    now: replica.now.max(store),
+                    lease: Some(0),
+                };
                 if self.guards.mark_stored {
                     replica.now = replica.now.max(*mark);
                     *mark = replica.now;
@@ -150,7 +163,12 @@ impl Model for Clock {
                 }
             }
             Action::Restart(r) => {
-                state.replicas[r] = Replica { promoted: state.promoted, store: 0, now: 0, lease: None };
+                state.replicas[r] = Replica {
+                    promoted: state.promoted,
+                    store: 0,
+                    now: 0,
+                    lease: None,
+                };
                 state.restarts_left -= 1;
             }
             Action::Ask(r) => {
@@ -158,9 +176,20 @@ impl Model for Clock {
                     state.expired = state.expired.or(Some(0));
                 } else if let Some(age) = state.expired {
                     let at = NOW - Time::from(age);
-                    let expired = Answer { process: 0, asked_at: at, answered_at: at, verdict: Verdict::Expired };
-                    let allowed = Answer { process: 0, asked_at: NOW, answered_at: NOW, verdict: Verdict::Allowed };
-                    state.broken |= !promises::stays_expired(&expired, &allowed, Time::from(lease::WAIT));
+                    let expired = Answer {
+                        process: 0,
+                        asked_at: at,
+                        answered_at: at,
+                        verdict: Verdict::Expired,
+                    };
+                    let allowed = Answer {
+                        process: 0,
+                        asked_at: NOW,
+                        answered_at: NOW,
+                        verdict: Verdict::Allowed,
+                    };
+                    state.broken |=
+                        !promises::stays_expired(&expired, &allowed, Time::from(lease::WAIT));
                 }
             }
         }
@@ -168,6 +197,8 @@ impl Model for Clock {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![Property::always(I5, |_: &Self, state: &State| !state.broken)]
+        vec![Property::always(I5, |_: &Self, state: &State| {
+            !state.broken
+        })]
     }
 }

@@ -51,11 +51,19 @@ impl Model for Counter {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State { writers: [Writer::Idle; 2], rows: 0, sum: 0 }]
+        vec![State {
+            writers: [Writer::Idle; 2],
+            rows: 0,
+            sum: 0,
+        }]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        let held = self.guards.counter_held && state.writers.iter().any(|writer| matches!(writer, Writer::Read(_)));
+        let held = self.guards.counter_held
+            && state
+                .writers
+                .iter()
+                .any(|writer| matches!(writer, Writer::Read(_)));
         for (number, writer) in state.writers.iter().enumerate() {
             match writer {
                 Writer::Idle if !held => actions.push(Action::Begin(number)),
@@ -70,7 +78,9 @@ impl Model for Counter {
         match action {
             Action::Begin(number) => state.writers[number] = Writer::Read(state.sum),
             Action::Commit(number) => {
-                let Writer::Read(sum) = state.writers[number] else { return None };
+                let Writer::Read(sum) = state.writers[number] else {
+                    return None;
+                };
                 state.rows += 1;
                 state.sum = sum + 1;
                 state.writers[number] = Writer::Done;
@@ -80,6 +90,8 @@ impl Model for Counter {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![Property::always(SUM, |_: &Self, state: &State| state.sum == state.rows)]
+        vec![Property::always(SUM, |_: &Self, state: &State| {
+            state.sum == state.rows
+        })]
     }
 }

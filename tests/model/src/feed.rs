@@ -36,7 +36,11 @@ pub struct Facts {
 impl Facts {
     /// The scopes that a question with these facts finds.
     fn granted(self) -> Scopes {
-        if self.implies && self.key & READ != 0 { self.key | WRITE } else { self.key }
+        if self.implies && self.key & READ != 0 {
+            self.key | WRITE
+        } else {
+            self.key
+        }
     }
 }
 
@@ -101,9 +105,17 @@ impl Model for Feed {
     fn init_states(&self) -> Vec<State> {
         let start = |key, implies| {
             let facts = Facts { key, implies };
-            State { history: vec![facts], applied: 0, shown: facts, poll: None }
+            State {
+                history: vec![facts],
+                applied: 0,
+                shown: facts,
+                poll: None,
+            }
         };
-        [0, READ, WRITE, READ | WRITE].into_iter().flat_map(|key| [start(key, false), start(key, true)]).collect()
+        [0, READ, WRITE, READ | WRITE]
+            .into_iter()
+            .flat_map(|key| [start(key, false), start(key, true)])
+            .collect()
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -114,7 +126,9 @@ impl Model for Feed {
         }
         match state.poll {
             None if state.applied == newest => {}
-            None if self.guards.keys_narrowed_first => actions.push(Action::ReadRealms(Stages::Narrow)),
+            None if self.guards.keys_narrowed_first => {
+                actions.push(Action::ReadRealms(Stages::Narrow))
+            }
             None => {
                 actions.push(Action::ReadRealms(Stages::RealmThenKey));
                 actions.push(Action::ReadRealms(Stages::KeyThenRealm));
@@ -134,10 +148,17 @@ impl Model for Feed {
         let facts = state.history[newest];
         match action {
             Action::SetKey(key) if key != facts.key => state.history.push(Facts { key, ..facts }),
-            Action::SetRealm(implies) if implies != facts.implies => state.history.push(Facts { implies, ..facts }),
+            Action::SetRealm(implies) if implies != facts.implies => {
+                state.history.push(Facts { implies, ..facts })
+            }
             Action::SetKey(_) | Action::SetRealm(_) => return None,
             Action::ReadRealms(left) => {
-                state.poll = Some(Poll { from: state.applied, realm: newest, key: newest, left });
+                state.poll = Some(Poll {
+                    from: state.applied,
+                    realm: newest,
+                    key: newest,
+                    left,
+                });
             }
             Action::ReadKeysAgain => state.poll.as_mut()?.key = newest,
             Action::Apply => {
@@ -182,7 +203,9 @@ impl Model for Feed {
                 None => state.applied..=state.applied,
             };
             let shown = state.shown.granted();
-            state.history[range].iter().any(|facts| shown & !facts.granted() == 0)
+            state.history[range]
+                .iter()
+                .any(|facts| shown & !facts.granted() == 0)
         })]
     }
 }

@@ -58,16 +58,29 @@ pub struct Denied {
 
 impl Denied {
     fn of(log: &[Change]) -> Self {
-        log.iter().fold(Self::default(), |denied, change| match change.op {
-            Op::Disable => Self { key: true, ..denied },
-            Op::Enable => Self { key: false, ..denied },
-            Op::Close => Self { route: true, ..denied },
-            Op::Filler => denied,
-        })
+        log.iter()
+            .fold(Self::default(), |denied, change| match change.op {
+                Op::Disable => Self {
+                    key: true,
+                    ..denied
+                },
+                Op::Enable => Self {
+                    key: false,
+                    ..denied
+                },
+                Op::Close => Self {
+                    route: true,
+                    ..denied
+                },
+                Op::Filler => denied,
+            })
     }
 
     fn or(self, other: Self) -> Self {
-        Self { key: self.key || other.key, route: self.route || other.route }
+        Self {
+            key: self.key || other.key,
+            route: self.route || other.route,
+        }
     }
 
     fn any(self) -> bool {
@@ -175,7 +188,8 @@ impl History {
             replica.held = state.holds;
         }
         if let Some(change) = replica.waits_for
-            && (replica.facts.contains(&change) || (!self.guards.own_stamp && Self::has_reached(&replica, change)))
+            && (replica.facts.contains(&change)
+                || (!self.guards.own_stamp && Self::has_reached(&replica, change)))
         {
             Self::acknowledge(state, &mut replica, change);
         }
@@ -184,7 +198,10 @@ impl History {
 
     /// Whether the facts' revision is at least that of the change.
     fn has_reached(replica: &Replica, change: Change) -> bool {
-        replica.facts.last().is_some_and(|newest| newest.revision() >= change.revision())
+        replica
+            .facts
+            .last()
+            .is_some_and(|newest| newest.revision() >= change.revision())
     }
 
     fn acknowledge(state: &mut State, replica: &mut Replica, change: Change) {
@@ -196,8 +213,17 @@ impl History {
     fn commit(&self, state: &mut State, r: usize, op: Op) {
         let timeline = u8::from(state.promoted);
         let log = &mut state.logs[usize::from(timeline)];
-        let epoch = if self.guards.epoch_by_timeline { timeline } else { 0 };
-        let change = Change { op, timeline, epoch, number: log.len() as u8 + 1 };
+        let epoch = if self.guards.epoch_by_timeline {
+            timeline
+        } else {
+            0
+        };
+        let change = Change {
+            op,
+            timeline,
+            epoch,
+            number: log.len() as u8 + 1,
+        };
         log.push(change);
         state.given |= op == Op::Enable;
         let mut replica = state.replicas[r].clone();
@@ -210,13 +236,20 @@ impl History {
 
     /// The answer to a question with this token; an error if the change is not there yet, or lost.
     fn answers_token(replica: &Replica, token: Change) -> bool {
-        let fork = replica.facts.iter().position(|change| change.epoch > token.epoch);
+        let fork = replica
+            .facts
+            .iter()
+            .position(|change| change.epoch > token.epoch);
         let lost = fork.is_some_and(|carried_over| usize::from(token.number) > carried_over);
         Self::has_reached(replica, token) && !lost
     }
 
     fn verdict(replica: &Replica) -> Verdict {
-        if Denied::of(&replica.facts).or(replica.held).any() { Verdict::Denied } else { Verdict::Allowed }
+        if Denied::of(&replica.facts).or(replica.held).any() {
+            Verdict::Denied
+        } else {
+            Verdict::Allowed
+        }
     }
 }
 
@@ -240,7 +273,11 @@ impl Model for History {
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         let [first, second] = &state.logs;
-        let carried = first.iter().zip(second).take_while(|(one, other)| one == other).count();
+        let carried = first
+            .iter()
+            .zip(second)
+            .take_while(|(one, other)| one == other)
+            .count();
         let made = first.len() + second.len() - carried;
         if !state.promoted {
             actions.push(Action::Promote);
@@ -252,8 +289,10 @@ impl Model for History {
             actions.push(Action::Accept);
         }
         for (r, replica) in state.replicas.iter().enumerate() {
-            if made < self.changes && replica.moved == state.promoted && replica.waits_for.is_none() {
-                actions.extend([Op::Disable, Op::Close, Op::Filler].map(|op| Action::Commit(r, op)));
+            if made < self.changes && replica.moved == state.promoted && replica.waits_for.is_none()
+            {
+                actions
+                    .extend([Op::Disable, Op::Close, Op::Filler].map(|op| Action::Commit(r, op)));
                 // A change that gives to a held thing is refused: HISTORY_REWRITTEN.
                 if !state.holds.key {
                     actions.push(Action::Commit(r, Op::Enable));
@@ -287,9 +326,18 @@ impl Model for History {
             Action::Restart(r) => {
                 state.restarts_left -= 1;
                 let moved = state.promoted;
-                let held = if self.guards.holds_stored { state.holds } else { Denied::default() };
+                let held = if self.guards.holds_stored {
+                    state.holds
+                } else {
+                    Denied::default()
+                };
                 let facts = state.logs[usize::from(moved)].clone();
-                state.replicas[r] = Replica { moved, facts, held, ..Replica::default() };
+                state.replicas[r] = Replica {
+                    moved,
+                    facts,
+                    held,
+                    ..Replica::default()
+                };
             }
             Action::Accept => {
                 state.holds = Denied::default();
@@ -299,10 +347,17 @@ impl Model for History {
             Action::Ask(r) => {
                 let replica = &mut state.replicas[r];
                 let verdict = Self::verdict(replica);
-                let answer = |verdict| Answer { process: r as u32, asked_at: 1, answered_at: 1, verdict };
+                let answer = |verdict| Answer {
+                    process: r as u32,
+                    asked_at: 1,
+                    answered_at: 1,
+                    verdict,
+                };
                 let given_at = state.given.then_some(1);
                 let later = answer(verdict);
-                let kept = |past: bool| !past || promises::stays_denied(&answer(Verdict::Denied), &later, given_at);
+                let kept = |past: bool| {
+                    !past || promises::stays_denied(&answer(Verdict::Denied), &later, given_at)
+                };
                 state.broken.denied |= !kept(replica.denied);
                 state.broken.own |= !kept(replica.acknowledged);
                 replica.denied |= verdict == Verdict::Denied;
@@ -312,8 +367,14 @@ impl Model for History {
                 let replica = &state.replicas[r];
                 if Self::answers_token(replica, token) {
                     let verdict = Self::verdict(replica);
-                    let answer = Answer { process: r as u32, asked_at: 1, answered_at: 1, verdict };
-                    state.broken.token |= !promises::contains_its_token(replica.facts.contains(&token), &answer);
+                    let answer = Answer {
+                        process: r as u32,
+                        asked_at: 1,
+                        answered_at: 1,
+                        verdict,
+                    };
+                    state.broken.token |=
+                        !promises::contains_its_token(replica.facts.contains(&token), &answer);
                 }
             }
         }
@@ -327,7 +388,9 @@ impl Model for History {
             Property::always(I4_OWN, |_: &Self, state: &State| !state.broken.own),
             Property::always(I7, |_: &Self, state: &State| {
                 let kept = state.holds.or(Denied::of(&state.logs[1]));
-                let new_epoch = state.logs[1].iter().all(|change| change.timeline == change.epoch);
+                let new_epoch = state.logs[1]
+                    .iter()
+                    .all(|change| change.timeline == change.epoch);
                 !state.merged.any() || (new_epoch && kept.or(state.merged) == kept)
             }),
             Property::sometimes(REWRITTEN, |_: &Self, state: &State| state.merged.any()),

@@ -140,7 +140,10 @@ impl Log {
     }
 
     fn tip(self) -> Tip {
-        Tip { revision: self.len() as u8, stamp: self.0.into_iter().flatten().last() }
+        Tip {
+            revision: self.len() as u8,
+            stamp: self.0.into_iter().flatten().last(),
+        }
     }
 
     fn has(self, change: Change) -> bool {
@@ -162,7 +165,10 @@ impl Log {
     }
 
     fn revision_of(self, change: Change) -> Option<u8> {
-        self.0.iter().position(|made| *made == Some(change)).map(|index| index as u8 + 1)
+        self.0
+            .iter()
+            .position(|made| *made == Some(change))
+            .map(|index| index as u8 + 1)
     }
 }
 
@@ -426,16 +432,29 @@ const NOW: Time = 1000;
 impl Lease {
     /// The protocol as designed.
     pub const fn new(bounds: Bounds) -> Self {
-        Self { guards: Guards::ALL, assumptions: Assumptions::ALL, bounds, watch: None }
+        Self {
+            guards: Guards::ALL,
+            assumptions: Assumptions::ALL,
+            bounds,
+            watch: None,
+        }
     }
 
     /// How long this replica's lease lasts.
     fn lease_length(&self) -> u8 {
-        if self.guards.one_lease_length { LEASE } else { LEASE + 2 }
+        if self.guards.one_lease_length {
+            LEASE
+        } else {
+            LEASE + 2
+        }
     }
 
     fn wait_length(&self) -> u8 {
-        if self.guards.rate_allowance { WAIT } else { LEASE }
+        if self.guards.rate_allowance {
+            WAIT
+        } else {
+            LEASE
+        }
     }
 
     fn holds_lease(&self, replica: &Replica) -> bool {
@@ -482,18 +501,29 @@ impl Lease {
             renewed: 0,
             renewed_by: None,
         };
-        self.write(state, host, |server| server.rows[usize::from(slot)] = Some(row));
+        self.write(state, host, |server| {
+            server.rows[usize::from(slot)] = Some(row)
+        });
         state.replicas[r].slot = slot;
     }
 
     /// An id that no row has.
     fn free_slot(&self, state: &State, host: Host) -> Option<u8> {
-        let used = if self.bounds.clone || self.bounds.restarts > 0 { 2 } else { self.bounds.replicas };
+        let used = if self.bounds.clone || self.bounds.restarts > 0 {
+            2
+        } else {
+            self.bounds.replicas
+        };
         (0..used as u8).find(|slot| state.servers[host as usize].rows[usize::from(*slot)].is_none())
     }
 
     fn start(&self, state: &mut State, r: usize, host: Host) {
-        state.replicas[r] = Replica { run: Run::Loading, polls: host, beats: host, ..Replica::DOWN };
+        state.replicas[r] = Replica {
+            run: Run::Loading,
+            polls: host,
+            beats: host,
+            ..Replica::DOWN
+        };
         if self.guards.registered_first {
             let slot = self.free_slot(state, host).expect("a free row");
             self.register(state, r, slot);
@@ -533,7 +563,12 @@ impl Lease {
 
     /// The server does the heartbeat of `r`: one statement, which changes the row and returns the head.
     fn execute(&self, state: &mut State, r: usize) {
-        let Replica { beats: host, slot, heartbeat: Some(Heartbeat::Sent { age, reports }), .. } = state.replicas[r]
+        let Replica {
+            beats: host,
+            slot,
+            heartbeat: Some(Heartbeat::Sent { age, reports }),
+            ..
+        } = state.replicas[r]
         else {
             return;
         };
@@ -549,7 +584,11 @@ impl Lease {
                     row.known_by = 1 << r;
                     row.as_read = false;
                     row.serving = true;
-                    row.reported = if self.guards.reports_applied { reports } else { log.tip() };
+                    row.reported = if self.guards.reports_applied {
+                        reports
+                    } else {
+                        log.tip()
+                    };
                     row.renewed = 0;
                     if clone {
                         shared = row.renewed_by.is_some_and(|by| usize::from(by) != r);
@@ -559,18 +598,27 @@ impl Lease {
             });
             state.broken.shared |= shared;
         }
-        state.replicas[r].heartbeat = Some(Heartbeat::Done { age, head: own.then(|| log.tip()) });
+        state.replicas[r].heartbeat = Some(Heartbeat::Done {
+            age,
+            head: own.then(|| log.tip()),
+        });
     }
 
     fn receive(&self, state: &mut State, r: usize) {
         let replica = &mut state.replicas[r];
-        let Some(Heartbeat::Done { age, head }) = replica.heartbeat.take() else { return };
+        let Some(Heartbeat::Done { age, head }) = replica.heartbeat.take() else {
+            return;
+        };
         let Some(head) = head else {
             replica.run = Run::StruckOff;
             self.reach(state, Landmark::StruckOff);
             return;
         };
-        let age = if self.guards.counted_from_sending { age } else { 0 };
+        let age = if self.guards.counted_from_sending {
+            age
+        } else {
+            0
+        };
         if age >= self.lease_length() {
             return;
         }
@@ -583,16 +631,30 @@ impl Lease {
 
     /// Whether every serving row has reported the change.
     fn all_reported(&self, server: &Server, change: Change) -> bool {
-        server.rows.iter().flatten().all(|row| !row.serving || self.reported(server, row, change))
+        server
+            .rows
+            .iter()
+            .flatten()
+            .all(|row| !row.serving || self.reported(server, row, change))
     }
 
     fn reported(&self, server: &Server, row: &Row, change: Change) -> bool {
-        let Some(revision) = server.log.revision_of(change) else { return false };
-        row.reported.revision >= revision && (server.log.contains(row.reported) || !self.guards.report_by_stamp)
+        let Some(revision) = server.log.revision_of(change) else {
+            return false;
+        };
+        row.reported.revision >= revision
+            && (server.log.contains(row.reported) || !self.guards.report_by_stamp)
     }
 
     fn read_rows(&self, state: &mut State) {
-        let Waiter { at, met, wait: Some(mut wait) } = state.waiter else { return };
+        let Waiter {
+            at,
+            met,
+            wait: Some(mut wait),
+        } = state.waiter
+        else {
+            return;
+        };
         let server = state.servers[at as usize];
         if !server.log.has(wait.change) {
             // "Waiters wait for their own stamp": this history has lost the change, and the call fails.
@@ -605,7 +667,9 @@ impl Lease {
             return;
         }
         // Without G8 the times in the rows say whether the leases are over, by the clock of the server that is asked.
-        let over = |row: &Row| !row.serving || row.renewed >= WAIT || self.reported(&server, row, wait.change);
+        let over = |row: &Row| {
+            !row.serving || row.renewed >= WAIT || self.reported(&server, row, wait.change)
+        };
         if !self.guards.waiter_clock && server.rows.iter().flatten().all(over) {
             self.end_wait(state, Ended::ByTime);
             return;
@@ -643,9 +707,22 @@ impl Lease {
     }
 
     fn delete_silent(&self, state: &mut State) {
-        let Waiter { at, wait: Some(Wait { silent: Some((silent, _)), .. }), .. } = state.waiter else { return };
+        let Waiter {
+            at,
+            wait:
+                Some(Wait {
+                    silent: Some((silent, _)),
+                    ..
+                }),
+            ..
+        } = state.waiter
+        else {
+            return;
+        };
         for slot in 0..2 {
-            let Some(row) = state.servers[at as usize].rows[slot] else { continue };
+            let Some(row) = state.servers[at as usize].rows[slot] else {
+                continue;
+            };
             if silent & (1 << slot) != 0 && (row.as_read || !self.guards.deletes_beat_as_read) {
                 self.delete_row(state, at, slot);
             }
@@ -664,10 +741,17 @@ impl Lease {
 
     fn end_process(state: &mut State, r: usize) {
         state.replicas[r] = Replica::DOWN;
-        for row in state.servers.iter_mut().flat_map(|server| server.rows.iter_mut().flatten()) {
+        for row in state
+            .servers
+            .iter_mut()
+            .flat_map(|server| server.rows.iter_mut().flatten())
+        {
             row.known_by &= !(1 << r);
         }
-        if state.question.is_some_and(|question| usize::from(question.replica) == r) {
+        if state
+            .question
+            .is_some_and(|question| usize::from(question.replica) == r)
+        {
             state.question = None;
         }
     }
@@ -692,7 +776,11 @@ impl Lease {
 
     /// Whether an "allowed" to a question asked now would break a promise. No other question needs following.
     fn is_promised(&self, state: &State) -> bool {
-        let since = if self.watch == Some(Landmark::AllowedWithinLease) { 0 } else { WAIT + 1 };
+        let since = if self.watch == Some(Landmark::AllowedWithinLease) {
+            0
+        } else {
+            WAIT + 1
+        };
         state.everywhere || state.acknowledged.is_some_and(|age| age >= since)
     }
 
@@ -703,8 +791,10 @@ impl Lease {
             answered_at: NOW,
             verdict: Verdict::Allowed,
         };
-        state.broken.everywhere |= !promises::denied_after_everywhere(&question.revocation, &answer);
-        state.broken.lease |= !promises::denied_after_lease(&question.revocation, &answer, Time::from(WAIT));
+        state.broken.everywhere |=
+            !promises::denied_after_everywhere(&question.revocation, &answer);
+        state.broken.lease |=
+            !promises::denied_after_lease(&question.revocation, &answer, Time::from(WAIT));
         self.reach(state, Landmark::AllowedWithinLease);
     }
 
@@ -717,17 +807,26 @@ impl Lease {
             }
             let had_lease = replica.lease.is_some();
             replica.lease = replica.lease.and_then(older);
-            replica.lapsed |= had_lease && replica.lease.is_none() && self.watch == Some(Landmark::LeaseRegained);
-            replica.unproven = replica.unproven.and_then(|(age, head)| Some((older(age)?, head)));
+            replica.lapsed |=
+                had_lease && replica.lease.is_none() && self.watch == Some(Landmark::LeaseRegained);
+            replica.unproven = replica
+                .unproven
+                .and_then(|(age, head)| Some((older(age)?, head)));
             replica.heartbeat = match replica.heartbeat {
                 // The server does a heartbeat that is too old to count all the same.
-                Some(Heartbeat::Sent { age, reports }) => Some(Heartbeat::Sent { age: (age + 1).min(length), reports }),
+                Some(Heartbeat::Sent { age, reports }) => Some(Heartbeat::Sent {
+                    age: (age + 1).min(length),
+                    reports,
+                }),
                 Some(Heartbeat::Done { age, head: Some(_) })
                     if age + 1 >= length && self.guards.counted_from_sending =>
                 {
                     None
                 }
-                Some(Heartbeat::Done { age, head }) => Some(Heartbeat::Done { age: (age + 1).min(length), head }),
+                Some(Heartbeat::Done { age, head }) => Some(Heartbeat::Done {
+                    age: (age + 1).min(length),
+                    head,
+                }),
                 None => None,
             };
         }
@@ -735,7 +834,11 @@ impl Lease {
             state.ticks_to_lose -= 1;
         }
         if !self.guards.waiter_clock {
-            for row in state.servers.iter_mut().flat_map(|server| server.rows.iter_mut().flatten()) {
+            for row in state
+                .servers
+                .iter_mut()
+                .flat_map(|server| server.rows.iter_mut().flatten())
+            {
                 row.renewed = (row.renewed + 1).min(WAIT);
             }
         }
@@ -753,9 +856,13 @@ impl Lease {
     /// Whether a working process would take a step before the next tick.
     fn is_due(&self, state: &State) -> bool {
         let waiter = &state.waiter;
-        let wait_is_due = waiter.wait.is_some_and(|wait| wait.ended.is_none() && wait.age >= self.wait_length());
+        let wait_is_due = waiter
+            .wait
+            .is_some_and(|wait| wait.ended.is_none() && wait.age >= self.wait_length());
         let waiter_must_move = state.promoted && waiter.at == Host::P0;
-        wait_is_due || waiter_must_move || (0..self.bounds.replicas).any(|r| self.replica_is_due(state, r))
+        wait_is_due
+            || waiter_must_move
+            || (0..self.bounds.replicas).any(|r| self.replica_is_due(state, r))
     }
 
     fn replica_is_due(&self, state: &State, r: usize) -> bool {
@@ -772,7 +879,8 @@ impl Lease {
             Run::Serving => match replica.heartbeat {
                 None => {
                     let news = state.servers[replica.polls as usize].log != replica.facts;
-                    let beaten = replica.lease == Some(0) || replica.unproven.is_some_and(|(age, _)| age == 0);
+                    let beaten = replica.lease == Some(0)
+                        || replica.unproven.is_some_and(|(age, _)| age == 0);
                     news || !beaten
                 }
                 // L/3 without an answer: given up.
@@ -788,7 +896,11 @@ impl Lease {
         if replica.run == Run::Down {
             for host in [Host::P0, Host::P1] {
                 let is_first = self.bounds.clone && r == 1;
-                if trouble && !is_first && self.commits(state, host) && self.free_slot(state, host).is_some() {
+                if trouble
+                    && !is_first
+                    && self.commits(state, host)
+                    && self.free_slot(state, host).is_some()
+                {
                     actions.push(Action::Start(r, host));
                 }
             }
@@ -804,11 +916,13 @@ impl Lease {
         if state.restarts_left > 0 && trouble {
             actions.push(Action::Crash(r));
             if self.commits(state, replica.beats) {
-                actions.push(if self.guards.ends_answering_first || replica.run == Run::Draining {
-                    Action::Stop(r)
-                } else {
-                    Action::DeleteOwnRow(r)
-                });
+                actions.push(
+                    if self.guards.ends_answering_first || replica.run == Run::Draining {
+                        Action::Stop(r)
+                    } else {
+                        Action::DeleteOwnRow(r)
+                    },
+                );
             }
         }
         if replica.run == Run::StruckOff
@@ -848,7 +962,11 @@ impl Lease {
             }
         }
         if state.question.is_none() && self.is_promised(state) && replica.answers() {
-            let first = if self.guards.lease_read_before_facts { self.holds_lease(replica) } else { replica.allows() };
+            let first = if self.guards.lease_read_before_facts {
+                self.holds_lease(replica)
+            } else {
+                replica.allows()
+            };
             if first {
                 actions.push(Action::Ask(r));
             }
@@ -869,14 +987,24 @@ impl Lease {
         let Waiter { at, wait, .. } = state.waiter;
         let trouble = state.calm.is_none();
         if wait.is_none_or(|wait| wait.ended.is_some()) && self.commits(state, at) && trouble {
-            let made = |change: &&Change| state.servers.iter().any(|server| server.log.has(**change));
-            actions.extend(self.bounds.changes.iter().find(|change| !made(change)).map(|next| Action::Commit(*next)));
+            let made =
+                |change: &&Change| state.servers.iter().any(|server| server.log.has(**change));
+            actions.extend(
+                self.bounds
+                    .changes
+                    .iter()
+                    .find(|change| !made(change))
+                    .map(|next| Action::Commit(*next)),
+            );
         }
         if let Some(wait) = wait {
             if wait.ended.is_none() {
                 let server = &state.servers[at as usize];
                 // A second reading matters only if it ends the wait.
-                if wait.silent.is_none() || self.all_reported(server, wait.change) || !self.guards.waiter_clock {
+                if wait.silent.is_none()
+                    || self.all_reported(server, wait.change)
+                    || !self.guards.waiter_clock
+                {
                     actions.push(Action::ReadRows);
                 }
                 if wait.age >= self.wait_length() {
@@ -904,11 +1032,19 @@ impl Model for Lease {
             servers: [Server::default(); 2],
             promoted: false,
             replicas: [Replica::DOWN; 2],
-            waiter: Waiter { at: Host::P0, met: WAIT, wait: None },
+            waiter: Waiter {
+                at: Host::P0,
+                met: WAIT,
+                wait: None,
+            },
             acknowledged: None,
             everywhere: false,
             question: None,
-            ticks_to_lose: if self.assumptions.clock_rate { self.bounds.lost_ticks } else { 3 },
+            ticks_to_lose: if self.assumptions.clock_rate {
+                self.bounds.lost_ticks
+            } else {
+                3
+            },
             pauses_left: u8::from(!self.assumptions.clock_sees_pauses),
             restarts_left: self.bounds.restarts,
             calm: None,
@@ -932,7 +1068,10 @@ impl Model for Lease {
                 actions.push(Action::Replicate);
             }
         }
-        if self.bounds.clone && state.replicas[1].run == Run::Down && self.may_be_cloned(&state.replicas[0]) {
+        if self.bounds.clone
+            && state.replicas[1].run == Run::Down
+            && self.may_be_cloned(&state.replicas[0])
+        {
             actions.push(Action::Clone);
         }
         if self.bounds.calm && trouble {
@@ -1010,7 +1149,12 @@ impl Model for Lease {
                         row.as_read = false;
                     }
                 });
-                state.waiter.wait = Some(Wait { change, age: 0, silent: None, ended: None });
+                state.waiter.wait = Some(Wait {
+                    change,
+                    age: 0,
+                    silent: None,
+                    ended: None,
+                });
                 if change == Change::Revoke {
                     state.acknowledged = Some(0);
                 }
@@ -1036,12 +1180,19 @@ impl Model for Lease {
                 }
             }
             Action::Ask(r) => {
-                state.question = Some(Question { replica: r as u8, revocation: Self::observed(&state) });
+                state.question = Some(Question {
+                    replica: r as u8,
+                    revocation: Self::observed(&state),
+                });
             }
             Action::Answer => {
                 let question = state.question.take()?;
                 let replica = &state.replicas[usize::from(question.replica)];
-                let second = if self.guards.lease_read_before_facts { replica.allows() } else { self.holds_lease(replica) };
+                let second = if self.guards.lease_read_before_facts {
+                    replica.allows()
+                } else {
+                    self.holds_lease(replica)
+                };
                 if replica.answers() && second {
                     self.judge(&mut state, question);
                 }
@@ -1059,17 +1210,24 @@ impl Model for Lease {
             Property::always(I8, |_: &Self, state: &State| !state.broken.shared),
             Property::always(I12, |_: &Self, state: &State| {
                 let waits = |wait: &Wait| wait.ended.is_none() && wait.age > WAIT + 1;
-                state.calm.is_none_or(|ticks| ticks == 0) || !state.waiter.wait.as_ref().is_some_and(waits)
+                state.calm.is_none_or(|ticks| ticks == 0)
+                    || !state.waiter.wait.as_ref().is_some_and(waits)
             }),
             Property::always(I13, |_: &Self, state: &State| {
                 state.calm != Some(SETTLED)
-                    || state.replicas.iter().all(|replica| replica.run == Run::Down || replica.lease.is_some())
+                    || state
+                        .replicas
+                        .iter()
+                        .all(|replica| replica.run == Run::Down || replica.lease.is_some())
             }),
             Property::always(I14, |_: &Self, state: &State| {
                 let left_behind = |replica: &Replica| {
-                    replica.run != Run::Down && (replica.polls == Host::P0 || replica.beats == Host::P0)
+                    replica.run != Run::Down
+                        && (replica.polls == Host::P0 || replica.beats == Host::P0)
                 };
-                state.calm != Some(SETTLED) || !state.promoted || !state.replicas.iter().any(left_behind)
+                state.calm != Some(SETTLED)
+                    || !state.promoted
+                    || !state.replicas.iter().any(left_behind)
             }),
             Property::sometimes(REACHED, |_: &Self, state: &State| state.reached),
         ]
@@ -1082,13 +1240,18 @@ impl Lease {
     /// It is not enough that the *copy* forgets its lease: it knows the beat, takes the row over and reports the change,
     /// while the original still answers from the lease that it had.
     fn may_be_cloned(&self, replica: &Replica) -> bool {
-        let quiet = replica.lease.is_none() && replica.unproven.is_none() && replica.heartbeat.is_none();
+        let quiet =
+            replica.lease.is_none() && replica.unproven.is_none() && replica.heartbeat.is_none();
         replica.run == Run::Serving && (quiet || !self.assumptions.no_clone_with_lease)
     }
 
     fn clone_process(state: &mut State) {
         state.replicas[1] = state.replicas[0];
-        for row in state.servers.iter_mut().flat_map(|server| server.rows.iter_mut().flatten()) {
+        for row in state
+            .servers
+            .iter_mut()
+            .flat_map(|server| server.rows.iter_mut().flatten())
+        {
             if row.known_by & 1 != 0 {
                 row.known_by |= 2;
             }

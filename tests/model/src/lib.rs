@@ -32,7 +32,10 @@ pub mod promises;
 ///
 /// The comments name the attack that each rule answers.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each rule can be left out by itself")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each rule can be left out by itself"
+)]
 pub struct Guards {
     /// G1. "Allowed" is said only under a lease.
     pub lease_checked: bool,
@@ -150,6 +153,10 @@ pub struct Assumptions {
 
 impl Assumptions {
     /// The box in the documents.
-    pub const ALL: Self =
-        Self { replaced_primary_cannot_commit: true, clock_sees_pauses: true, no_clone_with_lease: true, clock_rate: true };
+    pub const ALL: Self = Self {
+        replaced_primary_cannot_commit: true,
+        clock_sees_pauses: true,
+        no_clone_with_lease: true,
+        clock_rate: true,
+    };
 }

@@ -48,17 +48,11 @@ pub struct Revocation {
 }
 
 /// I1. No question that was asked after a revocation was acknowledged as effective everywhere is answered "allowed".
-///
-/// ```
-/// use claviger_model::promises::{Answer, Revocation, Verdict, denied_after_everywhere};
-///
-/// let revocation = Revocation { acknowledged_at: Some(10), everywhere_at: Some(15) };
-/// let answer = Answer { process: 1, asked_at: 14, answered_at: 16, verdict: Verdict::Allowed };
-/// assert!(denied_after_everywhere(&revocation, &answer), "asked before the acknowledgement");
-/// assert!(!denied_after_everywhere(&revocation, &Answer { asked_at: 15, ..answer }));
-/// ```
 pub fn denied_after_everywhere(revocation: &Revocation, answer: &Answer) -> bool {
-    answer.verdict != Verdict::Allowed || revocation.everywhere_at.is_none_or(|at| answer.asked_at < at)
+    answer.verdict != Verdict::Allowed
+        || revocation
+            .everywhere_at
+            .is_none_or(|at| answer.asked_at < at)
 }
 
 /// I2. No question that was asked later than `bound` after a revocation was acknowledged is answered "allowed".
@@ -66,7 +60,9 @@ pub fn denied_after_everywhere(revocation: &Revocation, answer: &Answer) -> bool
 /// The bound is the lease's length and the allowance for clocks: `L + L/100 + 1 s`.
 pub fn denied_after_lease(revocation: &Revocation, answer: &Answer, bound: Time) -> bool {
     answer.verdict != Verdict::Allowed
-        || revocation.acknowledged_at.is_none_or(|at| answer.asked_at <= at.saturating_add(bound))
+        || revocation
+            .acknowledged_at
+            .is_none_or(|at| answer.asked_at <= at.saturating_add(bound))
 }
 
 /// I3. A question that names a change is answered from facts that contain the change, or with an error.
@@ -115,11 +111,20 @@ impl fmt::Display for Breach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AllowedAfterEverywhere(answer) => {
-                write!(f, "allowed, asked after the revocation was acknowledged everywhere: {answer:?}")
+                write!(
+                    f,
+                    "allowed, asked after the revocation was acknowledged everywhere: {answer:?}"
+                )
             }
-            Self::AllowedAfterLease(answer) => write!(f, "allowed, asked later than a lease lasts: {answer:?}"),
-            Self::AllowedAfterDenied(earlier, later) => write!(f, "denied, then allowed: {earlier:?}, {later:?}"),
-            Self::AllowedAfterExpired(earlier, later) => write!(f, "expired, then allowed: {earlier:?}, {later:?}"),
+            Self::AllowedAfterLease(answer) => {
+                write!(f, "allowed, asked later than a lease lasts: {answer:?}")
+            }
+            Self::AllowedAfterDenied(earlier, later) => {
+                write!(f, "denied, then allowed: {earlier:?}, {later:?}")
+            }
+            Self::AllowedAfterExpired(earlier, later) => {
+                write!(f, "expired, then allowed: {earlier:?}, {later:?}")
+            }
         }
     }
 }
@@ -129,7 +134,10 @@ impl fmt::Display for Breach {
 /// `bound` is that of [`denied_after_lease`] and [`stays_expired`]. Answers may be in any order.
 pub fn breaches(revocation: &Revocation, answers: &[Answer], bound: Time) -> Vec<Breach> {
     let mut breaches = Vec::new();
-    for later in answers.iter().filter(|answer| answer.verdict == Verdict::Allowed) {
+    for later in answers
+        .iter()
+        .filter(|answer| answer.verdict == Verdict::Allowed)
+    {
         if !denied_after_everywhere(revocation, later) {
             breaches.push(Breach::AllowedAfterEverywhere(*later));
         }
@@ -146,38 +154,4 @@ pub fn breaches(revocation: &Revocation, answers: &[Answer], bound: Time) -> Vec
         }
     }
     breaches
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ALLOWED: Answer = Answer { process: 1, asked_at: 100, answered_at: 101, verdict: Verdict::Allowed };
-
-    #[test]
-    fn a_late_allowed_breaks_the_bound_and_the_last_moment_does_not() {
-        let revocation = Revocation { acknowledged_at: Some(60), everywhere_at: None };
-        assert_eq!(breaches(&revocation, &[ALLOWED], 40), []);
-        assert_eq!(breaches(&revocation, &[ALLOWED], 39), [Breach::AllowedAfterLease(ALLOWED)]);
-    }
-
-    #[test]
-    fn denied_then_allowed_is_a_breach_on_one_process_only() {
-        let denied = Answer { asked_at: 90, answered_at: 91, verdict: Verdict::Denied, ..ALLOWED };
-        let recorded = [ALLOWED, denied];
-        assert_eq!(breaches(&Revocation::default(), &recorded, 40), [Breach::AllowedAfterDenied(denied, ALLOWED)]);
-        let elsewhere = [ALLOWED, Answer { process: 2, ..denied }];
-        assert_eq!(breaches(&Revocation::default(), &elsewhere, 40), []);
-        assert!(stays_denied(&denied, &ALLOWED, Some(95)), "given back in between");
-    }
-
-    #[test]
-    fn expired_then_allowed_is_a_breach_on_any_process() {
-        let expired = Answer { process: 2, asked_at: 50, answered_at: 59, verdict: Verdict::Expired };
-        assert_eq!(breaches(&Revocation::default(), &[expired, ALLOWED], 41), []);
-        assert_eq!(
-            breaches(&Revocation::default(), &[expired, ALLOWED], 40),
-            [Breach::AllowedAfterExpired(expired, ALLOWED)]
-        );
-    }
 }
