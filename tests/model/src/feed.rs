@@ -127,7 +127,7 @@ impl Model for Feed {
         match state.poll {
             None if state.applied == newest => {}
             None if self.guards.keys_narrowed_first => {
-                actions.push(Action::ReadRealms(Stages::Narrow))
+                actions.push(Action::ReadRealms(Stages::Narrow));
             }
             None => {
                 actions.push(Action::ReadRealms(Stages::RealmThenKey));
@@ -149,7 +149,7 @@ impl Model for Feed {
         match action {
             Action::SetKey(key) if key != facts.key => state.history.push(Facts { key, ..facts }),
             Action::SetRealm(implies) if implies != facts.implies => {
-                state.history.push(Facts { implies, ..facts })
+                state.history.push(Facts { implies, ..facts });
             }
             Action::SetKey(_) | Action::SetRealm(_) => return None,
             Action::ReadRealms(left) => {

@@ -39,7 +39,6 @@ pub struct Lease {
 
 /// What can happen in a run, which keeps the number of states finite.
 #[derive(Clone, Copy, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each possibility by itself")]
 pub struct Bounds {
     /// How many replicas there are, 1 or 2.
     pub replicas: usize,
@@ -502,7 +501,7 @@ impl Lease {
             renewed_by: None,
         };
         self.write(state, host, |server| {
-            server.rows[usize::from(slot)] = Some(row)
+            server.rows[usize::from(slot)] = Some(row);
         });
         state.replicas[r].slot = slot;
     }
@@ -629,16 +628,44 @@ impl Lease {
         }
     }
 
+    fn commit(&self, state: &mut State, change: Change) {
+        let host = state.waiter.at;
+        self.write(state, host, |server| {
+            server.log.push(change);
+            for row in server.rows.iter_mut().flatten() {
+                row.as_read = false;
+            }
+        });
+        state.waiter.wait = Some(Wait {
+            change,
+            age: 0,
+            silent: None,
+            ended: None,
+        });
+        if change == Change::Revoke {
+            state.acknowledged = Some(0);
+        }
+    }
+
+    fn connect_waiter(state: &mut State) {
+        state.waiter.at = Host::P1;
+        state.waiter.met = 0;
+        if let Some(wait) = &mut state.waiter.wait {
+            // A beat that was read on another timeline says nothing about the row of this one.
+            wait.silent = None;
+        }
+    }
+
     /// Whether every serving row has reported the change.
     fn all_reported(&self, server: &Server, change: Change) -> bool {
         server
             .rows
             .iter()
             .flatten()
-            .all(|row| !row.serving || self.reported(server, row, change))
+            .all(|row| !row.serving || self.reported(server, *row, change))
     }
 
-    fn reported(&self, server: &Server, row: &Row, change: Change) -> bool {
+    fn reported(&self, server: &Server, row: Row, change: Change) -> bool {
         let Some(revision) = server.log.revision_of(change) else {
             return false;
         };
@@ -668,7 +695,7 @@ impl Lease {
         }
         // Without G8 the times in the rows say whether the leases are over, by the clock of the server that is asked.
         let over = |row: &Row| {
-            !row.serving || row.renewed >= WAIT || self.reported(&server, row, wait.change)
+            !row.serving || row.renewed >= WAIT || self.reported(&server, *row, wait.change)
         };
         if !self.guards.waiter_clock && server.rows.iter().flatten().all(over) {
             self.end_wait(state, Ended::ByTime);
@@ -677,7 +704,7 @@ impl Lease {
         let mut silent = 0;
         for slot in 0..2 {
             let row = server.rows[slot];
-            if row.is_some_and(|row| row.serving && !self.reported(&server, &row, wait.change)) {
+            if row.is_some_and(|row| row.serving && !self.reported(&server, row, wait.change)) {
                 silent |= 1 << slot;
                 if let Some(row) = &mut state.servers[at as usize].rows[slot] {
                     row.as_read = true;
@@ -756,13 +783,18 @@ impl Lease {
         }
     }
 
-    fn promote(state: &mut State) {
+    fn promote(&self, state: &mut State) {
         state.promoted = true;
         if state.acknowledged.is_some() && !state.servers[1].log.has(Change::Revoke) {
-            // An asynchronous failover has lost the revocation: no promise about it is left but the holds.
+            // An asynchronous failover has lost the revocation. Only holds remain of it.
             state.acknowledged = None;
             state.everywhere = false;
             state.question = None;
+        }
+        if !self.guards.waiter_clock {
+            for row in state.servers[1].rows.iter_mut().flatten() {
+                row.renewed = (row.renewed + self.bounds.skew).min(WAIT);
+            }
         }
     }
 
@@ -784,17 +816,30 @@ impl Lease {
         state.everywhere || state.acknowledged.is_some_and(|age| age >= since)
     }
 
-    fn judge(&self, state: &mut State, question: Question) {
+    /// The second half of an answer: reads the facts, the lease having been read when the question came (G25).
+    fn answer(&self, state: &mut State) {
+        let Some(question) = state.question.take() else {
+            return;
+        };
+        let replica = &state.replicas[usize::from(question.replica)];
+        let second = if self.guards.lease_read_before_facts {
+            replica.allows()
+        } else {
+            self.holds_lease(replica)
+        };
+        if !second || !replica.answers() {
+            return;
+        }
         let answer = promises::Answer {
             process: u32::from(question.replica),
             asked_at: NOW,
             answered_at: NOW,
             verdict: Verdict::Allowed,
         };
-        state.broken.everywhere |=
-            !promises::denied_after_everywhere(&question.revocation, &answer);
-        state.broken.lease |=
-            !promises::denied_after_lease(&question.revocation, &answer, Time::from(WAIT));
+        let revocation = &question.revocation;
+        let bound = Time::from(WAIT);
+        state.broken.everywhere |= !promises::denied_after_everywhere(revocation, &answer);
+        state.broken.lease |= !promises::denied_after_lease(revocation, &answer, bound);
         self.reach(state, Landmark::AllowedWithinLease);
     }
 
@@ -936,13 +981,13 @@ impl Lease {
         }
         match replica.heartbeat {
             None if replica.run == Run::Serving => actions.push(Action::Send(r)),
-            None => {}
-            Some(Heartbeat::Sent { .. }) => {
-                if self.commits(state, replica.beats) || !self.guards.heartbeat_commits {
-                    actions.push(Action::Execute(r));
-                }
+            Some(Heartbeat::Sent { .. })
+                if self.commits(state, replica.beats) || !self.guards.heartbeat_commits =>
+            {
+                actions.push(Action::Execute(r));
             }
             Some(Heartbeat::Done { .. }) => actions.push(Action::Receive(r)),
+            None | Some(Heartbeat::Sent { .. }) => {}
         }
         if replica.heartbeat.is_some() && trouble && self.bounds.late_heartbeats {
             actions.push(Action::Lose(r));
@@ -1141,62 +1186,20 @@ impl Model for Lease {
             }
             Action::Resume(r) => state.replicas[r].paused = false,
             Action::Clone => Self::clone_process(&mut state),
-            Action::Commit(change) => {
-                let host = state.waiter.at;
-                self.write(&mut state, host, |server| {
-                    server.log.push(change);
-                    for row in server.rows.iter_mut().flatten() {
-                        row.as_read = false;
-                    }
-                });
-                state.waiter.wait = Some(Wait {
-                    change,
-                    age: 0,
-                    silent: None,
-                    ended: None,
-                });
-                if change == Change::Revoke {
-                    state.acknowledged = Some(0);
-                }
-            }
+            Action::Commit(change) => self.commit(&mut state, change),
             Action::ReadRows => self.read_rows(&mut state),
             Action::EndWait => self.end_wait(&mut state, Ended::ByTime),
             Action::DeleteSilent => self.delete_silent(&mut state),
-            Action::ConnectWaiter => {
-                state.waiter.at = Host::P1;
-                state.waiter.met = 0;
-                if let Some(wait) = &mut state.waiter.wait {
-                    // Beats that were read on another timeline say nothing about the rows of this one.
-                    wait.silent = None;
-                }
-            }
+            Action::ConnectWaiter => Self::connect_waiter(&mut state),
             Action::Replicate => state.servers[1] = state.servers[0],
-            Action::Promote => {
-                Self::promote(&mut state);
-                if !self.guards.waiter_clock {
-                    for row in state.servers[1].rows.iter_mut().flatten() {
-                        row.renewed = (row.renewed + self.bounds.skew).min(WAIT);
-                    }
-                }
-            }
+            Action::Promote => self.promote(&mut state),
             Action::Ask(r) => {
                 state.question = Some(Question {
                     replica: r as u8,
                     revocation: Self::observed(&state),
                 });
             }
-            Action::Answer => {
-                let question = state.question.take()?;
-                let replica = &state.replicas[usize::from(question.replica)];
-                let second = if self.guards.lease_read_before_facts {
-                    replica.allows()
-                } else {
-                    self.holds_lease(replica)
-                };
-                if replica.answers() && second {
-                    self.judge(&mut state, question);
-                }
-            }
+            Action::Answer => self.answer(&mut state),
             Action::Calm => state.calm = Some(0),
         }
         (state != *last).then_some(state)

@@ -140,6 +140,10 @@ impl Guards {
 
 /// What the protocol takes for granted about the machines. An assumption that is `false` does not hold.
 #[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each assumption can fail by itself"
+)]
 pub struct Assumptions {
     /// A1. A primary cannot commit any more once another was promoted.
     pub replaced_primary_cannot_commit: bool,
