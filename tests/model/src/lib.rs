@@ -21,6 +21,7 @@
 //! each. What the protocol takes for granted about its surroundings is in [`Assumptions`], with the same proof that
 //! nothing can be left out.
 
+pub mod check;
 pub mod clock;
 pub mod counter;
 pub mod feed;
