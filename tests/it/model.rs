@@ -9,7 +9,7 @@ use claviger_model::counter::{Counter, SUM};
 use claviger_model::feed::{Feed, I9};
 use claviger_model::history::{History, I3, I4, I4_OWN, I7, REWRITTEN};
 use claviger_model::lease::{
-    Bounds, Change, I1, I2, I6, I8, I12, I13, I14, Landmark, Lease, REACHED, Standby,
+    Bounds, Change, I1, I2, I6, I8, I13, I14, Landmark, Lease, REACHED, Standby,
 };
 use claviger_model::promises::{self, Answer, Breach, Revocation, Verdict};
 use claviger_model::{Assumptions, Guards};
@@ -346,7 +346,7 @@ fn g9_a_failover_loses_rows_of_living_leases() {
     finds(
         "G9",
         lease(ASYNCHRONOUS, |guards| {
-            guards.full_wait_on_new_timeline = false
+            guards.full_wait_on_new_timeline = false;
         }),
         &[I1],
     );
@@ -407,10 +407,10 @@ fn g16_polls_stay_with_a_replaced_primary() {
     finds(
         "G16",
         lease(CALM, |guards| guards.one_server = false),
-        &[I13, I14],
+        &[I14],
     );
     let c1 = lease(SYNCHRONOUS, |guards| {
-        (guards.one_server, guards.head_applied) = (false, false)
+        (guards.one_server, guards.head_applied) = (false, false);
     });
     finds("G16 and G4", c1, &[I2]);
 }
@@ -535,7 +535,7 @@ fn g26_a_beat_read_at_the_end_of_the_wait_is_that_of_a_living_lease() {
 #[test]
 fn a1_a_replaced_primary_that_commits_renews_leases() {
     let model = unfounded(SYNCHRONOUS, |assumptions| {
-        assumptions.replaced_primary_cannot_commit = false
+        assumptions.replaced_primary_cannot_commit = false;
     });
     finds("A1", model, &[I1, I2]);
 }
