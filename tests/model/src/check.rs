@@ -61,12 +61,12 @@ where
         let all = HasDiscoveries::AllOf(wanted.iter().copied().collect());
         model.checker().finish_when(all)
     };
-    let checked = checker.spawn_bfs().join();
+    let run = checker.spawn_bfs().join();
     let steps = |path: stateright::Path<_, M::Action>| format!("{:?}", path.into_actions());
     Report {
-        states: checked.unique_state_count(),
+        states: run.unique_state_count(),
         elapsed: started.elapsed(),
-        found: checked
+        found: run
             .discoveries()
             .into_iter()
             .map(|(name, path)| (name, steps(path)))
