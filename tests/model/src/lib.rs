@@ -101,7 +101,7 @@ pub struct Guards {
     /// lease can be one of a heartbeat that came with newer facts.
     pub lease_read_before_facts: bool,
     /// G26. A waiter deletes a silent row only when the row's beat stood still for the whole wait *since the waiter read
-    /// it*. Found by this model: a beat read shortly before is the beat of a living lease.
+    /// it*, and on the same timeline. Found by this model: a beat read shortly before is the beat of a living lease.
     pub beat_stood_still: bool,
 }
 
