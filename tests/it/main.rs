@@ -8,6 +8,7 @@ mod gateways;
 mod key_admin;
 mod key_verify;
 mod metrics;
+mod model;
 mod process;
 mod realm_admin;
 mod replicas;
