@@ -142,6 +142,7 @@ impl Heartbeats {
 
     /// Renews the lease when the mirror has the change that a heartbeat returned.
     fn count(&mut self, sent: ElapsedReading, beat: &Beat) {
+        self.mirror.lease().heartbeat_answered(sent);
         self.mirror.lease().set_terms(beat.terms);
         self.watch_durability(&beat.durability);
         let leapt = self.leapt(beat);

@@ -27,8 +27,8 @@ pub(super) struct Everywhere {
     look: Mutex<()>,
 }
 
-/// The moment after a change, or after the state was read that made a change unnecessary.
-pub(super) struct Made {
+/// From when a wait counts: the moment after a change, or after the state was read that made a change unnecessary.
+pub(super) struct WaitStart {
     event: EventId,
     at: ElapsedReading,
 }
@@ -41,9 +41,9 @@ impl Everywhere {
         }
     }
 
-    /// The moment now, right after the change with this event was committed or read.
-    pub(super) fn made(&self, event: EventId) -> Made {
-        Made {
+    /// The start of a wait now, right after the change with this event was committed or read.
+    pub(super) fn wait_start(&self, event: EventId) -> WaitStart {
+        WaitStart {
             event,
             at: self.clock.read(),
         }
@@ -52,14 +52,14 @@ impl Everywhere {
 
 impl Authority {
     /// Waits as the request demands until the change is in force on every server. Returns whether it is.
-    pub(super) async fn wait(&self, wait: Wait, made: &Made, principal: &Principal) -> bool {
+    pub(super) async fn wait(&self, wait: Wait, start: &WaitStart, principal: &Principal) -> bool {
         if !self.store.is_shared() {
             return true;
         }
         if wait == Wait::Committed {
             return false;
         }
-        let everywhere = self.wait_everywhere(made);
+        let everywhere = self.wait_everywhere(start);
         match principal.answer_by {
             None => {
                 everywhere.await;
@@ -78,16 +78,16 @@ impl Authority {
     ///
     /// Either each server that answers has reported the change. Or so much time has passed since it was made that every lease has
     /// lapsed that was renewed without it. Only the clock of this process is asked, and no time of the database or of another server.
-    async fn wait_everywhere(&self, made: &Made) {
+    async fn wait_everywhere(&self, start: &WaitStart) {
         let mut terms = None;
         loop {
-            match self.look(made.event).await {
+            match self.look(start.event).await {
                 Ok((true, _)) => return,
                 Ok((false, current)) => terms = Some(longer(terms, current)),
                 // The reports cannot be read. The leases lapse all the same.
                 Err(_) => {}
             }
-            let waited = self.everywhere.clock.read().since(made.at);
+            let waited = self.everywhere.clock.read().since(start.at);
             if terms.is_some_and(|terms| waited >= terms.outlasting()) {
                 return;
             }

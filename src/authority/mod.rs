@@ -42,7 +42,7 @@ use admission::{Admission, OpenChange};
 use audit::AuditEntry;
 pub use bootstrap::{CreatedAuthority, create, recover};
 pub use built_in_realm::update_built_in_realm;
-use everywhere::{Everywhere, Made};
+use everywhere::{Everywhere, WaitStart};
 pub use hash_hints::{ReplacedHints, replace_hash_hints};
 use idempotency::IdempotencyKey;
 pub use idempotency::IssuedKey;
@@ -241,7 +241,7 @@ impl Authority {
         let event = entry.event(principal, request, &change);
         let trusts_history = change.trusts_history(event.kind);
         let committed = self.commit(change, &event).await?;
-        let made = self.everywhere.made(committed);
+        let start = self.everywhere.wait_start(committed);
         let revision = committed.revision;
         if let Some(suppressed) = CHANGE_LINES.admit() {
             tracing::info!(
@@ -264,7 +264,7 @@ impl Authority {
             return Err(history_rewritten());
         }
         Ok(self
-            .change_result(value, revision, &made, principal, request)
+            .change_result(value, revision, &start, principal, request)
             .await)
     }
 
@@ -295,13 +295,13 @@ impl Authority {
         revision: Revision,
         last: EventId,
     ) -> Result<ChangeResult<T>, Refusal> {
-        let made = self.everywhere.made(last);
+        let start = self.everywhere.wait_start(last);
         self.mirror
             .wait_for(last, APPLY_TIMEOUT)
             .await
             .map_err(|_| Refusal::Behind)?;
         Ok(self
-            .change_result(value, revision, &made, principal, request)
+            .change_result(value, revision, &start, principal, request)
             .await)
     }
 
@@ -310,11 +310,11 @@ impl Authority {
         &self,
         value: T,
         revision: Revision,
-        made: &Made,
+        start: &WaitStart,
         principal: &Principal,
         request: &ChangeRequest,
     ) -> ChangeResult<T> {
-        let is_everywhere = self.wait(request.wait, made, principal).await;
+        let is_everywhere = self.wait(request.wait, start, principal).await;
         ChangeResult {
             value,
             revision,

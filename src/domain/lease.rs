@@ -16,6 +16,8 @@ pub struct Lease {
     /// suspended machine nor one whose clock stood still with it goes on.
     boot_end: AtomicI64,
     wall_end: AtomicI64,
+    /// When the last heartbeat that was answered had been sent, on the boot clock in microseconds; 0 if none was.
+    answered: AtomicI64,
     terms: Mutex<LeaseTerms>,
 }
 
@@ -26,6 +28,7 @@ impl Lease {
             clock: ElapsedClock::system(),
             boot_end: AtomicI64::new(i64::MAX),
             wall_end: AtomicI64::new(i64::MAX),
+            answered: AtomicI64::new(0),
             terms: Mutex::new(LeaseTerms::NONE),
         }
     }
@@ -36,6 +39,7 @@ impl Lease {
             clock,
             boot_end: AtomicI64::new(i64::MIN),
             wall_end: AtomicI64::new(i64::MIN),
+            answered: AtomicI64::new(0),
             terms: Mutex::new(LeaseTerms::DEFAULT),
         }
     }
@@ -57,6 +61,18 @@ impl Lease {
         let left = (boot_end.saturating_sub(now.boot_micros()))
             .min(wall_end.saturating_sub(now.wall_micros()));
         Duration::from_micros(left.max(0).unsigned_abs())
+    }
+
+    /// Records that a heartbeat was answered that had been sent then.
+    pub fn heartbeat_answered(&self, sent: ElapsedReading) {
+        self.answered.store(sent.boot_micros(), Ordering::Relaxed);
+    }
+
+    /// The time since the sending of the last heartbeat that was answered; `None` if none was.
+    pub fn heartbeat_age(&self) -> Option<Duration> {
+        let answered = self.answered.load(Ordering::Relaxed);
+        let age = self.clock.read().boot_micros() - answered;
+        (answered != 0).then(|| Duration::from_micros(age.max(0).unsigned_abs()))
     }
 
     /// The terms of the leases of all servers, as the database told them last.

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 pub use feed::Feed;
 pub use index::{Index, View};
@@ -41,6 +41,10 @@ pub struct Mirror {
     index: ArcSwap<Index>,
     lease: Lease,
     notify: Notify,
+    /// Asks the feed for a poll, soon: somebody wants a revision that another server has made.
+    wanted: Notify,
+    /// The waits for revisions.
+    revision_waits: Semaphore,
     progress: Mutex<Progress>,
     /// The event of the last change that the index contains, as in `progress`.
     applied: watch::Sender<EventId>,
@@ -65,6 +69,15 @@ struct Waiter {
     done: oneshot::Sender<()>,
 }
 
+/// The most waits for revisions at the same time.
+const REVISION_WAITS: usize = 256;
+
+/// The time after which a wait for a revision asks for a poll again.
+const WANTED_AGAIN: Duration = Duration::from_millis(5);
+
+/// How long a wait for a revision may take.
+const REVISION_WAIT: Duration = Duration::from_secs(1);
+
 /// The error of [`Mirror::wait_for`]: the mirror did not contain the change in time.
 #[derive(Debug)]
 pub struct Behind;
@@ -76,6 +89,8 @@ impl Mirror {
             index: ArcSwap::default(),
             lease,
             notify: Notify::new(),
+            wanted: Notify::new(),
+            revision_waits: Semaphore::new(REVISION_WAITS),
             progress: Mutex::default(),
             applied: watch::Sender::default(),
             distrust: watch::Sender::default(),
@@ -148,6 +163,32 @@ impl Mirror {
             Ok(Ok(())) => Ok(()),
             _ => Err(Behind),
         }
+    }
+
+    /// Waits until the mirror contains this revision, for a second at most. Another server may have made it.
+    ///
+    /// # Errors
+    /// If the mirror does not contain it in time, if it has no lease, or if too many wait.
+    pub async fn wait_for_revision(&self, revision: Revision) -> Result<(), Behind> {
+        if self.index().revision() >= revision {
+            return Ok(());
+        }
+        let _permit = self.revision_waits.try_acquire().map_err(|_| Behind)?;
+        let mut applied = self.applied();
+        let reached = async {
+            while applied.borrow_and_update().revision < revision {
+                if self.lease.left().is_zero() {
+                    return Err(Behind);
+                }
+                self.wanted.notify_one();
+                // Also without a change, because the lease may lapse.
+                let _ = tokio::time::timeout(WANTED_AGAIN, applied.changed()).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(REVISION_WAIT, reached)
+            .await
+            .unwrap_or(Err(Behind))
     }
 
     /// The events up to this revision that somebody waits for.

@@ -22,6 +22,9 @@ const LOCK_KEY: i64 = 0x636c_6176_6967_6572;
 /// The key of the lock that a server holds while it opens the store.
 const OPEN_LOCK_KEY: i64 = LOCK_KEY + 1;
 
+/// The key of the lock that a server holds while it deletes old rows.
+pub(super) const RETENTION_LOCK_KEY: i64 = LOCK_KEY + 2;
+
 /// How long to wait for a server that opens the store, which may migrate the schema.
 const OPEN_TIMEOUT: Duration = Duration::from_mins(1);
 

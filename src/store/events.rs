@@ -172,6 +172,15 @@ impl Snapshot {
         Ok(ids.collect())
     }
 
+    /// Returns whether the event of this revision was deleted because of its age.
+    pub async fn has_forgotten(&mut self, revision: Revision) -> Result<bool, Error> {
+        let oldest: Option<i64> = on!(self.session, |conn| sqlx::query_scalar(
+            "SELECT min(revision) FROM events"
+        )
+        .fetch_one(&mut *conn))?;
+        Ok(oldest.is_some_and(|oldest| oldest > stored(revision)))
+    }
+
     /// Returns those of these events that are part of this history.
     pub async fn find_events(&mut self, ids: &[EventId]) -> Result<HashSet<EventId>, Error> {
         let mut found = HashSet::new();

@@ -1,6 +1,8 @@
-//! The deletion of old rows, in small batches. It is not a change: it has no revision and no event.
+//! The deletion of old rows, in small batches. It is not a change: it has no revision and no event. Of servers that share a database,
+//! one deletes at a time.
 
-use super::{Error, Store, on, stored};
+use super::database_lock::RETENTION_LOCK_KEY;
+use super::{Engine, Error, Snapshot, Store, on, stored};
 use crate::domain::event::Revision;
 use crate::domain::time::{Hour, Timestamp};
 
@@ -22,10 +24,25 @@ macro_rules! delete {
 }
 
 impl Store {
+    /// Begins to delete, unless another server that shares the database is about to.
+    async fn begin_to_forget(&self) -> Result<Option<Snapshot>, Error> {
+        let mut write = self.write().await?;
+        if let Engine::Sqlite { .. } = self.engine {
+            return Ok(Some(write));
+        }
+        let is_alone: bool = on!(write.session, |conn| sqlx::query_scalar(
+            "SELECT pg_try_advisory_xact_lock($1)"
+        )
+        .bind(RETENTION_LOCK_KEY)
+        .fetch_one(&mut *conn))?;
+        Ok(is_alone.then_some(write))
+    }
+
     /// Deletes some of the oldest events.
     ///
-    /// An event is deleted if its revision is lower than `known` and the next event is older than `before` too. So the remaining
-    /// events are always the end of the history, without a gap, and at least one event.
+    /// An event is deleted if its revision is lower than `known` and than what each server that shares the database has reported, and
+    /// if the next event is older than `before` too. So the remaining events are always the end of the history, without a gap, and
+    /// at least one event.
     ///
     /// A feed reads the last event that it has already seen, to check that the history is still the same. So this event must
     /// remain as long as a feed may be behind. A feed reads later events within moments, and they become old only long
@@ -35,7 +52,14 @@ impl Store {
         before: Timestamp,
         known: Revision,
     ) -> Result<MoreRows, Error> {
-        let mut write = self.write().await?;
+        let Some(mut write) = self.begin_to_forget().await? else {
+            return Ok(MoreRows(false));
+        };
+        let reported: Option<i64> = on!(write.session, |conn| sqlx::query_scalar(
+            "SELECT min(reported_revision) FROM replicas"
+        )
+        .fetch_one(&mut *conn))?;
+        let known = stored(known).min(reported.unwrap_or(i64::MAX));
         let oldest: Vec<(i64, i64)> = on!(write.session, |conn| sqlx::query_as(
             "SELECT revision, time FROM events ORDER BY revision LIMIT $1"
         )
@@ -44,7 +68,7 @@ impl Store {
         // The times alone are not sufficient: if the clock was set back on purpose, there would be a gap.
         let to_delete = oldest
             .windows(2)
-            .take_while(|pair| pair[1].1 < before.as_micros() && pair[0].0 < stored(known))
+            .take_while(|pair| pair[1].1 < before.as_micros() && pair[0].0 < known)
             .last();
         let Some(&[(last, _), _]) = to_delete else {
             return Ok(MoreRows(false));
@@ -59,7 +83,9 @@ impl Store {
 
     /// Deletes some usage counts of hours before `before`.
     pub async fn forget_counts(&self, before: Hour) -> Result<MoreRows, Error> {
-        let mut write = self.write().await?;
+        let Some(mut write) = self.begin_to_forget().await? else {
+            return Ok(MoreRows(false));
+        };
         let deleted = delete!(
             write.session,
             sqlx::query(
@@ -77,7 +103,9 @@ impl Store {
     ///
     /// The times of last use and the import digests of these keys are deleted with them.
     pub async fn forget_tombstones(&self, before: Timestamp) -> Result<MoreRows, Error> {
-        let mut write = self.write().await?;
+        let Some(mut write) = self.begin_to_forget().await? else {
+            return Ok(MoreRows(false));
+        };
         // They are deleted together, so that there is never a last use of a key without a known owner.
         delete!(
             write.session,
@@ -112,7 +140,9 @@ impl Store {
 
     /// Deletes some answered requests from before `before`.
     pub async fn forget_requests(&self, before: Timestamp) -> Result<MoreRows, Error> {
-        let mut write = self.write().await?;
+        let Some(mut write) = self.begin_to_forget().await? else {
+            return Ok(MoreRows(false));
+        };
         let deleted = delete!(
             write.session,
             sqlx::query(

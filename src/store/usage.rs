@@ -59,6 +59,11 @@ impl Store {
     /// [`Error::CommitUnknown`] if the usage may have been stored, and another error if it was not.
     pub async fn add_usage(&self, counts: &[KeyCount], uses: &[SecretUse]) -> Result<(), Error> {
         self.check_room()?;
+        // Servers that share a database lock these rows in the same order, so that none of them waits for another in a circle.
+        let mut counts: Vec<_> = counts.iter().collect();
+        counts.sort_by_key(|each| (each.key.as_uuid(), each.hour, verdict_name(each.verdict)));
+        let mut uses: Vec<_> = uses.iter().collect();
+        uses.sort_by_key(|each| (each.key.as_uuid(), each.secret));
         let mut write = self.write().await?;
         if !counts.is_empty() {
             on!(write.session, |conn| async {

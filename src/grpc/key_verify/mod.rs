@@ -68,22 +68,29 @@ impl KeyVerifyService {
         }
     }
 
-    /// Answers an encoded `VerifyRequest`, without waiting for anything. Returns `None` if it cannot be decoded.
+    /// Answers an encoded `VerifyRequest`, without waiting for anything. Returns `None` if it cannot be decoded, or if it is about a
+    /// revision that this server does not have yet.
     pub(super) fn verify_now(
         &self,
         principal: &Principal,
         message: &[u8],
     ) -> Option<Result<Encoded<pb::VerifyResponse>, Status>> {
         let asked = VerifyQuestion::decode(message)?;
-        Some(
-            self.verifier
-                .with_caller(principal, |view, caller, moment| {
-                    let (realm, decision) = self.verifier.decide(view, caller, moment, &asked)?;
-                    let mut bytes = Vec::with_capacity(USUAL_ANSWER);
-                    verify_response(view, realm, &decision, moment, &mut bytes);
-                    Ok(Encoded::new(bytes))
-                }),
-        )
+        (!self.verifier.lacks(asked.min_revision)).then(|| self.verify_asked(principal, &asked))
+    }
+
+    fn verify_asked(
+        &self,
+        principal: &Principal,
+        asked: &VerifyQuestion<'_>,
+    ) -> Result<Encoded<pb::VerifyResponse>, Status> {
+        self.verifier
+            .with_caller(principal, |view, caller, moment| {
+                let (realm, decision) = self.verifier.decide(view, caller, moment, asked)?;
+                let mut bytes = Vec::with_capacity(USUAL_ANSWER);
+                verify_response(view, realm, &decision, moment, &mut bytes);
+                Ok(Encoded::new(bytes))
+            })
     }
 }
 
@@ -110,6 +117,23 @@ impl Verifier {
             .map_err(Status::from)
             .and_then(|caller| work(&view, &caller, moment))
             .map_err(|error| unless_lapsed(moment, error))
+    }
+
+    fn lacks(&self, min_revision: u64) -> bool {
+        self.mirror.index().revision() < Revision::from(min_revision)
+    }
+
+    /// Waits for a revision, if this server does not have it yet. The decision says whether it came.
+    ///
+    /// # Errors
+    /// If the caller may not ask anything, so that it does not take the place of another.
+    async fn wait_for(&self, min_revision: u64, principal: &Principal) -> Result<(), Status> {
+        if self.lacks(min_revision) {
+            self.with_caller(principal, |_, _, _| Ok(()))?;
+            let revision = Revision::from(min_revision);
+            let _ = self.mirror.wait_for_revision(revision).await;
+        }
+        Ok(())
     }
 
     fn decide<'v>(
@@ -160,10 +184,12 @@ impl KeyVerify for KeyVerifyService {
     ) -> Result<Response<Encoded<pb::VerifyResponse>>, Status> {
         let principal = guard::principal(&request)?;
         let message = request.get_ref();
-        let answer = self.verify_now(principal, message.as_bytes());
-        answer
-            .ok_or_else(|| message.decode_error())?
-            .map(Response::new)
+        let asked =
+            VerifyQuestion::decode(message.as_bytes()).ok_or_else(|| message.decode_error())?;
+        self.verifier
+            .wait_for(asked.min_revision, principal)
+            .await?;
+        self.verify_asked(principal, &asked).map(Response::new)
     }
 
     async fn verify_batch(
@@ -175,6 +201,10 @@ impl KeyVerify for KeyVerifyService {
         let message = request.get_ref();
         let questions = VerifyQuestion::decode_batch(message.as_bytes(), MAX_BATCH)
             .ok_or_else(|| message.decode_error())?;
+        let wanted = questions.iter().map(|asked| asked.min_revision).max();
+        self.verifier
+            .wait_for(wanted.unwrap_or_default(), principal)
+            .await?;
         let results = self
             .verifier
             .with_caller(principal, |view, caller, moment| {

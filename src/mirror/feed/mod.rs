@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 
 use super::Mirror;
 use super::rewrite::HeldBack;
@@ -20,6 +21,9 @@ use load::{Known, Loaded, load};
 
 /// How many new events are read and applied at once.
 const EVENTS_AT_ONCE: u32 = 1_000;
+
+/// The shortest time between two polls because somebody wants a revision that another server has made.
+const BETWEEN_WANTED_POLLS: Duration = Duration::from_millis(5);
 
 /// How many applied events are remembered.
 const RECENT_EVENTS: usize = 65_536;
@@ -94,8 +98,13 @@ impl Feed {
                     is_reachable = false;
                 }
             }
+            let polled = Instant::now();
             tokio::select! {
                 () = tokio::time::sleep(self.interval) => {}
+                () = async {
+                    self.mirror.wanted.notified().await;
+                    sleep_until(polled + BETWEEN_WANTED_POLLS).await;
+                }, if is_reachable => {}
                 // After a failure a notification does not shorten the wait, because the store cannot be read.
                 () = self.mirror.notify.notified(), if is_reachable => {}
                 _ = stop.changed() => {}
@@ -104,7 +113,7 @@ impl Feed {
     }
 
     /// Applies the new changes. The read includes the last known event: if that event is missing or has another stamp, the
-    /// store's history was rewritten, and the feed reloads everything.
+    /// store's history was rewritten, and the feed reloads everything. It also does if the event was deleted because of its age.
     async fn poll(&mut self) -> Result<(), Error> {
         let sent = self.clock.now();
         // The clock never returns an earlier time than this one again.
@@ -118,8 +127,10 @@ impl Feed {
                 .split_first()
                 .filter(|(first, _)| first.id == self.last)
             else {
+                // A server that was away for longer than events are kept has lost its place, and says nothing about the history.
+                let is_forgotten = snapshot.has_forgotten(self.last.revision).await?;
                 drop(snapshot);
-                return self.reload(false).await;
+                return self.reload(is_forgotten).await;
             };
             if !new.is_empty() {
                 let changes: Option<Vec<_>> =

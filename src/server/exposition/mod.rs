@@ -135,6 +135,7 @@ impl Sources {
                 lag,
             )?;
         }
+        self.lease(families)?;
         families.gauges(
             "claviger_connections",
             "The open connections, by thread.",
@@ -153,6 +154,31 @@ impl Sources {
             "Counts of usage that wait to be written.",
             self.usage.get() as u64,
         )
+    }
+
+    fn lease(&self, families: &mut Families<'_>) -> fmt::Result {
+        let lease = self.mirror.lease();
+        if !lease.has_end() {
+            return Ok(());
+        }
+        families.gauge(
+            "claviger_lease_left_seconds",
+            "How long this server may still say allowed without news from the database.",
+            lease.left().as_secs_f64(),
+        )?;
+        families.gauge(
+            "claviger_lease_length_seconds",
+            "The length of the leases of all servers that share the database.",
+            lease.terms().length.as_secs_f64(),
+        )?;
+        if let Some(age) = lease.heartbeat_age() {
+            families.gauge(
+                "claviger_heartbeat_age_seconds",
+                "The time since the sending of the last heartbeat that the database answered.",
+                age.as_secs_f64(),
+            )?;
+        }
+        Ok(())
     }
 
     fn decisions(&self, families: &mut Families<'_>) -> fmt::Result {

@@ -13,6 +13,7 @@ async fn the_page_explains_each_metric_of_a_real_scrape() {
         "## Calls",
         "## Gateways over HTTP",
         "## The server",
+        "## The lease",
         "## Limits",
         "## The store",
         "## Certificates",

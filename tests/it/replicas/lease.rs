@@ -11,7 +11,7 @@ use tonic::{Code, Request};
 use tonic_types::StatusExt;
 
 use crate::fixtures::{
-    Api, Engine, Proxy, Service, TestStore, Traffic, demo_realm, envoy_check, eventually,
+    Api, DAY, Engine, Proxy, Service, TestStore, Traffic, demo_realm, envoy_check, eventually,
     header_source, issue_request, refused_by_state, refused_field, verify_request,
 };
 
@@ -353,4 +353,76 @@ async fn the_length_of_the_lease_is_checked_and_an_embedded_database_has_none() 
     assert_eq!(listed.lease, request(1_000).lease);
     assert_eq!(listed.longest_lease.unwrap().seconds, 30);
     shared.stop().await;
+}
+
+/// Seen red with a Verify that does not wait, and with a wait that asks the feed for nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_with_a_revision_is_answered_with_what_another_server_has_just_changed() {
+    let test_store = TestStore::on(Engine::Postgres);
+    let one = server(&test_store, "", "one").await;
+    one.api().make_demo().await;
+    // Its polls alone would come far too late.
+    let flags = ["--replica-name", "two", "--poll-interval", "1h"];
+    let store = Arc::clone(&test_store);
+    let two = Service::start_with(store, Clock::system(), &one.operator, &flags).await;
+    let mut api = two.api();
+    for n in 0..20 {
+        let issued = one.api().issue().await;
+        let question = pb::VerifyRequest {
+            min_revision: issued.revision,
+            ..verify_request(&issued.plain_key)
+        };
+        let verdict = if n % 2 == 0 {
+            let answer = api.verify.verify(question).await.unwrap();
+            answer.into_inner().verdict()
+        } else {
+            let batch = pb::VerifyBatchRequest {
+                requests: vec![verify_request("no key"), question],
+            };
+            let answer = api.verify.verify_batch(batch).await.unwrap().into_inner();
+            match answer.results.into_iter().nth(1).unwrap().result.unwrap() {
+                pb::verify_batch_result::Result::Response(answer) => answer.verdict(),
+                pb::verify_batch_result::Result::Error(error) => panic!("{error:?}"),
+            }
+        };
+        assert_eq!(verdict, Verdict::Allowed, "{n}");
+    }
+    // A revision that nobody has made.
+    let began = Instant::now();
+    let question = pb::VerifyRequest {
+        min_revision: 1 << 47,
+        ..verify_request("no key")
+    };
+    let refused = api.verify.verify(question).await.unwrap_err();
+    let info = refused.get_details_error_info().unwrap();
+    assert_eq!(info.reason, "BEHIND_MIN_REVISION");
+    assert!(began.elapsed() < SLACK, "{:?}", began.elapsed());
+    one.stop().await;
+    two.stop().await;
+}
+
+/// Seen red without `min(reported_revision)`: the event is deleted that the other server has read last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_event_is_deleted_that_a_server_has_not_reported() {
+    let service = Service::start(Engine::Postgres).await;
+    service.api().make_demo().await;
+    let database = service.test_store.database();
+    let row = "INSERT INTO replicas VALUES ('behind', 'behind', '', 'serving', 1, 3, 0, 0, 0, '')";
+    database.execute(row);
+    let known = service.mirror.index().revision();
+    let long_after = Clock::system().now().saturating_add(100 * DAY);
+    service
+        .store
+        .forget_events(long_after, known)
+        .await
+        .unwrap();
+    assert_eq!(database.ask("SELECT min(revision) FROM events").trim(), "3");
+    database.execute("DELETE FROM replicas WHERE id = 'behind'");
+    service
+        .store
+        .forget_events(long_after, known)
+        .await
+        .unwrap();
+    assert_ne!(database.ask("SELECT min(revision) FROM events").trim(), "3");
+    service.stop().await;
 }

@@ -9,7 +9,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::{TlsServer, connector};
-use crate::fixtures::eventually;
+use crate::fixtures::{Engine, eventually};
 use crate::metrics::Scrape;
 
 impl TlsServer {
@@ -116,7 +116,8 @@ async fn handshakes_that_fail_are_counted_by_reason() {
 
 /// A scrape of a server that has every metric, each with a series.
 pub(crate) async fn scrape_with_everything() -> Scrape {
-    let server = TlsServer::start(&["--gateway", "nginx"]);
+    // A server on a shared database has metrics about its lease.
+    let server = TlsServer::start_on(Engine::Postgres, &["--gateway", "nginx"]);
     server.api().make_demo().await;
     let mut gateway = server.http().await;
     let question = b"GET /auth/nginx/demo/production HTTP/1.0\r\n\r\n";

@@ -36,8 +36,12 @@ pub(crate) struct TlsServer {
 
 impl TlsServer {
     pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::start_on(Engine::Sqlite, flags)
+    }
+
+    fn start_on(engine: Engine, flags: &[&str]) -> Self {
         let certificates = Certificates::new();
-        let test_store = TestStore::on(Engine::Sqlite);
+        let test_store = TestStore::on(engine);
         let tls = certificates.flags();
         let mut all: Vec<_> = tls.iter().map(String::as_str).collect();
         all.extend(flags);
