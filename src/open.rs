@@ -178,6 +178,9 @@ impl<'a> StoreLock<'a> {
                 if !create && !lock.has_store().await? {
                     return Err(OpenStoreError::Empty(StoreLocation::Database));
                 }
+                if mode == LockMode::Exclusive {
+                    lock.outlast_servers().await?;
+                }
                 LockHandle::Database(Box::new(lock))
             }
         };

@@ -49,7 +49,7 @@ pub struct Heartbeats {
 struct LastBeat {
     time: Timestamp,
     timeline: i64,
-    received: ElapsedReading,
+    sent: ElapsedReading,
 }
 
 impl Heartbeats {
@@ -114,8 +114,9 @@ impl Heartbeats {
             warning: self.warning.clone(),
         };
         let sent = self.clock.read();
-        let outcome = self.connection.beat(&report).await;
         let terms = self.mirror.lease().terms();
+        // A connection that is silent for longer is given up, as long as there is time for another one.
+        let outcome = self.connection.beat(&report, terms.length / 3).await;
         match outcome {
             Ok(Some(beat)) => {
                 self.note_reachable();
@@ -149,7 +150,7 @@ impl Heartbeats {
         self.last = Some(LastBeat {
             time: beat.time,
             timeline: beat.timeline,
-            received: self.clock.read(),
+            sent,
         });
         if let Some(leap) = leapt {
             tracing::error!(
@@ -179,8 +180,8 @@ impl Heartbeats {
             .last
             .as_ref()
             .filter(|last| last.timeline == beat.timeline)?;
-        let passed = self.clock.read().since(last.received);
-        // The heartbeat before was answered later than its time.
+        // At least as long as between the two times, however long the answers took.
+        let passed = self.clock.read().since(last.sent);
         let leap = beat.time.since(last.time).saturating_sub(passed);
         (leap > LARGEST_LEAP + passed / 50).then_some(leap)
     }

@@ -12,9 +12,11 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::time::Instant;
 
-use super::OpenError;
 use super::connections::within;
 use super::postgres::{DatabaseUrl, unreachable, watched};
+use super::{OpenError, replicas};
+use crate::domain::clock::ElapsedClock;
+use crate::domain::lease::LeaseTerms;
 
 /// The key of the advisory lock: "claviger" in ASCII. It applies to one database.
 const LOCK_KEY: i64 = 0x636c_6176_6967_6572;
@@ -168,6 +170,67 @@ impl DatabaseLock {
         within(self.deadline, exists.fetch_one(&mut self.connection))
             .await
             .map_err(|error| unreachable(&error))
+    }
+
+    /// Waits until no server can say "allowed" any more, for a process that has the database for itself.
+    ///
+    /// A server that has lost the connection of its lock goes on by its other connections until it notices. So each registered one
+    /// must have been silent for longer than its lease. Those that have stopped are not registered.
+    ///
+    /// # Errors
+    /// If the database cannot be reached.
+    pub async fn outlast_servers(&mut self) -> Result<(), OpenError> {
+        let is_shared = "SELECT to_regclass('replicas') IS NOT NULL";
+        let is_shared: bool = within(
+            self.deadline,
+            sqlx::query_scalar(is_shared).fetch_one(&mut self.connection),
+        )
+        .await
+        .map_err(|error| unreachable(&error))?;
+        if !is_shared {
+            return Ok(());
+        }
+        let mut seen = None;
+        loop {
+            let (beats, terms) = self
+                .registered()
+                .await
+                .map_err(|error| unreachable(&error))?;
+            let Some(terms) = terms.filter(|_| !beats.is_empty()) else {
+                return Ok(());
+            };
+            let now = ElapsedClock::system().read();
+            let (_, since) = match seen.take().filter(|(before, _)| *before == beats) {
+                Some(unchanged) => seen.insert(unchanged),
+                None => {
+                    tracing::info!(
+                        servers = beats.len(),
+                        at_most = ?terms.outlasting(),
+                        "waiting until servers that did not stop in order have no lease"
+                    );
+                    seen.insert((beats, now))
+                }
+            };
+            if now.since(*since) >= terms.outlasting() {
+                return Ok(());
+            }
+            tokio::time::sleep(PING_INTERVAL).await;
+        }
+    }
+
+    /// The registered servers with the numbers of their last heartbeats, and the terms of their leases.
+    async fn registered(
+        &mut self,
+    ) -> Result<(Vec<(String, i64)>, Option<LeaseTerms>), sqlx::Error> {
+        let beats = sqlx::query_as("SELECT id, beat FROM replicas ORDER BY id");
+        let beats = within(self.deadline, beats.fetch_all(&mut self.connection)).await?;
+        let terms = sqlx::query_as("SELECT lease, longest_lease FROM authority");
+        let terms: Option<(i64, i64)> =
+            within(self.deadline, terms.fetch_optional(&mut self.connection)).await?;
+        Ok((
+            beats,
+            terms.map(|(length, longest)| replicas::terms(length, longest)),
+        ))
     }
 
     /// Holds the lock, and returns when another process has taken it for itself.

@@ -48,8 +48,6 @@ const BEAT: &str = concat!(
     timeline!(),
     " AS timeline,
              concat_ws(', ', 'synchronous_standby_names=' || current_setting('synchronous_standby_names'),
-                 'synchronous_commit=' ||
-                     (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit' AND source <> 'client'),
                  'fsync=' || current_setting('fsync'),
                  'full_page_writes=' || current_setting('full_page_writes')) AS durability
          FROM authority AS a JOIN events AS e ON e.revision = a.revision
@@ -224,14 +222,14 @@ impl HeartbeatConnection {
         Ok(())
     }
 
-    /// Sends a heartbeat. `None`: the row is gone, or another process writes it, so the replica was struck off.
-    pub async fn beat(&mut self, report: &Report) -> Result<Option<Beat>, Error> {
+    /// Sends a heartbeat, which must be answered within `limit`. `None`: the row is gone, or another process writes it, so the replica was struck off.
+    pub async fn beat(&mut self, report: &Report, limit: Duration) -> Result<Option<Beat>, Error> {
         if self.beats.len() > UNANSWERED {
             return Ok(None);
         }
         let next = i64::from_le_bytes(random());
         let expected = self.beats.clone();
-        let (id, deadline) = (self.id.clone(), self.deadline);
+        let (id, deadline) = (self.id.clone(), self.deadline.min(limit));
         // From here on the row may have the new number.
         self.beats.push(next);
         let connection = self.connect().await?;
@@ -266,6 +264,10 @@ impl HeartbeatConnection {
     /// Removes the registration. The replica must not answer any more.
     pub async fn leave(mut self) -> Result<(), Error> {
         let (id, beats, deadline) = (self.id.clone(), self.beats.clone(), self.deadline);
+        if beats.len() > 1 {
+            // A heartbeat was given up, whose answer may still come.
+            self.connection = None;
+        }
         let connection = self.connect().await?;
         let delete = sqlx::query("DELETE FROM replicas WHERE id = $1 AND beat = ANY($2)")
             .bind(id)
@@ -452,7 +454,7 @@ impl Change {
     }
 }
 
-fn terms(length: i64, longest: i64) -> LeaseTerms {
+pub(super) fn terms(length: i64, longest: i64) -> LeaseTerms {
     LeaseTerms {
         length: duration(length),
         longest: duration(longest),

@@ -11,8 +11,8 @@ use tonic::{Code, Request};
 use tonic_types::StatusExt;
 
 use crate::fixtures::{
-    Api, DAY, Engine, Proxy, Service, TestStore, Traffic, demo_realm, envoy_check, eventually,
-    header_source, issue_request, refused_by_state, refused_field, verify_request,
+    Api, Engine, Proxy, Service, TestStore, Traffic, claviger, demo_realm, envoy_check, eventually,
+    header_source, issue_request, outcome, refused_by_state, refused_field, verify_request,
 };
 
 /// A time after which a lease of this length has lapsed wherever it began, as `docs/replicas.md` says.
@@ -410,7 +410,9 @@ async fn no_event_is_deleted_that_a_server_has_not_reported() {
     let row = "INSERT INTO replicas VALUES ('behind', 'behind', '', 'serving', 1, 3, 0, 0, 0, '')";
     database.execute(row);
     let known = service.mirror.index().revision();
-    let long_after = Clock::system().now().saturating_add(100 * DAY);
+    let long_after = Clock::system()
+        .now()
+        .saturating_add(Duration::from_hours(2_400));
     service
         .store
         .forget_events(long_after, known)
@@ -425,4 +427,26 @@ async fn no_event_is_deleted_that_a_server_has_not_reported() {
         .unwrap();
     assert_ne!(database.ask("SELECT min(revision) FROM events").trim(), "3");
     service.stop().await;
+}
+
+/// Seen red without `outlast_servers`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_needs_the_database_alone_waits_for_the_lease_of_a_server_that_was_killed() {
+    let test_store = TestStore::on(Engine::Postgres);
+    server(&test_store, "", "stopped").await.stop().await;
+    let bootstrap = |lease: &str| {
+        test_store.database().execute(lease);
+        let mut line = vec!["bootstrap".to_owned(), "--recover".to_owned()];
+        line.extend(test_store.flags());
+        let line: Vec<_> = line.iter().map(String::as_str).collect();
+        let began = Instant::now();
+        let output = outcome(&mut claviger(&line));
+        assert!(output.status.success(), "{output:?}");
+        began.elapsed()
+    };
+    let lease = "UPDATE authority SET lease = 3000000, longest_lease = 3000000";
+    assert!(bootstrap(lease) < SLACK);
+    let killed =
+        "INSERT INTO replicas VALUES ('killed', 'killed', '', 'serving', 1, 0, 0, 0, 0, '')";
+    assert!(bootstrap(killed) >= outlasting(Duration::from_secs(3)));
 }
