@@ -10,6 +10,7 @@ mod key_verify;
 mod metrics;
 mod process;
 mod realm_admin;
+mod replicas;
 mod store;
 mod tls;
 mod traces;

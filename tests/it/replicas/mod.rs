@@ -1,0 +1,4 @@
+//! Several servers on one database, and what can happen to them: faults of the network, of the database and of the servers.
+
+mod database;
+mod network;
