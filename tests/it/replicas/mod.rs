@@ -1,4 +1,5 @@
 //! Several servers on one database, and what can happen to them: faults of the network, of the database and of the servers.
 
 mod database;
+mod history;
 mod network;
