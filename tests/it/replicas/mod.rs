@@ -1,5 +1,9 @@
 //! Several servers on one database, and what can happen to them: faults of the network, of the database and of the servers.
 
 mod database;
+mod episodes;
+mod faults;
 mod history;
 mod network;
+mod rig;
+mod workload;

@@ -23,16 +23,16 @@ impl Echo {
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address: SocketAddr = listener.local_addr().unwrap();
-        let (arrives, arrived) = mpsc::unbounded_channel();
+        let (sender, arrived) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok((mut connection, _)) = listener.accept().await {
-                let arrives = arrives.clone();
+                let sender = sender.clone();
                 tokio::spawn(async move {
                     while let Ok(byte) = connection.read_u8().await {
-                        let _ = arrives.send(Some(byte));
+                        let _ = sender.send(Some(byte));
                         let _ = connection.write_u8(byte + 1).await;
                     }
-                    let _ = arrives.send(None);
+                    let _ = sender.send(None);
                 });
             }
         });

@@ -1,0 +1,188 @@
+//! Whatever fails, and whenever it does: no key is accepted after its revocation is in force, and nothing acknowledged is lost.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use claviger::domain::clock::Clock;
+use claviger::pb::claviger::v1 as pb;
+use pb::{Verdict, Wait};
+
+use super::episodes::Director;
+use super::history::{Answer, History, Outcome, Promises};
+use super::rig::{BOUND, Rig};
+use super::workload::{Clients, Workload, WorkloadKey};
+use crate::fixtures::{Cluster, Database, eventually, from_env};
+
+/// How many servers there are.
+const REPLICAS: usize = 3;
+
+/// How long an episode may take with all that comes after it, so that a run that does not get on ends.
+const TIME_PER_EPISODE: Duration = Duration::from_mins(1);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_key_is_accepted_after_its_revocation_whatever_fails() {
+    let enough = from_env("CLAVIGER_TEST_REVOCATIONS", 300);
+    let episodes = from_env("CLAVIGER_TEST_EPISODES", 6);
+    let replicas = from_env("CLAVIGER_TEST_REPLICAS", REPLICAS);
+    let seed = from_env("CLAVIGER_TEST_SEED", any_seed());
+    println!("CLAVIGER_TEST_SEED={seed}");
+
+    let database = Arc::new(Database::new_in(Arc::new(Cluster::start())));
+    let rig = Rig::start(database, replicas).await;
+    let workload = Workload::start(&rig, seed as u64);
+    let mut director = Director::new(seed as u64, replicas);
+    let mut done = 0;
+    let began = Instant::now();
+    while done < episodes || workload.clients.revoked() < enough {
+        let allowed = TIME_PER_EPISODE * (episodes.max(enough / 10)) as u32;
+        assert!(began.elapsed() < allowed, "it does not get on");
+        let now = director.next();
+        done += now.len();
+        let mut running = tokio::task::JoinSet::new();
+        for episode in now {
+            println!("{:8.3} s: {episode}", workload.clients.now().as_secs_f64());
+            running.spawn(episode.run(Arc::clone(&rig)));
+        }
+        while let Some(ended) = running.join_next().await {
+            ended.unwrap();
+        }
+        tokio::time::sleep(director.pause()).await;
+    }
+    println!(
+        "{:8.3} s: {done} episodes are over",
+        workload.clients.now().as_secs_f64()
+    );
+    let clients = recovered(&rig, workload).await;
+    check_promises(&rig, &clients.history(), enough);
+    check_every_key(&rig, &clients).await;
+}
+
+fn any_seed() -> usize {
+    (Clock::system().now().as_micros() % 1_000_000_000) as usize
+}
+
+/// Waits until every server answers again, and the clients have seen for long enough that what was revoked stays so.
+async fn recovered(rig: &Arc<Rig>, workload: Workload) -> Arc<Clients> {
+    for replica in &rig.replicas {
+        let key = eventually("keys are issued again", async || {
+            workload.clients.issue(replica.api()).await
+        })
+        .await;
+        for asked in &rig.replicas {
+            verdict_of(&workload.clients, asked, &key, key.revision).await;
+        }
+    }
+    let until = workload.clients.now() + BOUND;
+    eventually("the last revocations are everywhere", async || {
+        (workload.clients.now() > until).then_some(())
+    })
+    .await;
+    workload.stop().await
+}
+
+/// A verdict, as soon as there is one.
+async fn verdict_of(
+    clients: &Clients,
+    replica: &super::rig::Replica,
+    key: &WorkloadKey,
+    min_revision: u64,
+) -> Verdict {
+    eventually("there is a verdict", async || {
+        let answer = clients.ask(replica.api(), key, min_revision).await;
+        match answer {
+            Answer::Verdict { verdict, .. } => Some(verdict),
+            _ => None,
+        }
+    })
+    .await
+}
+
+/// Holds the answers to the promises, and the history to its purpose.
+fn check_promises(rig: &Rig, history: &History, enough: usize) {
+    let promises = Promises {
+        bound: BOUND,
+        may_lose_commits: false,
+    };
+    for wait in [Wait::Committed, Wait::Everywhere] {
+        println!(
+            "{}: acknowledged in {}; last accepted after that: {}",
+            wait.as_str_name(),
+            history.times_to_acknowledge(wait),
+            history.last_acceptances(wait),
+        );
+    }
+    let unconfirmed = history.revocations.iter().filter(|made| {
+        let unconfirmed = matches!(
+            made.outcome,
+            Outcome::Acknowledged {
+                confirmed: false,
+                ..
+            }
+        );
+        made.wait == Wait::Everywhere && unconfirmed
+    });
+    println!(
+        "{} issues, {} revocations, of which {} unconfirmed; {} questions: {:?}",
+        history.issues.len(),
+        history.revocations.len(),
+        unconfirmed.count(),
+        history.questions.len(),
+        history.count_answers()
+    );
+    let violations = history.violations(promises);
+    if !violations.is_empty() {
+        rig.keep_logs();
+        for violation in violations.iter().take(20) {
+            println!("{violation}");
+        }
+        panic!("{} answers break a promise", violations.len());
+    }
+    for wait in [Wait::Committed, Wait::Everywhere] {
+        let acknowledged = history.times_to_acknowledge(wait).len();
+        assert!(acknowledged >= enough / 4, "too few with {wait:?}");
+    }
+    for replica in &rig.replicas {
+        let asked = history.asked_about_after(replica.number);
+        let acknowledged = history.last_acceptances(Wait::Committed).len()
+            + history.last_acceptances(Wait::Everywhere).len();
+        assert!(
+            asked * 2 > acknowledged,
+            "replica {} was asked about {asked} of {acknowledged}",
+            replica.number
+        );
+    }
+}
+
+/// Nothing acknowledged is lost or done twice: each key is what its clients were told, at every server and in the database.
+async fn check_every_key(rig: &Arc<Rig>, clients: &Clients) {
+    let history = clients.history();
+    let keys = clients.keys();
+    for key in &keys {
+        let mut revocations = history.revocations.iter();
+        let revocation = revocations.find(|revocation| revocation.key == key.number);
+        let allowed: &[Verdict] = match revocation.map(|revocation| revocation.outcome) {
+            Some(Outcome::Acknowledged { .. }) => &[Verdict::Revoked],
+            Some(Outcome::Unknown) => &[Verdict::Revoked, Verdict::Allowed],
+            Some(Outcome::NotMade) | None => &[Verdict::Allowed],
+        };
+        for replica in &rig.replicas {
+            let verdict = verdict_of(clients, replica, key, key.revision).await;
+            assert!(
+                allowed.contains(&verdict),
+                "replica {}: {verdict:?} of key {}: {revocation:?}",
+                replica.number,
+                key.number,
+            );
+        }
+    }
+    let number = |question: &str| -> usize { rig.database.ask(question).trim().parse().unwrap() };
+    let stored = number("SELECT count(*) FROM keys WHERE realm = 'demo'");
+    let perhaps = clients.issued_perhaps();
+    assert!(
+        (keys.len()..=keys.len() + perhaps).contains(&stored),
+        "{stored} keys, where {} were issued, and {perhaps} perhaps",
+        keys.len()
+    );
+    let gaps = number("SELECT max(revision) - count(*) FROM events");
+    assert_eq!(gaps, 0, "revisions have gaps");
+}

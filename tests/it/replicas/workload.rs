@@ -1,0 +1,394 @@
+//! Clients of several servers: they issue keys, ask about them everywhere and revoke them, and record what they were answered.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use claviger::pb::claviger::v1 as pb;
+use pb::Wait;
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tonic::{Code, Request, Response, Status};
+use tonic_types::StatusExt;
+
+use super::history::{
+    Answer, History, Issue, KeyNumber, Outcome, Question, Refused, Revocation, Server, Span,
+};
+use super::rig::{BOUND, Replica, Rig};
+use crate::fixtures::{Api, Random, issue_request, verify_request};
+
+/// How many keys are good at any time.
+const LIVE: usize = 24;
+const ISSUERS: usize = 3;
+const REVOKERS: usize = 6;
+/// How many clients ask each replica.
+const CLIENTS: usize = 2;
+/// How many questions of one client may be without an answer: a server that is suspended finds them when it is resumed.
+const UNANSWERED: usize = 60;
+/// After this time without an answer a client asks the next question.
+const IMPATIENCE: Duration = Duration::from_millis(25);
+/// How long a client pauses before it asks again.
+const PAUSE: Duration = Duration::from_millis(4);
+/// How long a client waits for the answer to a change. More than the longest wait of a revocation.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(6);
+/// How long a client waits for a verdict. More than any server is suspended.
+const VERIFY_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// A key of the workload.
+#[derive(Clone)]
+pub(super) struct WorkloadKey {
+    pub(super) number: KeyNumber,
+    pub(super) id: String,
+    pub(super) plain_key: String,
+    /// The revision of its issue.
+    pub(super) revision: u64,
+}
+
+/// What the clients share.
+pub(super) struct Clients {
+    rig: Arc<Rig>,
+    began: Instant,
+    history: Mutex<History>,
+    keys: Mutex<Keys>,
+    /// How many issues were asked for without an answer.
+    issued_perhaps: AtomicUsize,
+    revoked: AtomicUsize,
+    is_over: AtomicBool,
+}
+
+#[derive(Default)]
+struct Keys {
+    all: Vec<WorkloadKey>,
+    /// Those that nobody has begun to revoke.
+    live: Vec<KeyNumber>,
+    /// Those that somebody has, and until when questions about them are of interest.
+    watched: Vec<(KeyNumber, Duration)>,
+}
+
+impl Keys {
+    /// A key to ask about.
+    fn any(&mut self, random: &mut Random, now: Duration) -> Option<WorkloadKey> {
+        self.watched.retain(|(_, until)| *until > now);
+        let (live, watched) = (self.live.len(), self.watched.len());
+        // Three of four questions are about keys that are revoked, since those are what the promises are about.
+        let number = if watched > 0 && (live == 0 || random.below(4) > 0) {
+            self.watched[random.below(watched)].0
+        } else if live > 0 {
+            self.live[random.below(live)]
+        } else {
+            return None;
+        };
+        Some(self.all[number].clone())
+    }
+
+    /// A key to revoke, about which clients ask from now on until they are told when to stop.
+    fn take(&mut self, random: &mut Random) -> Option<WorkloadKey> {
+        // Not the last ones, so that there is always one that is good.
+        if self.live.len() < LIVE / 2 {
+            return None;
+        }
+        let number = self.live.swap_remove(random.below(self.live.len()));
+        self.watched.push((number, Duration::MAX));
+        Some(self.all[number].clone())
+    }
+
+    fn watch_until(&mut self, number: KeyNumber, until: Duration) {
+        let mut watched = self.watched.iter_mut();
+        let watched = watched.find(|(watched, _)| *watched == number);
+        watched.expect("it was taken").1 = until;
+    }
+}
+
+/// The clients at work.
+pub(super) struct Workload {
+    pub(super) clients: Arc<Clients>,
+    working: Vec<JoinHandle<()>>,
+}
+
+impl Workload {
+    pub(super) fn start(rig: &Arc<Rig>, seed: u64) -> Self {
+        let clients = Arc::new(Clients {
+            rig: Arc::clone(rig),
+            began: Instant::now(),
+            history: Mutex::default(),
+            keys: Mutex::default(),
+            issued_perhaps: AtomicUsize::new(0),
+            revoked: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
+        });
+        let mut working = Vec::new();
+        let mut seeds = Random(seed);
+        let mut random = || Random(seeds.below(usize::MAX) as u64);
+        for _ in 0..ISSUERS {
+            working.push(tokio::spawn(issue(Arc::clone(&clients), random())));
+        }
+        for _ in 0..REVOKERS {
+            working.push(tokio::spawn(revoke(Arc::clone(&clients), random())));
+        }
+        for replica in &rig.replicas {
+            for _ in 0..CLIENTS {
+                let asking = ask(Arc::clone(&clients), Arc::clone(replica), random());
+                working.push(tokio::spawn(asking));
+            }
+        }
+        Self { clients, working }
+    }
+
+    /// Waits until the clients have their last answers.
+    pub(super) async fn stop(self) -> Arc<Clients> {
+        self.clients.is_over.store(true, Ordering::Relaxed);
+        for working in self.working {
+            working.await.unwrap();
+        }
+        self.clients
+    }
+}
+
+impl Clients {
+    /// The time of the history.
+    pub(super) fn now(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// How many revocations were acknowledged so far.
+    pub(super) fn revoked(&self) -> usize {
+        self.revoked.load(Ordering::Relaxed)
+    }
+
+    /// How many issues nobody knows about.
+    pub(super) fn issued_perhaps(&self) -> usize {
+        self.issued_perhaps.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn keys(&self) -> Vec<WorkloadKey> {
+        self.locked_keys().all.clone()
+    }
+
+    pub(super) fn history(&self) -> History {
+        self.recorded().clone()
+    }
+
+    fn locked_keys(&self) -> std::sync::MutexGuard<'_, Keys> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn recorded(&self) -> std::sync::MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    fn any_replica(&self, random: &mut Random) -> &Arc<Replica> {
+        &self.rig.replicas[random.below(self.rig.replicas.len())]
+    }
+
+    /// Calls, and takes the times.
+    async fn timed<T>(
+        &self,
+        timeout: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> (Span, Result<T, Status>) {
+        let asked = self.now();
+        // The server knows the time too, and answers in time; only one that does not answer at all is given up.
+        let answer = tokio::time::timeout(timeout + Duration::from_secs(1), call).await;
+        let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")));
+        let span = Span {
+            asked,
+            answered: self.now(),
+        };
+        (span, answer.map(Response::into_inner))
+    }
+
+    /// Asks a server about a key, and records the answer.
+    pub(super) async fn ask(
+        &self,
+        (server, mut api): (Server, Api),
+        key: &WorkloadKey,
+        min_revision: u64,
+    ) -> Answer {
+        let request = pb::VerifyRequest {
+            min_revision,
+            ..verify_request(&key.plain_key)
+        };
+        let call = api.verify.verify(with_timeout(request, VERIFY_TIMEOUT));
+        let (span, answer) = self.timed(VERIFY_TIMEOUT, call).await;
+        let answer = match answer {
+            Ok(answer) => Answer::Verdict {
+                verdict: answer.verdict(),
+                revision: answer.revision,
+            },
+            Err(status) => answer_of(&status),
+        };
+        self.recorded().questions.push(Question {
+            span,
+            server,
+            key: key.number,
+            min_revision,
+            answer,
+        });
+        answer
+    }
+
+    /// Issues a key at a server, and records it.
+    pub(super) async fn issue(&self, (server, mut api): (Server, Api)) -> Option<WorkloadKey> {
+        let call = api
+            .keys
+            .issue_key(with_timeout(issue_request(), CHANGE_TIMEOUT));
+        let (span, answer) = self.timed(CHANGE_TIMEOUT, call).await;
+        let issued = match answer {
+            Ok(issued) => issued,
+            Err(status) => {
+                let perhaps = usize::from(!was_not_made(&status));
+                self.issued_perhaps.fetch_add(perhaps, Ordering::Relaxed);
+                return None;
+            }
+        };
+        let mut keys = self.locked_keys();
+        let key = WorkloadKey {
+            number: keys.all.len(),
+            id: issued.key.expect("an issued key").id,
+            plain_key: issued.plain_key,
+            revision: issued.revision,
+        };
+        keys.all.push(key.clone());
+        keys.live.push(key.number);
+        self.recorded().issues.push(Issue {
+            span,
+            server,
+            key: key.number,
+            revision: key.revision,
+        });
+        Some(key)
+    }
+
+    /// Revokes a key at a server, and records what became of it.
+    pub(super) async fn revoke(
+        &self,
+        (server, mut api): (Server, Api),
+        key: &WorkloadKey,
+        wait: Wait,
+    ) -> Outcome {
+        let request = pb::RevokeKeyRequest {
+            key_id: key.id.clone(),
+            reason: "a test".to_owned(),
+            wait: wait.into(),
+            ..Default::default()
+        };
+        let call = api.keys.revoke_key(with_timeout(request, CHANGE_TIMEOUT));
+        let (span, answer) = self.timed(CHANGE_TIMEOUT, call).await;
+        let outcome = match answer {
+            Ok(revoked) => Outcome::Acknowledged {
+                revision: revoked.revision,
+                confirmed: revoked.confirmed,
+            },
+            Err(status) if was_not_made(&status) => Outcome::NotMade,
+            Err(_) => Outcome::Unknown,
+        };
+        self.recorded().revocations.push(Revocation {
+            span,
+            server,
+            key: key.number,
+            wait,
+            outcome,
+        });
+        if matches!(outcome, Outcome::Acknowledged { .. }) {
+            self.revoked.fetch_add(1, Ordering::Relaxed);
+        }
+        outcome
+    }
+}
+
+/// Keeps enough keys good.
+async fn issue(clients: Arc<Clients>, mut random: Random) {
+    while !clients.is_over() {
+        let enough = clients.locked_keys().live.len() >= LIVE;
+        if enough {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        }
+        let called = clients.any_replica(&mut random).api();
+        if clients.issue(called).await.is_none() {
+            tokio::time::sleep(IMPATIENCE).await;
+        }
+    }
+}
+
+/// Revokes one key after the other, with either wait.
+async fn revoke(clients: Arc<Clients>, mut random: Random) {
+    while !clients.is_over() {
+        let key = clients.locked_keys().take(&mut random);
+        let Some(key) = key else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        let called = clients.any_replica(&mut random).api();
+        let wait = random.one_of(&[Wait::Committed, Wait::Everywhere]);
+        let outcome = clients.revoke(called, &key, wait).await;
+        let until = clients.now() + BOUND + Duration::from_secs(1);
+        clients.locked_keys().watch_until(key.number, until);
+        if outcome == Outcome::Unknown || outcome == Outcome::NotMade {
+            tokio::time::sleep(IMPATIENCE).await;
+        }
+    }
+}
+
+/// Asks one replica about one key after the other. A question without an answer does not hold up the next for long.
+async fn ask(clients: Arc<Clients>, replica: Arc<Replica>, mut random: Random) {
+    let permits = Arc::new(Semaphore::new(UNANSWERED));
+    let mut unanswered = JoinSet::new();
+    while !clients.is_over() {
+        let key = clients.locked_keys().any(&mut random, clients.now());
+        let permit = Arc::clone(&permits).acquire_owned().await.unwrap();
+        if let Some(key) = key {
+            let asking = Arc::clone(&clients);
+            let min_revision = random.one_of(&[0, key.revision]);
+            let called = replica.api();
+            let question = async move {
+                let answer = asking.ask(called, &key, min_revision).await;
+                drop(permit);
+                answer
+            };
+            unanswered.spawn(question);
+        }
+        // Whichever question is answered, there is room for the next.
+        let answered = tokio::time::timeout(IMPATIENCE, unanswered.join_next()).await;
+        if matches!(answered, Ok(Some(Ok(Answer::Nothing)))) {
+            tokio::time::sleep(IMPATIENCE).await;
+        }
+        while unanswered.try_join_next().is_some() {}
+        tokio::time::sleep(PAUSE).await;
+    }
+    while unanswered.join_next().await.is_some() {}
+}
+
+fn with_timeout<T>(message: T, timeout: Duration) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(timeout);
+    request
+}
+
+/// Whether the server itself says that nothing was changed.
+fn was_not_made(status: &Status) -> bool {
+    let reason = status.get_details_error_info().map(|info| info.reason);
+    let reasons = ["STORE_UNAVAILABLE", "LEASE_LAPSED"];
+    status.code() == Code::Unavailable && reason.is_some_and(|reason| reasons.contains(&&*reason))
+}
+
+/// An error as the answer to a question.
+fn answer_of(status: &Status) -> Answer {
+    let reason = status.get_details_error_info().map(|info| info.reason);
+    let Some(reason) = reason else {
+        // Not from the server, but from the client's own connection.
+        return Answer::Nothing;
+    };
+    Answer::Refused(match (status.code(), &*reason) {
+        (Code::Unavailable, "LEASE_LAPSED") => Refused::LeaseLapsed,
+        (Code::Unavailable, "BEHIND_MIN_REVISION") => Refused::BehindMinRevision,
+        (Code::FailedPrecondition, "REVISION_LOST") => Refused::RevisionLost,
+        (Code::Unavailable, _) => Refused::Unavailable,
+        (Code::DeadlineExceeded, _) => return Answer::Nothing,
+        _ => Refused::Otherwise,
+    })
+}
