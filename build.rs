@@ -36,6 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "claviger/v1/key_verify.proto",
             "claviger/v1/key_admin.proto",
             "claviger/v1/realm_admin.proto",
+            "claviger/v1/authority_admin.proto",
             "envoy/service/auth/v3/external_auth.proto",
         ])?;
     fs::write(

@@ -32,6 +32,7 @@ pub mod mirror;
 pub mod open;
 pub mod protobuf;
 pub mod readiness;
+pub mod replica;
 pub mod retention;
 pub mod server;
 pub mod store;

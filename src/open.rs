@@ -1,4 +1,4 @@
-//! Opening the store: locks it for this process, and checks that the pepper file belongs to the database.
+//! Opening the store: locks it, and checks that the pepper file belongs to the database.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use crate::config::{LocationArgs, StoreArgs};
 use crate::domain::clock::Clock;
 use crate::domain::key_text::PlainKey;
 use crate::hashing::{PepperFileError, Peppers, Roots, sync_folder_of};
-use crate::store::{self, DatabaseLock, Head, LockLost, OpenError, Schema, Store};
+use crate::store::{self, DatabaseLock, Head, LockLost, LockMode, OpenError, Schema, Store};
 
 const DATABASE: &str = "claviger.db";
 const LOCK: &str = "claviger.lock";
@@ -32,7 +32,7 @@ pub struct OpenedStore {
     pub head: Head,
     /// Computes the roots of new keys.
     pub roots: Roots,
-    /// The lock, which keeps other processes from opening the store.
+    /// The lock, which keeps processes that must be alone from opening the store.
     pub lock: LockHandle,
 }
 
@@ -162,15 +162,19 @@ pub struct StoreLock<'a> {
 }
 
 impl<'a> StoreLock<'a> {
-    /// Takes the lock of a location. With `create`, a missing data directory is created.
+    /// Takes the lock of a location. With `create`, a missing data directory is created. An embedded database is never shared.
     ///
     /// # Errors
-    /// If another process holds the lock, or if there is no store and `create` is false.
-    pub async fn take(args: &'a LocationArgs, create: bool) -> Result<Self, OpenStoreError> {
+    /// If another process holds the lock in a way that excludes this one, or if there is no store and `create` is false.
+    pub async fn take(
+        args: &'a LocationArgs,
+        mode: LockMode,
+        create: bool,
+    ) -> Result<Self, OpenStoreError> {
         let lock = match &args.database_url {
             None => LockHandle::Directory(lock_directory(&args.data_dir, create)?),
             Some(url) => {
-                let mut lock = DatabaseLock::take(url, args.database_timeout).await?;
+                let mut lock = DatabaseLock::take(url, args.database_timeout, mode).await?;
                 if !create && !lock.has_store().await? {
                     return Err(OpenStoreError::Empty(StoreLocation::Database));
                 }
@@ -184,9 +188,13 @@ impl<'a> StoreLock<'a> {
     ///
     /// # Errors
     /// As [`StoreLock::take`]. [`OpenStoreError::PepperUnnamed`], before the database is contacted.
-    pub async fn take_to_open(args: &'a StoreArgs, create: bool) -> Result<Self, OpenStoreError> {
+    pub async fn take_to_open(
+        args: &'a StoreArgs,
+        mode: LockMode,
+        create: bool,
+    ) -> Result<Self, OpenStoreError> {
         args.pepper_path().ok_or(OpenStoreError::PepperUnnamed)?;
-        Self::take(&args.location, create).await
+        Self::take(&args.location, mode, create).await
     }
 
     /// Migrates the schema to this version, and returns the versions before and after.
@@ -230,6 +238,9 @@ impl<'a> StoreLock<'a> {
     ) -> Result<OpenedStore, OpenStoreError> {
         let roots = Roots::new(args.root_cost()).map_err(OpenStoreError::RootCost)?;
         let path = args.pepper_path().ok_or(OpenStoreError::PepperUnnamed)?;
+        if let LockHandle::Database(lock) = &mut self.lock {
+            lock.begin_open().await?;
+        }
         let store = self.open_store().await?;
         let existing = Peppers::load(&path)?;
         let peppers = if store.snapshot().await?.head().await?.is_some() {
@@ -270,6 +281,9 @@ impl<'a> StoreLock<'a> {
         if keys + events > 0 {
             tracing::info!(keys, events, "hints of imported keys replaced");
         }
+        if let LockHandle::Database(lock) = &mut self.lock {
+            lock.opened().await?;
+        }
         Ok(OpenedStore {
             store,
             peppers: Arc::new(peppers),
@@ -285,11 +299,12 @@ impl OpenedStore {
     /// Locks and opens the store.
     pub async fn open(
         args: &StoreArgs,
+        mode: LockMode,
         clock: Clock,
         if_empty: IfEmpty<'_>,
     ) -> Result<Self, OpenStoreError> {
         let may_create = matches!(if_empty, IfEmpty::Create(_));
-        let lock = StoreLock::take_to_open(args, may_create).await?;
+        let lock = StoreLock::take_to_open(args, mode, may_create).await?;
         lock.open(args, clock, if_empty).await
     }
 
@@ -430,7 +445,8 @@ mod tests {
             argon2_passes: cost.passes,
             trust_clock: false,
         };
-        let opened = OpenedStore::open(&args, Clock::system(), IfEmpty::Refuse).await;
+        let opened =
+            OpenedStore::open(&args, LockMode::Shared, Clock::system(), IfEmpty::Refuse).await;
         assert!(matches!(
             opened.err().unwrap(),
             OpenStoreError::PepperUnnamed

@@ -9,6 +9,8 @@ pub enum Readiness {
     Starting,
     /// The server should get requests.
     Ready,
+    /// The lease has lapsed, because the database does not answer.
+    LeaseLapsed,
     /// The process is about to end.
     Draining,
     /// The store contradicts what it contained before; the text is the reason.
@@ -20,6 +22,9 @@ impl fmt::Display for Readiness {
         match self {
             Self::Starting => f.write_str("starting: the keys are not in memory yet"),
             Self::Ready => f.write_str("ready"),
+            Self::LeaseLapsed => f.write_str(
+                "lease lapsed: the database has not answered for too long, so this server does not know what was taken away since",
+            ),
             Self::Draining => f.write_str("draining: this process is about to end"),
             Self::Distrusted(why) => f.write_str(why),
         }

@@ -50,6 +50,7 @@ impl<S: KeyVerify> Dispatch for Alone<S> {
                 mac: [0; 32],
             },
             peer,
+            answer_by: None,
         })
     }
 

@@ -20,7 +20,7 @@ use crate::domain::verdict::Verdict;
 use crate::hashing::Peppers;
 use crate::mirror::{Entry, KeyFacts, Mirror, MirroredRealm, MirroredSecret, View};
 use crate::usage::UsageRecorder;
-use crate::verify::{Proof, Question, Target, VerifyError, judge, prove};
+use crate::verify::{Moment, Proof, Question, Target, VerifyError, judge, prove};
 
 /// Authenticates callers against the mirror.
 #[derive(Clone)]
@@ -89,6 +89,7 @@ impl Authenticator {
     /// # Errors
     /// See [`AuthError`].
     pub fn prove(&self, plain_key: &str, peer: Option<IpAddr>) -> Result<Principal, AuthError> {
+        let moment = Moment::read(&self.clock, self.mirror.lease());
         let index = self.mirror.index();
         let view = index.view();
         if !view.is_loaded() {
@@ -99,8 +100,13 @@ impl Authenticator {
                 key: key.id(),
                 secret: secret.digest,
                 peer: peer.map(|peer| peer.to_canonical()),
+                answer_by: None,
             }),
-            Proof::Unknown | Proof::Malformed => Err(AuthError::Unauthenticated(UNKNOWN_KEY)),
+            Proof::Unknown | Proof::Malformed => {
+                // The key may have been issued since the lease has lapsed.
+                moment.check_lease().map_err(AuthError::Verify)?;
+                Err(AuthError::Unauthenticated(UNKNOWN_KEY))
+            }
         }
     }
 
@@ -112,6 +118,7 @@ impl Authenticator {
         &self,
         principal: &Principal,
     ) -> Result<AuthorizedCaller, AuthError> {
+        let moment = Moment::read(&self.clock, self.mirror.lease());
         let index = self.mirror.index();
         let view = index.view();
         let (key, secret) = proven(&view, principal)?;
@@ -119,7 +126,7 @@ impl Authenticator {
             .realm(key.realm().as_str())
             .ok_or(AuthError::Verify(VerifyError::Corrupt))?;
         let caller = AuthenticatedKey { key, secret, realm };
-        self.judge(&caller, key.environment(), principal, self.clock.now())?;
+        self.judge(&caller, key.environment(), principal, moment)?;
         Ok(AuthorizedCaller {
             principal: principal.clone(),
             role: caller.role().ok_or(NO_ROLE)?,
@@ -139,6 +146,8 @@ impl Authenticator {
     }
 
     /// Authenticates the caller of a verification. The key must belong to the built-in realm.
+    ///
+    /// The lease does not matter here, because it decides on the key that the caller asks about.
     ///
     /// # Errors
     /// See [`AuthError`].
@@ -160,7 +169,7 @@ impl Authenticator {
             &caller,
             &realm.definition.environments[0].name,
             principal,
-            now,
+            Moment::at(now),
         )?;
         Ok(caller)
     }
@@ -171,7 +180,7 @@ impl Authenticator {
         caller: &AuthenticatedKey<'_>,
         environment: &EnvironmentName,
         principal: &Principal,
-        now: Timestamp,
+        moment: Moment,
     ) -> Result<(), AuthError> {
         let AuthenticatedKey { key, secret, realm } = *caller;
         let question = Question {
@@ -184,8 +193,8 @@ impl Authenticator {
             any_scopes: ScopeSet::default(),
             client: principal.peer,
         };
-        self.recorder.record_use(key, &secret, now);
-        let decision = judge(&question, key, secret, now).map_err(AuthError::Verify)?;
+        self.recorder.record_use(key, &secret, moment.now());
+        let decision = judge(&question, key, secret, moment).map_err(AuthError::Verify)?;
         match decision.verdict {
             Verdict::Allowed => Ok(()),
             Verdict::AddressDenied => Err(AuthError::Forbidden(Forbidden(

@@ -65,6 +65,7 @@ mod tests {
                         mac: [1; 32],
                     },
                     peer: None,
+                    answer_by: None,
                 },
                 role: Role::Realm {
                     realm: realm.clone(),

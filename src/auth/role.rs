@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use tokio::time::Instant;
+
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::Actor;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
@@ -50,6 +52,8 @@ pub struct Principal {
     pub secret: Digest,
     /// The network address at the other end of the connection.
     pub peer: Option<IpAddr>,
+    /// When the call ends, if it has a time limit. An answer after that reaches nobody.
+    pub answer_by: Option<Instant>,
 }
 
 /// A principal whose key has a role.

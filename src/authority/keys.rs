@@ -145,7 +145,7 @@ impl Authority {
             check_revision(Some(key.revision), if_revision)?;
             let withheld = withheld_after(&key, &caller_state.role, disabled)?;
             if (key.disabled, key.withheld) == (disabled, withheld) {
-                return self.unchanged(state, key).await;
+                return self.unchanged(&caller.principal, request, state, key).await;
             }
             match self.end_checks(state, group, effect).await? {
                 ControlFlow::Break(change) => break (change, caller_state, key),

@@ -12,6 +12,7 @@ mod built_in_realm;
 mod caller_state;
 mod checked_change;
 mod events;
+mod everywhere;
 mod fair_queue;
 mod grants;
 mod hash_hints;
@@ -24,6 +25,7 @@ mod not_found;
 mod partners;
 mod projects;
 mod realms;
+mod replicas;
 mod resolve;
 mod revoke;
 mod rotate;
@@ -40,6 +42,7 @@ use admission::{Admission, OpenChange};
 use audit::AuditEntry;
 pub use bootstrap::{CreatedAuthority, create, recover};
 pub use built_in_realm::update_built_in_realm;
+use everywhere::{Everywhere, Made};
 pub use hash_hints::{ReplacedHints, replace_hash_hints};
 use idempotency::IdempotencyKey;
 pub use idempotency::IssuedKey;
@@ -75,9 +78,10 @@ pub struct Authority {
     peppers: Arc<Peppers>,
     roots: Roots,
     admission: Admission,
+    everywhere: Everywhere,
 }
 
-/// When the server answers a change. With one server both values mean the same.
+/// When the server answers a change. If it is the only server of its database, both values mean the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wait {
     /// When the change is durable and in force on the server that answers.
@@ -93,8 +97,6 @@ pub struct ChangeRequest {
     /// The id that the caller chose for the request. The audit trail records it.
     pub request_id: Option<RequestId>,
     /// When to answer.
-    ///
-    /// Not read yet: with one server both values mean the same.
     pub wait: Wait,
 }
 
@@ -105,8 +107,10 @@ pub struct ChangeResult<T> {
     pub value: T,
     /// The revision of the change. If nothing had to change, the revision of the state that was read.
     pub revision: Revision,
-    /// The time since which the change is in force on every server. There is one server, so this is the time of the answer.
+    /// The time from which on the change is in force on every server and in every cache.
     pub effective_at: Timestamp,
+    /// Whether the change is in force on every server.
+    pub is_everywhere: bool,
 }
 
 /// A value and the revision of the state from which it was read.
@@ -217,6 +221,7 @@ impl Authority {
             peppers,
             roots,
             admission,
+            everywhere: Everywhere::new(),
         }
     }
 
@@ -236,6 +241,7 @@ impl Authority {
         let event = entry.event(principal, request, &change);
         let trusts_history = change.trusts_history(event.kind);
         let committed = self.commit(change, &event).await?;
+        let made = self.everywhere.made(committed);
         let revision = committed.revision;
         if let Some(suppressed) = CHANGE_LINES.admit() {
             tracing::info!(
@@ -257,18 +263,23 @@ impl Authority {
         if trusts_history && self.mirror.is_distrusted() {
             return Err(history_rewritten());
         }
-        Ok(self.change_result(value, revision))
+        Ok(self
+            .change_result(value, revision, &made, principal, request)
+            .await)
     }
 
     /// Drops a change that has nothing to write, or a snapshot that tells so, and returns the revision of its state.
     async fn unchanged<T>(
         &self,
+        principal: &Principal,
+        request: &ChangeRequest,
         mut state: impl AsMut<Snapshot>,
         value: T,
     ) -> Result<ChangeResult<T>, Refusal> {
         let last = state.as_mut().last_event().await?;
         drop(state);
-        self.in_force(value, last.revision, last).await
+        self.in_force(principal, request, value, last.revision, last)
+            .await
     }
 
     /// Returns an answer with its revision, when this server has applied the last change of the state in which the answer was read.
@@ -278,22 +289,37 @@ impl Authority {
     /// [`Refusal::Behind`] if this server does not apply the change in time.
     async fn in_force<T>(
         &self,
+        principal: &Principal,
+        request: &ChangeRequest,
         value: T,
         revision: Revision,
         last: EventId,
     ) -> Result<ChangeResult<T>, Refusal> {
+        let made = self.everywhere.made(last);
         self.mirror
             .wait_for(last, APPLY_TIMEOUT)
             .await
             .map_err(|_| Refusal::Behind)?;
-        Ok(self.change_result(value, revision))
+        Ok(self
+            .change_result(value, revision, &made, principal, request)
+            .await)
     }
 
-    fn change_result<T>(&self, value: T, revision: Revision) -> ChangeResult<T> {
+    /// The result of a change that is in force on this server, when it is in force as far as the request demands.
+    async fn change_result<T>(
+        &self,
+        value: T,
+        revision: Revision,
+        made: &Made,
+        principal: &Principal,
+        request: &ChangeRequest,
+    ) -> ChangeResult<T> {
+        let is_everywhere = self.wait(request.wait, made, principal).await;
         ChangeResult {
             value,
             revision,
-            effective_at: self.clock.now(),
+            effective_at: self.in_force_from(is_everywhere),
+            is_everywhere,
         }
     }
 }

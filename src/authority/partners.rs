@@ -82,7 +82,11 @@ impl Authority {
                 state.check_history()?;
             }
             let effect = match found {
-                Some(found) if found.value == partner => return self.unchanged(state, found).await,
+                Some(found) if found.value == partner => {
+                    return self
+                        .unchanged(&caller.principal, request, state, found)
+                        .await;
+                }
                 Some(found) if partner.suspended && !found.value.suspended => Effect::TakesAway,
                 _ => Effect::MayGrant,
             };

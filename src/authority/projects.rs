@@ -51,7 +51,9 @@ impl Authority {
             if let Some(found) = found
                 && found.value == project
             {
-                return self.unchanged(state, found).await;
+                return self
+                    .unchanged(&caller.principal, request, state, found)
+                    .await;
             }
             match self.end_checks(state, group, Effect::MayGrant).await? {
                 ControlFlow::Break(change) => break change,

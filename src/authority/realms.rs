@@ -51,7 +51,11 @@ impl Authority {
             )));
         }
         let before = match found {
-            Some(found) if found.value == *realm => return self.unchanged(change, found).await,
+            Some(found) if found.value == *realm => {
+                return self
+                    .unchanged(&caller.principal, request, change, found)
+                    .await;
+            }
             Some(found) => {
                 check_frozen(&mut change, &found.value, realm).await?;
                 Some(found.value)

@@ -65,7 +65,7 @@ impl Authority {
             let CallerState { role, .. } = state.reread(caller).await?;
             let key = visible(&mut state, &role, reference).await?;
             if key.revocation.is_some() {
-                return self.unchanged(state, key).await;
+                return self.unchanged(&caller.principal, request, state, key).await;
             }
             match self.end_checks(state, group, Effect::TakesAway).await? {
                 ControlFlow::Break(change) => break (change, key),
@@ -98,13 +98,19 @@ impl Authority {
         if let Some(((), revision)) = before {
             let last = snapshot.last_event().await?;
             drop(snapshot);
-            return self.in_force(true, revision, last).await;
+            return self
+                .in_force(&caller.principal, request, true, revision, last)
+                .await;
         }
         let rule = rule(&caller_state, &mut snapshot, &selection, next, now).await?;
         let adds_something = adds_something(&mut snapshot, &rule).await?;
         let effect = match idempotency {
             _ if adds_something => Effect::TakesAway,
-            None => return self.unchanged(snapshot, false).await,
+            None => {
+                return self
+                    .unchanged(&caller.principal, request, snapshot, false)
+                    .await;
+            }
             // The rule is written all the same: a repetition must not revoke keys that are issued meanwhile.
             Some(_) => Effect::MayGrant,
         };
@@ -124,7 +130,9 @@ impl Authority {
         if let Some(((), revision)) = before {
             let last = change.last_event().await?;
             drop(change);
-            return self.in_force(true, revision, last).await;
+            return self
+                .in_force(&caller.principal, request, true, revision, last)
+                .await;
         }
         let next = change.revision();
         let mut rule = self::rule(&caller_state, &mut change, &selection, next, now).await?;
@@ -203,7 +211,7 @@ impl Authority {
             let key = key.filter(|key| principal.still_holds(key, now));
             let key = key.ok_or(Refusal::CallerGone)?;
             if key.revocation.is_some() {
-                return self.unchanged(state, key).await;
+                return self.unchanged(principal, request, state, key).await;
             }
             match self.end_checks(state, group, Effect::TakesAway).await? {
                 ControlFlow::Break(change) => break (change, key),

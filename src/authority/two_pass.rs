@@ -120,7 +120,9 @@ impl Authority {
             PassOutcome::Replayed(answer, revision) => {
                 let last = snapshot.last_event().await?;
                 drop(snapshot);
-                return self.in_force(answer, revision, last).await;
+                return self
+                    .in_force(&caller.principal, request, answer, revision, last)
+                    .await;
             }
             PassOutcome::New(checked) => checked,
         };
@@ -128,11 +130,17 @@ impl Authority {
             return Err(history_rewritten());
         }
         // The answer of a change that is not made belongs to this state.
-        let revision = snapshot.revision().await?;
+        let last = snapshot.last_event().await?;
         drop(snapshot);
         let prepared = match work.prepare(self, caller, checked).await? {
             Preparation::Ready(prepared) => prepared,
-            Preparation::NothingToDo(answer) => return Ok(self.change_result(answer, revision)),
+            Preparation::NothingToDo(answer) => {
+                let principal = &caller.principal;
+                let revision = last.revision;
+                return self
+                    .in_force(principal, request, answer, revision, last)
+                    .await;
+            }
         };
 
         let (mut change, caller_state) = self.begin(caller, Effect::MayGrant).await?;
@@ -149,7 +157,9 @@ impl Authority {
             PassOutcome::Replayed(answer, revision) => {
                 let last = change.last_event().await?;
                 drop(change);
-                return self.in_force(answer, revision, last).await;
+                return self
+                    .in_force(&caller.principal, request, answer, revision, last)
+                    .await;
             }
             PassOutcome::New(checked) => checked,
         };
@@ -171,7 +181,10 @@ impl Authority {
                 self.finish(&caller.principal, request, change, entry, answer)
                     .await
             }
-            Applied::Unchanged(answer) => self.unchanged(change, answer).await,
+            Applied::Unchanged(answer) => {
+                self.unchanged(&caller.principal, request, change, answer)
+                    .await
+            }
         }
     }
 

@@ -68,7 +68,9 @@ impl Authority {
             change.check_history()?;
         }
         if key == before {
-            return self.unchanged(change, key).await;
+            return self
+                .unchanged(&caller.principal, request, change, key)
+                .await;
         }
         if !only_takes_away {
             grants::check(&caller_state, &realm, &key, Grant::Fields)?;

@@ -15,6 +15,7 @@ use super::codec::DynamicCodec;
 use super::diagnostics::CallContext;
 use super::failure::Failure;
 use super::reflect;
+use crate::pb::claviger::v1::authority_admin_client::AuthorityAdminClient;
 use crate::pb::claviger::v1::key_admin_client::KeyAdminClient;
 use crate::pb::claviger::v1::key_verify_client::KeyVerifyClient;
 use crate::pb::claviger::v1::realm_admin_client::RealmAdminClient;
@@ -58,6 +59,13 @@ impl Client {
     /// The service for realms, partners and projects.
     pub(super) fn realms(&self) -> RealmAdminClient<InterceptedService<Channel, CallerMetadata>> {
         RealmAdminClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_SIZE)
+    }
+
+    /// The service for the authority itself.
+    pub(super) fn authority(
+        &self,
+    ) -> AuthorityAdminClient<InterceptedService<Channel, CallerMetadata>> {
+        AuthorityAdminClient::new(self.channel.clone())
     }
 
     /// The service that verifies keys.

@@ -26,6 +26,7 @@ mod realm;
 mod realm_file;
 mod redact;
 mod reflect;
+mod replicas;
 mod request_id;
 mod response;
 mod text;
@@ -61,6 +62,8 @@ pub enum ClientCommand {
     /// Configure gateways.
     #[command(subcommand)]
     Gateway(gateway::Command),
+    /// Show the servers that share a PostgreSQL database, or set the length of their leases.
+    Replicas(replicas::Replicas),
     /// Check whether a key is allowed to do something.
     Verify(verify::Verify),
     /// Show every check of a verification, or of a whole HTTP request.
@@ -99,6 +102,7 @@ async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
         ClientCommand::Project(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Keys(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Gateway(command) => command.run(&connection, &output).await.map(|()| 0),
+        ClientCommand::Replicas(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Verify(verify) => verify.run(&connection, &output).await,
         ClientCommand::Explain(explain) => explain.run(&connection, &output).await,
         ClientCommand::Events(events) => events.run(&connection, &output).await.map(|()| 0),

@@ -9,9 +9,10 @@ use crate::pb::claviger::v1::{
     DisableKeyResponse, EnableKeyResponse, EndRotationResponse, Event, ExplainResponse,
     GetKeyResponse, GetKeyScopesResponse, GetKeyUsageResponse, GetPartnerResponse,
     GetRealmResponse, ImportKeysResponse, IssueKeyResponse, Key, ListEventsResponse,
-    ListKeysResponse, ListPartnersResponse, ListProjectsResponse, ListRealmsResponse, Partner,
-    Project, PutPartnerResponse, PutProjectResponse, PutRealmResponse, Realm, RevokeKeyResponse,
-    RevokeKeysResponse, RevokeSelfResponse, RotateKeyResponse, UpdateKeyResponse, VerifyResponse,
+    ListKeysResponse, ListPartnersResponse, ListProjectsResponse, ListRealmsResponse,
+    ListReplicasResponse, Partner, Project, PutPartnerResponse, PutProjectResponse,
+    PutRealmResponse, Realm, RevokeKeyResponse, RevokeKeysResponse, RevokeSelfResponse,
+    RotateKeyResponse, SetLeaseResponse, UpdateKeyResponse, VerifyResponse,
 };
 
 /// A response message that can be shown as JSON.
@@ -113,6 +114,8 @@ responses!(
     GetKeyUsageResponse,
     ListEventsResponse,
     VerifyResponse,
+    ListReplicasResponse,
+    SetLeaseResponse,
 );
 
 pages!(
@@ -141,6 +144,7 @@ changes!(
     RevokeSelfResponse,
     DeleteKeyResponse,
     ImportKeysResponse,
+    SetLeaseResponse,
 );
 
 fn effect(revision: u64, everywhere: Option<&Timestamp>, confirmed: bool) -> String {

@@ -20,7 +20,7 @@ use crate::open::{
     IfEmpty, OpenStoreError, OpenedStore, StoreLock, operator_key_path, write_operator_key,
 };
 use crate::server::{Listeners, ServeError, Server, ServerThreads, Stop};
-use crate::store::{OpenError, Schema};
+use crate::store::{LockMode, OpenError, Schema};
 use crate::telemetry;
 use crate::threads::lower_priority;
 
@@ -145,7 +145,7 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
     let hangups = signal(SignalKind::hangup()).map_err(CommandError::Signals)?;
     // The lock comes before the ports, so that a second process reports the lock, and the ports before the store, so that
     // nothing is created if a port is in use.
-    let lock = StoreLock::take_to_open(&args.store, args.init).await?;
+    let lock = StoreLock::take_to_open(&args.store, LockMode::Shared, args.init).await?;
     let listeners = Listeners::bind(args).map_err(ServeError::from)?;
     let _reload = AbortOnDropHandle::new(tokio::spawn(listeners.reload_certificates(hangups)));
     let grpc = listeners.grpc_address();
@@ -247,7 +247,13 @@ async fn try_bootstrap(args: &BootstrapArgs) -> Result<(), CommandError> {
         out.flush()
     };
     if args.recover {
-        let opened = OpenedStore::open(&args.store, Clock::system(), IfEmpty::Refuse).await?;
+        let opened = OpenedStore::open(
+            &args.store,
+            LockMode::Exclusive,
+            Clock::system(),
+            IfEmpty::Refuse,
+        )
+        .await?;
         opened.recover(print).await?;
         opened.store.close().await;
         return Ok(());
@@ -259,6 +265,7 @@ async fn try_bootstrap(args: &BootstrapArgs) -> Result<(), CommandError> {
     };
     let opened = OpenedStore::open(
         &args.store,
+        LockMode::Exclusive,
         Clock::system(),
         IfEmpty::Create(&mut hand_over),
     )
@@ -274,7 +281,7 @@ async fn try_bootstrap(args: &BootstrapArgs) -> Result<(), CommandError> {
 async fn try_migrate(args: &MigrateArgs) -> Result<(), CommandError> {
     // A directory without a database may be an unmounted volume, so it is an error. A database at a URL may be new.
     let create = args.location.database_url.is_some();
-    let Schema { found, now } = StoreLock::take(&args.location, create)
+    let Schema { found, now } = StoreLock::take(&args.location, LockMode::Exclusive, create)
         .await?
         .migrate()
         .await?;

@@ -50,3 +50,13 @@ pub(super) fn usage_interval(text: &str) -> Result<Duration, String> {
         interval => Ok(interval),
     }
 }
+
+/// Parses the name of a server.
+pub(super) fn replica_name(text: &str) -> Result<String, String> {
+    let is_shown = |c: char| c.is_ascii_alphanumeric() || "._:@-".contains(c);
+    if (1..=64).contains(&text.len()) && text.chars().all(is_shown) {
+        Ok(text.to_owned())
+    } else {
+        Err("must be 1 to 64 letters, digits or one of `._:@-`".to_owned())
+    }
+}

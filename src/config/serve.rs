@@ -9,7 +9,7 @@ use clap::builder::BoolishValueParser;
 use super::gateway::GatewayArgs;
 use super::limits::{LimitArgs, TransportArgs};
 use super::listen::{ListenArgs, is_exposed};
-use super::parse::{interval, span, usage_interval};
+use super::parse::{interval, replica_name, span, usage_interval};
 use super::retention::RetentionArgs;
 use super::store::StoreArgs;
 use super::tls::TlsArgs;
@@ -42,6 +42,11 @@ pub struct ServeArgs {
         reason = "a comment here would become the command's help"
     )]
     pub tls: TlsArgs,
+
+    /// The name of this server among those that share a PostgreSQL database, as `claviger replicas` shows it [default: the name of
+    /// the machine]
+    #[arg(long, env = "CLAVIGER_REPLICA_NAME", value_name = "NAME", value_parser = replica_name)]
+    pub replica_name: Option<String>,
 
     /// How often to check the store for changes that this server did not make
     #[arg(long, env = "CLAVIGER_POLL_INTERVAL", value_name = "TIME", default_value = "50ms", value_parser = interval)]
@@ -102,6 +107,15 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
+    /// The name of this server among those that share a database.
+    pub fn replica_name(&self) -> String {
+        let host = || {
+            let uname = rustix::system::uname();
+            uname.nodename().to_string_lossy().into_owned()
+        };
+        self.replica_name.clone().unwrap_or_else(host)
+    }
+
     /// The addresses that must not be listened on: other machines can reach them, and they would serve plain text without
     /// --insecure-listen.
     pub fn exposed_addresses(&self) -> impl Iterator<Item = (SocketAddr, &'static str)> {

@@ -1,4 +1,4 @@
-//! The only code that reads the system clock.
+//! The only code that reads the system clocks.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -72,6 +72,86 @@ impl Clock {
             Source::System => SystemTime::now().into(),
             Source::Manual(time) => Timestamp::from_micros(time.load(Ordering::Relaxed)),
         }
+    }
+}
+
+/// The clocks by which a process measures how much time has passed: one that counts while the machine is suspended, and the
+/// machine's wall clock, which goes on also if the machine was paused without its knowledge and has its time set afterwards.
+#[derive(Clone, Debug)]
+pub struct ElapsedClock(ElapsedSource);
+
+#[derive(Clone, Debug)]
+enum ElapsedSource {
+    System,
+    Manual(Arc<[AtomicI64; 2]>),
+}
+
+/// A reading of an [`ElapsedClock`]. It means nothing to another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ElapsedReading {
+    boot: i64,
+    wall: i64,
+}
+
+impl ElapsedClock {
+    /// Returns the machine's clocks.
+    pub fn system() -> Self {
+        Self(ElapsedSource::System)
+    }
+
+    /// Returns clocks for tests, which change only with [`ElapsedClock::advance`].
+    pub fn manual() -> Self {
+        Self(ElapsedSource::Manual(Arc::default()))
+    }
+
+    /// Reads the clocks.
+    pub fn read(&self) -> ElapsedReading {
+        match &self.0 {
+            ElapsedSource::System => {
+                let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+                let wall = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+                let micros =
+                    |time: rustix::time::Timespec| time.tv_sec * 1_000_000 + time.tv_nsec / 1_000;
+                ElapsedReading {
+                    boot: micros(boot),
+                    wall: micros(wall),
+                }
+            }
+            ElapsedSource::Manual(times) => ElapsedReading {
+                boot: times[0].load(Ordering::Relaxed),
+                wall: times[1].load(Ordering::Relaxed),
+            },
+        }
+    }
+
+    /// Lets time pass on manual clocks.
+    ///
+    /// # Panics
+    /// If these are the machine's clocks.
+    pub fn advance(&self, boot: Duration, wall: Duration) {
+        let ElapsedSource::Manual(times) = &self.0 else {
+            panic!("the machine's clocks cannot be set");
+        };
+        for (time, passed) in times.iter().zip([boot, wall]) {
+            time.fetch_add(passed.as_micros() as i64, Ordering::Relaxed);
+        }
+    }
+}
+
+impl ElapsedReading {
+    /// The time on the boot clock, in microseconds.
+    pub fn boot_micros(self) -> i64 {
+        self.boot
+    }
+
+    /// The time on the wall clock, in microseconds since the Unix epoch.
+    pub fn wall_micros(self) -> i64 {
+        self.wall
+    }
+
+    /// The time on the boot clock since an earlier reading, whose rate alone matters.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros((self.boot - earlier.boot).max(0).unsigned_abs())
     }
 }
 

@@ -139,6 +139,8 @@ pub enum EventKind {
     ProjectPut,
     /// A project was deleted.
     ProjectDeleted,
+    /// The length of the leases of servers was set.
+    LeaseSet,
 }
 
 impl EventKind {
@@ -159,12 +161,13 @@ impl EventKind {
             | Self::PartnerPut
             | Self::PartnerDeleted
             | Self::ProjectPut
-            | Self::ProjectDeleted => false,
+            | Self::ProjectDeleted
+            | Self::LeaseSet => false,
         }
     }
 
     /// All kinds.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::AuthorityCreated,
         Self::KeyIssued,
         Self::KeyImported,
@@ -182,6 +185,7 @@ impl EventKind {
         Self::PartnerDeleted,
         Self::ProjectPut,
         Self::ProjectDeleted,
+        Self::LeaseSet,
     ];
 
     /// Returns the name on the wire and in the store.
@@ -204,6 +208,7 @@ impl EventKind {
             Self::PartnerDeleted => "partner.deleted",
             Self::ProjectPut => "project.put",
             Self::ProjectDeleted => "project.deleted",
+            Self::LeaseSet => "lease.set",
         }
     }
 

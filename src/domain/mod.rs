@@ -11,6 +11,7 @@ pub mod ids;
 pub mod imported_key;
 pub mod key;
 pub mod key_text;
+pub mod lease;
 pub mod partner;
 pub mod path;
 pub mod realm;

@@ -13,7 +13,7 @@ use crate::hashing::Peppers;
 use crate::metrics::GatewayReason;
 use crate::mirror::{Mirror, MirroredRealm};
 use crate::usage::UsageRecorder;
-use crate::verify::{Question, VerifyError, decide};
+use crate::verify::{Moment, Question, VerifyError, decide};
 
 /// Answers gateways from the mirror, without I/O, without a lock and without a task.
 #[derive(Clone)]
@@ -82,12 +82,28 @@ impl GatewayAuthorizer {
         api: ProtectedApi<'_>,
         request: &GatewayRequest<'_>,
     ) -> Result<GatewayResponse, GatewayError> {
-        let now = self.clock.now();
+        let moment = Moment::read(&self.clock, self.mirror.lease());
+        let answer = self.answer_at(moment, gateway, api, request);
+        // Once the lease has lapsed, no other error says anything either.
+        answer.map_err(|error| {
+            moment
+                .check_lease()
+                .map_or_else(GatewayError::Verify, |()| error)
+        })
+    }
+
+    fn answer_at(
+        &self,
+        moment: Moment,
+        gateway: &Principal,
+        api: ProtectedApi<'_>,
+        request: &GatewayRequest<'_>,
+    ) -> Result<GatewayResponse, GatewayError> {
         let index = self.mirror.index();
         let view = index.view();
         let caller = self
             .authenticator
-            .authenticate_gateway(&view, gateway, now)
+            .authenticate_gateway(&view, gateway, moment.now())
             .map_err(GatewayError::Auth)?;
         caller
             .may_verify(api.realm)
@@ -104,15 +120,15 @@ impl GatewayAuthorizer {
             .environment_or_only(api.environment)
             .map_err(GatewayError::Environment)?;
         let decide = |plain_key: &str, question: &Question<'_>| {
-            let decision = decide(plain_key, question, &view, &self.peppers, now)?;
-            self.recorder.count(&decision, now);
+            let decision = decide(plain_key, question, &view, &self.peppers, moment)?;
+            self.recorder.count(&decision, moment.now());
             // A request without a key is asked about too, but nobody presented anything.
             if !plain_key.is_empty() {
                 realm.decisions.here().verdict(decision.verdict);
             }
             Ok(decision)
         };
-        let decision = authorize(realm, environment, request, decide);
+        let decision = authorize(realm, environment, request, moment, decide);
         let (reason, answer) = match decision {
             Ok(GatewayDecision::Allowed { key }) => (
                 key.map_or(GatewayReason::Public, |_| {

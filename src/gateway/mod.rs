@@ -22,7 +22,7 @@ use crate::domain::route::{Matched, NoRoute, RequiredLevel};
 use crate::domain::verdict::Verdict;
 use crate::mirror::{KeyFacts, MirroredRealm};
 use crate::telemetry::limited;
-use crate::verify::{Decision, Question, Target, VerifyError};
+use crate::verify::{Decision, Moment, Question, Target, VerifyError};
 
 /// A client's request as the gateway received it.
 pub struct GatewayRequest<'r> {
@@ -165,11 +165,12 @@ fn is_disguised(realm: &MirroredRealm, name: &str) -> bool {
 /// Decides whether a request is allowed. Calls `decide` only if the request needs a key.
 ///
 /// # Errors
-/// Those of `decide`.
+/// Those of `decide`. [`VerifyError::LeaseLapsed`] also on a public route, which may have been closed since.
 pub fn authorize<'k>(
     realm: &MirroredRealm,
     environment: &Environment,
     request: &GatewayRequest<'_>,
+    moment: Moment,
     decide: impl FnOnce(&str, &Question<'_>) -> Result<Decision<'k>, VerifyError>,
 ) -> Result<GatewayDecision<'k>, VerifyError> {
     let path = parse_path(realm, request);
@@ -182,6 +183,7 @@ pub fn authorize<'k>(
         return Ok(denied(Verdict::Malformed));
     };
     if route_match.is_public() {
+        moment.check_lease()?;
         return Ok(GatewayDecision::Allowed { key: None });
     }
     let decision = with_question(

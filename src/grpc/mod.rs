@@ -1,13 +1,13 @@
 //! The gRPC services. Each handler decodes the request, calls a use case and encodes the answer.
 
-/// The answer to a change. There is one server, so a change that is in force on this server is in force everywhere.
+/// The answer to a change.
 macro_rules! changed {
     ($message:ident, $done:expr $(, $field:ident: $encode:expr)?) => {{
         let result = $done;
         Ok(tonic::Response::new(pb::$message {
             revision: result.revision.as_u64(),
             effective_everywhere_time: Some(crate::grpc::encode::time(result.effective_at)),
-            confirmed: true,
+            confirmed: result.is_everywhere,
             $($field: Some($encode(result.value)),)?
         }))
     }};
@@ -26,11 +26,12 @@ macro_rules! issued {
                 .unwrap_or_default(),
             revision: result.revision.as_u64(),
             effective_everywhere_time: Some(crate::grpc::encode::time(result.effective_at)),
-            confirmed: true,
+            confirmed: result.is_everywhere,
         }))
     }};
 }
 
+mod authority_admin;
 mod call_metrics;
 mod decode;
 mod encode;
@@ -47,6 +48,7 @@ mod status;
 
 use std::sync::Arc;
 
+pub use authority_admin::AuthorityAdminService;
 pub use call_metrics::{CallMetrics, Method, MethodCalls, code_name};
 pub use ext_authz::ExtAuthzService;
 pub use guard::{CertifiedClients, Destination, Dispatch, Guard};

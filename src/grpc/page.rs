@@ -144,6 +144,7 @@ mod tests {
                     mac: [byte; 32],
                 },
                 peer: None,
+                answer_by: None,
             },
             role: Role::Operator,
         }

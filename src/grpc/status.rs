@@ -283,6 +283,16 @@ pub(super) fn pepper_missing() -> Status {
     )
 }
 
+/// The error of a server that has had no news from the database for too long.
+pub(super) fn lease_lapsed() -> Status {
+    error(
+        Code::Unavailable,
+        "this server has lost contact with the database for longer than its lease, so it does not know what was taken away since: \
+         try again, or ask another server",
+        retry("LEASE_LAPSED", RETRY_STORE),
+    )
+}
+
 /// The error for a key without a verdict. The log names the cause.
 pub(super) fn verify_error(error: VerifyError) -> Status {
     match error {
@@ -297,6 +307,7 @@ pub(super) fn verify_error(error: VerifyError) -> Status {
             limited!(error, "pepper version of the presented key missing");
             pepper_missing()
         }
+        VerifyError::LeaseLapsed => lease_lapsed(),
     }
 }
 

@@ -261,7 +261,12 @@ impl GatewayAuth {
         }
         match answer {
             Ok(answer) => Ok(answer),
-            Err(GatewayError::Auth(AuthError::Starting) | GatewayError::Verify(_)) => {
+            Err(
+                GatewayError::Auth(
+                    AuthError::Starting | AuthError::Verify(VerifyError::LeaseLapsed),
+                )
+                | GatewayError::Verify(_),
+            ) => {
                 Ok(GatewayResponse::Denied {
                     class: DenialClass::Undecided,
                     verdict: None,
@@ -303,6 +308,8 @@ fn log_verify_error(reason: VerifyError) {
         VerifyError::PepperMissing => {
             limited!(error, "pepper version of the presented key missing");
         }
+        // The heartbeats have logged why.
+        VerifyError::LeaseLapsed => {}
     }
 }
 

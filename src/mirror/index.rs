@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use papaya::{HashMapRef, LocalGuard};
@@ -157,6 +158,16 @@ impl Index {
     /// Whether there are no keys.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
+    }
+
+    /// The longest time for which a gateway may cache an answer about any realm.
+    pub fn longest_max_cache(&self) -> Duration {
+        let realms = self.realms();
+        let times = realms
+            .by_id
+            .values()
+            .map(|realm| realm.definition.max_cache);
+        times.max().unwrap_or_default()
     }
 
     /// The decisions on the requests of each realm since this process has read it.

@@ -33,13 +33,17 @@ pub use secret::MirroredSecret;
 
 use crate::domain::event::{EventId, Revision};
 use crate::domain::ids::RealmId;
+use crate::domain::lease::Lease;
 use crate::domain::realm::Realm;
 
 /// The in-memory copy of the store's facts, from which this process decides every request.
 pub struct Mirror {
     index: ArcSwap<Index>,
+    lease: Lease,
     notify: Notify,
     progress: Mutex<Progress>,
+    /// The event of the last change that the index contains, as in `progress`.
+    applied: watch::Sender<EventId>,
     distrust: watch::Sender<Option<String>>,
     /// Prepared realms that the feed has not taken yet, so that the feed need not build their tries. Only
     /// `Authority::put_realm` and the feed lock this map.
@@ -67,11 +71,13 @@ pub struct Behind;
 
 impl Mirror {
     /// Creates an empty mirror, at revision 0.
-    fn empty() -> Self {
+    fn empty(lease: Lease) -> Self {
         Self {
             index: ArcSwap::default(),
+            lease,
             notify: Notify::new(),
             progress: Mutex::default(),
+            applied: watch::Sender::default(),
             distrust: watch::Sender::default(),
             prepared: Mutex::default(),
         }
@@ -80,6 +86,16 @@ impl Mirror {
     /// The current index.
     pub fn index(&self) -> Guard<Arc<Index>> {
         self.index.load()
+    }
+
+    /// How long this server may say "allowed". Without an end if it is the only server of its database.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Watches for changes that the index contains.
+    pub fn applied(&self) -> watch::Receiver<EventId> {
+        self.applied.subscribe()
     }
 
     /// Notifies the feed that the store has a new change.
@@ -146,6 +162,8 @@ impl Mirror {
     fn advance(&self, last: EventId, is_contained: impl Fn(&EventId) -> bool) {
         let mut progress = self.lock_progress();
         progress.last = last;
+        self.applied
+            .send_if_modified(|applied| std::mem::replace(applied, last) != last);
         let waiting = &mut progress.waiting;
         for waiter in waiting.extract_if(.., |waiter| is_contained(&waiter.event)) {
             // Whoever waited may have given up.

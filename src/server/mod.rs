@@ -1,5 +1,6 @@
 //! The server: builds all services from the opened store, runs them, and shuts them down.
 
+mod contact;
 mod exposition;
 mod listeners;
 mod parts;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -18,6 +19,7 @@ use tonic::server::NamedService;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
+use contact::Contact;
 use exposition::Sources;
 pub use listeners::{ListenError, Listeners};
 use parts::{Parts, Shared, ThreadServices};
@@ -26,19 +28,21 @@ use crate::authority::Authority;
 use crate::config::{RetentionArgs, ServeArgs};
 use crate::domain::clock::Clock;
 use crate::grpc::{
-    Admin, CallMetrics, ExtAuthzService, Guard, KeyAdminService, KeyVerifyService, Pages,
-    RealmAdminService, Services,
+    Admin, AuthorityAdminService, CallMetrics, ExtAuthzService, Guard, KeyAdminService,
+    KeyVerifyService, Pages, RealmAdminService, Services,
 };
 use crate::hashing::Roots;
 use crate::http::{GatewayMetrics, Scraper};
 use crate::metrics::Refusals;
 use crate::mirror::{Feed, Mirror};
 use crate::open::{LockHandle, OpenedStore};
+use crate::pb::claviger::v1::authority_admin_server::AuthorityAdminServer;
 use crate::pb::claviger::v1::key_admin_server::KeyAdminServer;
 use crate::pb::claviger::v1::realm_admin_server::RealmAdminServer;
 use crate::pb::encoded::key_verify_server::KeyVerifyServer;
 use crate::pb::envoy::service::auth::v3::authorization_server::AuthorizationServer;
 use crate::readiness::Readiness;
+use crate::replica::{self, Heartbeats};
 use crate::retention;
 use crate::store::Store;
 use crate::telemetry::Tracer;
@@ -52,13 +56,17 @@ const TIME_MARK_EVERY: Duration = Duration::from_mins(1);
 /// How long the last write of usage may take, and how long the store may take to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The time between two checks whether the lease has lapsed.
+const LEASE_CHECK_EVERY: Duration = Duration::from_millis(20);
+
 /// The service names for which health is reported; the empty name stands for the whole server.
-const HEALTH_NAMES: [&str; 5] = [
+const HEALTH_NAMES: [&str; 6] = [
     "",
     AuthorizationServer::<ExtAuthzService>::NAME,
     KeyVerifyServer::<KeyVerifyService>::NAME,
     KeyAdminServer::<KeyAdminService>::NAME,
     RealmAdminServer::<RealmAdminService>::NAME,
+    AuthorityAdminServer::<AuthorityAdminService>::NAME,
 ];
 
 /// A request to stop the server.
@@ -90,10 +98,10 @@ pub enum ServeError {
     /// A task of the server ended unexpectedly.
     #[error("the {0} has failed: see the log for the reason")]
     Failed(&'static str),
-    /// Another process serves this database now.
+    /// Another process has the database for itself now.
     #[error(
-        "another claviger process took over the database while this one could not reach it, so this process stops: run only \
-         one process, because replicas are not supported yet"
+        "another claviger process took the database for itself while this one could not reach it, so this process stops: start it \
+         again when that process (a migration, `bootstrap`, or a server of claviger 0.1) has ended"
     )]
     LockLost,
     /// The reflection service could not be built.
@@ -107,6 +115,8 @@ pub struct ServerThreads {
     verify: Threads,
     /// Follows the store.
     feed: RuntimeThread,
+    /// Sends heartbeats to a shared database.
+    heartbeat: RuntimeThread,
 }
 
 impl ServerThreads {
@@ -116,6 +126,7 @@ impl ServerThreads {
             Ok(Self {
                 verify: Threads::start(args.transport.verify_threads())?,
                 feed: RuntimeThread::start("feed")?,
+                heartbeat: RuntimeThread::start("heartbeat")?,
             })
         };
         start().map_err(ServeError::Threads)
@@ -132,7 +143,7 @@ pub struct Server {
     health: HealthReporter,
     readiness: watch::Sender<Readiness>,
     feed: Feed,
-    mirror: Arc<Mirror>,
+    heartbeats: Option<Heartbeats>,
     usage: usage::Writer,
     retention: RetentionArgs,
     store: Store,
@@ -164,8 +175,7 @@ impl Server {
         let store = store.with_disk_reserve(args.limits.disk_reserve);
         let feed = Feed::new(store.clone(), clock.clone(), args.poll_interval);
         let mirror = feed.mirror();
-        let counts_usage = !args.usage_interval.is_zero();
-        let recorder = || Arc::new(UsageRecorder::new(counts_usage));
+        let recorder = || Arc::new(UsageRecorder::new(!args.usage_interval.is_zero()));
         let admin_recorder = recorder();
         let parts = Parts {
             mirror: Arc::clone(&mirror),
@@ -240,8 +250,8 @@ impl Server {
             tracer,
             health: parts.health,
             readiness,
+            heartbeats: Heartbeats::new(&store, mirror, args.replica_name()),
             feed,
-            mirror,
             usage,
             retention: args.retention,
             store,
@@ -261,7 +271,7 @@ impl Server {
 
     /// The mirror from which requests are decided.
     pub fn mirror(&self) -> Arc<Mirror> {
-        Arc::clone(&self.mirror)
+        self.feed.mirror()
     }
 
     /// The store.
@@ -278,7 +288,7 @@ impl Server {
     /// [`Stop::Now`].
     ///
     /// # Errors
-    /// If the keys cannot be loaded, a task of the server fails, or another process takes over the database.
+    /// If the keys cannot be loaded, a task of the server fails, or another process takes the database for itself.
     pub async fn run(self, mut stop: mpsc::Receiver<Stop>) -> Result<(), ServeError> {
         let Self {
             listeners:
@@ -294,6 +304,7 @@ impl Server {
                 ServerThreads {
                     verify,
                     feed: feed_thread,
+                    heartbeat: heartbeat_thread,
                 },
             services,
             acceptor,
@@ -301,7 +312,7 @@ impl Server {
             mut health,
             readiness,
             feed,
-            mirror,
+            heartbeats,
             usage,
             retention,
             store,
@@ -312,7 +323,6 @@ impl Server {
             drain_timeout,
             lock,
         } = self;
-        let (stop_feed, feed_stopped) = watch::channel(false);
         // Stops both transports on every return from this function.
         let stop_serving = acceptor.stop.clone();
         let _stop_on_return = stop_serving.clone().drop_guard();
@@ -330,9 +340,10 @@ impl Server {
 
         let mut locked = AbortOnDropHandle::new(tokio::spawn(lock.keep()));
         let began = std::time::Instant::now();
-        let (is_loaded, mut feeding) = start_feed(&feed_thread, feed, feed_stopped);
+        let mirror = feed.mirror();
+        let mut contact = Contact::start(feed_thread, feed, heartbeat_thread, heartbeats);
         tokio::select! {
-            loaded = is_loaded => loaded.map_err(|_| ServeError::Failed("feed"))??,
+            established = contact.established() => established?,
             _ = &mut locked => return Err(ServeError::LockLost),
             _ = stop.recv() => {
                 tracing::info!("stopped during the start");
@@ -341,8 +352,6 @@ impl Server {
         }
         let (keys, revision) = (mirror.index().len(), mirror.index().revision());
         tracing::info!(keys, %revision, took = ?began.elapsed(), "keys loaded");
-        readiness.send_replace(Readiness::Ready);
-        set_health(&health, ServingStatus::Serving).await;
         let mut background_tasks =
             start_background_tasks(mirror, &health, &readiness, &store, clock, retention);
         let usage_writer = usage.start();
@@ -351,7 +360,7 @@ impl Server {
             mode = stop.recv() => mode.unwrap_or(Stop::Now),
             // These tasks end only if they fail, and the server cannot run without them.
             _ = &mut serving => return Err(ServeError::Failed("transport")),
-            _ = &mut feeding => return Err(ServeError::Failed("feed")),
+            error = contact.failed() => return Err(error),
             _ = &mut locked => return Err(ServeError::LockLost),
         };
         tracing::info!(?mode, "stopping");
@@ -375,10 +384,10 @@ impl Server {
         verify.stop().await;
         // No call is answered any more, so the counts are complete.
         usage_writer.stop(CLOSE_TIMEOUT).await;
-        stop_feed.send_replace(true);
-        let _ = feeding.await;
+        contact.leave().await;
+        contact.stop_feed().await;
         close(&store).await;
-        feed_thread.stop().await;
+        contact.end().await;
         send_last_spans(tracer).await;
         locked.abort();
         let _ = locked.await;
@@ -440,28 +449,6 @@ async fn close(store: &Store) {
     }
 }
 
-/// Starts the feed on its thread, because its connection to the store belongs to the runtime there. Returns the outcome of the
-/// load, and the task, which ends when `stop` is `true`, or after a failed load.
-fn start_feed(
-    thread: &RuntimeThread,
-    mut feed: Feed,
-    stop: watch::Receiver<bool>,
-) -> (
-    oneshot::Receiver<Result<(), crate::store::Error>>,
-    AbortOnDropHandle<()>,
-) {
-    let (loaded, is_loaded) = oneshot::channel();
-    let feeding = thread.runtime().spawn(async move {
-        let outcome = feed.load().await;
-        let can_run = outcome.is_ok();
-        let _ = loaded.send(outcome);
-        if can_run {
-            feed.run(stop).await;
-        }
-    });
-    (is_loaded, AbortOnDropHandle::new(feeding))
-}
-
 /// Waits for the calls in flight, and for use cases that continue although their callers have disconnected, for at most
 /// `timeout`.
 /// A further stop request ends the wait.
@@ -495,11 +482,14 @@ fn start_background_tasks(
     retention: RetentionArgs,
 ) -> JoinSet<()> {
     let mut background_tasks = JoinSet::new();
-    background_tasks.spawn(watch_trust(
+    background_tasks.spawn(watch_standing(
         Arc::clone(&mirror),
         health.clone(),
         readiness.clone(),
     ));
+    if store.is_shared() {
+        background_tasks.spawn(replica::look_after(store.clone()));
+    }
     background_tasks.spawn(mark_time(store.clone(), clock.clone()));
     background_tasks.spawn(retention::run(
         retention.retention(),
@@ -527,22 +517,39 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
-/// Withdraws readiness and health when the store contradicts the mirror.
-async fn watch_trust(
+/// Reports whether the server should get requests: not while the store contradicts the mirror, and not while the lease has lapsed.
+async fn watch_standing(
     mirror: Arc<Mirror>,
     health: HealthReporter,
     readiness: watch::Sender<Readiness>,
 ) {
     let mut distrust = mirror.distrust();
-    while let Ok(reason) = distrust
-        .wait_for(Option::is_some)
-        .await
-        .map(|reason| reason.clone())
-    {
-        readiness.send_replace(Readiness::Distrusted(reason.unwrap_or_default()));
-        set_health(&health, ServingStatus::NotServing).await;
-        if distrust.changed().await.is_err() {
-            return;
+    loop {
+        let reason = distrust.borrow_and_update().clone();
+        let lapsed = mirror.lease().left().is_zero();
+        let standing = match (reason, lapsed) {
+            (Some(reason), _) => Readiness::Distrusted(reason),
+            (None, true) => Readiness::LeaseLapsed,
+            (None, false) => Readiness::Ready,
+        };
+        if *readiness.borrow() != standing {
+            let is_ready = standing == Readiness::Ready;
+            if standing == Readiness::LeaseLapsed {
+                tracing::error!(
+                    "lease lapsed: only what is malformed or revoked is answered until the database answers again"
+                );
+            }
+            readiness.send_replace(standing);
+            let status = if is_ready {
+                ServingStatus::Serving
+            } else {
+                ServingStatus::NotServing
+            };
+            set_health(&health, status).await;
+        }
+        tokio::select! {
+            changed = distrust.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LEASE_CHECK_EVERY), if mirror.lease().has_end() => {}
         }
     }
 }

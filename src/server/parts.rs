@@ -17,13 +17,14 @@ use crate::config::{CertifiedService, ServeArgs, TransportArgs};
 use crate::domain::clock::Clock;
 use crate::gateway::GatewayAuthorizer;
 use crate::grpc::{
-    Admin, AdminPlane, CallMetrics, CertifiedClients, ExtAuthzService, Guard, KeyAdminService,
-    KeyVerifyService, MAX_VERIFY_MESSAGE, RealmAdminService, Services,
+    Admin, AdminPlane, AuthorityAdminService, CallMetrics, CertifiedClients, ExtAuthzService,
+    Guard, KeyAdminService, KeyVerifyService, MAX_VERIFY_MESSAGE, RealmAdminService, Services,
 };
 use crate::hashing::Peppers;
 use crate::http::{self, GatewayMetrics, Scraper};
 use crate::mirror::Mirror;
 use crate::pb::DESCRIPTORS;
+use crate::pb::claviger::v1::authority_admin_server::AuthorityAdminServer;
 use crate::pb::claviger::v1::key_admin_server::KeyAdminServer;
 use crate::pb::claviger::v1::realm_admin_server::RealmAdminServer;
 use crate::pb::encoded::key_verify_server::KeyVerifyServer;
@@ -180,8 +181,12 @@ impl Parts {
                     .max_decoding_message_size(MAX_ADMIN_MESSAGE),
             )
             .add_service(
-                RealmAdminServer::new(RealmAdminService::new(admin))
+                RealmAdminServer::new(RealmAdminService::new(admin.clone()))
                     .max_decoding_message_size(MAX_ADMIN_MESSAGE),
+            )
+            .add_service(
+                AuthorityAdminServer::new(AuthorityAdminService::new(admin))
+                    .max_decoding_message_size(MAX_OPEN_MESSAGE),
             );
         if has_reflection {
             add_reflection(&mut services)?;

@@ -49,6 +49,7 @@ impl Store {
         if created.is_none() {
             return Ok(None);
         }
+        Self::settle_new_authority(&mut write).await?;
         execute!(
             write.session,
             sqlx::query("INSERT INTO peppers (version, canary) VALUES ($1, $2)")

@@ -46,6 +46,16 @@ impl Connections {
         })
     }
 
+    /// The options of the connections.
+    pub(super) fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
+    /// The time in which the database must answer.
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
     /// Begins a transaction on an idle connection, or on a new connection if no idle connection works.
     pub(super) async fn begin(
         self: &Arc<Self>,

@@ -1,7 +1,10 @@
-//! The lock of a PostgreSQL database: one claviger process at a time.
+//! The lock of a PostgreSQL database: any number of servers share it, and whoever must be alone has it for itself.
 //!
 //! It is an advisory lock of PostgreSQL. The session of one connection holds it, and it ends with the session. The connection is
-//! checked regularly. If it is lost, the lock is taken again as soon as the database is reachable.
+//! checked regularly. If it is lost, the lock is taken again as soon as the database is reachable. Meanwhile the server writes
+//! nothing that contradicts the lock: each of its writes shares it for its own length.
+//!
+//! A second lock makes servers that start at the same time open the store one after the other.
 
 use std::time::Duration;
 
@@ -15,6 +18,29 @@ use super::postgres::{DatabaseUrl, unreachable, watched};
 
 /// The key of the advisory lock: "claviger" in ASCII. It applies to one database.
 const LOCK_KEY: i64 = 0x636c_6176_6967_6572;
+
+/// The key of the lock that a server holds while it opens the store.
+const OPEN_LOCK_KEY: i64 = LOCK_KEY + 1;
+
+/// How long to wait for a server that opens the store, which may migrate the schema.
+const OPEN_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// The statements with which the write of a server begins: [`LOCK_KEY`] is shared until its end. READ COMMITTED: when the transaction
+/// has locked the counter's row, it reads the state after the previous change.
+const BEGIN_SHARED_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; \
+                                  SELECT pg_advisory_xact_lock_shared(7164208268442035570)";
+
+/// The statement with which a write begins in a process that has the database for itself.
+const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
+/// Who else may use the database at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockMode {
+    /// Others that share it: servers.
+    Shared,
+    /// Nobody.
+    Exclusive,
+}
 
 /// The oldest supported version of PostgreSQL, in the form of `server_version_num`.
 const MIN_SERVER_VERSION: u32 = 140_000;
@@ -32,11 +58,12 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 pub struct DatabaseLock {
     options: PgConnectOptions,
     deadline: Duration,
+    mode: LockMode,
     connection: PgConnection,
     backend: BackendId,
 }
 
-/// The error that another process has taken the lock.
+/// The error that another process has taken the lock for itself.
 #[derive(Debug)]
 pub struct LockLost;
 
@@ -47,8 +74,13 @@ impl DatabaseLock {
     /// Connects to the database and takes the lock. `deadline` is the time in which the database must answer each statement.
     ///
     /// # Errors
-    /// If the URL is not valid, the server is too old or cannot be reached, or another process holds the lock.
-    pub async fn take(url: &DatabaseUrl, deadline: Duration) -> Result<Self, OpenError> {
+    /// If the URL is not valid, the server is too old or cannot be reached, or another process holds the lock in a way that excludes
+    /// this one.
+    pub async fn take(
+        url: &DatabaseUrl,
+        deadline: Duration,
+        mode: LockMode,
+    ) -> Result<Self, OpenError> {
         let options = watched(url.options()?, deadline);
         let connection = within(deadline, options.connect())
             .await
@@ -64,14 +96,67 @@ impl DatabaseLock {
         let mut lock = Self {
             options,
             deadline,
+            mode,
             connection,
             backend: BackendId::default(),
         };
         if lock.try_take().await.map_err(|error| unreachable(&error))? {
             Ok(lock)
         } else {
-            Err(OpenError::InUse)
+            Err(match mode {
+                LockMode::Shared => OpenError::Reserved,
+                LockMode::Exclusive => OpenError::InUse,
+            })
         }
+    }
+
+    /// Waits until no other server opens the store, and keeps others from opening it until [`DatabaseLock::opened`].
+    ///
+    /// # Errors
+    /// If the database cannot be reached, or another server takes too long.
+    pub async fn begin_open(&mut self) -> Result<(), OpenError> {
+        let give_up_at = Instant::now() + OPEN_TIMEOUT;
+        let lock = "SELECT pg_try_advisory_lock($1)";
+        while !self
+            .try_lock(lock, OPEN_LOCK_KEY)
+            .await
+            .map_err(|error| unreachable(&error))?
+        {
+            if Instant::now() >= give_up_at {
+                return Err(OpenError::Unreachable(format!(
+                    "another server has been opening this database for {OPEN_TIMEOUT:?}: see its log, then try again"
+                )));
+            }
+            tokio::time::sleep(RETRY_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    /// Lets the next server open the store.
+    pub async fn opened(&mut self) -> Result<(), OpenError> {
+        self.try_lock("SELECT pg_advisory_unlock($1)", OPEN_LOCK_KEY)
+            .await
+            .map(drop)
+            .map_err(|error| unreachable(&error))
+    }
+
+    /// The statements with which a write of this process begins.
+    pub(super) fn begin_write(&self) -> &'static str {
+        match self.mode {
+            LockMode::Shared => BEGIN_SHARED_WRITE,
+            LockMode::Exclusive => BEGIN_WRITE,
+        }
+    }
+
+    /// Runs a statement about a lock, which returns whether it was successful.
+    async fn try_lock(&mut self, statement: &'static str, key: i64) -> Result<bool, sqlx::Error> {
+        within(
+            self.deadline,
+            sqlx::query_scalar(statement)
+                .bind(key)
+                .fetch_one(&mut self.connection),
+        )
+        .await
     }
 
     /// Returns whether a store was ever opened in this database.
@@ -82,7 +167,7 @@ impl DatabaseLock {
             .map_err(|error| unreachable(&error))
     }
 
-    /// Holds the lock, and returns when another process has taken it.
+    /// Holds the lock, and returns when another process has taken it for itself.
     pub async fn keep(mut self) -> LockLost {
         loop {
             tokio::time::sleep(PING_INTERVAL).await;
@@ -115,17 +200,11 @@ impl DatabaseLock {
     /// Takes the lock if it is free or becomes free within [`LOCK_TIMEOUT`]. Returns whether the lock was taken.
     async fn try_take(&mut self) -> Result<bool, sqlx::Error> {
         let give_up_at = Instant::now() + LOCK_TIMEOUT;
-        loop {
-            let taken: bool = within(
-                self.deadline,
-                sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
-                    .bind(LOCK_KEY)
-                    .fetch_one(&mut self.connection),
-            )
-            .await?;
-            if taken {
-                break;
-            }
+        let statement = match self.mode {
+            LockMode::Shared => "SELECT pg_try_advisory_lock_shared($1)",
+            LockMode::Exclusive => "SELECT pg_try_advisory_lock($1)",
+        };
+        while !self.try_lock(statement, LOCK_KEY).await? {
             if Instant::now() >= give_up_at {
                 return Ok(false);
             }

@@ -45,6 +45,11 @@ pub(super) fn sqlite() -> Migrator {
             "external id",
             include_str!("../../migrations/sqlite/0005_external_id.sql"),
         ),
+        (
+            6,
+            "replicas",
+            include_str!("../../migrations/sqlite/0006_replicas.sql"),
+        ),
     ])
 }
 
@@ -75,6 +80,11 @@ pub(super) fn postgres() -> Migrator {
             5,
             "external id",
             include_str!("../../migrations/postgres/0005_external_id.sql"),
+        ),
+        (
+            6,
+            "replicas",
+            include_str!("../../migrations/postgres/0006_replicas.sql"),
         ),
     ])
 }

@@ -17,6 +17,7 @@ mod metrics;
 mod migrations;
 mod postgres;
 mod realms;
+mod replicas;
 mod requests;
 mod retention;
 mod revocations;
@@ -33,7 +34,7 @@ use sqlx::postgres::PgDatabaseError;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use authority::{Head, NewAuthority};
-pub use database_lock::{DatabaseLock, LockLost};
+pub use database_lock::{DatabaseLock, LockLost, LockMode};
 pub use events::{EventFilter, FeedEntry};
 pub use hash_hints::EventDetail;
 pub use keys::{KeyFilter, KeyRow, KeyRows};
@@ -41,6 +42,7 @@ pub use metrics::{ErrorKind, SessionKind, StoreMetrics};
 pub use migrations::Schema;
 pub use postgres::DatabaseUrl;
 pub use realms::{PartnerRow, ProjectRow, RealmRow};
+pub use replicas::{Beat, HeartbeatConnection, Replica, ReplicaState, Replicas, Report};
 pub use requests::AnsweredRequest;
 pub use retention::MoreRows;
 pub use stored_key::{StoredKey, StoredSecret};
@@ -77,6 +79,8 @@ enum Engine {
         read: Arc<Connections>,
         feed: Arc<Connections>,
         write: Arc<Connections>,
+        /// The statements with which a write begins.
+        begin_write: &'static str,
     },
 }
 
@@ -271,10 +275,16 @@ pub enum OpenError {
     Unreachable(String),
     /// Another process uses the database.
     #[error(
-        "another claviger process uses this database, and replicas are not supported yet: stop that process, or set another \
-         --database-url"
+        "servers use this database, and this needs it for itself: stop all of them first (a claviger 0.1 needs it for itself \
+         too, so stop that before newer ones start)"
     )]
     InUse,
+    /// A command has reserved the database.
+    #[error(
+        "another claviger process needs this database for itself: a migration, `bootstrap`, or a server of claviger 0.1. Wait \
+         until it has ended, or stop it"
+    )]
+    Reserved,
 }
 
 impl Store {
@@ -349,11 +359,9 @@ impl Store {
         let timer = self.metrics.begin(SessionKind::Write);
         match &self.engine {
             Engine::Sqlite { write, .. } => begin_sqlite(write, "BEGIN IMMEDIATE", timer).await,
-            // READ COMMITTED: when the transaction has locked the counter's row, it reads the state after the previous change.
-            Engine::Postgres { write, .. } => {
-                let begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
-                begin_postgres(write, begin, timer).await
-            }
+            Engine::Postgres {
+                write, begin_write, ..
+            } => begin_postgres(write, begin_write, timer).await,
         }
     }
 
@@ -377,7 +385,9 @@ impl Store {
                 feed.close().await;
                 write.close().await;
             }
-            Engine::Postgres { read, feed, write } => {
+            Engine::Postgres {
+                read, feed, write, ..
+            } => {
                 read.close().await;
                 feed.close().await;
                 write.close().await;

@@ -165,6 +165,7 @@ impl Store {
         let engine = Engine::Postgres {
             read: Connections::new(timed(options.clone()), deadline, Self::READERS as u32),
             write: Connections::new(timed(options.clone()), deadline, 1),
+            begin_write: lock.begin_write(),
             // The feed has its own connection, because a long list must not delay a revocation. The load of the mirror is one
             // long statement, so this connection has no statement timeout. Each batch of its rows has a deadline.
             feed: Connections::new(options, deadline, 1),

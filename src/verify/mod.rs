@@ -1,12 +1,15 @@
 //! The decision on one API key: whether the key is allowed to do what a request needs.
 //!
-//! The functions are pure: they get every input as an argument, read no clock, wait for nothing and store nothing.
+//! The functions are pure: they get every input as an argument, wait for nothing and store nothing. Only [`Moment::read`] reads clocks.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::domain::access::ScopeSet;
+use crate::domain::clock::Clock;
 use crate::domain::ids::{EnvironmentName, ProjectId};
 use crate::domain::key_text;
+use crate::domain::lease::Lease;
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::verdict::Verdict;
 use crate::hashing::{ImportHash, Peppers};
@@ -64,12 +67,74 @@ pub enum VerifyError {
     Corrupt,
     /// The pepper file does not contain the version under which the key was digested.
     PepperMissing,
+    /// The lease of this server has lapsed: it may not know what was taken away since.
+    LeaseLapsed,
 }
 
-/// Decides a question about an API key as the client presented it. The caller reads `now` once for each request.
+/// The time of a decision, and how long this server may say "allowed" from then on.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    now: Timestamp,
+    lease_left: Duration,
+}
+
+impl Moment {
+    /// Reads the clock and the lease, for one request.
+    ///
+    /// The facts must be read afterwards. The lease was renewed when they contained everything that its renewal stands for, so they
+    /// do now.
+    pub fn read(clock: &Clock, lease: &Lease) -> Self {
+        Self {
+            now: clock.now(),
+            lease_left: lease.left(),
+        }
+    }
+
+    /// A time at which the lease does not matter.
+    pub fn at(now: Timestamp) -> Self {
+        Self {
+            now,
+            lease_left: Duration::MAX,
+        }
+    }
+
+    /// The time.
+    pub fn now(self) -> Timestamp {
+        self.now
+    }
+
+    /// How much of the lease is left, which an answer must not be cached for longer than.
+    pub fn lease_left(self) -> Duration {
+        self.lease_left
+    }
+
+    /// Checks that this server may answer with what a change may have taken away.
+    ///
+    /// # Errors
+    /// [`VerifyError::LeaseLapsed`].
+    pub fn check_lease(self) -> Result<(), VerifyError> {
+        if self.lease_left.is_zero() {
+            Err(VerifyError::LeaseLapsed)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether a verdict may be told. This is the one switch that every "allowed" goes through.
+    ///
+    /// A malformed key stays malformed, and a revoked one revoked. Every other verdict may have changed since the lease has lapsed.
+    fn admit(self, decision: Decision<'_>) -> Result<Decision<'_>, VerifyError> {
+        match decision.verdict {
+            Verdict::Malformed | Verdict::Revoked => Ok(decision),
+            _ => self.check_lease().map(|()| decision),
+        }
+    }
+}
+
+/// Decides a question about an API key as the client presented it. The caller reads the moment once for each request.
 ///
 /// # Errors
-/// If the key's row or pepper is unusable. Such a key is neither allowed nor denied.
+/// If the key's row or pepper is unusable, or the lease has lapsed. Such a key is neither allowed nor denied.
 ///
 /// # Examples
 ///
@@ -91,7 +156,8 @@ pub enum VerifyError {
 /// use claviger::domain::verdict::Verdict;
 /// use claviger::mirror::Feed;
 /// use claviger::open::{IfEmpty, OpenedStore};
-/// use claviger::verify::{Question, Target, decide};
+/// use claviger::store::LockMode;
+/// use claviger::verify::{Moment, Question, Target, decide};
 ///
 /// # #[tokio::main]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -103,7 +169,13 @@ pub enum VerifyError {
 ///     key.expose().clone_into(&mut operator_key);
 ///     Ok(())
 /// };
-/// let opened = OpenedStore::open(&args, Clock::system(), IfEmpty::Create(&mut keep)).await?;
+/// let opened = OpenedStore::open(
+///     &args,
+///     LockMode::Exclusive,
+///     Clock::system(),
+///     IfEmpty::Create(&mut keep),
+/// )
+/// .await?;
 /// let mut feed = Feed::new(opened.store.clone(), opened.clock.clone(), Duration::from_secs(1));
 /// feed.load().await?;
 ///
@@ -121,8 +193,8 @@ pub enum VerifyError {
 ///     any_scopes: ScopeSet::default(),
 ///     client: None,
 /// };
-/// let now = opened.clock.now();
-/// let decision = decide(&operator_key, &question, &view, &opened.peppers, now).unwrap();
+/// let moment = Moment::at(opened.clock.now());
+/// let decision = decide(&operator_key, &question, &view, &opened.peppers, moment).unwrap();
 /// assert_eq!(decision.verdict, Verdict::Allowed);
 /// # Ok(())
 /// # }
@@ -132,43 +204,45 @@ pub fn decide<'k>(
     question: &Question<'_>,
     view: &'k View<'_>,
     peppers: &Peppers,
-    now: Timestamp,
+    moment: Moment,
 ) -> Result<Decision<'k>, VerifyError> {
-    let denied = |verdict| Decision {
-        verdict,
-        proven: None,
-        missing: ScopeSet::default(),
+    let denied = |verdict| {
+        moment.admit(Decision {
+            verdict,
+            proven: None,
+            missing: ScopeSet::default(),
+        })
     };
-    Ok(match prove(plain_key, view, peppers)? {
+    match prove(plain_key, view, peppers)? {
         Proof::Key(key, secret) if *key.realm() == question.realm.definition.id => {
-            judge(question, key, secret, now)?
+            judge(question, key, secret, moment)
         }
         Proof::Key(..) | Proof::Unknown => denied(Verdict::Unknown),
         Proof::Malformed => denied(Verdict::Malformed),
-    })
+    }
 }
 
 /// Decides a question about a key of the question's realm whose secret is proven.
 ///
 /// # Errors
-/// If the stored partner or project cannot be read that the decision depends on.
+/// If the stored partner or project cannot be read that the decision depends on, or the lease has lapsed.
 pub fn judge<'k>(
     question: &Question<'_>,
     key: KeyFacts<'k>,
     secret: MirroredSecret,
-    now: Timestamp,
+    moment: Moment,
 ) -> Result<Decision<'k>, VerifyError> {
     if depends_on_unreadable(question, key) {
         return Err(VerifyError::Corrupt);
     }
     let missing = missing(question, key);
-    Ok(Decision {
+    moment.admit(Decision {
         verdict: first_objection(&ObjectionInput {
             question,
             key,
             secret,
             missing,
-            now,
+            now: moment.now,
         }),
         proven: Some((key, secret)),
         missing,

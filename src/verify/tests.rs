@@ -146,8 +146,14 @@ impl World {
             any_scopes: set(asked.any_scopes),
             client: asked.client.map(|client| client.parse().unwrap()),
         };
-        decide(&asked.plain_key, &question, &view, &self.peppers, asked.now)
-            .map(|decision| read(&decision, &view))
+        decide(
+            &asked.plain_key,
+            &question,
+            &view,
+            &self.peppers,
+            Moment::at(asked.now),
+        )
+        .map(|decision| read(&decision, &view))
     }
 
     fn verdict(&self, asked: &TestQuestion) -> Verdict {

@@ -11,7 +11,7 @@ pub enum Destination {
     VerifyStream,
     /// Envoy's `Authorization`.
     Check,
-    /// `KeyAdmin`, `RealmAdmin` and `KeyVerify.Explain`.
+    /// `KeyAdmin`, `RealmAdmin`, `AuthorityAdmin` and `KeyVerify.Explain`.
     Administer,
     /// Health, which needs no key.
     Health,
@@ -31,7 +31,9 @@ impl Destination {
                 _ => Self::KeyVerify,
             }),
             "envoy.service.auth.v3.Authorization" => (method == "Check").then_some(Self::Check),
-            "claviger.v1.KeyAdmin" | "claviger.v1.RealmAdmin" => Some(Self::Administer),
+            "claviger.v1.KeyAdmin" | "claviger.v1.RealmAdmin" | "claviger.v1.AuthorityAdmin" => {
+                Some(Self::Administer)
+            }
             "grpc.health.v1.Health" => Some(Self::Health),
             _ if service.starts_with("grpc.reflection.") => Some(Self::Reflect),
             _ => None,
@@ -74,6 +76,10 @@ mod tests {
             ),
             (
                 "/claviger.v1.RealmAdmin/PutRealm",
+                Some(Destination::Administer),
+            ),
+            (
+                "/claviger.v1.AuthorityAdmin/SetLease",
                 Some(Destination::Administer),
             ),
             (

@@ -95,7 +95,7 @@ pub(super) fn closing<T>(request: &tonic::Request<T>) -> Result<CancellationToke
 pub struct CertifiedClients {
     /// `KeyVerify` and Envoy's `Authorization`.
     pub verify: bool,
-    /// `KeyAdmin` and `RealmAdmin`.
+    /// `KeyAdmin`, `RealmAdmin` and `AuthorityAdmin`.
     pub admin: bool,
 }
 
@@ -298,7 +298,11 @@ impl<S: Dispatch> Guarded<S> {
                 request: request.map(|body| Metered::new(body, Arc::clone(&self.peer), None)),
             }))
         } else {
-            request.extensions_mut().insert(principal);
+            let answer_by = Some(tokio::time::Instant::now() + limit.time);
+            request.extensions_mut().insert(Principal {
+                answer_by,
+                ..principal
+            });
             Handler::Answering(self.forward(destination, request, None))
         };
         Ok(Call {
@@ -503,6 +507,7 @@ mod tests {
                     mac: [7; 32],
                 },
                 peer,
+                answer_by: None,
             })
         }
 

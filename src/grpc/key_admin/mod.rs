@@ -286,7 +286,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             examples: Vec::new(),
             revision: result.revision.as_u64(),
             effective_everywhere_time: Some(encode::time(result.effective_at)),
-            confirmed: true,
+            confirmed: result.is_everywhere,
             replayed: result.value,
         }))
     }
@@ -338,7 +338,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             results: outcomes.into_iter().map(import_result).collect(),
             revision: result.revision.as_u64(),
             effective_everywhere_time: (!is_dry_run).then(|| encode::time(result.effective_at)),
-            confirmed: !is_dry_run,
+            confirmed: !is_dry_run && result.is_everywhere,
             replayed,
         }))
     }
@@ -373,7 +373,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             key: result.value.map(|key| response::key(key, now)),
             revision: result.revision.as_u64(),
             effective_everywhere_time: Some(encode::time(result.effective_at)),
-            confirmed: true,
+            confirmed: result.is_everywhere,
         }))
     }
 

@@ -10,7 +10,6 @@ use super::response::verified_key;
 use crate::domain::denial::DenialClass;
 use crate::domain::key_text;
 use crate::domain::route::NoRoute;
-use crate::domain::time::Timestamp;
 use crate::domain::verdict::Verdict;
 use crate::domain::violation::Violations;
 use crate::gateway::{self, GatewayRequest, MatchError, RouteMatch};
@@ -19,24 +18,33 @@ use crate::grpc::status::{self, verify_error};
 use crate::hashing::Peppers;
 use crate::mirror::{MirroredRealm, View};
 use crate::pb::claviger::v1 as pb;
-use crate::verify::{Question, VerifyError, decide, objections};
+use crate::verify::{Moment, Question, VerifyError, decide, objections};
 use pb::CheckOutcome::{Failed, Passed, Skipped};
 
 pub(super) fn explain(
     view: &View<'_>,
     peppers: &Peppers,
-    now: Timestamp,
+    moment: Moment,
     request: &pb::ExplainRequest,
 ) -> Result<pb::ExplainResponse, Status> {
     use pb::explain_request::Question::{Http, Verify};
+    // A public route needs no decision on a key.
+    moment.check_lease().map_err(verify_error)?;
     match &request.question {
         Some(Verify(message)) => {
             let encoded = message.encode_to_vec();
             let asked = VerifyQuestion::decode(&encoded).ok_or_else(status::internal)?;
             let question = question(view, &asked)?;
-            explain_question(view, peppers, now, asked.plain_key, &question, Vec::new())
+            explain_question(
+                view,
+                peppers,
+                moment,
+                asked.plain_key,
+                &question,
+                Vec::new(),
+            )
         }
-        Some(Http(message)) => explain_http(view, peppers, now, message),
+        Some(Http(message)) => explain_http(view, peppers, moment, message),
         None => {
             let mut bad = Violations::default();
             bad.add("question", "is required: set `verify` or `http`");
@@ -49,12 +57,12 @@ pub(super) fn explain(
 fn explain_question(
     view: &View<'_>,
     peppers: &Peppers,
-    now: Timestamp,
+    moment: Moment,
     plain_key: &str,
     question: &Question<'_>,
     mut checks: Vec<pb::Check>,
 ) -> Result<pb::ExplainResponse, Status> {
-    let decision = decide(plain_key, question, view, peppers, now).map_err(verify_error)?;
+    let decision = decide(plain_key, question, view, peppers, moment).map_err(verify_error)?;
     checks.push(form(plain_key, decision.verdict));
     checks.push(match decision.verdict {
         Verdict::Malformed => check("secret", Skipped, ""),
@@ -70,7 +78,7 @@ fn explain_question(
         ),
     });
     // The checks have the route already.
-    let objections = objections(question, &decision, now);
+    let objections = objections(question, &decision, moment.now());
     let objections = objections
         .into_iter()
         .filter(|(verdict, _)| *verdict != Verdict::NoRoute);
@@ -95,7 +103,7 @@ fn explain_question(
 fn explain_http(
     view: &View<'_>,
     peppers: &Peppers,
-    now: Timestamp,
+    moment: Moment,
     message: &pb::HttpQuestion,
 ) -> Result<pb::ExplainResponse, Status> {
     let pb::HttpQuestion {
@@ -146,7 +154,9 @@ fn explain_http(
             realm,
             environment,
             client,
-            |plain_key, question| explain_question(view, peppers, now, plain_key, question, checks),
+            |plain_key, question| {
+                explain_question(view, peppers, moment, plain_key, question, checks)
+            },
         )?,
         presented => without_a_key(view, realm, presented.is_ok(), checks),
     };

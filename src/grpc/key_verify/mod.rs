@@ -19,7 +19,6 @@ use super::{guard, status};
 use crate::auth::{AuthenticatedKey, Authenticator, Principal};
 use crate::domain::clock::Clock;
 use crate::domain::event::Revision;
-use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::hashing::Peppers;
 use crate::mirror::{Mirror, MirroredRealm, View};
@@ -27,7 +26,7 @@ use crate::pb::claviger::v1 as pb;
 use crate::pb::encoded::key_verify_server::KeyVerify;
 use crate::protobuf::{Encoded, put_field, put_message, tag};
 use crate::usage::UsageRecorder;
-use crate::verify::{Decision, decide};
+use crate::verify::{Decision, Moment, decide};
 
 const MAX_BATCH: usize = 100;
 
@@ -76,36 +75,48 @@ impl KeyVerifyService {
         message: &[u8],
     ) -> Option<Result<Encoded<pb::VerifyResponse>, Status>> {
         let asked = VerifyQuestion::decode(message)?;
-        Some(self.verifier.with_caller(principal, |view, caller, now| {
-            let (realm, decision) = self.verifier.decide(view, caller, now, &asked)?;
-            let mut bytes = Vec::with_capacity(USUAL_ANSWER);
-            verify_response(view, realm, &decision, now, &mut bytes);
-            Ok(Encoded::new(bytes))
-        }))
+        Some(
+            self.verifier
+                .with_caller(principal, |view, caller, moment| {
+                    let (realm, decision) = self.verifier.decide(view, caller, moment, &asked)?;
+                    let mut bytes = Vec::with_capacity(USUAL_ANSWER);
+                    verify_response(view, realm, &decision, moment, &mut bytes);
+                    Ok(Encoded::new(bytes))
+                }),
+        )
     }
 }
 
+/// The error of an answer, or that the lease has lapsed: then no other error says anything either.
+fn unless_lapsed(moment: Moment, error: Status) -> Status {
+    moment.check_lease().map_or_else(verify_error, |()| error)
+}
+
 impl Verifier {
-    /// Judges the caller and calls `work`. The clock is read once for both.
+    /// Judges the caller and calls `work`. The clocks are read once for both.
+    ///
+    /// A caller whose own key nothing speaks against is let through also if the lease has lapsed: it gets only what `decide` still
+    /// tells. What is refused then may be right, or about facts that have changed.
     fn with_caller<T>(
         &self,
         principal: &Principal,
-        work: impl FnOnce(&View<'_>, &AuthenticatedKey<'_>, Timestamp) -> Result<T, Status>,
+        work: impl FnOnce(&View<'_>, &AuthenticatedKey<'_>, Moment) -> Result<T, Status>,
     ) -> Result<T, Status> {
-        let now = self.clock.now();
+        let moment = Moment::read(&self.clock, self.mirror.lease());
         let index = self.mirror.index();
         let view = index.view();
-        let caller = self
-            .authenticator
-            .authenticate_gateway(&view, principal, now)?;
-        work(&view, &caller, now)
+        self.authenticator
+            .authenticate_gateway(&view, principal, moment.now())
+            .map_err(Status::from)
+            .and_then(|caller| work(&view, &caller, moment))
+            .map_err(|error| unless_lapsed(moment, error))
     }
 
     fn decide<'v>(
         &self,
         view: &'v View<'_>,
         caller: &AuthenticatedKey<'_>,
-        now: Timestamp,
+        moment: Moment,
         asked: &VerifyQuestion<'v>,
     ) -> Result<(&'v MirroredRealm, Decision<'v>), Status> {
         caller.may_verify(asked.realm)?;
@@ -113,9 +124,9 @@ impl Verifier {
             return Err(status::behind());
         }
         let question = question(view, asked)?;
-        let decision =
-            decide(asked.plain_key, &question, view, &self.peppers, now).map_err(verify_error)?;
-        self.recorder.count(&decision, now);
+        let decision = decide(asked.plain_key, &question, view, &self.peppers, moment)
+            .map_err(verify_error)?;
+        self.recorder.count(&decision, moment.now());
         question.realm.decisions.here().verdict(decision.verdict);
         Ok((question.realm, decision))
     }
@@ -125,15 +136,16 @@ impl Verifier {
         &self,
         view: &View<'_>,
         caller: &AuthenticatedKey<'_>,
-        now: Timestamp,
+        moment: Moment,
         asked: &VerifyQuestion<'_>,
         bytes: &mut Vec<u8>,
     ) {
         const RESPONSE: u8 = tag(1);
         const ERROR: u8 = tag(2);
-        match self.decide(view, caller, now, asked) {
+        let answer = self.decide(view, caller, moment, asked);
+        match answer.map_err(|error| unless_lapsed(moment, error)) {
             Ok((realm, decision)) => put_message(RESPONSE, bytes, |bytes| {
-                verify_response(view, realm, &decision, now, bytes);
+                verify_response(view, realm, &decision, moment, bytes);
             }),
             Err(error) => put_field(ERROR, &status::as_message(&error).encode_to_vec(), bytes),
         }
@@ -163,20 +175,22 @@ impl KeyVerify for KeyVerifyService {
         let message = request.get_ref();
         let questions = VerifyQuestion::decode_batch(message.as_bytes(), MAX_BATCH)
             .ok_or_else(|| message.decode_error())?;
-        let results = self.verifier.with_caller(principal, |view, caller, now| {
-            if questions.len() > MAX_BATCH {
-                let mut bad = Violations::default();
-                bad.add("requests", "must have at most 100 entries");
-                return bad.finish(None).map_err(|bad| status::invalid(&bad));
-            }
-            let mut results = Vec::with_capacity(questions.len() * USUAL_ANSWER);
-            for asked in &questions {
-                put_message(RESULTS, &mut results, |bytes| {
-                    self.verifier.put_result(view, caller, now, asked, bytes);
-                });
-            }
-            Ok(results)
-        })?;
+        let results = self
+            .verifier
+            .with_caller(principal, |view, caller, moment| {
+                if questions.len() > MAX_BATCH {
+                    let mut bad = Violations::default();
+                    bad.add("requests", "must have at most 100 entries");
+                    return bad.finish(None).map_err(|bad| status::invalid(&bad));
+                }
+                let mut results = Vec::with_capacity(questions.len() * USUAL_ANSWER);
+                for asked in &questions {
+                    put_message(RESULTS, &mut results, |bytes| {
+                        self.verifier.put_result(view, caller, moment, asked, bytes);
+                    });
+                }
+                Ok(results)
+            })?;
         Ok(Response::new(Encoded::new(results)))
     }
 
@@ -200,10 +214,12 @@ impl KeyVerify for KeyVerifyService {
         request: Request<pb::ExplainRequest>,
     ) -> Result<Response<pb::ExplainResponse>, Status> {
         let principal = guard::principal(&request)?;
-        let answer = self.verifier.with_caller(principal, |view, caller, now| {
-            caller.may_operate()?;
-            explain::explain(view, &self.verifier.peppers, now, request.get_ref())
-        })?;
+        let answer = self
+            .verifier
+            .with_caller(principal, |view, caller, moment| {
+                caller.may_operate()?;
+                explain::explain(view, &self.verifier.peppers, moment, request.get_ref())
+            })?;
         Ok(Response::new(answer))
     }
 }

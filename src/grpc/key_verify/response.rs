@@ -4,13 +4,12 @@ use prost::Message;
 use prost::encoding::{bool, int32};
 use uuid::Uuid;
 
-use crate::domain::time::Timestamp;
 use crate::domain::verdict::Verdict;
 use crate::grpc::encode;
 use crate::mirror::{KeyFacts, MirroredRealm, View};
 use crate::pb::claviger::v1 as pb;
 use crate::protobuf::{put_head, put_message, put_string, tag};
-use crate::verify::Decision;
+use crate::verify::{Decision, Moment};
 
 /// Writes the answer to a Verify. Its key is written from the facts in the mirror, because a message would own a copy of each
 /// string.
@@ -18,12 +17,13 @@ pub(super) fn verify_response(
     view: &View<'_>,
     realm: &MirroredRealm,
     decision: &Decision<'_>,
-    now: Timestamp,
+    moment: Moment,
     bytes: &mut Vec<u8>,
 ) {
     const KEY: u8 = tag(2);
-    let max_cache = realm.definition.max_cache;
-    let cache_for = match decision.expires_at().time_left(now) {
+    // Whoever asks again must not be told more than this server still knows.
+    let max_cache = realm.definition.max_cache.min(moment.lease_left());
+    let cache_for = match decision.expires_at().time_left(moment.now()) {
         // An expired key stays expired unless it is updated, so `max_cache` applies in full.
         Some(left) if !left.is_zero() => max_cache.min(left),
         _ => max_cache,

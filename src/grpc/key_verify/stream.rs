@@ -82,9 +82,9 @@ impl Asking {
         })?;
         let mut bytes = Vec::with_capacity(USUAL_ANSWER);
         self.verifier
-            .with_caller(&self.principal, |view, caller, now| {
+            .with_caller(&self.principal, |view, caller, moment| {
                 self.verifier
-                    .put_result(view, caller, now, &asked, &mut bytes);
+                    .put_result(view, caller, moment, &asked, &mut bytes);
                 Ok(())
             })?;
         Ok(Encoded::new(bytes))

@@ -29,6 +29,10 @@ impl ChangedNames {
             if matches!(kind, EventKind::RealmDeleted | EventKind::PartnerDeleted) {
                 names.deleted.push(subject.clone());
             }
+            if kind == EventKind::LeaseSet {
+                // Heartbeats tell it.
+                continue;
+            }
             names.has_revocations |= kind == EventKind::KeysRevoked;
             let Subject {
                 realm,

@@ -11,8 +11,9 @@ use tokio::sync::watch;
 
 use super::Mirror;
 use super::rewrite::HeldBack;
-use crate::domain::clock::Clock;
+use crate::domain::clock::{Clock, ElapsedClock};
 use crate::domain::event::{EventId, EventKind, Revision};
+use crate::domain::lease::Lease;
 use crate::store::{Error, FeedEntry, Snapshot, Store};
 use changes::apply;
 use load::{Known, Loaded, load};
@@ -39,12 +40,18 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// Creates a feed with an empty mirror.
+    /// Creates a feed with an empty mirror. If other servers may share the store, the lease of the mirror has lapsed until it is
+    /// renewed.
     pub fn new(store: Store, clock: Clock, interval: Duration) -> Self {
+        let lease = if store.is_shared() {
+            Lease::lapsed(ElapsedClock::system())
+        } else {
+            Lease::unlimited()
+        };
         Self {
             store,
             clock,
-            mirror: Arc::new(Mirror::empty()),
+            mirror: Arc::new(Mirror::empty(lease)),
             last: EventId::default(),
             recent: VecDeque::new(),
             has_lost_history: false,

@@ -8,7 +8,7 @@ use claviger::domain::time::Timestamp;
 use claviger::domain::verdict::Verdict;
 use claviger::hashing::Peppers;
 use claviger::pb::claviger::v1 as pb;
-use claviger::verify::{Question, Target, decide};
+use claviger::verify::{Moment, Question, Target, decide};
 use pb::KeyLevel;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -304,7 +304,7 @@ impl SequenceFixture {
             &question,
             &view,
             &self.peppers,
-            Timestamp::from_micros(then),
+            Moment::at(Timestamp::from_micros(then)),
         );
         decision.unwrap().verdict == Verdict::Allowed
     }

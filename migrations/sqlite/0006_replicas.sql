@@ -1,0 +1,18 @@
+-- The columns and tables of servers that share a database, which one of this kind never has: see the same file for PostgreSQL.
+
+ALTER TABLE authority ADD COLUMN lease INTEGER NOT NULL DEFAULT 30000000;
+ALTER TABLE authority ADD COLUMN longest_lease INTEGER NOT NULL DEFAULT 30000000;
+ALTER TABLE authority ADD COLUMN settled_timeline INTEGER NOT NULL DEFAULT 0;
+
+CREATE TABLE replicas (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    version TEXT NOT NULL,
+    state TEXT NOT NULL,
+    beat INTEGER NOT NULL,
+    reported_revision INTEGER NOT NULL,
+    reported_stamp INTEGER NOT NULL,
+    lease_left INTEGER NOT NULL,
+    beat_time INTEGER NOT NULL,
+    warning TEXT NOT NULL
+) STRICT;

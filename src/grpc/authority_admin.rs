@@ -1,0 +1,119 @@
+//! The gRPC service `claviger.v1.AuthorityAdmin`.
+
+use std::time::Duration;
+
+use tonic::{Request, Response, Status};
+
+use super::{Admin, decode, encode};
+use crate::authority::{ChangeRequest, Refusal};
+use crate::domain::event::Revision;
+use crate::domain::lease::LeaseTerms;
+use crate::domain::violation::Violations;
+use crate::pb::claviger::v1 as pb;
+use crate::store::{Replica, ReplicaState};
+
+/// The service that administers the servers of an authority.
+pub struct AuthorityAdminService {
+    admin: Admin,
+}
+
+impl AuthorityAdminService {
+    /// Creates the service.
+    pub fn new(admin: Admin) -> Self {
+        Self { admin }
+    }
+}
+
+#[tonic::async_trait]
+impl pb::authority_admin_server::AuthorityAdmin for AuthorityAdminService {
+    async fn list_replicas(
+        &self,
+        request: Request<pb::ListReplicasRequest>,
+    ) -> Result<Response<pb::ListReplicasResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let read = self
+            .admin
+            .run(move |authority| async move { authority.replicas(&caller).await })
+            .await?;
+        let revision = read.revision;
+        let terms = read.value.as_ref().map(|replicas| replicas.terms);
+        let replicas = read.value.map(|found| found.replicas).unwrap_or_default();
+        Ok(Response::new(pb::ListReplicasResponse {
+            replicas: replicas
+                .into_iter()
+                .map(|found| replica(found, revision))
+                .collect(),
+            revision: revision.as_u64(),
+            lease: terms.map(|terms| encode::span(terms.length)),
+            longest_lease: terms.map(|terms| encode::span(whole_millis(terms.longest))),
+        }))
+    }
+
+    async fn set_lease(
+        &self,
+        request: Request<pb::SetLeaseRequest>,
+    ) -> Result<Response<pb::SetLeaseResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let (length, change_request) = parse_lease(request.into_inner())?;
+        let result = self
+            .admin
+            .run(move |authority| async move {
+                authority.set_lease(&caller, &change_request, length).await
+            })
+            .await?;
+        changed!(SetLeaseResponse, result, lease: encode::span)
+    }
+}
+
+fn parse_lease(message: pb::SetLeaseRequest) -> Result<(Duration, ChangeRequest), Refusal> {
+    let pb::SetLeaseRequest {
+        lease,
+        wait,
+        request_id,
+    } = message;
+    let mut bad = Violations::default();
+    let change_request = decode::change(&mut bad, wait, &request_id);
+    let length = lease
+        .and_then(|lease| Duration::try_from(lease).ok())
+        .filter(|length| (LeaseTerms::MIN..=LeaseTerms::MAX).contains(length))
+        .filter(|length| *length == whole_millis(*length));
+    if length.is_none() {
+        bad.add("lease", "must be from 1s to 5m, in whole milliseconds");
+    }
+    let length = bad.finish(length).map_err(Refusal::Invalid)?;
+    Ok((length, change_request))
+}
+
+fn replica(found: Replica, head: Revision) -> pb::Replica {
+    let Replica {
+        id,
+        name,
+        version,
+        state,
+        beat: _,
+        reported,
+        lease_left,
+        silent_for,
+        warning,
+    } = found;
+    let state = match state {
+        ReplicaState::Loading => pb::ReplicaState::Loading,
+        ReplicaState::Serving => pb::ReplicaState::Serving,
+    };
+    pb::Replica {
+        id,
+        name,
+        version,
+        state: state.into(),
+        reported_revision: reported.revision.as_u64(),
+        lag: head.as_u64().saturating_sub(reported.revision.as_u64()),
+        lease_left: Some(encode::span(lease_left.saturating_sub(silent_for))),
+        heartbeat_age: Some(encode::span(silent_for)),
+        warning,
+    }
+}
+
+/// The store adds microseconds to the longest lease, to tell settings apart.
+fn whole_millis(span: Duration) -> Duration {
+    Duration::from_millis(span.as_millis() as u64)
+}
