@@ -9,12 +9,15 @@ use pb::{Verdict, Wait};
 
 use super::episodes::Director;
 use super::history::{Answer, History, Outcome, Promises};
-use super::rig::{BOUND, Rig};
+use super::rig::Rig;
 use super::workload::{Clients, Workload, WorkloadKey};
 use crate::fixtures::{Cluster, Database, eventually, from_env};
 
 /// How many servers there are.
 const REPLICAS: usize = 3;
+
+/// The length of the leases.
+const LEASE: Duration = Duration::from_secs(2);
 
 /// How long an episode may take with all that comes after it, so that a run that does not get on ends.
 const TIME_PER_EPISODE: Duration = Duration::from_mins(1);
@@ -28,7 +31,7 @@ async fn no_key_is_accepted_after_its_revocation_whatever_fails() {
     println!("CLAVIGER_TEST_SEED={seed}");
 
     let database = Arc::new(Database::new_in(Arc::new(Cluster::start())));
-    let rig = Rig::start(database, replicas).await;
+    let rig = Rig::start(database, replicas, LEASE).await;
     let workload = Workload::start(&rig, seed as u64);
     let mut director = Director::new(seed as u64, replicas);
     let mut done = 0;
@@ -72,7 +75,7 @@ async fn recovered(rig: &Arc<Rig>, workload: Workload) -> Arc<Clients> {
             verdict_of(&workload.clients, asked, &key, key.revision).await;
         }
     }
-    let until = workload.clients.now() + BOUND;
+    let until = workload.clients.now() + rig.longest_wait();
     eventually("the last revocations are everywhere", async || {
         (workload.clients.now() > until).then_some(())
     })
@@ -100,7 +103,7 @@ async fn verdict_of(
 /// Holds the answers to the promises, and the history to its purpose.
 fn check_promises(rig: &Rig, history: &History, enough: usize) {
     let promises = Promises {
-        bound: BOUND,
+        bound: rig.bound(),
         may_lose_commits: false,
     };
     for wait in [Wait::Committed, Wait::Everywhere] {

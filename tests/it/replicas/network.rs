@@ -201,3 +201,17 @@ async fn each_direction_has_a_delay_of_its_own() {
     assert!(sent.elapsed() >= to_server + to_client);
     assert!(arrived.elapsed() < to_server, "the answer travels faster");
 }
+
+#[tokio::test]
+async fn an_address_that_moves_takes_only_new_connections_with_it() {
+    let mut first = Echo::start().await;
+    let mut second = Echo::start().await;
+    let mut before = first.connected().await;
+    first.proxy.lead_to(second.proxy.address);
+    let mut after = first.connect().await;
+    before.write_u8(3).await.unwrap();
+    after.write_u8(5).await.unwrap();
+    assert_eq!(first.arrives().await, Some(3));
+    assert_eq!(second.arrives().await, Some(5));
+    assert_eq!(answer(&mut after).await, Ok(6));
+}

@@ -10,15 +10,11 @@ use tempfile::TempDir;
 use super::history::Server;
 use crate::fixtures::{Api, DEADLINE, Database, Program, Proxy, claviger, outcome};
 
-/// The length of the leases.
-pub(super) const LEASE: Duration = Duration::from_secs(2);
-
-/// How long after its acknowledgement a revocation is in force everywhere: the lease, 2 % of it, and a second.
-pub(super) const BOUND: Duration = Duration::from_millis(3_040);
-
 /// Several servers of one authority.
 pub(super) struct Rig {
     pub(super) database: Arc<Database>,
+    /// The length of the leases.
+    pub(super) lease: Duration,
     pub(super) replicas: Vec<Arc<Replica>>,
     _dir: TempDir,
 }
@@ -40,8 +36,8 @@ pub(super) struct Replica {
 }
 
 impl Rig {
-    /// So many servers on a database, with the realm `demo` and leases of [`LEASE`].
-    pub(super) async fn start(database: Arc<Database>, count: usize) -> Arc<Self> {
+    /// So many servers on a database, with the realm `demo` and leases of this length.
+    pub(super) async fn start(database: Arc<Database>, count: usize, lease: Duration) -> Arc<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mut replicas = Vec::new();
         for number in 0..count {
@@ -55,16 +51,31 @@ impl Rig {
         }
         first.call_as_operator();
         first.api().1.make_demo().await;
-        first.set_lease(LEASE);
-        for replica in &replicas[1..] {
+        first.set_lease(lease);
+        // No lease is left from before, because no server is, so nobody has to wait until the longest of them has lapsed.
+        first.kill();
+        database.execute("DELETE FROM replicas; UPDATE authority SET longest_lease = lease");
+        for replica in &replicas {
             replica.serve(&[]).unwrap();
             replica.call_as_operator();
         }
         Arc::new(Self {
             database,
+            lease,
             replicas,
             _dir: dir,
         })
+    }
+
+    /// How long after its acknowledgement a revocation may still be out of force somewhere. A waiter adds a second, for machines that
+    /// are paused without their knowledge; no machine is here.
+    pub(super) fn bound(&self) -> Duration {
+        self.lease + self.lease / 50
+    }
+
+    /// How long somebody waits who hears nothing of a server: the bound, and a second.
+    pub(super) fn longest_wait(&self) -> Duration {
+        self.bound() + Duration::from_secs(1)
     }
 
     /// What each server has logged, in a directory for whoever looks for the cause of a failure, if one is named.

@@ -14,7 +14,7 @@ use tonic_types::StatusExt;
 use super::history::{
     Answer, History, Issue, KeyNumber, Outcome, Question, Refused, Revocation, Server, Span,
 };
-use super::rig::{BOUND, Replica, Rig};
+use super::rig::{Replica, Rig};
 use crate::fixtures::{Api, Random, issue_request, verify_request};
 
 /// How many keys are good at any time.
@@ -107,15 +107,7 @@ pub(super) struct Workload {
 
 impl Workload {
     pub(super) fn start(rig: &Arc<Rig>, seed: u64) -> Self {
-        let clients = Arc::new(Clients {
-            rig: Arc::clone(rig),
-            began: Instant::now(),
-            history: Mutex::default(),
-            keys: Mutex::default(),
-            issued_perhaps: AtomicUsize::new(0),
-            revoked: AtomicUsize::new(0),
-            is_over: AtomicBool::new(false),
-        });
+        let clients = Clients::of(rig);
         let mut working = Vec::new();
         let mut seeds = Random(seed);
         let mut random = || Random(seeds.below(usize::MAX) as u64);
@@ -145,6 +137,19 @@ impl Workload {
 }
 
 impl Clients {
+    /// Clients that do only what they are told.
+    pub(super) fn of(rig: &Arc<Rig>) -> Arc<Self> {
+        Arc::new(Self {
+            rig: Arc::clone(rig),
+            began: Instant::now(),
+            history: Mutex::default(),
+            keys: Mutex::default(),
+            issued_perhaps: AtomicUsize::new(0),
+            revoked: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
+        })
+    }
+
     /// The time of the history.
     pub(super) fn now(&self) -> Duration {
         self.began.elapsed()
@@ -326,7 +331,7 @@ async fn revoke(clients: Arc<Clients>, mut random: Random) {
         let called = clients.any_replica(&mut random).api();
         let wait = random.one_of(&[Wait::Committed, Wait::Everywhere]);
         let outcome = clients.revoke(called, &key, wait).await;
-        let until = clients.now() + BOUND + Duration::from_secs(1);
+        let until = clients.now() + clients.rig.longest_wait();
         clients.locked_keys().watch_until(key.number, until);
         if outcome == Outcome::Unknown || outcome == Outcome::NotMade {
             tokio::time::sleep(IMPATIENCE).await;
