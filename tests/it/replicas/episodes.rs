@@ -156,7 +156,7 @@ impl Director {
 
     /// How long nothing happens then. Now and then too short to recover from the last.
     pub(super) fn pause(&mut self) -> Duration {
-        self.random.millis(100, 2_000)
+        self.random.millis(100, 3_000)
     }
 
     fn episode(&mut self) -> Episode {

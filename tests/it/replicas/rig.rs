@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -77,19 +77,22 @@ impl Rig {
     pub(super) fn longest_wait(&self) -> Duration {
         self.bound() + Duration::from_secs(1)
     }
+}
 
-    /// What each server has logged, in a directory for whoever looks for the cause of a failure, if one is named.
-    pub(super) fn keep_logs(&self) {
+/// Leaves what was logged in a directory, if one is named, for whoever looks for the cause of a failure.
+impl Drop for Rig {
+    fn drop(&mut self) {
         let Some(dir) = std::env::var_os("CLAVIGER_TEST_LOGS").map(PathBuf::from) else {
             return;
         };
-        std::fs::create_dir_all(&dir).unwrap();
+        let _ = std::fs::create_dir_all(&dir);
         for replica in &self.replicas {
             replica.keep_log();
-            let log = replica.logged.lock().unwrap();
-            std::fs::write(dir.join(&replica.line[1]), &*log).unwrap();
+            let log = replica.logged.lock();
+            let log = log.unwrap_or_else(PoisonError::into_inner);
+            let _ = std::fs::write(dir.join(&replica.line[1]), &*log);
         }
-        std::fs::write(dir.join("database"), self.database.cluster.log()).unwrap();
+        let _ = std::fs::write(dir.join("database"), self.database.cluster.log());
     }
 }
 
@@ -171,6 +174,10 @@ impl Replica {
     pub(super) fn start_again(&self) {
         let deadline = Instant::now() + DEADLINE;
         while let Err(log) = self.serve(&[]) {
+            self.logged
+                .lock()
+                .unwrap()
+                .extend_from_slice(log.as_bytes());
             assert!(Instant::now() < deadline, "it cannot start again:\n{log}");
         }
         self.called.write().unwrap().0.restarts += 1;
@@ -178,8 +185,10 @@ impl Replica {
     }
 
     fn keep_log(&self) {
-        if let Some(program) = &*self.program.lock().unwrap() {
-            let mut logged = self.logged.lock().unwrap();
+        let program = self.program.lock();
+        if let Some(program) = &*program.unwrap_or_else(PoisonError::into_inner) {
+            let logged = self.logged.lock();
+            let mut logged = logged.unwrap_or_else(PoisonError::into_inner);
             logged.extend_from_slice(&program.log.lock().unwrap());
         }
     }

@@ -18,9 +18,9 @@ use super::rig::{Replica, Rig};
 use crate::fixtures::{Api, Random, issue_request, verify_request};
 
 /// How many keys are good at any time.
-const LIVE: usize = 24;
-const ISSUERS: usize = 3;
-const REVOKERS: usize = 6;
+const LIVE: usize = 48;
+const ISSUERS: usize = 6;
+const REVOKERS: usize = 24;
 /// How many clients ask each replica.
 const CLIENTS: usize = 2;
 /// How many questions of one client may be without an answer: a server that is suspended finds them when it is resumed.
@@ -28,7 +28,7 @@ const UNANSWERED: usize = 60;
 /// After this time without an answer a client asks the next question.
 const IMPATIENCE: Duration = Duration::from_millis(25);
 /// How long a client pauses before it asks again.
-const PAUSE: Duration = Duration::from_millis(4);
+const PAUSE: Duration = Duration::from_millis(10);
 /// How long a client waits for the answer to a change. More than the longest wait of a revocation.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a client waits for a verdict. More than any server is suspended.
@@ -84,7 +84,7 @@ impl Keys {
     /// A key to revoke, about which clients ask from now on until they are told when to stop.
     fn take(&mut self, random: &mut Random) -> Option<WorkloadKey> {
         // Not the last ones, so that there is always one that is good.
-        if self.live.len() < LIVE / 2 {
+        if self.live.len() < LIVE / 4 {
             return None;
         }
         let number = self.live.swap_remove(random.below(self.live.len()));

@@ -94,6 +94,18 @@ pub(super) enum Outcome {
     Unknown,
 }
 
+impl Outcome {
+    pub(super) fn is_unconfirmed(self) -> bool {
+        matches!(
+            self,
+            Self::Acknowledged {
+                confirmed: false,
+                ..
+            }
+        )
+    }
+}
+
 /// Everything that was asked and answered.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History {
