@@ -32,7 +32,10 @@ const KEY_FILE: &str = "CLAVIGER_KEY_FILE";
 pub struct Connection {
     // These flags are accepted by `claviger serve` too. A client's environment variable must not stop a server, so flags
     // with a variable accept any string here, and `connect` validates it. An empty variable counts as unset.
-    /// The server's gRPC address: `http://HOST:PORT`, `https://HOST:PORT`, `HOST:PORT` for http, or `unix:PATH`.
+    // A list for `canary`. clap would refuse a second value for the other commands with a message of its own, but it cannot
+    // tell them apart: the flag is global.
+    /// The server's gRPC address: `http://HOST:PORT`, `https://HOST:PORT`, `HOST:PORT` for http, or `unix:PATH`. Only
+    /// `claviger canary` takes several, separated by commas or with the flag repeated.
     #[arg(
         long,
         global = true,
@@ -41,7 +44,7 @@ pub struct Connection {
         default_value = DEFAULT_ENDPOINT,
         help_heading = "Connection"
     )]
-    endpoint: OsString,
+    endpoint: Vec<OsString>,
     /// The file with the PEM certificates to trust with https.
     #[arg(
         long,
@@ -118,10 +121,28 @@ impl Connection {
             .await
     }
 
+    /// All servers that --endpoint names, with the caller's API key, and one more server at an address of a command's own.
+    pub(super) fn servers(
+        &self,
+        other: Option<&str>,
+    ) -> Result<(Vec<Server>, Option<Server>), Failure> {
+        // Once, because the file may be a pipe.
+        let (key, source) = self.key()?;
+        let servers = self
+            .endpoints()
+            .iter()
+            .flat_map(|list| list.split(','))
+            .map(|text| self.server(text.trim(), &key, &source))
+            .collect::<Result<_, _>>()?;
+        let other = other.map(|text| self.server(text, &key, &source));
+        Ok((servers, other.transpose()?))
+    }
+
     /// The scheme, the host and the port of the server's gRPC address; `None` for a Unix socket.
     pub(super) fn server_address(&self) -> Result<Option<(&'static str, String, u16)>, Failure> {
-        let endpoint = self.endpoint()?;
-        if self.unix_socket().is_some() {
+        let text = self.one_endpoint()?;
+        let endpoint = self.endpoint(&text)?;
+        if text.starts_with(UNIX) {
             return Ok(None);
         }
         let url = endpoint.uri();
@@ -135,39 +156,69 @@ impl Connection {
     }
 
     async fn connect_as(&self, key: &ApiKey, source: &KeySource) -> Result<Client, Failure> {
-        let authorization = authorization(key, source)?;
-        let endpoint = self.endpoint()?;
-        let timeout = timeout(&or_default(&self.timeout, DEFAULT_TIMEOUT))
-            .map_err(|why| Failure::usage(format!("--timeout or CLAVIGER_TIMEOUT: {why}")))?;
-        let context = CallContext {
-            endpoint: self.unix_socket().unwrap_or_else(|| {
-                let url = endpoint.uri().to_string();
-                url.trim_end_matches('/').to_owned()
-            }),
-            key_source: source.name(),
-            timeout,
-            has_client_certificate: endpoint.uri().scheme_str() == Some("https")
-                && self
-                    .client_cert
-                    .as_ref()
-                    .is_some_and(|path| !path.is_empty()),
-        };
-
-        let channel = tokio::time::timeout(timeout, endpoint.connect())
+        let server = self.server(&self.one_endpoint()?, key, source)?;
+        let context = server.context;
+        let channel = tokio::time::timeout(context.timeout, server.endpoint.connect())
             .await
             .map_err(|_| context.timeout(false))?
             .map_err(|error| context.unreachable(&error))?;
-        Ok(Client::new(channel, authorization, context))
+        Ok(Client::new(channel, server.authorization, context))
     }
 
-    /// The endpoint, if it is a Unix socket.
-    fn unix_socket(&self) -> Option<String> {
-        let text = or_default(&self.endpoint, DEFAULT_ENDPOINT);
-        text.starts_with(UNIX).then(|| text.into_owned())
+    fn server(&self, text: &str, key: &ApiKey, source: &KeySource) -> Result<Server, Failure> {
+        let authorization = authorization(key, source)?;
+        let endpoint = self.endpoint(text)?;
+        let timeout = timeout(&or_default(&self.timeout, DEFAULT_TIMEOUT))
+            .map_err(|why| Failure::usage(format!("--timeout or CLAVIGER_TIMEOUT: {why}")))?;
+        let name = if text.starts_with(UNIX) {
+            text.to_owned()
+        } else {
+            let url = endpoint.uri().to_string();
+            url.trim_end_matches('/').to_owned()
+        };
+        let has_client_certificate = endpoint.uri().scheme_str() == Some("https")
+            && self
+                .client_cert
+                .as_ref()
+                .is_some_and(|path| !path.is_empty());
+        Ok(Server {
+            endpoint,
+            authorization,
+            context: CallContext {
+                endpoint: name,
+                key_source: source.name(),
+                timeout,
+                has_client_certificate,
+            },
+        })
     }
 
-    fn endpoint(&self) -> Result<Endpoint, Failure> {
-        let text = or_default(&self.endpoint, DEFAULT_ENDPOINT);
+    /// The values of --endpoint, or its default.
+    fn endpoints(&self) -> Vec<Cow<'_, str>> {
+        let given = self.endpoint.iter().filter(|text| !text.is_empty());
+        let given: Vec<_> = given.map(|text| text.to_string_lossy()).collect();
+        if given.is_empty() {
+            vec![Cow::Borrowed(DEFAULT_ENDPOINT)]
+        } else {
+            given
+        }
+    }
+
+    /// The only value of --endpoint.
+    fn one_endpoint(&self) -> Result<Cow<'_, str>, Failure> {
+        let mut endpoints = self.endpoints();
+        // The path of a socket may have a comma.
+        let is_list = |text: &str| text.contains(',') && !text.starts_with(UNIX);
+        match endpoints.pop() {
+            Some(endpoint) if endpoints.is_empty() && !is_list(&endpoint) => Ok(endpoint),
+            _ => Err(Failure::usage(
+                "--endpoint or CLAVIGER_ENDPOINT: this command calls one server, but several are given",
+            )
+            .hint("give one endpoint; only `claviger canary` takes several")),
+        }
+    }
+
+    fn endpoint(&self, text: &str) -> Result<Endpoint, Failure> {
         if let Some(path) = text.strip_prefix(UNIX) {
             let no_socket = || {
                 Failure::usage(
@@ -177,16 +228,16 @@ impl Connection {
             if path.trim_start_matches('/').is_empty() || redact::looks_like_key(path) {
                 return Err(no_socket());
             }
-            return Endpoint::from_shared(text.into_owned()).map_err(|_| no_socket());
+            return Endpoint::from_shared(text.to_owned()).map_err(|_| no_socket());
         }
         // An API key parses as the name of a host, and later errors would repeat it.
-        if !is_host_name(&text) && redact::looks_like_key(&text) {
+        if !is_host_name(text) && redact::looks_like_key(text) {
             return Err(Failure::usage(
                 "--endpoint must look like `http://HOST:PORT` or `HOST:PORT`, but the value looks like an API key",
             ));
         }
-        let url = url(&text).ok_or_else(|| {
-            let text = redact::mask_keys(&text, &[]);
+        let url = url(text).ok_or_else(|| {
+            let text = redact::mask_keys(text, &[]);
             Failure::usage(format!(
                 "`{text}` is not an endpoint: it must look like `http://HOST:PORT`, `HOST:PORT` or `unix:PATH`"
             ))
@@ -247,6 +298,41 @@ impl Connection {
                  `claviger serve --init` or `claviger bootstrap` issued the first operator key",
             )
         })
+    }
+}
+
+/// A server and the caller's API key for it. Any number of clients can be made of it.
+#[derive(Clone)]
+pub(super) struct Server {
+    endpoint: Endpoint,
+    authorization: MetadataValue<Ascii>,
+    context: CallContext,
+}
+
+impl Server {
+    /// The address, for people.
+    pub(super) fn name(&self) -> &str {
+        &self.context.endpoint
+    }
+
+    /// How long a call may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.context.timeout
+    }
+
+    /// Lets calls take as long as this.
+    pub(super) fn with_timeout(mut self, timeout: Duration) -> Self {
+        self.context.timeout = timeout;
+        self
+    }
+
+    /// Returns a client on a connection of its own, which is established with the first call, and again when it broke.
+    pub(super) fn client(&self) -> Client {
+        Client::new(
+            self.endpoint.connect_lazy(),
+            self.authorization.clone(),
+            self.context.clone(),
+        )
     }
 }
 
@@ -425,7 +511,7 @@ mod tests {
             }
         }
         let absent = Connection {
-            endpoint: OsString::from("https://localhost:1"),
+            endpoint: vec![OsString::from("https://localhost:1")],
             ..connection("--ca-file", OsString::from("/absent/ca.pem"))
         };
         let failure = absent.connect().await.err().unwrap();
@@ -435,14 +521,43 @@ mod tests {
     #[test]
     fn an_empty_variable_counts_as_unset() {
         let empty = connection("--endpoint", OsString::new());
-        let endpoint = empty.endpoint().unwrap();
-        assert_eq!(endpoint.uri(), "http://127.0.0.1:7700/");
+        let (servers, _) = empty.servers(None).unwrap();
+        assert_eq!(servers[0].name(), "http://127.0.0.1:7700");
         assert_eq!(or_default(OsStr::new(""), DEFAULT_TIMEOUT), "10s");
         let empty = Connection {
-            endpoint: OsString::from("https://localhost:1"),
+            endpoint: vec![OsString::from("https://localhost:1")],
             ..connection("--ca-file", OsString::new())
         };
-        assert!(empty.endpoint().is_ok());
+        assert!(empty.server_address().is_ok());
+    }
+
+    #[test]
+    fn only_what_asks_several_servers_takes_several_endpoints() {
+        let names = |connection: &Connection| -> Vec<_> {
+            let servers = connection.servers(None).unwrap().0;
+            servers
+                .iter()
+                .map(|server| server.name().to_owned())
+                .collect()
+        };
+        let line = ["--endpoint", "b:2, unix:/c", "--endpoint", "a:1"];
+        let line = ["claviger", "--key", "k"].into_iter().chain(line);
+        let repeated = <Line as clap::Parser>::parse_from(line).connection;
+        assert_eq!(names(&repeated), ["http://b:2", "unix:/c", "http://a:1"]);
+        let failure = repeated.one_endpoint().unwrap_err();
+        assert!(failure.is_usage());
+        assert!(
+            failure.to_string().contains("several are given"),
+            "{failure}"
+        );
+
+        let list = connection("--endpoint", "a:1,a:1".into());
+        assert_eq!(names(&list), ["http://a:1", "http://a:1"]);
+        assert!(list.one_endpoint().unwrap_err().is_usage());
+        let socket = connection("--endpoint", "unix:/a,b".into());
+        assert_eq!(socket.one_endpoint().unwrap(), "unix:/a,b");
+        let wrong = connection("--endpoint", "a:1,,b:1".into());
+        assert!(wrong.servers(None).err().unwrap().is_usage());
     }
 
     #[test]
@@ -481,7 +596,9 @@ mod tests {
             "demo_live_4fzs3fzs3fzs3fzs3fzs3fz",
             "TtgGcQFq.s3fzs3fzs3fzs3fz",
         ] {
-            let failure = connection("--endpoint", key.into()).endpoint().unwrap_err();
+            let failure = connection("--endpoint", key.into())
+                .server_address()
+                .unwrap_err();
             assert!(failure.is_usage());
             assert_eq!(
                 failure.to_string(),
@@ -494,7 +611,7 @@ mod tests {
             );
             let text = format!("Bearer {key}");
             let failure = connection("--endpoint", text.into())
-                .endpoint()
+                .server_address()
                 .unwrap_err();
             assert!(!failure.to_string().contains("s3fz"), "{failure}");
         }
@@ -502,7 +619,11 @@ mod tests {
             "keys.internal.example.com",
             "claviger-server-production:7700",
         ] {
-            assert!(connection("--endpoint", address.into()).endpoint().is_ok());
+            assert!(
+                connection("--endpoint", address.into())
+                    .server_address()
+                    .is_ok()
+            );
         }
         let failure = read_key(Path::new("/absent/demo.key"), "--key-file").unwrap_err();
         assert!(

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use tonic::{Code, Status, TimeoutExpired};
+use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
 use super::failure::{self, Failure, Violation};
@@ -22,7 +22,7 @@ const CLIENT_CERTIFICATE_MAYBE: &str =
     "the server may not accept the client certificate of --client-cert: see the log of the server";
 
 /// The facts about a call that its failures name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct CallContext {
     pub(super) endpoint: String,
     pub(super) key_source: String,
@@ -216,6 +216,10 @@ impl CallContext {
     }
 
     fn broken(&self, cause: &(dyn Error + 'static), is_change: bool) -> Failure {
+        // A client that connects with its first call has not sent it then.
+        if causes(cause).any(<dyn Error>::is::<ConnectError>) {
+            return self.unreachable(cause);
+        }
         let root = causes(cause).last().unwrap_or(cause);
         let endpoint = &self.endpoint;
         // With TLS 1.3 the server looks at the client's certificate when the client takes the connection for established already.

@@ -114,6 +114,25 @@ impl Failure {
         }
     }
 
+    /// Whether the same request will fail again, until somebody changes something else.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(
+            self.code,
+            Code::InvalidArgument
+                | Code::NotFound
+                | Code::AlreadyExists
+                | Code::PermissionDenied
+                | Code::Unauthenticated
+                | Code::FailedPrecondition
+                | Code::Unimplemented
+        )
+    }
+
+    /// Whether no answer came in time.
+    pub(super) fn is_timeout(&self) -> bool {
+        self.code == Code::DeadlineExceeded
+    }
+
     /// Whether the requested item does not exist.
     pub(super) fn is_not_found(&self) -> bool {
         self.code == Code::NotFound

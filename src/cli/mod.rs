@@ -6,6 +6,7 @@
 //! Imports run one way: from the commands to `page`, `edit`, `output` and `connect`, and from those to `failure` and `text`.
 
 mod api_key;
+mod canary;
 mod client;
 mod codec;
 mod connect;
@@ -70,6 +71,8 @@ pub enum ClientCommand {
     Explain(explain::Explain),
     /// Show the audit trail, newest first.
     Events(events::Events),
+    /// Measure how fast every server denies a revoked key, and report every broken promise.
+    Canary(canary::Canary),
 }
 
 /// Runs one command. The answer goes to standard output, everything else to standard error.
@@ -106,6 +109,7 @@ async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
         ClientCommand::Verify(verify) => verify.run(&connection, &output).await,
         ClientCommand::Explain(explain) => explain.run(&connection, &output).await,
         ClientCommand::Events(events) => events.run(&connection, &output).await.map(|()| 0),
+        ClientCommand::Canary(canary) => Box::pin(canary.run(&connection, &output)).await,
     };
     ExitCode::from(outcome.unwrap_or_else(|failure: Failure| {
         output.print_failure(&failure);

@@ -102,6 +102,20 @@ impl Output {
             .map_err(|error| cannot_show(&error))
     }
 
+    /// Prints one line of several: by `human`, or one JSON object. Unlike elsewhere, a closed pipe is an error, because it is a
+    /// reason to stop.
+    pub(super) fn print_line(
+        &self,
+        document: &impl Serialize,
+        human: impl FnOnce() -> String,
+    ) -> io::Result<()> {
+        if self.json {
+            print(&one_json_line(document)?)
+        } else {
+            print(&plain(&human()))
+        }
+    }
+
     /// Prints the content of a file exactly. On a terminal, control characters are escaped.
     pub(super) fn print_file(&self, text: &str) -> Result<(), Failure> {
         if !self.terminal {
@@ -119,27 +133,37 @@ impl Output {
         }
     }
 
-    /// Formats a JSON document: on several lines for a terminal, on one line otherwise. Names are in alphabetical order, so
-    /// that equal answers give equal output.
+    /// Formats a JSON document: on several lines for a terminal, on one line otherwise.
     fn json_text(&self, document: &impl Serialize) -> serde_json::Result<String> {
-        let value = serde_json::to_value(document)?;
-        let text = if self.terminal {
-            format!("{value:#}")
+        if self.terminal {
+            let value = serde_json::to_value(document)?;
+            Ok(without_control(&format!("{value:#}")))
         } else {
-            value.to_string()
-        };
-        let text = escape(&text, |unsafe_char, out| {
-            if unsafe_char == '\n' {
-                out.push('\n');
-            } else {
-                let mut units = [0; 2];
-                for unit in unsafe_char.encode_utf16(&mut units) {
-                    let _ = write!(out, "\\u{unit:04x}");
-                }
-            }
-        });
-        Ok(text.into_owned())
+            one_json_line(document)
+        }
     }
+}
+
+/// Formats a JSON document on one line. Names are in alphabetical order, so that equal answers give equal output.
+fn one_json_line(document: &impl Serialize) -> serde_json::Result<String> {
+    Ok(without_control(
+        &serde_json::to_value(document)?.to_string(),
+    ))
+}
+
+/// Escapes what could control the terminal, except line breaks.
+fn without_control(json: &str) -> String {
+    escape(json, |unsafe_char, out| {
+        if unsafe_char == '\n' {
+            out.push('\n');
+        } else {
+            let mut units = [0; 2];
+            for unit in unsafe_char.encode_utf16(&mut units) {
+                let _ = write!(out, "\\u{unit:04x}");
+            }
+        }
+    })
+    .into_owned()
 }
 
 /// Writes to standard output. A reader that closes the pipe early, as `head` does, is not an error.

@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 import keytext
 
 PACKAGE = "claviger.v1"
-SERVICES = ("KeyVerify", "KeyAdmin", "RealmAdmin")
+SERVICES = ("KeyVerify", "KeyAdmin", "RealmAdmin", "AuthorityAdmin")
 DEADLINE_SECONDS = 20
 
 

@@ -1,5 +1,6 @@
-//! The program as a process: its start and stop, crashes, its transport, its command line, and what it writes.
+//! The program as a process: its start and stop, crashes, its transport, its command line, the canary, and what it writes.
 
+mod canary;
 mod cancelled_calls;
 mod command_line;
 mod configuration;

@@ -1,10 +1,11 @@
-//! Several servers on one database, and what can happen to them: faults of the network, of the database and of the servers.
+//! Servers that share one database, and what can happen to them: faults of the network, of the database and of the servers.
 
 mod database;
 mod episodes;
 mod faults;
 mod history;
 mod kills;
+mod lease;
 mod network;
 mod promotion;
 mod rig;

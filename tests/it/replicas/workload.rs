@@ -9,7 +9,7 @@ use pb::Wait;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::{Code, Request, Response, Status};
-use tonic_types::StatusExt;
+use tonic_types::{RpcStatusExt, StatusExt};
 
 use super::history::{
     Answer, History, Issue, KeyNumber, Outcome, Question, Refused, Revocation, Server, Span,
@@ -23,12 +23,14 @@ const ISSUERS: usize = 6;
 const REVOKERS: usize = 24;
 /// How many clients ask each replica.
 const CLIENTS: usize = 2;
+/// How many keys a client asks about with each second call. With the others it asks about one.
+const BATCH: usize = 16;
 /// How many questions of one client may be without an answer: a server that is suspended finds them when it is resumed.
 const UNANSWERED: usize = 60;
 /// After this time without an answer a client asks the next question.
 const IMPATIENCE: Duration = Duration::from_millis(25);
 /// How long a client pauses before it asks again.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(20);
 /// How long a client waits for the answer to a change. More than the longest wait of a revocation.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(6);
 /// How long a client waits for a verdict. More than any server is suspended.
@@ -79,6 +81,19 @@ impl Keys {
             return None;
         };
         Some(self.all[number].clone())
+    }
+
+    /// Keys to ask about, each without a `min_revision` or with that of its issue.
+    fn some(&mut self, random: &mut Random, now: Duration) -> Vec<(WorkloadKey, u64)> {
+        let count = random.one_of(&[1, BATCH]);
+        let mut keys = Vec::new();
+        for _ in 0..count {
+            if let Some(key) = self.any(random, now) {
+                let min_revision = random.one_of(&[0, key.revision]);
+                keys.push((key, min_revision));
+            }
+        }
+        keys
     }
 
     /// A key to revoke, about which clients ask from now on until they are told when to stop.
@@ -213,27 +228,56 @@ impl Clients {
         key: &WorkloadKey,
         min_revision: u64,
     ) -> Answer {
-        let request = pb::VerifyRequest {
-            min_revision,
-            ..verify_request(&key.plain_key)
-        };
+        let request = verify_request_from(key, min_revision);
         let call = api.verify.verify(with_timeout(request, VERIFY_TIMEOUT));
         let (span, answer) = self.timed(VERIFY_TIMEOUT, call).await;
-        let answer = match answer {
-            Ok(answer) => Answer::Verdict {
-                verdict: answer.verdict(),
-                revision: answer.revision,
-            },
-            Err(status) => answer_of(&status),
+        let answer = answer.map_or_else(|status| answer_of(&status), |told| verdict_in(&told));
+        self.record(server, span, [(key, min_revision, answer)]);
+        answer
+    }
+
+    /// Asks a server about several keys at once, and records the answers. Returns whether there were any.
+    async fn ask_batch(
+        &self,
+        (server, mut api): (Server, Api),
+        keys: &[(WorkloadKey, u64)],
+    ) -> bool {
+        let requests = keys.iter();
+        let requests = requests.map(|(key, min_revision)| verify_request_from(key, *min_revision));
+        let request = pb::VerifyBatchRequest {
+            requests: requests.collect(),
         };
-        self.recorded().questions.push(Question {
+        let call = api
+            .verify
+            .verify_batch(with_timeout(request, VERIFY_TIMEOUT));
+        let (span, answer) = self.timed(VERIFY_TIMEOUT, call).await;
+        let answers = match answer {
+            Ok(batch) => batch.results.into_iter().map(answer_in).collect(),
+            Err(status) => vec![answer_of(&status); keys.len()],
+        };
+        assert_eq!(answers.len(), keys.len(), "one result for each request");
+        let is_answered = answers.iter().any(|answer| *answer != Answer::Nothing);
+        let asked = keys.iter().zip(answers);
+        let asked = asked.map(|((key, min_revision), answer)| (key, *min_revision, answer));
+        self.record(server, span, asked);
+        is_answered
+    }
+
+    fn record<'k>(
+        &self,
+        server: Server,
+        span: Span,
+        asked: impl IntoIterator<Item = (&'k WorkloadKey, u64, Answer)>,
+    ) {
+        let questions = asked.into_iter();
+        let questions = questions.map(|(key, min_revision, answer)| Question {
             span,
             server,
             key: key.number,
             min_revision,
             answer,
         });
-        answer
+        self.recorded().questions.extend(questions);
     }
 
     /// Issues a key at a server, and records it.
@@ -344,22 +388,26 @@ async fn ask(clients: Arc<Clients>, replica: Arc<Replica>, mut random: Random) {
     let permits = Arc::new(Semaphore::new(UNANSWERED));
     let mut unanswered = JoinSet::new();
     while !clients.is_over() {
-        let key = clients.locked_keys().any(&mut random, clients.now());
+        let keys = clients.locked_keys().some(&mut random, clients.now());
         let permit = Arc::clone(&permits).acquire_owned().await.unwrap();
-        if let Some(key) = key {
+        if !keys.is_empty() {
             let asking = Arc::clone(&clients);
-            let min_revision = random.one_of(&[0, key.revision]);
             let called = replica.api();
             let question = async move {
-                let answer = asking.ask(called, &key, min_revision).await;
+                let is_answered = match &keys[..] {
+                    [(key, min_revision)] => {
+                        asking.ask(called, key, *min_revision).await != Answer::Nothing
+                    }
+                    keys => asking.ask_batch(called, keys).await,
+                };
                 drop(permit);
-                answer
+                is_answered
             };
             unanswered.spawn(question);
         }
         // Whichever question is answered, there is room for the next.
         let answered = tokio::time::timeout(IMPATIENCE, unanswered.join_next()).await;
-        if matches!(answered, Ok(Some(Ok(Answer::Nothing)))) {
+        if matches!(answered, Ok(Some(Ok(false)))) {
             tokio::time::sleep(IMPATIENCE).await;
         }
         while unanswered.try_join_next().is_some() {}
@@ -381,14 +429,43 @@ fn was_not_made(status: &Status) -> bool {
     status.code() == Code::Unavailable && reason.is_some_and(|reason| reasons.contains(&&*reason))
 }
 
+fn verify_request_from(key: &WorkloadKey, min_revision: u64) -> pb::VerifyRequest {
+    pb::VerifyRequest {
+        min_revision,
+        ..verify_request(&key.plain_key)
+    }
+}
+
+fn verdict_in(told: &pb::VerifyResponse) -> Answer {
+    Answer::Verdict {
+        verdict: told.verdict(),
+        revision: told.revision,
+    }
+}
+
+/// What a batch says about one of its keys.
+fn answer_in(result: pb::VerifyBatchResult) -> Answer {
+    match result.result.expect("each request has a result") {
+        pb::verify_batch_result::Result::Response(told) => verdict_in(&told),
+        pb::verify_batch_result::Result::Error(error) => {
+            let reason = error.get_details_error_info().map(|info| info.reason);
+            refused(Code::from(error.code), reason)
+        }
+    }
+}
+
 /// An error as the answer to a question.
 fn answer_of(status: &Status) -> Answer {
     let reason = status.get_details_error_info().map(|info| info.reason);
+    refused(status.code(), reason)
+}
+
+fn refused(code: Code, reason: Option<String>) -> Answer {
     let Some(reason) = reason else {
         // Not from the server, but from the client's own connection.
         return Answer::Nothing;
     };
-    Answer::Refused(match (status.code(), &*reason) {
+    Answer::Refused(match (code, &*reason) {
         (Code::Unavailable, "LEASE_LAPSED") => Refused::LeaseLapsed,
         (Code::Unavailable, "BEHIND_MIN_REVISION") => Refused::BehindMinRevision,
         (Code::FailedPrecondition, "REVISION_LOST") => Refused::RevisionLost,

@@ -1,6 +1,5 @@
 //! What only a shared database can do to a server: be away, be slow, be somebody else's.
 
-use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -197,65 +196,26 @@ async fn a_load_that_takes_longer_than_an_answer_may_is_not_cut_short() {
 
 /// Seen red without the lock: they then get into each other's way while they make the schema or the pepper.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_several_that_start_at_once_exactly_one_founds_and_serves() {
+async fn of_several_that_start_at_once_exactly_one_founds_and_all_serve() {
     let test_store = TestStore::on(Engine::Postgres);
-    let flags = test_store.flags();
-    let mut line = vec!["serve", "--init"];
-    line.extend(flags.iter().map(String::as_str));
-    line.extend(["--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
-    line.extend(["--argon2-memory", "8", "--argon2-passes", "1"]);
-    let mut starters: Vec<_> = (0..4)
-        .map(|_| {
-            let mut command = claviger(&line);
-            command.stdin(std::process::Stdio::null());
-            command.stdout(std::process::Stdio::null());
-            command.stderr(std::process::Stdio::piped());
-            command.spawn().unwrap()
-        })
-        .collect();
-    eventually("all but one are refused", async || {
-        starters.retain_mut(|starter| match starter.try_wait().unwrap() {
-            Some(status) => {
-                let mut said = String::new();
-                let mut stderr = starter.stderr.take().unwrap();
-                stderr.read_to_string(&mut said).unwrap();
-                assert_eq!(status.code(), Some(BAD_CONFIGURATION), "{said}");
-                assert!(said.contains("another claviger process"), "{said}");
-                false
-            }
-            None => true,
-        });
-        (starters.len() == 1).then_some(())
-    })
-    .await;
-    // The one goes on, until it is killed; then the next finds one authority and one operator key, in order.
-    let mut one = starters.pop().unwrap();
-    eventually("the operator key is there", async || {
-        std::fs::read_to_string(test_store.data().join("operator.key"))
-            .ok()
-            .filter(|key| key.ends_with('\n'))
-    })
-    .await;
-    assert!(one.try_wait().unwrap().is_none());
-    one.kill().unwrap();
-    one.wait().unwrap();
-    let program = Program::serve(&test_store, &[]);
-    let listed = pb::ListKeysRequest {
-        filter: Some(pb::KeyFilter {
-            realm: "claviger".to_owned(),
+    let programs: Vec<_> = std::thread::scope(|threads| {
+        let starting: Vec<_> = (0..4)
+            .map(|_| threads.spawn(|| Program::serve(&test_store, &[])))
+            .collect();
+        let started = starting.into_iter().map(|thread| thread.join().unwrap());
+        started.collect()
+    });
+    for program in &programs {
+        let listed = pb::ListKeysRequest {
+            filter: Some(pb::KeyFilter {
+                realm: "claviger".to_owned(),
+                ..Default::default()
+            }),
             ..Default::default()
-        }),
-        ..Default::default()
-    };
-    let keys = program
-        .api()
-        .keys
-        .list_keys(listed)
-        .await
-        .unwrap()
-        .into_inner()
-        .keys;
-    assert_eq!(keys.len(), 1);
+        };
+        let keys = program.api().keys.list_keys(listed).await;
+        assert_eq!(keys.unwrap().into_inner().keys.len(), 1);
+    }
 }
 
 /// Seen red without `take_again`.
@@ -310,23 +270,46 @@ async fn a_server_is_not_its_own_rival_after_the_network_has_swallowed_its_conne
     remote.service.stop().await;
 }
 
+/// Seen red with the lock shared by a migration too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_whose_database_was_taken_over_ends_and_says_so() {
+async fn a_server_whose_database_was_taken_for_itself_by_another_process_ends_and_says_so() {
     let remote = Remote::start().await;
-    let operator = remote.service.operator.clone();
     remote.proxy.set(Traffic::Cut);
-    // Cut off, its session ends and with it the lock; the other one waits that long.
-    let other =
-        Service::start_with(Arc::clone(&remote.direct), Clock::system(), &operator, &[]).await;
+    // Cut off, its session ends and with it the lock; the other process waits that long.
+    let other = remote.direct.open_alone().await;
     remote.proxy.set(Traffic::Flows);
     let why = remote.service.ended().await;
     assert!(matches!(why, ServeError::LockLost), "{why}");
     assert!(
-        why.to_string().contains("replicas are not supported yet"),
+        why.to_string().contains("took the database for itself"),
         "{why}"
     );
-    other.api().issue().await;
-    other.stop().await;
+    drop(other);
+    let began = Instant::now();
+    let operator = "";
+    let again = Service::start_with(remote.direct, Clock::system(), operator, &[]).await;
+    assert!(began.elapsed() < BOUND);
+    again.stop().await;
+}
+
+/// Seen red with `BEGIN_WRITE` for servers too: the change is then made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_has_lost_its_lock_writes_nothing_beside_a_process_that_is_alone() {
+    let remote = Remote::start().await;
+    let mut api = remote.service.api();
+    let database = remote.direct.database();
+    // Its connection for the lock is lost, and those for everything else are not.
+    database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()
+         AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+    );
+    let alone = remote.direct.open_alone().await;
+    let began = Instant::now();
+    let refused = api.keys.issue_key(issue_request()).await.err().unwrap();
+    assert_says_what_to_do(began, &refused);
+    let why = remote.service.ended().await;
+    assert!(matches!(why, ServeError::LockLost), "{why}");
+    drop(alone);
 }
 
 fn refused(args: &[&str], code: i32) -> String {

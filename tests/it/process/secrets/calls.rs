@@ -38,6 +38,12 @@ pub(super) async fn use_every_call(
         })
         .await
         .unwrap();
+    api.authority
+        .list_replicas(pb::ListReplicasRequest {})
+        .await
+        .unwrap();
+    let no_lease = pb::SetLeaseRequest::default();
+    errors.push(api.authority.set_lease(no_lease).await.unwrap_err());
     let list = keys_of("demo");
     api.keys.list_keys(list).await.unwrap();
     api.keys
