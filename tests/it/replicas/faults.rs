@@ -1,11 +1,14 @@
 //! Whatever fails, and whenever it does: no key is accepted after its revocation is in force, and nothing acknowledged is lost.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use claviger::domain::clock::Clock;
 use claviger::pb::claviger::v1 as pb;
+use futures_util::future::join_all;
 use pb::{Verdict, Wait};
+use tokio::task::JoinSet;
 
 use super::episodes::Director;
 use super::history::{Answer, History, Outcome, Promises};
@@ -21,9 +24,6 @@ const LEASE: Duration = Duration::from_secs(2);
 
 const WAITS: [Wait; 2] = [Wait::Committed, Wait::Everywhere];
 
-/// How long an episode may take with all that comes after it, so that a run that does not get on ends.
-const TIME_PER_EPISODE: Duration = Duration::from_mins(1);
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_key_is_accepted_after_its_revocation_whatever_fails() {
     let enough = from_env("CLAVIGER_TEST_REVOCATIONS", 300);
@@ -36,27 +36,29 @@ async fn no_key_is_accepted_after_its_revocation_whatever_fails() {
     let rig = Rig::start(database, replicas, LEASE).await;
     let workload = Workload::start(&rig, seed as u64);
     let mut director = Director::new(seed as u64, replicas);
+    let clients = Arc::clone(&workload.clients);
     let mut done = 0;
-    let began = Instant::now();
-    while done < episodes || workload.clients.revoked() < enough {
-        let allowed = TIME_PER_EPISODE * (episodes.max(enough / 10)) as u32;
-        assert!(began.elapsed() < allowed, "it does not get on");
+    while done < episodes {
         let now = director.next();
         done += now.len();
-        let mut running = tokio::task::JoinSet::new();
+        let mut running = JoinSet::new();
         for episode in now {
-            let (now, revoked) = (workload.clients.now(), workload.clients.revoked());
-            println!("{:8.3} s, {revoked} revoked: {episode}", now.as_secs_f64());
+            let (now, revoked) = (clients.now().as_secs_f64(), clients.revoked());
+            println!("{now:8.3} s, {revoked} revoked: {episode}");
             running.spawn(episode.run(Arc::clone(&rig)));
         }
-        while let Some(ended) = running.join_next().await {
-            ended.unwrap();
-        }
+        running.join_all().await;
         tokio::time::sleep(director.pause()).await;
+        // Each episode has its share of the revocations, most of which are made around it.
+        let share = enough * done.min(episodes) / episodes;
+        eventually("keys are revoked again", async || {
+            (clients.revoked() >= share).then_some(())
+        })
+        .await;
     }
     println!(
         "{:8.3} s: {done} episodes are over",
-        workload.clients.now().as_secs_f64()
+        clients.now().as_secs_f64()
     );
     let clients = recovered(&rig, workload).await;
     let promises = Promises {
@@ -154,35 +156,41 @@ fn check_coverage(rig: &Rig, history: &History, enough: usize) {
 }
 
 /// Nothing acknowledged is lost or done twice: each key is what its clients were told, at every server and in the database.
-pub(super) async fn check_every_key(rig: &Arc<Rig>, clients: &Clients, database: &Database) {
+pub(super) async fn check_every_key(rig: &Rig, clients: &Clients, database: &Database) {
     let history = clients.history();
+    let revocations = history.revocations.iter();
+    let outcomes: HashMap<_, _> = revocations.map(|made| (made.key, made.outcome)).collect();
     let keys = clients.keys();
-    for key in &keys {
-        let mut revocations = history.revocations.iter();
-        let revocation = revocations.find(|revocation| revocation.key == key.number);
-        let allowed: &[Verdict] = match revocation.map(|revocation| revocation.outcome) {
-            Some(Outcome::Acknowledged { .. }) => &[Verdict::Revoked],
-            Some(Outcome::Unknown) => &[Verdict::Revoked, Verdict::Allowed],
-            Some(Outcome::NotMade) | None => &[Verdict::Allowed],
-        };
-        for replica in &rig.replicas {
+    let checks = rig.replicas.iter().map(async |replica| {
+        for key in &keys {
             let verdict = verdict_of(clients, replica, key, key.revision).await;
+            let outcome = outcomes.get(&key.number);
+            let allowed: &[Verdict] = match outcome {
+                Some(Outcome::Acknowledged { .. }) => &[Verdict::Revoked],
+                Some(Outcome::Unknown) => &[Verdict::Revoked, Verdict::Allowed],
+                Some(Outcome::NotMade) | None => &[Verdict::Allowed],
+            };
+            let number = replica.number;
             assert!(
                 allowed.contains(&verdict),
-                "replica {}: {verdict:?} of key {}: {revocation:?}",
-                replica.number,
-                key.number,
+                "replica {number}: {verdict:?}, where {outcome:?} of {}",
+                key.id
             );
         }
-    }
-    let number = |question: &str| -> usize { database.ask(question).trim().parse().unwrap() };
-    let stored = number("SELECT count(*) FROM keys WHERE realm = 'demo'");
+    });
+    join_all(checks).await;
+    let count = |question: &str| -> usize { database.ask(question).trim().parse().unwrap() };
+    let stored = count("SELECT count(*) FROM keys WHERE realm = 'demo'");
     let perhaps = clients.issued_perhaps();
     assert!(
         (keys.len()..=keys.len() + perhaps).contains(&stored),
         "{stored} keys, where {} were issued, and {perhaps} perhaps",
         keys.len()
     );
-    let gaps = number("SELECT max(revision) - count(*) FROM events");
+    let gaps = count("SELECT max(revision) - count(*) FROM events");
     assert_eq!(gaps, 0, "revisions have gaps");
+    println!(
+        "{} keys issued and {perhaps} perhaps, {stored} stored; 0 lost, 0 doubled",
+        keys.len()
+    );
 }
