@@ -22,17 +22,17 @@ const LIVE: usize = 48;
 const ISSUERS: usize = 6;
 const REVOKERS: usize = 24;
 /// How many clients ask each replica.
-const CLIENTS: usize = 2;
+const CLIENTS: usize = 1;
 /// How many keys a client asks about with each second call. With the others it asks about one.
 const BATCH: usize = 16;
-/// How many questions of one client may be without an answer: a server that is suspended finds them when it is resumed.
+/// How many calls of one client may be without an answer: a server that is suspended finds them when it is resumed.
 const UNANSWERED: usize = 60;
 /// After this time without an answer a client asks the next question.
 const IMPATIENCE: Duration = Duration::from_millis(25);
 /// How long a client pauses before it asks again.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a client waits for the answer to a change. More than the longest wait of a revocation.
-const CHANGE_TIMEOUT: Duration = Duration::from_secs(6);
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client waits for a verdict. More than any server is suspended.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(15);
 
