@@ -53,11 +53,14 @@ async fn a_server_that_is_resumed_accepts_nothing_that_was_revoked_meanwhile() {
         }
         let questions = Questions::ask(&clients, &rig, &key);
         let outcome = clients.revoke(rig.replicas[0].api(), &key, wait).await;
-        let confirmed = wait == Wait::Everywhere;
-        assert!(
-            matches!(outcome, Outcome::Acknowledged { confirmed: said, .. } if said == confirmed),
-            "{outcome:?}"
-        );
+        let Outcome::Acknowledged {
+            revision,
+            confirmed,
+        } = outcome
+        else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(confirmed, wait == Wait::Everywhere);
         // Of one that is nowhere confirmed the leases are about to lapse, or have just lapsed.
         let resumed = clients.now()
             + match wait {
@@ -76,7 +79,7 @@ async fn a_server_that_is_resumed_accepts_nothing_that_was_revoked_meanwhile() {
             replica.network.set(Traffic::Flows);
         }
         for replica in &rig.replicas {
-            let verdict = verdict_of(&clients, replica, &key, key.revision).await;
+            let verdict = verdict_of(&clients, replica, &key, revision).await;
             assert_eq!(verdict, Verdict::Revoked);
         }
     }

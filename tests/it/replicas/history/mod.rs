@@ -72,7 +72,7 @@ pub(super) enum Refused {
     Otherwise,
 }
 
-/// A request to revoke a key. Of a key there is at most one that was acknowledged.
+/// A request to revoke a key.
 #[derive(Clone, Debug)]
 pub(super) struct Revocation {
     pub(super) span: Span,
@@ -95,6 +95,20 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
+    /// What is known of a key that was to be revoked twice.
+    pub(super) fn or(self, other: Self) -> Self {
+        let rank = |outcome| match outcome {
+            Self::Acknowledged { .. } => 2,
+            Self::Unknown => 1,
+            Self::NotMade => 0,
+        };
+        if rank(other) > rank(self) {
+            other
+        } else {
+            self
+        }
+    }
+
     pub(super) fn is_unconfirmed(self) -> bool {
         matches!(
             self,
@@ -225,7 +239,13 @@ impl History {
         let mut changes: BTreeMap<u64, String> = BTreeMap::new();
         let issues = self.issues.iter();
         let issues = issues.map(|issue| (issue.revision, format!("{issue:?}")));
-        let revocations = self.revocations.iter().filter_map(|revocation| {
+        let mut asked: BTreeMap<KeyNumber, usize> = BTreeMap::new();
+        for revocation in &self.revocations {
+            *asked.entry(revocation.key).or_default() += 1;
+        }
+        // One that is repeated may find nothing to change, and is answered with the revision that it read.
+        let once = self.revocations.iter().filter(|made| asked[&made.key] == 1);
+        let revocations = once.filter_map(|revocation| {
             let Outcome::Acknowledged { revision, .. } = revocation.outcome else {
                 return None;
             };

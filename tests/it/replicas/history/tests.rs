@@ -212,6 +212,9 @@ fn each_change_has_a_revision_of_its_own() {
     assert_eq!(history.broken(), []);
     history.issues[0].revision = 8;
     assert_eq!(history.broken(), [Promise::RevisionsAreUnique]);
+    // A repetition is answered with the revision that it read.
+    let repeated = history.clone().revoked(300, 400, Wait::Committed, false);
+    assert_eq!(repeated.broken(), []);
     // Nothing is known of one that was not acknowledged.
     history.revocations[0].outcome = Outcome::Unknown;
     assert_eq!(history.broken(), []);
