@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use super::fixture::{GatewayFixture, PEAKA};
 use super::http1::Answer;
+use crate::fixtures::Random;
 
 /// The projects of each key, and whether it is a partner key.
 const KEYS: [(&str, &[&str], bool); 5] = [
@@ -25,23 +26,6 @@ const WORDS: [&str; 8] = [
     "project",
     "links",
 ];
-
-/// A small generator of numbers (splitmix64), so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
-    }
-
-    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())]
-    }
-}
 
 /// A path below `/api/v1`, and the projects that it names.
 fn path(random: &mut Random) -> (String, Vec<&'static str>) {

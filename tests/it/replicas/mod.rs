@@ -1,3 +1,13 @@
-//! Servers that share one database.
+//! Servers that share one database, and what can happen to them: faults of the network, of the database and of the servers.
 
+mod database;
+mod episodes;
+mod faults;
+mod history;
+mod kills;
 mod lease;
+mod network;
+mod promotion;
+mod rig;
+mod suspension;
+mod workload;
