@@ -32,7 +32,15 @@ pub(super) struct Connections {
     deadline: Duration,
     max: u32,
     free: Arc<Semaphore>,
-    idle: Mutex<Vec<PgConnection>>,
+    idle: Mutex<Idle>,
+}
+
+/// The connections that nobody uses.
+#[derive(Default)]
+struct Idle {
+    connections: Vec<PgConnection>,
+    /// How often all connections were given up. One that was made before is not used again.
+    generation: u64,
 }
 
 impl Connections {
@@ -67,6 +75,7 @@ impl Connections {
             .await
             .map_err(|_| sqlx::Error::PoolTimedOut)?
             .map_err(|_| sqlx::Error::PoolClosed)?;
+        let generation = self.lock_idle().generation;
         let begun = within(self.deadline, async {
             if let Some(mut idle) = self.take_idle()
                 && sqlx::raw_sql(statement).execute(&mut idle).await.is_ok()
@@ -84,20 +93,36 @@ impl Connections {
         Ok(PgTransaction {
             connection: Some(connection),
             is_intact: true,
+            generation,
             connections: Arc::clone(self),
             permit: Some(permit),
         })
     }
 
     fn take_idle(&self) -> Option<PgConnection> {
-        self.lock_idle().pop()
+        self.lock_idle().connections.pop()
     }
 
     fn drop_idle(&self) {
-        self.lock_idle().clear();
+        self.lock_idle().connections.clear();
     }
 
-    fn lock_idle(&self) -> std::sync::MutexGuard<'_, Vec<PgConnection>> {
+    /// Gives up all connections, those in use when they are returned.
+    pub(super) fn give_up(&self) {
+        let mut idle = self.lock_idle();
+        idle.generation += 1;
+        idle.connections.clear();
+    }
+
+    /// Keeps a connection for the next transaction, unless all that were made with it were given up.
+    fn keep(&self, connection: PgConnection, generation: u64) {
+        let mut idle = self.lock_idle();
+        if idle.generation == generation {
+            idle.connections.push(connection);
+        }
+    }
+
+    fn lock_idle(&self) -> std::sync::MutexGuard<'_, Idle> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -106,7 +131,7 @@ impl Connections {
         let all = self.free.acquire_many(self.max).await;
         self.free.close();
         drop(all);
-        let idle = std::mem::take(&mut *self.lock_idle());
+        let idle = std::mem::take(&mut self.lock_idle().connections);
         for connection in idle {
             let _ = within(self.deadline, connection.close()).await;
         }
@@ -119,6 +144,7 @@ pub(super) struct PgTransaction {
     connection: Option<PgConnection>,
     /// Whether every statement so far was answered and none failed.
     is_intact: bool,
+    generation: u64,
     connections: Arc<Connections>,
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -168,7 +194,7 @@ impl PgTransaction {
             .await;
         self.end_statement(&statement, outcome)?;
         let connection = self.connection.take().expect("not returned yet");
-        self.connections.lock_idle().push(connection);
+        self.connections.keep(connection, self.generation);
         Ok(())
     }
 }
@@ -179,6 +205,7 @@ impl Drop for PgTransaction {
             return;
         };
         let connections = Arc::clone(&self.connections);
+        let generation = self.generation;
         let permit = self.permit.take();
         tokio::spawn(async move {
             let rollback = async {
@@ -186,7 +213,7 @@ impl Drop for PgTransaction {
                 Ok(())
             };
             if within(connections.deadline, rollback).await.is_ok() {
-                connections.lock_idle().push(connection);
+                connections.keep(connection, generation);
             }
             drop(permit);
         });

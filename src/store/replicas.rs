@@ -261,6 +261,11 @@ impl HeartbeatConnection {
         }))
     }
 
+    /// Gives up the connection.
+    pub fn give_up(&mut self) {
+        self.connection = None;
+    }
+
     /// Removes the registration. The replica must not answer any more.
     pub async fn leave(mut self) -> Result<(), Error> {
         let (id, beats, deadline) = (self.id.clone(), self.beats.clone(), self.deadline);
@@ -313,6 +318,18 @@ impl Store {
                 write.deadline(),
                 name,
             )),
+        }
+    }
+
+    /// Gives up all connections, because they may lead to a server of the database that is not the primary any more.
+    pub fn give_up_connections(&self) {
+        if let Engine::Postgres {
+            read, feed, write, ..
+        } = &self.engine
+        {
+            for connections in [read, feed, write] {
+                connections.give_up();
+            }
         }
     }
 
