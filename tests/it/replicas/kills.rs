@@ -12,6 +12,7 @@ use crate::fixtures::{Cluster, Database, Random, eventually, from_env};
 
 const LEASE: Duration = Duration::from_secs(2);
 
+/// `CLAVIGER_TEST_REPLICA_KILLS=200` is a long run. What loses acknowledged changes is shown red in `process/crash.rs`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_by_any_server_is_lost_or_doubled_by_kills() {
     let cycles = from_env("CLAVIGER_TEST_REPLICA_KILLS", 5);

@@ -19,7 +19,7 @@ const LEASE: Duration = Duration::from_secs(1);
 /// How often a suspended server is asked.
 const PACE: Duration = Duration::from_millis(10);
 
-/// Seen red with `Lease::left` always a second.
+/// `CLAVIGER_TEST_SUSPENSIONS=100` is a long run. Seen red with `Lease::left` always a second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_resumed_accepts_nothing_that_was_revoked_meanwhile() {
     let tries = from_env("CLAVIGER_TEST_SUSPENSIONS", 4);
