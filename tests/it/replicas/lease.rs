@@ -121,7 +121,6 @@ fn assert_lapsed(refused: &tonic::Status) {
     assert!(refused.get_details_retry_info().is_some());
 }
 
-/// Seen red with `wait` that returns after the commit: the other servers then allow the key for another poll.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_revoked_everywhere_is_denied_by_every_server_at_once() {
     let test_store = TestStore::on(Engine::Postgres);
@@ -151,7 +150,7 @@ async fn what_is_revoked_everywhere_is_denied_by_every_server_at_once() {
     }
 }
 
-/// Seen red with `Moment::admit` that lets everything pass, and for each way in with its check left out.
+/// Seen red with `Moment::admit` that lets everything pass.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_lease_nothing_is_allowed_on_any_way_in() {
     let pair = Pair::start().await;
@@ -223,7 +222,7 @@ async fn without_a_lease_nothing_is_allowed_on_any_way_in() {
     pair.stop().await;
 }
 
-/// Seen red with the wait that ends after half the time, and with one that trusts the row of a silent server.
+/// Seen red with `Moment::admit` that lets everything pass.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_cut_off_is_waited_for_until_its_lease_must_have_lapsed() {
     let pair = Pair::start().await;
@@ -255,7 +254,6 @@ async fn a_server_that_is_cut_off_is_waited_for_until_its_lease_must_have_lapsed
     pair.stop().await;
 }
 
-/// Seen red with an answer that waits for the lease whatever the deadline is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn before_the_callers_deadline_a_change_is_answered_without_a_confirmation() {
     let pair = Pair::start().await;
@@ -355,7 +353,7 @@ async fn the_length_of_the_lease_is_checked_and_an_embedded_database_has_none() 
     shared.stop().await;
 }
 
-/// Seen red with a Verify that does not wait, and with a wait that asks the feed for nothing.
+/// Seen red with a Verify that does not wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_question_with_a_revision_is_answered_with_what_another_server_has_just_changed() {
     let test_store = TestStore::on(Engine::Postgres);

@@ -270,7 +270,6 @@ async fn a_server_is_not_its_own_rival_after_the_network_has_swallowed_its_conne
     remote.service.stop().await;
 }
 
-/// Seen red with the lock shared by a migration too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_whose_database_was_taken_for_itself_by_another_process_ends_and_says_so() {
     let remote = Remote::start().await;
