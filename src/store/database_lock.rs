@@ -200,17 +200,15 @@ impl DatabaseLock {
                 return Ok(());
             };
             let now = ElapsedClock::system().read();
-            let (_, since) = match seen.take().filter(|(before, _)| *before == beats) {
-                Some(unchanged) => seen.insert(unchanged),
-                None => {
-                    tracing::info!(
-                        servers = beats.len(),
-                        at_most = ?terms.outlasting(),
-                        "waiting until servers that did not stop in order have no lease"
-                    );
-                    seen.insert((beats, now))
-                }
-            };
+            let unchanged = seen.take().filter(|(before, _)| *before == beats);
+            if unchanged.is_none() {
+                tracing::info!(
+                    servers = beats.len(),
+                    at_most = ?terms.outlasting(),
+                    "waiting until servers that did not stop in order have no lease"
+                );
+            }
+            let (_, since) = seen.insert(unchanged.unwrap_or((beats, now)));
             if now.since(*since) >= terms.outlasting() {
                 return Ok(());
             }
