@@ -488,7 +488,7 @@ fn start_background_tasks(
         readiness.clone(),
     ));
     if store.is_shared() {
-        background_tasks.spawn(replica::look_after(store.clone()));
+        background_tasks.spawn(replica::look_after(store.uncounted()));
     }
     background_tasks.spawn(mark_time(store.clone(), clock.clone()));
     background_tasks.spawn(retention::run(

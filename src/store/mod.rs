@@ -309,6 +309,15 @@ impl Store {
         }
     }
 
+    /// The same store, whose accesses are not counted: for a task that looks at it all the time.
+    #[must_use]
+    pub fn uncounted(&self) -> Self {
+        Self {
+            metrics: Arc::default(),
+            ..self.clone()
+        }
+    }
+
     /// Checks that the disk has room for more than changes that take access away.
     ///
     /// # Errors
@@ -365,7 +374,8 @@ impl Store {
         }
     }
 
-    /// Returns how many snapshots and changes were begun. Every access to the store is one of them.
+    /// Returns how many snapshots and changes were begun. Every access to the store is one of them, except heartbeats and those of
+    /// [`Store::uncounted`].
     pub fn sessions(&self) -> u64 {
         self.metrics.begun()
     }

@@ -30,7 +30,8 @@ on_both_engines! {
         let mut api = service.api();
         let mut realm = demo_realm();
         realm.max_cache = Some(prost_types::Duration {
-            seconds: 30,
+            // Less than a lease: no answer is kept for longer.
+            seconds: 10,
             nanos: 0,
         });
         api.make_demo().await;
@@ -44,11 +45,11 @@ on_both_engines! {
             .plain_key;
         let at = |micros| Timestamp::from_micros(NOW.as_micros() + micros);
         for (offset, verdict, cache_for) in [
-            (1_000_000, Verdict::Allowed, (30, 0)),
+            (1_000_000, Verdict::Allowed, (10, 0)),
             (59_000_000, Verdict::Allowed, (1, 0)),
             (59_999_000, Verdict::Allowed, (0, 1_000_000)),
-            (60_000_000, Verdict::Expired, (30, 0)),
-            (60_000_001, Verdict::Expired, (30, 0)),
+            (60_000_000, Verdict::Expired, (10, 0)),
+            (60_000_001, Verdict::Expired, (10, 0)),
         ] {
             clock.set(at(offset));
             let answer = api.ask(&key).await;

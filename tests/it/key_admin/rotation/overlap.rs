@@ -126,14 +126,14 @@ on_both_engines! {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
         root.put_realm(pb::Realm {
-            max_cache: seconds(30),
+            max_cache: seconds(10),
             ..demo_realm()
         })
         .await;
         let (first, second, end) = begun(root, 60).await;
         demo.clock.set(Timestamp::from_micros(end.as_micros() - SECOND));
         assert_eq!(root.ask(&first.plain_key).await.cache_for, seconds(1));
-        assert_eq!(root.ask(&second).await.cache_for, seconds(30));
+        assert_eq!(root.ask(&second).await.cache_for, seconds(10));
         demo.service.stop().await;
     }
 
