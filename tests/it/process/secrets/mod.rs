@@ -46,9 +46,11 @@ on_both_engines! {
         canaries.plant("the password of the database", DATABASE_PASSWORD);
 
         // Refusals of the program itself, with a key in its environment.
-        for command in ["serve", "bootstrap"] {
+        // A server may share the database, but not the address.
+        let serve = ["serve", "--listen", &program.address];
+        for command in [serve.as_slice(), &["bootstrap"]] {
             let flags = test_store.flags();
-            let mut line = vec![command, "--log", "trace"];
+            let mut line = [command, &["--log", "trace"]].concat();
             line.extend(flags.iter().map(String::as_str));
             let output = claviger(&line)
                 .env("CLAVIGER_KEY", &operator)
