@@ -13,8 +13,6 @@ pub enum Readiness {
     LeaseLapsed,
     /// The process is about to end.
     Draining,
-    /// The store contradicts what it contained before; the text is the reason.
-    Distrusted(String),
 }
 
 impl fmt::Display for Readiness {
@@ -26,7 +24,6 @@ impl fmt::Display for Readiness {
                 "lease lapsed: the database has not answered for too long, so this server does not know what was taken away since",
             ),
             Self::Draining => f.write_str("draining: this process is about to end"),
-            Self::Distrusted(why) => f.write_str(why),
         }
     }
 }

@@ -113,7 +113,7 @@ impl Heartbeats {
         let report = Report {
             applied: *applied.borrow_and_update(),
             lease_left: self.mirror.lease().left(),
-            warning: self.warning.clone(),
+            warning: self.warning(),
         };
         let sent = self.clock.read();
         let terms = self.mirror.lease().terms();
@@ -216,6 +216,18 @@ impl Heartbeats {
         let passed = self.clock.read().since(last.sent);
         let leap = beat.time.since(last.time).saturating_sub(passed);
         (leap > LARGEST_LEAP + passed / 50).then_some(leap)
+    }
+
+    /// What an operator should know about this server or its database.
+    fn warning(&self) -> String {
+        let held = self.mirror.index().held();
+        match (held, self.warning.as_str()) {
+            (0, warning) => warning.to_owned(),
+            (_, "") => format!("{held} things are held because changes were lost"),
+            (_, warning) => {
+                format!("{warning}; {held} things are held because changes were lost")
+            }
+        }
     }
 
     fn watch_durability(&mut self, now: &str) {

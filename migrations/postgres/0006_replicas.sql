@@ -25,3 +25,27 @@ CREATE TABLE replicas (
     beat_time BIGINT NOT NULL,
     warning TEXT NOT NULL
 );
+
+-- The database in which the last change was made. The first change in another one begins an epoch, because it may lack changes.
+ALTER TABLE authority ADD COLUMN database_identity TEXT NOT NULL DEFAULT '';
+UPDATE authority SET database_identity = (SELECT concat_ws('/', system_identifier,
+    (SELECT oid FROM pg_database WHERE datname = current_database()),
+    substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8)) FROM pg_control_system());
+
+-- Where epochs begin. The changes of earlier epochs after the last revision are lost.
+CREATE TABLE forks (
+    epoch BIGINT PRIMARY KEY,
+    last_revision BIGINT NOT NULL
+);
+
+-- What stays taken away, although the change that took it was lost at a fork.
+CREATE TABLE holds (
+    epoch BIGINT NOT NULL,
+    -- What it is about, such as `key ID` or `partner REALM/ID`.
+    held TEXT COLLATE "C" NOT NULL,
+    -- Of the hold: servers may know different ones of the same thing.
+    sha256 BYTEA NOT NULL,
+    -- JSON.
+    hold TEXT NOT NULL,
+    PRIMARY KEY (held, epoch, sha256)
+);

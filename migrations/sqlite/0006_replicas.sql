@@ -16,3 +16,19 @@ CREATE TABLE replicas (
     beat_time INTEGER NOT NULL,
     warning TEXT NOT NULL
 ) STRICT;
+
+-- Where epochs begin, and what stays taken away at each: see the same file for PostgreSQL.
+ALTER TABLE authority ADD COLUMN database_identity TEXT NOT NULL DEFAULT '';
+
+CREATE TABLE forks (
+    epoch INTEGER PRIMARY KEY,
+    last_revision INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE holds (
+    epoch INTEGER NOT NULL,
+    held TEXT NOT NULL,
+    sha256 BLOB NOT NULL,
+    hold TEXT NOT NULL,
+    PRIMARY KEY (held, epoch, sha256)
+) STRICT, WITHOUT ROWID;

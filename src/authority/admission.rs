@@ -12,9 +12,11 @@ use super::budget::{ChangeBudget, Spent};
 use super::caller_state::CallerState;
 pub(super) use super::fair_queue::Effect;
 use super::fair_queue::{FairQueue, Limits, NoPermit, QueuePermit};
-use super::{Authority, Refusal, history_rewritten};
+use super::history::check_not_held;
+use super::{Authority, Refusal};
 use crate::auth::{AuthorizedCaller, CallerGroup};
-use crate::domain::event::{Event, EventId, EventKind};
+use crate::domain::event::{Event, EventId};
+use crate::domain::hold::Holdable;
 use crate::domain::ids::{PartnerId, RealmId};
 use crate::store::{Change, Snapshot, Store};
 
@@ -73,8 +75,8 @@ pub(super) struct OpenChange {
     /// The partner whose budget the change is charged to.
     charged: Option<(RealmId, PartnerId)>,
     effect: Effect,
-    /// Whether the store contradicted the mirror when the change was opened.
-    is_distrusted: bool,
+    /// What exists and may get more access by the change.
+    gives_to: Option<Holdable>,
 }
 
 impl Admission {
@@ -176,7 +178,7 @@ impl Authority {
             permit,
             charged,
             effect,
-            is_distrusted: self.mirror.is_distrusted(),
+            gives_to: None,
         })
     }
 
@@ -234,7 +236,7 @@ impl Authority {
             permit,
             charged,
             effect: _,
-            is_distrusted: _,
+            gives_to: _,
         } = change;
         let committed = change.commit(event).await?;
         // Before the next change of the partner, which looks at the budget.
@@ -247,11 +249,10 @@ impl Authority {
 }
 
 impl OpenChange {
-    /// Checks that a change may give access to something that exists: the store has lost no history in which that was taken away.
-    pub(super) fn check_history(&self) -> Result<(), Refusal> {
-        if self.is_distrusted {
-            return Err(history_rewritten());
-        }
+    /// Checks that the change may give more access to this, which exists.
+    pub(super) async fn give_to(&mut self, what: Holdable) -> Result<(), Refusal> {
+        check_not_held(&mut self.change, &what).await?;
+        self.gives_to = Some(what);
         Ok(())
     }
 
@@ -260,9 +261,9 @@ impl OpenChange {
         self.effect == Effect::MayGrant
     }
 
-    /// Whether the change may give access to something that exists, and the store did not contradict the mirror when it was opened.
-    pub(super) fn trusts_history(&self, kind: EventKind) -> bool {
-        self.may_grant() && !self.is_distrusted && !kind.creates_key()
+    /// What exists and may get more access by the change.
+    pub(super) fn gives_to(&self) -> Option<&Holdable> {
+        self.gives_to.as_ref()
     }
 }
 

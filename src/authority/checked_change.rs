@@ -8,9 +8,11 @@ use std::ops::{ControlFlow, Deref, DerefMut};
 
 use super::admission::{Effect, OpenChange, Reading};
 use super::caller_state::CallerState;
+use super::history::check_not_held;
 use super::key_reference::KeyReference;
 use super::{Authority, Refusal};
 use crate::auth::{AuthorizedCaller, CallerGroup, Role};
+use crate::domain::hold::Holdable;
 use crate::domain::time::Timestamp;
 use crate::mirror::Entry;
 use crate::store::Snapshot;
@@ -32,11 +34,11 @@ impl CheckedState {
         }
     }
 
-    /// Checks that a change may give access to something that exists, which is known when the change is open.
-    pub(super) fn check_history(&self) -> Result<(), Refusal> {
+    /// Checks that the change may give more access to this, which exists.
+    pub(super) async fn give_to(&mut self, what: Holdable) -> Result<(), Refusal> {
         match self {
-            Self::Snapshot(..) => Ok(()),
-            Self::Change(change) => change.check_history(),
+            Self::Snapshot(reading, _) => check_not_held(reading, &what).await,
+            Self::Change(change) => change.give_to(what).await,
         }
     }
 

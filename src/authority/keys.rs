@@ -15,6 +15,7 @@ use super::{
 use crate::auth::{AuthorizedCaller, Forbidden, Role};
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::{EventKind, Subject};
+use crate::domain::hold::Holdable;
 use crate::domain::ids::{KeyId, RealmId, ScopeName};
 use crate::domain::key::Key;
 use crate::store::{Error, KeyFilter, Snapshot};
@@ -140,7 +141,7 @@ impl Authority {
             let caller_state = state.reread(caller).await?;
             let key = visible(&mut state, &caller_state.role, reference).await?;
             if !disabled {
-                state.check_history()?;
+                state.give_to(Holdable::Key(key.id)).await?;
             }
             check_revision(Some(key.revision), if_revision)?;
             let withheld = withheld_after(&key, &caller_state.role, disabled)?;

@@ -16,6 +16,7 @@ mod everywhere;
 mod fair_queue;
 mod grants;
 mod hash_hints;
+mod history;
 mod idempotency;
 mod import;
 mod issue;
@@ -44,6 +45,8 @@ pub use bootstrap::{CreatedAuthority, create, recover};
 pub use built_in_realm::update_built_in_realm;
 use everywhere::{Everywhere, WaitStart};
 pub use hash_hints::{ReplacedHints, replace_hash_hints};
+pub use history::ForkWithHolds;
+use history::history_rewritten;
 use idempotency::IdempotencyKey;
 pub use idempotency::IssuedKey;
 pub use import::{EntryRefusal, ImportOutcomes, ImportedKey};
@@ -58,7 +61,8 @@ pub use usage::KeyUsage;
 
 use crate::auth::{Forbidden, Principal};
 use crate::domain::clock::Clock;
-use crate::domain::event::{EventId, Revision};
+use crate::domain::event::{EventId, EventKind, Revision};
+use crate::domain::hold::Holdable;
 use crate::domain::ids::{KeyId, RequestId};
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
@@ -235,11 +239,14 @@ impl Authority {
         value: T,
     ) -> Result<ChangeResult<T>, Refusal> {
         // The caller may hold more in the store than the mirror lets it have.
-        if change.may_grant() && self.mirror.index().is_held(principal.key) {
+        let is_judged = change.may_grant() && entry.kind != EventKind::HistoryAccepted;
+        let caller = is_judged.then_some(Holdable::Key(principal.key));
+        let gifts: Vec<_> = caller.iter().chain(change.gives_to()).cloned().collect();
+        let is_held = || gifts.iter().any(|what| self.mirror.index().is_held(what));
+        if is_held() {
             return Err(history_rewritten());
         }
         let event = entry.event(principal, request, &change);
-        let trusts_history = change.trusts_history(event.kind);
         let committed = self.commit(change, &event).await?;
         let start = self.everywhere.wait_start(committed);
         let revision = committed.revision;
@@ -259,8 +266,8 @@ impl Authority {
             .wait_for(committed, APPLY_TIMEOUT)
             .await
             .map_err(|_| Refusal::NotApplied(revision))?;
-        // The loss of a history was noticed meanwhile, and what the change gave may be held back.
-        if trusts_history && self.mirror.is_distrusted() {
+        // The loss of a history was noticed meanwhile.
+        if is_held() {
             return Err(history_rewritten());
         }
         Ok(self
@@ -355,16 +362,6 @@ fn in_use(message: String) -> Refusal {
     Refusal::Precondition {
         reason: "STILL_HAS_KEYS",
         message,
-    }
-}
-
-/// The refusal to give access to what exists, after the store has lost a history in which something may have been taken away.
-fn history_rewritten() -> Refusal {
-    Refusal::Precondition {
-        reason: "HISTORY_REWRITTEN",
-        message: "the database has lost changes that this server knows, so nothing that exists gets more access: check the \
-                  database, take away again what was lost, and restart the server"
-            .to_owned(),
     }
 }
 

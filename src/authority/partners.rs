@@ -12,6 +12,7 @@ use super::{
 };
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::{EventKind, Subject};
+use crate::domain::hold::Holdable;
 use crate::domain::ids::{PartnerId, RealmId};
 use crate::domain::partner::Partner;
 use crate::store::{PartnerRow, Snapshot};
@@ -79,7 +80,8 @@ impl Authority {
             check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
             let partner = definition.resolve(found.as_ref().map(|found| &found.value));
             if found.is_some() && !partner.suspended {
-                state.check_history()?;
+                let (realm, id) = (partner.realm.clone(), partner.id.clone());
+                state.give_to(Holdable::Partner(realm, id)).await?;
             }
             let effect = match found {
                 Some(found) if found.value == partner => {

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::{EventKind, Subject};
+use crate::domain::hold::Holdable;
 use crate::domain::ids::{PartnerId, ProjectId, RealmId};
 use crate::domain::partner::Project;
 use crate::store::{ProjectRow, Snapshot};
@@ -46,7 +47,8 @@ impl Authority {
             }
             check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
             if found.is_some() {
-                state.check_history()?;
+                let (realm, id) = (project.realm.clone(), project.id.clone());
+                state.give_to(Holdable::Project(realm, id)).await?;
             }
             if let Some(found) = found
                 && found.value == project

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::auth::{AuthorizedCaller, Delegate, Role};
 use crate::domain::event::{EventKind, Subject};
+use crate::domain::hold::Holdable;
 use crate::domain::ids::RealmId;
 use crate::domain::partner::Partner;
 use crate::domain::realm::{Environment, Realm};
@@ -39,7 +40,7 @@ impl Authority {
         }
         let found = change.find_realm(&realm.id).await?;
         if found.is_some() {
-            change.check_history()?;
+            change.give_to(Holdable::Realm(realm.id.clone())).await?;
         }
         check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
         if let Some(other) = change.find_prefix(realm.prefix.as_str()).await?

@@ -7,11 +7,13 @@ use ipnet::IpNet;
 
 use super::caller_state::CallerState;
 use super::grants::Grant;
+use super::history::check_not_held;
 use super::secret::NewSecret;
 use super::{Refusal, grants, not_found};
 use crate::auth::Role;
 use crate::domain::access::Access;
 use crate::domain::event::Revision;
+use crate::domain::hold::Holdable;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId, ScopeName};
 use crate::domain::key::{Key, LevelKind};
 use crate::domain::key_text::PlainKey;
@@ -116,6 +118,11 @@ impl NewKey {
                 partner
             }
         };
+        if let Some(project) = &self.project {
+            lookups
+                .check_not_held(snapshot, &self.realm, project)
+                .await?;
+        }
         let key = Key {
             id: KeyId::new(now, &random()),
             realm: self.realm.clone(),
@@ -189,6 +196,8 @@ pub(super) struct LookupCache {
     realms: HashMap<RealmId, Option<Arc<Realm>>>,
     partners: HashMap<(RealmId, PartnerId), bool>,
     projects: HashMap<(RealmId, ProjectId), Option<PartnerId>>,
+    /// Whether anything is held.
+    has_holds: Option<bool>,
 }
 
 impl ResolvedKey {
@@ -276,6 +285,24 @@ impl LookupCache {
         } else {
             not_found::PARTNER
         }))
+    }
+
+    /// Checks that no lost change deleted the project.
+    async fn check_not_held(
+        &mut self,
+        snapshot: &mut Snapshot,
+        realm: &RealmId,
+        project: &ProjectId,
+    ) -> Result<(), Refusal> {
+        let has_holds = match self.has_holds {
+            Some(known) => known,
+            None => *self.has_holds.insert(snapshot.has_holds().await?),
+        };
+        if has_holds {
+            let project = Holdable::Project(realm.clone(), project.clone());
+            check_not_held(snapshot, &project).await?;
+        }
+        Ok(())
     }
 
     /// Returns the owner of a project, or `None` if the project does not exist.

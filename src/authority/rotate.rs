@@ -18,6 +18,7 @@ use super::{
 };
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::EventKind;
+use crate::domain::hold::Holdable;
 use crate::domain::ids::KeyId;
 use crate::domain::key::{Key, Secret};
 use crate::domain::realm::Realm;
@@ -75,7 +76,7 @@ impl Authority {
             let caller_state = state.reread(caller).await?;
             let key = visible(&mut state, &caller_state.role, reference).await?;
             if keep == KeepSecret::Old {
-                state.check_history()?;
+                state.give_to(Holdable::Key(key.id)).await?;
             }
             check_revision(Some(key.revision), if_revision)?;
             if key.revocation.is_some() {
@@ -129,8 +130,6 @@ struct Rotate {
 }
 
 impl TwoPassChange for Rotate {
-    const GIVES_TO_EXISTING: bool = true;
-
     type Record = KeyId;
     type Checked = (Key, Realm);
     type Prepared = NewSecret;
@@ -145,6 +144,10 @@ impl TwoPassChange for Rotate {
             rotatable(pass.caller_state, pass.snapshot, &self.reference, pass.now).await?;
         check_revision(Some(key.revision), self.if_revision)?;
         Ok((key, realm))
+    }
+
+    fn gives_to(&self, (key, _): &(Key, Realm)) -> Option<Holdable> {
+        Some(Holdable::Key(key.id))
     }
 
     async fn prepare(

@@ -10,9 +10,11 @@ use serde::de::DeserializeOwned;
 use super::admission::Effect;
 use super::audit::AuditEntry;
 use super::caller_state::CallerState;
-use super::{Authority, ChangeRequest, ChangeResult, IdempotencyKey, Refusal, history_rewritten};
+use super::history::history_rewritten;
+use super::{Authority, ChangeRequest, ChangeResult, IdempotencyKey, Refusal};
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::Revision;
+use crate::domain::hold::Holdable;
 use crate::domain::time::Timestamp;
 use crate::store::{Change, Snapshot};
 
@@ -49,9 +51,6 @@ pub(super) enum Applied<C: TwoPassChange + ?Sized> {
 
 /// A change that is checked, prepared by slow work, checked again and applied.
 pub(super) trait TwoPassChange: Sync {
-    /// Whether the change may give access to something that exists.
-    const GIVES_TO_EXISTING: bool = false;
-
     /// The record from which a repeated request is answered for 24 hours.
     type Record: Serialize + DeserializeOwned + Send + Sync;
     /// The result of the checks.
@@ -69,6 +68,11 @@ pub(super) trait TwoPassChange: Sync {
 
     /// Checks the preconditions of the change. Runs once in each pass.
     fn check(&self, pass: Pass<'_>) -> impl Future<Output = Result<Self::Checked, Refusal>> + Send;
+
+    /// What exists and may get more access by the change.
+    fn gives_to(&self, _: &Self::Checked) -> Option<Holdable> {
+        None
+    }
 
     /// Does the slow work, outside of any transaction.
     fn prepare(
@@ -126,7 +130,9 @@ impl Authority {
             }
             PassOutcome::New(checked) => checked,
         };
-        if C::GIVES_TO_EXISTING && self.mirror.is_distrusted() {
+        if let Some(what) = work.gives_to(&checked)
+            && self.mirror.index().is_held(&what)
+        {
             return Err(history_rewritten());
         }
         // The answer of a change that is not made belongs to this state.
@@ -163,8 +169,8 @@ impl Authority {
             }
             PassOutcome::New(checked) => checked,
         };
-        if C::GIVES_TO_EXISTING {
-            change.check_history()?;
+        if let Some(what) = work.gives_to(&checked) {
+            change.give_to(what).await?;
         }
         let event = ChangeContext { caller, request };
         match work

@@ -14,6 +14,7 @@ use super::{Authority, ChangeRequest, ChangeResult, Refusal, check_revision, gra
 use crate::auth::AuthorizedCaller;
 use crate::domain::access::Access;
 use crate::domain::event::EventKind;
+use crate::domain::hold::Holdable;
 use crate::domain::ids::ScopeName;
 use crate::domain::key::Key;
 use crate::domain::realm::Realm;
@@ -65,7 +66,7 @@ impl Authority {
         let only_takes_away = grants::only_takes_away(&realm, &before, &key);
         // The server may hold back a part of what the stored key has, so only less than that can be in force.
         if key == before || !only_takes_away {
-            change.check_history()?;
+            change.give_to(Holdable::Key(key.id)).await?;
         }
         if key == before {
             return self

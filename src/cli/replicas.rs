@@ -14,7 +14,7 @@ use super::request_id;
 use super::response::ChangeResponse as _;
 use super::text;
 use crate::pb::claviger::v1::{
-    ListReplicasRequest, ListReplicasResponse, Replica, SetLeaseRequest,
+    AcceptHistoryRequest, Fork, ListReplicasRequest, ListReplicasResponse, Replica, SetLeaseRequest,
 };
 
 /// The servers that share a PostgreSQL database.
@@ -30,6 +30,7 @@ enum Command {
     /// List the servers [the default].
     List,
     SetLease(SetLease),
+    AcceptHistory(AcceptHistory),
 }
 
 /// Set how long a server may answer "allowed" without news from the database.
@@ -45,12 +46,24 @@ struct SetLease {
     wait: WaitFlag,
 }
 
+/// Accept that changes were lost at a failover, and release what is held because of them.
+///
+/// `claviger replicas` names what is held. Take away again what must stay away, then accept: everything has what the database says.
+#[derive(Debug, Args)]
+struct AcceptHistory {
+    /// The epoch that began at the fork, as `claviger replicas` shows it.
+    epoch: u64,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
 impl Replicas {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
         match self.command.unwrap_or(Command::List) {
             Command::List => list(&client, output).await,
             Command::SetLease(set) => set.run(&client, output).await,
+            Command::AcceptHistory(accept) => accept.run(&client, output).await,
         }
     }
 }
@@ -80,15 +93,38 @@ impl SetLease {
     }
 }
 
+impl AcceptHistory {
+    async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
+        let request = AcceptHistoryRequest {
+            epoch: self.epoch,
+            wait: self.wait.to_proto(),
+            request_id: request_id::fresh(),
+        };
+        let answer = client
+            .change(client.authority().accept_history(request))
+            .await?;
+        output.show_change(&answer, |answer| {
+            let released = answer.released_count;
+            format!(
+                "released {released} held because of epoch {}: {}",
+                self.epoch,
+                answer.effect()
+            )
+        })
+    }
+}
+
 fn table(answer: &ListReplicasResponse) -> String {
     let ListReplicasResponse {
         replicas,
         revision,
         lease,
         longest_lease,
+        forks,
     } = answer;
     if lease.is_none() {
-        return "The database is embedded, so it has one server, which needs no lease.".to_owned();
+        let embedded = "The database is embedded, so it has one server, which needs no lease.";
+        return format!("{embedded}{}", held(forks));
     }
     let row = |replica: &Replica| {
         vec![
@@ -123,6 +159,36 @@ fn table(answer: &ListReplicasResponse) -> String {
     if longest_lease != lease {
         let longest = text::span_if_any(longest_lease.as_ref());
         let _ = write!(shown, "; a server may still have a lease of {longest}");
+    }
+    shown + &held(forks)
+}
+
+/// What is held because changes were lost.
+fn held(forks: &[Fork]) -> String {
+    let mut shown = String::new();
+    for fork in forks.iter().filter(|fork| fork.held_count > 0) {
+        let Fork {
+            epoch,
+            last_revision,
+            held_count,
+            held,
+        } = fork;
+        let _ = write!(
+            shown,
+            "\n\nChanges after revision {last_revision} were lost when epoch {epoch} began. Servers knew some of\n\
+             them, and still keep away what they took from:"
+        );
+        for name in held {
+            let _ = write!(shown, "\n  {}", text::plain(name));
+        }
+        let more = held_count.saturating_sub(held.len() as u64);
+        if more > 0 {
+            let _ = write!(shown, "\n  and {more} more");
+        }
+        let _ = write!(
+            shown,
+            "\nTake away again what must stay away. Then release the rest:\n  claviger replicas accept-history {epoch}"
+        );
     }
     shown
 }

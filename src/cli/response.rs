@@ -5,9 +5,9 @@ use prost_types::Timestamp;
 
 use super::text;
 use crate::pb::claviger::v1::{
-    DeleteKeyResponse, DeletePartnerResponse, DeleteProjectResponse, DeleteRealmResponse,
-    DisableKeyResponse, EnableKeyResponse, EndRotationResponse, Event, ExplainResponse,
-    GetKeyResponse, GetKeyScopesResponse, GetKeyUsageResponse, GetPartnerResponse,
+    AcceptHistoryResponse, DeleteKeyResponse, DeletePartnerResponse, DeleteProjectResponse,
+    DeleteRealmResponse, DisableKeyResponse, EnableKeyResponse, EndRotationResponse, Event,
+    ExplainResponse, GetKeyResponse, GetKeyScopesResponse, GetKeyUsageResponse, GetPartnerResponse,
     GetRealmResponse, ImportKeysResponse, IssueKeyResponse, Key, ListEventsResponse,
     ListKeysResponse, ListPartnersResponse, ListProjectsResponse, ListRealmsResponse,
     ListReplicasResponse, Partner, Project, PutPartnerResponse, PutProjectResponse,
@@ -116,6 +116,7 @@ responses!(
     VerifyResponse,
     ListReplicasResponse,
     SetLeaseResponse,
+    AcceptHistoryResponse,
 );
 
 pages!(
@@ -145,6 +146,7 @@ changes!(
     DeleteKeyResponse,
     ImportKeysResponse,
     SetLeaseResponse,
+    AcceptHistoryResponse,
 );
 
 fn effect(revision: u64, everywhere: Option<&Timestamp>, confirmed: bool) -> String {

@@ -10,12 +10,16 @@ use super::time::Timestamp;
 
 /// The number of a change.
 ///
-/// The authority has one sequence of revisions, in the order of the commits and without gaps.
+/// The authority has one sequence of revisions, in the order of the commits. The high 15 bits are the epoch. It rises when the
+/// history may have been rewritten, so that no two changes have the same revision; the other 48 bits go on counting without gaps.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
 pub struct Revision(u64);
+
+/// How many bits of a revision count changes. The bits above them are the epoch.
+const COUNTER_BITS: u32 = 48;
 
 impl Revision {
     /// Returns the number.
@@ -27,6 +31,29 @@ impl Revision {
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
+    }
+
+    /// Returns the revision before; the first one has itself.
+    #[must_use]
+    pub const fn previous(self) -> Self {
+        Self(self.0.saturating_sub(1))
+    }
+
+    /// Returns the epoch, which rises when the history may have been rewritten.
+    pub const fn epoch(self) -> u64 {
+        self.0 >> COUNTER_BITS
+    }
+
+    /// Returns the same count of changes in the next epoch.
+    #[must_use]
+    pub const fn in_next_epoch(self) -> Self {
+        Self(self.0 + (1 << COUNTER_BITS))
+    }
+
+    /// Returns how many changes there were after `earlier`, also in other epochs; 0 if `earlier` is later.
+    pub const fn changes_since(self, earlier: Self) -> u64 {
+        const COUNTER: u64 = (1 << COUNTER_BITS) - 1;
+        (self.0 & COUNTER).saturating_sub(earlier.0 & COUNTER)
     }
 }
 
@@ -102,6 +129,18 @@ pub struct Subject {
     pub key: Option<KeyId>,
 }
 
+impl Subject {
+    /// Returns the subject of a change of the authority itself: its built-in realm.
+    pub fn authority() -> Self {
+        Self {
+            realm: RealmId::built_in(),
+            partner: None,
+            project: None,
+            key: None,
+        }
+    }
+}
+
 /// The kind of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventKind {
@@ -141,6 +180,12 @@ pub enum EventKind {
     ProjectDeleted,
     /// The length of the leases of servers was set.
     LeaseSet,
+    /// A change was the first one in another database, so that earlier changes may be lost.
+    EpochBegan,
+    /// A server found that changes were lost, and recorded what it knew to be taken away.
+    HistoryRewritten,
+    /// An operator accepted the loss of changes.
+    HistoryAccepted,
 }
 
 impl EventKind {
@@ -162,12 +207,15 @@ impl EventKind {
             | Self::PartnerDeleted
             | Self::ProjectPut
             | Self::ProjectDeleted
-            | Self::LeaseSet => false,
+            | Self::LeaseSet
+            | Self::EpochBegan
+            | Self::HistoryRewritten
+            | Self::HistoryAccepted => false,
         }
     }
 
     /// All kinds.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::AuthorityCreated,
         Self::KeyIssued,
         Self::KeyImported,
@@ -186,6 +234,9 @@ impl EventKind {
         Self::ProjectPut,
         Self::ProjectDeleted,
         Self::LeaseSet,
+        Self::EpochBegan,
+        Self::HistoryRewritten,
+        Self::HistoryAccepted,
     ];
 
     /// Returns the name on the wire and in the store.
@@ -209,6 +260,9 @@ impl EventKind {
             Self::ProjectPut => "project.put",
             Self::ProjectDeleted => "project.deleted",
             Self::LeaseSet => "lease.set",
+            Self::EpochBegan => "epoch.began",
+            Self::HistoryRewritten => "history.rewritten",
+            Self::HistoryAccepted => "history.accepted",
         }
     }
 

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod credential;
 pub mod denial;
 pub mod event;
+pub mod hold;
 pub mod ids;
 pub mod imported_key;
 pub mod key;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, decode, encode};
-use crate::authority::{ChangeRequest, Refusal};
+use crate::authority::{ChangeRequest, ForkWithHolds, Refusal};
 use crate::domain::event::Revision;
 use crate::domain::lease::LeaseTerms;
 use crate::domain::violation::Violations;
@@ -31,9 +31,12 @@ impl pb::authority_admin_server::AuthorityAdmin for AuthorityAdminService {
         request: Request<pb::ListReplicasRequest>,
     ) -> Result<Response<pb::ListReplicasResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        let read = self
+        let (read, forks) = self
             .admin
-            .run(move |authority| async move { authority.replicas(&caller).await })
+            .run(move |authority| async move {
+                let forks = authority.forks(&caller).await?;
+                Ok((authority.replicas(&caller).await?, forks.value))
+            })
             .await?;
         let revision = read.revision;
         let terms = read.value.as_ref().map(|replicas| replicas.terms);
@@ -46,6 +49,7 @@ impl pb::authority_admin_server::AuthorityAdmin for AuthorityAdminService {
             revision: revision.as_u64(),
             lease: terms.map(|terms| encode::span(terms.length)),
             longest_lease: terms.map(|terms| encode::span(whole_millis(terms.longest))),
+            forks: forks.into_iter().map(fork).collect(),
         }))
     }
 
@@ -62,6 +66,53 @@ impl pb::authority_admin_server::AuthorityAdmin for AuthorityAdminService {
             })
             .await?;
         changed!(SetLeaseResponse, result, lease: encode::span)
+    }
+
+    async fn accept_history(
+        &self,
+        request: Request<pb::AcceptHistoryRequest>,
+    ) -> Result<Response<pb::AcceptHistoryResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let (epoch, change_request) = parse_acceptance(request.into_inner())?;
+        let result = self
+            .admin
+            .run(move |authority| async move {
+                authority
+                    .accept_history(&caller, &change_request, epoch)
+                    .await
+            })
+            .await?;
+        Ok(Response::new(pb::AcceptHistoryResponse {
+            released_count: result.value,
+            revision: result.revision.as_u64(),
+            effective_everywhere_time: Some(encode::time(result.effective_at)),
+            confirmed: result.is_everywhere,
+        }))
+    }
+}
+
+fn parse_acceptance(message: pb::AcceptHistoryRequest) -> Result<(u64, ChangeRequest), Refusal> {
+    let pb::AcceptHistoryRequest {
+        epoch,
+        wait,
+        request_id,
+    } = message;
+    let mut bad = Violations::default();
+    let change_request = decode::change(&mut bad, wait, &request_id);
+    if epoch == 0 {
+        bad.add("epoch", "is required: the epoch that began at the fork");
+    }
+    let epoch = bad.finish(Some(epoch)).map_err(Refusal::Invalid)?;
+    Ok((epoch, change_request))
+}
+
+fn fork(found: ForkWithHolds) -> pb::Fork {
+    let ForkWithHolds { fork, held, names } = found;
+    pb::Fork {
+        epoch: fork.epoch,
+        last_revision: fork.last.as_u64(),
+        held_count: held,
+        held: names,
     }
 }
 
@@ -106,7 +157,7 @@ fn replica(found: Replica, head: Revision) -> pb::Replica {
         version,
         state: state.into(),
         reported_revision: reported.revision.as_u64(),
-        lag: head.as_u64().saturating_sub(reported.revision.as_u64()),
+        lag: head.changes_since(reported.revision),
         lease_left: Some(encode::span(lease_left.saturating_sub(silent_for))),
         heartbeat_age: Some(encode::span(silent_for)),
         warning,

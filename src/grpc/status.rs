@@ -14,6 +14,7 @@ use crate::auth::{AuthError, Forbidden};
 use crate::authority::{EntryRefusal, Queued, Refusal};
 use crate::domain::ids::KeyId;
 use crate::domain::violation::Violations;
+use crate::mirror::MissingRevision;
 use crate::pb::claviger::v1::KeyState;
 use crate::store;
 use crate::telemetry::limited;
@@ -265,13 +266,21 @@ pub(super) fn starting() -> Status {
     )
 }
 
-/// The error for a `min_revision` that the mirror has not reached.
-pub(super) fn behind() -> Status {
-    error(
-        Code::Unavailable,
-        "this server has not reached `min_revision` yet: try again",
-        retry("BEHIND_MIN_REVISION", RETRY_SOON),
-    )
+/// The error for a `min_revision` that the mirror does not have.
+pub(super) fn missing_revision(missing: MissingRevision) -> Status {
+    match missing {
+        MissingRevision::Behind => error(
+            Code::Unavailable,
+            "this server has not reached `min_revision` yet: try again",
+            retry("BEHIND_MIN_REVISION", RETRY_SOON),
+        ),
+        MissingRevision::Lost => error(
+            Code::FailedPrecondition,
+            "min_revision: its change was lost when the database failed over: forget this revision, and make the change again if \
+             it is still wanted",
+            info("REVISION_LOST"),
+        ),
+    }
 }
 
 /// The error for a pepper version that the pepper file lacks.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use papaya::{HashMapRef, LocalGuard};
 
-use super::ceiling::Ceiling;
+use super::MissingRevision;
+use super::holds::Holds;
 use super::key_facts::{Entry, PackedEntry, PackedFacts};
 use super::map::{Map, MapHasher};
 use super::realm::{EnvironmentFacts, MirroredPartner, MirroredRealm, PreparedRealm, environments};
@@ -16,6 +17,7 @@ use super::revocation_watermarks::RevocationWatermarks;
 use super::shared_facts::Interner;
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::Revision;
+use crate::domain::hold::Fork;
 use crate::domain::ids::{KeyId, PartnerId, Prefix, ProjectId, RealmId};
 use crate::domain::key::Digest;
 use crate::domain::partner::{Partner, Project};
@@ -35,8 +37,10 @@ pub struct Index {
     pub(super) interner: Interner,
     /// The key ids of imported API keys, by digest, because an imported API key does not contain its key id.
     imports: Map<[u8; 32], KeyId>,
-    /// What keys have at most, because more was taken from them in a history that is lost. The index after this one has the same.
-    pub(super) held: Arc<Map<KeyId, Ceiling>>,
+    /// What has less than the store says, because a lost change took more from it.
+    holds: ArcSwap<Holds>,
+    /// Where epochs begin.
+    forks: ArcSwap<Vec<Fork>>,
     /// The decisions on the requests of each realm. The index after this one goes on counting.
     decisions: Arc<Map<RealmId, Arc<Decisions>>>,
     revision: AtomicU64,
@@ -56,6 +60,7 @@ pub struct View<'index> {
     realms: Guard<Arc<Realms>>,
     keys: HashMapRef<'index, KeyId, PackedEntry, MapHasher, LocalGuard<'index>>,
     imports: &'index Map<[u8; 32], KeyId>,
+    forks: &'index ArcSwap<Vec<Fork>>,
     revision: Revision,
     as_of: Timestamp,
 }
@@ -69,6 +74,23 @@ impl View<'_> {
     /// The revision of the view: it contains every change up to this one.
     pub fn revision(&self) -> Revision {
         self.revision
+    }
+
+    /// Checks that the view contains the change of this revision.
+    ///
+    /// # Errors
+    /// If it does not contain the change yet, or never will.
+    pub fn check_revision(&self, revision: Revision) -> Result<(), MissingRevision> {
+        let is_lost = || self.forks.load().iter().any(|fork| fork.has_lost(revision));
+        // Without an epoch in between, no fork can have lost it.
+        if self.revision.epoch() != revision.epoch() && revision != Revision::default() && is_lost()
+        {
+            return Err(MissingRevision::Lost);
+        }
+        if self.revision < revision {
+            return Err(MissingRevision::Behind);
+        }
+        Ok(())
     }
 
     /// The latest time at which this revision was known to be the store's newest.
@@ -124,10 +146,9 @@ impl Index {
     }
 
     /// Creates an empty index that replaces `before`.
-    pub(super) fn after(before: &Self, keys: usize) -> Self {
+    pub(super) fn after(before: Option<&Self>, keys: usize) -> Self {
         Self {
-            held: Arc::clone(&before.held),
-            decisions: Arc::clone(&before.decisions),
+            decisions: before.map_or_else(Arc::default, |before| Arc::clone(&before.decisions)),
             ..Self::with_capacity(keys)
         }
     }
@@ -140,6 +161,7 @@ impl Index {
             realms: self.realms.load(),
             keys: self.keys.pin(),
             imports: &self.imports,
+            forks: &self.forks,
             revision,
             as_of: Timestamp::from_micros(as_of),
         }
@@ -192,7 +214,19 @@ impl Index {
         self.realms.load().by_id.get(id).cloned()
     }
 
+    pub(super) fn holds(&self) -> Guard<Arc<Holds>> {
+        self.holds.load()
+    }
+
     // Only the feed calls the methods below.
+
+    pub(super) fn set_holds(&self, holds: Holds) {
+        self.holds.store(Arc::new(holds));
+    }
+
+    pub(super) fn set_forks(&self, forks: Vec<Fork>) {
+        self.forks.store(Arc::new(forks));
+    }
 
     pub(crate) fn set_current(&self, revision: Revision, as_of: Timestamp) {
         self.as_of.store(as_of.as_micros(), Ordering::Release);
@@ -238,6 +272,7 @@ impl Index {
         let PreparedRealm {
             mut definition,
             trie,
+            routes_text,
         } = realm;
         let mut realms = self.realms().as_ref().clone();
         let before = realms.by_id.get(&definition.id);
@@ -246,6 +281,7 @@ impl Index {
         let routes = std::mem::take(&mut definition.routes);
         let realm = MirroredRealm {
             routes: Arc::new(RouteTable::new(trie, &routes, &hierarchy)),
+            routes_text,
             hierarchy,
             environments: environments(&definition, before.map(AsRef::as_ref)),
             members: before.map_or_else(Arc::default, |realm| Arc::clone(&realm.members)),
@@ -300,7 +336,7 @@ impl Index {
             suspended,
         } = partner;
         self.with_partner(realm, id, |known| {
-            let suspended = *suspended || known.is_held();
+            let suspended = *suspended || self.holds().has_partner(realm, id);
             known.suspended.store(suspended, Ordering::Release);
             known.unreadable.store(false, Ordering::Release);
         });
@@ -327,7 +363,6 @@ impl Index {
             id: id.clone(),
             suspended: AtomicBool::default(),
             unreadable: AtomicBool::default(),
-            held: AtomicBool::default(),
             watermarks: RevocationWatermarks::default(),
         };
         change(&new);
@@ -351,6 +386,9 @@ impl Index {
             return;
         };
         realm.members.unreadable_projects.pin().remove(&project.id);
+        if self.holds().has_project(&project.realm, &project.id) {
+            return;
+        }
         if let Some(owner) = realm.members.partners.pin().get(&project.partner) {
             realm
                 .members

@@ -11,7 +11,8 @@ use super::secret::MirroredSecret;
 use super::shared_facts::{Interner, SharedFacts};
 use crate::domain::access::{ScopeHierarchy, ScopeSet};
 use crate::domain::event::Revision;
-use crate::domain::ids::{EnvironmentName, KeyId, ProjectId, RealmId, ScopeName};
+use crate::domain::hold::HadAccess;
+use crate::domain::ids::{EnvironmentName, KeyId, ProjectId, RealmId};
 use crate::domain::key::{Digest, LevelKind, admits};
 use crate::domain::time::{Expiry, Timestamp};
 use crate::store::StoredKey;
@@ -253,50 +254,63 @@ impl PackedFacts {
         })
     }
 
-    /// The same facts without what the key did not have `before`, or `None` if it had everything. `scopes_before` are the scopes that
-    /// followed from what it had.
+    /// What the key has, by this hierarchy.
+    pub(super) fn had(&self, hierarchy: &ScopeHierarchy) -> HadAccess {
+        HadAccess {
+            scopes: hierarchy
+                .names(self.effective(hierarchy))
+                .cloned()
+                .collect(),
+            full_access: self.shared.full_access,
+            disabled: self.shared.disabled,
+            expires_at: self.times_and_labels().expires_at(),
+            allowed_cidrs: self.ranges(),
+            secrets: self
+                .secrets()
+                .map(|secret| (secret.digest, secret.expires_at))
+                .collect(),
+        }
+    }
+
+    fn ranges(&self) -> Vec<IpNet> {
+        self.rare()
+            .map_or_else(Vec::new, |rare| rare.allowed_cidrs.to_vec())
+    }
+
+    /// The same facts without what the key did not have `before`, or `None` if it had everything.
     ///
     /// A key that keeps no secret, or may be used from nowhere, is revoked.
     pub(super) fn restricted_by(
         &self,
-        before: &Self,
-        scopes_before: &[ScopeName],
+        before: &HadAccess,
         hierarchy: &ScopeHierarchy,
         interner: &Interner,
     ) -> Option<Self> {
-        let (now, then) = (self.times_and_labels(), before.times_and_labels());
-        let expires_at = now.expires_at().earlier(then.expires_at());
-        let ranges = |facts: &Self| {
-            facts
-                .rare()
-                .map_or_else(Vec::new, |rare| rare.allowed_cidrs.to_vec())
-        };
-        let (ranges, ranges_before) = (ranges(self), ranges(before));
-        let allowed_cidrs = common_ranges(&ranges, &ranges_before);
+        let now = self.times_and_labels();
+        let expires_at = now.expires_at().earlier(before.expires_at);
+        let ranges = self.ranges();
+        let allowed_cidrs = common_ranges(&ranges, &before.allowed_cidrs);
         let secrets: Vec<_> = self.secrets().collect();
         let kept: Vec<_> = secrets
             .iter()
             .filter_map(|secret| {
-                let known = before
-                    .secrets()
-                    .find(|known| known.digest == secret.digest)?;
+                let mut known = before.secrets.iter();
+                let (_, end) = known.find(|(digest, _)| *digest == secret.digest)?;
                 Some(MirroredSecret {
-                    expires_at: secret.expires_at.earlier(known.expires_at),
+                    expires_at: secret.expires_at.earlier(*end),
                     ..*secret
                 })
             })
             .collect();
-        let full_access = self.shared.full_access && before.shared.full_access;
+        let full_access = self.shared.full_access && before.full_access;
         let effective = self.effective(hierarchy);
         // By today's hierarchy a scope may imply one that the key did not have.
-        let granted = hierarchy.closed_within(effective.intersection(hierarchy.set(scopes_before)));
+        let granted =
+            hierarchy.closed_within(effective.intersection(hierarchy.set(&before.scopes)));
         let is_narrower = full_access != self.shared.full_access
             || !full_access && !effective.without(granted).is_empty();
-        let revoked = self.shared.revoked
-            || before.is_revoked()
-            || kept.is_empty()
-            || allowed_cidrs.is_none();
-        let disabled = self.shared.disabled || before.shared.disabled;
+        let revoked = self.shared.revoked || kept.is_empty() || allowed_cidrs.is_none();
+        let disabled = self.shared.disabled || before.disabled;
         if !is_narrower
             && (disabled, revoked) == (self.shared.disabled, self.shared.revoked)
             && expires_at == now.expires_at()

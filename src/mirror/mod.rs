@@ -3,8 +3,8 @@
 //! The mirror holds facts, never verdicts. Only the [`Feed`] writes it. Code that changes the store notifies the feed and waits
 //! until the mirror contains the change.
 
-mod ceiling;
 mod feed;
+mod holds;
 mod index;
 mod key_facts;
 mod map;
@@ -16,6 +16,7 @@ mod secret;
 mod shared_facts;
 #[cfg(test)]
 mod tests;
+mod unrecorded;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +31,7 @@ pub use key_facts::{Entry, KeyFacts};
 pub use packed_labels::PackedLabels;
 pub use realm::{MirroredPartner, MirroredRealm, PreparedRealm};
 pub use secret::MirroredSecret;
+pub use unrecorded::UnrecordedHistory;
 
 use crate::domain::event::{EventId, Revision};
 use crate::domain::ids::RealmId;
@@ -48,7 +50,8 @@ pub struct Mirror {
     progress: Mutex<Progress>,
     /// The event of the last change that the index contains, as in `progress`.
     applied: watch::Sender<EventId>,
-    distrust: watch::Sender<Option<String>>,
+    /// What this server knows of lost history, until the store has it as holds.
+    unrecorded: UnrecordedHistory,
     /// Prepared realms that the feed has not taken yet, so that the feed need not build their tries. Only
     /// `Authority::put_realm` and the feed lock this map.
     prepared: Mutex<HashMap<RealmId, PreparedRealm>>,
@@ -82,6 +85,15 @@ const REVISION_WAIT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Behind;
 
+/// The reason why the mirror does not have a revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissingRevision {
+    /// The mirror has not reached it yet.
+    Behind,
+    /// Its change was lost, so that no server will ever have it.
+    Lost,
+}
+
 impl Mirror {
     /// Creates an empty mirror, at revision 0.
     fn empty(lease: Lease) -> Self {
@@ -93,7 +105,7 @@ impl Mirror {
             revision_waits: Semaphore::new(REVISION_WAITS),
             progress: Mutex::default(),
             applied: watch::Sender::default(),
-            distrust: watch::Sender::default(),
+            unrecorded: UnrecordedHistory::default(),
             prepared: Mutex::default(),
         }
     }
@@ -168,27 +180,30 @@ impl Mirror {
     /// Waits until the mirror contains this revision, for a second at most. Another server may have made it.
     ///
     /// # Errors
-    /// If the mirror does not contain it in time, if it has no lease, or if too many wait.
-    pub async fn wait_for_revision(&self, revision: Revision) -> Result<(), Behind> {
-        if self.index().revision() >= revision {
-            return Ok(());
+    /// If the mirror does not contain it in time, if it has no lease, if too many wait, or if its change was lost.
+    pub async fn wait_for_revision(&self, revision: Revision) -> Result<(), MissingRevision> {
+        match self.index().view().check_revision(revision) {
+            Err(MissingRevision::Behind) => {}
+            checked => return checked,
         }
-        let _permit = self.revision_waits.try_acquire().map_err(|_| Behind)?;
+        let permit = self.revision_waits.try_acquire();
+        let _permit = permit.map_err(|_| MissingRevision::Behind)?;
         let mut applied = self.applied();
         let reached = async {
-            while applied.borrow_and_update().revision < revision {
-                if self.lease.left().is_zero() {
-                    return Err(Behind);
+            loop {
+                applied.borrow_and_update();
+                match self.index().view().check_revision(revision) {
+                    Err(MissingRevision::Behind) if !self.lease.left().is_zero() => {}
+                    checked => return checked,
                 }
                 self.wanted.notify_one();
                 // Also without a change, because the lease may lapse.
                 let _ = tokio::time::timeout(WANTED_AGAIN, applied.changed()).await;
             }
-            Ok(())
         };
         tokio::time::timeout(REVISION_WAIT, reached)
             .await
-            .unwrap_or(Err(Behind))
+            .unwrap_or(Err(MissingRevision::Behind))
     }
 
     /// The events up to this revision that somebody waits for.
@@ -216,14 +231,8 @@ impl Mirror {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the store contradicts what this mirror read before.
-    pub fn is_distrusted(&self) -> bool {
-        self.distrust.borrow().is_some()
-    }
-
-    /// Watches for a contradiction: `Some` with the reason once the store contradicts what this mirror read before, else
-    /// `None`. The mirror then keeps every key revoked that it ever saw revoked, but the server should get no more requests.
-    pub fn distrust(&self) -> watch::Receiver<Option<String>> {
-        self.distrust.subscribe()
+    /// What this server knows of lost history, until the store has it as holds.
+    pub fn unrecorded(&self) -> &UnrecordedHistory {
+        &self.unrecorded
     }
 }

@@ -20,6 +20,8 @@ pub struct MirroredRealm {
     pub hierarchy: ScopeHierarchy,
     /// The realm's routes.
     pub routes: Arc<RouteTable>,
+    /// The routes as JSON. `routes` does not have all of it.
+    pub(super) routes_text: Arc<str>,
     /// The decisions on the requests of the realm, which its later definitions go on counting.
     pub decisions: Arc<Decisions>,
     /// The facts of each environment.
@@ -31,13 +33,20 @@ pub struct MirroredRealm {
 pub struct PreparedRealm {
     pub(super) definition: Realm,
     pub(super) trie: RouteTrie,
+    pub(super) routes_text: Arc<str>,
 }
 
 impl PreparedRealm {
     /// Builds the trie of a realm's routes, which takes a few milliseconds for the largest realms.
     pub fn new(definition: Realm) -> Self {
         let trie = RouteTrie::new(&definition.routes, &definition.paths);
-        Self { definition, trie }
+        let routes_text = serde_json::to_string(&definition.routes);
+        let routes_text = routes_text.expect("routes can be serialized").into();
+        Self {
+            definition,
+            trie,
+            routes_text,
+        }
     }
 
     /// The realm's definition.
@@ -62,8 +71,6 @@ pub struct MirroredPartner {
     pub id: PartnerId,
     pub(super) suspended: AtomicBool,
     pub(super) unreadable: AtomicBool,
-    /// Whether the partner stays suspended, because the history in which it was suspended is lost.
-    pub(super) held: AtomicBool,
     pub(super) watermarks: RevocationWatermarks,
 }
 
@@ -71,11 +78,6 @@ impl MirroredPartner {
     /// Whether the partner is suspended, so that its keys are denied.
     pub fn is_suspended(&self) -> bool {
         self.suspended.load(Ordering::Acquire)
-    }
-
-    /// Whether the partner stays suspended, because the history in which it was suspended is lost.
-    pub fn is_held(&self) -> bool {
-        self.held.load(Ordering::Acquire)
     }
 
     /// Whether the stored partner cannot be read, so that nothing can be decided about its keys.
@@ -106,6 +108,14 @@ impl EnvironmentFacts {
 }
 
 impl MirroredRealm {
+    /// The realm's definition with its routes.
+    pub(super) fn whole_definition(&self) -> Realm {
+        Realm {
+            routes: serde_json::from_str(&self.routes_text).expect("serialized routes"),
+            ..self.definition.clone()
+        }
+    }
+
     pub(super) fn environment_facts(&self, environment: &str) -> Option<&Arc<EnvironmentFacts>> {
         self.environments
             .iter()

@@ -1,72 +1,87 @@
-//! What stays away after the store's history was rewritten: what the index knows of the history that is lost.
+//! What stays taken away although the change that took it is lost: each thing has what both histories give it.
+//!
+//! A history was rewritten if the store lost changes that the mirror contains, as after a failover to a standby that lacked them.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::ceiling::Ceiling;
+use super::holds::Holds;
 use super::index::Index;
 use super::key_facts::{PackedEntry, PackedFacts};
-use super::realm::{MirroredRealm, environments};
-use crate::domain::access::ScopeSet;
 use crate::domain::event::Revision;
-use crate::domain::ids::{KeyId, ProjectId, RealmId, ScopeName};
+use crate::domain::hold::{Ceiling, Hold, Holdable};
+use crate::domain::ids::{KeyId, ProjectId, RealmId};
+use crate::store::{ProjectRow, RealmRow};
 
-/// How many keys and partners have less than the store says.
-#[derive(Default)]
-pub(super) struct HeldBack {
-    /// Keys that were revoked.
-    pub(super) revoked: usize,
-    /// Other keys, and partners.
-    pub(super) others: usize,
-}
-
-/// The names of the scopes that keys have, of which most keys have the same ones.
-struct ScopeNames<'i> {
-    index: &'i Index,
-    known: HashMap<(RealmId, ScopeSet), Arc<[ScopeName]>>,
-}
-
-impl ScopeNames<'_> {
-    fn of(&mut self, facts: &PackedFacts) -> Arc<[ScopeName]> {
-        let Some(realm) = self.index.realm(facts.realm().as_str()) else {
-            return Arc::default();
-        };
-        let effective = facts.effective(&realm.hierarchy);
-        let names = self.known.entry((facts.realm().clone(), effective));
-        let names = names.or_insert_with(|| realm.hierarchy.names(effective).cloned().collect());
-        Arc::clone(names)
+impl Holds {
+    /// Adds the realms that `before` had with another definition, and the projects that it did not have any more. `last` is the last
+    /// revision of its history that the store still has.
+    pub(super) fn add_definitions<'r>(
+        &mut self,
+        before: &Index,
+        last: Revision,
+        realms: impl Iterator<Item = &'r RealmRow>,
+        projects: impl Iterator<Item = &'r ProjectRow>,
+    ) {
+        for row in realms {
+            // The built-in realm belongs to the program, and whoever accepts the loss needs it.
+            let known = before.realm(row.value.id.as_str());
+            let known = known.filter(|known| !known.definition.id.is_built_in());
+            let definition = known.map(|known| known.whole_definition());
+            if let Some(definition) = definition.filter(|definition| *definition != row.value) {
+                self.add(Hold::Realm {
+                    known: before.revision(),
+                    last,
+                    definition: Box::new(definition),
+                });
+            }
+        }
+        for row in projects {
+            let (realm, id) = (&row.value.realm, &row.value.id);
+            // A realm that is new has new projects.
+            let was_deleted = row.revision <= last
+                && before.realm(realm.as_str()).is_some()
+                && !before.has_project(realm, id);
+            if was_deleted {
+                self.add(Hold::Project {
+                    realm: realm.clone(),
+                    id: id.clone(),
+                });
+            }
+        }
     }
 }
 
 impl Index {
-    /// Takes from keys and partners what they did not have in `before`, the index that this one replaces.
+    /// Takes from keys and partners what they did not have in `before`, the index that this one replaces, and holds it.
     ///
     /// If the history is the same, only revoked keys stay as they were. `lost_after` is the last revision of the history of `before`
     /// that the store still has, if the rest of it is lost: then a key has no more than it had, a key that was deleted is revoked,
     /// and a suspended partner stays suspended.
-    pub(super) fn hold_back(&self, before: &Self, lost_after: Option<Revision>) -> HeldBack {
-        let mut held_back = HeldBack::default();
-        let (keys, known, held) = (self.keys.pin(), before.keys.pin(), self.held.pin());
-        let mut scopes = ScopeNames {
-            index: before,
-            known: HashMap::new(),
-        };
+    pub(super) fn hold_back(&self, before: &Self, lost_after: Option<Revision>) {
+        let mut holds = Holds::clone(&self.holds());
+        self.hold_back_keys(before, lost_after, &mut holds);
+        if lost_after.is_some() {
+            self.hold_back_partners(before, &mut holds);
+        }
+        self.set_holds(holds);
+    }
+
+    fn hold_back_keys(&self, before: &Self, lost_after: Option<Revision>, holds: &mut Holds) {
+        let (keys, known) = (self.keys.pin(), before.keys.pin());
         for (id, old) in &known {
             let PackedEntry::Key(old) = old else {
                 continue;
             };
-            let was_revoked = old.is_revoked();
-            if !was_revoked && lost_after.is_none() {
-                continue;
-            }
-            let ceiling = if was_revoked {
+            let ceiling = if old.is_revoked() {
                 Ceiling::Revoked
+            } else if lost_after.is_some() {
+                let realm = before.realm(old.realm().as_str());
+                let Some(realm) = realm else { continue };
+                Ceiling::Had(Box::new(old.had(&realm.hierarchy)))
             } else {
-                Ceiling::Facts {
-                    facts: old.clone(),
-                    scopes: scopes.of(old),
-                }
+                continue;
             };
             match keys.get(id) {
                 Some(PackedEntry::Key(new)) => {
@@ -74,11 +89,6 @@ impl Index {
                         continue;
                     };
                     keys.insert(*id, PackedEntry::Key(restricted));
-                    if was_revoked {
-                        held_back.revoked += 1;
-                    } else {
-                        held_back.others += 1;
-                    }
                 }
                 // Its row may be readable again.
                 Some(PackedEntry::Corrupt) => {}
@@ -86,95 +96,89 @@ impl Index {
                 None if lost_after.is_some() => {}
                 None => continue,
             }
-            held.insert(*id, ceiling);
+            holds.add(Hold::Key {
+                id: *id,
+                at_most: ceiling,
+            });
         }
+        let Some(last) = lost_after else { return };
         for (id, new) in &keys {
-            if let Some(last) = lost_after
-                && let PackedEntry::Key(new) = new
+            if let PackedEntry::Key(new) = new
                 && new.created_revision() <= last
                 && !new.is_revoked()
                 && known.get(id).is_none()
             {
                 keys.insert(*id, PackedEntry::Key(new.revoked(&self.interner)));
-                held.insert(*id, Ceiling::Revoked);
-                held_back.others += 1;
+                holds.add(Hold::Key {
+                    id: *id,
+                    at_most: Ceiling::Revoked,
+                });
             }
         }
-        held_back.others += self.hold_back_partners(before, lost_after.is_some());
-        held_back
     }
 
-    fn hold_back_partners(&self, before: &Self, is_lost: bool) -> usize {
-        let mut held = 0;
+    fn hold_back_partners(&self, before: &Self, holds: &mut Holds) {
         for (id, realm) in &self.realms().by_id {
             let Some(realm_before) = before.realm(id.as_str()) else {
                 continue;
             };
-            for (id, was) in &realm_before.members.partners.pin() {
-                if let Some(partner) = realm.members.partners.pin().get(id)
-                    && (was.is_held() || is_lost && was.is_suspended() && !partner.is_suspended())
+            for (partner, was) in &realm_before.members.partners.pin() {
+                if let Some(now) = realm.members.partners.pin().get(partner)
+                    && was.is_suspended()
+                    && !now.is_suspended()
                 {
-                    partner.held.store(true, Ordering::Release);
-                    partner.suspended.store(true, Ordering::Release);
-                    held += 1;
+                    now.suspended.store(true, Ordering::Release);
+                    holds.add(Hold::Partner {
+                        realm: id.clone(),
+                        id: partner.clone(),
+                    });
                 }
             }
         }
-        held
     }
 
     /// The facts of a key without what it must not have, whatever the store says.
     pub(super) fn below_ceiling(&self, id: KeyId, facts: PackedFacts) -> PackedFacts {
-        if self.held.is_empty() {
-            return facts;
-        }
-        let held = self.held.pin();
-        let restricted = held
-            .get(&id)
-            .and_then(|ceiling| self.restricted(&facts, ceiling));
-        restricted.unwrap_or(facts)
+        let holds = self.holds();
+        holds.ceilings(id).iter().fold(facts, |facts, ceiling| {
+            self.restricted(&facts, ceiling).unwrap_or(facts)
+        })
     }
 
     /// The facts without what is above the ceiling, or `None` if nothing is.
     fn restricted(&self, facts: &PackedFacts, ceiling: &Ceiling) -> Option<PackedFacts> {
         match ceiling {
             Ceiling::Revoked => (!facts.is_revoked()).then(|| facts.revoked(&self.interner)),
-            Ceiling::Facts {
-                facts: most,
-                scopes,
-            } => {
+            Ceiling::Had(most) => {
                 let realm = self.realm(facts.realm().as_str())?;
-                facts.restricted_by(most, scopes, &realm.hierarchy, &self.interner)
+                facts.restricted_by(most, &realm.hierarchy, &self.interner)
             }
         }
     }
 
-    /// Whether the key may have less than the store says, because the history in which it lost it is lost.
-    pub fn is_held(&self, id: KeyId) -> bool {
-        !self.held.is_empty() && self.held.pin().contains_key(&id)
+    /// Whether this has less than the store says, because a lost change took more from it.
+    pub fn is_held(&self, what: &Holdable) -> bool {
+        self.holds().has(what)
     }
 
-    /// Puts the definition and the routes that a realm had in `before`. Returns `false` if that does not have the realm.
-    pub(super) fn put_realm_as_before(&self, id: &RealmId, before: &Self) -> bool {
-        let Some(known) = before.realm(id.as_str()) else {
-            return false;
-        };
-        let mut realms = self.realms().as_ref().clone();
-        let realm = MirroredRealm {
-            definition: known.definition.clone(),
-            hierarchy: known.hierarchy.clone(),
-            routes: Arc::clone(&known.routes),
-            environments: environments(&known.definition, None),
-            members: Arc::default(),
-            decisions: self.decisions_of(id),
-        };
-        realms.by_id.insert(id.clone(), Arc::new(realm));
-        self.set_realms(realms);
-        true
+    /// How many keys, partners, projects and realms have less than the store says.
+    pub fn held(&self) -> usize {
+        self.holds().len()
+    }
+
+    /// The holds of this index that are not among these.
+    pub(super) fn holds_beside<'h>(&self, others: impl Iterator<Item = &'h Hold>) -> Vec<Hold> {
+        let text = |hold: &Hold| serde_json::to_string(hold).expect("a hold can be serialized");
+        let others: HashSet<String> = others.map(text).collect();
+        let holds = Arc::clone(&self.holds());
+        holds
+            .all()
+            .filter(|hold| !others.contains(&text(hold)))
+            .collect()
     }
 
     /// Whether the realm has this project.
-    pub(super) fn has_project(&self, realm: &RealmId, id: &ProjectId) -> bool {
+    fn has_project(&self, realm: &RealmId, id: &ProjectId) -> bool {
         self.realm(realm.as_str())
             .is_some_and(|realm| realm.members.projects.pin().contains_key(id))
     }

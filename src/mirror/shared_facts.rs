@@ -133,7 +133,6 @@ mod tests {
                 id: PartnerId::parse("acme").unwrap(),
                 suspended: AtomicBool::new(false),
                 unreadable: AtomicBool::new(false),
-                held: AtomicBool::new(false),
                 watermarks: RevocationWatermarks::default(),
             })),
             project: None,

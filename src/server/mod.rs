@@ -32,6 +32,7 @@ use crate::grpc::{
     KeyVerifyService, Pages, RealmAdminService, Services,
 };
 use crate::hashing::Roots;
+use crate::history;
 use crate::http::{GatewayMetrics, Scraper};
 use crate::metrics::Refusals;
 use crate::mirror::{Feed, Mirror};
@@ -491,6 +492,11 @@ fn start_background_tasks(
         background_tasks.spawn(replica::look_after(store.uncounted()));
     }
     background_tasks.spawn(mark_time(store.clone(), clock.clone()));
+    background_tasks.spawn(history::record(
+        store.clone(),
+        Arc::clone(&mirror),
+        clock.clone(),
+    ));
     background_tasks.spawn(retention::run(
         retention.retention(),
         store.clone(),
@@ -517,20 +523,17 @@ async fn set_health(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
-/// Reports whether the server should get requests: not while the store contradicts the mirror, and not while the lease has lapsed.
+/// Reports whether the server should get requests: not while the lease has lapsed.
 async fn watch_standing(
     mirror: Arc<Mirror>,
     health: HealthReporter,
     readiness: watch::Sender<Readiness>,
 ) {
-    let mut distrust = mirror.distrust();
     loop {
-        let reason = distrust.borrow_and_update().clone();
-        let lapsed = mirror.lease().left().is_zero();
-        let standing = match (reason, lapsed) {
-            (Some(reason), _) => Readiness::Distrusted(reason),
-            (None, true) => Readiness::LeaseLapsed,
-            (None, false) => Readiness::Ready,
+        let standing = if mirror.lease().left().is_zero() {
+            Readiness::LeaseLapsed
+        } else {
+            Readiness::Ready
         };
         if *readiness.borrow() != standing {
             let is_ready = standing == Readiness::Ready;
@@ -547,9 +550,9 @@ async fn watch_standing(
             };
             set_health(&health, status).await;
         }
-        tokio::select! {
-            changed = distrust.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(LEASE_CHECK_EVERY), if mirror.lease().has_end() => {}
+        if !mirror.lease().has_end() {
+            return;
         }
+        tokio::time::sleep(LEASE_CHECK_EVERY).await;
     }
 }

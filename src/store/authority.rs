@@ -1,6 +1,7 @@
 //! The row of the authority: the counter of revisions, the latest time and the current version of the pepper.
 
-use super::{Change, Error, Snapshot, Store, execute, on, revision};
+use super::holds::identity;
+use super::{Change, EngineTransaction, Error, Snapshot, Store, execute, on, revision};
 use crate::domain::event::{EventId, Revision};
 use crate::domain::time::Timestamp;
 
@@ -29,6 +30,30 @@ pub struct Head {
     pub peppers: Vec<(u32, Vec<u8>)>,
 }
 
+/// The counter of revisions after it was taken for a change.
+pub(super) struct Counter {
+    /// The revision of the change.
+    pub(super) revision: Revision,
+    /// The time of the change, which is later than that of every earlier change.
+    pub(super) time: Timestamp,
+    /// The version of the pepper for new digests.
+    pub(super) pepper: u32,
+    /// Whether the change before was made in this database. An embedded database cannot tell, and says so.
+    pub(super) is_same_database: bool,
+}
+
+/// Takes the next revision; the argument is whether the change before was made in this database.
+macro_rules! take_counter {
+    ($($is_same_database:expr),+) => {
+        concat!(
+            "UPDATE authority
+             SET revision = revision + 1, clock = CASE WHEN clock < $1 THEN $1 ELSE clock + 1 END
+             RETURNING revision, clock, pepper, ",
+            $($is_same_database),+
+        )
+    };
+}
+
 impl Store {
     /// Creates the authority and begins its first change; `None` if the store has an authority already.
     pub async fn create_authority(
@@ -50,6 +75,7 @@ impl Store {
             return Ok(None);
         }
         Self::settle_new_authority(&mut write).await?;
+        write.set_identity().await?;
         execute!(
             write.session,
             sqlx::query("INSERT INTO peppers (version, canary) VALUES ($1, $2)")
@@ -133,23 +159,23 @@ impl Snapshot {
     }
 
     /// Takes the next revision and locks the counter until the end of the transaction, so that no other change can be open.
-    ///
-    /// Returns the revision, the time of the change, which is later than that of every earlier change, and the version of the
-    /// pepper for new digests.
-    pub(super) async fn take_counter(
-        &mut self,
-        now: Timestamp,
-    ) -> Result<(Revision, Timestamp, u32), Error> {
-        let (next, time, pepper): (i64, i64, i64) = on!(self.session, |conn| {
-            sqlx::query_as(
-                "UPDATE authority
-                 SET revision = revision + 1, clock = CASE WHEN clock < $1 THEN $1 ELSE clock + 1 END
-                 RETURNING revision, clock, pepper",
-            )
-            .bind(now.as_micros())
-            .fetch_one(&mut *conn)
-        })?;
-        Ok((revision(next), Timestamp::from_micros(time), pepper as u32))
+    pub(super) async fn take_counter(&mut self, now: Timestamp) -> Result<Counter, Error> {
+        let statement = match &self.session.transaction {
+            EngineTransaction::Sqlite(_) => take_counter!("TRUE"),
+            EngineTransaction::Postgres(_) => {
+                take_counter!("database_identity = ", identity!())
+            }
+        };
+        let (next, time, pepper, is_same_database): (i64, i64, i64, bool) =
+            on!(self.session, |conn| sqlx::query_as(statement)
+                .bind(now.as_micros())
+                .fetch_one(&mut *conn))?;
+        Ok(Counter {
+            revision: revision(next),
+            time: Timestamp::from_micros(time),
+            pepper: pepper as u32,
+            is_same_database,
+        })
     }
 
     /// Takes so many more revisions, and a microsecond for each, in the transaction that has locked the counter.

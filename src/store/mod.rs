@@ -10,6 +10,7 @@ mod database_lock;
 mod events;
 mod facts_text;
 mod hash_hints;
+mod holds;
 mod imports;
 mod keys;
 mod masked_url;
@@ -33,10 +34,12 @@ use futures_util::{Stream, StreamExt};
 use sqlx::postgres::PgDatabaseError;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
+use authority::Counter;
 pub use authority::{Head, NewAuthority};
 pub use database_lock::{DatabaseLock, LockLost, LockMode};
 pub use events::{EventFilter, FeedEntry};
 pub use hash_hints::EventDetail;
+pub use holds::StoredHold;
 pub use keys::{KeyFilter, KeyRow, KeyRows};
 pub use metrics::{ErrorKind, SessionKind, StoreMetrics};
 pub use migrations::Schema;
@@ -462,15 +465,24 @@ impl Change {
     pub const INSERTS_AT_ONCE: usize = INSERTS_AT_ONCE;
 
     async fn open(mut snapshot: Snapshot, now: Timestamp) -> Result<Self, Error> {
-        let (revision, time, pepper) = snapshot.take_counter(now).await?;
-        Ok(Self {
+        let Counter {
+            revision,
+            time,
+            pepper,
+            is_same_database,
+        } = snapshot.take_counter(now).await?;
+        let mut change = Self {
             snapshot,
             revision,
             time,
             pepper,
             reserved: 0,
             unwritten: Vec::new(),
-        })
+        };
+        if !is_same_database {
+            change.begin_epoch(revision.previous()).await?;
+        }
+        Ok(change)
     }
 
     /// Returns the revision that this change will have.

@@ -76,7 +76,7 @@ impl KeyVerifyService {
         message: &[u8],
     ) -> Option<Result<Encoded<pb::VerifyResponse>, Status>> {
         let asked = VerifyQuestion::decode(message)?;
-        (!self.verifier.lacks(asked.min_revision)).then(|| self.verify_asked(principal, &asked))
+        (!self.verifier.is_behind(asked.min_revision)).then(|| self.verify_asked(principal, &asked))
     }
 
     fn verify_asked(
@@ -119,7 +119,8 @@ impl Verifier {
             .map_err(|error| unless_lapsed(moment, error))
     }
 
-    fn lacks(&self, min_revision: u64) -> bool {
+    /// Whether a wait may bring the revision.
+    fn is_behind(&self, min_revision: u64) -> bool {
         self.mirror.index().revision() < Revision::from(min_revision)
     }
 
@@ -128,7 +129,7 @@ impl Verifier {
     /// # Errors
     /// If the caller may not ask anything, so that it does not take the place of another.
     async fn wait_for(&self, min_revision: u64, principal: &Principal) -> Result<(), Status> {
-        if self.lacks(min_revision) {
+        if self.is_behind(min_revision) {
             self.with_caller(principal, |_, _, _| Ok(()))?;
             let revision = Revision::from(min_revision);
             let _ = self.mirror.wait_for_revision(revision).await;
@@ -144,9 +145,8 @@ impl Verifier {
         asked: &VerifyQuestion<'v>,
     ) -> Result<(&'v MirroredRealm, Decision<'v>), Status> {
         caller.may_verify(asked.realm)?;
-        if view.revision() < Revision::from(asked.min_revision) {
-            return Err(status::behind());
-        }
+        view.check_revision(Revision::from(asked.min_revision))
+            .map_err(status::missing_revision)?;
         let question = question(view, asked)?;
         let decision = decide(asked.plain_key, &question, view, &self.peppers, moment)
             .map_err(verify_error)?;

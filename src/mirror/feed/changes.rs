@@ -20,6 +20,7 @@ struct ChangedNames {
     /// The realms and partners that were deleted, and may exist again.
     deleted: Vec<Subject>,
     has_revocations: bool,
+    has_forks: bool,
 }
 
 impl ChangedNames {
@@ -29,9 +30,14 @@ impl ChangedNames {
             if matches!(kind, EventKind::RealmDeleted | EventKind::PartnerDeleted) {
                 names.deleted.push(subject.clone());
             }
-            if kind == EventKind::LeaseSet {
+            match kind {
                 // Heartbeats tell it.
-                continue;
+                EventKind::LeaseSet => continue,
+                EventKind::EpochBegan => {
+                    names.has_forks = true;
+                    continue;
+                }
+                _ => {}
             }
             names.has_revocations |= kind == EventKind::KeysRevoked;
             let Subject {
@@ -155,6 +161,9 @@ pub(super) async fn apply(
     let index = mirror.index.load_full();
     let mut names = ChangedNames::new(changes);
     let deleted = std::mem::take(&mut names.deleted);
+    if names.has_forks {
+        index.set_forks(snapshot.forks().await?);
+    }
     let rows = Rows::read(snapshot, known, names).await?;
     for id in rows.deleted_keys {
         index.remove_key(id);
@@ -168,6 +177,13 @@ pub(super) async fn apply(
     let mut gateway_changes = Vec::new();
     for (id, row) in rows.realms {
         match row {
+            Current::Row(realm) if index.holds().realm(&id).is_some() => {
+                let holds = index.holds();
+                let held = holds.realm(&realm.value.id);
+                if held.is_some_and(|held| held.conflicts_with(&realm)) {
+                    index.put_undecidable_realm(&realm);
+                }
+            }
             Current::Row(realm) if index.changes_gateways_only(&realm.value) => {
                 gateway_changes.push(realm.value);
             }

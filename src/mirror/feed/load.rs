@@ -7,17 +7,31 @@ use tokio::sync::mpsc;
 use super::RECENT_EVENTS;
 use crate::domain::clock::Clock;
 use crate::domain::event::{EventId, Revision};
+use crate::domain::hold::{Fork, Hold, LostHistory};
 use crate::domain::ids::KeyId;
-use crate::domain::partner::Project;
 use crate::mirror::PreparedRealm;
+use crate::mirror::holds::Holds;
 use crate::mirror::index::Index;
-use crate::store::{Error, KeyRows, Snapshot, Store};
+use crate::store::{Error, KeyRows, RealmRow, Snapshot, Store};
 
-/// What this process knew before.
+/// What this process knows beside the store.
 pub(super) struct Known {
-    pub(super) index: Arc<Index>,
-    /// Whether the store has lost a history that this process knew.
-    pub(super) is_lost: bool,
+    /// The index that is replaced, if there is one.
+    pub(super) before: Option<Arc<Index>>,
+    pub(super) history: History,
+    /// What this process knows of lost histories, and the store does not.
+    pub(super) unrecorded: Vec<Arc<LostHistory>>,
+}
+
+/// What the index that is replaced says about the store.
+#[derive(Clone, Copy)]
+pub(super) enum History {
+    /// Nothing. What was taken away by it may be given back, because an operator has accepted that.
+    Accepted,
+    /// The store has the same history. What was revoked stays revoked.
+    Same,
+    /// The store has its history up to this revision. What was taken away stays away.
+    LostAfter(Revision),
 }
 
 /// A state of the store.
@@ -25,16 +39,19 @@ pub(super) struct Loaded {
     pub(super) index: Arc<Index>,
     /// The last events, the newest one last.
     pub(super) events: Vec<EventId>,
+    /// The forks of the history.
+    pub(super) forks: Vec<Fork>,
+    /// The holds of the index that the store does not have.
+    pub(super) new_holds: Vec<Hold>,
 }
 
 /// Loads all facts from one snapshot, and the ids of as many of the last events as the feed remembers.
-///
-/// After the loss of a history, realms that this process knew stay as they were, and projects that it did not have are left out.
-pub(super) async fn load(
-    store: &Store,
-    clock: &Clock,
-    known: Option<Known>,
-) -> Result<Loaded, Error> {
+pub(super) async fn load(store: &Store, clock: &Clock, known: Known) -> Result<Loaded, Error> {
+    let Known {
+        before,
+        history,
+        unrecorded,
+    } = known;
     let sent = clock.now();
     let mut snapshot = store.feed_snapshot().await?;
     let head = snapshot
@@ -43,16 +60,29 @@ pub(super) async fn load(
         .ok_or_else(|| Error::Corrupt("the authority".to_owned()))?;
     let mut events = snapshot.last_events(RECENT_EVENTS as u32).await?;
     events.reverse();
+    let forks = snapshot.forks().await?;
+    let stored_holds = snapshot
+        .holds()
+        .await?
+        .into_iter()
+        .map(|stored| stored.hold);
+    let known_holds: Vec<Hold> = stored_holds
+        .chain(unrecorded.iter().flat_map(|lost| lost.holds.clone()))
+        .collect();
     let keys = snapshot.count_all_keys().await?;
-    let index = Arc::new(match &known {
-        Some(known) => Index::after(&known.index, keys),
-        None => Index::with_capacity(keys),
-    });
-    let lost = known.filter(|known| known.is_lost).map(|known| known.index);
+    let index = Arc::new(Index::after(before.as_deref(), keys));
     let realms = snapshot.all_realms().await?;
     let partners = snapshot.all_partners().await?;
     let projects = snapshot.all_projects().await?;
     let revocations = snapshot.bulk_revocations(Revision::default()).await?;
+    let mut holds: Holds = known_holds.iter().cloned().collect();
+    if let (Some(before), History::LostAfter(last)) = (&before, history) {
+        before.holds().all().for_each(|hold| holds.add(hold));
+        let (realms, projects) = (realms.iter().flatten(), projects.iter().flatten());
+        holds.add_definitions(before, last, realms, projects);
+    }
+    index.set_holds(holds);
+    index.set_forks(forks.clone());
     // One thread reads rows from the store while another builds the facts of the rows before. It builds the tries of the realms
     // too: PostgreSQL would end a snapshot that is idle for as long as many large realms take.
     let (rows, mut read) = mpsc::channel::<KeyRows>(8);
@@ -60,15 +90,7 @@ pub(super) async fn load(
     let building = tokio::task::spawn_blocking(move || {
         for realm in realms {
             match realm {
-                Ok(realm) => {
-                    let realm = realm.value;
-                    let is_known = lost
-                        .as_ref()
-                        .is_some_and(|lost| target.put_realm_as_before(&realm.id, lost));
-                    if !is_known {
-                        target.put_realm(PreparedRealm::new(realm));
-                    }
-                }
+                Ok(realm) => target.load_realm(realm),
                 Err(id) => target.put_unreadable_realm(&id),
             }
         }
@@ -80,16 +102,7 @@ pub(super) async fn load(
         }
         for project in projects {
             match project {
-                Ok(project) => {
-                    let Project { realm, id, .. } = &project.value;
-                    // A realm that is new has new projects.
-                    let was_deleted = lost.as_ref().is_some_and(|lost| {
-                        lost.realm(realm.as_str()).is_some() && !lost.has_project(realm, id)
-                    });
-                    if !was_deleted {
-                        target.put_project(&project.value);
-                    }
-                }
+                Ok(project) => target.put_project(&project.value),
                 Err((realm, id)) => target.put_unreadable_project(&realm, &id),
             }
         }
@@ -112,8 +125,18 @@ pub(super) async fn load(
     // event of that change comes with the next poll.
     drop(snapshot);
     put_imports(&mut store.feed_snapshot().await?, &index, &unusable).await?;
+    match (&before, history) {
+        (Some(before), History::Same) => index.hold_back(before, None),
+        (Some(before), History::LostAfter(last)) => index.hold_back(before, Some(last)),
+        (_, History::Accepted) | (None, _) => {}
+    }
     index.set_current(head.event.revision, sent);
-    Ok(Loaded { index, events })
+    Ok(Loaded {
+        new_holds: index.holds_beside(known_holds.iter()),
+        index,
+        events,
+        forks,
+    })
 }
 
 /// Puts the digests of imported keys that cannot be used.
@@ -126,4 +149,29 @@ pub(super) async fn put_imports(
         index.put_import(mac, id);
     }
     Ok(())
+}
+
+impl Index {
+    /// Puts a stored realm into an index that is loaded, or the definition that it keeps.
+    fn load_realm(&self, row: RealmRow) {
+        let holds = self.holds();
+        let Some(held) = holds.realm(&row.value.id) else {
+            return self.put_realm(PreparedRealm::new(row.value));
+        };
+        self.put_realm(PreparedRealm::new(held.definition.as_ref().clone()));
+        if held.conflicts_with(&row) {
+            self.put_undecidable_realm(&row);
+        }
+    }
+
+    /// Marks a realm as one about which nothing can be decided.
+    pub(super) fn put_undecidable_realm(&self, row: &RealmRow) {
+        let id = &row.value.id;
+        tracing::error!(
+            realm = %id,
+            "realm cannot be decided: it was changed by a server that did not know of a change that was lost; accept the history \
+             (`claviger replicas accept-history`), then put the realm again"
+        );
+        self.put_unreadable_realm(id);
+    }
 }

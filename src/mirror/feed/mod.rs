@@ -11,13 +11,13 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::Mirror;
-use super::rewrite::HeldBack;
 use crate::domain::clock::{Clock, ElapsedClock};
-use crate::domain::event::{EventId, EventKind, Revision};
+use crate::domain::event::{EventId, EventKind, Revision, Subject};
+use crate::domain::hold::LostHistory;
 use crate::domain::lease::Lease;
 use crate::store::{Error, FeedEntry, Snapshot, Store};
 use changes::apply;
-use load::{Known, Loaded, load};
+use load::{History, Known, Loaded, load};
 
 /// How many new events are read and applied at once.
 const EVENTS_AT_ONCE: u32 = 1_000;
@@ -37,8 +37,6 @@ pub struct Feed {
     last: EventId,
     /// The last events that were applied, by which the end of a common history is found.
     recent: VecDeque<EventId>,
-    /// Whether the store has lost a history that this process knew.
-    has_lost_history: bool,
     /// The time between two polls of the store without a notification.
     interval: Duration,
 }
@@ -58,7 +56,6 @@ impl Feed {
             mirror: Arc::new(Mirror::empty(lease)),
             last: EventId::default(),
             recent: VecDeque::new(),
-            has_lost_history: false,
             interval,
         }
     }
@@ -68,9 +65,14 @@ impl Feed {
     /// # Errors
     /// If the store cannot be read, or has no authority yet.
     pub async fn load(&mut self) -> Result<(), Error> {
-        let Loaded { index, events } = load(&self.store, &self.clock, None).await?;
-        self.went_to(events);
-        self.mirror.index.store(index);
+        let known = Known {
+            before: None,
+            history: History::Accepted,
+            unrecorded: Vec::new(),
+        };
+        let loaded = load(&self.store, &self.clock, known).await?;
+        self.went_to(loaded.events);
+        self.mirror.index.store(loaded.index);
         self.mirror.advance(self.last, |_| false);
         Ok(())
     }
@@ -130,7 +132,12 @@ impl Feed {
                 // A server that was away for longer than events are kept has lost its place, and says nothing about the history.
                 let is_forgotten = snapshot.has_forgotten(self.last.revision).await?;
                 drop(snapshot);
-                return self.reload(is_forgotten).await;
+                let history = if is_forgotten {
+                    History::Same
+                } else {
+                    History::LostAfter(self.find_fork().await?)
+                };
+                return self.reload(history).await;
             };
             if !new.is_empty() {
                 let changes: Option<Vec<_>> =
@@ -144,8 +151,12 @@ impl Feed {
                 });
                 let Some(changes) = changes else {
                     drop(snapshot);
-                    return self.reload(true).await;
+                    return self.reload(History::Same).await;
                 };
+                if let Some(history) = holds_changed(&changes) {
+                    drop(snapshot);
+                    return self.reload(history).await;
+                }
                 apply(&mut snapshot, &self.mirror, self.last.revision, changes).await?;
                 self.went_to(new.iter().map(|entry| entry.id));
             }
@@ -202,38 +213,43 @@ impl Feed {
         Ok(self.last.revision)
     }
 
-    async fn reload(&mut self, same_history: bool) -> Result<(), Error> {
-        let before = self.mirror.index.load_full();
-        let lost_after = if same_history {
-            None
-        } else {
-            Some(self.find_fork().await?)
-        };
+    /// Loads everything anew, without what was taken away by the index before.
+    async fn reload(&mut self, history: History) -> Result<(), Error> {
         let known = Known {
-            index: Arc::clone(&before),
-            is_lost: self.has_lost_history || !same_history,
+            before: Some(self.mirror.index.load_full()),
+            history,
+            unrecorded: self.mirror.unrecorded.all().await,
         };
-        let Loaded { index, events } = load(&self.store, &self.clock, Some(known)).await?;
-        let HeldBack { revoked, others } = index.hold_back(&before, lost_after);
+        let Loaded {
+            index,
+            events,
+            forks,
+            new_holds,
+        } = load(&self.store, &self.clock, known).await?;
         let known = self.last.revision;
         self.recent.clear();
         self.went_to(events);
-        if !same_history || revoked > 0 {
-            let reason = format!(
-                "the store's history was rewritten: this server had read revision {known}, the store now ends at {}; {revoked} \
-                 revoked keys are no longer revoked there, and {others} other keys and partners have more there; this server \
-                 holds all of it back, and refuses changes that give more access to what exists; check the database, then \
-                 restart this server",
-                self.last.revision
-            );
+        let last = match history {
+            History::LostAfter(last) => last,
+            History::Accepted | History::Same => known,
+        };
+        let is_lost = matches!(history, History::LostAfter(_));
+        let is_explained = !is_lost || forks.iter().any(|fork| fork.has_lost(known));
+        if !new_holds.is_empty() || !is_explained {
             tracing::error!(
-                reason,
-                "store contradicts the mirror: what was taken away stays away, readiness is withdrawn"
+                known = %known,
+                last = %last,
+                held = new_holds.len(),
+                "changes were lost that this server had applied, all after `last` up to `known`: what they took away stays away \
+                 until an operator accepts the loss; see `claviger replicas`"
             );
-            // Before the index: whoever finds nothing lost afterwards reads an index without anything held back.
-            self.mirror.distrust.send_replace(Some(reason));
+            let lost = LostHistory {
+                known,
+                last,
+                holds: new_holds,
+            };
+            self.mirror.unrecorded.add(lost).await;
         }
-        self.has_lost_history |= !same_history;
         self.mirror.index.store(index);
         self.mirror.clear_prepared();
         self.mirror.advance(self.last, |_| false);
@@ -243,12 +259,22 @@ impl Feed {
     }
 }
 
+/// How the mirror must be loaded anew because of these changes, if it must.
+fn holds_changed(changes: &[(EventKind, Subject)]) -> Option<History> {
+    let has = |wanted| changes.iter().any(|(kind, _)| *kind == wanted);
+    if has(EventKind::HistoryAccepted) {
+        Some(History::Accepted)
+    } else {
+        has(EventKind::HistoryRewritten).then_some(History::Same)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::domain::event::{Actor, Event, Subject};
+    use crate::domain::event::{Actor, Event};
     use crate::domain::ids::{PartnerId, ProjectId, RealmId};
     use crate::domain::partner::{Partner, Project};
     use crate::domain::realm::Realm;

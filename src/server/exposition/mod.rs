@@ -108,9 +108,9 @@ impl Sources {
             u64::from(is_ready),
         )?;
         families.gauge(
-            "claviger_history_rewritten",
-            "Whether the store contradicts what this server has read.",
-            u64::from(self.mirror.is_distrusted()),
+            "claviger_held",
+            "How many keys, partners, projects and realms have less than the database says, because lost changes took from them.",
+            self.mirror.index().held() as u64,
         )?;
         let (keys, revision, lag) = {
             let index = self.mirror.index();

@@ -12,6 +12,7 @@ use claviger::store::{self, KeyFilter};
 use pb::Verdict;
 use tonic::Code;
 
+use super::holds_are_stored;
 use crate::fixtures::{
     Engine, NOW, Service, eventually, import, import_entry, on_both_engines, verify_request,
 };
@@ -193,12 +194,7 @@ on_both_engines! {
         ];
         service.test_store.execute_sql(&statements).await;
         assert_eq!(revoked(&service).await, 0, "the store knows of no revocation any more");
-        let readiness = service.readiness.clone();
-        eventually("the server notices", async || {
-            matches!(&*readiness.borrow(), Readiness::Distrusted(why) if why.contains("rewritten"))
-                .then_some(())
-        })
-        .await;
+        holds_are_stored(&service).await;
         assert_eq!(api.verdict(&issued.plain_key).await, Verdict::Revoked);
         service.stop().await;
     }
@@ -224,12 +220,7 @@ on_both_engines! {
             ];
             service.test_store.execute_sql(&statements).await;
             assert_eq!(revoked(&service).await, 0, "the store knows of no end any more");
-            let readiness = service.readiness.clone();
-            eventually("the server notices", async || {
-                matches!(&*readiness.borrow(), Readiness::Distrusted(why) if why.contains("rewritten"))
-                    .then_some(())
-            })
-            .await;
+        holds_are_stored(&service).await;
             for key in &keys {
                 assert_eq!(api.verdict(key).await, Verdict::Revoked);
             }

@@ -2,11 +2,11 @@
 //! taken away stays away, in every respect, and what changes afterwards is in force when it is acknowledged.
 
 use claviger::pb::claviger::v1 as pb;
-use claviger::readiness::Readiness;
 use pb::Verdict;
 use pb::verify_request::Target;
 use tonic::Code;
 
+use super::holds_are_stored;
 use super::unreadable::append_event;
 use crate::fixtures::{
     Api, Engine, IssuedKey, Service, TestStore, delegating_realm, demo_realm, eventually, issue,
@@ -73,15 +73,6 @@ async fn put_back(service: &Service, copy: &str) {
         .test_store
         .execute_sql(&[&statements.join(";")])
         .await;
-}
-
-async fn is_distrusted(service: &Service) {
-    let readiness = service.readiness.clone();
-    eventually("the server notices", async || {
-        matches!(&*readiness.borrow(), Readiness::Distrusted(why) if why.contains("rewritten"))
-            .then_some(())
-    })
-    .await;
 }
 
 /// Asks about the key from 192.0.2.7, for these scopes.
@@ -273,7 +264,7 @@ on_both_engines! {
         assert!(!denied.contains(&Verdict::Allowed), "{denied:?}");
 
         put_back(&service, "copy").await;
-        is_distrusted(&service).await;
+        holds_are_stored(&service).await;
         for ((key, scope), before) in questions.iter().zip(&denied) {
             let after = verdict(api, &key.plain_key, &[scope]).await;
             assert_ne!(after, Verdict::Allowed, "it was {before:?}");
@@ -391,7 +382,7 @@ on_both_engines! {
         api.revoke(&revoked.id).await.unwrap();
         update(&mut api, &narrowed.id, &["scopes"], |request| request.scopes = strings(&["read"])).await.unwrap();
         put_back(&service, "early").await;
-        is_distrusted(&service).await;
+        holds_are_stored(&service).await;
         for key in [&revoked, &narrowed] {
             assert_eq!(api.verdict(&key.plain_key).await, Verdict::Unknown);
         }
@@ -446,7 +437,7 @@ on_both_engines! {
         back_up(&service, "copy").await;
         update(&mut api, &delegate.id, &["scopes"], |request| request.scopes = strings(&["keys", "read"])).await.unwrap();
         put_back(&service, "copy").await;
-        is_distrusted(&service).await;
+        holds_are_stored(&service).await;
         let mut caller = service.api_as(&delegate.plain_key);
         let request = issue_request_with(|request| request.scopes = strings(&["write"]));
         let refusal = refused(caller.keys.issue_key(request).await);

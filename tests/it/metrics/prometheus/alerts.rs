@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::causes::{
-    BusyServer, DamagedStore, DistantStore, Server, lose_the_newest_change, open_many_connections,
+    BusyServer, DamagedStore, DistantStore, Server, lose_the_revocation, open_many_connections,
     refused_for_the_disk,
 };
 use super::rules::{OF_A_BUSY_MACHINE, alerts};
@@ -90,8 +90,11 @@ impl Servers {
     async fn cause(&mut self, prometheus: &Prometheus) {
         self.down.program.kill();
         self.draining.program.signal("TERM");
-        self.rewritten.program.api().make_demo().await;
-        lose_the_newest_change(&self.rewritten.test_store).await;
+        let mut api = self.rewritten.program.api();
+        api.make_demo().await;
+        let key = api.issue().await.key.unwrap();
+        api.revoke(&key.id).await.unwrap();
+        lose_the_revocation(&self.rewritten.test_store).await;
         let few = self.rewritten.program.descriptors() + 2;
         self.rewritten.program.limit_descriptors(few as u64);
         self.full_log.program.api().make_demo().await;

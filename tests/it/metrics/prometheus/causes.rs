@@ -253,9 +253,10 @@ pub(super) async fn refused_for_the_disk(program: &Program) {
     assert_eq!(refused.code(), Code::ResourceExhausted);
 }
 
-/// Takes the newest change away, as a failover that lost it.
-pub(super) async fn lose_the_newest_change(test_store: &TestStore) {
+/// Takes the newest change away, the revocation of a key, as a failover that lost it.
+pub(super) async fn lose_the_revocation(test_store: &TestStore) {
     let statements = [
+        "UPDATE keys SET facts = replace(facts, '\"revocation\":{', '\"revocation\":null,\"never\":{')",
         "DELETE FROM events WHERE revision = (SELECT max(revision) FROM events)",
         "UPDATE authority SET revision = revision - 1",
     ];
