@@ -6,6 +6,7 @@ mod faults;
 mod history;
 mod kills;
 mod lease;
+mod lost_commits;
 mod network;
 mod promotion;
 mod rig;
