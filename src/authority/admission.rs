@@ -12,7 +12,7 @@ use super::budget::{ChangeBudget, Spent};
 use super::caller_state::CallerState;
 pub(super) use super::fair_queue::Effect;
 use super::fair_queue::{FairQueue, Limits, NoPermit, QueuePermit};
-use super::history::check_not_held;
+use super::holds::check_not_held;
 use super::{Authority, Refusal};
 use crate::auth::{AuthorizedCaller, CallerGroup};
 use crate::domain::event::{Event, EventId};

@@ -8,7 +8,7 @@ use std::ops::{ControlFlow, Deref, DerefMut};
 
 use super::admission::{Effect, OpenChange, Reading};
 use super::caller_state::CallerState;
-use super::history::check_not_held;
+use super::holds::check_not_held;
 use super::key_reference::KeyReference;
 use super::{Authority, Refusal};
 use crate::auth::{AuthorizedCaller, CallerGroup, Role};

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::caller_state::CallerState;
 use super::grants::Grant;
-use super::history::check_not_held;
+use super::holds::check_not_held;
 use super::secret::NewSecret;
 use super::{Refusal, grants, not_found};
 use crate::auth::Role;

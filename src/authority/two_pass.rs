@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::admission::Effect;
 use super::audit::AuditEntry;
 use super::caller_state::CallerState;
-use super::history::history_rewritten;
+use super::holds::history_rewritten;
 use super::{Authority, ChangeRequest, ChangeResult, IdempotencyKey, Refusal};
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::Revision;
