@@ -21,8 +21,7 @@ impl Authority {
         fingerprint: [u8; 32],
     ) -> Result<ChangeResult<IssuedKey>, Refusal> {
         new.check_reach(&caller.role)?;
-        self.run_two_pass(caller, request, fingerprint, &Issue(new))
-            .await
+        Box::pin(self.run_two_pass(caller, request, fingerprint, &Issue(new))).await
     }
 }
 

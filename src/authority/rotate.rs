@@ -51,8 +51,7 @@ impl Authority {
             if_revision,
             overlap,
         };
-        self.run_two_pass(caller, request, fingerprint, &rotate)
-            .await
+        Box::pin(self.run_two_pass(caller, request, fingerprint, &rotate)).await
     }
 
     /// Removes one of a key's two secrets before the overlap ends.

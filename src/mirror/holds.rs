@@ -38,8 +38,8 @@ impl HeldRealm {
 }
 
 impl Holds {
-    pub(super) fn add(&mut self, hold: Hold) {
-        match hold {
+    pub(super) fn add(&mut self, new: Hold) {
+        match new {
             Hold::Key { id, at_most } => {
                 let ceilings = self.keys.entry(id).or_default();
                 if !ceilings.contains(&at_most) {
@@ -57,18 +57,15 @@ impl Holds {
                 last,
                 definition,
             } => {
-                let held = self.realms.get(&definition.id);
-                if held.is_none_or(|held| held.known < known) {
-                    let definition = Arc::from(definition);
-                    let id = Realm::clone(&definition).id;
-                    self.realms.insert(
-                        id,
-                        HeldRealm {
-                            definition,
-                            known,
-                            last,
-                        },
-                    );
+                let other = self.realms.get(&definition.id);
+                if other.is_none_or(|other| other.known < known) {
+                    let id = definition.id.clone();
+                    let held = HeldRealm {
+                        definition: definition.into(),
+                        known,
+                        last,
+                    };
+                    self.realms.insert(id, held);
                 }
             }
         }

@@ -480,7 +480,8 @@ impl Change {
             unwritten: Vec::new(),
         };
         if !is_same_database {
-            change.begin_epoch(revision.previous()).await?;
+            // Rare, so its state should not be part of every change's.
+            Box::pin(change.begin_epoch(revision.previous())).await?;
         }
         Ok(change)
     }

@@ -243,12 +243,12 @@ impl Feed {
                 "changes were lost that this server had applied, all after `last` up to `known`: what they took away stays away \
                  until an operator accepts the loss; see `claviger replicas`"
             );
-            let lost = LostHistory {
+            let unrecorded = LostHistory {
                 known,
                 last,
                 holds: new_holds,
             };
-            self.mirror.unrecorded.add(lost).await;
+            self.mirror.unrecorded.add(unrecorded).await;
         }
         self.mirror.index.store(index);
         self.mirror.clear_prepared();
