@@ -18,6 +18,7 @@ use crate::auth::{AuthorizedCaller, CallerGroup};
 use crate::domain::event::{Event, EventId};
 use crate::domain::hold::Holdable;
 use crate::domain::ids::{PartnerId, RealmId};
+use crate::mirror::Mirror;
 use crate::store::{Change, Snapshot, Store};
 
 /// What requests wait for in a queue.
@@ -250,8 +251,8 @@ impl Authority {
 
 impl OpenChange {
     /// Checks that the change may give more access to this, which exists.
-    pub(super) async fn give_to(&mut self, what: Holdable) -> Result<(), Refusal> {
-        check_not_held(&mut self.change, &what).await?;
+    pub(super) async fn give_to(&mut self, mirror: &Mirror, what: Holdable) -> Result<(), Refusal> {
+        check_not_held(&mut self.change, mirror, &what).await?;
         self.gives_to = Some(what);
         Ok(())
     }

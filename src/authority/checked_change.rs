@@ -14,7 +14,7 @@ use super::{Authority, Refusal};
 use crate::auth::{AuthorizedCaller, CallerGroup, Role};
 use crate::domain::hold::Holdable;
 use crate::domain::time::Timestamp;
-use crate::mirror::Entry;
+use crate::mirror::{Entry, Mirror};
 use crate::store::Snapshot;
 
 /// The state on which a change is checked.
@@ -35,10 +35,10 @@ impl CheckedState {
     }
 
     /// Checks that the change may give more access to this, which exists.
-    pub(super) async fn give_to(&mut self, what: Holdable) -> Result<(), Refusal> {
+    pub(super) async fn give_to(&mut self, mirror: &Mirror, what: Holdable) -> Result<(), Refusal> {
         match self {
-            Self::Snapshot(reading, _) => check_not_held(reading, &what).await,
-            Self::Change(change) => change.give_to(what).await,
+            Self::Snapshot(reading, _) => check_not_held(reading, mirror, &what).await,
+            Self::Change(change) => change.give_to(mirror, what).await,
         }
     }
 

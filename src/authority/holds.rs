@@ -2,14 +2,19 @@
 
 use super::Refusal;
 use crate::domain::hold::Holdable;
+use crate::mirror::Mirror;
 use crate::store::Snapshot;
 
-/// Checks that something may be given more: no lost change took from it.
+/// Checks that something may be given more: no lost change took from it, as far as the store and this server know.
 ///
 /// # Errors
 /// [`Refusal::Precondition`] if it is held.
-pub(super) async fn check_not_held(state: &mut Snapshot, what: &Holdable) -> Result<(), Refusal> {
-    if state.is_held(what).await? {
+pub(super) async fn check_not_held(
+    state: &mut Snapshot,
+    mirror: &Mirror,
+    what: &Holdable,
+) -> Result<(), Refusal> {
+    if mirror.index().is_held(what) || state.is_held(what).await? {
         return Err(history_rewritten());
     }
     Ok(())

@@ -141,7 +141,7 @@ impl Authority {
             let caller_state = state.reread(caller).await?;
             let key = visible(&mut state, &caller_state.role, reference).await?;
             if !disabled {
-                state.give_to(Holdable::Key(key.id)).await?;
+                state.give_to(&self.mirror, Holdable::Key(key.id)).await?;
             }
             check_revision(Some(key.revision), if_revision)?;
             let withheld = withheld_after(&key, &caller_state.role, disabled)?;

@@ -81,7 +81,9 @@ impl Authority {
             let partner = definition.resolve(found.as_ref().map(|found| &found.value));
             if found.is_some() && !partner.suspended {
                 let (realm, id) = (partner.realm.clone(), partner.id.clone());
-                state.give_to(Holdable::Partner(realm, id)).await?;
+                state
+                    .give_to(&self.mirror, Holdable::Partner(realm, id))
+                    .await?;
             }
             let effect = match found {
                 Some(found) if found.value == partner => {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use super::caller_state::CallerState;
 use super::grants::Grant;
-use super::holds::check_not_held;
+use super::holds::history_rewritten;
 use super::secret::NewSecret;
 use super::{Refusal, grants, not_found};
 use crate::auth::Role;
@@ -300,7 +300,9 @@ impl LookupCache {
         };
         if has_holds {
             let project = Holdable::Project(realm.clone(), project.clone());
-            check_not_held(snapshot, &project).await?;
+            if snapshot.is_held(&project).await? {
+                return Err(history_rewritten());
+            }
         }
         Ok(())
     }

@@ -170,7 +170,7 @@ impl Authority {
             PassOutcome::New(checked) => checked,
         };
         if let Some(what) = work.gives_to(&checked) {
-            change.give_to(what).await?;
+            change.give_to(&self.mirror, what).await?;
         }
         let event = ChangeContext { caller, request };
         match work

@@ -66,7 +66,7 @@ impl Authority {
         let only_takes_away = grants::only_takes_away(&realm, &before, &key);
         // The server may hold back a part of what the stored key has, so only less than that can be in force.
         if key == before || !only_takes_away {
-            change.give_to(Holdable::Key(key.id)).await?;
+            change.give_to(&self.mirror, Holdable::Key(key.id)).await?;
         }
         if key == before {
             return self
