@@ -6,7 +6,9 @@
 
 mod authority;
 mod connections;
+mod connector;
 mod database_lock;
+mod database_urls;
 mod events;
 mod facts_text;
 mod hash_hints;
@@ -21,6 +23,7 @@ mod replicas;
 mod requests;
 mod retention;
 mod revocations;
+mod servers;
 mod sqlite;
 mod stored_key;
 mod usage;
@@ -35,6 +38,7 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 
 pub use authority::{Head, NewAuthority};
 pub use database_lock::{DatabaseLock, LockLost, LockMode};
+pub use database_urls::DatabaseUrls;
 pub use events::{EventFilter, FeedEntry};
 pub use hash_hints::EventDetail;
 pub use keys::{KeyFilter, KeyRow, KeyRows};
@@ -52,6 +56,7 @@ use crate::domain::event::{Event, EventId, Revision};
 use crate::domain::ids::KeyId;
 use crate::domain::time::Timestamp;
 use connections::{Connections, PgTransaction};
+use connector::Connector;
 use metrics::SessionTimer;
 
 /// An open database.
@@ -81,6 +86,8 @@ enum Engine {
         write: Arc<Connections>,
         /// The statements with which a write begins.
         begin_write: &'static str,
+        /// Makes connections for other purposes.
+        connector: Connector,
     },
 }
 

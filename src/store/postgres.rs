@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 use super::connections::{Connections, within};
+use super::database_urls::SCHEMES;
 use super::{DatabaseLock, Engine, OpenError, Store, masked_url, migrations};
 
 /// The parameters that a URL may have, besides `options[…]`.
@@ -83,9 +84,7 @@ impl DatabaseUrl {
                 PARAMETERS.join(", ")
             )));
         }
-        let has_scheme = ["postgres://", "postgresql://"]
-            .iter()
-            .any(|scheme| url.starts_with(scheme));
+        let has_scheme = SCHEMES.iter().any(|scheme| url.starts_with(scheme));
         let options = PgConnectOptions::from_str(url).ok().filter(|_| has_scheme);
         let options = options.ok_or_else(|| {
             OpenError::Unfit(
@@ -150,25 +149,24 @@ impl Store {
         let schema = migrations::run(&migrations::postgres(), lock.connection()).await?;
         let deadline = lock.deadline();
         assert_sound(lock).await?;
-        let options = lock.options();
+        let connector = lock.connector();
         let timeout = deadline.as_millis().to_string();
-        let timed = |options: PgConnectOptions| {
-            options.options([
-                ("statement_timeout", timeout.as_str()),
-                // Each of these statements has an index for what it selects. A plan that was made and kept when a table was small
-                // would read the whole table for each row of another one.
-                ("enable_seqscan", "off"),
-                // It would compile statements that read a whole table all the same, because that seems so expensive then.
-                ("jit", "off"),
-            ])
-        };
+        let timed = connector.with([
+            ("statement_timeout", timeout.as_str()),
+            // Each of these statements has an index for what it selects. A plan that was made and kept when a table was small
+            // would read the whole table for each row of another one.
+            ("enable_seqscan", "off"),
+            // It would compile statements that read a whole table all the same, because that seems so expensive then.
+            ("jit", "off"),
+        ]);
         let engine = Engine::Postgres {
-            read: Connections::new(timed(options.clone()), deadline, Self::READERS as u32),
-            write: Connections::new(timed(options.clone()), deadline, 1),
+            read: Connections::new(timed.clone(), Self::READERS as u32),
+            write: Connections::new(timed, 1),
             begin_write: lock.begin_write(),
             // The feed has its own connection, because a long list must not delay a revocation. The load of the mirror is one
             // long statement, so this connection has no statement timeout. Each batch of its rows has a deadline.
-            feed: Connections::new(options, deadline, 1),
+            feed: Connections::new(connector.clone(), 1),
+            connector: connector.clone(),
         };
         Ok(Self::new(engine, schema))
     }
@@ -207,6 +205,10 @@ pub(super) fn unreachable(error: &sqlx::Error) -> OpenError {
         // SQLSTATE class 28 is an invalid authorization, 3D000 an unknown database.
         (_, Some(code)) if code.starts_with("28") || code == "3D000" => {
             ". Check the user, the password and the database in --database-url"
+        }
+        // PostgreSQL knows every parameter that this program sends, and PgBouncer does not.
+        (_, Some("08P01")) => {
+            ". If a connection pooler answers there, connect to PostgreSQL directly"
         }
         _ => "",
     };

@@ -9,5 +9,6 @@ mod lease;
 mod network;
 mod promotion;
 mod rig;
+mod servers;
 mod suspension;
 mod workload;
