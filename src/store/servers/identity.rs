@@ -136,6 +136,9 @@ pub(super) async fn has_own_session(
         return Ok(false);
     }
     let mut second = options.connect().await?;
+    if process(&mut second).await? == own {
+        return Ok(false);
+    }
     sqlx::raw_sql("BEGIN").execute(&mut second).await?;
     let other = process(&mut second).await?;
     let is_own = other != own && process(connection).await? == own;
