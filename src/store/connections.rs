@@ -5,7 +5,6 @@
 //! each operation has a deadline. A connection with a late or failed operation is dropped and never reused.
 
 use std::future::Future;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,19 +12,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connector::Connector;
-
-/// Waits for an answer of the database, for at most `deadline`.
-pub(super) async fn within<T>(
-    deadline: Duration,
-    answer: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    tokio::time::timeout(deadline, answer)
-        .await
-        .unwrap_or_else(|_| {
-            let late = format!("no answer within {deadline:?}");
-            Err(io::Error::new(io::ErrorKind::TimedOut, late).into())
-        })
-}
+use super::driver::within;
 
 /// A pool with a maximum number of connections.
 pub(super) struct Connections {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::connections::within;
+use super::driver::within;
 use super::servers::{NoPrimary, Servers};
 
 /// Makes connections with the same settings to the server that is used.

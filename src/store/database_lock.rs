@@ -12,9 +12,8 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection};
 use tokio::time::Instant;
 
-use super::connections::within;
 use super::connector::Connector;
-use super::postgres::unreachable;
+use super::driver::{unreachable, within};
 use super::servers::Servers;
 use super::{DatabaseUrls, OpenError, replicas};
 use crate::domain::clock::ElapsedClock;
@@ -88,7 +87,7 @@ impl DatabaseLock {
         mode: LockMode,
     ) -> Result<Self, OpenError> {
         let connector = Connector::new(Servers::new(urls, deadline)?);
-        connector.choose(deadline).await?;
+        connector.choose(deadline * Servers::STEPS).await?;
         let (connection, generation) = connector
             .connect(deadline)
             .await

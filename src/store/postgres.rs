@@ -3,12 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-use super::connections::{Connections, within};
+use super::connections::Connections;
 use super::database_urls::SCHEMES;
+use super::driver::{unreachable, within};
 use super::{DatabaseLock, Engine, OpenError, Store, masked_url, migrations};
 
 /// The parameters that a URL may have, besides `options[…]`.
@@ -125,21 +125,6 @@ fn secured(options: PgConnectOptions, mode_is_named: bool) -> Result<PgConnectOp
     }
 }
 
-/// Returns the options with timeouts on the server's side.
-///
-/// No lock may be held without a time limit, neither by a statement or transaction that hangs nor by a client whose machine is
-/// gone.
-pub(super) fn watched(options: PgConnectOptions, deadline: Duration) -> PgConnectOptions {
-    let deadline = deadline.as_millis().to_string();
-    options.application_name("claviger").options([
-        ("idle_in_transaction_session_timeout", deadline.as_str()),
-        ("tcp_keepalives_idle", "5"),
-        ("tcp_keepalives_interval", "5"),
-        ("tcp_keepalives_count", "3"),
-        ("tcp_user_timeout", "20s"),
-    ])
-}
-
 impl Store {
     /// Migrates the schema on the connection that holds the lock, and opens the store.
     ///
@@ -191,28 +176,6 @@ async fn assert_sound(lock: &mut DatabaseLock) -> Result<(), OpenError> {
             "the database runs with {name}={setting}, so an acknowledged change could be lost: set {name}=on"
         ))),
     }
-}
-
-/// Converts an error of the driver. These errors contain neither the URL nor a password.
-pub(super) fn unreachable(error: &sqlx::Error) -> OpenError {
-    let code = error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code);
-    let advice = match (error, code.as_deref()) {
-        (sqlx::Error::Io(_), _) => {
-            ". Check that PostgreSQL runs, and the host and port in --database-url"
-        }
-        // SQLSTATE class 28 is an invalid authorization, 3D000 an unknown database.
-        (_, Some(code)) if code.starts_with("28") || code == "3D000" => {
-            ". Check the user, the password and the database in --database-url"
-        }
-        // PostgreSQL knows every parameter that this program sends, and PgBouncer does not.
-        (_, Some("08P01")) => {
-            ". If a connection pooler answers there, connect to PostgreSQL directly"
-        }
-        _ => "",
-    };
-    OpenError::Unreachable(format!("the database cannot be reached: {error}{advice}"))
 }
 
 #[cfg(test)]

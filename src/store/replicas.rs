@@ -5,9 +5,9 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection};
 use tokio::time::Instant;
 
-use super::connections::within;
 use super::connector::Connector;
-use super::servers::ConnectError;
+use super::driver::within;
+use super::servers::{ConnectError, timeline};
 use super::{
     Change, Engine, EngineTransaction, Error, Snapshot, Store, execute, on, revision, stored,
 };
@@ -15,14 +15,6 @@ use crate::domain::event::EventId;
 use crate::domain::lease::LeaseTerms;
 use crate::domain::time::Timestamp;
 use crate::hashing::random;
-
-/// The timeline of PostgreSQL on which a primary writes. It changes when a standby is promoted.
-macro_rules! timeline {
-    () => {
-        "('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint"
-    };
-}
-pub(super) use timeline;
 
 /// The time of the database.
 macro_rules! now {

@@ -3,7 +3,13 @@
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
 
-use super::super::replicas::timeline;
+/// The timeline of PostgreSQL on which a primary writes. It changes when a standby is promoted.
+macro_rules! timeline {
+    () => {
+        "('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint"
+    };
+}
+pub(in crate::store) use timeline;
 
 /// The oldest supported version of PostgreSQL, in the form of `server_version_num`.
 const MIN_VERSION: u32 = 140_000;
@@ -63,7 +69,7 @@ impl Identity {
 
 /// The reason why a server that answers is not used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(in super::super) enum Refusal {
+pub(in crate::store) enum Refusal {
     /// It follows a primary.
     #[error(
         "the server is a standby, which takes no changes: promote it, or add the primary with another --database-url"
@@ -88,7 +94,7 @@ pub(in super::super) enum Refusal {
 
 impl Refusal {
     /// Whether it is a mistake of the configuration, which a later attempt meets again.
-    pub(in super::super) fn is_of_configuration(self) -> bool {
+    pub(in crate::store) fn is_of_configuration(self) -> bool {
         matches!(self, Self::TooOld(_) | Self::Pooled)
     }
 
@@ -100,7 +106,7 @@ impl Refusal {
 
 /// The reason why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(in super::super) enum ConnectError {
+pub(in crate::store) enum ConnectError {
     /// The driver failed.
     #[error(transparent)]
     Driver(#[from] sqlx::Error),

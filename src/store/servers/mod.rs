@@ -17,12 +17,11 @@ use sqlx::{ConnectOptions, Connection, PgConnection};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::connections::within;
-use super::postgres::{unreachable, watched};
+use super::driver::{late, unreachable, watched, within};
 use super::{DatabaseUrls, OpenError};
 use choice::Choice;
-pub(super) use identity::{ConnectError, Refusal};
-use identity::{Identity, has_own_session};
+pub(super) use identity::{ConnectError, timeline};
+use identity::{Identity, Refusal, has_own_session};
 
 /// The longest time to wait for a server with a higher timeline, when one that may be used has answered.
 const GRACE: Duration = Duration::from_millis(250);
@@ -52,6 +51,9 @@ pub(super) struct NoPrimary(Vec<(String, ConnectError)>);
 type Answer = (usize, Result<Identity, ConnectError>);
 
 impl Servers {
+    /// How many times the deadline a server may take for its first answer.
+    pub(super) const STEPS: u32 = 3;
+
     /// The servers at these URLs.
     ///
     /// # Errors
@@ -177,10 +179,7 @@ impl Servers {
         for server in which {
             let (servers, sender) = (Arc::clone(self), sender.clone());
             tokio::spawn(async move {
-                let asked = within(servers.deadline, async {
-                    Ok(servers.servers[server].identity().await)
-                });
-                let answer = asked.await.unwrap_or_else(|late| Err(late.into()));
+                let answer = servers.servers[server].identity(servers.deadline).await;
                 match &answer {
                     // Before the first choice, the caller compares all answers.
                     Ok(identity) if servers.choice.borrow().is_made() => {
@@ -245,17 +244,19 @@ impl Server {
         }
     }
 
-    /// Asks who it is, on a connection of its own.
-    async fn identity(&self) -> Result<Identity, ConnectError> {
-        let mut connection = self.options.connect().await?;
+    /// Asks who it is, on a connection of its own. Each step has the deadline.
+    async fn identity(&self, deadline: Duration) -> Result<Identity, ConnectError> {
+        let mut connection = within(deadline, self.options.connect()).await?;
         if !self.is_direct.load(Ordering::Relaxed) {
-            if !has_own_session(&mut connection, &self.options).await? {
+            let has_own_session = has_own_session(&mut connection, &self.options);
+            if !within(deadline, has_own_session).await? {
                 return Err(Refusal::Pooled.into());
             }
             self.is_direct.store(true, Ordering::Relaxed);
         }
-        let identity = Identity::of(&mut connection).await?;
-        let _ = connection.close().await;
+        let asked = within(deadline, async { Ok(Identity::of(&mut connection).await) });
+        let identity = asked.await??;
+        let _ = within(deadline, connection.close()).await;
         Ok(identity)
     }
 
@@ -267,12 +268,6 @@ impl Server {
             tracing::error!(server = self.name(), reason = %refusal, "server of the database not used");
         }
     }
-}
-
-/// The error of a server that has not answered within `limit`.
-fn late(limit: Duration) -> sqlx::Error {
-    let late = format!("no answer within {limit:?}");
-    std::io::Error::new(std::io::ErrorKind::TimedOut, late).into()
 }
 
 impl fmt::Display for NoPrimary {

@@ -17,7 +17,7 @@ use crate::fixtures::{
 const LEASE: Duration = Duration::from_secs(2);
 
 /// What a busy machine may add to any of the times here.
-const SLACK: Duration = Duration::from_secs(5);
+const SLACK: Duration = Duration::from_secs(15);
 
 /// The exit code of a configuration that cannot work.
 const BAD_CONFIGURATION: i32 = 78;
@@ -212,7 +212,7 @@ async fn a_black_hole_that_is_listed_first_costs_no_deadline() {
     let through_hole = direct.through(&hole);
     let program = tokio::task::spawn_blocking(move || {
         let began = Instant::now();
-        let flags = ["--database-timeout", "30s", &url];
+        let flags = ["--database-timeout", "50s", &url];
         let program = Program::serve(&through_hole, &flags);
         assert!(began.elapsed() < SLACK, "{:?}", began.elapsed());
         program
