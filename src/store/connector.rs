@@ -44,10 +44,9 @@ impl Connector {
         &self,
         limit: Duration,
     ) -> Result<(PgConnection, u64), sqlx::Error> {
-        within(limit, async {
-            Ok(self.servers.connect(&self.settings).await?)
-        })
-        .await
+        // On the heap, because every access to the store would have room for it.
+        let connecting = Box::pin(self.servers.connect(&self.settings));
+        within(limit, async { Ok(connecting.await?) }).await
     }
 
     /// The generation of connections that are made now.

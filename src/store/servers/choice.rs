@@ -168,7 +168,7 @@ mod tests {
             timeline: Some(1),
             authority: None,
         };
-        let mut choice = between(&[empty.clone()]);
+        let mut choice = between(&[empty]);
         assert_eq!(
             choice.admit(1, &primary(1, "theirs")),
             Err(Refusal::OtherAuthority)

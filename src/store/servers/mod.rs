@@ -28,7 +28,7 @@ const GRACE: Duration = Duration::from_millis(250);
 
 /// The servers of one database.
 pub(super) struct Servers {
-    servers: Vec<Server>,
+    all: Vec<Server>,
     /// The time in which each server must answer.
     deadline: Duration,
     choice: watch::Sender<Choice>,
@@ -67,7 +67,7 @@ impl Servers {
             })
         });
         Ok(Arc::new(Self {
-            servers: servers.collect::<Result<_, OpenError>>()?,
+            all: servers.collect::<Result<_, OpenError>>()?,
             deadline,
             choice: watch::Sender::new(Choice::default()),
         }))
@@ -99,15 +99,15 @@ impl Servers {
     /// # Errors
     /// If no server can be used.
     pub(super) async fn choose(self: &Arc<Self>, limit: Duration) -> Result<(), NoPrimary> {
-        if self.servers.len() == 1 && self.choice.borrow().is_made() {
+        if self.all.len() == 1 && self.choice.borrow().is_made() {
             return Ok(());
         }
-        let mut answers = self.ask(0..self.servers.len());
+        let mut answers = self.ask(0..self.all.len());
         let mut end = Instant::now() + limit;
         // Of a lease, of which `limit` is at most a third, it is at most a tenth.
         let grace = GRACE.min(limit * 3 / 10);
         let mut found = Vec::new();
-        let mut reasons: Vec<_> = self.servers.iter().map(|_| None).collect();
+        let mut reasons: Vec<_> = self.all.iter().map(|_| None).collect();
         while let Ok(Some((server, answer))) = timeout_at(end, answers.recv()).await {
             let judged = answer.and_then(|answer| {
                 self.choice.borrow().judge(server, &answer)?;
@@ -124,7 +124,7 @@ impl Servers {
         if self.settle(&found) {
             return Ok(());
         }
-        let named = self.servers.iter().zip(reasons);
+        let named = self.all.iter().zip(reasons);
         let named = named.map(|(server, reason)| {
             let late = || ConnectError::Driver(late(limit));
             (server.name(), reason.unwrap_or_else(late))
@@ -135,7 +135,7 @@ impl Servers {
     /// Asks all servers that are not used, in the background, whether one of them was promoted. It is used then.
     pub(super) fn look_around(self: &Arc<Self>) {
         let used = self.choice.borrow().server;
-        drop(self.ask((0..self.servers.len()).filter(|server| *server != used)));
+        drop(self.ask((0..self.all.len()).filter(|server| *server != used)));
     }
 
     /// Connects to the server that is used, with further settings of the session. Returns the connection and its generation. The caller
@@ -151,7 +151,7 @@ impl Servers {
             let choice = self.choice.borrow();
             (choice.server, choice.generation)
         };
-        let options = self.servers[server].options.clone();
+        let options = self.all[server].options.clone();
         let options = options.options(settings.iter().map(|(name, value)| (*name, value.as_str())));
         let connecting = async {
             let mut connection = options.connect().await?;
@@ -179,14 +179,14 @@ impl Servers {
         for server in which {
             let (servers, sender) = (Arc::clone(self), sender.clone());
             tokio::spawn(async move {
-                let answer = servers.servers[server].identity(servers.deadline).await;
+                let answer = servers.all[server].identity(servers.deadline).await;
                 match &answer {
                     // Before the first choice, the caller compares all answers.
                     Ok(identity) if servers.choice.borrow().is_made() => {
                         let _ = servers.admit(server, identity);
                     }
                     Err(ConnectError::Refused(refusal)) => {
-                        servers.servers[server].note(Some(*refusal));
+                        servers.all[server].note(Some(*refusal));
                     }
                     _ => {}
                 }
@@ -201,7 +201,7 @@ impl Servers {
     fn admit(&self, server: usize, found: &Identity) -> Result<(), Refusal> {
         let mut admitted = Ok(());
         self.change(|choice| admitted = choice.admit(server, found));
-        self.servers[server].note(admitted.err());
+        self.all[server].note(admitted.err());
         admitted
     }
 
@@ -211,7 +211,7 @@ impl Servers {
         self.change(|choice| is_settled = choice.settle(found));
         for (server, found) in found {
             let judged = self.choice.borrow().judge(*server, found);
-            self.servers[*server].note(judged.err());
+            self.all[*server].note(judged.err());
         }
         is_settled
     }
@@ -226,8 +226,8 @@ impl Servers {
         });
         if is_changed && before.is_made() {
             tracing::warn!(
-                server = self.servers[self.choice.borrow().server].name(),
-                before = self.servers[before.server].name(),
+                server = self.all[self.choice.borrow().server].name(),
+                before = self.all[before.server].name(),
                 "another server of the database has become the primary; connecting anew"
             );
         }
