@@ -59,8 +59,7 @@ impl Guarded {
     }
 }
 
-/// Seen red with `sslmode=require` in place of the mode of the URL, in `DatabaseUrl::options`; and with the name of another variable
-/// in the test.
+/// Seen red with the mode `require` from `DatabaseUrl::options`, whatever the URL says.
 #[test]
 fn only_the_named_certificate_and_the_password_of_the_file_open_the_database() {
     let guarded = Guarded::start();
