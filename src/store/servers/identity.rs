@@ -1,7 +1,11 @@
 //! What a server of PostgreSQL says about itself, and why it is not used.
 
+use std::time::Duration;
+
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, Row};
+
+use crate::store::driver::within;
 
 /// The timeline of PostgreSQL on which a primary writes. It changes when a standby is promoted.
 macro_rules! timeline {
@@ -132,25 +136,31 @@ impl From<ConnectError> for sqlx::Error {
 /// Two sessions that exist at the same time have two processes of the server. Statements of one session have the same. A pooler that
 /// gives a session to each transaction breaks one of these rules: an idle one gives both connections the same session, one that takes
 /// turns gives a connection different ones, and any other must give the first connection another session while the second one has a
-/// transaction on the first one's. The statements are of the simple protocol, because such a pooler may know no prepared ones.
+/// transaction on the first one's. The statements are of the simple protocol, because such a pooler may know no prepared ones. The
+/// second connection, and all statements together, have the deadline.
 pub(super) async fn has_own_session(
     connection: &mut PgConnection,
     options: &PgConnectOptions,
+    deadline: Duration,
+) -> Result<bool, sqlx::Error> {
+    let mut second = within(deadline, options.connect()).await?;
+    let compared = within(deadline, has_own_process(connection, &mut second));
+    let is_own = compared.await?;
+    let _ = within(deadline, second.close()).await;
+    Ok(is_own)
+}
+
+async fn has_own_process(
+    connection: &mut PgConnection,
+    second: &mut PgConnection,
 ) -> Result<bool, sqlx::Error> {
     let own = process(connection).await?;
-    if process(connection).await? != own {
+    if process(connection).await? != own || process(second).await? == own {
         return Ok(false);
     }
-    let mut second = options.connect().await?;
-    if process(&mut second).await? == own {
-        return Ok(false);
-    }
-    sqlx::raw_sql("BEGIN").execute(&mut second).await?;
-    let other = process(&mut second).await?;
-    let is_own = other != own && process(connection).await? == own;
-    sqlx::raw_sql("ROLLBACK").execute(&mut second).await?;
-    let _ = second.close().await;
-    Ok(is_own)
+    sqlx::raw_sql("BEGIN").execute(&mut *second).await?;
+    let other = process(second).await?;
+    Ok(other != own && process(connection).await? == own)
 }
 
 /// The process of the server that runs a statement.

@@ -52,7 +52,7 @@ type Answer = (usize, Result<Identity, ConnectError>);
 
 impl Servers {
     /// How many times the deadline a server may take for its first answer.
-    pub(super) const STEPS: u32 = 3;
+    pub(super) const STEPS: u32 = 4;
 
     /// The servers at these URLs.
     ///
@@ -248,8 +248,7 @@ impl Server {
     async fn identity(&self, deadline: Duration) -> Result<Identity, ConnectError> {
         let mut connection = within(deadline, self.options.connect()).await?;
         if !self.is_direct.load(Ordering::Relaxed) {
-            let has_own_session = has_own_session(&mut connection, &self.options);
-            if !within(deadline, has_own_session).await? {
+            if !has_own_session(&mut connection, &self.options, deadline).await? {
                 return Err(Refusal::Pooled.into());
             }
             self.is_direct.store(true, Ordering::Relaxed);
