@@ -171,10 +171,10 @@ impl<'a> StoreLock<'a> {
         mode: LockMode,
         create: bool,
     ) -> Result<Self, OpenStoreError> {
-        let lock = match &args.database_url {
+        let lock = match args.database() {
             None => LockHandle::Directory(lock_directory(&args.data_dir, create)?),
-            Some(url) => {
-                let mut lock = DatabaseLock::take(url, args.database_timeout, mode).await?;
+            Some(urls) => {
+                let mut lock = DatabaseLock::take(&urls, args.database_timeout, mode).await?;
                 if !create && !lock.has_store().await? {
                     return Err(OpenStoreError::Empty(StoreLocation::Database));
                 }
@@ -432,7 +432,7 @@ mod tests {
 
     use super::*;
     use crate::hashing::RootCost;
-    use crate::store::DatabaseUrl;
+    use crate::store::DatabaseUrls;
 
     #[tokio::test]
     async fn a_missing_pepper_flag_is_reported_before_the_database_is_contacted() {
@@ -440,7 +440,7 @@ mod tests {
         let args = StoreArgs {
             location: LocationArgs {
                 data_dir: PathBuf::new(),
-                database_url: Some(DatabaseUrl::from("postgres://127.0.0.1:1/x".to_owned())),
+                database_url: vec![DatabaseUrls::from("postgres://127.0.0.1:1/x".to_owned())],
                 database_timeout: Duration::from_secs(5),
             },
             pepper_file: None,

@@ -34,7 +34,6 @@ const LARGEST_LEAP: Duration = Duration::from_secs(1);
 /// The heartbeats of this process.
 pub struct Heartbeats {
     connection: HeartbeatConnection,
-    store: Store,
     mirror: Arc<Mirror>,
     clock: ElapsedClock,
     /// The waits until the mirror has the change that a heartbeat returned.
@@ -58,7 +57,6 @@ impl Heartbeats {
     pub fn new(store: &Store, mirror: Arc<Mirror>, name: String) -> Option<Self> {
         Some(Self {
             connection: store.heartbeat(name)?,
-            store: store.clone(),
             mirror,
             clock: ElapsedClock::system(),
             applying: JoinSet::new(),
@@ -145,9 +143,6 @@ impl Heartbeats {
 
     /// Renews the lease when the mirror has the change that a heartbeat returned.
     fn count(&mut self, sent: ElapsedReading, beat: &Beat) {
-        if !self.follow_timeline(beat.timeline) {
-            return;
-        }
         self.mirror.lease().heartbeat_answered(sent);
         self.mirror.lease().set_terms(beat.terms);
         self.watch_durability(&beat.durability);
@@ -177,33 +172,6 @@ impl Heartbeats {
                 mirror.lease().renew(sent, length);
             }
         });
-    }
-
-    /// Keeps all connections of this process to one timeline of the database: the highest that it has met. Returns whether it is this one.
-    ///
-    /// After a failover, connections that are not closed go on reading the old primary.
-    fn follow_timeline(&mut self, timeline: i64) -> bool {
-        let Some(last) = self.last.as_ref().map(|last| last.timeline) else {
-            return true;
-        };
-        if timeline < last {
-            tracing::error!(
-                timeline,
-                last,
-                "the address of the database leads to a server that was replaced"
-            );
-            self.connection.give_up();
-            return false;
-        }
-        if timeline > last {
-            tracing::warn!(
-                timeline,
-                last,
-                "another server of the database has become the primary; connecting anew"
-            );
-            self.store.give_up_connections();
-        }
-        true
     }
 
     /// How much further the database's time is ahead of this machine's since the last heartbeat, if that is too much.

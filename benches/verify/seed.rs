@@ -24,7 +24,7 @@ use claviger::domain::realm::{Environment, Realm, UnscopedKeys};
 use claviger::domain::route::{KeyNeed, Method, Need, PathTemplate, Reach, Route};
 use claviger::domain::time::{Expiry, Timestamp};
 use claviger::hashing::{Peppers, RootCost, Roots};
-use claviger::store::{Change, DatabaseLock, DatabaseUrl, LockMode, Store};
+use claviger::store::{Change, DatabaseLock, DatabaseUrls, LockMode, Store};
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 
@@ -79,7 +79,7 @@ pub(crate) async fn seed(
     let (store, _lock) = match database {
         Database::Sqlite(file) => (Store::open_sqlite(file).await?, None),
         Database::Postgres(url) => {
-            let url = DatabaseUrl::from(url.clone());
+            let url = DatabaseUrls::from(url.clone());
             let mut lock = DatabaseLock::take(&url, DATABASE_TIMEOUT, LockMode::Exclusive).await?;
             (Store::open_postgres(&mut lock).await?, Some(lock))
         }

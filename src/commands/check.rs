@@ -62,7 +62,7 @@ impl Findings {
     /// A new authority needs `--init`, and so may what an unmounted volume leaves.
     fn check_authority(&mut self, args: &ServeArgs) {
         let location = &args.store.location;
-        let is_empty = location.database_url.is_none()
+        let is_empty = location.database().is_none()
             && has_database(&location.data_dir).is_ok_and(|has_database| !has_database);
         if is_empty && !args.init {
             self.warnings.push(format!(
@@ -128,8 +128,8 @@ impl Findings {
 /// Checks the place of the store, which need not exist yet.
 fn check_store(args: &ServeArgs) -> Result<(), OpenStoreError> {
     let location = &args.store.location;
-    if let Some(url) = &location.database_url {
-        url.check()?;
+    if let Some(urls) = location.database() {
+        urls.check()?;
     }
     let path = &location.data_dir;
     if path.exists() && !path.is_dir() {
@@ -145,7 +145,7 @@ fn check_store(args: &ServeArgs) -> Result<(), OpenStoreError> {
 fn check_pepper(args: &StoreArgs, creates: bool) -> Result<(), OpenStoreError> {
     let path = args.pepper_path().ok_or(OpenStoreError::PepperUnnamed)?;
     let has_pepper = Peppers::load(&path)?.is_some();
-    let must_exist = match args.location.database_url {
+    let must_exist = match args.location.database() {
         // Whether there is an authority only the database knows, but `serve` without --init needs one.
         Some(_) => !creates,
         None => has_database(&args.location.data_dir)?,

@@ -280,7 +280,7 @@ async fn try_bootstrap(args: &BootstrapArgs) -> Result<(), CommandError> {
 
 async fn try_migrate(args: &MigrateArgs) -> Result<(), CommandError> {
     // A directory without a database may be an unmounted volume, so it is an error. A database at a URL may be new.
-    let create = args.location.database_url.is_some();
+    let create = args.location.database().is_some();
     let Schema { found, now } = StoreLock::take(&args.location, LockMode::Exclusive, create)
         .await?
         .migrate()

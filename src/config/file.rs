@@ -131,17 +131,23 @@ fn values(setting: &Setting, value: &Spanned<DeValue>) -> Result<Vec<OsString>, 
     match (setting.kind(), value.get_ref()) {
         (Kind::Switch, DeValue::Boolean(is_on)) => Ok(vec![is_on.to_string().into()]),
         (Kind::Switch, _) => Err("must be true or false, without quotes".to_owned()),
-        (Kind::Value, value) => text(value).map(|text| vec![text]).ok_or_else(|| {
-            format!(
-                "must be text in quotes or a number that fits, but is of the type {}",
-                value.type_str()
-            )
-        }),
-        (Kind::List, DeValue::Array(list)) => list
+        // It would mean the embedded database.
+        (Kind::ValueOrList, DeValue::Array(list)) if list.is_empty() => {
+            Err("must have at least one value".to_owned())
+        }
+        (Kind::List | Kind::ValueOrList, DeValue::Array(list)) => list
             .iter()
             .map(|entry| text(entry.get_ref()))
             .collect::<Option<_>>()
             .ok_or_else(|| "must be a list of texts in quotes".to_owned()),
+        (Kind::Value | Kind::ValueOrList, value) => {
+            text(value).map(|text| vec![text]).ok_or_else(|| {
+                format!(
+                    "must be text in quotes or a number that fits, but is of the type {}",
+                    value.type_str()
+                )
+            })
+        }
         (Kind::List, _) => Err(format!(
             "must be a list: {} = [\"{}\"]",
             setting.name(),

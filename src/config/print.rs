@@ -57,6 +57,7 @@ fn line(setting: &Setting, matches: &ArgMatches, sources: &Sources) -> String {
         .collect();
     let value = match setting.kind() {
         Kind::List => format!("[{}]", values.join(", ")),
+        Kind::ValueOrList if values.len() > 1 => format!("[{}]", values.join(", ")),
         _ => values.join(", "),
     };
     match omission {

@@ -9,7 +9,7 @@ use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, ValueHint};
 
-use crate::store::DatabaseUrl;
+use crate::store::DatabaseUrls;
 
 /// The name of the flag for the configuration file. It cannot stand in the file.
 const CONFIG: &str = "config";
@@ -34,6 +34,8 @@ pub(super) enum Kind {
     Value,
     /// Any number, because its flag can be repeated.
     List,
+    /// Usually one; its flag can be repeated too.
+    ValueOrList,
 }
 
 /// Whether a command has settings.
@@ -95,6 +97,7 @@ impl<'c> Setting<'c> {
     pub(super) fn kind(&self) -> Kind {
         match self.0.get_action() {
             ArgAction::SetTrue => Kind::Switch,
+            ArgAction::Append if self.is_database_url() => Kind::ValueOrList,
             ArgAction::Append => Kind::List,
             _ => Kind::Value,
         }
@@ -110,11 +113,14 @@ impl<'c> Setting<'c> {
         self.0.get_value_hint() == ValueHint::FilePath
     }
 
+    fn is_database_url(&self) -> bool {
+        self.0.get_value_parser().type_id() == TypeId::of::<DatabaseUrls>()
+    }
+
     /// Returns a value with every part masked that may be a secret. It equals the value if there is no such part.
     pub(super) fn masked(&self, value: &str) -> String {
-        let type_id = self.0.get_value_parser().type_id();
-        if type_id == TypeId::of::<DatabaseUrl>() {
-            DatabaseUrl::from(value.to_owned()).masked()
+        if self.is_database_url() {
+            DatabaseUrls::from(value.to_owned()).masked()
         } else if self.is_secret() {
             "***".to_owned()
         } else {

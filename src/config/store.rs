@@ -8,7 +8,7 @@ use clap::{Args, ValueHint};
 
 use super::parse::interval;
 use crate::hashing::RootCost;
-use crate::store::DatabaseUrl;
+use crate::store::DatabaseUrls;
 
 /// The location of the database.
 #[derive(Args, Clone, Debug)]
@@ -24,18 +24,25 @@ pub struct LocationArgs {
 
     /// A PostgreSQL database (14 or later) to use instead, such as `postgres://USER@HOST/DATABASE`. Set its password in
     /// PGPASSWORD or ~/.pgpass rather than here. A connection to another machine is encrypted, and the server's certificate is
-    /// verified
+    /// verified. Repeat the flag for each server of the same database: the primary is used, and after a failover the new one
     #[arg(
         long,
         env = "CLAVIGER_DATABASE_URL",
         value_name = "URL",
         hide_env_values = true
     )]
-    pub database_url: Option<DatabaseUrl>,
+    pub database_url: Vec<DatabaseUrls>,
 
     /// How long to wait for each answer of the PostgreSQL database before it counts as unreachable
     #[arg(long, env = "CLAVIGER_DATABASE_TIMEOUT", value_name = "TIME", default_value = "5s", value_parser = interval)]
     pub database_timeout: Duration,
+}
+
+impl LocationArgs {
+    /// The URLs of the PostgreSQL database; `None` if the database is an embedded one.
+    pub fn database(&self) -> Option<DatabaseUrls> {
+        DatabaseUrls::of(&self.database_url)
+    }
 }
 
 /// The location of the authority's data, and how to open it.
@@ -79,12 +86,8 @@ impl StoreArgs {
     /// The path of the pepper file; `None` if the database is PostgreSQL and no path is given.
     pub fn pepper_path(&self) -> Option<PathBuf> {
         self.pepper_file.clone().or_else(|| {
-            let LocationArgs {
-                data_dir,
-                database_url,
-                database_timeout: _,
-            } = &self.location;
-            database_url.is_none().then(|| data_dir.join("pepper.toml"))
+            let is_embedded = self.location.database().is_none();
+            is_embedded.then(|| self.location.data_dir.join("pepper.toml"))
         })
     }
 }

@@ -5,30 +5,18 @@
 //! each operation has a deadline. A connection with a late or failed operation is dropped and never reused.
 
 use std::future::Future;
-use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Waits for an answer of the database, for at most `deadline`.
-pub(super) async fn within<T>(
-    deadline: Duration,
-    answer: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    tokio::time::timeout(deadline, answer)
-        .await
-        .unwrap_or_else(|_| {
-            let late = format!("no answer within {deadline:?}");
-            Err(io::Error::new(io::ErrorKind::TimedOut, late).into())
-        })
-}
+use super::connector::Connector;
+use super::driver::within;
 
 /// A pool with a maximum number of connections.
 pub(super) struct Connections {
-    options: PgConnectOptions,
+    connector: Connector,
     deadline: Duration,
     max: u32,
     free: Arc<Semaphore>,
@@ -39,29 +27,19 @@ pub(super) struct Connections {
 #[derive(Default)]
 struct Idle {
     connections: Vec<PgConnection>,
-    /// How often all connections were given up. One that was made before is not used again.
+    /// The generation of all of them. When another server is used, it is another one, and they are not used again.
     generation: u64,
 }
 
 impl Connections {
-    pub(super) fn new(options: PgConnectOptions, deadline: Duration, max: u32) -> Arc<Self> {
+    pub(super) fn new(connector: Connector, max: u32) -> Arc<Self> {
         Arc::new(Self {
-            options,
-            deadline,
+            deadline: connector.deadline(),
+            connector,
             max,
             free: Arc::new(Semaphore::new(max as usize)),
             idle: Mutex::default(),
         })
-    }
-
-    /// The options of the connections.
-    pub(super) fn options(&self) -> &PgConnectOptions {
-        &self.options
-    }
-
-    /// The time in which the database must answer.
-    pub(super) fn deadline(&self) -> Duration {
-        self.deadline
     }
 
     /// Begins a transaction on an idle connection, or on a new connection if no idle connection works.
@@ -75,21 +53,20 @@ impl Connections {
             .await
             .map_err(|_| sqlx::Error::PoolTimedOut)?
             .map_err(|_| sqlx::Error::PoolClosed)?;
-        let generation = self.lock_idle().generation;
         let begun = within(self.deadline, async {
-            if let Some(mut idle) = self.take_idle()
+            if let Some((mut idle, generation)) = self.take_idle()
                 && sqlx::raw_sql(statement).execute(&mut idle).await.is_ok()
             {
-                return Ok(idle);
+                return Ok((idle, generation));
             }
             // If one idle connection was lost, so were the others. They are dropped, so that no request fails because of them.
             self.drop_idle();
-            let mut new = self.options.connect().await?;
+            let (mut new, generation) = self.connector.connect(self.deadline).await?;
             sqlx::raw_sql(statement).execute(&mut new).await?;
-            Ok(new)
+            Ok((new, generation))
         })
         .await;
-        let connection = begun.inspect_err(|_| self.drop_idle())?;
+        let (connection, generation) = begun.inspect_err(|_| self.drop_idle())?;
         Ok(PgTransaction {
             connection: Some(connection),
             is_intact: true,
@@ -99,22 +76,18 @@ impl Connections {
         })
     }
 
-    fn take_idle(&self) -> Option<PgConnection> {
-        self.lock_idle().connections.pop()
+    /// An idle connection to the server that is used, and its generation.
+    fn take_idle(&self) -> Option<(PgConnection, u64)> {
+        let mut idle = self.lock_idle();
+        let connection = idle.connections.pop()?;
+        Some((connection, idle.generation))
     }
 
     fn drop_idle(&self) {
         self.lock_idle().connections.clear();
     }
 
-    /// Gives up all connections, those in use when they are returned.
-    pub(super) fn give_up(&self) {
-        let mut idle = self.lock_idle();
-        idle.generation += 1;
-        idle.connections.clear();
-    }
-
-    /// Keeps a connection for the next transaction, unless all that were made with it were given up.
+    /// Keeps a connection for the next transaction, unless another server is used since it was made.
     fn keep(&self, connection: PgConnection, generation: u64) {
         let mut idle = self.lock_idle();
         if idle.generation == generation {
@@ -122,8 +95,15 @@ impl Connections {
         }
     }
 
+    /// The idle connections, all of which lead to the server that is used.
     fn lock_idle(&self) -> std::sync::MutexGuard<'_, Idle> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.connector.generation();
+        if idle.generation != generation {
+            idle.generation = generation;
+            idle.connections.clear();
+        }
+        idle
     }
 
     /// Waits for the open transactions, and closes the connections.

@@ -1,20 +1,21 @@
 //! The lock of a PostgreSQL database: any number of servers share it, and whoever must be alone has it for itself.
 //!
 //! It is an advisory lock of PostgreSQL. The session of one connection holds it, and it ends with the session. The connection is
-//! checked regularly. If it is lost, the lock is taken again as soon as the database is reachable. Meanwhile the server writes
-//! nothing that contradicts the lock: each of its writes shares it for its own length.
+//! checked regularly. If it is lost, or another server of the database has become the primary, the lock is taken again as soon as the
+//! database is reachable. Meanwhile the server writes nothing that contradicts the lock: each of its writes shares it for its own
+//! length.
 //!
 //! A second lock makes servers that start at the same time open the store one after the other.
 
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
 use tokio::time::Instant;
 
-use super::connections::within;
-use super::postgres::{DatabaseUrl, unreachable, watched};
-use super::{OpenError, replicas};
+use super::connector::Connector;
+use super::driver::{unreachable, within};
+use super::servers::Servers;
+use super::{DatabaseUrls, OpenError, replicas};
 use crate::domain::clock::ElapsedClock;
 use crate::domain::lease::LeaseTerms;
 
@@ -47,9 +48,6 @@ pub enum LockMode {
     Exclusive,
 }
 
-/// The oldest supported version of PostgreSQL, in the form of `server_version_num`.
-const MIN_SERVER_VERSION: u32 = 140_000;
-
 /// The time to wait for the lock, because the lock of a process that has just ended may outlive the process.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -61,10 +59,12 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The lock, and the connection whose session holds it.
 pub struct DatabaseLock {
-    options: PgConnectOptions,
+    connector: Connector,
     deadline: Duration,
     mode: LockMode,
     connection: PgConnection,
+    /// The generation of the connection.
+    generation: u64,
     backend: BackendId,
 }
 
@@ -76,33 +76,28 @@ pub struct LockLost;
 type BackendId = (i32, String);
 
 impl DatabaseLock {
-    /// Connects to the database and takes the lock. `deadline` is the time in which the database must answer each statement.
+    /// Connects to the primary among these servers and takes the lock. `deadline` is the time in which the database must answer each
+    /// statement.
     ///
     /// # Errors
-    /// If the URL is not valid, the server is too old or cannot be reached, or another process holds the lock in a way that excludes
-    /// this one.
+    /// If a URL is not valid, no server can be used, or another process holds the lock in a way that excludes this one.
     pub async fn take(
-        url: &DatabaseUrl,
+        urls: &DatabaseUrls,
         deadline: Duration,
         mode: LockMode,
     ) -> Result<Self, OpenError> {
-        let options = watched(url.options()?, deadline);
-        let connection = within(deadline, options.connect())
+        let connector = Connector::new(Servers::new(urls, deadline)?);
+        connector.choose(deadline * Servers::STEPS).await?;
+        let (connection, generation) = connector
+            .connect(deadline)
             .await
             .map_err(|error| unreachable(&error))?;
-        let version = connection.server_version_num().unwrap_or(0);
-        if version < MIN_SERVER_VERSION {
-            return Err(OpenError::Unfit(format!(
-                "the database is PostgreSQL {}: use PostgreSQL {} or later",
-                version / 10_000,
-                MIN_SERVER_VERSION / 10_000
-            )));
-        }
         let mut lock = Self {
-            options,
+            connector,
             deadline,
             mode,
             connection,
+            generation,
             backend: BackendId::default(),
         };
         if lock.try_take().await.map_err(|error| unreachable(&error))? {
@@ -234,11 +229,7 @@ impl DatabaseLock {
     /// Holds the lock, and returns when another process has taken it for itself.
     pub async fn keep(mut self) -> LockLost {
         loop {
-            tokio::time::sleep(PING_INTERVAL).await;
-            let Err(error) = within(self.deadline, self.connection.ping()).await else {
-                continue;
-            };
-            tracing::error!(%error, "database lock connection lost");
+            self.lost().await;
             loop {
                 match self.take_again().await {
                     Ok(true) => break tracing::info!("database lock taken again"),
@@ -249,8 +240,31 @@ impl DatabaseLock {
         }
     }
 
+    /// Returns when the connection is lost, or leads to a server that is not used any more.
+    async fn lost(&mut self) {
+        let Self {
+            connector,
+            connection,
+            generation,
+            deadline,
+            ..
+        } = self;
+        let lost = async {
+            loop {
+                tokio::time::sleep(PING_INTERVAL).await;
+                if let Err(error) = within(*deadline, connection.ping()).await {
+                    return tracing::error!(%error, "database lock connection lost");
+                }
+            }
+        };
+        tokio::select! {
+            () = lost => {}
+            () = connector.moved(*generation) => {}
+        }
+    }
+
     async fn take_again(&mut self) -> Result<bool, sqlx::Error> {
-        self.connection = within(self.deadline, self.options.connect()).await?;
+        (self.connection, self.generation) = self.connector.connect(self.deadline).await?;
         // The database may not have noticed the end of the previous session of this process, which then still holds the lock.
         let end = sqlx::query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2",
@@ -285,8 +299,8 @@ impl DatabaseLock {
         &mut self.connection
     }
 
-    pub(super) fn options(&self) -> PgConnectOptions {
-        self.options.clone()
+    pub(super) fn connector(&self) -> &Connector {
+        &self.connector
     }
 
     pub(super) fn deadline(&self) -> Duration {

@@ -6,7 +6,10 @@
 
 mod authority;
 mod connections;
+mod connector;
 mod database_lock;
+mod database_urls;
+mod driver;
 mod events;
 mod facts_text;
 mod hash_hints;
@@ -22,6 +25,7 @@ mod replicas;
 mod requests;
 mod retention;
 mod revocations;
+mod servers;
 mod sqlite;
 mod stored_key;
 mod usage;
@@ -37,6 +41,7 @@ use sqlx::{Sqlite, SqlitePool, Transaction};
 use authority::Counter;
 pub use authority::{Head, NewAuthority};
 pub use database_lock::{DatabaseLock, LockLost, LockMode};
+pub use database_urls::DatabaseUrls;
 pub use events::{EventFilter, FeedEntry};
 pub use hash_hints::EventDetail;
 pub use holds::StoredHold;
@@ -55,6 +60,7 @@ use crate::domain::event::{Event, EventId, Revision};
 use crate::domain::ids::KeyId;
 use crate::domain::time::Timestamp;
 use connections::{Connections, PgTransaction};
+use connector::Connector;
 use metrics::SessionTimer;
 
 /// An open database.
@@ -84,6 +90,8 @@ enum Engine {
         write: Arc<Connections>,
         /// The statements with which a write begins.
         begin_write: &'static str,
+        /// Makes connections for other purposes.
+        connector: Connector,
     },
 }
 

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-use super::connections::{Connections, within};
+use super::connections::Connections;
+use super::database_urls::SCHEMES;
+use super::driver::{unreachable, within};
 use super::{DatabaseLock, Engine, OpenError, Store, masked_url, migrations};
 
 /// The parameters that a URL may have, besides `options[…]`.
@@ -83,9 +84,7 @@ impl DatabaseUrl {
                 PARAMETERS.join(", ")
             )));
         }
-        let has_scheme = ["postgres://", "postgresql://"]
-            .iter()
-            .any(|scheme| url.starts_with(scheme));
+        let has_scheme = SCHEMES.iter().any(|scheme| url.starts_with(scheme));
         let options = PgConnectOptions::from_str(url).ok().filter(|_| has_scheme);
         let options = options.ok_or_else(|| {
             OpenError::Unfit(
@@ -126,21 +125,6 @@ fn secured(options: PgConnectOptions, mode_is_named: bool) -> Result<PgConnectOp
     }
 }
 
-/// Returns the options with timeouts on the server's side.
-///
-/// No lock may be held without a time limit, neither by a statement or transaction that hangs nor by a client whose machine is
-/// gone.
-pub(super) fn watched(options: PgConnectOptions, deadline: Duration) -> PgConnectOptions {
-    let deadline = deadline.as_millis().to_string();
-    options.application_name("claviger").options([
-        ("idle_in_transaction_session_timeout", deadline.as_str()),
-        ("tcp_keepalives_idle", "5"),
-        ("tcp_keepalives_interval", "5"),
-        ("tcp_keepalives_count", "3"),
-        ("tcp_user_timeout", "20s"),
-    ])
-}
-
 impl Store {
     /// Migrates the schema on the connection that holds the lock, and opens the store.
     ///
@@ -150,25 +134,24 @@ impl Store {
         let schema = migrations::run(&migrations::postgres(), lock.connection()).await?;
         let deadline = lock.deadline();
         assert_sound(lock).await?;
-        let options = lock.options();
+        let connector = lock.connector();
         let timeout = deadline.as_millis().to_string();
-        let timed = |options: PgConnectOptions| {
-            options.options([
-                ("statement_timeout", timeout.as_str()),
-                // Each of these statements has an index for what it selects. A plan that was made and kept when a table was small
-                // would read the whole table for each row of another one.
-                ("enable_seqscan", "off"),
-                // It would compile statements that read a whole table all the same, because that seems so expensive then.
-                ("jit", "off"),
-            ])
-        };
+        let timed = connector.with([
+            ("statement_timeout", timeout.as_str()),
+            // Each of these statements has an index for what it selects. A plan that was made and kept when a table was small
+            // would read the whole table for each row of another one.
+            ("enable_seqscan", "off"),
+            // It would compile statements that read a whole table all the same, because that seems so expensive then.
+            ("jit", "off"),
+        ]);
         let engine = Engine::Postgres {
-            read: Connections::new(timed(options.clone()), deadline, Self::READERS as u32),
-            write: Connections::new(timed(options.clone()), deadline, 1),
+            read: Connections::new(timed.clone(), Self::READERS as u32),
+            write: Connections::new(timed, 1),
             begin_write: lock.begin_write(),
             // The feed has its own connection, because a long list must not delay a revocation. The load of the mirror is one
             // long statement, so this connection has no statement timeout. Each batch of its rows has a deadline.
-            feed: Connections::new(options, deadline, 1),
+            feed: Connections::new(connector.clone(), 1),
+            connector: connector.clone(),
         };
         Ok(Self::new(engine, schema))
     }
@@ -193,24 +176,6 @@ async fn assert_sound(lock: &mut DatabaseLock) -> Result<(), OpenError> {
             "the database runs with {name}={setting}, so an acknowledged change could be lost: set {name}=on"
         ))),
     }
-}
-
-/// Converts an error of the driver. These errors contain neither the URL nor a password.
-pub(super) fn unreachable(error: &sqlx::Error) -> OpenError {
-    let code = error
-        .as_database_error()
-        .and_then(sqlx::error::DatabaseError::code);
-    let advice = match (error, code.as_deref()) {
-        (sqlx::Error::Io(_), _) => {
-            ". Check that PostgreSQL runs, and the host and port in --database-url"
-        }
-        // SQLSTATE class 28 is an invalid authorization, 3D000 an unknown database.
-        (_, Some(code)) if code.starts_with("28") || code == "3D000" => {
-            ". Check the user, the password and the database in --database-url"
-        }
-        _ => "",
-    };
-    OpenError::Unreachable(format!("the database cannot be reached: {error}{advice}"))
 }
 
 #[cfg(test)]

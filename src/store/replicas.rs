@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Connection, PgConnection};
+use sqlx::{Connection, PgConnection};
+use tokio::time::Instant;
 
-use super::connections::within;
+use super::connector::Connector;
+use super::driver::within;
+use super::servers::{ConnectError, timeline};
 use super::{
     Change, Engine, EngineTransaction, Error, Snapshot, Store, execute, on, revision, stored,
 };
@@ -13,13 +15,6 @@ use crate::domain::event::EventId;
 use crate::domain::lease::LeaseTerms;
 use crate::domain::time::Timestamp;
 use crate::hashing::random;
-
-/// The timeline of PostgreSQL on which a primary writes. It changes when a standby is promoted.
-macro_rules! timeline {
-    () => {
-        "('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint"
-    };
-}
 
 /// The time of the database.
 macro_rules! now {
@@ -153,9 +148,14 @@ pub struct Beat {
 ///
 /// Each heartbeat is a statement of its own, so that a process that stops never holds the row.
 pub struct HeartbeatConnection {
-    options: PgConnectOptions,
-    deadline: Duration,
+    connector: Connector,
     connection: Option<PgConnection>,
+    /// The generation of the connection.
+    generation: u64,
+    /// Whether the last statement failed, so that the server must be chosen anew.
+    is_lost: bool,
+    /// When it was last looked whether another server was promoted.
+    looked: Instant,
     id: String,
     name: String,
     /// The numbers that the row may have: the last one that was written, and those of heartbeats that were not answered.
@@ -181,17 +181,19 @@ const UNANSWERED: usize = 64;
 
 impl HeartbeatConnection {
     /// Prepares the registration of a replica with this name.
-    pub(super) fn new(options: &PgConnectOptions, deadline: Duration, name: String) -> Self {
-        let timeout = deadline.as_millis().to_string();
-        let options = options.clone().options([
+    pub(super) fn new(connector: &Connector, name: String) -> Self {
+        let timeout = connector.deadline().as_millis().to_string();
+        let connector = connector.with([
             ("statement_timeout", timeout.as_str()),
             ("lock_timeout", timeout.as_str()),
             ("synchronous_commit", "on"),
         ]);
         Self {
-            options,
-            deadline,
+            connector,
             connection: None,
+            generation: 0,
+            is_lost: false,
+            looked: Instant::now(),
             id: String::new(),
             name,
             beats: Vec::new(),
@@ -207,8 +209,8 @@ impl HeartbeatConnection {
     pub async fn register(&mut self, state: ReplicaState) -> Result<(), Error> {
         let id = format!("{:032x}", u128::from_le_bytes(random()));
         let beat = i64::from_le_bytes(random());
-        let (name, deadline) = (self.name.clone(), self.deadline);
-        let connection = self.connect().await?;
+        let (name, deadline) = (self.name.clone(), self.connector.deadline());
+        let connection = self.connect(deadline).await?;
         let insert = sqlx::query(REGISTER)
             .bind(id.clone())
             .bind(name)
@@ -222,17 +224,18 @@ impl HeartbeatConnection {
         Ok(())
     }
 
-    /// Sends a heartbeat, which must be answered within `limit`. `None`: the row is gone, or another process writes it, so the replica was struck off.
+    /// Sends a heartbeat, which must be answered within `limit`. `None`: the row is gone, or another process writes it, so the replica was
+    /// struck off. An answer of a server that was replaced meanwhile is an error: it proves nothing.
     pub async fn beat(&mut self, report: &Report, limit: Duration) -> Result<Option<Beat>, Error> {
         if self.beats.len() > UNANSWERED {
             return Ok(None);
         }
         let next = i64::from_le_bytes(random());
         let expected = self.beats.clone();
-        let (id, deadline) = (self.id.clone(), self.deadline.min(limit));
+        let (id, deadline) = (self.id.clone(), self.connector.deadline().min(limit));
         // From here on the row may have the new number.
         self.beats.push(next);
-        let connection = self.connect().await?;
+        let connection = self.connect(deadline).await?;
         let update =
             sqlx::query_as::<_, (i64, i64, i64, i64, Option<String>, i64, i64, String)>(BEAT)
                 .bind(id)
@@ -244,6 +247,10 @@ impl HeartbeatConnection {
                 .bind(report.warning.clone());
         let outcome = within(deadline, update.fetch_optional(connection)).await;
         let row = self.checked(outcome)?;
+        if self.generation != self.connector.generation() {
+            return Err(sqlx::Error::from(ConnectError::Moved).into());
+        }
+        self.look_around(limit);
         let Some((last, stamp, lease, longest, was, time, timeline, durability)) = row else {
             return Ok(None);
         };
@@ -261,19 +268,24 @@ impl HeartbeatConnection {
         }))
     }
 
-    /// Gives up the connection.
-    pub fn give_up(&mut self) {
-        self.connection = None;
+    /// Looks in the background whether another server was promoted, at most once in `every`. An old primary may answer heartbeats for
+    /// ever if its commits wait for no standby.
+    fn look_around(&mut self, every: Duration) {
+        if self.looked.elapsed() >= every {
+            self.looked = Instant::now();
+            self.connector.look_around();
+        }
     }
 
     /// Removes the registration. The replica must not answer any more.
     pub async fn leave(mut self) -> Result<(), Error> {
-        let (id, beats, deadline) = (self.id.clone(), self.beats.clone(), self.deadline);
+        let (id, beats) = (self.id.clone(), self.beats.clone());
+        let deadline = self.connector.deadline();
         if beats.len() > 1 {
             // A heartbeat was given up, whose answer may still come.
             self.connection = None;
         }
-        let connection = self.connect().await?;
+        let connection = self.connect(deadline).await?;
         let delete = sqlx::query("DELETE FROM replicas WHERE id = $1 AND beat = ANY($2)")
             .bind(id)
             .bind(beats);
@@ -285,11 +297,23 @@ impl HeartbeatConnection {
         Ok(())
     }
 
-    /// The open connection, or a new one.
-    async fn connect(&mut self) -> Result<&mut PgConnection, Error> {
+    /// The open connection to the server that is used, or a new one. After an error the server is chosen anew.
+    async fn connect(&mut self, limit: Duration) -> Result<&mut PgConnection, Error> {
+        if self.generation != self.connector.generation() {
+            self.connection = None;
+        }
         if self.connection.is_none() {
-            let connection = within(self.deadline, self.options.connect()).await?;
+            if self.is_lost {
+                self.connector
+                    .choose(limit)
+                    .await
+                    .map_err(sqlx::Error::from)?;
+            }
+            self.is_lost = true;
+            let (connection, generation) = self.connector.connect(limit).await?;
             self.connection = Some(connection);
+            self.generation = generation;
+            self.is_lost = false;
         }
         Ok(self.connection.as_mut().expect("just connected"))
     }
@@ -298,6 +322,7 @@ impl HeartbeatConnection {
     fn checked<T>(&mut self, outcome: Result<T, sqlx::Error>) -> Result<T, Error> {
         if outcome.is_err() {
             self.connection = None;
+            self.is_lost = true;
         }
         outcome.map_err(Error::from)
     }
@@ -313,23 +338,7 @@ impl Store {
     pub fn heartbeat(&self, name: String) -> Option<HeartbeatConnection> {
         match &self.engine {
             Engine::Sqlite { .. } => None,
-            Engine::Postgres { write, .. } => Some(HeartbeatConnection::new(
-                write.options(),
-                write.deadline(),
-                name,
-            )),
-        }
-    }
-
-    /// Gives up all connections, because they may lead to a server of the database that is not the primary any more.
-    pub fn give_up_connections(&self) {
-        if let Engine::Postgres {
-            read, feed, write, ..
-        } = &self.engine
-        {
-            for connections in [read, feed, write] {
-                connections.give_up();
-            }
+            Engine::Postgres { connector, .. } => Some(HeartbeatConnection::new(connector, name)),
         }
     }
 

@@ -10,5 +10,6 @@ mod lost_commits;
 mod network;
 mod promotion;
 mod rig;
+mod servers;
 mod suspension;
 mod workload;

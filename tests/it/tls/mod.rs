@@ -4,6 +4,7 @@ mod certificates;
 mod client_certificates;
 mod clients;
 mod counting_port;
+mod database;
 mod gateways;
 mod handshakes;
 mod metrics;

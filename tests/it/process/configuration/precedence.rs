@@ -65,6 +65,65 @@ fn of_two_values_the_stronger_source_is_in_force() {
     );
 }
 
+/// One URL or several, each masked for itself.
+///
+/// Seen red with a split at every comma, with an empty list taken from the file, and with a list of one printed as a list.
+#[test]
+fn a_database_can_have_several_urls_from_every_source() {
+    let (one, two) = ("postgres://a@one/x", "postgres://a:pass,word@two/x");
+    let masked = "postgres://a:***@two/x";
+    let both = format!("{one},{two}");
+    let in_file = |value: String| {
+        let mut machine = Machine::new();
+        machine.write("c.toml", &format!("database-url = {value}"));
+        machine.set("CLAVIGER_CONFIG", "c.toml");
+        line(&machine.printed(&[]), "database-url").to_owned()
+    };
+    let of_variable = {
+        let mut machine = Machine::new();
+        machine.set("CLAVIGER_DATABASE_URL", &both);
+        line(&machine.printed(&[]), "database-url").to_owned()
+    };
+    let flags = ["--database-url", one, "--database-url", two];
+    let of_flags = Machine::new().printed(&flags);
+    let secret = "the secret is masked";
+    for (shown, expected) in [
+        (
+            line(&of_flags, "database-url").to_owned(),
+            format!("# database-url = [\"{one}\", \"{masked}\"]  # --database-url; {secret}"),
+        ),
+        (
+            of_variable,
+            format!("# database-url = \"{one},{masked}\"  # CLAVIGER_DATABASE_URL; {secret}"),
+        ),
+        (
+            in_file(format!("[\"{one}\", \"{two}\"]")),
+            format!("# database-url = [\"{one}\", \"{masked}\"]  # c.toml line 1; {secret}"),
+        ),
+        (
+            in_file(format!("\"{both}\"")),
+            format!("# database-url = \"{one},{masked}\"  # c.toml line 1; {secret}"),
+        ),
+        (
+            in_file(format!("[\"{one}\"]")),
+            format!("database-url = \"{one}\"  # c.toml line 1"),
+        ),
+    ] {
+        assert_eq!(shown, expected);
+    }
+    let machine = Machine::new();
+    let file = machine.write("c.toml", "database-url = []");
+    let said = machine.refused(&["--config", &file], BAD_CONFIGURATION);
+    assert!(said.contains("must have at least one value"), "{said}");
+    let wrong = "postgres://a@two/x?sslmode=disable";
+    let flags = ["--init", "--pepper-file=p", "--database-url", one];
+    let said = machine.refused(
+        &[&flags[..], &["--database-url", wrong]].concat(),
+        BAD_CONFIGURATION,
+    );
+    assert!(said.contains("verify-full"), "{said}");
+}
+
 /// The same for settings that are no secrets: switches, lists, files, and those with a default. Seen red with the file before the
 /// environment.
 #[test]

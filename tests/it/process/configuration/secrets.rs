@@ -196,7 +196,7 @@ fn no_password_is_shown_by_an_error_of_the_parser() {
     for text in [
         format!("database-url = {url}"),
         format!("database-url = \"{url}"),
-        format!("database-url = [\"{url}\"]"),
+        format!("database-url = [[\"{url}\"]]"),
         format!("database-url = {{ url = \"{url}\" }}"),
         format!("databse-url = \"{url}\""),
         format!("listen = \"{url}\""),
