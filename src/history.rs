@@ -42,8 +42,14 @@ async fn store_holds(
     lost: &Arc<LostHistory>,
 ) -> Result<Fork, Error> {
     let mut change = store.change(clock.now()).await?;
-    let fork = fork_of(&mut change, lost).await?;
-    change.insert_holds(&fork, &lost.holds).await?;
+    let (fork, is_new) = fork_of(&mut change, lost).await?;
+    let added = change.insert_holds(&fork, &lost.holds).await?;
+    if !is_new && added == 0 {
+        // Another server has stored all of it.
+        drop(change);
+        mirror.unrecorded().lock().await.remove(lost);
+        return Ok(fork);
+    }
     let detail = BTreeMap::from([
         ("epoch".to_owned(), fork.epoch.to_string()),
         ("known_revision".to_owned(), lost.known.to_string()),
@@ -59,16 +65,19 @@ async fn store_holds(
         detail,
     };
     let mut unrecorded = mirror.unrecorded().lock().await;
-    change.commit(&event).await?;
-    unrecorded.remove(lost);
+    let committed = change.commit(&event).await?;
+    unrecorded.set_recorded(lost, committed);
+    drop(unrecorded);
+    mirror.notify();
     Ok(fork)
 }
 
-/// The fork at which the history was lost. If none is known, as after a restore into the same database, an epoch begins.
-async fn fork_of(change: &mut Change, lost: &LostHistory) -> Result<Fork, Error> {
+/// The fork at which the history was lost, and whether it is new: if none is known, as after a restore into the same database, an epoch
+/// begins.
+async fn fork_of(change: &mut Change, lost: &LostHistory) -> Result<(Fork, bool), Error> {
     let forks = change.forks().await?;
     match forks.into_iter().find(|fork| fork.has_lost(lost.known)) {
-        Some(fork) => Ok(fork),
-        None => change.begin_epoch(lost.last).await,
+        Some(fork) => Ok((fork, false)),
+        None => Ok((change.begin_epoch(lost.last, lost.known).await?, true)),
     }
 }

@@ -47,5 +47,6 @@ CREATE TABLE holds (
     sha256 BYTEA NOT NULL,
     -- JSON.
     hold TEXT NOT NULL,
-    PRIMARY KEY (held, epoch, sha256)
+    PRIMARY KEY (epoch, held, sha256)
 );
+CREATE INDEX holds_by_name ON holds (held);

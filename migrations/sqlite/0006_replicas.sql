@@ -30,5 +30,6 @@ CREATE TABLE holds (
     held TEXT NOT NULL,
     sha256 BLOB NOT NULL,
     hold TEXT NOT NULL,
-    PRIMARY KEY (held, epoch, sha256)
+    PRIMARY KEY (epoch, held, sha256)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX holds_by_name ON holds (held);

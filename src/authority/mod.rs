@@ -62,7 +62,7 @@ pub use usage::KeyUsage;
 
 use crate::auth::{Forbidden, Principal};
 use crate::domain::clock::Clock;
-use crate::domain::event::{EventId, EventKind, Revision};
+use crate::domain::event::{EventId, Revision};
 use crate::domain::hold::Holdable;
 use crate::domain::ids::{KeyId, RequestId};
 use crate::domain::time::Timestamp;
@@ -235,13 +235,18 @@ impl Authority {
         &self,
         principal: &Principal,
         request: &ChangeRequest,
-        change: OpenChange,
+        mut change: OpenChange,
         entry: AuditEntry,
         value: T,
     ) -> Result<ChangeResult<T>, Refusal> {
-        // The caller may hold more in the store than the mirror lets it have.
-        let is_judged = change.may_grant() && entry.kind != EventKind::HistoryAccepted;
-        let caller = is_judged.then_some(Holdable::Key(principal.key));
+        // The caller may hold more in the store than it is left.
+        let caller = change.may_grant().then_some(Holdable::Key(principal.key));
+        if let Some(caller) = &caller
+            && change.has_holds()
+            && change.is_held(caller).await?
+        {
+            return Err(history_rewritten());
+        }
         let gifts: Vec<_> = caller.iter().chain(change.gives_to()).cloned().collect();
         let is_held = || gifts.iter().any(|what| self.mirror.index().is_held(what));
         if is_held() {

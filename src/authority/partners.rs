@@ -79,7 +79,7 @@ impl Authority {
                 .await?;
             check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
             let partner = definition.resolve(found.as_ref().map(|found| &found.value));
-            if found.is_some() && !partner.suspended {
+            if !partner.suspended {
                 let (realm, id) = (partner.realm.clone(), partner.id.clone());
                 state
                     .give_to(&self.mirror, Holdable::Partner(realm, id))

@@ -46,12 +46,10 @@ impl Authority {
                 });
             }
             check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
-            if found.is_some() {
-                let (realm, id) = (project.realm.clone(), project.id.clone());
-                state
-                    .give_to(&self.mirror, Holdable::Project(realm, id))
-                    .await?;
-            }
+            let (realm, id) = (project.realm.clone(), project.id.clone());
+            state
+                .give_to(&self.mirror, Holdable::Project(realm, id))
+                .await?;
             if let Some(found) = found
                 && found.value == project
             {

@@ -39,11 +39,9 @@ impl Authority {
             ));
         }
         let found = change.find_realm(&realm.id).await?;
-        if found.is_some() {
-            change
-                .give_to(&self.mirror, Holdable::Realm(realm.id.clone()))
-                .await?;
-        }
+        change
+            .give_to(&self.mirror, Holdable::Realm(realm.id.clone()))
+            .await?;
         check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
         if let Some(other) = change.find_prefix(realm.prefix.as_str()).await?
             && other != realm.id

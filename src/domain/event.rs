@@ -21,6 +21,8 @@ pub struct Revision(u64);
 /// How many bits of a revision count changes. The bits above them are the epoch.
 const COUNTER_BITS: u32 = 48;
 
+const COUNTER: u64 = (1 << COUNTER_BITS) - 1;
+
 impl Revision {
     /// Returns the number.
     pub const fn as_u64(self) -> u64 {
@@ -44,15 +46,16 @@ impl Revision {
         self.0 >> COUNTER_BITS
     }
 
-    /// Returns the same count of changes in the next epoch.
+    /// Returns the same count of changes in the first epoch after this one and that of `known`.
     #[must_use]
-    pub const fn in_next_epoch(self) -> Self {
-        Self(self.0 + (1 << COUNTER_BITS))
+    pub const fn in_next_epoch(self, known: Self) -> Self {
+        let (own, known) = (self.epoch(), known.epoch());
+        let epoch = if own < known { known } else { own };
+        Self(((epoch + 1) << COUNTER_BITS) | (self.0 & COUNTER))
     }
 
     /// Returns how many changes there were after `earlier`, also in other epochs; 0 if `earlier` is later.
     pub const fn changes_since(self, earlier: Self) -> u64 {
-        const COUNTER: u64 = (1 << COUNTER_BITS) - 1;
         (self.0 & COUNTER).saturating_sub(earlier.0 & COUNTER)
     }
 }

@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_fork_has_lost_what_came_after_its_last_common_revision_in_earlier_epochs() {
-        let epoch_1 = Revision::from(13).in_next_epoch();
+        let epoch_1 = Revision::from(13).in_next_epoch(Revision::default());
         let fork = Fork {
             epoch: 1,
             last: Revision::from(13),
@@ -180,6 +180,8 @@ mod tests {
             assert_eq!(fork.has_lost(revision), is_lost, "{revision}");
         }
         assert_eq!(epoch_1.next().changes_since(Revision::from(12)), 2);
+        let epoch_2 = Revision::from(7).in_next_epoch(epoch_1);
+        assert_eq!((epoch_2.epoch(), epoch_2.changes_since(epoch_1)), (2, 0));
     }
 
     #[test]

@@ -25,9 +25,13 @@ impl Holds {
         projects: impl Iterator<Item = &'r ProjectRow>,
     ) {
         for row in realms {
-            // The built-in realm belongs to the program, and whoever accepts the loss needs it.
-            let known = before.realm(row.value.id.as_str());
-            let known = known.filter(|known| !known.definition.id.is_built_in());
+            let id = &row.value.id;
+            // The built-in realm belongs to the program, and whoever accepts the loss needs it. An earlier hold stays in force, also
+            // with what contradicts it.
+            if id.is_built_in() || self.realm(id).is_some() || before.has_unreadable_realm(id) {
+                continue;
+            }
+            let known = before.realm(id.as_str());
             let definition = known.map(|known| known.whole_definition());
             if let Some(definition) = definition.filter(|definition| *definition != row.value) {
                 self.add(Hold::Realm {

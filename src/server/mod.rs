@@ -353,6 +353,9 @@ impl Server {
         }
         let (keys, revision) = (mirror.index().len(), mirror.index().revision());
         tracing::info!(keys, %revision, took = ?began.elapsed(), "keys loaded");
+        // Until the feed has stopped, which may find more.
+        let recording = history::record(store.clone(), Arc::clone(&mirror), clock.clone());
+        let recording = AbortOnDropHandle::new(tokio::spawn(recording));
         let mut background_tasks =
             start_background_tasks(mirror, &health, &readiness, &store, clock, retention);
         let usage_writer = usage.start();
@@ -387,6 +390,7 @@ impl Server {
         usage_writer.stop(CLOSE_TIMEOUT).await;
         contact.leave().await;
         contact.stop_feed().await;
+        drop(recording);
         close(&store).await;
         contact.end().await;
         send_last_spans(tracer).await;
@@ -492,11 +496,6 @@ fn start_background_tasks(
         background_tasks.spawn(replica::look_after(store.uncounted()));
     }
     background_tasks.spawn(mark_time(store.clone(), clock.clone()));
-    background_tasks.spawn(history::record(
-        store.clone(),
-        Arc::clone(&mirror),
-        clock.clone(),
-    ));
     background_tasks.spawn(retention::run(
         retention.retention(),
         store.clone(),

@@ -40,6 +40,8 @@ pub(super) struct Counter {
     pub(super) pepper: u32,
     /// Whether the change before was made in this database. An embedded database cannot tell, and says so.
     pub(super) is_same_database: bool,
+    /// Whether anything is held.
+    pub(super) has_holds: bool,
 }
 
 /// Takes the next revision; the argument is whether the change before was made in this database.
@@ -48,7 +50,7 @@ macro_rules! take_counter {
         concat!(
             "UPDATE authority
              SET revision = revision + 1, clock = CASE WHEN clock < $1 THEN $1 ELSE clock + 1 END
-             RETURNING revision, clock, pepper, ",
+             RETURNING revision, clock, pepper, EXISTS (SELECT 1 FROM holds), ",
             $($is_same_database),+
         )
     };
@@ -166,7 +168,7 @@ impl Snapshot {
                 take_counter!("database_identity = ", identity!())
             }
         };
-        let (next, time, pepper, is_same_database): (i64, i64, i64, bool) =
+        let (next, time, pepper, has_holds, is_same_database): (i64, i64, i64, bool, bool) =
             on!(self.session, |conn| sqlx::query_as(statement)
                 .bind(now.as_micros())
                 .fetch_one(&mut *conn))?;
@@ -175,6 +177,7 @@ impl Snapshot {
             time: Timestamp::from_micros(time),
             pepper: pepper as u32,
             is_same_database,
+            has_holds,
         })
     }
 

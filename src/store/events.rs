@@ -181,6 +181,21 @@ impl Snapshot {
         Ok(oldest.is_some_and(|oldest| oldest > stored(revision)))
     }
 
+    /// Returns whether there is an event of this kind after this revision.
+    pub async fn has_event_after(
+        &mut self,
+        revision: Revision,
+        kind: EventKind,
+    ) -> Result<bool, Error> {
+        let found = on!(self.session, |conn| sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM events WHERE revision > $1 AND kind = $2)"
+        )
+        .bind(stored(revision))
+        .bind(kind.as_str())
+        .fetch_one(&mut *conn))?;
+        Ok(found)
+    }
+
     /// Returns those of these events that are part of this history.
     pub async fn find_events(&mut self, ids: &[EventId]) -> Result<HashSet<EventId>, Error> {
         let mut found = HashSet::new();

@@ -120,9 +120,10 @@ impl Snapshot {
 }
 
 impl Change {
-    /// Begins an epoch as a change of its own before this one: changes after the revision `last` may be lost.
-    pub async fn begin_epoch(&mut self, last: Revision) -> Result<Fork, Error> {
-        let first = self.revision.in_next_epoch();
+    /// Begins an epoch as a change of its own before this one: changes after the revision `last` may be lost, of which the last that
+    /// is known was `known`.
+    pub async fn begin_epoch(&mut self, last: Revision, known: Revision) -> Result<Fork, Error> {
+        let first = self.revision.in_next_epoch(known);
         let fork = Fork {
             epoch: first.epoch(),
             last,
@@ -156,15 +157,17 @@ impl Change {
         Ok(fork)
     }
 
-    /// Stores holds of what changes took away that were lost at this fork. Those that are stored already stay as they are.
-    pub async fn insert_holds(&mut self, fork: &Fork, holds: &[Hold]) -> Result<(), Error> {
+    /// Stores holds of what changes took away that were lost at this fork. Those that are stored already stay as they are. Returns how
+    /// many were not.
+    pub async fn insert_holds(&mut self, fork: &Fork, holds: &[Hold]) -> Result<u64, Error> {
+        let mut added = 0;
         for chunk in holds.chunks(INSERTS_AT_ONCE) {
             let texts = chunk.iter().map(|hold| {
                 let text = serde_json::to_string(hold).expect("a hold can be serialized");
                 (hold.held().to_string(), text)
             });
             let texts: Vec<_> = texts.collect();
-            on!(self.snapshot.session, |conn| async {
+            added += on!(self.snapshot.session, |conn| async {
                 let mut query = QueryBuilder::new("INSERT INTO holds (epoch, held, sha256, hold) ");
                 query.push_values(&texts, |mut row, (held, text)| {
                     row.push_bind(fork.epoch as i64)
@@ -174,10 +177,11 @@ impl Change {
                 });
                 query.push(" ON CONFLICT DO NOTHING");
                 let statement = query.build().persistent(keeps_insert(chunk.len()));
-                statement.execute(&mut *conn).await.map(drop)
+                let outcome = statement.execute(&mut *conn).await;
+                outcome.map(|outcome| outcome.rows_affected())
             })?;
         }
-        Ok(())
+        Ok(added)
     }
 
     /// Deletes the holds of what changes took away that were lost at this fork.

@@ -462,6 +462,7 @@ pub struct Change {
     revision: Revision,
     time: Timestamp,
     pepper: u32,
+    has_holds: bool,
     /// How many changes of the transaction come after the current one.
     reserved: usize,
     /// Events of earlier changes of the transaction that are not written yet.
@@ -478,18 +479,21 @@ impl Change {
             time,
             pepper,
             is_same_database,
+            has_holds,
         } = snapshot.take_counter(now).await?;
         let mut change = Self {
             snapshot,
             revision,
             time,
             pepper,
+            has_holds,
             reserved: 0,
             unwritten: Vec::new(),
         };
         if !is_same_database {
             // Rare, so its state should not be part of every change's.
-            Box::pin(change.begin_epoch(revision.previous())).await?;
+            let last = revision.previous();
+            Box::pin(change.begin_epoch(last, last)).await?;
         }
         Ok(change)
     }
@@ -507,6 +511,11 @@ impl Change {
     /// Returns the version of the pepper for new digests.
     pub fn pepper(&self) -> u32 {
         self.pepper
+    }
+
+    /// Returns whether anything was held when the change began.
+    pub fn has_holds(&self) -> bool {
+        self.has_holds
     }
 
     /// Takes the next `changes` revisions, and as many microseconds, for changes that follow in the same transaction. Each of

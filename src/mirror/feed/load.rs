@@ -1,37 +1,77 @@
 //! The load of the whole mirror from one snapshot.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
 use super::RECENT_EVENTS;
 use crate::domain::clock::Clock;
-use crate::domain::event::{EventId, Revision};
-use crate::domain::hold::{Fork, Hold, LostHistory};
+use crate::domain::event::{EventId, EventKind, Revision};
+use crate::domain::hold::{Fork, Hold};
 use crate::domain::ids::KeyId;
-use crate::mirror::PreparedRealm;
 use crate::mirror::holds::Holds;
 use crate::mirror::index::Index;
+use crate::mirror::{PreparedRealm, UnrecordedHistory};
 use crate::store::{Error, KeyRows, RealmRow, Snapshot, Store};
 
 /// What this process knows beside the store.
-pub(super) struct Known {
-    /// The index that is replaced, if there is one.
-    pub(super) before: Option<Arc<Index>>,
-    pub(super) history: History,
-    /// What this process knows of lost histories, and the store does not.
-    pub(super) unrecorded: Vec<Arc<LostHistory>>,
+pub(super) struct Known<'m> {
+    /// The state that is replaced, if there is one.
+    pub(super) before: Option<Before<'m>>,
+    /// What this process knows of lost histories, and the store may not.
+    pub(super) unrecorded: &'m UnrecordedHistory,
 }
 
-/// What the index that is replaced says about the store.
-#[derive(Clone, Copy)]
+/// The state that is replaced.
+pub(super) struct Before<'m> {
+    pub(super) index: Arc<Index>,
+    /// The last events that it contains, the newest one last.
+    pub(super) events: &'m VecDeque<EventId>,
+}
+
+/// What the state that is replaced says about the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum History {
-    /// Nothing. What was taken away by it may be given back, because an operator has accepted that.
+    /// Nothing. What was taken away by it may be given back, because an operator has accepted that since.
     Accepted,
     /// The store has the same history. What was revoked stays revoked.
     Same,
     /// The store has its history up to this revision. What was taken away stays away.
     LostAfter(Revision),
+}
+
+impl Before<'_> {
+    /// Compares the state with the history that the snapshot has. A server that was away for longer than events are kept has lost its
+    /// place, which says nothing about the history.
+    async fn compare(&self, snapshot: &mut Snapshot) -> Result<History, Error> {
+        let last = self.events.back().copied().unwrap_or_default();
+        let is_known = snapshot.find_events(&[last]).await?.contains(&last);
+        if !is_known && !snapshot.has_forgotten(last.revision).await? {
+            return Ok(History::LostAfter(self.find_fork(snapshot).await?));
+        }
+        let accepted = EventKind::HistoryAccepted;
+        Ok(
+            if snapshot.has_event_after(last.revision, accepted).await? {
+                History::Accepted
+            } else {
+                History::Same
+            },
+        )
+    }
+
+    /// Returns the last revision of the state that the store still has. If none of those is known any more, everything up to the last
+    /// one may be common.
+    async fn find_fork(&self, snapshot: &mut Snapshot) -> Result<Revision, Error> {
+        let events: Vec<EventId> = self.events.iter().rev().copied().collect();
+        for newest in events.chunks(500) {
+            let common = snapshot.find_events(newest).await?;
+            if let Some(last) = common.into_iter().map(|event| event.revision).max() {
+                return Ok(last);
+            }
+        }
+        Ok(self.events.back().copied().unwrap_or_default().revision)
+    }
 }
 
 /// A state of the store.
@@ -41,17 +81,15 @@ pub(super) struct Loaded {
     pub(super) events: Vec<EventId>,
     /// The forks of the history.
     pub(super) forks: Vec<Fork>,
-    /// The holds of the index that the store does not have.
+    /// What the state before said about the store.
+    pub(super) history: History,
+    /// The holds of the index that neither the store nor an unrecorded history has.
     pub(super) new_holds: Vec<Hold>,
 }
 
 /// Loads all facts from one snapshot, and the ids of as many of the last events as the feed remembers.
-pub(super) async fn load(store: &Store, clock: &Clock, known: Known) -> Result<Loaded, Error> {
-    let Known {
-        before,
-        history,
-        unrecorded,
-    } = known;
+pub(super) async fn load(store: &Store, clock: &Clock, known: Known<'_>) -> Result<Loaded, Error> {
+    let Known { before, unrecorded } = known;
     let sent = clock.now();
     let mut snapshot = store.feed_snapshot().await?;
     let head = snapshot
@@ -60,7 +98,14 @@ pub(super) async fn load(store: &Store, clock: &Clock, known: Known) -> Result<L
         .ok_or_else(|| Error::Corrupt("the authority".to_owned()))?;
     let mut events = snapshot.last_events(RECENT_EVENTS as u32).await?;
     events.reverse();
+    let history = match &before {
+        None => History::Accepted,
+        Some(before) => before.compare(&mut snapshot).await?,
+    };
+    let before = before.map(|before| before.index);
     let forks = snapshot.forks().await?;
+    // After the snapshot was begun: what was recorded before that, it has.
+    let unrecorded = unrecorded.not_in(&mut snapshot).await?;
     let stored_holds = snapshot
         .holds()
         .await?
@@ -76,8 +121,10 @@ pub(super) async fn load(store: &Store, clock: &Clock, known: Known) -> Result<L
     let projects = snapshot.all_projects().await?;
     let revocations = snapshot.bulk_revocations(Revision::default()).await?;
     let mut holds: Holds = known_holds.iter().cloned().collect();
-    if let (Some(before), History::LostAfter(last)) = (&before, history) {
+    if let (Some(before), History::Same | History::LostAfter(_)) = (&before, history) {
         before.holds().all().for_each(|hold| holds.add(hold));
+    }
+    if let (Some(before), History::LostAfter(last)) = (&before, history) {
         let (realms, projects) = (realms.iter().flatten(), projects.iter().flatten());
         holds.add_definitions(before, last, realms, projects);
     }
@@ -136,6 +183,7 @@ pub(super) async fn load(store: &Store, clock: &Clock, known: Known) -> Result<L
         index,
         events,
         forks,
+        history,
     })
 }
 

@@ -12,12 +12,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Mirror;
 use crate::domain::clock::{Clock, ElapsedClock};
-use crate::domain::event::{EventId, EventKind, Revision, Subject};
+use crate::domain::event::{EventId, EventKind, Subject};
 use crate::domain::hold::LostHistory;
 use crate::domain::lease::Lease;
 use crate::store::{Error, FeedEntry, Snapshot, Store};
 use changes::apply;
-use load::{History, Known, Loaded, load};
+use load::{Before, History, Known, Loaded, load};
 
 /// How many new events are read and applied at once.
 const EVENTS_AT_ONCE: u32 = 1_000;
@@ -67,8 +67,7 @@ impl Feed {
     pub async fn load(&mut self) -> Result<(), Error> {
         let known = Known {
             before: None,
-            history: History::Accepted,
-            unrecorded: Vec::new(),
+            unrecorded: &self.mirror.unrecorded,
         };
         let loaded = load(&self.store, &self.clock, known).await?;
         self.went_to(loaded.events);
@@ -129,15 +128,8 @@ impl Feed {
                 .split_first()
                 .filter(|(first, _)| first.id == self.last)
             else {
-                // A server that was away for longer than events are kept has lost its place, and says nothing about the history.
-                let is_forgotten = snapshot.has_forgotten(self.last.revision).await?;
                 drop(snapshot);
-                let history = if is_forgotten {
-                    History::Same
-                } else {
-                    History::LostAfter(self.find_fork().await?)
-                };
-                return self.reload(history).await;
+                return self.reload().await;
             };
             if !new.is_empty() {
                 let changes: Option<Vec<_>> =
@@ -151,11 +143,17 @@ impl Feed {
                 });
                 let Some(changes) = changes else {
                     drop(snapshot);
-                    return self.reload(History::Same).await;
+                    return self.reload().await;
                 };
-                if let Some(history) = holds_changed(&changes) {
+                let has_holds = |(kind, _): &(EventKind, Subject)| {
+                    matches!(
+                        kind,
+                        EventKind::HistoryRewritten | EventKind::HistoryAccepted
+                    )
+                };
+                if changes.iter().any(has_holds) {
                     drop(snapshot);
-                    return self.reload(history).await;
+                    return self.reload().await;
                 }
                 apply(&mut snapshot, &self.mirror, self.last.revision, changes).await?;
                 self.went_to(new.iter().map(|entry| entry.id));
@@ -199,31 +197,20 @@ impl Feed {
         self.recent.drain(..too_many);
     }
 
-    /// Returns the last revision that this process has applied and that the store still has. If none of those is known any more,
-    /// everything up to the last one may be common.
-    async fn find_fork(&self) -> Result<Revision, Error> {
-        let mut snapshot = self.store.feed_snapshot().await?;
-        let recent: Vec<EventId> = self.recent.iter().rev().copied().collect();
-        for newest in recent.chunks(500) {
-            let common = snapshot.find_events(newest).await?;
-            if let Some(last) = common.into_iter().map(|event| event.revision).max() {
-                return Ok(last);
-            }
-        }
-        Ok(self.last.revision)
-    }
-
     /// Loads everything anew, without what was taken away by the index before.
-    async fn reload(&mut self, history: History) -> Result<(), Error> {
+    async fn reload(&mut self) -> Result<(), Error> {
         let known = Known {
-            before: Some(self.mirror.index.load_full()),
-            history,
-            unrecorded: self.mirror.unrecorded.all().await,
+            before: Some(Before {
+                index: self.mirror.index.load_full(),
+                events: &self.recent,
+            }),
+            unrecorded: &self.mirror.unrecorded,
         };
         let Loaded {
             index,
             events,
             forks,
+            history,
             new_holds,
         } = load(&self.store, &self.clock, known).await?;
         let known = self.last.revision;
@@ -256,16 +243,6 @@ impl Feed {
         // The next poll looks for the events that somebody waits for.
         self.mirror.notify();
         Ok(())
-    }
-}
-
-/// How the mirror must be loaded anew because of these changes, if it must.
-fn holds_changed(changes: &[(EventKind, Subject)]) -> Option<History> {
-    let has = |wanted| changes.iter().any(|(kind, _)| *kind == wanted);
-    if has(EventKind::HistoryAccepted) {
-        Some(History::Accepted)
-    } else {
-        has(EventKind::HistoryRewritten).then_some(History::Same)
     }
 }
 

@@ -474,7 +474,10 @@ on_both_engines! {
         let mut api = service.api();
         assert_eq!(api.verdict(&revoked.plain_key).await, Verdict::Revoked);
         assert_eq!(verdict(&mut api, &implied.plain_key, &["read"]).await, Verdict::ScopeMissing);
-        let of_project = issue_request_with(|request| "two".clone_into(&mut request.project));
+        let of_project = issue_request_with(|request| {
+            request.level = pb::KeyLevel::Project.into();
+            "two".clone_into(&mut request.project);
+        });
         let refusals = [
             refused(api.keys.issue_key(of_project.clone()).await),
             refused(api.realms.put_realm(pb::PutRealmRequest { realm: Some(demo_realm()), ..Default::default() }).await),
