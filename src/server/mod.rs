@@ -353,9 +353,7 @@ impl Server {
         }
         let (keys, revision) = (mirror.index().len(), mirror.index().revision());
         tracing::info!(keys, %revision, took = ?began.elapsed(), "keys loaded");
-        // Until the feed has stopped, which may find more.
-        let recording = history::record(store.clone(), Arc::clone(&mirror), clock.clone());
-        let recording = AbortOnDropHandle::new(tokio::spawn(recording));
+        let recording = start_recording(&store, &mirror, &clock);
         let mut background_tasks =
             start_background_tasks(mirror, &health, &readiness, &store, clock, retention);
         let usage_writer = usage.start();
@@ -475,6 +473,12 @@ async fn finish(
         }
         Some(_) = stop.recv() => tracing::warn!("second stop request; calls in flight are dropped"),
     }
+}
+
+/// Starts the task that stores what is found out about lost history. It runs until the feed has stopped, which may find more.
+fn start_recording(store: &Store, mirror: &Arc<Mirror>, clock: &Clock) -> AbortOnDropHandle<()> {
+    let recording = history::record(store.clone(), Arc::clone(mirror), clock.clone());
+    AbortOnDropHandle::new(tokio::spawn(recording))
 }
 
 /// Starts the tasks that run in the background while the server serves.
