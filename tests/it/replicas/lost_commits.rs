@@ -137,8 +137,8 @@ async fn fail_over(database: &ReplicatedDatabase, rig: &Rig, keys: &Keys) -> u64
     lost
 }
 
-/// Seen red with the holds not stored and with stored ones not loaded (the server that never knew allows the keys), without the check
-/// of changes that give, and with what was known before the acceptance kept after it.
+/// Seen red with the holds not stored (the server that never knew allows the keys), without the check of changes that give, and with
+/// what was known before the acceptance kept after it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_lost_commits_took_away_stays_away_until_an_operator_accepts_the_loss() {
     let database = ReplicatedDatabase::start(Replication::Asynchronous).await;

@@ -445,8 +445,7 @@ on_both_engines! {
         service.stop().await;
     }
 
-    /// The server that starts later knows only what is stored. Seen red with holds that are not loaded at a start, and without the
-    /// check of the project of a new key.
+    /// The server that starts later knows only what is stored. Seen red with the holds not stored.
     async fn holds_outlast_the_server_until_an_operator_accepts_the_loss(engine: Engine) {
         let service = Service::start(engine).await;
         let mut api = service.api();
