@@ -26,8 +26,8 @@ impl Holds {
     ) {
         for row in realms {
             let id = &row.value.id;
-            // The built-in realm belongs to the program, and whoever accepts the loss needs it. An earlier hold stays in force, also
-            // with what contradicts it.
+            // The built-in realm belongs to the program, and the operator who accepts the loss needs it. An earlier hold stays in
+            // force, and so does a conflict with it.
             if id.is_built_in() || self.realm(id).is_some() || before.has_unreadable_realm(id) {
                 continue;
             }

@@ -120,8 +120,8 @@ impl Snapshot {
 }
 
 impl Change {
-    /// Begins an epoch as a change of its own before this one: changes after the revision `last` may be lost, of which the last that
-    /// is known was `known`.
+    /// Begins an epoch as a change of its own before this one: the changes after `last`, up to at least `known`, may be lost. The
+    /// new epoch is later than that of `known`.
     pub async fn begin_epoch(&mut self, last: Revision, known: Revision) -> Result<Fork, Error> {
         let first = self.revision.in_next_epoch(known);
         let fork = Fork {
