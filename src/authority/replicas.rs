@@ -8,7 +8,6 @@ use super::audit::AuditEntry;
 use super::{Authority, ChangeRequest, ChangeResult, Read, Refusal};
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::{EventKind, Subject};
-use crate::domain::ids::RealmId;
 use crate::store::Replicas;
 
 impl Authority {
@@ -55,12 +54,7 @@ impl Authority {
         change.set_lease(length).await?;
         let entry = AuditEntry {
             kind: EventKind::LeaseSet,
-            subject: Subject {
-                realm: RealmId::built_in(),
-                partner: None,
-                project: None,
-                key: None,
-            },
+            subject: Subject::authority(),
             detail: BTreeMap::from([
                 ("lease".to_owned(), text(length)),
                 ("before".to_owned(), text(before)),

@@ -9,7 +9,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::event::{Revision, Subject};
+use super::event::Revision;
 use super::ids::{KeyId, PartnerId, ProjectId, RealmId, ScopeName};
 use super::key::Digest;
 use super::realm::Realm;
@@ -139,23 +139,6 @@ impl Hold {
             Self::Partner { realm, id } => Holdable::Partner(realm.clone(), id.clone()),
             Self::Project { realm, id } => Holdable::Project(realm.clone(), id.clone()),
             Self::Realm { definition, .. } => Holdable::Realm(definition.id.clone()),
-        }
-    }
-}
-
-impl From<&Subject> for Holdable {
-    fn from(subject: &Subject) -> Self {
-        let Subject {
-            realm,
-            partner,
-            project,
-            key,
-        } = subject;
-        match (partner, project, key) {
-            (_, _, Some(key)) => Self::Key(*key),
-            (_, Some(project), None) => Self::Project(realm.clone(), project.clone()),
-            (Some(partner), None, None) => Self::Partner(realm.clone(), partner.clone()),
-            (None, None, None) => Self::Realm(realm.clone()),
         }
     }
 }
