@@ -41,7 +41,7 @@ async fn store_holds(
     clock: &Clock,
     lost: &Arc<LostHistory>,
 ) -> Result<Fork, Error> {
-    let mut change = store.change(clock.now()).await?;
+    let mut change = store.change(clock.read()).await?;
     let (fork, is_new) = fork_of(&mut change, lost).await?;
     let added = change.insert_holds(&fork, &lost.holds).await?;
     if !is_new && added == 0 {

@@ -11,7 +11,7 @@ use crate::authority::{
     update_built_in_realm,
 };
 use crate::config::{LocationArgs, StoreArgs};
-use crate::domain::clock::Clock;
+use crate::domain::clock::{Clock, ElapsedClock};
 use crate::domain::key_text::PlainKey;
 use crate::hashing::{PepperFileError, Peppers, Roots, sync_folder_of};
 use crate::store::{self, DatabaseLock, Head, LockLost, LockMode, OpenError, Schema, Store};
@@ -257,6 +257,7 @@ impl<'a> StoreLock<'a> {
                 Some(peppers) => peppers,
                 None => create_pepper(&path)?,
             };
+            let clock = follow_database(&store, clock.clone()).await?;
             create(&store, &clock, &peppers, &roots, hand_over).await?;
             peppers
         };
@@ -276,7 +277,7 @@ impl<'a> StoreLock<'a> {
                 });
             }
         }
-        set_clock(&store, &clock, &head, args.trust_clock).await?;
+        let clock = start_clock(&store, clock, &head, args.trust_clock).await?;
         if update_built_in_realm(&store, &clock).await? {
             tracing::info!("built-in realm updated to the definition of this version");
         }
@@ -355,16 +356,26 @@ pub fn write_operator_key(path: &Path, key: &PlainKey) -> io::Result<()> {
     sync_folder_of(path)
 }
 
-/// Advances the clock to the latest time that the store has recorded.
-async fn set_clock(
+/// Returns a clock that has the time of the authority. The clock of an embedded database is that of its machine, but not behind the
+/// latest time that the store has recorded.
+async fn start_clock(
     store: &Store,
-    clock: &Clock,
+    clock: Clock,
     head: &Head,
     trust_clock: bool,
-) -> Result<(), store::Error> {
+) -> Result<Clock, store::Error> {
+    let mut setting = head.clock_setting;
     if trust_clock {
-        tracing::warn!("--trust-clock: the time in the store is replaced by the machine's clock");
-        return store.reset_time(clock.now()).await;
+        tracing::warn!("--trust-clock: the time in the store is replaced by that of the clock");
+        let time = store.snapshot().await?.database_clock().await?;
+        setting = store
+            .reset_time(time.unwrap_or_else(|| clock.source_time()))
+            .await?;
+    }
+    let clock = follow_database(store, clock).await?;
+    clock.was_set(setting);
+    if trust_clock {
+        return Ok(clock);
     }
     let behind = clock.advance(head.clock);
     if behind > std::time::Duration::from_secs(1) {
@@ -374,7 +385,16 @@ async fn set_clock(
              caught up; set the clock, or start once with --trust-clock if the recorded time was wrong"
         );
     }
-    Ok(())
+    Ok(clock)
+}
+
+/// Returns a clock that follows the database if it is shared. Otherwise the clock stays as it is.
+async fn follow_database(store: &Store, clock: Clock) -> Result<Clock, store::Error> {
+    let sample = store.snapshot().await?.time().await?;
+    Ok(match sample {
+        Some(sample) => clock.following(ElapsedClock::system(), sample),
+        None => clock,
+    })
 }
 
 /// Whether a data directory has a database.

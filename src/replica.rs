@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::domain::clock::{ElapsedClock, ElapsedReading};
+use crate::domain::clock::{Clock, ElapsedClock, ElapsedReading, TimeSample};
 use crate::domain::lease::LeaseTerms;
 use crate::domain::time::Timestamp;
 use crate::mirror::Mirror;
@@ -31,17 +31,30 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// the machine was paused without its knowledge, or that the database's clock was set.
 const LARGEST_LEAP: Duration = Duration::from_secs(1);
 
+/// How much further ahead than this server's clock the database's time is followed at once. More is followed if the next heartbeat says
+/// the same.
+const LARGEST_UNCONFIRMED: Duration = Duration::from_mins(1);
+
+/// How far the authority's time by the database's clock may differ from that of this server, before this is written to the store. In
+/// microseconds.
+const LARGEST_ERROR_MICROS: u64 = 1_000_000;
+
 /// The heartbeats of this process.
 pub struct Heartbeats {
     connection: HeartbeatConnection,
     mirror: Arc<Mirror>,
     clock: ElapsedClock,
+    /// The clock of this server, which follows the database.
+    followed: Clock,
+    /// Whether the last heartbeat told a time that was too far ahead to be followed.
+    was_far_ahead: bool,
     /// The waits until the mirror has the change that a heartbeat returned.
     applying: JoinSet<()>,
     last: Option<LastBeat>,
     /// The settings of the database at the first heartbeat.
     durability: Option<String>,
-    warning: String,
+    durability_warning: String,
+    clock_warning: String,
     is_reachable: bool,
 }
 
@@ -54,15 +67,18 @@ struct LastBeat {
 
 impl Heartbeats {
     /// Prepares the heartbeats of a server with this name; `None` if it is the only server of its database.
-    pub fn new(store: &Store, mirror: Arc<Mirror>, name: String) -> Option<Self> {
+    pub fn new(store: &Store, mirror: Arc<Mirror>, followed: Clock, name: String) -> Option<Self> {
         Some(Self {
             connection: store.heartbeat(name)?,
             mirror,
             clock: ElapsedClock::system(),
+            followed,
+            was_far_ahead: false,
             applying: JoinSet::new(),
             last: None,
             durability: None,
-            warning: String::new(),
+            durability_warning: String::new(),
+            clock_warning: String::new(),
             is_reachable: true,
         })
     }
@@ -146,6 +162,7 @@ impl Heartbeats {
         self.mirror.lease().heartbeat_answered(sent);
         self.mirror.lease().set_terms(beat.terms);
         self.watch_durability(&beat.durability);
+        self.follow_time(sent, beat);
         let leapt = self.leapt(beat);
         self.last = Some(LastBeat {
             time: beat.time,
@@ -188,14 +205,44 @@ impl Heartbeats {
 
     /// What an operator should know about this server or its database.
     fn warning(&self) -> String {
-        let held = self.mirror.index().held();
-        match (held, self.warning.as_str()) {
-            (0, warning) => warning.to_owned(),
-            (_, "") => format!("{held} things are held because changes were lost"),
-            (_, warning) => {
-                format!("{warning}; {held} things are held because changes were lost")
-            }
+        let held = match self.mirror.index().held() {
+            0 => String::new(),
+            held => format!("{held} things are held because changes were lost"),
+        };
+        let all = [&self.durability_warning, &self.clock_warning, &held];
+        let warnings = all.into_iter().filter(|warning| !warning.is_empty());
+        warnings.map(String::as_str).collect::<Vec<_>>().join("; ")
+    }
+
+    /// Goes on from the time that the database told. A time that is far ahead must be told twice.
+    fn follow_time(&mut self, sent: ElapsedReading, beat: &Beat) {
+        let sample = beat.authority_time;
+        let ahead = self.followed.now().since(beat.time);
+        self.clock_warning = if ahead > LARGEST_UNCONFIRMED {
+            let ahead = humantime::format_duration(Duration::from_secs(ahead.as_secs()));
+            format!("the time is {ahead} ahead of the database's clock")
+        } else {
+            String::new()
+        };
+        let must_wait = self.is_far_ahead(sample) && !self.was_far_ahead;
+        if !must_wait {
+            self.followed.follow(sample, sent);
         }
+        self.was_far_ahead = must_wait;
+    }
+
+    fn is_far_ahead(&self, sample: TimeSample) -> bool {
+        let ahead = self.followed.ahead(sample).unwrap_or(0).max(0);
+        let ahead = Duration::from_micros(ahead.unsigned_abs());
+        let is_far = ahead > LARGEST_UNCONFIRMED;
+        if is_far {
+            tracing::error!(
+                ?ahead,
+                "the database's time is far ahead of this server's; it is followed if the next heartbeat says the same. If it is \
+                 wrong, correct the clock of the database's machine, then use `claviger replicas set-clock`"
+            );
+        }
+        is_far
     }
 
     fn watch_durability(&mut self, now: &str) {
@@ -208,7 +255,7 @@ impl Heartbeats {
                     now,
                     "settings of the database have changed on which durability depends"
                 );
-                self.warning = format!("the database had {before}, and now has {now}");
+                self.durability_warning = format!("the database had {before}, and now has {now}");
                 self.durability = Some(now.to_owned());
             }
         }
@@ -242,13 +289,13 @@ fn interval(terms: LeaseTerms) -> Duration {
 }
 
 /// Looks after what all servers of a database share: removes servers that have been silent for so long that they have no lease, and
-/// records that the leases of an earlier timeline, or longer ones than are given now, have lapsed.
-pub async fn look_after(store: Store) {
+/// records that the leases of an earlier timeline, or longer ones than are given now, have lapsed, and how late it is at least.
+pub async fn look_after(store: Store, clock: Clock) {
     let mut caretaker = Caretaker::default();
     loop {
         sleep(LOOK_EVERY).await;
         // The feed logs an outage.
-        let _ = caretaker.look(&store).await;
+        let _ = caretaker.look(&store, &clock).await;
     }
 }
 
@@ -262,13 +309,21 @@ struct Caretaker {
 }
 
 impl Caretaker {
-    async fn look(&mut self, store: &Store) -> Result<(), Error> {
+    async fn look(&mut self, store: &Store, clock: &Clock) -> Result<(), Error> {
+        let mut snapshot = store.snapshot().await?;
         let Replicas {
             replicas,
             terms,
             timeline,
             is_settled,
-        } = store.snapshot().await?.replicas().await?;
+        } = snapshot.replicas().await?;
+        let ahead = snapshot.time().await?.and_then(|time| clock.ahead(time));
+        // Otherwise its snapshot would stay open.
+        drop(snapshot);
+        // The clock of the database was set, or another server with another clock was promoted.
+        if ahead.is_some_and(|ahead| ahead.unsigned_abs() > LARGEST_ERROR_MICROS) {
+            store.mark_time(clock.read()).await?;
+        }
         let now = self.clock.get_or_insert_with(ElapsedClock::system).read();
         let has_lapsed = |since: ElapsedReading| now.since(since) >= terms.outlasting();
 

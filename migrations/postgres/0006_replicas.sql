@@ -8,6 +8,10 @@ ALTER TABLE authority ADD COLUMN longest_lease BIGINT NOT NULL DEFAULT 30000000;
 ALTER TABLE authority ADD COLUMN settled_timeline BIGINT NOT NULL DEFAULT 0;
 UPDATE authority SET settled_timeline = ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint;
 
+-- How far the authority's time is ahead of the database's clock, in microseconds, and how often an operator has set the time.
+ALTER TABLE authority ADD COLUMN clock_ahead BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE authority ADD COLUMN clock_setting BIGINT NOT NULL DEFAULT 0;
+
 CREATE TABLE replicas (
     -- Random. A server that was struck off gets another one.
     id TEXT COLLATE "C" PRIMARY KEY,

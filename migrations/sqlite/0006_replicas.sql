@@ -4,6 +4,10 @@ ALTER TABLE authority ADD COLUMN lease INTEGER NOT NULL DEFAULT 30000000;
 ALTER TABLE authority ADD COLUMN longest_lease INTEGER NOT NULL DEFAULT 30000000;
 ALTER TABLE authority ADD COLUMN settled_timeline INTEGER NOT NULL DEFAULT 0;
 
+ALTER TABLE authority ADD COLUMN clock_ahead INTEGER NOT NULL DEFAULT 0;
+-- How often an operator has set the time.
+ALTER TABLE authority ADD COLUMN clock_setting INTEGER NOT NULL DEFAULT 0;
+
 CREATE TABLE replicas (
     id TEXT PRIMARY KEY,
     name TEXT NOT NULL,

@@ -175,7 +175,7 @@ impl Authority {
         let changes = &self.admission.changes;
         let (permit, charged) = self.admit(changes, Queued::Changes, effect, group).await?;
         Ok(OpenChange {
-            change: self.store.change(self.clock.now()).await?,
+            change: self.store.change(self.clock.read()).await?,
             permit,
             charged,
             effect,

@@ -84,7 +84,7 @@ pub async fn recover(
     roots: &Roots,
     hand_over: impl FnOnce(&PlainKey) -> io::Result<()>,
 ) -> Result<CreatedAuthority, Refusal> {
-    let change = store.change(clock.now()).await?;
+    let change = store.change(clock.read()).await?;
     issue_operator(change, peppers, roots, EventKind::KeyIssued, hand_over).await
 }
 

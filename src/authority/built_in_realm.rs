@@ -30,7 +30,7 @@ pub async fn update_built_in_realm(store: &Store, clock: &Clock) -> Result<bool,
     if before.as_ref() == Some(&built_in) {
         return Ok(false);
     }
-    let mut change = store.change(clock.now()).await?;
+    let mut change = store.change(clock.read()).await?;
     let sha256 = change.put_realm(&built_in).await?;
     let event = Event {
         revision: change.revision(),

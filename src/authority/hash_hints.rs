@@ -52,7 +52,7 @@ async fn replace_in_keys(store: &Store, clock: &Clock) -> Result<usize, Refusal>
         replaced += keys.len();
         if let Some((last, detail)) = keys.pop() {
             // All keys of a page are one transaction.
-            let mut change = store.change(clock.now()).await?;
+            let mut change = store.change(clock.read()).await?;
             change.reserve(keys.len()).await?;
             for (key, detail) in keys {
                 let event = update(&mut change, key, detail).await?;

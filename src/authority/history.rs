@@ -56,7 +56,7 @@ impl Authority {
         let forks = change.forks().await?;
         let fork = forks.into_iter().find(|fork| fork.epoch == epoch);
         let fork = fork.ok_or(Refusal::NotFound(
-            "no epoch of this number began: see the epochs in `claviger replicas`",
+            "no epoch of this number began: `claviger events --kind epoch.began` lists those that did",
         ))?;
         let (_, held) = change.held_since(&fork, 0).await?;
         if held == 0 {

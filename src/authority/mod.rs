@@ -54,6 +54,7 @@ pub use import::{EntryRefusal, ImportOutcomes, ImportedKey};
 pub use key_reference::KeyReference;
 pub use keys::KeyScopes;
 pub use partners::PartnerDefinition;
+pub use replicas::ClockCorrection;
 pub use resolve::NewKey;
 pub use revoke::{BulkSelection, DryRun};
 pub use rotate::KeepSecret;

@@ -8,13 +8,14 @@ use clap::{Args, Subcommand};
 use super::client::Client;
 use super::connect::Connection;
 use super::failure::Failure;
-use super::flags::{WaitFlag, span};
+use super::flags::{WaitFlag, now, span};
 use super::output::Output;
 use super::request_id;
 use super::response::ChangeResponse as _;
 use super::text;
 use crate::pb::claviger::v1::{
-    AcceptHistoryRequest, Fork, ListReplicasRequest, ListReplicasResponse, Replica, SetLeaseRequest,
+    AcceptHistoryRequest, Fork, ListReplicasRequest, ListReplicasResponse, Replica,
+    SetClockRequest, SetLeaseRequest,
 };
 
 /// The servers that share a PostgreSQL database.
@@ -31,6 +32,7 @@ enum Command {
     List,
     SetLease(SetLease),
     AcceptHistory(AcceptHistory),
+    SetClock(SetClock),
 }
 
 /// Set how long a server may answer "allowed" without news from the database.
@@ -57,6 +59,17 @@ struct AcceptHistory {
     wait: WaitFlag,
 }
 
+/// Set the authority's time to the clock of the database.
+///
+/// The time never runs back by itself: if the clock of the database's machine was far ahead, keys look expired until the time is right
+/// again. Correct that clock first. It must agree with the clock of this machine to a minute. With an embedded database, the clock is that
+/// of the server's machine.
+#[derive(Debug, Args)]
+struct SetClock {
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
 impl Replicas {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
@@ -64,6 +77,7 @@ impl Replicas {
             Command::List => list(&client, output).await,
             Command::SetLease(set) => set.run(&client, output).await,
             Command::AcceptHistory(accept) => accept.run(&client, output).await,
+            Command::SetClock(set) => set.run(&client, output).await,
         }
     }
 }
@@ -110,6 +124,22 @@ impl AcceptHistory {
                 self.epoch,
                 answer.effect()
             )
+        })
+    }
+}
+
+impl SetClock {
+    async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
+        let request = SetClockRequest {
+            time: Some(now().into()),
+            wait: self.wait.to_proto(),
+            request_id: request_id::fresh(),
+        };
+        let answer = client.change(client.authority().set_clock(request)).await?;
+        output.show_change(&answer, |answer| {
+            let before = text::time_if_any(answer.time_before.as_ref());
+            let time = text::time_if_any(answer.time.as_ref());
+            format!("set the time from {before} to {time}: {}", answer.effect())
         })
     }
 }

@@ -12,7 +12,7 @@ use crate::pb::claviger::v1::{
     ListKeysResponse, ListPartnersResponse, ListProjectsResponse, ListRealmsResponse,
     ListReplicasResponse, Partner, Project, PutPartnerResponse, PutProjectResponse,
     PutRealmResponse, Realm, RevokeKeyResponse, RevokeKeysResponse, RevokeSelfResponse,
-    RotateKeyResponse, SetLeaseResponse, UpdateKeyResponse, VerifyResponse,
+    RotateKeyResponse, SetClockResponse, SetLeaseResponse, UpdateKeyResponse, VerifyResponse,
 };
 
 /// A response message that can be shown as JSON.
@@ -117,6 +117,7 @@ responses!(
     ListReplicasResponse,
     SetLeaseResponse,
     AcceptHistoryResponse,
+    SetClockResponse,
 );
 
 pages!(
@@ -147,6 +148,7 @@ changes!(
     ImportKeysResponse,
     SetLeaseResponse,
     AcceptHistoryResponse,
+    SetClockResponse,
 );
 
 fn effect(revision: u64, everywhere: Option<&Timestamp>, confirmed: bool) -> String {

@@ -183,6 +183,8 @@ pub enum EventKind {
     ProjectDeleted,
     /// The length of the leases of servers was set.
     LeaseSet,
+    /// The time of the authority was set to that of a clock.
+    ClockSet,
     /// A change was the first one in another database, so that earlier changes may be lost.
     EpochBegan,
     /// A server found that changes were lost, and recorded what it knew to be taken away.
@@ -211,6 +213,7 @@ impl EventKind {
             | Self::ProjectPut
             | Self::ProjectDeleted
             | Self::LeaseSet
+            | Self::ClockSet
             | Self::EpochBegan
             | Self::HistoryRewritten
             | Self::HistoryAccepted => false,
@@ -218,7 +221,7 @@ impl EventKind {
     }
 
     /// All kinds.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AuthorityCreated,
         Self::KeyIssued,
         Self::KeyImported,
@@ -237,6 +240,7 @@ impl EventKind {
         Self::ProjectPut,
         Self::ProjectDeleted,
         Self::LeaseSet,
+        Self::ClockSet,
         Self::EpochBegan,
         Self::HistoryRewritten,
         Self::HistoryAccepted,
@@ -263,6 +267,7 @@ impl EventKind {
             Self::ProjectPut => "project.put",
             Self::ProjectDeleted => "project.deleted",
             Self::LeaseSet => "lease.set",
+            Self::ClockSet => "clock.set",
             Self::EpochBegan => "epoch.began",
             Self::HistoryRewritten => "history.rewritten",
             Self::HistoryAccepted => "history.accepted",

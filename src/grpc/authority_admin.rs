@@ -5,9 +5,10 @@ use std::time::Duration;
 use tonic::{Request, Response, Status};
 
 use super::{Admin, decode, encode};
-use crate::authority::{ChangeRequest, ForkWithHolds, Refusal};
+use crate::authority::{ChangeRequest, ClockCorrection, ForkWithHolds, Refusal};
 use crate::domain::event::Revision;
 use crate::domain::lease::LeaseTerms;
+use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
 use crate::store::{Replica, ReplicaState};
@@ -89,6 +90,44 @@ impl pb::authority_admin_server::AuthorityAdmin for AuthorityAdminService {
             confirmed: result.is_everywhere,
         }))
     }
+
+    async fn set_clock(
+        &self,
+        request: Request<pb::SetClockRequest>,
+    ) -> Result<Response<pb::SetClockResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let (time, change_request) = parse_time(request.into_inner())?;
+        let result = self
+            .admin
+            .run(move |authority| async move {
+                authority.set_clock(&caller, &change_request, time).await
+            })
+            .await?;
+        let ClockCorrection { before, time } = result.value;
+        Ok(Response::new(pb::SetClockResponse {
+            time_before: Some(encode::time(before)),
+            time: Some(encode::time(time)),
+            revision: result.revision.as_u64(),
+            effective_everywhere_time: Some(encode::time(result.effective_at)),
+            confirmed: result.is_everywhere,
+        }))
+    }
+}
+
+fn parse_time(message: pb::SetClockRequest) -> Result<(Timestamp, ChangeRequest), Refusal> {
+    let pb::SetClockRequest {
+        time,
+        wait,
+        request_id,
+    } = message;
+    let mut bad = Violations::default();
+    let change_request = decode::change(&mut bad, wait, &request_id);
+    if time.is_none() {
+        bad.add("time", "is required: the time by a clock that is right");
+    }
+    let time = decode::timestamp(&mut bad, "time", time);
+    let time = bad.finish(time).map_err(Refusal::Invalid)?;
+    Ok((time, change_request))
 }
 
 fn parse_acceptance(message: pb::AcceptHistoryRequest) -> Result<(u64, ChangeRequest), Refusal> {

@@ -251,7 +251,7 @@ impl Server {
             tracer,
             health: parts.health,
             readiness,
-            heartbeats: Heartbeats::new(&store, mirror, args.replica_name()),
+            heartbeats: Heartbeats::new(&store, mirror, clock.clone(), args.replica_name()),
             feed,
             usage,
             retention: args.retention,
@@ -497,7 +497,7 @@ fn start_background_tasks(
         readiness.clone(),
     ));
     if store.is_shared() {
-        background_tasks.spawn(replica::look_after(store.uncounted()));
+        background_tasks.spawn(replica::look_after(store.uncounted(), clock.clone()));
     }
     background_tasks.spawn(mark_time(store.clone(), clock.clone()));
     background_tasks.spawn(retention::run(
@@ -514,7 +514,7 @@ fn start_background_tasks(
 async fn mark_time(store: Store, clock: Clock) {
     loop {
         tokio::time::sleep(TIME_MARK_EVERY).await;
-        if let Err(error) = store.mark_time(clock.now()).await {
+        if let Err(error) = store.mark_time(clock.read()).await {
             tracing::warn!(%error, "time not written");
         }
     }

@@ -56,6 +56,7 @@ pub use retention::MoreRows;
 pub use stored_key::{StoredKey, StoredSecret};
 pub use usage::{KeyCount, SecretUse, Tombstone};
 
+use crate::domain::clock::ClockReading;
 use crate::domain::event::{Event, EventId, Revision};
 use crate::domain::ids::KeyId;
 use crate::domain::time::Timestamp;
@@ -371,8 +372,8 @@ impl Store {
     }
 
     /// Begins a change, when no other change is open.
-    pub async fn change(&self, now: Timestamp) -> Result<Change, Error> {
-        Change::open(self.write().await?, now).await
+    pub async fn change(&self, now: impl Into<ClockReading>) -> Result<Change, Error> {
+        Change::open(self.write().await?, now.into()).await
     }
 
     async fn write(&self) -> Result<Snapshot, Error> {
@@ -473,7 +474,7 @@ impl Change {
     /// The maximum number of rows that one statement inserts.
     pub const INSERTS_AT_ONCE: usize = INSERTS_AT_ONCE;
 
-    async fn open(mut snapshot: Snapshot, now: Timestamp) -> Result<Self, Error> {
+    async fn open(mut snapshot: Snapshot, now: ClockReading) -> Result<Self, Error> {
         let Counter {
             revision,
             time,

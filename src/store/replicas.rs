@@ -11,6 +11,7 @@ use super::servers::{ConnectError, timeline};
 use super::{
     Change, Engine, EngineTransaction, Error, Snapshot, Store, execute, on, revision, stored,
 };
+use crate::domain::clock::TimeSample;
 use crate::domain::event::EventId;
 use crate::domain::lease::LeaseTerms;
 use crate::domain::time::Timestamp;
@@ -22,6 +23,7 @@ macro_rules! now {
         "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
     };
 }
+pub(super) use now;
 
 const REGISTER: &str = concat!(
     "INSERT INTO replicas
@@ -38,7 +40,7 @@ const BEAT: &str = concat!(
          lease_left = $6, warning = $7, beat_time = ",
     now!(),
     " FROM (
-         SELECT a.revision, e.stamp, a.lease, a.longest_lease,
+         SELECT a.revision, e.stamp, a.lease, a.longest_lease, a.clock, a.clock_setting,
              (SELECT state FROM replicas WHERE id = $1) AS was, ",
     timeline!(),
     " AS timeline,
@@ -50,7 +52,7 @@ const BEAT: &str = concat!(
      WHERE r.id = $1 AND r.beat = ANY($2)
      RETURNING head.revision, head.stamp, head.lease, head.longest_lease, head.was, ",
     now!(),
-    ", head.timeline, head.durability"
+    ", head.timeline, head.durability, head.clock, head.clock_setting"
 );
 
 /// What a replica does.
@@ -136,8 +138,10 @@ pub struct Beat {
     pub was_serving: bool,
     /// The terms of the lease.
     pub terms: LeaseTerms,
-    /// The time of the database.
+    /// The database's clock.
     pub time: Timestamp,
+    /// The time of the authority: that of the database's clock, or of the last change if that is later.
+    pub authority_time: TimeSample,
     /// The timeline of the database.
     pub timeline: i64,
     /// The settings on which durability depends.
@@ -174,6 +178,20 @@ type ReplicaRow = (
     i64,
     i64,
     String,
+);
+
+/// What a heartbeat returns.
+type BeatRow = (
+    i64,
+    i64,
+    i64,
+    i64,
+    Option<String>,
+    i64,
+    i64,
+    String,
+    i64,
+    i64,
 );
 
 /// The most unanswered heartbeats that are remembered. After so many, the replica registers again.
@@ -236,24 +254,24 @@ impl HeartbeatConnection {
         // From here on the row may have the new number.
         self.beats.push(next);
         let connection = self.connect(deadline).await?;
-        let update =
-            sqlx::query_as::<_, (i64, i64, i64, i64, Option<String>, i64, i64, String)>(BEAT)
-                .bind(id)
-                .bind(expected)
-                .bind(next)
-                .bind(stored(report.applied.revision))
-                .bind(report.applied.stamp)
-                .bind(micros(report.lease_left))
-                .bind(report.warning.clone());
+        let update = sqlx::query_as::<_, BeatRow>(BEAT)
+            .bind(id)
+            .bind(expected)
+            .bind(next)
+            .bind(stored(report.applied.revision))
+            .bind(report.applied.stamp)
+            .bind(micros(report.lease_left))
+            .bind(report.warning.clone());
         let outcome = within(deadline, update.fetch_optional(connection)).await;
         let row = self.checked(outcome)?;
         if self.generation != self.connector.generation() {
             return Err(sqlx::Error::from(ConnectError::Moved).into());
         }
         self.look_around(limit);
-        let Some((last, stamp, lease, longest, was, time, timeline, durability)) = row else {
+        let Some(row) = row else {
             return Ok(None);
         };
+        let (last, stamp, lease, longest, was, time, timeline, durability, clock, setting) = row;
         self.beats = vec![next];
         Ok(Some(Beat {
             head: EventId {
@@ -263,6 +281,10 @@ impl HeartbeatConnection {
             was_serving: was.is_some_and(|was| ReplicaState::parse(&was) == ReplicaState::Serving),
             terms: terms(lease, longest),
             time: Timestamp::from_micros(time),
+            authority_time: TimeSample {
+                time: Timestamp::from_micros(clock.max(time)),
+                setting,
+            },
             timeline,
             durability,
         }))

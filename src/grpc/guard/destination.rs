@@ -83,6 +83,10 @@ mod tests {
                 Some(Destination::Administer),
             ),
             (
+                "/claviger.v1.AuthorityAdmin/SetClock",
+                Some(Destination::Administer),
+            ),
+            (
                 "/envoy.service.auth.v3.Authorization/Check",
                 Some(Destination::Check),
             ),

@@ -31,8 +31,8 @@ impl ChangedNames {
                 names.deleted.push(subject.clone());
             }
             match kind {
-                // Heartbeats tell it.
-                EventKind::LeaseSet => continue,
+                // Heartbeats tell it, and the clock of an embedded database was told.
+                EventKind::LeaseSet | EventKind::ClockSet => continue,
                 EventKind::EpochBegan => {
                     names.has_forks = true;
                     continue;

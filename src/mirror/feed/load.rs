@@ -96,6 +96,7 @@ pub(super) async fn load(store: &Store, clock: &Clock, known: Known<'_>) -> Resu
         .head()
         .await?
         .ok_or_else(|| Error::Corrupt("the authority".to_owned()))?;
+    clock.was_set(head.clock_setting);
     let mut events = snapshot.last_events(RECENT_EVENTS as u32).await?;
     events.reverse();
     let history = match &before {
@@ -178,8 +179,13 @@ pub(super) async fn load(store: &Store, clock: &Clock, known: Known<'_>) -> Resu
         (_, History::Accepted) | (None, _) => {}
     }
     index.set_current(head.event.revision, sent);
+    let new_holds = match history {
+        // What is held already stays held when the earlier loss is accepted, because what an operator took away again is lost too.
+        History::LostAfter(_) => index.holds().all().collect(),
+        History::Accepted | History::Same => index.holds_beside(known_holds.iter()),
+    };
     Ok(Loaded {
-        new_holds: index.holds_beside(known_holds.iter()),
+        new_holds,
         index,
         events,
         forks,

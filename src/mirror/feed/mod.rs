@@ -155,6 +155,9 @@ impl Feed {
                     drop(snapshot);
                     return self.reload().await;
                 }
+                if changes.iter().any(|(kind, _)| *kind == EventKind::ClockSet) {
+                    self.clock.was_set(snapshot.clock_setting().await?);
+                }
                 apply(&mut snapshot, &self.mirror, self.last.revision, changes).await?;
                 self.went_to(new.iter().map(|entry| entry.id));
             }

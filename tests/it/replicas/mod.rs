@@ -1,5 +1,6 @@
 //! Servers that share one database, and what can happen to them: faults of the network, of the database and of the servers.
 
+mod clock;
 mod database;
 mod episodes;
 mod faults;

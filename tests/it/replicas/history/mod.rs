@@ -2,6 +2,8 @@
 //!
 //! A client knows only its own times: it asked after it took the first, and was answered before it took the second. So a question
 //! counts as asked *after* an acknowledgement only if it surely was.
+//!
+//! What the promises mean, the model of the protocol and these tests have in common: [`claviger_model::promises`].
 
 mod tests;
 
@@ -10,6 +12,7 @@ use std::fmt;
 use std::time::Duration;
 
 use claviger::pb::claviger::v1 as pb;
+use claviger_model::promises::{self, Time, Verdict};
 use pb::Wait;
 
 /// When something was asked, and when the answer was there. Since the beginning of the history.
@@ -185,6 +188,23 @@ impl fmt::Display for Violation {
 }
 
 impl Question {
+    /// The question and its answer as the promises speak of them. Which process answered, the caller compares.
+    fn told(&self) -> promises::Answer {
+        promises::Answer {
+            process: 0,
+            asked_at: nanos(self.span.asked),
+            answered_at: nanos(self.span.answered),
+            verdict: match self.answer {
+                Answer::Verdict { verdict, .. } => match verdict {
+                    pb::Verdict::Allowed => Verdict::Allowed,
+                    pb::Verdict::Expired => Verdict::Expired,
+                    _ => Verdict::Denied,
+                },
+                Answer::Refused(_) | Answer::Nothing => Verdict::Unavailable,
+            },
+        }
+    }
+
     fn is_answered(&self, verdict: pb::Verdict) -> bool {
         matches!(self.answer, Answer::Verdict { verdict: said, .. } if said == verdict)
     }
@@ -192,6 +212,31 @@ impl Question {
     fn is_accepted(&self) -> bool {
         self.is_answered(pb::Verdict::Allowed)
     }
+}
+
+impl Revocation {
+    /// An acknowledged revocation as the promises speak of it.
+    fn made(&self) -> promises::Revocation {
+        let acknowledged = nanos(self.span.answered);
+        let is_everywhere = matches!(
+            (self.wait, self.outcome),
+            (
+                Wait::Everywhere,
+                Outcome::Acknowledged {
+                    confirmed: true,
+                    ..
+                }
+            )
+        );
+        promises::Revocation {
+            acknowledged_at: Some(acknowledged),
+            everywhere_at: is_everywhere.then_some(acknowledged),
+        }
+    }
+}
+
+fn nanos(time: Duration) -> Time {
+    time.as_nanos() as Time
 }
 
 /// What concerns one key.
@@ -322,32 +367,22 @@ impl OfKey<'_> {
         let Some(revocation) = self.revocation else {
             return;
         };
-        let acknowledged = revocation.span.answered;
-        let everywhere = matches!(
-            (revocation.wait, revocation.outcome),
-            (
-                Wait::Everywhere,
-                Outcome::Acknowledged {
-                    confirmed: true,
-                    ..
-                }
-            )
-        );
+        let made = revocation.made();
         for question in &self.questions {
-            let asked = question.span.asked;
-            if !question.is_accepted() || asked <= acknowledged {
-                continue;
-            }
-            let promise = if everywhere {
+            let answer = question.told();
+            let is_denied_within = |bound| promises::denied_after_lease(&made, &answer, bound);
+            let is_where_acknowledged =
+                promises.known_by(question.server) == promises.known_by(revocation.server);
+            let promise = if !promises::denied_after_everywhere(&made, &answer) {
                 Promise::ConfirmedIsEverywhere
-            } else if promises.known_by(question.server) == promises.known_by(revocation.server) {
+            } else if is_where_acknowledged && !is_denied_within(0) {
                 Promise::InForceWhereAcknowledged
-            } else if asked > acknowledged + promises.bound {
+            } else if !is_denied_within(nanos(promises.bound)) {
                 Promise::Bound
             } else {
                 continue;
             };
-            let late = asked.saturating_sub(acknowledged);
+            let late = question.span.asked.saturating_sub(revocation.span.answered);
             let evidence = format!(
                 "accepted {late:?} after the acknowledgement: {revocation:?}, {question:?}"
             );
@@ -369,8 +404,10 @@ impl OfKey<'_> {
             }
         }
         for question in self.questions.iter().filter(|asked| asked.is_accepted()) {
-            let before = revoked.get(&promises.known_by(question.server));
-            if let Some(before) = before.filter(|told| told.span.answered < question.span.asked) {
+            let Some(before) = revoked.get(&promises.known_by(question.server)) else {
+                continue;
+            };
+            if !promises::stays_denied(&before.told(), &question.told(), None) {
                 let evidence = format!("{before:?}, and then {question:?}");
                 found.push(Promise::RevokedStaysRevoked.broken(evidence));
             }
@@ -395,7 +432,13 @@ impl OfKey<'_> {
                             && question.span.asked > issue.span.answered
                     });
                     match verdict {
-                        _ if revision < question.min_revision => Promise::MinRevision,
+                        _ if !promises::contains_its_token(
+                            revision >= question.min_revision,
+                            &question.told(),
+                        ) =>
+                        {
+                            Promise::MinRevision
+                        }
                         pb::Verdict::Unknown if covers_the_issue => Promise::MinRevision,
                         pb::Verdict::Unknown if self.was_issued_by_it(question, promises) => {
                             Promise::InForceWhereAcknowledged
