@@ -6,11 +6,15 @@ use std::time::Duration;
 use claviger::pb::claviger::v1 as pb;
 use pb::{Verdict, Wait};
 
+use super::clock::{make_clock_settable, set_clock_of};
 use super::faults::{any_seed, check_every_key, check_promises, recovered, verdict_of};
 use super::history::{Outcome, Promises};
 use super::rig::Rig;
 use super::workload::{Workload, WorkloadKey};
-use crate::fixtures::{ReplicatedDatabase, Replication, Traffic, eventually, from_env};
+use crate::fixtures::{
+    ReplicatedDatabase, Replication, Traffic, eventually, from_env, issue, issue_request,
+    verify_request,
+};
 
 const LEASE: Duration = Duration::from_secs(2);
 
@@ -126,6 +130,51 @@ async fn no_key_is_accepted_after_its_revocation_when_the_synchronous_standby_is
         let verdict = verdict_of(&clients, replica, &key, key.revision).await;
         assert_eq!(verdict, Verdict::Revoked);
     }
+}
+
+/// The clock of the promoted server is ahead, so by its times no heartbeat is younger than a lease. Seen red with a wait that believes the
+/// times of heartbeats in the database instead of its own clock, and that does not wait for the leases of an earlier timeline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_time_of_a_database_shortens_a_wait() {
+    let lease = Duration::from_secs(8);
+    let database = ReplicatedDatabase::start(Replication::Synchronous).await;
+    make_clock_settable(&database.primary);
+    let rig = Rig::start(Arc::clone(&database.primary), 2, lease).await;
+    let [near, far] = [0, 1].map(|number| &rig.replicas[number]);
+    let key = issue(&mut near.api().1, issue_request()).await;
+    let ask = async || {
+        let mut api = far.api().1;
+        let answer = api.verify.verify(verify_request(&key.plain_key)).await;
+        answer.ok().map(|answer| answer.get_ref().verdict())
+    };
+    eventually("the far server knows the key", async || {
+        (ask().await == Some(Verdict::Allowed)).then_some(())
+    })
+    .await;
+
+    database.between.set(Traffic::Cut);
+    far.network.set(Traffic::Cut);
+    let database = Arc::new(database);
+    let promoted = Arc::clone(&database);
+    tokio::task::spawn_blocking(move || promoted.promote())
+        .await
+        .unwrap();
+    set_clock_of(&database.standby, 30);
+    near.network.lead_to(database.standby.cluster.socket());
+    near.network.set(Traffic::Cut);
+    near.network.set(Traffic::Flows);
+    let mut api = near.api().1;
+    let revoked = eventually("the new primary takes a revocation", async || {
+        let request = pb::RevokeKeyRequest {
+            key_id: key.id.clone(),
+            wait: Wait::Everywhere.into(),
+            ..Default::default()
+        };
+        api.keys.revoke_key(request).await.ok()
+    })
+    .await;
+    assert!(revoked.get_ref().confirmed);
+    assert_eq!(ask().await, None, "the far server says that it cannot tell");
 }
 
 /// A server whose feed still reads the old primary gets no lease, since its heartbeats tell changes of the new one.
