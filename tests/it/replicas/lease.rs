@@ -254,6 +254,27 @@ async fn a_server_that_is_cut_off_is_waited_for_until_its_lease_must_have_lapsed
     pair.stop().await;
 }
 
+/// Answers that take half a second prove nothing about that half second. Seen red with a lease that counts from the answer: the key is
+/// still allowed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_counts_from_the_sending_of_a_heartbeat() {
+    let pair = Pair::start().await;
+    let key = pair.near.api().issue().await;
+    let mut api = pair.far.api();
+    allowed(&mut api, &key.plain_key).await;
+    let delay = Duration::from_millis(200);
+    pair.network.set_delay(delay);
+    tokio::time::sleep(LEASE).await;
+    let answer = api.verify.verify(verify_request(&key.plain_key)).await;
+    assert_eq!(answer.unwrap().get_ref().verdict(), Verdict::Allowed);
+    pair.network.set(Traffic::Cut);
+    // The last heartbeat that was answered was sent at least two delays ago.
+    tokio::time::sleep(LEASE - delay * 3 / 2).await;
+    let asked = api.verify.verify(verify_request(&key.plain_key)).await;
+    assert_lapsed(&asked.unwrap_err());
+    pair.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn before_the_callers_deadline_a_change_is_answered_without_a_confirmation() {
     let pair = Pair::start().await;

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use claviger::domain::clock::ClockReading;
 use claviger::domain::event::{EventKind, Revision, Subject};
 use claviger::domain::ids::KeyId;
 use claviger::domain::key::Key;
@@ -260,6 +261,19 @@ on_both_engines! {
         let revision = demo.put(async |change| change.put_partner(&partner("acme")).await.unwrap()).await;
         let mut feed = demo.store().feed_snapshot().await.unwrap();
         assert_eq!(feed.revision().await.unwrap(), revision);
+    }
+
+    /// A server that did not know it yet would raise the time again. Seen red with a counter and a mark that take every time.
+    async fn a_time_from_before_the_time_was_set_does_not_count(engine: Engine) {
+        let demo = DemoStore::new(engine).await;
+        let store = demo.store();
+        let setting = store.reset_time(at(10)).await.unwrap();
+        let reading = |micros, setting| ClockReading { time: at(micros), setting: Some(setting) };
+        let old = reading(1_000, setting - 1);
+        assert_eq!(store.change(old).await.unwrap().time(), at(11));
+        store.mark_time(old).await.unwrap();
+        assert_eq!(demo.snapshot().await.head().await.unwrap().unwrap().clock, at(10));
+        assert_eq!(store.change(reading(500, setting)).await.unwrap().time(), at(500));
     }
 
     async fn the_time_is_marked_forwards_and_set_back_only_on_purpose(engine: Engine) {
