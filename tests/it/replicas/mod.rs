@@ -1,5 +1,6 @@
 //! Servers that share one database, and what can happen to them: faults of the network, of the database and of the servers.
 
+mod canary;
 mod database;
 mod episodes;
 mod faults;
@@ -10,6 +11,7 @@ mod lost_commits;
 mod network;
 mod promotion;
 mod rig;
+mod rolling_restart;
 mod servers;
 mod suspension;
 mod workload;
