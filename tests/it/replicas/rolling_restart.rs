@@ -42,8 +42,8 @@ struct Example {
     rig: Arc<Rig>,
     _upstream: Upstream,
     gateways: [GatewayProcess; 2],
-    /// A key of the API.
-    key: pb::IssueKeyResponse,
+    /// Keys of the API, of which the second one gets a row that cannot be read.
+    keys: [pb::IssueKeyResponse; 2],
 }
 
 impl Example {
@@ -55,14 +55,17 @@ impl Example {
         run(&rig, &["partner", "put", "acme", "--realm", "peaka"]);
         let mut api = rig.replicas[0].api().1;
         let gateway_key = gateway_key(&mut api, "peaka").await;
-        let request = pb::IssueKeyRequest {
-            realm: "peaka".to_owned(),
-            partner: "acme".to_owned(),
-            level: pb::KeyLevel::Partner.into(),
-            wait: pb::Wait::Everywhere.into(),
-            ..Default::default()
+        let mut issue = async || {
+            let request = pb::IssueKeyRequest {
+                realm: "peaka".to_owned(),
+                partner: "acme".to_owned(),
+                level: pb::KeyLevel::Partner.into(),
+                wait: pb::Wait::Everywhere.into(),
+                ..Default::default()
+            };
+            api.keys.issue_key(request).await.unwrap().into_inner()
         };
-        let key = api.keys.issue_key(request).await.unwrap().into_inner();
+        let keys = [issue().await, issue().await];
         let gateways = [GatewayKind::EnvoyRaw, GatewayKind::Nginx].map(|kind| {
             GatewayProcess::configured(kind, |address| {
                 vec![configuration(kind, &rig, &gateway_key, address, &upstream)]
@@ -72,22 +75,22 @@ impl Example {
             rig,
             _upstream: upstream,
             gateways,
-            key,
+            keys,
         }
     }
 
-    /// The bytes of a request with the key.
-    fn request(&self) -> String {
+    /// A request with a key.
+    fn request(&self, key: usize) -> String {
         format!(
             "POST /api/v1/organizations HTTP/1.1\r\nHost: api.example\r\nConnection: close\r\nContent-Length: 0\r\n\
              Authorization: Bearer {}\r\n\r\n",
-            self.key.plain_key
+            self.keys[key].plain_key
         )
     }
 
-    /// The status of a request at each gateway.
-    async fn statuses(&self) -> [u16; 2] {
-        let request = self.request();
+    /// The status of a request with a key at each gateway.
+    async fn statuses(&self, key: usize) -> [u16; 2] {
+        let request = self.request(key);
         let [envoy, nginx] = &self.gateways;
         [
             send(envoy.address, request.as_bytes()).await.status,
@@ -95,9 +98,9 @@ impl Example {
         ]
     }
 
-    /// Clients at each gateway, while something happens. The requests that were not let through, for each gateway.
+    /// Clients at each gateway with the first key, while something happens. The requests that were not let through, for each gateway.
     async fn under_load(&self, what: &str, happens: impl Future<Output = ()>) -> [Vec<String>; 2] {
-        let request = Arc::new(self.request());
+        let request = Arc::new(self.request(0));
         let loads = self.gateways.each_ref().map(|gateway| {
             let (address, request) = (gateway.address, Arc::clone(&request));
             Load::start(move |_| {
@@ -251,7 +254,14 @@ impl Load {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_behind_the_gateways_of_the_example_fails_no_request() {
     let example = Example::start().await;
-    assert_eq!(example.statuses().await, [200; 2]);
+    assert_eq!(example.statuses(0).await, [200; 2]);
+    let [good, unreadable] = example
+        .keys
+        .each_ref()
+        .map(|key| &key.key.as_ref().unwrap().id);
+    let spoil = "UPDATE keys SET facts = replace(facts, '\"partner\"', '\"no_partner\"')";
+    let database = &example.rig.database;
+    database.execute(&format!("{spoil} WHERE id = '{unreadable}'"));
     let rolling = async {
         for number in 0..3 {
             blocking(&example.rig, move |rig| rig.replicas[number].restart()).await;
@@ -260,14 +270,23 @@ async fn a_rolling_restart_behind_the_gateways_of_the_example_fails_no_request()
     let failed = example.under_load("rolling restart", rolling).await;
     assert_eq!(failed, [Vec::<String>::new(), Vec::new()]);
 
-    let id = example.key.key.as_ref().unwrap().id.clone();
+    // Each server has read the row now. That it cannot decide about this key has no effect on others.
+    let undecided = async {
+        for _ in 0..9 {
+            assert_eq!(example.statuses(1).await, [503; 2]);
+        }
+    };
+    let failed = example.under_load("an unreadable key", undecided).await;
+    assert_eq!(failed, [Vec::<String>::new(), Vec::new()]);
+
+    let id = good.clone();
     blocking(&example.rig, move |rig| {
         run(rig, &["keys", "revoke", &id, "--wait", "everywhere"]);
     })
     .await;
     // Each server is asked more than once.
     for _ in 0..9 {
-        assert_eq!(example.statuses().await, [401; 2]);
+        assert_eq!(example.statuses(0).await, [401; 2]);
     }
 }
 
