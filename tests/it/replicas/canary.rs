@@ -76,7 +76,7 @@ async fn a_canary_measures_each_server_of_one_database() {
     }
 }
 
-/// Seen red without the delay: the first server's answers then take as long.
+/// Seen red without the delay.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_canary_tells_which_server_lags() {
     const DELAY: Duration = Duration::from_millis(200);

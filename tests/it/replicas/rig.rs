@@ -10,6 +10,10 @@ use tempfile::TempDir;
 use super::history::Server;
 use crate::fixtures::{Api, DEADLINE, Database, Program, Proxy, claviger, outcome};
 
+/// Where a server listens first. Clients connect from 127.0.0.1, so none of them takes the port while its server is down, not even
+/// by a connection to itself.
+const ANY_PORTS: [&str; 2] = ["127.0.0.2:0"; 2];
+
 /// Several servers of one authority.
 pub(super) struct Rig {
     pub(super) database: Arc<Database>,
@@ -119,7 +123,9 @@ impl Replica {
         flag("--data-dir", data.to_str().unwrap());
         flag("--pepper-file", pepper.to_str().unwrap());
         flag("--database-url", &url);
-        flag("--database-timeout", "1s");
+        if !flags.contains(&"--database-timeout") {
+            flag("--database-timeout", "1s");
+        }
         flag("--argon2-memory", "8");
         flag("--argon2-passes", "1");
         flag("--log", "error,claviger=info");
@@ -149,7 +155,7 @@ impl Replica {
 
     /// Starts it, and waits until it answers.
     fn serve(&self, flags: &[&str]) -> Result<(), String> {
-        self.serve_at(["127.0.0.1:0"; 2], flags)
+        self.serve_at(ANY_PORTS, flags)
     }
 
     fn serve_at(&self, addresses: [&str; 2], flags: &[&str]) -> Result<(), String> {
@@ -196,13 +202,6 @@ impl Replica {
         self.start_at(&addresses);
     }
 
-    /// Starts it at these addresses, for gRPC and for HTTP.
-    pub(super) fn start_at(&self, [grpc, http]: &[String; 2]) {
-        self.serve_at([grpc, http], &[]).unwrap();
-        self.called.write().unwrap().0.restarts += 1;
-        self.call_as_operator();
-    }
-
     /// Sends it a signal by its name, such as STOP.
     pub(super) fn signal(&self, name: &str) {
         let program = self.program.lock().unwrap();
@@ -218,8 +217,13 @@ impl Replica {
 
     /// Starts it again, as often as that fails, which it does while the database is away.
     pub(super) fn start_again(&self) {
+        self.start_at(&ANY_PORTS.map(str::to_owned));
+    }
+
+    /// The same at these addresses, for gRPC and for HTTP.
+    pub(super) fn start_at(&self, [grpc, http]: &[String; 2]) {
         let deadline = Instant::now() + DEADLINE;
-        while let Err(log) = self.serve(&[]) {
+        while let Err(log) = self.serve_at([grpc, http], &[]) {
             self.logged
                 .lock()
                 .unwrap()

@@ -21,7 +21,15 @@ use crate::gateways::{GatewayKind, GatewayProcess, Upstream, gateway_key, send};
 /// Longer than a server is suspended here, and than its restart takes.
 const LEASE: Duration = Duration::from_secs(4);
 
-const FLAGS: [&str; 4] = ["--gateway", "nginx", "--drain-delay", "2s"];
+/// A start proves the password to the database, which takes long in a build without optimization on a busy machine.
+const FLAGS: [&str; 6] = [
+    "--gateway",
+    "nginx",
+    "--drain-delay",
+    "2s",
+    "--database-timeout",
+    "10s",
+];
 
 /// How many clients send requests to one gateway at a time.
 const CLIENTS: usize = 4;
@@ -33,7 +41,7 @@ const LONGEST_TRY: Duration = Duration::from_millis(200);
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// A moment in which Envoy asks each server at least twice whether requests may come.
-const A_WHILE: Duration = Duration::from_millis(2_500);
+const A_WHILE: Duration = Duration::from_secs(2);
 
 async fn three_servers() -> Arc<Rig> {
     let database = Arc::new(Database::new_in(Arc::new(Cluster::start())));
@@ -148,16 +156,18 @@ fn configuration(
         text = text.replace(from, to);
     };
     replace("GATEWAY_KEY", gateway_key);
-    let port = |address: &str| address.rsplit_once(':').unwrap().1.to_owned();
     let upstream = upstream.address.port();
     for replica in &rig.replicas {
         let [grpc, http] = replica.addresses();
-        match kind {
-            GatewayKind::Nginx => replace(&format!("127.0.0.1:77{}1", replica.number), &http),
-            _ => replace(
-                &format!("port_value: 77{}0", replica.number),
-                &format!("port_value: {}", port(&grpc)),
-            ),
+        let number = replica.number;
+        if kind == GatewayKind::Nginx {
+            replace(&format!("127.0.0.1:77{number}1"), &http);
+        } else {
+            let (ip, port) = grpc.rsplit_once(':').unwrap();
+            replace(
+                &format!("address: \"127.0.0.1\", port_value: 77{number}0"),
+                &format!("address: \"{ip}\", port_value: {port}"),
+            );
         }
     }
     if kind == GatewayKind::Nginx {
@@ -280,6 +290,9 @@ impl Load {
     }
 }
 
+/// Seen red without the retries and the health checks, when 401 of 2,018 requests failed through Envoy; with `proxy_next_upstream off`,
+/// when 3 of 3,244 failed through nginx; and with `proxy_next_upstream error timeout http_503` in place of the `error_page` that leads to
+/// `_claviger_again`, when nginx refused 182 of 306 requests with a good key because of the unreadable one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_behind_the_gateways_of_the_example_fails_no_request() {
     let example = Example::start().await;
@@ -321,6 +334,9 @@ async fn a_rolling_restart_behind_the_gateways_of_the_example_fails_no_request()
     }
 }
 
+/// Seen red without the retries, when 72 of 1,054 requests failed after SIGKILL through Envoy, and without `retry_back_off`, when 5 of 708
+/// did; with a health check each minute, when 35 of 91 requests waited for the suspended server; and with `proxy_next_upstream off`, when
+/// 4 of 701 requests failed after SIGSTOP through nginx.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_lost_behind_the_gateways_of_the_example_is_passed_over() {
     let example = Example::start().await;
@@ -353,7 +369,13 @@ async fn a_server_that_is_lost_behind_the_gateways_of_the_example_is_passed_over
         outcomes.check_few_waited();
     }
     rig.replicas[2].signal("CONT");
+}
 
+/// Seen red without the `error_page` that leads to `_claviger_again`: 326 of 1,504 requests then failed through nginx.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_a_lease_behind_the_gateways_of_the_example_is_passed_over() {
+    let example = Example::start().await;
+    let rig = &example.rig;
     let cut_off = async {
         rig.replicas[0].network.set(Traffic::Cut);
         let http = rig.replicas[0].addresses()[1].parse().unwrap();
@@ -384,6 +406,7 @@ async fn ask_twice(apis: &[Api], number: usize, key: &str) -> Result<(), Status>
     Ok(())
 }
 
+/// Seen red without the second question: 227 of 2,357 failed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_fails_no_client_that_asks_another_server_once() {
     let rig = three_servers().await;

@@ -18,7 +18,7 @@ const RESTART: BlockRef = in_page(PAGE, "## 3. Restart servers under load", 0);
 const REVOKE: BlockRef = in_page(PAGE, "## 4. Revoke a key", 0);
 const CLEAN_UP: BlockRef = in_page(PAGE, "## 5. Clean up", 0);
 
-/// Seen red with 200 in the last comment, and without `wait` in the list to clean up.
+/// Seen red with another status in the last comment.
 #[test]
 fn the_page_about_three_servers_leads_from_nothing_to_a_rolling_restart_and_back() {
     let test_store = TestStore::on(Engine::Postgres);
@@ -61,7 +61,7 @@ fn every_block_of_the_page_about_three_servers_is_pasted() {
 /// What is printed is in the file, line by line and in the same order, after a header of its own. `the_pages_show_what_is_printed`
 /// says that the other file is what is printed.
 ///
-/// Seen red with a setting taken out of each file.
+/// Seen red without `failure_mode_allow`.
 #[test]
 fn the_files_for_three_servers_have_every_line_of_what_is_printed() {
     for (printed, file, ports) in [
