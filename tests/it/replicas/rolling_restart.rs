@@ -1,6 +1,7 @@
 //! Three servers behind the gateways of `examples/replicas`, and clients that know all three: one server after the other is restarted,
 //! and one is lost.
 
+use std::error::Error as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -392,21 +393,25 @@ async fn a_server_without_a_lease_behind_the_gateways_of_the_example_is_passed_o
     rig.replicas[0].network.set(Traffic::Flows);
 }
 
-/// Asks one server, and the next one if that is `UNAVAILABLE`.
+/// Asks one server, and the next one if that is `UNAVAILABLE` or its connection ends. The client's own transport then makes up the
+/// status, with a source: `Cancelled`, or `Internal` because of the GOAWAY of a server that stops.
 async fn ask_twice(apis: &[Api], number: usize, key: &str) -> Result<(), Status> {
     let ask = async |number: usize| {
         let mut api = apis[number % apis.len()].clone();
         api.verify.verify(verify_request(key)).await
     };
     let answer = match ask(number).await {
-        Err(status) if status.code() == Code::Unavailable => ask(number + 1).await,
+        Err(status) if status.code() == Code::Unavailable || status.source().is_some() => {
+            ask(number + 1).await
+        }
         answer => answer,
     };
     assert_eq!(answer?.into_inner().verdict(), Verdict::Allowed);
     Ok(())
 }
 
-/// Seen red without the second question: 227 of 2,357 failed.
+/// Seen red without the second question, when 227 of 2,357 failed; and, on a busy machine, with a second question after `UNAVAILABLE` only,
+/// when up to 3 of 1,700 failed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_fails_no_client_that_asks_another_server_once() {
     let rig = three_servers().await;
