@@ -165,8 +165,27 @@ impl GatewayProcess {
     /// Starts a gateway for APIs of these hosts, and waits until it listens. Another process may take its port in the moment before,
     /// so it gets another one then.
     pub(crate) fn open(kind: GatewayKind, program: &Program, apis: &[GatewayApi]) -> Self {
+        Self::configured(kind, |address| {
+            let configurations = apis.iter().enumerate().map(|(i, api)| {
+                let is_first = i == 0 || kind.name() == "envoy";
+                let flags: &[_] = if is_first {
+                    &[]
+                } else {
+                    &["--no-default-server"]
+                };
+                kind.variant(&printed(kind, program, api, address, flags))
+            });
+            configurations.collect()
+        })
+    }
+
+    /// The same with configurations for the address at which it is to listen.
+    pub(crate) fn configured(
+        kind: GatewayKind,
+        configurations: impl Fn(SocketAddr) -> Vec<String>,
+    ) -> Self {
         for _ in 0..4 {
-            match Self::try_open(kind, program, apis) {
+            match Self::try_open(kind, &configurations) {
                 Ok(gateway) => return gateway,
                 Err(log) => assert!(log.contains("in use"), "{kind:?} does not start:\n{log}"),
             }
@@ -175,25 +194,16 @@ impl GatewayProcess {
     }
 
     /// Starts a gateway at a port that was free a moment ago. If it ends by itself, its log is the error.
-    fn try_open(kind: GatewayKind, program: &Program, apis: &[GatewayApi]) -> Result<Self, String> {
+    fn try_open(
+        kind: GatewayKind,
+        configurations: impl Fn(SocketAddr) -> Vec<String>,
+    ) -> Result<Self, String> {
         let dir = tempfile::tempdir().unwrap();
         let address = {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
             free.local_addr().unwrap()
         };
-        let configurations: Vec<_> = apis
-            .iter()
-            .enumerate()
-            .map(|(i, api)| {
-                let is_first = i == 0 || kind.name() == "envoy";
-                let flags: &[_] = if is_first {
-                    &[]
-                } else {
-                    &["--no-default-server"]
-                };
-                kind.variant(&printed(kind, program, api, address, flags))
-            })
-            .collect();
+        let configurations = configurations(address);
         let mut command = match kind {
             GatewayKind::Nginx => nginx(dir.path(), &configurations),
             GatewayKind::Caddy => caddy(dir.path(), &configurations),

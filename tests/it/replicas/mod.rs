@@ -1,5 +1,6 @@
 //! Servers that share one database, and what can happen to them: faults of the network, of the database and of the servers.
 
+mod canary;
 mod clock;
 mod database;
 mod episodes;
@@ -11,6 +12,7 @@ mod lost_commits;
 mod network;
 mod promotion;
 mod rig;
+mod rolling_restart;
 mod servers;
 mod suspension;
 mod workload;

@@ -10,6 +10,10 @@ use tempfile::TempDir;
 use super::history::Server;
 use crate::fixtures::{Api, DEADLINE, Database, Program, Proxy, claviger, outcome};
 
+/// Where a server listens first. Clients connect from 127.0.0.1, so none of them takes the port while its server is down, not even
+/// by a connection to itself.
+const ANY_PORTS: [&str; 2] = ["127.0.0.2:0"; 2];
+
 /// Several servers of one authority.
 pub(super) struct Rig {
     pub(super) database: Arc<Database>,
@@ -38,10 +42,21 @@ pub(super) struct Replica {
 impl Rig {
     /// So many servers on a database, with the realm `demo` and leases of this length.
     pub(super) async fn start(database: Arc<Database>, count: usize, lease: Duration) -> Arc<Self> {
+        Self::start_with(database, count, lease, &[]).await
+    }
+
+    /// The same with more flags of `serve`.
+    pub(super) async fn start_with(
+        database: Arc<Database>,
+        count: usize,
+        lease: Duration,
+        flags: &[&str],
+    ) -> Arc<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mut replicas = Vec::new();
         for number in 0..count {
-            replicas.push(Arc::new(Replica::new(number, &database, dir.path()).await));
+            let replica = Replica::new(number, &database, dir.path(), flags).await;
+            replicas.push(Arc::new(replica));
         }
         let first = &replicas[0];
         first.serve(&["--init"]).unwrap();
@@ -97,7 +112,7 @@ impl Drop for Rig {
 }
 
 impl Replica {
-    async fn new(number: usize, database: &Database, dir: &Path) -> Self {
+    async fn new(number: usize, database: &Database, dir: &Path, flags: &[&str]) -> Self {
         let network = Proxy::to(database.cluster.socket()).await;
         let name = format!("replica-{number}");
         let data = dir.join(&name);
@@ -108,12 +123,13 @@ impl Replica {
         flag("--data-dir", data.to_str().unwrap());
         flag("--pepper-file", pepper.to_str().unwrap());
         flag("--database-url", &url);
-        flag("--database-timeout", "1s");
-        flag("--listen", "127.0.0.1:0");
-        flag("--http-listen", "127.0.0.1:0");
+        if !flags.contains(&"--database-timeout") {
+            flag("--database-timeout", "1s");
+        }
         flag("--argon2-memory", "8");
         flag("--argon2-passes", "1");
         flag("--log", "error,claviger=info");
+        line.extend(flags.iter().map(|flag| (*flag).to_owned()));
         let server = Server {
             replica: number,
             restarts: 0,
@@ -130,8 +146,8 @@ impl Replica {
         }
     }
 
-    fn command(&self, flags: &[&str]) -> Command {
-        let mut line = vec!["serve"];
+    fn command(&self, [grpc, http]: [&str; 2], flags: &[&str]) -> Command {
+        let mut line = vec!["serve", "--listen", grpc, "--http-listen", http];
         line.extend(self.line.iter().map(String::as_str));
         line.extend(flags);
         claviger(&line)
@@ -139,7 +155,11 @@ impl Replica {
 
     /// Starts it, and waits until it answers.
     fn serve(&self, flags: &[&str]) -> Result<(), String> {
-        let program = Program::try_start(&mut self.command(flags), self.dir.clone())?;
+        self.serve_at(ANY_PORTS, flags)
+    }
+
+    fn serve_at(&self, addresses: [&str; 2], flags: &[&str]) -> Result<(), String> {
+        let program = Program::try_start(&mut self.command(addresses, flags), self.dir.clone())?;
         *self.program.lock().unwrap() = Some(program);
         Ok(())
     }
@@ -157,6 +177,31 @@ impl Replica {
         (called.0, called.1.clone().expect("it was started"))
     }
 
+    /// Where it listens now, for gRPC and for HTTP.
+    pub(super) fn addresses(&self) -> [String; 2] {
+        let program = self.program.lock().unwrap();
+        let program = program.as_ref().expect("it runs");
+        [program.address.clone(), program.http.clone()]
+    }
+
+    /// The operator's key.
+    pub(super) fn operator(&self) -> String {
+        self.operator.lock().unwrap().clone()
+    }
+
+    /// Stops it as a supervisor would, and starts it where it was.
+    pub(super) fn restart(&self) {
+        let addresses = self.addresses();
+        self.signal("TERM");
+        let mut ended = self.program.lock().unwrap().take().expect("it runs");
+        assert!(ended.wait().success());
+        self.logged
+            .lock()
+            .unwrap()
+            .extend_from_slice(&ended.log.lock().unwrap());
+        self.start_at(&addresses);
+    }
+
     /// Sends it a signal by its name, such as STOP.
     pub(super) fn signal(&self, name: &str) {
         let program = self.program.lock().unwrap();
@@ -172,8 +217,13 @@ impl Replica {
 
     /// Starts it again, as often as that fails, which it does while the database is away.
     pub(super) fn start_again(&self) {
+        self.start_at(&ANY_PORTS.map(str::to_owned));
+    }
+
+    /// The same at these addresses, for gRPC and for HTTP.
+    pub(super) fn start_at(&self, [grpc, http]: &[String; 2]) {
         let deadline = Instant::now() + DEADLINE;
-        while let Err(log) = self.serve(&[]) {
+        while let Err(log) = self.serve_at([grpc, http], &[]) {
             self.logged
                 .lock()
                 .unwrap()

@@ -3,6 +3,7 @@
 
 mod blocks;
 mod checkout;
+mod replicas;
 mod tls;
 
 use std::collections::BTreeSet;

@@ -144,6 +144,8 @@ impl Servers {
             ("ClavigerLogLinesLost", self.full_log.instance(), ""),
             ("ClavigerHistoryRewritten", rewritten, ""),
             ("ClavigerFeedLag", distant, ""),
+            ("ClavigerHeartbeatOld", distant, ""),
+            ("ClavigerLeaseLow", distant, ""),
             ("ClavigerStoreErrors", distant, "error=\"unavailable\""),
             ("ClavigerStoreDamaged", damaged, "error=\"data\""),
             ("ClavigerUsageNotWritten", distant, ""),
