@@ -85,6 +85,7 @@ impl Clock {
     }
 
     /// Returns a clock that follows a database, instead of the machine's clock. A clock for tests stays as it is.
+    #[must_use]
     pub fn following(self, elapsed: ElapsedClock, sample: TimeSample) -> Self {
         if let Source::Manual(_) = self.source {
             return self;
@@ -324,7 +325,7 @@ mod tests {
 
     /// Passes `micros` on the boot clock, while the wall clock of the machine is set somewhere.
     fn pass(elapsed: &ElapsedClock, micros: i64) {
-        let wall = Duration::from_secs(86_400);
+        let wall = Duration::from_hours(24);
         elapsed.advance(Duration::from_micros(micros.unsigned_abs()), wall);
     }
 

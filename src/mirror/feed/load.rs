@@ -185,11 +185,11 @@ pub(super) async fn load(store: &Store, clock: &Clock, known: Known<'_>) -> Resu
         History::Accepted | History::Same => index.holds_beside(known_holds.iter()),
     };
     Ok(Loaded {
-        new_holds,
         index,
         events,
         forks,
         history,
+        new_holds,
     })
 }
 
