@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::domain::clock::{Clock, ElapsedClock, ElapsedReading, TimeSample};
+use crate::domain::clock::{Clock, ElapsedClock, ElapsedReading};
 use crate::domain::lease::LeaseTerms;
 use crate::domain::time::Timestamp;
 use crate::mirror::Mirror;
@@ -137,7 +137,12 @@ impl Heartbeats {
             Ok(Some(beat)) => {
                 self.note_reachable();
                 self.count(sent, &beat);
-                interval(beat.terms)
+                if beat.was_serving {
+                    interval(beat.terms)
+                } else {
+                    // It gave no lease, so the next one need not wait.
+                    Duration::ZERO
+                }
             }
             Ok(None) => {
                 tracing::warn!("struck off the list of servers; registering again");
@@ -224,25 +229,19 @@ impl Heartbeats {
         } else {
             String::new()
         };
-        let must_wait = self.is_far_ahead(sample) && !self.was_far_ahead;
-        if !must_wait {
-            self.followed.follow(sample, sent);
-        }
-        self.was_far_ahead = must_wait;
-    }
-
-    fn is_far_ahead(&self, sample: TimeSample) -> bool {
         let ahead = self.followed.ahead(sample).unwrap_or(0).max(0);
         let ahead = Duration::from_micros(ahead.unsigned_abs());
-        let is_far = ahead > LARGEST_UNCONFIRMED;
-        if is_far {
+        let must_wait = ahead > LARGEST_UNCONFIRMED && !self.was_far_ahead;
+        if must_wait {
             tracing::error!(
                 ?ahead,
                 "the database's time is far ahead of this server's; it is followed if the next heartbeat says the same. If it is \
                  wrong, correct the clock of the database's machine, then use `claviger replicas set-clock`"
             );
+        } else {
+            self.followed.follow(sample, sent);
         }
-        is_far
+        self.was_far_ahead = must_wait;
     }
 
     fn watch_durability(&mut self, now: &str) {
