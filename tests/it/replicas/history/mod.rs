@@ -1,7 +1,8 @@
 //! What clients asked of several servers and what they were answered, and whether the answers keep the promises.
 //!
 //! A client knows only its own times: it asked after it took the first, and was answered before it took the second. So a question
-//! counts as asked *after* an acknowledgement only if it surely was.
+//! counts as asked *after* an acknowledgement only if it surely was. At the same time is after it, since each time was taken on the
+//! far side of what happened.
 //!
 //! What the promises mean, the model of the protocol and these tests have in common: [`claviger_model::promises`].
 

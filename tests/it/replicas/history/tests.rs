@@ -99,9 +99,9 @@ use pb::Verdict::{Allowed, Expired, Revoked, Unknown};
 fn a_confirmed_revocation_is_everywhere_when_it_is_acknowledged() {
     let revoked = issued().revoked(100, 200, Wait::Everywhere, true);
     // Asked before the acknowledgement, and answered after it.
-    let before = revoked.clone().answered(200, 5_000, B, 0, Allowed);
+    let before = revoked.clone().answered(199, 5_000, B, 0, Allowed);
     assert_eq!(before.broken(), []);
-    let after = revoked.asked(201, B, Allowed);
+    let after = revoked.asked(200, B, Allowed);
     assert_eq!(after.broken(), [Promise::ConfirmedIsEverywhere]);
     let unconfirmed = issued().revoked(100, 200, Wait::Everywhere, false);
     assert_eq!(unconfirmed.asked(201, B, Allowed).broken(), []);
@@ -155,9 +155,9 @@ fn a_key_stays_revoked_at_a_server() {
     let told = issued().asked(100, B, Revoked);
     // Elsewhere the revocation may come later, and a question may have been asked before the answer.
     assert_eq!(told.clone().asked(500, A, Allowed).broken(), []);
-    let at_once = told.clone().answered(101, 900, B, 0, Allowed);
+    let at_once = told.clone().answered(100, 900, B, 0, Allowed);
     assert_eq!(at_once.broken(), []);
-    let again = told.asked(102, B, Allowed);
+    let again = told.asked(101, B, Allowed);
     assert_eq!(again.broken(), [Promise::RevokedStaysRevoked]);
     // The first of its answers counts, in whatever order they are recorded.
     let disordered = issued()
