@@ -195,7 +195,7 @@ impl Clock {
         }
     }
 
-    /// The time of the source, whatever the mark is.
+    /// The time of the source, without the mark.
     pub fn source_time(&self) -> Timestamp {
         match &self.source {
             #[expect(
