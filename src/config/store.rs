@@ -68,8 +68,8 @@ pub struct StoreArgs {
     #[arg(long, env = "CLAVIGER_ARGON2_PASSES", value_name = "N", default_value_t = RootCost::default().passes)]
     pub argon2_passes: u32,
 
-    /// Trust the machine's clock even if it is behind the latest time that this authority has recorded. Expired keys may work
-    /// again, so use it only if the recorded time was wrong
+    /// Trust the clock of the machine, or of a shared database, even if it is behind the latest time that this authority has
+    /// recorded. Expired keys may work again, so use it only if the recorded time was wrong
     #[arg(long, env = "CLAVIGER_TRUST_CLOCK", value_parser = BoolishValueParser::new())]
     pub trust_clock: bool,
 }
