@@ -10,7 +10,7 @@ use papaya::{HashMapRef, LocalGuard};
 
 use super::MissingRevision;
 use super::holds::Holds;
-use super::key_facts::{Entry, PackedEntry, PackedFacts};
+use super::key_facts::{Entry, PackedEntry, PackedFacts, access_of};
 use super::map::{Map, MapHasher};
 use super::realm::{EnvironmentFacts, MirroredPartner, MirroredRealm, PreparedRealm, environments};
 use super::revocation_watermarks::RevocationWatermarks;
@@ -21,7 +21,6 @@ use crate::domain::hold::Fork;
 use crate::domain::ids::{KeyId, PartnerId, Prefix, ProjectId, RealmId};
 use crate::domain::key::Digest;
 use crate::domain::partner::{Partner, Project};
-use crate::domain::realm::Realm;
 use crate::domain::revocation::BulkRevocation;
 use crate::domain::route::RouteTable;
 use crate::domain::time::Timestamp;
@@ -47,8 +46,9 @@ pub struct Index {
     as_of: AtomicI64,
 }
 
+/// All realms.
 #[derive(Clone, Default)]
-pub(super) struct Realms {
+pub(crate) struct Realms {
     pub(super) by_id: HashMap<RealmId, Arc<MirroredRealm>>,
     prefixes: HashSet<Prefix>,
     /// The realms whose rows cannot be read. `by_id` may have what they were before.
@@ -230,45 +230,11 @@ impl Index {
 
     pub(crate) fn set_current(&self, revision: Revision, as_of: Timestamp) {
         self.as_of.store(as_of.as_micros(), Ordering::Release);
-        self.set_revision(revision);
-    }
-
-    /// Sets the revision alone, while it is known that there are later ones.
-    pub(super) fn set_revision(&self, revision: Revision) {
         self.revision.store(revision.as_u64(), Ordering::Release);
     }
 
-    /// Whether a definition differs from the known one only in the rules for gateways, on which no key's facts depend.
-    pub(super) fn changes_gateways_only(&self, definition: &Realm) -> bool {
-        self.realm(definition.id.as_str()).is_some_and(|known| {
-            let Realm {
-                id,
-                prefix,
-                environments,
-                scopes,
-                admin_scope,
-                unscoped_keys,
-                levels,
-                max_cache,
-                max_lifetime,
-                credentials: _,
-                routes: _,
-                paths: _,
-                denials: _,
-            } = &known.definition;
-            *id == definition.id
-                && *prefix == definition.prefix
-                && *environments == definition.environments
-                && *scopes == definition.scopes
-                && *admin_scope == definition.admin_scope
-                && *unscoped_keys == definition.unscoped_keys
-                && *levels == definition.levels
-                && *max_cache == definition.max_cache
-                && *max_lifetime == definition.max_lifetime
-        })
-    }
-
-    pub(crate) fn put_realm(&self, realm: PreparedRealm) {
+    /// Puts a realm, and returns the realms as they were.
+    pub(crate) fn put_realm(&self, realm: PreparedRealm) -> Arc<Realms> {
         let PreparedRealm {
             mut definition,
             trie,
@@ -292,7 +258,7 @@ impl Index {
         realms
             .by_id
             .insert(realm.definition.id.clone(), Arc::new(realm));
-        self.set_realms(realms);
+        self.set_realms(realms)
     }
 
     /// Marks a realm as one that cannot be read.
@@ -319,13 +285,13 @@ impl Index {
         self.realms.load()
     }
 
-    pub(super) fn set_realms(&self, mut realms: Realms) {
+    pub(super) fn set_realms(&self, mut realms: Realms) -> Arc<Realms> {
         realms.prefixes = realms
             .by_id
             .values()
             .map(|realm| realm.definition.prefix.clone())
             .collect();
-        self.realms.store(Arc::new(realms));
+        self.realms.swap(Arc::new(realms))
     }
 
     pub(crate) fn put_partner(&self, partner: &Partner) {
@@ -487,6 +453,40 @@ impl Index {
             imports.remove(&mac);
         }
         is_usable
+    }
+
+    /// Takes from a known key what its row does not give it, by the scopes that the realms of `to_be` will have. What the row gives it
+    /// comes with [`put_key`](Self::put_key).
+    pub(super) fn narrow_key(
+        &self,
+        id: KeyId,
+        row: &Result<StoredKey<'_>, store::Error>,
+        to_be: &HashMap<RealmId, ScopeHierarchy>,
+    ) {
+        let keys = self.keys.pin();
+        // About a row that cannot be read, nothing is decided.
+        let (Some(PackedEntry::Key(known)), Ok(row)) = (keys.get(&id), row) else {
+            return;
+        };
+        let Some(realm) = self.realm(row.realm()) else {
+            return;
+        };
+        let narrowed = if row.is_revoked() {
+            Some(known.revoked(&self.interner))
+        } else {
+            let hierarchy = to_be.get(&realm.definition.id).unwrap_or(&realm.hierarchy);
+            known.restricted_by(&access_of(row, hierarchy), &realm.hierarchy, &self.interner)
+        };
+        let Some(narrowed) = narrowed else { return };
+        let narrowed = PackedEntry::Key(narrowed);
+        let remains = |mac: &[u8; 32]| narrowed.imports().any(|other| other == *mac);
+        let known = PackedEntry::Key(known.clone());
+        let removed: Vec<_> = known.imports().filter(|mac| !remains(mac)).collect();
+        keys.insert(id, narrowed);
+        let imports = self.imports.pin();
+        for mac in removed {
+            imports.remove(&mac);
+        }
     }
 
     /// Puts the digest of an imported key whose row cannot be read: the answer must be an error, not `VERDICT_UNKNOWN`.

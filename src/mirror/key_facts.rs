@@ -167,6 +167,31 @@ fn common_ranges(one: &[IpNet], other: &[IpNet]) -> Option<Vec<IpNet>> {
     (!common.is_empty()).then_some(common)
 }
 
+/// What the row of a key gives it, by this hierarchy.
+pub(super) fn access_of(row: &StoredKey<'_>, hierarchy: &ScopeHierarchy) -> HadAccess {
+    let scopes = if row.has_full_access() {
+        hierarchy.all()
+    } else {
+        let mut granted = ScopeSet::default();
+        for index in row.granted().filter_map(|scope| hierarchy.index_of(scope)) {
+            granted.insert(index);
+        }
+        hierarchy.effective(granted)
+    };
+    HadAccess {
+        scopes: hierarchy.names(scopes).cloned().collect(),
+        full_access: row.has_full_access(),
+        disabled: row.disabled,
+        expires_at: row.expires_at,
+        allowed_cidrs: row.allowed_cidrs.clone(),
+        secrets: row
+            .secrets
+            .iter()
+            .map(|secret| (secret.digest, secret.expires_at))
+            .collect(),
+    }
+}
+
 impl PackedEntry {
     /// The entry of the key with this id, which is the id of this entry in the map.
     pub(super) fn unpack(&self, id: KeyId) -> Entry<'_> {
@@ -279,7 +304,7 @@ impl PackedFacts {
 
     /// The same facts without what the key did not have `before`, or `None` if it had everything.
     ///
-    /// A key that keeps no secret, or may be used from nowhere, is revoked.
+    /// A key that keeps no secret, or may be used from nowhere, is disabled.
     pub(super) fn restricted_by(
         &self,
         before: &HadAccess,
@@ -309,10 +334,10 @@ impl PackedFacts {
             hierarchy.closed_within(effective.intersection(hierarchy.set(&before.scopes)));
         let is_narrower = full_access != self.shared.full_access
             || !full_access && !effective.without(granted).is_empty();
-        let revoked = self.shared.revoked || kept.is_empty() || allowed_cidrs.is_none();
-        let disabled = self.shared.disabled || before.disabled;
+        let has_nothing = kept.is_empty() || allowed_cidrs.is_none();
+        let disabled = self.shared.disabled || before.disabled || has_nothing;
         if !is_narrower
-            && (disabled, revoked) == (self.shared.disabled, self.shared.revoked)
+            && disabled == self.shared.disabled
             && expires_at == now.expires_at()
             && allowed_cidrs.as_ref() == Some(&ranges)
             && kept == secrets
@@ -339,7 +364,6 @@ impl PackedFacts {
                 },
                 full_access,
                 disabled,
-                revoked,
                 pepper: newest.digest.pepper,
                 imported: newest.imported,
                 ..SharedFacts::clone(&self.shared)

@@ -24,6 +24,7 @@ impl From<&StoredSecret> for MirroredSecret {
             created_at,
             expires_at,
             imported,
+            ..
         } = *stored;
         Self {
             digest,

@@ -1,18 +1,30 @@
 //! Applying changes to the mirror, one poll's events at a time.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use super::load::put_imports;
+use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::{EventKind, Revision, Subject};
 use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::realm::Realm;
 use crate::domain::revocation::BulkRevocation;
+use crate::mirror::index::Index;
 use crate::mirror::{Mirror, PreparedRealm};
 use crate::store::{Error, KeyRow, PartnerRow, ProjectRow, RealmRow, Snapshot};
 
+/// How many keys are read at once. A poll after an outage may have the keys of an import.
+const KEYS_AT_ONCE: usize = 1_000;
+
+/// The time after which the feed looks again whether realms that were replaced are still in use.
+const REPLACED_AGAIN: Duration = Duration::from_millis(1);
+
 /// The names of what was changed, each once.
 #[derive(Default)]
-struct ChangedNames {
+pub(super) struct ChangedNames {
     realms: HashSet<RealmId>,
     partners: HashSet<(RealmId, PartnerId)>,
     projects: HashSet<(RealmId, ProjectId)>,
@@ -21,62 +33,69 @@ struct ChangedNames {
     deleted: Vec<Subject>,
     has_revocations: bool,
     has_forks: bool,
+    /// Whether the clock of the authority was set.
+    pub(super) has_clock: bool,
 }
 
 impl ChangedNames {
-    fn new(changes: Vec<(EventKind, Subject)>) -> Self {
-        let mut names = Self::default();
-        for (kind, subject) in changes {
-            if matches!(kind, EventKind::RealmDeleted | EventKind::PartnerDeleted) {
-                names.deleted.push(subject.clone());
+    /// Adds what an event changed.
+    pub(super) fn add(&mut self, kind: EventKind, subject: Subject) {
+        if matches!(kind, EventKind::RealmDeleted | EventKind::PartnerDeleted) {
+            self.deleted.push(subject.clone());
+        }
+        match kind {
+            // Heartbeats tell it.
+            EventKind::LeaseSet => return,
+            EventKind::ClockSet => {
+                self.has_clock = true;
+                return;
             }
-            match kind {
-                // Heartbeats tell it, and the clock of an embedded database was told.
-                EventKind::LeaseSet | EventKind::ClockSet => continue,
-                EventKind::EpochBegan => {
-                    names.has_forks = true;
-                    continue;
-                }
-                _ => {}
+            EventKind::EpochBegan => {
+                self.has_forks = true;
+                return;
             }
-            names.has_revocations |= kind == EventKind::KeysRevoked;
-            let Subject {
-                realm,
-                partner,
-                project,
-                key,
-            } = subject;
-            match (partner, project, key) {
-                (_, _, Some(key)) => {
-                    names.keys.insert(key);
-                }
-                (_, Some(project), None) => {
-                    names.projects.insert((realm, project));
-                }
-                (Some(partner), None, None) => {
-                    names.partners.insert((realm, partner));
-                }
-                (None, None, None) => {
-                    // A realm is put or deleted together with the partner that represents it in the built-in realm.
-                    let represents = (RealmId::built_in(), realm.as_partner());
-                    names.partners.insert(represents);
-                    names.realms.insert(realm);
-                }
+            _ => {}
+        }
+        self.has_revocations |= kind == EventKind::KeysRevoked;
+        let Subject {
+            realm,
+            partner,
+            project,
+            key,
+        } = subject;
+        match (partner, project, key) {
+            (_, _, Some(key)) => {
+                self.keys.insert(key);
+            }
+            (_, Some(project), None) => {
+                self.projects.insert((realm, project));
+            }
+            (Some(partner), None, None) => {
+                self.partners.insert((realm, partner));
+            }
+            (None, None, None) => {
+                // A realm is put or deleted together with the partner that represents it in the built-in realm.
+                let represents = (RealmId::built_in(), realm.as_partner());
+                self.partners.insert(represents);
+                self.realms.insert(realm);
             }
         }
-        names
     }
 }
 
-/// The current rows of what was changed. All are read before any is applied, so that related changes become visible together.
+/// The current rows of the realms, partners and projects that were changed, and the new bulk revocations.
 struct Rows {
     realms: Vec<(RealmId, Current<RealmRow>)>,
     partners: Vec<((RealmId, PartnerId), Current<PartnerRow>)>,
     projects: Vec<((RealmId, ProjectId), Current<ProjectRow>)>,
     revocations: Vec<BulkRevocation>,
-    keys: Vec<KeyRow>,
-    /// The keys that do not exist any more.
-    deleted_keys: HashSet<KeyId>,
+}
+
+/// Some of the keys that were changed.
+struct Keys {
+    rows: Vec<KeyRow>,
+    /// Those that do not exist any more.
+    deleted: HashSet<KeyId>,
 }
 
 /// A row as it is now.
@@ -106,117 +125,201 @@ impl Rows {
     async fn read(
         snapshot: &mut Snapshot,
         known: Revision,
-        names: ChangedNames,
+        names: &ChangedNames,
     ) -> Result<Self, Error> {
         let mut revocations = Vec::new();
         if names.has_revocations {
             revocations = snapshot.bulk_revocations(known).await?;
         }
         let mut realms = Vec::new();
-        for id in names.realms {
-            let row = Current::of(snapshot.find_realm(&id).await)?;
-            realms.push((id, row));
+        for id in &names.realms {
+            let row = Current::of(snapshot.find_realm(id).await)?;
+            realms.push((id.clone(), row));
         }
         let mut partners = Vec::new();
-        for (realm, id) in names.partners {
-            let row = Current::of(snapshot.find_partner(&realm, &id).await)?;
-            partners.push(((realm, id), row));
+        for name @ (realm, id) in &names.partners {
+            let row = Current::of(snapshot.find_partner(realm, id).await)?;
+            partners.push((name.clone(), row));
         }
         let mut projects = Vec::new();
-        for (realm, id) in names.projects {
-            let found = snapshot.find_project(&realm, &id).await;
+        for name @ (realm, id) in &names.projects {
+            let found = snapshot.find_project(realm, id).await;
             let kept = found.map(|found| {
                 let kept = found.filter(|(_, deleted)| !deleted);
                 kept.map(|(project, _)| project)
             });
-            projects.push(((realm, id), Current::of(kept)?));
-        }
-        let mut deleted_keys = names.keys;
-        let ids: Vec<_> = deleted_keys.iter().copied().collect();
-        let keys = snapshot.find_key_rows(&ids).await?;
-        for row in &keys {
-            deleted_keys.remove(&row.id);
+            projects.push((name.clone(), Current::of(kept)?));
         }
         Ok(Self {
             realms,
             partners,
             projects,
             revocations,
-            keys,
-            deleted_keys,
         })
+    }
+
+    /// Whether something other than a key's own row may give the key more than before.
+    fn may_give(&self) -> bool {
+        !(self.realms.is_empty() && self.partners.is_empty() && self.projects.is_empty())
+    }
+
+    /// The scopes that the changed realms will have.
+    fn hierarchies(&self, index: &Index) -> HashMap<RealmId, ScopeHierarchy> {
+        let will_have = |(id, row): &(RealmId, Current<RealmRow>)| {
+            let Current::Row(row) = row else { return None };
+            if index.holds().realm(id).is_some() {
+                return None;
+            }
+            let known = index.realm(id.as_str())?;
+            let hierarchy = ScopeHierarchy::new(&row.value.scopes, Some(&known.hierarchy));
+            Some((id.clone(), hierarchy))
+        };
+        self.realms.iter().filter_map(will_have).collect()
+    }
+
+    /// Applies what can only take away.
+    fn take_away(&self, index: &Index) {
+        for ((realm, id), row) in &self.partners {
+            match row {
+                Current::Row(partner) if partner.value.suspended => {
+                    index.put_partner(&partner.value)
+                }
+                Current::Deleted => index.remove_partner(realm, id),
+                Current::Row(_) | Current::Unreadable => {}
+            }
+        }
+        for ((realm, id), row) in &self.projects {
+            if matches!(row, Current::Deleted) {
+                index.remove_project(realm, id);
+            }
+        }
+        for revocation in &self.revocations {
+            index.revoke_many(revocation);
+        }
+    }
+
+    /// Applies everything.
+    async fn put(self, mirror: &Mirror, index: &Index) {
+        let mut replaced = Vec::new();
+        for (id, row) in self.realms {
+            match row {
+                Current::Row(realm) if index.holds().realm(&id).is_some() => {
+                    let holds = index.holds();
+                    let held = holds.realm(&realm.value.id);
+                    if held.is_some_and(|held| held.conflicts_with(&realm)) {
+                        index.put_undecidable_realm(&realm);
+                    }
+                }
+                Current::Row(realm) => {
+                    let realm = take_or_prepare(mirror, realm.value).await;
+                    replaced.push(index.put_realm(realm));
+                }
+                Current::Deleted => index.remove_realm(&id),
+                Current::Unreadable => index.put_unreadable_realm(&id),
+            }
+        }
+        for ((realm, id), row) in self.partners {
+            match row {
+                Current::Row(partner) => index.put_partner(&partner.value),
+                Current::Deleted => index.remove_partner(&realm, &id),
+                Current::Unreadable => index.put_unreadable_partner(&realm, &id),
+            }
+        }
+        for ((realm, id), row) in self.projects {
+            match row {
+                Current::Row(project) => index.put_project(&project.value),
+                Current::Deleted => index.remove_project(&realm, &id),
+                Current::Unreadable => index.put_unreadable_project(&realm, &id),
+            }
+        }
+        // Again, for partners that the index has only now.
+        for revocation in &self.revocations {
+            index.revoke_many(revocation);
+        }
+        // A request that is being decided by the realms as they were must not see what its key gets next.
+        for realms in replaced {
+            while Arc::strong_count(&realms) > 1 {
+                sleep(REPLACED_AGAIN).await;
+            }
+        }
     }
 }
 
-/// Applies the current state of every changed resource to the index: first the deletions, then realms, partners, projects and
-/// bulk revocations, then the keys that refer to them. A resource that was deleted and created again under the same id is a new
-/// resource and inherits nothing. A realm whose change concerns only gateways comes last, so that no other change waits for the
-/// build of its trie.
+impl Keys {
+    async fn read(snapshot: &mut Snapshot, ids: &[KeyId]) -> Result<Self, Error> {
+        let rows = snapshot.find_key_rows(ids).await?;
+        let mut deleted: HashSet<_> = ids.iter().copied().collect();
+        for row in &rows {
+            deleted.remove(&row.id);
+        }
+        Ok(Self { rows, deleted })
+    }
+
+    /// Takes from the keys what they will not have.
+    fn take_away(&self, index: &Index, to_be: &HashMap<RealmId, ScopeHierarchy>) {
+        for id in &self.deleted {
+            index.remove_key(*id);
+        }
+        for row in &self.rows {
+            index.narrow_key(row.id, &row.facts(), to_be);
+        }
+    }
+
+    /// Applies everything.
+    async fn put(&self, snapshot: &mut Snapshot, index: &Index) -> Result<(), Error> {
+        for id in &self.deleted {
+            index.remove_key(*id);
+        }
+        let unusable = self
+            .rows
+            .iter()
+            .filter(|row| !index.put_key(row.id, row.facts()));
+        let unusable: Vec<_> = unusable.map(|row| row.id).collect();
+        put_imports(snapshot, index, &unusable).await
+    }
+}
+
+/// Applies the current state of every changed resource to the index: first what was taken away, then realms, partners and projects,
+/// then the keys that refer to them. A resource that was deleted and created again under the same id is a new resource and inherits
+/// nothing.
+///
+/// Requests are decided meanwhile. Without this order, a key that had lost a scope before the scope came to imply others would have
+/// those others for a moment, which it never had.
 pub(super) async fn apply(
     snapshot: &mut Snapshot,
     mirror: &Mirror,
     known: Revision,
-    changes: Vec<(EventKind, Subject)>,
+    names: ChangedNames,
 ) -> Result<(), Error> {
     let index = mirror.index.load_full();
-    let mut names = ChangedNames::new(changes);
-    let deleted = std::mem::take(&mut names.deleted);
     if names.has_forks {
         index.set_forks(snapshot.forks().await?);
     }
-    let rows = Rows::read(snapshot, known, names).await?;
-    for id in rows.deleted_keys {
-        index.remove_key(id);
-    }
-    for Subject { realm, partner, .. } in deleted {
+    let rows = Rows::read(snapshot, known, &names).await?;
+    let ids: Vec<_> = names.keys.into_iter().collect();
+    let mut parts = ids.chunks(KEYS_AT_ONCE);
+    // Usually all keys. They are read before anything is applied, so that changes that belong together come into force together.
+    let last = Keys::read(snapshot, parts.next_back().unwrap_or_default()).await?;
+    for Subject { realm, partner, .. } in names.deleted {
         match partner {
             Some(partner) => index.remove_partner(&realm, &partner),
             None => index.remove_realm(&realm),
         }
     }
-    let mut gateway_changes = Vec::new();
-    for (id, row) in rows.realms {
-        match row {
-            Current::Row(realm) if index.holds().realm(&id).is_some() => {
-                let holds = index.holds();
-                let held = holds.realm(&realm.value.id);
-                if held.is_some_and(|held| held.conflicts_with(&realm)) {
-                    index.put_undecidable_realm(&realm);
-                }
-            }
-            Current::Row(realm) if index.changes_gateways_only(&realm.value) => {
-                gateway_changes.push(realm.value);
-            }
-            Current::Row(realm) => index.put_realm(take_or_prepare(mirror, realm.value).await),
-            Current::Deleted => index.remove_realm(&id),
-            Current::Unreadable => index.put_unreadable_realm(&id),
+    rows.take_away(&index);
+    if rows.may_give() {
+        let to_be = rows.hierarchies(&index);
+        last.take_away(&index, &to_be);
+        for part in parts.clone() {
+            let keys = Keys::read(snapshot, part).await?;
+            keys.take_away(&index, &to_be);
         }
     }
-    for ((realm, id), row) in rows.partners {
-        match row {
-            Current::Row(partner) => index.put_partner(&partner.value),
-            Current::Deleted => index.remove_partner(&realm, &id),
-            Current::Unreadable => index.put_unreadable_partner(&realm, &id),
-        }
-    }
-    for ((realm, id), row) in rows.projects {
-        match row {
-            Current::Row(project) => index.put_project(&project.value),
-            Current::Deleted => index.remove_project(&realm, &id),
-            Current::Unreadable => index.put_unreadable_project(&realm, &id),
-        }
-    }
-    for revocation in rows.revocations {
-        index.revoke_many(&revocation);
-    }
-    let unusable = rows
-        .keys
-        .iter()
-        .filter(|row| !index.put_key(row.id, row.facts()));
-    let unusable: Vec<_> = unusable.map(|row| row.id).collect();
-    put_imports(snapshot, &index, &unusable).await?;
-    for realm in gateway_changes {
-        index.put_realm(take_or_prepare(mirror, realm).await);
+    rows.put(mirror, &index).await;
+    last.put(snapshot, &index).await?;
+    for part in parts {
+        let keys = Keys::read(snapshot, part).await?;
+        keys.put(snapshot, &index).await?;
     }
     Ok(())
 }

@@ -210,7 +210,8 @@ impl Index {
     fn load_realm(&self, row: RealmRow) {
         let holds = self.holds();
         let Some(held) = holds.realm(&row.value.id) else {
-            return self.put_realm(PreparedRealm::new(row.value));
+            self.put_realm(PreparedRealm::new(row.value));
+            return;
         };
         self.put_realm(PreparedRealm::new(held.definition.as_ref().clone()));
         if held.conflicts_with(&row) {

@@ -12,14 +12,14 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Mirror;
 use crate::domain::clock::{Clock, ElapsedClock};
-use crate::domain::event::{EventId, EventKind, Subject};
+use crate::domain::event::{EventId, EventKind};
 use crate::domain::hold::LostHistory;
 use crate::domain::lease::Lease;
 use crate::store::{Error, FeedEntry, Snapshot, Store};
-use changes::apply;
+use changes::{ChangedNames, apply};
 use load::{Before, History, Known, Loaded, load};
 
-/// How many new events are read and applied at once.
+/// How many new events are read at once.
 const EVENTS_AT_ONCE: u32 = 1_000;
 
 /// The shortest time between two polls because somebody wants a revision that another server has made.
@@ -39,6 +39,13 @@ pub struct Feed {
     recent: VecDeque<EventId>,
     /// The time between two polls of the store without a notification.
     interval: Duration,
+}
+
+/// What a poll has found.
+#[derive(Default)]
+struct NewEvents {
+    ids: Vec<EventId>,
+    changed: ChangedNames,
 }
 
 impl Feed {
@@ -113,76 +120,75 @@ impl Feed {
         }
     }
 
-    /// Applies the new changes. The read includes the last known event: if that event is missing or has another stamp, the
-    /// store's history was rewritten, and the feed reloads everything. It also does if the event was deleted because of its age.
+    /// Applies the new changes.
     async fn poll(&mut self) -> Result<(), Error> {
         let sent = self.clock.now();
         // The clock never returns an earlier time than this one again.
         self.clock.advance(sent);
         let mut snapshot = self.store.feed_snapshot().await?;
+        let Some(NewEvents { ids, changed }) = self.read_new(&mut snapshot).await? else {
+            drop(snapshot);
+            return self.reload().await;
+        };
+        if !ids.is_empty() {
+            if changed.has_clock {
+                self.clock.was_set(snapshot.clock_setting().await?);
+            }
+            // The whole poll at once: the rows are those of its end, so a part of them would mix what never was at the same time.
+            apply(&mut snapshot, &self.mirror, self.last.revision, changed).await?;
+            self.went_to(ids.iter().copied());
+        }
+        self.mirror
+            .index
+            .load()
+            .set_current(self.last.revision, sent);
+        // Last, because whoever waited for a change reads its revision from the index next.
+        self.tell_waiters(&mut snapshot, &ids).await
+    }
+
+    /// Reads the events after the last known one; `None` if everything must be loaded anew.
+    ///
+    /// The read includes the last known event: if that is missing or has another stamp, the store's history was rewritten, or the
+    /// event was deleted because of its age.
+    async fn read_new(&self, snapshot: &mut Snapshot) -> Result<Option<NewEvents>, Error> {
+        let index = self.mirror.index.load_full();
+        let mut new = NewEvents::default();
+        let mut last = self.last;
         loop {
-            let entries = snapshot
-                .feed(self.last.revision, EVENTS_AT_ONCE + 1)
-                .await?;
-            let Some((_, new)) = entries
-                .split_first()
-                .filter(|(first, _)| first.id == self.last)
-            else {
-                drop(snapshot);
-                return self.reload().await;
-            };
-            if !new.is_empty() {
-                let changes: Option<Vec<_>> =
-                    new.iter().map(|entry| entry.change.clone()).collect();
-                // Keys, partners and projects of a realm that could not be read may be missing, so more than the realm must be read.
-                let index = self.mirror.index.load_full();
-                let changes = changes.filter(|changes| {
-                    !changes.iter().any(|(kind, subject)| {
-                        *kind == EventKind::RealmPut && index.has_unreadable_realm(&subject.realm)
-                    })
-                });
-                let Some(changes) = changes else {
-                    drop(snapshot);
-                    return self.reload().await;
-                };
-                let has_holds = |(kind, _): &(EventKind, Subject)| {
-                    matches!(
-                        kind,
-                        EventKind::HistoryRewritten | EventKind::HistoryAccepted
-                    )
-                };
-                if changes.iter().any(has_holds) {
-                    drop(snapshot);
-                    return self.reload().await;
-                }
-                if changes.iter().any(|(kind, _)| *kind == EventKind::ClockSet) {
-                    self.clock.was_set(snapshot.clock_setting().await?);
-                }
-                apply(&mut snapshot, &self.mirror, self.last.revision, changes).await?;
-                self.went_to(new.iter().map(|entry| entry.id));
+            let entries = snapshot.feed(last.revision, EVENTS_AT_ONCE + 1).await?;
+            let mut entries = entries.into_iter();
+            if entries.next().is_none_or(|first| first.id != last) {
+                return Ok(None);
             }
-            let is_last = new.len() < EVENTS_AT_ONCE as usize;
-            let index = self.mirror.index.load_full();
-            if is_last {
-                index.set_current(self.last.revision, sent);
-            } else {
-                index.set_revision(self.last.revision);
+            let more = entries.len();
+            for FeedEntry { id, change } in entries {
+                let Some((kind, subject)) = change else {
+                    return Ok(None);
+                };
+                let needs_load = match kind {
+                    EventKind::HistoryRewritten | EventKind::HistoryAccepted => true,
+                    // Keys, partners and projects of a realm that could not be read may be missing, so more than the realm must be
+                    // read.
+                    EventKind::RealmPut => index.has_unreadable_realm(&subject.realm),
+                    _ => false,
+                };
+                if needs_load {
+                    return Ok(None);
+                }
+                new.ids.push(id);
+                new.changed.add(kind, subject);
+                last = id;
             }
-            // Last, because whoever waited for a change reads its revision from the index next.
-            self.tell_waiters(&mut snapshot, &entries).await?;
-            if is_last {
-                return Ok(());
+            if more < EVENTS_AT_ONCE as usize {
+                return Ok(Some(new));
             }
         }
     }
 
-    /// Ends the waits for events of this snapshot that were applied. `entries` are those that were just applied.
-    async fn tell_waiters(
-        &self,
-        snapshot: &mut Snapshot,
-        entries: &[FeedEntry],
-    ) -> Result<(), Error> {
-        let applied: HashSet<EventId> = entries.iter().map(|entry| entry.id).collect();
+    /// Ends the waits for events of this snapshot that were applied. `new` are those that were just applied.
+    async fn tell_waiters(&self, snapshot: &mut Snapshot, new: &[EventId]) -> Result<(), Error> {
+        let mut applied: HashSet<EventId> = new.iter().copied().collect();
+        applied.insert(self.last);
         let mut earlier = self.mirror.awaited(self.last.revision);
         earlier.retain(|event| !applied.contains(event));
         let earlier = snapshot.find_events(&earlier).await?;
@@ -251,16 +257,19 @@ impl Feed {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::domain::event::{Actor, Event};
-    use crate::domain::ids::{PartnerId, ProjectId, RealmId};
+    use crate::domain::access::{Access, Scope};
+    use crate::domain::event::{Actor, Event, Subject};
+    use crate::domain::ids::{KeyId, PartnerId, Prefix, ProjectId, RealmId, ScopeName};
+    use crate::domain::key::tests::sample;
     use crate::domain::partner::{Partner, Project};
-    use crate::domain::realm::Realm;
+    use crate::domain::realm::{Environment, Realm};
     use crate::domain::route::{Need, PathTemplate, Route};
     use crate::domain::time::Timestamp;
-    use crate::mirror::PreparedRealm;
+    use crate::mirror::{Entry, PreparedRealm, View};
     use crate::store::{Change, NewAuthority};
 
     /// A store with a history that the test writes, and a feed of it.
@@ -337,20 +346,42 @@ mod tests {
         partner: Option<PartnerId>,
         project: Option<ProjectId>,
     ) {
-        let event = Event {
+        let subject = Subject {
+            realm: RealmId::built_in(),
+            partner,
+            project,
+            key: None,
+        };
+        let event = event(&change, kind, subject);
+        change.commit(&event).await.unwrap();
+    }
+
+    async fn commit_of(
+        change: Change,
+        kind: EventKind,
+        realm: RealmId,
+        partner: Option<PartnerId>,
+        key: Option<KeyId>,
+    ) {
+        let subject = Subject {
+            realm,
+            partner,
+            project: None,
+            key,
+        };
+        let event = event(&change, kind, subject);
+        change.commit(&event).await.unwrap();
+    }
+
+    fn event(change: &Change, kind: EventKind, subject: Subject) -> Event {
+        Event {
             revision: change.revision(),
             time: change.time(),
             actor: Actor::command_line(),
             kind,
-            subject: Subject {
-                realm: RealmId::built_in(),
-                partner,
-                project,
-                key: None,
-            },
+            subject,
             detail: BTreeMap::new(),
-        };
-        change.commit(&event).await.unwrap();
+        }
     }
 
     /// Seen red with the revision set after the waits are ended.
@@ -362,19 +393,13 @@ mod tests {
         tokio::spawn(world.feed.run(stopped));
         for n in 0..500 {
             let change = store.change(Timestamp::from_micros(2)).await.unwrap();
-            let event = Event {
-                revision: change.revision(),
-                time: change.time(),
-                actor: Actor::command_line(),
-                kind: EventKind::RealmPut,
-                subject: Subject {
-                    realm: RealmId::built_in(),
-                    partner: None,
-                    project: None,
-                    key: None,
-                },
-                detail: BTreeMap::new(),
+            let subject = Subject {
+                realm: RealmId::built_in(),
+                partner: None,
+                project: None,
+                key: None,
             };
+            let event = event(&change, EventKind::RealmPut, subject);
             let committed = change.commit(&event).await.unwrap();
             let applied = mirror.wait_for(committed, Duration::from_secs(10)).await;
             assert!(applied.is_ok());
@@ -440,6 +465,142 @@ mod tests {
         commit(change, EventKind::PartnerDeleted, Some(partner()), None).await;
         world.put_partner().await;
         world.feed.poll().await.unwrap();
+        world.assert_equals_a_fresh_load().await;
+    }
+
+    /// A realm whose `read` implies `write`, or does not, and one whose trie takes long to build.
+    fn realms(implies: bool, round: usize) -> [Realm; 2] {
+        let scope = |name: &str, implies: &[&str]| Scope {
+            name: ScopeName::parse(name).unwrap(),
+            implies: implies
+                .iter()
+                .map(|name| ScopeName::parse(name).unwrap())
+                .collect(),
+            description: String::new(),
+        };
+        let sample = sample();
+        let demo = Realm {
+            id: sample.realm,
+            prefix: Prefix::parse("demo").unwrap(),
+            environments: vec![Environment {
+                name: sample.environment,
+                ..Realm::built_in().environments[0].clone()
+            }],
+            scopes: vec![
+                scope("read", if implies { &["write"] } else { &[] }),
+                scope("write", &[]),
+            ],
+            ..Realm::built_in()
+        };
+        let route = |number: usize| Route {
+            methods: Vec::new(),
+            path: PathTemplate::parse(&format!("/round-{round}/route-{number}")).unwrap(),
+            need: Need::Public,
+        };
+        let large = Realm {
+            id: RealmId::parse("large").unwrap(),
+            prefix: Prefix::parse("large").unwrap(),
+            routes: (0..500).map(route).collect(),
+            ..Realm::built_in()
+        };
+        [demo, large]
+    }
+
+    /// Puts the realms, and gives the key of `sample` the scope `read`, or takes it away, all for one poll.
+    async fn put_realms_and_key(world: &World, realms: [Realm; 2], reads: bool, is_new: bool) {
+        for realm in realms {
+            let mut change = world.change().await;
+            change.put_realm(&realm).await.unwrap();
+            commit_of(change, EventKind::RealmPut, realm.id, None, None).await;
+        }
+        let mut key = sample();
+        if !reads {
+            key.access = Access::Scopes(BTreeSet::new());
+        }
+        let mut change = world.change().await;
+        if is_new {
+            let partner = Partner {
+                realm: key.realm.clone(),
+                id: key.partner.clone(),
+                display_name: String::new(),
+                suspended: false,
+            };
+            change.put_partner(&partner).await.unwrap();
+            commit_of(
+                change,
+                EventKind::PartnerPut,
+                key.realm.clone(),
+                Some(partner.id),
+                None,
+            )
+            .await;
+            change = world.change().await;
+            change.insert_key(&key).await.unwrap();
+        } else {
+            change.update_key(&mut key).await.unwrap();
+        }
+        let (partner, id) = (Some(key.partner), Some(key.id));
+        commit_of(change, EventKind::KeyUpdated, key.realm, partner, id).await;
+    }
+
+    /// Whether the key of `sample` may write.
+    fn may_write(view: &View<'_>) -> bool {
+        let hierarchy = &view.realm("demo").unwrap().hierarchy;
+        let Some(Entry::Key(key)) = view.key(sample().id) else {
+            panic!("there is a key");
+        };
+        let write = hierarchy.index_of("write").unwrap();
+        key.effective(hierarchy).contains(write)
+    }
+
+    /// Seen red without `Keys::take_away`, and with the keys put before the realms.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_key_has_nothing_at_any_moment_that_no_state_of_the_store_gives_it() {
+        let mut world = World::new().await;
+        put_realms_and_key(&world, realms(false, 0), true, true).await;
+        world.feed.poll().await.unwrap();
+        let mirror = world.feed.mirror();
+        let is_over = Arc::new(AtomicBool::new(false));
+        let over = Arc::clone(&is_over);
+        let reader = std::thread::spawn(move || {
+            let mut decisions = 0;
+            while !over.load(Ordering::Relaxed) {
+                assert!(!may_write(&mirror.index().view()), "decision {decisions}");
+                decisions += 1;
+            }
+        });
+        for round in 1..20 {
+            // While `read` implies `write`, the key has neither.
+            let implies = round % 2 == 1;
+            put_realms_and_key(&world, realms(implies, round), !implies, false).await;
+            world.feed.poll().await.unwrap();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        reader.join().unwrap();
+        world.assert_equals_a_fresh_load().await;
+    }
+
+    /// Seen red without the wait for the realms that were replaced.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_decision_that_takes_long_sees_no_key_that_is_newer_than_its_realms() {
+        let mut world = World::new().await;
+        put_realms_and_key(&world, realms(true, 0), false, true).await;
+        world.feed.poll().await.unwrap();
+        put_realms_and_key(&world, realms(false, 1), true, false).await;
+        let mirror = world.feed.mirror();
+        let (began, has_begun) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            let index = mirror.index.load_full();
+            let view = index.view();
+            began.send(()).unwrap();
+            let until = std::time::Instant::now() + Duration::from_millis(300);
+            while std::time::Instant::now() < until {
+                assert!(!may_write(&view));
+            }
+        });
+        has_begun.recv().unwrap();
+        world.feed.poll().await.unwrap();
+        reader.join().unwrap();
         world.assert_equals_a_fresh_load().await;
     }
 }

@@ -104,7 +104,7 @@ const TAKEN: [Verdict; 6] = [
 const HELD: [Verdict; 6] = [
     Verdict::Revoked,
     Verdict::Disabled,
-    Verdict::Revoked,
+    Verdict::Disabled,
     Verdict::ScopeMissing,
     Verdict::PartnerSuspended,
     Verdict::Allowed,
