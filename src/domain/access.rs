@@ -8,6 +8,7 @@ use super::ids::ScopeName;
 
 /// A permission that a key can hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Scope {
     /// The name.
     pub name: ScopeName,

@@ -11,6 +11,7 @@ pub const MAX_SOURCES: usize = 8;
 
 /// The places that carry the credentials of a realm's requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Credentials {
     /// The places that may carry the API key. Without any, gateways let only public routes through.
     pub sources: Vec<CredentialSource>,
@@ -20,7 +21,7 @@ pub struct Credentials {
 
 /// A place that may carry an API key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum CredentialSource {
     /// A header.
     Header {

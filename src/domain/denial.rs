@@ -60,6 +60,7 @@ impl DenialClass {
 
 /// A realm's HTTP response for a class of denials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Denial {
     /// The status: 400 to 499, or 500 to 599 for [`DenialClass::Undecided`].
     pub status: u16,

@@ -16,6 +16,7 @@ use super::time::{Expiry, Timestamp};
 /// The roots of its secrets are not part of it: the store keeps them in a separate table, and only the recovery from a lost
 /// pepper needs them. The serialization of this type is the form in which the store keeps a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Key {
     /// The key's unique identifier; never reused.
     pub id: KeyId,
@@ -125,6 +126,7 @@ pub enum LevelKind {
 
 /// The revocation of a key, which cannot be undone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Revocation {
     /// The time of the revocation.
     pub at: Timestamp,
@@ -134,6 +136,7 @@ pub struct Revocation {
 
 /// One secret of a key in its stored form: the digest that proves it, never the secret itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Secret {
     /// The digest that proves the secret.
     pub digest: Digest,
@@ -157,6 +160,7 @@ pub struct Secret {
 /// For an issued secret it is `HMAC-SHA256(pepper[version], "verify" ‖ key id ‖ secret)`, for an imported API key
 /// `HMAC-SHA256(pepper[version], "import" ‖ SHA-256(API key))`.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Digest {
     /// The version of the pepper.
     pub pepper: u32,

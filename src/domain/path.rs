@@ -27,6 +27,7 @@ pub const MAX_PROJECT_SEGMENTS: usize = 16;
 
 /// How a realm's server reads paths.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct PathRules {
     /// Segments after which the next segment names a project, such as `projects`.
     pub project_segments: Vec<String>,

@@ -22,6 +22,7 @@ pub const MAX_ENVIRONMENTS: usize = 64;
 
 /// One protected API: its environments, scopes, credentials, routes and denials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Realm {
     /// The realm's identifier.
     pub id: RealmId,
@@ -57,6 +58,7 @@ pub struct Realm {
 
 /// An environment of a realm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Environment {
     /// The name.
     pub name: EnvironmentName,

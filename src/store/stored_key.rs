@@ -17,7 +17,10 @@ use crate::domain::key::Digest;
 use crate::domain::time::{Expiry, Timestamp};
 
 /// The part of a [`Key`](crate::domain::key::Key) that verification needs, borrowed from its row.
+///
+/// A field that this version does not know may restrict the key, so it makes the row unreadable.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StoredKey<'row> {
     id: KeyId,
     #[serde(borrow)]
@@ -45,10 +48,21 @@ pub struct StoredKey<'row> {
     revocation: Option<IgnoredAny>,
     /// The secrets, oldest first.
     pub secrets: Vec<StoredSecret>,
+    #[serde(default, rename = "external_id")]
+    _external_id: IgnoredAny,
+    #[serde(rename = "hint")]
+    _hint: IgnoredAny,
+    #[serde(rename = "created_at")]
+    _created_at: IgnoredAny,
+    #[serde(rename = "created_by")]
+    _created_by: IgnoredAny,
+    #[serde(default, rename = "withheld")]
+    _withheld: IgnoredAny,
 }
 
 /// The part of a [`Secret`](crate::domain::key::Secret) that verification needs.
 #[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct StoredSecret {
     /// The digest that proves the secret.
     pub digest: Digest,
@@ -59,6 +73,8 @@ pub struct StoredSecret {
     /// Whether the API key was imported, so that it is found by its digest.
     #[serde(default)]
     pub imported: bool,
+    #[serde(default, rename = "hint")]
+    _hint: IgnoredAny,
 }
 
 #[derive(Deserialize)]
@@ -168,7 +184,7 @@ mod tests {
     use crate::domain::access::Access;
     use crate::domain::ids::ProjectId;
     use crate::domain::key::tests::sample;
-    use crate::domain::key::{Level, Revocation};
+    use crate::domain::key::{Key, Level, Revocation};
 
     #[test]
     fn the_row_of_a_key_is_parsed_into_its_parts() {
@@ -215,6 +231,22 @@ mod tests {
         let read = StoredKey::read(key.id, &row).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(read.project(), None);
         assert!(read.has_full_access() && !read.is_revoked());
+    }
+
+    /// Seen red without `deny_unknown_fields`, for the key and for the secret.
+    #[test]
+    fn a_row_of_a_later_version_is_refused() {
+        let row = serde_json::to_string(&sample()).unwrap();
+        for (known, later) in [
+            (r#""disabled":"#, r#""later":true,"disabled":"#),
+            (r#""digest":"#, r#""later":true,"digest":"#),
+            (r#""mac":"#, r#""later":true,"mac":"#),
+        ] {
+            assert!(row.contains(known));
+            let row = row.replace(known, later);
+            assert!(StoredKey::read(sample().id, &row).is_err(), "{row}");
+            assert!(serde_json::from_str::<Key>(&row).is_err(), "{row}");
+        }
     }
 
     #[test]

@@ -30,6 +30,7 @@ const MAX_WIDTH: usize = 64;
 
 /// One rule of a realm: the requests that it matches, and what they require.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Route {
     /// The methods, sorted and without duplicates. Empty: every method.
     pub methods: Vec<Method>,
@@ -51,6 +52,7 @@ pub enum Need {
 
 /// The requirement of a route for a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct KeyNeed {
     /// The partner or project that the key must reach.
     pub reach: Reach,

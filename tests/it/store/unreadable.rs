@@ -30,6 +30,13 @@ fn rows(engine: Engine) -> Vec<Spoiled> {
             mend: "UPDATE realms SET definition = replace(definition, '\"enviroments\"', '\"environments\"') WHERE id = 'demo'",
             event: "'realm.put', 'demo', NULL, NULL, NULL",
         },
+        // As a later version may write it, with a rule that this version does not know.
+        Spoiled {
+            what: "realm",
+            spoil: "UPDATE realms SET definition = replace(definition, '\"scopes\":[{', '\"scopes\":[{\"later\":true,') WHERE id = 'demo'",
+            mend: "UPDATE realms SET definition = replace(definition, '\"later\":true,', '') WHERE id = 'demo'",
+            event: "'realm.put', 'demo', NULL, NULL, NULL",
+        },
         Spoiled {
             what: "project",
             spoil: "UPDATE projects SET partner = '/' WHERE id = 'one'",
