@@ -96,6 +96,11 @@ impl Holds {
         self.keys.get(&key).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether any key is held.
+    pub(super) fn has_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
     /// The definition that a realm keeps.
     pub(super) fn realm(&self, id: &RealmId) -> Option<&HeldRealm> {
         self.realms.get(id)

@@ -55,6 +55,45 @@ pub(crate) struct Realms {
     unreadable: HashSet<RealmId>,
 }
 
+impl Realms {
+    /// Puts a realm of this index.
+    pub(super) fn put(&mut self, realm: PreparedRealm, index: &Index) {
+        let PreparedRealm {
+            mut definition,
+            trie,
+            routes_text,
+        } = realm;
+        let before = self.by_id.get(&definition.id);
+        let hierarchy =
+            ScopeHierarchy::new(&definition.scopes, before.map(|realm| &realm.hierarchy));
+        let routes = std::mem::take(&mut definition.routes);
+        let realm = MirroredRealm {
+            routes: Arc::new(RouteTable::new(trie, &routes, &hierarchy)),
+            routes_text,
+            hierarchy,
+            environments: environments(&definition, before.map(AsRef::as_ref)),
+            members: before.map_or_else(Arc::default, |realm| Arc::clone(&realm.members)),
+            decisions: index.decisions_of(&definition.id),
+            definition,
+        };
+        self.unreadable.remove(&realm.definition.id);
+        self.by_id
+            .insert(realm.definition.id.clone(), Arc::new(realm));
+    }
+
+    /// Marks a realm as one that cannot be read.
+    pub(super) fn put_unreadable(&mut self, id: &RealmId) {
+        self.unreadable.insert(id.clone());
+    }
+
+    /// Removes a realm of this index.
+    pub(super) fn remove(&mut self, id: &RealmId, index: &Index) {
+        self.by_id.remove(id);
+        self.unreadable.remove(id);
+        index.decisions.pin().remove(id);
+    }
+}
+
 /// A consistent view of an index for the decision of one request.
 pub struct View<'index> {
     realms: Guard<Arc<Realms>>,
@@ -233,39 +272,25 @@ impl Index {
         self.revision.store(revision.as_u64(), Ordering::Release);
     }
 
-    /// Puts a realm, and returns the realms as they were.
-    pub(crate) fn put_realm(&self, realm: PreparedRealm) -> Arc<Realms> {
-        let PreparedRealm {
-            mut definition,
-            trie,
-            routes_text,
-        } = realm;
-        let mut realms = self.realms().as_ref().clone();
-        let before = realms.by_id.get(&definition.id);
-        let hierarchy =
-            ScopeHierarchy::new(&definition.scopes, before.map(|realm| &realm.hierarchy));
-        let routes = std::mem::take(&mut definition.routes);
-        let realm = MirroredRealm {
-            routes: Arc::new(RouteTable::new(trie, &routes, &hierarchy)),
-            routes_text,
-            hierarchy,
-            environments: environments(&definition, before.map(AsRef::as_ref)),
-            members: before.map_or_else(Arc::default, |realm| Arc::clone(&realm.members)),
-            decisions: self.decisions_of(&definition.id),
-            definition,
-        };
-        realms.unreadable.remove(&realm.definition.id);
-        realms
-            .by_id
-            .insert(realm.definition.id.clone(), Arc::new(realm));
-        self.set_realms(realms)
+    pub(crate) fn put_realm(&self, realm: PreparedRealm) {
+        self.change_realms(|realms| realms.put(realm, self));
     }
 
     /// Marks a realm as one that cannot be read.
     pub(crate) fn put_unreadable_realm(&self, id: &RealmId) {
+        self.change_realms(|realms| realms.put_unreadable(id));
+    }
+
+    /// Changes realms, all at once. Returns them as they were, which is referred to by each view that was taken before.
+    pub(super) fn change_realms(&self, change: impl FnOnce(&mut Realms)) -> Arc<Realms> {
         let mut realms = self.realms().as_ref().clone();
-        realms.unreadable.insert(id.clone());
-        self.set_realms(realms);
+        change(&mut realms);
+        realms.prefixes = realms
+            .by_id
+            .values()
+            .map(|realm| realm.definition.prefix.clone())
+            .collect();
+        self.realms.swap(Arc::new(realms))
     }
 
     /// Whether a realm could not be read. Its keys, partners and projects may be missing.
@@ -273,25 +298,8 @@ impl Index {
         self.realms().unreadable.contains(id)
     }
 
-    pub(crate) fn remove_realm(&self, id: &RealmId) {
-        let mut realms = self.realms().as_ref().clone();
-        realms.by_id.remove(id);
-        realms.unreadable.remove(id);
-        self.set_realms(realms);
-        self.decisions.pin().remove(id);
-    }
-
     pub(super) fn realms(&self) -> Guard<Arc<Realms>> {
         self.realms.load()
-    }
-
-    pub(super) fn set_realms(&self, mut realms: Realms) -> Arc<Realms> {
-        realms.prefixes = realms
-            .by_id
-            .values()
-            .map(|realm| realm.definition.prefix.clone())
-            .collect();
-        self.realms.swap(Arc::new(realms))
     }
 
     pub(crate) fn put_partner(&self, partner: &Partner) {
@@ -450,7 +458,7 @@ impl Index {
             imports.insert(mac, id);
         }
         for mac in removed {
-            imports.remove(&mac);
+            self.forget_import(mac, id);
         }
         is_usable
     }
@@ -464,8 +472,13 @@ impl Index {
         to_be: &HashMap<RealmId, ScopeHierarchy>,
     ) {
         let keys = self.keys.pin();
-        // About a row that cannot be read, nothing is decided.
-        let (Some(PackedEntry::Key(known)), Ok(row)) = (keys.get(&id), row) else {
+        let Some(PackedEntry::Key(known)) = keys.get(&id) else {
+            return;
+        };
+        let Ok(row) = row else {
+            if !known.is_revoked() {
+                keys.insert(id, PackedEntry::Corrupt);
+            }
             return;
         };
         let Some(realm) = self.realm(row.realm()) else {
@@ -483,9 +496,8 @@ impl Index {
         let known = PackedEntry::Key(known.clone());
         let removed: Vec<_> = known.imports().filter(|mac| !remains(mac)).collect();
         keys.insert(id, narrowed);
-        let imports = self.imports.pin();
         for mac in removed {
-            imports.remove(&mac);
+            self.forget_import(mac, id);
         }
     }
 
@@ -499,10 +511,14 @@ impl Index {
         let Some(before) = keys.remove(&id) else {
             return;
         };
-        let imports = self.imports.pin();
         for mac in before.imports() {
-            imports.remove(&mac);
+            self.forget_import(mac, id);
         }
+    }
+
+    /// Removes the digest of an imported key, unless another key has it now.
+    fn forget_import(&self, mac: [u8; 32], id: KeyId) {
+        let _ = self.imports.pin().remove_if(&mac, |_, owner| *owner == id);
     }
 
     fn facts(&self, id: KeyId, key: &StoredKey<'_>, was_revoked: bool) -> Option<PackedFacts> {

@@ -50,11 +50,11 @@ pub struct StoredKey<'row> {
     pub secrets: Vec<StoredSecret>,
     #[serde(default, rename = "external_id")]
     _external_id: IgnoredAny,
-    #[serde(rename = "hint")]
+    #[serde(default, rename = "hint")]
     _hint: IgnoredAny,
-    #[serde(rename = "created_at")]
+    #[serde(default, rename = "created_at")]
     _created_at: IgnoredAny,
-    #[serde(rename = "created_by")]
+    #[serde(default, rename = "created_by")]
     _created_by: IgnoredAny,
     #[serde(default, rename = "withheld")]
     _withheld: IgnoredAny,

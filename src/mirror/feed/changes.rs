@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::load::put_imports;
+use super::load::{log_undecidable, put_imports};
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::{EventKind, Revision, Subject};
+use crate::domain::hold::Fork;
 use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::realm::Realm;
 use crate::domain::revocation::BulkRevocation;
@@ -17,7 +18,7 @@ use crate::mirror::{Mirror, PreparedRealm};
 use crate::store::{Error, KeyRow, PartnerRow, ProjectRow, RealmRow, Snapshot};
 
 /// How many keys are read at once. A poll after an outage may have the keys of an import.
-const KEYS_AT_ONCE: usize = 1_000;
+pub(super) const KEYS_AT_ONCE: usize = 1_000;
 
 /// The time after which the feed looks again whether realms that were replaced are still in use.
 const REPLACED_AGAIN: Duration = Duration::from_millis(1);
@@ -182,15 +183,18 @@ impl Rows {
         for ((realm, id), row) in &self.partners {
             match row {
                 Current::Row(partner) if partner.value.suspended => {
-                    index.put_partner(&partner.value)
+                    index.put_partner(&partner.value);
                 }
+                Current::Row(_) => {}
                 Current::Deleted => index.remove_partner(realm, id),
-                Current::Row(_) | Current::Unreadable => {}
+                Current::Unreadable => index.put_unreadable_partner(realm, id),
             }
         }
         for ((realm, id), row) in &self.projects {
-            if matches!(row, Current::Deleted) {
-                index.remove_project(realm, id);
+            match row {
+                Current::Row(_) => {}
+                Current::Deleted => index.remove_project(realm, id),
+                Current::Unreadable => index.put_unreadable_project(realm, id),
             }
         }
         for revocation in &self.revocations {
@@ -198,25 +202,43 @@ impl Rows {
         }
     }
 
-    /// Applies everything.
-    async fn put(self, mirror: &Mirror, index: &Index) {
-        let mut replaced = Vec::new();
+    /// Applies everything. `deleted` are the realms that were deleted, and may exist again.
+    async fn put(self, mirror: &Mirror, index: &Index, deleted: &[RealmId]) {
+        let may_give = self.may_give();
+        let mut changes = Vec::new();
         for (id, row) in self.realms {
-            match row {
+            changes.push(match row {
                 Current::Row(realm) if index.holds().realm(&id).is_some() => {
                     let holds = index.holds();
-                    let held = holds.realm(&realm.value.id);
-                    if held.is_some_and(|held| held.conflicts_with(&realm)) {
-                        index.put_undecidable_realm(&realm);
+                    let held = holds.realm(&id);
+                    if held.is_none_or(|held| !held.conflicts_with(&realm)) {
+                        continue;
                     }
+                    log_undecidable(&realm);
+                    RealmChange::PutUnreadable(id)
                 }
                 Current::Row(realm) => {
-                    let realm = take_or_prepare(mirror, realm.value).await;
-                    replaced.push(index.put_realm(realm));
+                    RealmChange::Put(take_or_prepare(mirror, realm.value).await.into())
                 }
-                Current::Deleted => index.remove_realm(&id),
-                Current::Unreadable => index.put_unreadable_realm(&id),
+                Current::Deleted => RealmChange::Remove(id),
+                Current::Unreadable => RealmChange::PutUnreadable(id),
+            });
+        }
+        let mut replaced = index.change_realms(|realms| {
+            for id in deleted {
+                realms.remove(id, index);
             }
+            for change in changes {
+                match change {
+                    RealmChange::Put(realm) => realms.put(*realm, index),
+                    RealmChange::PutUnreadable(id) => realms.put_unreadable(&id),
+                    RealmChange::Remove(id) => realms.remove(&id, index),
+                }
+            }
+        });
+        // A request that is being decided by what was before must not see what comes next.
+        while may_give && Arc::get_mut(&mut replaced).is_none() {
+            sleep(REPLACED_AGAIN).await;
         }
         for ((realm, id), row) in self.partners {
             match row {
@@ -236,13 +258,14 @@ impl Rows {
         for revocation in &self.revocations {
             index.revoke_many(revocation);
         }
-        // A request that is being decided by the realms as they were must not see what its key gets next.
-        for realms in replaced {
-            while Arc::strong_count(&realms) > 1 {
-                sleep(REPLACED_AGAIN).await;
-            }
-        }
     }
+}
+
+/// What becomes of a realm.
+enum RealmChange {
+    Put(Box<PreparedRealm>),
+    PutUnreadable(RealmId),
+    Remove(RealmId),
 }
 
 impl Keys {
@@ -279,49 +302,89 @@ impl Keys {
     }
 }
 
-/// Applies the current state of every changed resource to the index: first what was taken away, then realms, partners and projects,
-/// then the keys that refer to them. A resource that was deleted and created again under the same id is a new resource and inherits
-/// nothing.
-///
-/// Requests are decided meanwhile. Without this order, a key that had lost a scope before the scope came to imply others would have
-/// those others for a moment, which it never had.
-pub(super) async fn apply(
-    snapshot: &mut Snapshot,
-    mirror: &Mirror,
-    known: Revision,
-    names: ChangedNames,
-) -> Result<(), Error> {
-    let index = mirror.index.load_full();
-    if names.has_forks {
-        index.set_forks(snapshot.forks().await?);
+/// What was changed, as it is now.
+pub(super) struct Changes {
+    forks: Option<Vec<Fork>>,
+    deleted: Vec<Subject>,
+    rows: Rows,
+    keys: Vec<KeyId>,
+    /// The last of the keys, usually all.
+    last: Keys,
+}
+
+impl Changes {
+    /// Reads what was changed after the revision `known`. All of it is read before anything is applied, so that changes that belong
+    /// together come into force together. Only of very many keys some are read later.
+    pub(super) async fn read(
+        snapshot: &mut Snapshot,
+        known: Revision,
+        names: ChangedNames,
+    ) -> Result<Self, Error> {
+        let forks = if names.has_forks {
+            Some(snapshot.forks().await?)
+        } else {
+            None
+        };
+        let rows = Rows::read(snapshot, known, &names).await?;
+        let keys: Vec<_> = names.keys.into_iter().collect();
+        let last = keys.chunks(KEYS_AT_ONCE).next_back().unwrap_or_default();
+        let last = Keys::read(snapshot, last).await?;
+        Ok(Self {
+            forks,
+            deleted: names.deleted,
+            rows,
+            keys,
+            last,
+        })
     }
-    let rows = Rows::read(snapshot, known, &names).await?;
-    let ids: Vec<_> = names.keys.into_iter().collect();
-    let mut parts = ids.chunks(KEYS_AT_ONCE);
-    // Usually all keys. They are read before anything is applied, so that changes that belong together come into force together.
-    let last = Keys::read(snapshot, parts.next_back().unwrap_or_default()).await?;
-    for Subject { realm, partner, .. } in names.deleted {
-        match partner {
-            Some(partner) => index.remove_partner(&realm, &partner),
-            None => index.remove_realm(&realm),
+
+    /// Applies the current state of every changed resource to the index: first what was taken away, then realms, partners and
+    /// projects, then the keys that refer to them. A resource that was deleted and created again under the same id is a new resource
+    /// and inherits nothing.
+    ///
+    /// Requests are decided meanwhile. Without this order, a key that had lost a scope before the scope came to imply others would
+    /// have those others for a moment, which it never had.
+    ///
+    /// # Errors
+    /// If the store cannot be read. Some of the changes may have been applied then.
+    pub(super) async fn apply(self, snapshot: &mut Snapshot, mirror: &Mirror) -> Result<(), Error> {
+        let index = mirror.index.load_full();
+        let Self {
+            forks,
+            deleted,
+            rows,
+            keys,
+            last,
+        } = self;
+        if let Some(forks) = forks {
+            index.set_forks(forks);
         }
-    }
-    rows.take_away(&index);
-    if rows.may_give() {
-        let to_be = rows.hierarchies(&index);
-        last.take_away(&index, &to_be);
-        for part in parts.clone() {
+        let mut deleted_realms = Vec::new();
+        for Subject { realm, partner, .. } in deleted {
+            match partner {
+                Some(partner) => index.remove_partner(&realm, &partner),
+                None => deleted_realms.push(realm),
+            }
+        }
+        let mut parts = keys.chunks(KEYS_AT_ONCE);
+        parts.next_back();
+        rows.take_away(&index);
+        if rows.may_give() {
+            let to_be = rows.hierarchies(&index);
+            last.take_away(&index, &to_be);
+            for part in parts.clone() {
+                let keys = Keys::read(snapshot, part).await?;
+                keys.take_away(&index, &to_be);
+            }
+        }
+        rows.put(mirror, &index, &deleted_realms).await;
+        last.put(snapshot, &index).await?;
+        for part in parts {
             let keys = Keys::read(snapshot, part).await?;
-            keys.take_away(&index, &to_be);
+            keys.put(snapshot, &index).await?;
         }
+        Ok(())
     }
-    rows.put(mirror, &index).await;
-    last.put(snapshot, &index).await?;
-    for part in parts {
-        let keys = Keys::read(snapshot, part).await?;
-        keys.put(snapshot, &index).await?;
-    }
-    Ok(())
 }
 
 /// The realm with its trie, which `Authority::put_realm` prepared, or which is built here if another process put the realm.

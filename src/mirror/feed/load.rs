@@ -215,18 +215,17 @@ impl Index {
         };
         self.put_realm(PreparedRealm::new(held.definition.as_ref().clone()));
         if held.conflicts_with(&row) {
-            self.put_undecidable_realm(&row);
+            log_undecidable(&row);
+            self.put_unreadable_realm(&row.value.id);
         }
     }
+}
 
-    /// Marks a realm as one about which nothing can be decided.
-    pub(super) fn put_undecidable_realm(&self, row: &RealmRow) {
-        let id = &row.value.id;
-        tracing::error!(
-            realm = %id,
-            "realm cannot be decided: it was changed by a server that did not know of a change that was lost; accept the history \
-             (`claviger replicas accept-history`), then put the realm again"
-        );
-        self.put_unreadable_realm(id);
-    }
+/// Logs that nothing can be decided about a realm.
+pub(super) fn log_undecidable(row: &RealmRow) {
+    tracing::error!(
+        realm = %row.value.id,
+        "realm cannot be decided: it was changed by a server that did not know of a change that was lost; accept the history \
+         (`claviger replicas accept-history`), then put the realm again"
+    );
 }

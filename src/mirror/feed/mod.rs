@@ -16,7 +16,7 @@ use crate::domain::event::{EventId, EventKind};
 use crate::domain::hold::LostHistory;
 use crate::domain::lease::Lease;
 use crate::store::{Error, FeedEntry, Snapshot, Store};
-use changes::{ChangedNames, apply};
+use changes::{ChangedNames, Changes};
 use load::{Before, History, Known, Loaded, load};
 
 /// How many new events are read at once.
@@ -37,6 +37,8 @@ pub struct Feed {
     last: EventId,
     /// The last events that were applied, by which the end of a common history is found.
     recent: VecDeque<EventId>,
+    /// Whether a poll has failed while it applied changes.
+    is_torn: bool,
     /// The time between two polls of the store without a notification.
     interval: Duration,
 }
@@ -63,6 +65,7 @@ impl Feed {
             mirror: Arc::new(Mirror::empty(lease)),
             last: EventId::default(),
             recent: VecDeque::new(),
+            is_torn: false,
             interval,
         }
     }
@@ -77,7 +80,7 @@ impl Feed {
             unrecorded: &self.mirror.unrecorded,
         };
         let loaded = load(&self.store, &self.clock, known).await?;
-        self.went_to(loaded.events);
+        self.went_to(&loaded.events);
         self.mirror.index.store(loaded.index);
         self.mirror.advance(self.last, |_| false);
         Ok(())
@@ -88,7 +91,7 @@ impl Feed {
         Arc::clone(&self.mirror)
     }
 
-    /// Polls the store until `stop` is `true`. After a failed poll the feed tries again, and the mirror stays unchanged.
+    /// Polls the store until `stop` is `true`. After a failed poll the feed tries again.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut is_reachable = true;
         while !*stop.borrow_and_update() {
@@ -125,6 +128,10 @@ impl Feed {
         let sent = self.clock.now();
         // The clock never returns an earlier time than this one again.
         self.clock.advance(sent);
+        // The store may have lost the changes of which some were applied.
+        if self.is_torn {
+            return self.reload().await;
+        }
         let mut snapshot = self.store.feed_snapshot().await?;
         let Some(NewEvents { ids, changed }) = self.read_new(&mut snapshot).await? else {
             drop(snapshot);
@@ -134,9 +141,12 @@ impl Feed {
             if changed.has_clock {
                 self.clock.was_set(snapshot.clock_setting().await?);
             }
-            // The whole poll at once: the rows are those of its end, so a part of them would mix what never was at the same time.
-            apply(&mut snapshot, &self.mirror, self.last.revision, changed).await?;
-            self.went_to(ids.iter().copied());
+            // Of all events at once: the rows are those of the last one, so a part of them would mix what never was at the same time.
+            let changes = Changes::read(&mut snapshot, self.last.revision, changed).await?;
+            self.went_to(&ids);
+            self.is_torn = true;
+            changes.apply(&mut snapshot, &self.mirror).await?;
+            self.is_torn = false;
         }
         self.mirror
             .index
@@ -167,9 +177,11 @@ impl Feed {
                 };
                 let needs_load = match kind {
                     EventKind::HistoryRewritten | EventKind::HistoryAccepted => true,
-                    // Keys, partners and projects of a realm that could not be read may be missing, so more than the realm must be
-                    // read.
-                    EventKind::RealmPut => index.has_unreadable_realm(&subject.realm),
+                    // Keys, partners and projects of a realm that could not be read may be missing, and what a held key has at most
+                    // depends on the scopes of its realm. So more than the realm must be read.
+                    EventKind::RealmPut => {
+                        index.has_unreadable_realm(&subject.realm) || index.holds().has_keys()
+                    }
                     _ => false,
                 };
                 if needs_load {
@@ -199,8 +211,9 @@ impl Feed {
     }
 
     /// Records events as applied.
-    fn went_to(&mut self, events: impl IntoIterator<Item = EventId>) {
-        self.recent.extend(events);
+    fn went_to(&mut self, events: &[EventId]) {
+        let newest = events.len().saturating_sub(RECENT_EVENTS);
+        self.recent.extend(&events[newest..]);
         self.last = self.recent.back().copied().unwrap_or_default();
         let too_many = self.recent.len().saturating_sub(RECENT_EVENTS);
         self.recent.drain(..too_many);
@@ -224,7 +237,8 @@ impl Feed {
         } = load(&self.store, &self.clock, known).await?;
         let known = self.last.revision;
         self.recent.clear();
-        self.went_to(events);
+        self.went_to(&events);
+        self.is_torn = false;
         let last = match history {
             History::LostAfter(last) => last,
             History::Accepted | History::Same => known,
@@ -260,10 +274,16 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use sqlx::sqlite::SqliteConnectOptions;
+    use sqlx::{AssertSqlSafe, ConnectOptions};
+
+    use super::changes::KEYS_AT_ONCE;
     use super::*;
     use crate::domain::access::{Access, Scope};
     use crate::domain::event::{Actor, Event, Subject};
+    use crate::domain::hold::Holdable;
     use crate::domain::ids::{KeyId, PartnerId, Prefix, ProjectId, RealmId, ScopeName};
+    use crate::domain::key::Key;
     use crate::domain::key::tests::sample;
     use crate::domain::partner::{Partner, Project};
     use crate::domain::realm::{Environment, Realm};
@@ -276,7 +296,7 @@ mod tests {
     struct World {
         store: Store,
         feed: Feed,
-        _dir: tempfile::TempDir,
+        dir: tempfile::TempDir,
     }
 
     impl World {
@@ -300,11 +320,7 @@ mod tests {
             commit(change, EventKind::RealmPut, None, None).await;
             let mut feed = feed(&store);
             feed.load().await.unwrap();
-            Self {
-                store,
-                feed,
-                _dir: dir,
-            }
+            Self { store, feed, dir }
         }
 
         async fn change(&self) -> Change {
@@ -321,6 +337,14 @@ mod tests {
             };
             change.put_partner(&partner).await.unwrap();
             commit(change, EventKind::PartnerPut, Some(partner.id), None).await;
+        }
+
+        /// Executes a statement past the feed and the store.
+        async fn execute(&self, statement: &str) {
+            let options = SqliteConnectOptions::new().filename(self.dir.path().join("claviger.db"));
+            let mut connection = options.connect().await.unwrap();
+            let statement = sqlx::raw_sql(AssertSqlSafe(statement));
+            statement.execute(&mut connection).await.unwrap();
         }
 
         async fn assert_equals_a_fresh_load(&self) {
@@ -602,5 +626,92 @@ mod tests {
         world.feed.poll().await.unwrap();
         reader.join().unwrap();
         world.assert_equals_a_fresh_load().await;
+    }
+
+    /// Seen red with `forget_import` that removes the digest of any key.
+    #[tokio::test]
+    async fn an_imported_key_that_replaces_another_is_found_however_many_are_replaced() {
+        let mut world = World::new().await;
+        put_realms_and_key(&world, realms(false, 0), true, true).await;
+        let key = |number: u16, generation: u8| {
+            let mut key = sample();
+            let [high, low] = number.to_be_bytes();
+            let mut id = [generation; 16];
+            id[..2].copy_from_slice(&[high, low]);
+            key.id = KeyId::from_bytes(id);
+            key.secrets[0].imported = true;
+            key.secrets[0].digest.mac[..2].copy_from_slice(&[high, low]);
+            key
+        };
+        let numbers = 0..KEYS_AT_ONCE as u16 * 3 / 5;
+        let commit = async |change: Change, kind: EventKind, key: &Key| {
+            let (partner, id) = (Some(key.partner.clone()), Some(key.id));
+            commit_of(change, kind, key.realm.clone(), partner, id).await;
+        };
+        for number in numbers.clone() {
+            let mut change = world.change().await;
+            change.insert_key(&key(number, 1)).await.unwrap();
+            commit(change, EventKind::KeyImported, &key(number, 1)).await;
+        }
+        world.feed.poll().await.unwrap();
+        for number in numbers {
+            let mut change = world.change().await;
+            change.delete_key(key(number, 1).id).await.unwrap();
+            commit(change, EventKind::KeyDeleted, &key(number, 1)).await;
+            let mut change = world.change().await;
+            change.insert_key(&key(number, 2)).await.unwrap();
+            commit(change, EventKind::KeyImported, &key(number, 2)).await;
+        }
+        world.feed.poll().await.unwrap();
+        world.assert_equals_a_fresh_load().await;
+    }
+
+    /// Seen red with a feed that tries again as if nothing had been applied: it does not know then what it holds.
+    #[tokio::test]
+    async fn what_was_applied_of_a_poll_that_failed_is_part_of_the_history() {
+        let mut world = World::new().await;
+        put_realms_and_key(&world, realms(false, 0), true, true).await;
+        world.feed.poll().await.unwrap();
+        world
+            .execute("CREATE TABLE before AS SELECT id, facts, revision FROM keys")
+            .await;
+        let last = world.feed.last.revision.as_u64();
+
+        // The row of another key cannot be read, and then its digests cannot either.
+        let other = Key {
+            id: KeyId::from_bytes([9; 16]),
+            ..sample()
+        };
+        let mut change = world.change().await;
+        change.insert_key(&other).await.unwrap();
+        let (partner, id) = (Some(other.partner), Some(other.id));
+        commit_of(change, EventKind::KeyIssued, other.realm, partner, id).await;
+        world
+            .execute("UPDATE keys SET facts = '{}' WHERE id = x'09090909090909090909090909090909'")
+            .await;
+        put_realms_and_key(&world, realms(false, 1), false, false).await;
+        world.execute("ALTER TABLE imports RENAME TO away").await;
+        assert!(world.feed.poll().await.is_err());
+
+        // The store loses all of that.
+        world.execute("ALTER TABLE away RENAME TO imports").await;
+        world
+            .execute("DELETE FROM keys WHERE id NOT IN (SELECT id FROM before)")
+            .await;
+        world
+            .execute(
+                "UPDATE keys SET facts = before.facts, revision = before.revision
+                 FROM before WHERE before.id = keys.id",
+            )
+            .await;
+        world
+            .execute(&format!("DELETE FROM events WHERE revision > {last}"))
+            .await;
+        world
+            .execute(&format!("UPDATE authority SET revision = {last}"))
+            .await;
+        world.feed.poll().await.unwrap();
+        let mirror = world.feed.mirror();
+        assert!(mirror.index().is_held(&Holdable::Key(sample().id)));
     }
 }
