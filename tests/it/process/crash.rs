@@ -70,8 +70,8 @@ fn was_not_made(status: &Status) -> bool {
 on_both_engines! {
     async fn nothing_acknowledged_is_lost_by_a_kill_at_any_moment(engine: Engine) {
         let cycles = match engine {
-            Engine::Sqlite => from_env("CLAVIGER_TEST_KILLS", 200),
-            Engine::Postgres => from_env("CLAVIGER_TEST_KILLS_ON_POSTGRES", 100),
+            Engine::Sqlite => from_env("CLAVIGER_TEST_KILLS", 80),
+            Engine::Postgres => from_env("CLAVIGER_TEST_KILLS_ON_POSTGRES", 40),
         };
         let test_store = TestStore::on(engine);
         let flags = ["--log", "error,claviger=info"];
@@ -97,7 +97,7 @@ on_both_engines! {
 /// The server goes on, and must find its way back by itself.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_when_the_database_crashes_at_any_moment() {
-    let cycles = from_env("CLAVIGER_TEST_DATABASE_CRASHES", 100);
+    let cycles = from_env("CLAVIGER_TEST_DATABASE_CRASHES", 40);
     let cluster = Arc::new(Cluster::start());
     let test_store = TestStore::in_cluster(&cluster);
     let service = Service::start_with(test_store, Clock::system(), "", &[]).await;

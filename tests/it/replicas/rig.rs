@@ -88,6 +88,13 @@ impl Rig {
         self.lease + self.lease / 50
     }
 
+    /// How long a server may still say "allowed" at least when the database goes away. A lease counts from the last heartbeat, which is
+    /// sent every second, or ten times in a lease if that is more often.
+    pub(super) fn shortest_lease(&self) -> Duration {
+        let interval = (self.lease / 10).min(Duration::from_secs(1));
+        self.lease.saturating_sub(interval)
+    }
+
     /// How long somebody waits who hears nothing of a server: the bound, and a second.
     pub(super) fn longest_wait(&self) -> Duration {
         self.bound() + Duration::from_secs(1)

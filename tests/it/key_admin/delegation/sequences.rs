@@ -539,7 +539,7 @@ fn no_key_can_do_what_its_maker_could_not(engine: Engine, sequences: usize) {
 mod sqlite {
     #[test]
     fn no_key_can_do_what_its_maker_could_not() {
-        let sequences = super::from_env("CLAVIGER_TEST_SEQUENCES", 5_000);
+        let sequences = super::from_env("CLAVIGER_TEST_SEQUENCES", 1_500);
         super::no_key_can_do_what_its_maker_could_not(super::Engine::Sqlite, sequences);
     }
 }
@@ -547,7 +547,7 @@ mod sqlite {
 mod postgres {
     #[test]
     fn no_key_can_do_what_its_maker_could_not() {
-        let sequences = super::from_env("CLAVIGER_TEST_SEQUENCES", 5_000) / 10;
+        let sequences = super::from_env("CLAVIGER_TEST_SEQUENCES", 1_500) / 5;
         super::no_key_can_do_what_its_maker_could_not(super::Engine::Postgres, sequences);
     }
 }
