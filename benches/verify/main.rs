@@ -79,6 +79,8 @@ enum Part {
     Isolation,
     /// Measure an operator and a gateway beside attackers of each role
     Starve,
+    /// Measure Verify at one of the servers of a PostgreSQL database, beside the others
+    Replicas,
     #[command(hide = true)]
     IsolationClient { client: isolation::Client },
     /// Measure the latency of Envoy that asks claviger
@@ -137,6 +139,10 @@ async fn run(args: &CommandLine) -> Outcome {
         Some(Part::Starve) => {
             let default = if args.quick { 5_000 } else { 100_000 };
             isolation::measure_starvation(args.keys.unwrap_or(default), args.quick).await
+        }
+        Some(Part::Replicas) => {
+            let default = if args.quick { 5_000 } else { 1_000_000 };
+            isolation::measure_replicas(args.keys.unwrap_or(default), args.quick).await
         }
         Some(Part::IsolationClient { client }) => isolation::run(*client).await,
         Some(Part::Envoy) => {
@@ -234,14 +240,7 @@ async fn start_sqlite(dir: &Path, effort: &Effort) -> Result<(PathBuf, Seeded), 
 
 /// Creates an authority in PostgreSQL, and measures its start.
 async fn start_postgres(dir: &Path, programs: &Path, effort: &Effort) -> Outcome {
-    // A directory that PostgreSQL's own user can enter.
-    let cluster_dir = tempfile::Builder::new()
-        .prefix("claviger-bench")
-        .tempdir_in("/tmp")?;
-    fs::set_permissions(
-        cluster_dir.path(),
-        std::os::unix::fs::PermissionsExt::from_mode(0o755),
-    )?;
+    let cluster_dir = postgres::dir()?;
     let mut flags = Vec::new();
     let mut clusters = Vec::new();
     for (name, keys) in [("empty", 0), ("full", effort.keys)] {

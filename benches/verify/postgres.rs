@@ -2,11 +2,14 @@
 
 use std::error::Error;
 use std::fs;
-use std::os::unix::fs::chown;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use tempfile::TempDir;
 
 /// The directory in which Debian installs the programs of each version.
 const VERSIONS: &str = "/usr/lib/postgresql";
@@ -26,6 +29,15 @@ pub(crate) fn programs() -> Option<PathBuf> {
         .filter_map(|entry| Some(entry.ok()?.path()));
     let programs = dirs.max_by_key(|dir| version(dir))?.join("bin");
     programs.join("initdb").is_file().then_some(programs)
+}
+
+/// A new directory that PostgreSQL's own user can enter.
+pub(crate) fn dir() -> io::Result<TempDir> {
+    let dir = tempfile::Builder::new()
+        .prefix("claviger-bench")
+        .tempdir_in("/tmp")?;
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755))?;
+    Ok(dir)
 }
 
 impl Cluster {

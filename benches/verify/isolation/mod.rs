@@ -5,10 +5,12 @@
 //! that nothing of an earlier administration is still in progress.
 
 mod clients;
+mod replicas;
 mod starve;
 
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -24,6 +26,7 @@ pub(crate) use clients::{Client, run};
 use pb::import_entry::Secret;
 use pb::realm_admin_client::RealmAdminClient;
 use prost::Message;
+pub(crate) use replicas::measure as measure_replicas;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
@@ -58,6 +61,7 @@ const LIST_EVENTS: &str = "KeyAdmin/ListEvents";
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// The results of a slice.
+#[derive(Clone, Copy)]
 struct Slice {
     /// The number of Verify calls per second of processor time of the Verify threads.
     rate: f64,
@@ -112,15 +116,27 @@ pub(crate) async fn measure(keys: usize, quick: bool) -> Outcome<()> {
 }
 
 fn report(rows: &[Row]) {
+    report_pairs(rows.iter().map(|row| (row.name, row.pairs.as_slice())));
+    println!("\nAnswers to the administration per second, by method and gRPC status:");
+    for row in rows {
+        let rates = row
+            .administered
+            .iter()
+            .map(|(answer, &count)| format!("{answer} {:.1}", number(count) / row.seconds));
+        println!("{:<34} {}", row.name, rates.collect::<Vec<_>>().join(", "));
+    }
+}
+
+/// Prints the medians of pairs of slices, idle and beside something.
+fn report_pairs<'r>(rows: impl Iterator<Item = (&'r str, &'r [(Slice, Slice)])>) {
     println!(
         "{:<34} {:>21} {:>21} {:>21}",
         "", "calls/s: idle x", "p50: idle, us x", "p99: idle, us x"
     );
-    for row in rows {
+    for (name, pairs) in rows {
         let column = |value: fn(&Slice) -> f64| {
-            let idle: Vec<f64> = row.pairs.iter().map(|(idle, _)| value(idle)).collect();
-            let ratios = row
-                .pairs
+            let idle: Vec<f64> = pairs.iter().map(|(idle, _)| value(idle)).collect();
+            let ratios = pairs
                 .iter()
                 .map(|(idle, beside)| value(beside) / value(idle));
             (median(&idle), median(&ratios.collect::<Vec<_>>()))
@@ -129,17 +145,8 @@ fn report(rows: &[Row]) {
         let (p50, p50_ratio) = column(|slice| slice.p50);
         let (p99, p99_ratio) = column(|slice| slice.p99);
         println!(
-            "{:<34} {rate:>14.0} {rate_ratio:>6.2} {p50:>14.0} {p50_ratio:>6.2} {p99:>14.0} {p99_ratio:>6.2}",
-            row.name
+            "{name:<34} {rate:>14.0} {rate_ratio:>6.2} {p50:>14.0} {p50_ratio:>6.2} {p99:>14.0} {p99_ratio:>6.2}"
         );
-    }
-    println!("\nAnswers to the administration per second, by method and gRPC status:");
-    for row in rows {
-        let rates = row
-            .administered
-            .iter()
-            .map(|(answer, &count)| format!("{answer} {:.1}", number(count) / row.seconds));
-        println!("{:<34} {}", row.name, rates.collect::<Vec<_>>().join(", "));
     }
 }
 
@@ -341,8 +348,13 @@ struct Server {
 
 impl Server {
     fn start(data: &Path, cores: &Cores) -> Outcome<Self> {
+        Self::start_with(&in_dir(data), cores)
+    }
+
+    /// Starts `claviger serve` with these flags.
+    fn start_with(flags: &[&OsStr], cores: &Cores) -> Outcome<Self> {
         let one_thread = ["--verify-threads".as_ref(), "1".as_ref()];
-        let flags: Vec<_> = in_dir(data).into_iter().chain(one_thread).collect();
+        let flags: Vec<_> = flags.iter().copied().chain(one_thread).collect();
         let (process, _) = ServerProcess::claviger(&flags)?;
         let mut verify_threads = Vec::new();
         for thread in fs::read_dir(format!("/proc/{}/task", process.id()))? {
