@@ -96,9 +96,9 @@ impl Holds {
         self.keys.get(&key).map_or(&[], Vec::as_slice)
     }
 
-    /// Whether any key is held.
-    pub(super) fn has_keys(&self) -> bool {
-        !self.keys.is_empty()
+    /// The keys that are held.
+    pub(super) fn keys(&self) -> impl Iterator<Item = KeyId> {
+        self.keys.keys().copied()
     }
 
     /// The definition that a realm keeps.

@@ -15,11 +15,12 @@ use crate::domain::ids::{KeyId, ProjectId, RealmId};
 use crate::store::{ProjectRow, RealmRow};
 
 impl Holds {
-    /// Adds the realms that `before` had with another definition, and the projects that it did not have any more. `last` is the last
-    /// revision of its history that the store still has.
+    /// Adds the realms that `before` had with another definition, and the projects that it did not have any more. `known` is the last
+    /// revision of its history, and `last` the last one that the store still has.
     pub(super) fn add_definitions<'r>(
         &mut self,
         before: &Index,
+        known: Revision,
         last: Revision,
         realms: impl Iterator<Item = &'r RealmRow>,
         projects: impl Iterator<Item = &'r ProjectRow>,
@@ -31,11 +32,11 @@ impl Holds {
             if id.is_built_in() || self.realm(id).is_some() || before.has_unreadable_realm(id) {
                 continue;
             }
-            let known = before.realm(id.as_str());
-            let definition = known.map(|known| known.whole_definition());
+            let realm_before = before.realm(id.as_str());
+            let definition = realm_before.map(|realm| realm.whole_definition());
             if let Some(definition) = definition.filter(|definition| *definition != row.value) {
                 self.add(Hold::Realm {
-                    known: before.revision(),
+                    known,
                     last,
                     definition: Box::new(definition),
                 });
@@ -179,6 +180,17 @@ impl Index {
             .all()
             .filter(|hold| !others.contains(&text(hold)))
             .collect()
+    }
+
+    /// Whether a key of the realm is held.
+    pub(super) fn has_held_key(&self, realm: &RealmId) -> bool {
+        let keys = self.keys.pin();
+        let is_of_realm = |id: KeyId| match keys.get(&id) {
+            Some(PackedEntry::Key(key)) => key.realm() == realm,
+            Some(PackedEntry::Corrupt) => true,
+            None => false,
+        };
+        self.holds().keys().any(is_of_realm)
     }
 
     /// Whether the realm has this project.

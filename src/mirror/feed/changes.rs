@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::load::{log_undecidable, put_imports};
+use super::load::log_undecidable;
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::{EventKind, Revision, Subject};
 use crate::domain::hold::Fork;
@@ -17,8 +17,9 @@ use crate::mirror::index::Index;
 use crate::mirror::{Mirror, PreparedRealm};
 use crate::store::{Error, KeyRow, PartnerRow, ProjectRow, RealmRow, Snapshot};
 
-/// How many keys are read at once. A poll after an outage may have the keys of an import.
-pub(super) const KEYS_AT_ONCE: usize = 1_000;
+/// How many changed keys are applied at most, each of which takes about a kilobyte until it is. A server that was away for longer loads
+/// everything anew.
+const MOST_KEYS: usize = 200_000;
 
 /// The time after which the feed looks again whether realms that were replaced are still in use.
 const REPLACED_AGAIN: Duration = Duration::from_millis(1);
@@ -92,7 +93,7 @@ struct Rows {
     revocations: Vec<BulkRevocation>,
 }
 
-/// Some of the keys that were changed.
+/// The keys that were changed.
 struct Keys {
     rows: Vec<KeyRow>,
     /// Those that do not exist any more.
@@ -204,7 +205,6 @@ impl Rows {
 
     /// Applies everything. `deleted` are the realms that were deleted, and may exist again.
     async fn put(self, mirror: &Mirror, index: &Index, deleted: &[RealmId]) {
-        let may_give = self.may_give();
         let mut changes = Vec::new();
         for (id, row) in self.realms {
             changes.push(match row {
@@ -236,8 +236,9 @@ impl Rows {
                 }
             }
         });
-        // A request that is being decided by what was before must not see what comes next.
-        while may_give && Arc::get_mut(&mut replaced).is_none() {
+        // A request that is being decided by what was before must not see what comes next. Each set of realms that is replaced is waited
+        // for, so no request has an older one.
+        while Arc::get_mut(&mut replaced).is_none() {
             sleep(REPLACED_AGAIN).await;
         }
         for ((realm, id), row) in self.partners {
@@ -269,9 +270,10 @@ enum RealmChange {
 }
 
 impl Keys {
-    async fn read(snapshot: &mut Snapshot, ids: &[KeyId]) -> Result<Self, Error> {
-        let rows = snapshot.find_key_rows(ids).await?;
-        let mut deleted: HashSet<_> = ids.iter().copied().collect();
+    async fn read(snapshot: &mut Snapshot, names: HashSet<KeyId>) -> Result<Self, Error> {
+        let ids: Vec<_> = names.iter().copied().collect();
+        let rows = snapshot.find_key_rows(&ids).await?;
+        let mut deleted = names;
         for row in &rows {
             deleted.remove(&row.id);
         }
@@ -288,8 +290,8 @@ impl Keys {
         }
     }
 
-    /// Applies everything.
-    async fn put(&self, snapshot: &mut Snapshot, index: &Index) -> Result<(), Error> {
+    /// Applies everything. Returns the keys that cannot be used.
+    fn put(&self, index: &Index) -> Vec<KeyId> {
         for id in &self.deleted {
             index.remove_key(*id);
         }
@@ -297,64 +299,56 @@ impl Keys {
             .rows
             .iter()
             .filter(|row| !index.put_key(row.id, row.facts()));
-        let unusable: Vec<_> = unusable.map(|row| row.id).collect();
-        put_imports(snapshot, index, &unusable).await
+        unusable.map(|row| row.id).collect()
     }
 }
 
-/// What was changed, as it is now.
+/// What was changed, as it is now. All of it is read before anything is applied, so that a poll is applied whole or not at all.
 pub(super) struct Changes {
     forks: Option<Vec<Fork>>,
     deleted: Vec<Subject>,
     rows: Rows,
-    keys: Vec<KeyId>,
-    /// The last of the keys, usually all.
-    last: Keys,
+    keys: Keys,
 }
 
 impl Changes {
-    /// Reads what was changed after the revision `known`. All of it is read before anything is applied, so that changes that belong
-    /// together come into force together. Only of very many keys some are read later.
+    /// Reads what was changed after the revision `known`; `None` if that is so much that everything can be loaded instead.
     pub(super) async fn read(
         snapshot: &mut Snapshot,
         known: Revision,
         names: ChangedNames,
-    ) -> Result<Self, Error> {
+    ) -> Result<Option<Self>, Error> {
+        if names.keys.len() > MOST_KEYS {
+            return Ok(None);
+        }
         let forks = if names.has_forks {
             Some(snapshot.forks().await?)
         } else {
             None
         };
         let rows = Rows::read(snapshot, known, &names).await?;
-        let keys: Vec<_> = names.keys.into_iter().collect();
-        let last = keys.chunks(KEYS_AT_ONCE).next_back().unwrap_or_default();
-        let last = Keys::read(snapshot, last).await?;
-        Ok(Self {
+        let keys = Keys::read(snapshot, names.keys).await?;
+        Ok(Some(Self {
             forks,
             deleted: names.deleted,
             rows,
             keys,
-            last,
-        })
+        }))
     }
 
     /// Applies the current state of every changed resource to the index: first what was taken away, then realms, partners and
     /// projects, then the keys that refer to them. A resource that was deleted and created again under the same id is a new resource
-    /// and inherits nothing.
+    /// and inherits nothing. Returns the keys that cannot be used, whose digests must be put.
     ///
     /// Requests are decided meanwhile. Without this order, a key that had lost a scope before the scope came to imply others would
     /// have those others for a moment, which it never had.
-    ///
-    /// # Errors
-    /// If the store cannot be read. Some of the changes may have been applied then.
-    pub(super) async fn apply(self, snapshot: &mut Snapshot, mirror: &Mirror) -> Result<(), Error> {
+    pub(super) async fn apply(self, mirror: &Mirror) -> Vec<KeyId> {
         let index = mirror.index.load_full();
         let Self {
             forks,
             deleted,
             rows,
             keys,
-            last,
         } = self;
         if let Some(forks) = forks {
             index.set_forks(forks);
@@ -366,24 +360,12 @@ impl Changes {
                 None => deleted_realms.push(realm),
             }
         }
-        let mut parts = keys.chunks(KEYS_AT_ONCE);
-        parts.next_back();
         rows.take_away(&index);
         if rows.may_give() {
-            let to_be = rows.hierarchies(&index);
-            last.take_away(&index, &to_be);
-            for part in parts.clone() {
-                let keys = Keys::read(snapshot, part).await?;
-                keys.take_away(&index, &to_be);
-            }
+            keys.take_away(&index, &rows.hierarchies(&index));
+            rows.put(mirror, &index, &deleted_realms).await;
         }
-        rows.put(mirror, &index, &deleted_realms).await;
-        last.put(snapshot, &index).await?;
-        for part in parts {
-            let keys = Keys::read(snapshot, part).await?;
-            keys.put(snapshot, &index).await?;
-        }
-        Ok(())
+        keys.put(&index)
     }
 }
 

@@ -103,6 +103,8 @@ pub(super) async fn load(store: &Store, clock: &Clock, known: Known<'_>) -> Resu
         None => History::Accepted,
         Some(before) => before.compare(&mut snapshot).await?,
     };
+    let last_event = before.as_ref().and_then(|before| before.events.back());
+    let last_known = last_event.copied().unwrap_or_default().revision;
     let before = before.map(|before| before.index);
     let forks = snapshot.forks().await?;
     // After the snapshot was begun: what was recorded before that, it has.
@@ -127,7 +129,7 @@ pub(super) async fn load(store: &Store, clock: &Clock, known: Known<'_>) -> Resu
     }
     if let (Some(before), History::LostAfter(last)) = (&before, history) {
         let (realms, projects) = (realms.iter().flatten(), projects.iter().flatten());
-        holds.add_definitions(before, last, realms, projects);
+        holds.add_definitions(before, last_known, last, realms, projects);
     }
     index.set_holds(holds);
     index.set_forks(forks.clone());
