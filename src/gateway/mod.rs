@@ -7,7 +7,7 @@
 mod authorizer;
 mod response;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 pub use authorizer::{GatewayAuthorizer, GatewayError, ProtectedApi};
 pub use response::{GatewayResponse, HttpDenial, IDENTITY_HEADERS};
@@ -55,7 +55,19 @@ pub fn client_address(
         }
     }
     let index = hops.len().checked_sub(trusted_hops)?;
-    hops.get(index)?.parse().ok()
+    read_address(hops.get(index)?)
+}
+
+/// Reads an entry of `x-forwarded-for`: an address, which some proxies write with a port. IPv6 is in brackets then.
+fn read_address(entry: &str) -> Option<IpAddr> {
+    if let Ok(address) = entry.parse() {
+        return Some(address);
+    }
+    if let Ok(with_port) = entry.parse::<SocketAddr>() {
+        return Some(with_port.ip());
+    }
+    let inner = entry.strip_prefix('[')?.strip_suffix(']')?;
+    inner.parse().ok().map(IpAddr::V6)
 }
 
 /// Why a gateway without a client certificate gets no answer where one is required.
@@ -194,6 +206,14 @@ pub fn authorize<'k>(
         request.client,
         decide,
     )?;
+    if decision.verdict == Verdict::AddressDenied && request.client.is_none() {
+        limited!(
+            warn,
+            realm = %realm.definition.id,
+            "key with address ranges denied: the client's address is unknown; check --trusted-hops, or trusted_hops of Envoy, and what \
+             the proxies before the gateway write to x-forwarded-for"
+        );
+    }
     Ok(match (decision.verdict, decision.proven) {
         (Verdict::Allowed, Some((key, _))) => GatewayDecision::Allowed { key: Some(key) },
         (verdict, _) => denied(verdict),
@@ -264,9 +284,17 @@ mod tests {
             (&["10.1.1.1, 9.9.9.9"], 1, Some("9.9.9.9")),
             (&["10.1.1.1, 192.0.2.7"], 3, None),
             (&["10.1.1.1,"], 1, None),
-            (&["10.1.1.1, 192.0.2.7:80"], 1, None),
+            (&["10.1.1.1, 192.0.2.7:80"], 1, Some("192.0.2.7")),
+            (&["192.0.2.7:80:80"], 1, None),
+            (&["192.0.2.7:65536"], 1, None),
+            (&["[192.0.2.7]:80"], 1, None),
             (&["unknown"], 1, None),
+            (&["_hidden:80"], 1, None),
             (&["2001:db8::7"], 1, Some("2001:db8::7")),
+            (&["[2001:db8::7]:443"], 1, Some("2001:db8::7")),
+            (&["[2001:db8::7]"], 1, Some("2001:db8::7")),
+            (&["[2001:db8::7"], 1, None),
+            (&["[::ffff:192.0.2.7]:80"], 1, Some("::ffff:192.0.2.7")),
             (&[], 1, None),
             (&["10.1.1.1"], usize::MAX, None),
         ] {

@@ -2,6 +2,7 @@
 //! that it prints for them, and a server behind them that tells what reached it.
 
 mod cases;
+mod client_addresses;
 mod credentials;
 mod denials;
 mod documented;
