@@ -187,8 +187,12 @@ on_both_engines! {
         assert_eq!(api.verdict(&issued.plain_key).await, Verdict::Revoked);
 
         // As if the database had been restored from before the revocation, under the running server.
+        let without_revocation = match engine {
+            Engine::Sqlite => "UPDATE keys SET facts = json_set(facts, '$.revocation', NULL)",
+            Engine::Postgres => "UPDATE keys SET facts = jsonb_set(facts::jsonb, '{revocation}', 'null')::text",
+        };
         let statements = [
-            "UPDATE keys SET facts = replace(facts, '\"revocation\":{', '\"revocation\":null,\"never\":{')",
+            without_revocation,
             "DELETE FROM events WHERE revision = (SELECT max(revision) FROM events)",
             "UPDATE authority SET revision = revision - 1",
         ];

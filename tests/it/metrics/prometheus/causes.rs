@@ -256,7 +256,7 @@ pub(super) async fn refused_for_the_disk(program: &Program) {
 /// Takes the newest change away, the revocation of a key, as a failover that lost it.
 pub(super) async fn lose_the_revocation(test_store: &TestStore) {
     let statements = [
-        "UPDATE keys SET facts = replace(facts, '\"revocation\":{', '\"revocation\":null,\"never\":{')",
+        "UPDATE keys SET facts = json_set(facts, '$.revocation', NULL)",
         "DELETE FROM events WHERE revision = (SELECT max(revision) FROM events)",
         "UPDATE authority SET revision = revision - 1",
     ];
