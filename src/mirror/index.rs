@@ -472,7 +472,7 @@ impl Index {
         to_be: &HashMap<RealmId, ScopeHierarchy>,
     ) {
         let keys = self.keys.pin();
-        let Some(PackedEntry::Key(known)) = keys.get(&id) else {
+        let Some(entry @ PackedEntry::Key(known)) = keys.get(&id) else {
             return;
         };
         let Ok(row) = row else {
@@ -493,8 +493,7 @@ impl Index {
         let Some(narrowed) = narrowed else { return };
         let narrowed = PackedEntry::Key(narrowed);
         let remains = |mac: &[u8; 32]| narrowed.imports().any(|other| other == *mac);
-        let known = PackedEntry::Key(known.clone());
-        let removed: Vec<_> = known.imports().filter(|mac| !remains(mac)).collect();
+        let removed: Vec<_> = entry.imports().filter(|mac| !remains(mac)).collect();
         keys.insert(id, narrowed);
         for mac in removed {
             self.forget_import(mac, id);

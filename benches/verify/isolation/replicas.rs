@@ -26,7 +26,7 @@ use crate::slices::median;
 /// Between two looks at the lease.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// The flags of the servers of the database. Each has a name of its own.
+/// The flags of each server of the database. Each server has its own name.
 struct Servers<'d> {
     database_url: &'d str,
     pepper_file: &'d Path,

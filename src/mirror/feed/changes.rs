@@ -312,7 +312,8 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// Reads what was changed after the revision `known`; `None` if that is so much that everything can be loaded instead.
+    /// Reads what was changed after the revision `known`; `None` if more than [`MOST_KEYS`] keys have changed, so that everything must be
+    /// loaded.
     pub(super) async fn read(
         snapshot: &mut Snapshot,
         known: Revision,

@@ -153,7 +153,7 @@ impl Feed {
         put_imports(&mut snapshot, &index, &self.undigested).await?;
         self.undigested.clear();
         index.set_current(self.last.revision, sent);
-        // Last, because whoever waited for a change reads its revision from the index next.
+        // Last, because a caller that waited for a change reads its revision from the index next.
         self.tell_waiters(&mut snapshot, &ids).await
     }
 
