@@ -419,6 +419,7 @@ fn demo() -> Realm {
         routes: (0..ROUTES).map(route_of).collect(),
         paths: PathRules::default(),
         denials: Denials::new(),
+        identity_labels: Vec::new(),
     }
 }
 

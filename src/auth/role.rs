@@ -1,5 +1,6 @@
 //! Roles: what the key of a caller may administer.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use tokio::time::Instant;
@@ -7,7 +8,7 @@ use tokio::time::Instant;
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::Actor;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
-use crate::domain::key::{Digest, Key};
+use crate::domain::key::{Digest, Key, OPERATOR_LABELS};
 use crate::domain::realm::{Realm, scopes};
 use crate::domain::time::Timestamp;
 
@@ -41,6 +42,11 @@ const BEYOND_PROJECT: Forbidden = Forbidden(
 
 const NO_EXTERNAL_ID: Forbidden = Forbidden(
     "external_id: only operators and managers may set, change or remove it: leave this field unset, or ask an operator",
+);
+
+const NO_OPERATOR_LABELS: Forbidden = Forbidden(
+    "labels: only operators and managers may set or change labels that begin with operator/: leave these labels out, and they \
+     stay as they are",
 );
 
 /// A caller that proved a secret.
@@ -231,6 +237,37 @@ impl Role {
             Self::Operator | Self::Realm { .. } => Ok(()),
             Self::Delegate(_) => Err(NO_EXTERNAL_ID),
         }
+    }
+
+    /// Checks that the role may give these labels to a key that has the labels `present` until now.
+    ///
+    /// # Errors
+    /// The role is that of a partner's own key, and sets or changes a label of the operator.
+    pub fn may_label(
+        &self,
+        labels: &BTreeMap<String, String>,
+        present: &BTreeMap<String, String>,
+    ) -> Result<(), Forbidden> {
+        let mut chosen = labels
+            .iter()
+            .filter(|(name, _)| name.starts_with(OPERATOR_LABELS));
+        match self {
+            Self::Delegate(_) if chosen.any(|(name, value)| present.get(name) != Some(value)) => {
+                Err(NO_OPERATOR_LABELS)
+            }
+            Self::Operator | Self::Realm { .. } | Self::Delegate(_) => Ok(()),
+        }
+    }
+
+    /// Returns what a key with the labels `present` keeps when the role replaces its labels.
+    pub fn kept_labels<'l>(
+        &self,
+        present: &'l BTreeMap<String, String>,
+    ) -> impl Iterator<Item = (&'l String, &'l String)> {
+        let keeps = matches!(self, Self::Delegate(_));
+        present
+            .iter()
+            .filter(move |(name, _)| keeps && name.starts_with(OPERATOR_LABELS))
     }
 
     /// Whether the role reaches this key: it may read the key and remove access from it. The privilege-escalation check of

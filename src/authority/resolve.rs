@@ -67,6 +67,7 @@ impl NewKey {
         if self.external_id.is_some() {
             role.may_set_external_ids()?;
         }
+        role.may_label(&self.labels, &BTreeMap::new())?;
         Ok(())
     }
 

@@ -16,7 +16,7 @@ use crate::domain::access::Access;
 use crate::domain::event::EventKind;
 use crate::domain::hold::Holdable;
 use crate::domain::ids::ScopeName;
-use crate::domain::key::Key;
+use crate::domain::key::{Key, MAX_LABELS};
 use crate::domain::realm::Realm;
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::violation::Violations;
@@ -48,7 +48,7 @@ impl Authority {
         request: &ChangeRequest,
         reference: &KeyReference,
         if_revision: Option<u64>,
-        update: KeyUpdate,
+        mut update: KeyUpdate,
     ) -> Result<ChangeResult<Key>, Refusal> {
         caller.role.may_administer_keys()?;
         if update.external_id.is_some() {
@@ -59,6 +59,12 @@ impl Authority {
         check_revision(Some(before.revision), if_revision)?;
         if before.revocation.is_some() {
             return Err(revoked());
+        }
+        if let Some(labels) = &mut update.labels {
+            let role = &caller_state.role;
+            role.may_label(labels, &before.labels)?;
+            let kept = role.kept_labels(&before.labels);
+            labels.extend(kept.map(|(name, value)| (name.clone(), value.clone())));
         }
         let realm = change.find_realm(&before.realm).await?;
         let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
@@ -121,6 +127,12 @@ impl KeyUpdate {
         key.name = name.unwrap_or(key.name);
         key.external_id = external_id.unwrap_or(key.external_id);
         key.labels = labels.unwrap_or(key.labels);
+        if key.labels.len() > MAX_LABELS {
+            bad.add(
+                "labels",
+                "must have at most 16 entries, with those that begin with operator/",
+            );
+        }
         key.allowed_cidrs = allowed_cidrs.unwrap_or(key.allowed_cidrs);
         bad.finish(Some(key)).map_err(Refusal::Invalid)
     }

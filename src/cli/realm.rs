@@ -263,6 +263,7 @@ impl RealmFlags {
             lenient_paths: false,
             trailing_slash: TrailingSlash::Unspecified.into(),
             encoded_characters: EncodedCharacters::Unspecified.into(),
+            identity_labels: Vec::new(),
             revision: 0,
             create_time: None,
         };
@@ -424,6 +425,7 @@ fn facts(realm: &Realm) -> String {
         ("routes", or(routes(realm), "none")),
         ("project segments", realm.project_segments.join(", ")),
         ("paths", paths(realm)),
+        ("identity labels", realm.identity_labels.join(", ")),
         ("created", text::time_if_any(realm.create_time.as_ref())),
         ("revision", realm.revision.to_string()),
     ])
@@ -456,7 +458,9 @@ fn credential_source(source: &CredentialSource) -> String {
         Some(Source::Header(header)) if header.scheme.is_empty() => header.name.clone(),
         Some(Source::Header(header)) => format!("{} ({})", header.name, header.scheme),
         Some(Source::Cookie(cookie)) => format!("cookie {}", cookie.name),
-        Some(Source::WebsocketProtocol(_)) => "sec-websocket-protocol".to_owned(),
+        Some(Source::WebsocketProtocol(protocol)) => {
+            format!("websocket protocol {}KEY", protocol.prefix)
+        }
         None => String::new(),
     }
 }

@@ -228,6 +228,7 @@ project_segments = ["projects"]
 lenient_paths = true
 trailing_slash = "significant"
 encoded_characters = "ENCODED_CHARACTERS_KEEP"
+identity_labels = ["operator/plan"]
 
 [[environments]]
 name = "production"
@@ -247,6 +248,9 @@ partner_header = "x-api-user"
 [[credentials.sources]]
 header = { name = "authorization", scheme = "Bearer" }
 
+[[credentials.sources]]
+cookie = { name = "session" }
+
 [[routes]]
 methods = ["POST"]
 path = "/v1/projects/{project}/keys"
@@ -257,6 +261,7 @@ scopes = ["admin"]
 [[routes]]
 path = "/health"
 public = true
+optional_key = true
 
 [[denials]]
 denial_class = "unauthenticated"
@@ -295,14 +300,19 @@ body = '{"code":"Unauthorized"}'
                 nanos: 0,
             }),
             credentials: Some(Credentials {
-                sources: vec![CredentialSource {
-                    source: Some(credential_source::Source::Header(
-                        credential_source::Header {
-                            name: "authorization".to_owned(),
-                            scheme: "Bearer".to_owned(),
-                        },
-                    )),
-                }],
+                sources: [
+                    credential_source::Source::Header(credential_source::Header {
+                        name: "authorization".to_owned(),
+                        scheme: "Bearer".to_owned(),
+                    }),
+                    credential_source::Source::Cookie(credential_source::Cookie {
+                        name: "session".to_owned(),
+                    }),
+                ]
+                .map(|source| CredentialSource {
+                    source: Some(source),
+                })
+                .into(),
                 partner_header: "x-api-user".to_owned(),
             }),
             routes: vec![
@@ -313,10 +323,12 @@ body = '{"code":"Unauthorized"}'
                     partner_key: true,
                     scopes: vec!["admin".to_owned()],
                     any_scopes: Vec::new(),
+                    optional_key: false,
                 },
                 Route {
                     path: "/health".to_owned(),
                     target: Some(route::Target::Public(true)),
+                    optional_key: true,
                     ..Route::default()
                 },
             ],
@@ -330,6 +342,7 @@ body = '{"code":"Unauthorized"}'
             lenient_paths: true,
             trailing_slash: TrailingSlash::Significant as i32,
             encoded_characters: EncodedCharacters::Keep as i32,
+            identity_labels: vec!["operator/plan".to_owned()],
             revision: 0,
             create_time: None,
         }

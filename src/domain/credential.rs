@@ -6,6 +6,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 
+use super::key_text;
+
 /// The maximum number of credential sources of a realm.
 pub const MAX_SOURCES: usize = 8;
 
@@ -13,7 +15,7 @@ pub const MAX_SOURCES: usize = 8;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
-    /// The places that may carry the API key. Without any, gateways let only public routes through.
+    /// The places that may carry the API key, in the order of precedence. Without any, gateways let only public routes through.
     pub sources: Vec<CredentialSource>,
     /// The header that must name the partner, if the API has one.
     pub partner: Option<HeaderName>,
@@ -30,19 +32,185 @@ pub enum CredentialSource {
         /// The scheme before the API key, such as `Bearer`. `None`: the value of the header is the API key.
         scheme: Option<Scheme>,
     },
+    /// A cookie (RFC 6265, section 4.2).
+    Cookie {
+        /// The name of the cookie.
+        name: Token,
+    },
+    /// An entry of `Sec-WebSocket-Protocol` (RFC 6455, section 11.3.4).
+    WebsocketProtocol {
+        /// The part of the entry before the API key.
+        prefix: Token,
+    },
 }
 
+/// The header with the cookies of a request.
+const COOKIE: &str = "cookie";
+
+/// The header with the subprotocols that the client of a WebSocket offers.
+const WEBSOCKET_PROTOCOL: &str = "sec-websocket-protocol";
+
 impl CredentialSource {
-    /// Returns the header that carries the API key.
-    pub fn header(&self) -> &HeaderName {
-        let Self::Header { name, .. } = self;
-        name
+    /// Returns the name of the header that carries the API key, in lower case.
+    pub fn header(&self) -> &str {
+        match self {
+            Self::Header { name, .. } => name.as_str(),
+            Self::Cookie { .. } => COOKIE,
+            Self::WebsocketProtocol { .. } => WEBSOCKET_PROTOCOL,
+        }
     }
 
-    /// Returns the scheme before the API key.
-    pub fn scheme(&self) -> Option<&Scheme> {
-        let Self::Header { scheme, .. } = self;
-        scheme.as_ref()
+    /// Returns whether the header of the source also carries what the server behind the gateway needs.
+    pub fn shares_its_header(&self) -> bool {
+        !matches!(self, Self::Header { .. })
+    }
+
+    /// Finds the API key of a request in this place.
+    fn find<'r>(&self, headers: &[(&'r str, &'r [u8])]) -> Result<Found<'r>, CredentialError> {
+        let mut values = values_of(self.header(), headers);
+        let found = match self {
+            Self::Header { scheme, .. } => {
+                let Some(value) = values.next() else {
+                    return Ok(Found::Nothing);
+                };
+                if let Some(scheme) = scheme
+                    && !scheme.is_of(value)
+                {
+                    return Ok(Found::Foreign);
+                }
+                if values.next().is_some() || value.contains(&b',') {
+                    return Err(CredentialError::SeveralKeys);
+                }
+                let value = text(value)?;
+                match scheme {
+                    Some(_) => key_after_scheme(value)?,
+                    None => Cow::Borrowed(value),
+                }
+            }
+            Self::Cookie { .. } | Self::WebsocketProtocol { .. } => {
+                let mut keys = values
+                    .flat_map(|value| self.entries(value))
+                    .filter_map(Entry::key);
+                let Some(key) = keys.next() else {
+                    return Ok(Found::Nothing);
+                };
+                if keys.next().is_some() {
+                    return Err(CredentialError::SeveralKeys);
+                }
+                Cow::Borrowed(text(key)?)
+            }
+        };
+        if found.contains(' ') {
+            return Err(CredentialError::Malformed);
+        }
+        Ok(Found::Key(found))
+    }
+
+    /// Returns the entries of a header that carries other values too. A header of its own has none.
+    fn entries<'r>(&self, value: &'r [u8]) -> impl Iterator<Item = Entry<'r>> {
+        let separator = match self {
+            Self::Cookie { .. } => b';',
+            Self::Header { .. } | Self::WebsocketProtocol { .. } => b',',
+        };
+        let entries = value.split(move |byte| *byte == separator);
+        entries.map(|entry| self.entry(entry.trim_ascii()))
+    }
+
+    fn entry<'r>(&self, entry: &'r [u8]) -> Entry<'r> {
+        match self {
+            Self::Header { .. } => Entry::Other(entry),
+            Self::WebsocketProtocol { prefix } => {
+                let key = entry.strip_prefix(prefix.as_str().as_bytes());
+                key.map_or(Entry::Other(entry), Entry::Key)
+            }
+            Self::Cookie { name } => match cookie_value(name, entry) {
+                Some(value) => Entry::Key(value),
+                // Some gateways join two `Cookie` headers with a comma.
+                None if entry
+                    .split(|byte| *byte == b',')
+                    .any(|pair| cookie_value(name, pair).is_some()) =>
+                {
+                    Entry::Key(entry)
+                }
+                None => Entry::Other(entry),
+            },
+        }
+    }
+}
+
+/// The value of a pair of a cookie and its value, if it is this cookie.
+fn cookie_value<'r>(name: &Token, pair: &'r [u8]) -> Option<&'r [u8]> {
+    let equals = pair.iter().position(|byte| *byte == b'=')?;
+    let is_named = pair[..equals].trim_ascii() == name.as_str().as_bytes();
+    is_named.then(|| pair[equals + 1..].trim_ascii())
+}
+
+/// What a source finds in a request.
+enum Found<'r> {
+    /// The request does not have the header or the entry.
+    Nothing,
+    /// The header has another scheme, so that it may be meant for the server behind.
+    Foreign,
+    /// A text that is presented as an API key.
+    Key(Cow<'r, str>),
+}
+
+/// An entry of a header that carries several values.
+enum Entry<'r> {
+    /// The text that stands where the API key does.
+    Key(&'r [u8]),
+    /// Something else.
+    Other(&'r [u8]),
+}
+
+impl<'r> Entry<'r> {
+    fn key(self) -> Option<&'r [u8]> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::Other(_) => None,
+        }
+    }
+
+    fn other(self) -> Option<&'r [u8]> {
+        match self {
+            Self::Key(_) => None,
+            Self::Other(other) => Some(other),
+        }
+    }
+}
+
+fn values_of<'r>(header: &str, headers: &[(&'r str, &'r [u8])]) -> impl Iterator<Item = &'r [u8]> {
+    headers
+        .iter()
+        .filter(move |(name, _)| *name == header)
+        .map(|(_, value)| *value)
+}
+
+/// A token (RFC 9110, section 5.6.2): the name of a cookie, or the beginning of a WebSocket protocol.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(String);
+
+impl Token {
+    /// Parses a token.
+    ///
+    /// # Errors
+    /// The rule, if the text does not match it.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let fits = (1..=64).contains(&text.len())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte));
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("must be 1 to 64 letters, digits and characters of !#$%&'*+-.^_`|~")
+        }
+    }
+
+    /// Returns the token. Its case is significant.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -100,29 +268,33 @@ impl Scheme {
         &self.0
     }
 
-    /// Returns the API key after the scheme and one or more spaces (RFC 9110, section 11.4). The scheme is case-insensitive.
-    fn key<'v>(&self, value: &'v str) -> Result<Cow<'v, str>, Malformed> {
-        let (scheme, rest) = value.split_once(' ').ok_or(Malformed)?;
-        if !scheme.eq_ignore_ascii_case(&self.0) {
-            return Err(Malformed);
-        }
-        let rest = rest.trim_start_matches(' ');
-        if scheme.eq_ignore_ascii_case("Basic") {
-            return basic(rest).map(Cow::Owned);
-        }
-        Ok(Cow::Borrowed(rest))
+    /// Whether a value begins with this scheme. The scheme is case-insensitive (RFC 9110, section 11.1).
+    fn is_of(&self, value: &[u8]) -> bool {
+        let scheme = value.split(|byte| *byte == b' ').next();
+        scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(self.0.as_bytes()))
     }
+}
+
+/// Returns the API key after the scheme and one or more spaces (RFC 9110, section 11.4).
+fn key_after_scheme(value: &str) -> Result<Cow<'_, str>, CredentialError> {
+    let (scheme, rest) = value.split_once(' ').ok_or(CredentialError::Malformed)?;
+    let rest = rest.trim_start_matches(' ');
+    if scheme.eq_ignore_ascii_case("Basic") {
+        return basic(rest).map(Cow::Owned);
+    }
+    Ok(Cow::Borrowed(rest))
 }
 
 /// Returns the password in credentials of the scheme `Basic` (RFC 7617, section 2). Without a password the key is the user name:
 /// clients such as `curl -u KEY:` put it there. A user name beside a password says nothing, so it may be any text without control
 /// characters.
-fn basic(credentials: &str) -> Result<String, Malformed> {
-    let decoded = BASE64.decode(credentials).map_err(|_| Malformed)?;
-    let decoded = str::from_utf8(&decoded).map_err(|_| Malformed)?;
-    let (user, password) = decoded.split_once(':').ok_or(Malformed)?;
+fn basic(credentials: &str) -> Result<String, CredentialError> {
+    let malformed = CredentialError::Malformed;
+    let decoded = BASE64.decode(credentials).map_err(|_| malformed)?;
+    let decoded = str::from_utf8(&decoded).map_err(|_| malformed)?;
+    let (user, password) = decoded.split_once(':').ok_or(malformed)?;
     if user.chars().any(char::is_control) {
-        return Err(Malformed);
+        return Err(malformed);
     }
     let key = if password.is_empty() { user } else { password };
     Ok(text(key.as_bytes())?.to_owned())
@@ -131,85 +303,171 @@ fn basic(credentials: &str) -> Result<String, Malformed> {
 /// The credentials that a request presents.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Presented<'r> {
-    /// The API key; empty if there is none.
-    pub key: Cow<'r, str>,
+    /// The API key, which may be an empty text. `None` if no source has one.
+    pub key: Option<Cow<'r, str>>,
     /// The partner that the request names; empty if there is none.
     pub partner: &'r str,
 }
 
-/// The credentials of a request are malformed.
-///
-/// Examples are a key that occurs twice or in two places, another scheme, bytes that no key has, and a missing partner where
-/// the API requires one. The client is at fault, so the result is a denial and never an error.
+/// Why the credentials of a request are not in the one accepted form. The client is at fault, so the result is a denial and never
+/// an error of the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
+pub enum CredentialError {
+    /// A place that carries keys has another scheme, or bytes that no key has.
+    Malformed,
+    /// The request has several keys.
+    SeveralKeys,
+    /// The header that must name the partner does not name exactly one.
+    Partner,
+}
+
+impl CredentialError {
+    /// Returns a description for people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => {
+                "a place that carries keys has another scheme, other bytes than a key, or a name with _ instead of -"
+            }
+            Self::SeveralKeys => "the request has several keys, or the same one twice",
+            Self::Partner => "the header that names the partner is missing, repeated or malformed",
+        }
+    }
+}
 
 impl Credentials {
-    /// Reads the credentials of a request.
+    /// Reads the credentials of a request. The first source that has a key decides.
     ///
     /// `headers` are the headers of the request, with names in lower case and one entry for each occurrence. A gateway may have
     /// joined several occurrences with commas, which no key and no partner id contains.
     ///
     /// # Errors
-    /// [`Malformed`], if the credentials do not have the one accepted form.
+    /// See [`CredentialError`]. A header with another scheme is an error only if no source has a key. Two texts in the form of a
+    /// claviger key are an error wherever the sources find them.
     pub fn read<'r>(
         &self,
-        headers: impl Iterator<Item = (&'r str, &'r [u8])>,
-    ) -> Result<Presented<'r>, Malformed> {
+        headers: &[(&'r str, &'r [u8])],
+    ) -> Result<Presented<'r>, CredentialError> {
         let mut key = None;
-        let mut partner = None;
-        for (name, value) in headers {
-            let mut sources = self.sources.iter();
-            if let Some(source) = sources.find(|source| source.header().as_str() == name) {
-                let value = text(value)?;
-                let found = match source.scheme() {
-                    Some(scheme) => scheme.key(value)?,
-                    None => Cow::Borrowed(value),
-                };
-                if found.contains(' ') || key.replace(found).is_some() {
-                    return Err(Malformed);
-                }
-            }
-            if self
-                .partner
-                .as_ref()
-                .is_some_and(|partner| partner.as_str() == name)
-            {
-                let value = text(value)?;
-                if value.is_empty() || value.contains(' ') || partner.replace(value).is_some() {
-                    return Err(Malformed);
+        let mut is_foreign = false;
+        for source in &self.sources {
+            match source.find(headers)? {
+                Found::Nothing => {}
+                Found::Foreign => is_foreign = true,
+                Found::Key(found) => {
+                    key = Some(found);
+                    break;
                 }
             }
         }
+        if key.is_none() && is_foreign {
+            return Err(CredentialError::Malformed);
+        }
+        if self.sources.len() > 1 && self.keys_in_form(headers) > 1 {
+            return Err(CredentialError::SeveralKeys);
+        }
+        let partner = self.read_partner(headers)?;
         if self.partner.is_some() && key.is_some() && partner.is_none() {
-            return Err(Malformed);
+            return Err(CredentialError::Partner);
         }
         Ok(Presented {
-            key: key.unwrap_or_default(),
+            key,
             partner: partner.unwrap_or_default(),
         })
     }
 
-    /// Returns all headers that carry credentials: those of the keys and that of the partner.
-    pub fn names(&self) -> impl Iterator<Item = &HeaderName> {
-        self.key_headers().chain(&self.partner)
+    fn read_partner<'r>(
+        &self,
+        headers: &[(&'r str, &'r [u8])],
+    ) -> Result<Option<&'r str>, CredentialError> {
+        let Some(header) = &self.partner else {
+            return Ok(None);
+        };
+        let mut values = values_of(header.as_str(), headers);
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
+        let partner = text(value).map_err(|_| CredentialError::Partner)?;
+        if partner.is_empty() || partner.contains(' ') || values.next().is_some() {
+            return Err(CredentialError::Partner);
+        }
+        Ok(Some(partner))
     }
 
-    /// Returns the headers that carry a key. A server behind the gateway does not need them.
-    pub fn key_headers(&self) -> impl Iterator<Item = &HeaderName> {
+    /// The number of texts in the form of a claviger key in all headers that may carry one.
+    fn keys_in_form(&self, headers: &[(&str, &[u8])]) -> usize {
+        let carriers = headers
+            .iter()
+            .filter(|(name, _)| self.sources.iter().any(|source| source.header() == *name));
+        carriers
+            .map(|(_, value)| {
+                let decoded = str::from_utf8(value)
+                    .ok()
+                    .and_then(|value| value.split_once(' '))
+                    .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Basic"))
+                    .and_then(|(_, rest)| BASE64.decode(rest.trim()).ok());
+                keys_in(value) + decoded.map_or(0, |decoded| keys_in(&decoded))
+            })
+            .sum()
+    }
+
+    /// Returns the headers that carry keys beside other values, with their values without the keys: for each kind of source of the
+    /// realm one, also where nothing is left.
+    pub fn without_keys(&self, headers: &[(&str, &[u8])]) -> Vec<(&'static str, String)> {
+        [(COOKIE, "; "), (WEBSOCKET_PROTOCOL, ", ")]
+            .into_iter()
+            .filter_map(|(name, separator)| {
+                let sources: Vec<_> = self
+                    .sources
+                    .iter()
+                    .filter(|source| source.shares_its_header() && source.header() == name)
+                    .collect();
+                let first = sources.first()?;
+                let entries = values_of(name, headers)
+                    .flat_map(|value| first.entries(value))
+                    .filter_map(Entry::other)
+                    .filter(|entry| {
+                        let mut others = sources.iter().map(|source| source.entry(entry));
+                        others.all(|entry| matches!(entry, Entry::Other(_)))
+                    });
+                // What is no text cannot be passed on in every protocol.
+                let entries = entries
+                    .filter_map(|entry| str::from_utf8(entry).ok())
+                    .filter(|entry| !entry.is_empty());
+                Some((name, entries.collect::<Vec<_>>().join(separator)))
+            })
+            .collect()
+    }
+
+    /// Returns all headers that carry credentials: those of the keys and that of the partner.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let partner = self.partner.iter().map(HeaderName::as_str);
+        self.key_headers().chain(partner)
+    }
+
+    /// Returns the headers that carry a key.
+    pub fn key_headers(&self) -> impl Iterator<Item = &str> {
         self.sources.iter().map(CredentialSource::header)
     }
 }
 
+/// The number of texts in the form of a claviger key.
+fn keys_in(value: &[u8]) -> usize {
+    let words = value.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_');
+    words
+        .filter_map(|word| str::from_utf8(word).ok())
+        .filter(|word| key_text::parse(word).is_ok())
+        .count()
+}
+
 /// Returns the value as text if it is printable ASCII or spaces, without a comma. The caller checks the spaces.
-fn text(value: &[u8]) -> Result<&str, Malformed> {
+fn text(value: &[u8]) -> Result<&str, CredentialError> {
     let fits = value
         .iter()
         .all(|byte| (byte.is_ascii_graphic() || *byte == b' ') && *byte != b',');
     if fits {
-        std::str::from_utf8(value).map_err(|_| Malformed)
+        std::str::from_utf8(value).map_err(|_| CredentialError::Malformed)
     } else {
-        Err(Malformed)
+        Err(CredentialError::Malformed)
     }
 }
 
@@ -227,12 +485,19 @@ mod tests {
     fn read(
         credentials: &Credentials,
         headers: &[(&str, &str)],
-    ) -> Result<(String, String), Malformed> {
-        let headers = headers
+    ) -> Result<(String, String), CredentialError> {
+        let headers: Vec<_> = headers
             .iter()
-            .map(|(name, value)| (*name, value.as_bytes()));
-        let presented = credentials.read(headers)?;
-        Ok((presented.key.into_owned(), presented.partner.to_owned()))
+            .map(|(name, value)| (*name, value.as_bytes()))
+            .collect();
+        let Presented { key, partner } = credentials.read(&headers)?;
+        // No test presents this text.
+        let key = key.map_or("no key".to_owned(), Cow::into_owned);
+        Ok((key, partner.to_owned()))
+    }
+
+    fn no_key() -> (String, String) {
+        ("no key".to_owned(), String::new())
     }
 
     fn bearer() -> Credentials {
@@ -264,11 +529,8 @@ mod tests {
             ),
             Ok(("k".into(), "m".into()))
         );
-        assert_eq!(
-            read(&bearer(), &[("x-api-key", "k")]),
-            Ok((String::new(), String::new()))
-        );
-        assert_eq!(read(&merchant(), &[]), Ok((String::new(), String::new())));
+        assert_eq!(read(&bearer(), &[("x-api-key", "k")]), Ok(no_key()));
+        assert_eq!(read(&merchant(), &[]), Ok(no_key()));
     }
 
     /// Seen red with Basic taken for a scheme before the key, with the user name before the password, with a decoder that takes
@@ -305,7 +567,11 @@ mod tests {
             b"\xff:k",
             b"",
         ] {
-            assert_eq!(of(malformed, "Basic"), Err(Malformed), "{malformed:?}");
+            assert_eq!(
+                of(malformed, "Basic"),
+                Err(CredentialError::Malformed),
+                "{malformed:?}"
+            );
         }
         for value in [
             "Basic k",
@@ -316,7 +582,7 @@ mod tests {
         ] {
             assert_eq!(
                 read(&basic, &[("authorization", value)]),
-                Err(Malformed),
+                Err(CredentialError::Malformed),
                 "{value}"
             );
         }
@@ -326,7 +592,8 @@ mod tests {
     }
 
     #[test]
-    fn credentials_in_another_form_are_malformed() {
+    fn credentials_in_another_form_are_refused() {
+        use CredentialError::{Malformed, Partner, SeveralKeys};
         for value in [
             "",
             "Bearer",
@@ -335,49 +602,187 @@ mod tests {
             " Bearer k",
             "Bearer k ",
             "Bearer\tk",
-            "Bearer k, Bearer l",
-            "Bearer k,l",
             "Bearer k\u{7f}",
             "Bearerk",
             "Bearer k k",
             "Bearer é",
         ] {
-            assert_eq!(
-                read(&bearer(), &[("authorization", value)]),
-                Err(Malformed),
-                "{value:?}"
-            );
+            let read = read(&bearer(), &[("authorization", value)]);
+            assert_eq!(read, Err(Malformed), "{value:?}");
         }
-        for headers in [
-            &[("authorization", "Bearer k"), ("authorization", "Bearer k")][..],
-            &[("authorization", "Bearer k"), ("authorization", "Basic x")],
+        for value in ["Bearer k, Bearer l", "Bearer k,l", "Bearer k,"] {
+            let read = read(&bearer(), &[("authorization", value)]);
+            assert_eq!(read, Err(SeveralKeys), "{value:?}");
+        }
+        for second in ["Bearer k", "Basic x"] {
+            let headers = [("authorization", "Bearer k"), ("authorization", second)];
+            assert_eq!(read(&bearer(), &headers), Err(SeveralKeys), "{second}");
+        }
+        for (headers, error) in [
+            (&[("x-api-key", "k")][..], Partner),
+            (&[("x-api-key", "k"), ("x-api-user", "")], Partner),
+            (
+                &[("x-api-key", "k"), ("x-api-user", "a"), ("x-api-user", "b")],
+                Partner,
+            ),
+            (&[("x-api-key", "k"), ("x-api-user", "a,b")], Partner),
+            (&[("x-api-key", "k"), ("x-api-user", "a b")], Partner),
+            (&[("x-api-user", "a b")], Partner),
+            (
+                &[("x-api-key", "k"), ("x-api-key", "l"), ("x-api-user", "a")],
+                SeveralKeys,
+            ),
         ] {
-            assert_eq!(read(&bearer(), headers), Err(Malformed), "{headers:?}");
+            assert_eq!(read(&merchant(), headers), Err(error), "{headers:?}");
         }
-        for headers in [
-            &[("x-api-key", "k")][..],
-            &[("x-api-key", "k"), ("x-api-user", "")],
-            &[("x-api-key", "k"), ("x-api-user", "a"), ("x-api-user", "b")],
-            &[("x-api-key", "k"), ("x-api-user", "a,b")],
-            &[("x-api-key", "k"), ("x-api-user", "a b")],
-            &[("x-api-key", "k"), ("x-api-key", "l"), ("x-api-user", "a")],
-        ] {
-            assert_eq!(read(&merchant(), headers), Err(Malformed), "{headers:?}");
-        }
-        let two = Credentials {
-            sources: vec![
-                header("authorization", Some("Bearer")),
-                header("x-api-key", None),
-            ],
+    }
+
+    const IN_FORM: [&str; 2] = [
+        "demo_live_02y8wgU7QvIaB4J9cANFdL003aUlTJC7tjlCTQj2uNU3MFagCXG9LRKRcwGkBIDlf2CbwAq",
+        "demo_live_02y8wgU7QvIaB4J9cANFdM003aUlTJC7tjlCTQj2uNU3MFagCXG9LRKRcwGkBIDlf1Vdqba",
+    ];
+
+    /// Seen red with the last source first, with a header of another scheme taken for a key, and without the count.
+    #[test]
+    fn the_first_source_with_a_key_decides() {
+        use CredentialError::{Malformed, SeveralKeys};
+        let [one, other] = IN_FORM;
+        assert!(IN_FORM.iter().all(|text| key_text::parse(text).is_ok()));
+        let either = |first: CredentialSource, second: CredentialSource| Credentials {
+            sources: vec![first, second],
             partner: None,
         };
+        let own = || header("x-api-key", None);
+        let scheme = |scheme| header("authorization", Some(scheme));
+        let own_first = either(own(), scheme("Bearer"));
+        let bearer_first = either(scheme("Bearer"), own());
+        let basic_first = either(scheme("Basic"), own());
+        let key = |key: &str| Ok((key.to_owned(), String::new()));
+        let basic_of = |text: &str| format!("Basic {}", BASE64.encode(format!("{text}:")));
+        for (credentials, authorization, expected) in [
+            (&own_first, "Bearer k", key(one)),
+            (&own_first, "Digest a=\"b\", c", key(one)),
+            (&own_first, "", key(one)),
+            (&bearer_first, "Bearer k", key("k")),
+            (&bearer_first, "Basic dTpr", key(one)),
+            (&bearer_first, "Bearer k, k", Err(SeveralKeys)),
+            (&bearer_first, "Bearer", Err(Malformed)),
+            (&own_first, &format!("Bearer {other}"), Err(SeveralKeys)),
+            (&own_first, &format!("Bearer {one}"), Err(SeveralKeys)),
+            (&own_first, other, Err(SeveralKeys)),
+            (&own_first, &basic_of(other), Err(SeveralKeys)),
+            (&bearer_first, &format!("Bearer {other}"), Err(SeveralKeys)),
+            (&basic_first, &basic_of(other), Err(SeveralKeys)),
+            (&basic_first, &basic_of("k"), key("k")),
+            (&basic_first, "Basic \u{e9}", Err(Malformed)),
+        ] {
+            for headers in [
+                [("authorization", authorization), ("x-api-key", one)],
+                [("x-api-key", one), ("authorization", authorization)],
+            ] {
+                assert_eq!(read(credentials, &headers), expected, "{authorization}");
+            }
+        }
+        let only_foreign = [("authorization", "Basic dTpr")];
+        assert_eq!(read(&own_first, &only_foreign), Err(Malformed));
+    }
+
+    fn cookie(name: &str) -> CredentialSource {
+        CredentialSource::Cookie {
+            name: Token::parse(name).unwrap(),
+        }
+    }
+
+    fn websocket_protocol(prefix: &str) -> CredentialSource {
+        CredentialSource::WebsocketProtocol {
+            prefix: Token::parse(prefix).unwrap(),
+        }
+    }
+
+    /// The key of a request with these values of a header, and what is left of the header.
+    fn stripped(
+        source: CredentialSource,
+        values: &[&[u8]],
+    ) -> (Result<Option<String>, CredentialError>, String) {
+        let name = source.header().to_owned();
+        let headers: Vec<_> = values.iter().map(|value| (name.as_str(), *value)).collect();
+        let credentials = Credentials {
+            sources: vec![source],
+            partner: None,
+        };
+        let read = credentials.read(&headers);
+        let key = read.map(|presented| presented.key.map(Cow::into_owned));
+        let [(left_of, left)] = credentials.without_keys(&headers).try_into().unwrap();
+        assert_eq!(left_of, name);
+        (key, left)
+    }
+
+    /// Seen red with the case of the name ignored, with spaces around the name kept, and without the joined headers.
+    #[test]
+    fn a_cookie_carries_a_key_beside_others() {
+        use CredentialError::{Malformed, SeveralKeys};
+        let key = |key: &str| Ok(Some(key.to_owned()));
+        for (values, expected, left) in [
+            (&[][..], Ok(None), ""),
+            (&["id=k"], key("k"), ""),
+            (&["a=b; id=k; c=d"], key("k"), "a=b; c=d"),
+            (&["a=b;id=k;c=d"], key("k"), "a=b; c=d"),
+            (&["a=b", "id=k", "c=\u{e9}"], key("k"), "a=b; c=\u{e9}"),
+            (
+                &["a=id=x; xid=y; Id=z; flag"],
+                Ok(None),
+                "a=id=x; xid=y; Id=z; flag",
+            ),
+            (&["id = k ; a"], key("k"), "a"),
+            (&["id="], key(""), ""),
+            (&["id=k; id=l; a=b"], Err(SeveralKeys), "a=b"),
+            (&["id=k", "id=k"], Err(SeveralKeys), ""),
+            (&["id=k k"], Err(Malformed), ""),
+            (&["id=\u{e9}; a=b"], Err(Malformed), "a=b"),
+            (&["id=k,l"], Err(Malformed), ""),
+            (&["a=b,id=k"], Err(Malformed), ""),
+            (&["a=b, c=d,  id=k; e=f"], Err(Malformed), "e=f"),
+        ] {
+            let values: Vec<_> = values.iter().map(|value| value.as_bytes()).collect();
+            let found = stripped(cookie("id"), &values);
+            assert_eq!(found, (expected, left.to_owned()), "{values:?}");
+        }
+        let found = stripped(cookie("id"), &[&b"a=\xff; id=k; b=c"[..]]);
+        assert_eq!(found, (key("k"), "b=c".to_owned()));
+    }
+
+    #[test]
+    fn a_websocket_protocol_carries_a_key_beside_others() {
+        use CredentialError::{Malformed, SeveralKeys};
+        let key = |key: &str| Ok(Some(key.to_owned()));
+        for (values, expected, left) in [
+            (&["app"][..], Ok(None), "app"),
+            (&["x.k, app"], key("k"), "app"),
+            (&["app,x.k,  other"], key("k"), "app, other"),
+            (&["app", "x.k"], key("k"), "app"),
+            (&["x."], key(""), ""),
+            (&["X.k, app"], Ok(None), "X.k, app"),
+            (&["x.k, x.l, app"], Err(SeveralKeys), "app"),
+            (&["x.k l, app"], Err(Malformed), "app"),
+        ] {
+            let values: Vec<_> = values.iter().map(|value| value.as_bytes()).collect();
+            let found = stripped(websocket_protocol("x."), &values);
+            assert_eq!(found, (expected, left.to_owned()), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn all_keys_leave_a_header_that_several_sources_share() {
+        let credentials = Credentials {
+            sources: vec![cookie("a"), cookie("b"), header("x-api-key", None)],
+            partner: None,
+        };
+        let headers = [("cookie", &b"c=1; b=2; a=3; d=4"[..])];
+        let left = credentials.without_keys(&headers);
+        assert_eq!(left, [("cookie", "c=1; d=4".to_owned())]);
         assert_eq!(
-            read(&two, &[("authorization", "Bearer k"), ("x-api-key", "k")]),
-            Err(Malformed)
-        );
-        assert_eq!(
-            read(&two, &[("x-api-key", "k")]),
-            Ok(("k".into(), String::new()))
+            credentials.read(&headers).ok().unwrap().key.as_deref(),
+            Some("3")
         );
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::credential::HeaderName;
+use super::credential::{CredentialError, HeaderName};
 use super::verdict::Verdict;
 
 /// The maximum length of a denial's body, in bytes.
@@ -66,7 +66,7 @@ pub struct Denial {
     pub status: u16,
     /// The headers of the response, such as `www-authenticate` and `content-type`.
     pub headers: BTreeMap<HeaderName, String>,
-    /// The body. Each `{{verdict}}` is a placeholder for the verdict's name.
+    /// The body. `{{verdict}}` and `{{reason}}` are placeholders for the name of the verdict and of the [`DenialReason`].
     pub body: String,
 }
 
@@ -83,8 +83,49 @@ impl Denial {
         }
     }
 
-    /// Returns the body for a verdict with this name.
-    pub fn body_for(&self, verdict: &str) -> String {
-        self.body.replace("{{verdict}}", verdict)
+    /// Returns the body for a denial for this reason.
+    pub fn body_for(&self, reason: DenialReason) -> String {
+        let body = self.body.replace("{{verdict}}", reason.verdict());
+        body.replace("{{reason}}", reason.as_str())
+    }
+}
+
+/// Why a request does not pass. It tells more than a verdict where the client made a mistake with its credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DenialReason {
+    /// The request has no key.
+    NoKey,
+    /// The credentials are not in the form that the realm asks for.
+    Credentials(CredentialError),
+    /// The verdict on the key says it.
+    Verdict(Verdict),
+    /// The authority cannot decide now.
+    Undecided,
+}
+
+impl DenialReason {
+    /// Returns the name of the reason.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoKey => "NO_KEY",
+            Self::Credentials(CredentialError::Malformed) => "CREDENTIALS_MALFORMED",
+            Self::Credentials(CredentialError::SeveralKeys) => "SEVERAL_KEYS",
+            Self::Credentials(CredentialError::Partner) => "PARTNER_MALFORMED",
+            Self::Verdict(Verdict::Malformed) => "KEY_MALFORMED",
+            Self::Verdict(verdict) => {
+                let name = verdict.as_str();
+                name.strip_prefix("VERDICT_").unwrap_or(name)
+            }
+            Self::Undecided => "UNDECIDED",
+        }
+    }
+
+    /// Returns the name of the verdict, or `UNDECIDED`.
+    pub fn verdict(self) -> &'static str {
+        match self {
+            Self::NoKey | Self::Credentials(_) => Verdict::Malformed.as_str(),
+            Self::Verdict(verdict) => verdict.as_str(),
+            Self::Undecided => "UNDECIDED",
+        }
     }
 }

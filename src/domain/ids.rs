@@ -99,7 +99,7 @@ fn account(text: &[u8]) -> bool {
     matches(
         text,
         |byte| byte.is_ascii_alphanumeric(),
-        |byte| byte.is_ascii_alphanumeric() || b"._@-".contains(&byte),
+        |byte| byte.is_ascii_alphanumeric() || b"._@|+:=-".contains(&byte),
         127,
     )
 }
@@ -137,13 +137,13 @@ identifier!(
 identifier!(
     /// The identifier of a partner, the account that owns keys.
     PartnerId,
-    "[A-Za-z0-9][A-Za-z0-9._@-]{0,127}",
+    "[A-Za-z0-9][A-Za-z0-9._@|+:=-]{0,127}",
     account
 );
 identifier!(
     /// The identifier of a partner's project.
     ProjectId,
-    "[A-Za-z0-9][A-Za-z0-9._@-]{0,127}",
+    "[A-Za-z0-9][A-Za-z0-9._@|+:=-]{0,127}",
     account
 );
 
@@ -311,6 +311,20 @@ mod tests {
         assert!(PartnerId::parse("Me@x.io").is_ok() && PartnerId::parse(&long(128)).is_ok());
         assert!(PartnerId::parse(&long(129)).is_err() && PartnerId::parse("").is_err());
         assert!(PartnerId::parse("é").is_err() && PartnerId::parse("a b").is_err());
+        for id in ["auth0|5f7c8ec7", "user+tag@example.com", "org:team", "ou=a"] {
+            assert!(
+                PartnerId::parse(id).is_ok() && ProjectId::parse(id).is_ok(),
+                "{id}"
+            );
+        }
+        for id in [
+            "|a", "+1", ":a", "=", "a/b", "a,b", "a;b", "a%b", "a\"b", "a\\b",
+        ] {
+            assert!(
+                PartnerId::parse(id).is_err() && ProjectId::parse(id).is_err(),
+                "{id}"
+            );
+        }
     }
 
     #[test]

@@ -81,6 +81,12 @@ pub enum Level {
     Project(ProjectId),
 }
 
+/// The beginning of the names of labels that only operators and managers set.
+pub const OPERATOR_LABELS: &str = "operator/";
+
+/// The maximum number of labels of a key.
+pub const MAX_LABELS: usize = 16;
+
 impl Level {
     /// Returns the project that the key is bound to.
     pub fn project(&self) -> Option<&ProjectId> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::access::{Access, Scope, reach};
-use super::credential::Credentials;
+use super::credential::{CredentialSource, Credentials, HeaderName};
 use super::denial::Denials;
 use super::ids::{EnvironmentName, Prefix, RealmId, ScopeName, Tag};
 use super::key::LevelKind;
@@ -16,6 +16,9 @@ use super::violation::Violations;
 
 /// The maximum time for which a realm may let gateways cache an answer.
 pub const MAX_CACHE_LIMIT: Duration = Duration::from_hours(24);
+
+/// The maximum number of labels of a key that a server behind a gateway gets.
+pub const MAX_IDENTITY_LABELS: usize = 8;
 
 /// The maximum number of environments of a realm.
 pub const MAX_ENVIRONMENTS: usize = 64;
@@ -54,6 +57,40 @@ pub struct Realm {
     /// The HTTP responses for denials, by class.
     #[serde(default)]
     pub denials: Denials,
+    /// The labels of a key that the server behind a gateway gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub identity_labels: Vec<IdentityLabel>,
+}
+
+/// A label of a key that the server behind a gateway gets in a header of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IdentityLabel(String);
+
+impl IdentityLabel {
+    /// Parses the name of a label.
+    ///
+    /// # Errors
+    /// The rule, if the name does not match it.
+    pub fn parse(name: &str) -> Result<Self, &'static str> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte);
+        if (1..=40).contains(&name.len()) && name.bytes().all(fits) {
+            Ok(Self(name.to_owned()))
+        } else {
+            Err("must be the name of a label, of 1 to 40 letters, digits and characters of ._/-")
+        }
+    }
+
+    /// Returns the name of the label.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the name of the header, in lower case.
+    pub fn header(&self) -> String {
+        let name = self.0.to_ascii_lowercase();
+        format!("x-claviger-label-{}", name.replace(['.', '_', '/'], "-"))
+    }
 }
 
 /// An environment of a realm.
@@ -134,6 +171,7 @@ impl Realm {
                     encoded_characters,
                 },
             denials,
+            identity_labels,
         } = self;
         [
             ("prefix", *prefix != after.prefix),
@@ -160,6 +198,7 @@ impl Realm {
                 "encoded_characters",
                 *encoded_characters != after.paths.encoded_characters,
             ),
+            ("identity_labels", *identity_labels != after.identity_labels),
         ]
         .into_iter()
         .filter_map(|(field, is_changed)| is_changed.then_some(field))
@@ -195,10 +234,21 @@ impl Realm {
     }
 
     fn check_gateways(&self, bad: &mut Violations) {
-        let mut names: Vec<_> = self.credentials.names().collect();
-        names.sort();
-        if names.windows(2).any(|pair| pair[0] == pair[1]) {
-            bad.add("realm.credentials", "must name each header only once");
+        self.check_credentials(bad);
+        if self.identity_labels.len() > MAX_IDENTITY_LABELS {
+            bad.add("realm.identity_labels", "must have at most 8 entries");
+        }
+        let mut headers = HashSet::new();
+        for (i, label) in self.identity_labels.iter().enumerate() {
+            if !headers.insert(label.header()) {
+                bad.add(
+                    format!("realm.identity_labels[{i}]"),
+                    format!(
+                        "must not have the same header as another label: {}",
+                        label.header()
+                    ),
+                );
+            }
         }
         self.check_project_segments(bad);
         route::check(&self.routes, &self.paths, bad);
@@ -218,6 +268,26 @@ impl Realm {
                     );
                 }
             }
+        }
+    }
+
+    fn check_credentials(&self, bad: &mut Violations) {
+        let Credentials { sources, partner } = &self.credentials;
+        let own = sources.iter().filter(|source| !source.shares_its_header());
+        let mut names: Vec<_> = own
+            .map(CredentialSource::header)
+            .chain(partner.iter().map(HeaderName::as_str))
+            .collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            bad.add("realm.credentials", "must name each header only once");
+        }
+        let mut entries = sources.iter().filter(|source| source.shares_its_header());
+        if entries.any(|source| sources.iter().filter(|other| *other == source).count() > 1) {
+            bad.add(
+                "realm.credentials",
+                "must name each cookie and each WebSocket protocol only once",
+            );
         }
     }
 
@@ -300,6 +370,7 @@ impl Realm {
             routes: Vec::new(),
             paths: PathRules::default(),
             denials: Denials::new(),
+            identity_labels: Vec::new(),
         }
     }
 }
@@ -340,7 +411,7 @@ mod tests {
             serde_json::from_str(json).unwrap()
         }
         type Change<'c> = &'c dyn Fn(&mut Realm);
-        let changes: [(&str, Change<'_>); 15] = [
+        let changes: [(&str, Change<'_>); 16] = [
             ("prefix", &|realm| realm.prefix = from("\"other\"")),
             ("environments", &|realm| realm.environments.clear()),
             ("scopes", &|realm| {
@@ -376,6 +447,9 @@ mod tests {
             }),
             ("encoded_characters", &|realm| {
                 realm.paths.encoded_characters = from("\"keep\"");
+            }),
+            ("identity_labels", &|realm| {
+                realm.identity_labels = from("[\"plan\"]");
             }),
         ];
         let before = Realm::built_in();

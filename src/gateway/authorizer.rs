@@ -7,11 +7,11 @@ use super::response::{self, GatewayResponse, HttpDenial};
 use super::{GatewayDecision, GatewayRequest, authorize};
 use crate::auth::{AuthError, Authenticator, Forbidden, Principal};
 use crate::domain::clock::Clock;
-use crate::domain::denial::DenialClass;
+use crate::domain::denial::{DenialClass, DenialReason};
 use crate::domain::verdict::Verdict;
 use crate::hashing::Peppers;
 use crate::metrics::GatewayReason;
-use crate::mirror::{Mirror, MirroredRealm};
+use crate::mirror::Mirror;
 use crate::usage::UsageRecorder;
 use crate::verify::{Moment, Question, VerifyError, decide};
 
@@ -134,20 +134,22 @@ impl GatewayAuthorizer {
                 key.map_or(GatewayReason::Public, |_| {
                     GatewayReason::Key(Verdict::Allowed)
                 }),
-                Ok(GatewayResponse::Allowed {
-                    identity: Box::new(response::identity(realm, key)),
-                    remove: response::headers_to_remove(realm, request.headers),
-                }),
+                Ok(response::allowed(realm, key, request.headers)),
             ),
-            Ok(GatewayDecision::Denied { class, verdict }) => {
-                let has_key = has_key(realm, request);
-                let reason = if has_key {
-                    GatewayReason::Key(verdict)
-                } else {
-                    GatewayReason::NoKey
+            Ok(GatewayDecision::Denied {
+                class,
+                verdict,
+                reason,
+            }) => {
+                let counted = match (reason, verdict) {
+                    (DenialReason::NoKey, _) => GatewayReason::NoKey,
+                    (_, Verdict::AddressDenied) if request.client.is_none() => {
+                        GatewayReason::AddressUnknown
+                    }
+                    _ => GatewayReason::Key(verdict),
                 };
-                let denied = response::denied(realm, class, verdict, has_key);
-                (reason, Ok(denied))
+                let denied = response::denied(realm, class, reason);
+                (counted, Ok(denied))
             }
             Err(reason) => (GatewayReason::Undecided, Err(GatewayError::Verify(reason))),
         };
@@ -165,16 +167,7 @@ impl GatewayAuthorizer {
                 headers: Vec::new(),
                 body: String::new(),
             },
-            |realm| response::denial(realm, DenialClass::Undecided, "UNDECIDED", false),
+            |realm| response::denial(realm, DenialClass::Undecided, DenialReason::Undecided),
         )
     }
-}
-
-/// Whether the request has a header that carries keys.
-fn has_key(realm: &MirroredRealm, request: &GatewayRequest<'_>) -> bool {
-    let mut carriers = realm.definition.credentials.key_headers();
-    carriers.any(|carrier| {
-        let mut headers = request.headers.iter();
-        headers.any(|(name, _)| *name == carrier.as_str())
-    })
 }

@@ -7,18 +7,19 @@
 mod authorizer;
 mod response;
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 pub use authorizer::{GatewayAuthorizer, GatewayError, ProtectedApi};
-pub use response::{GatewayResponse, HttpDenial, IDENTITY_HEADERS};
+pub use response::{GatewayResponse, HttpDenial, IDENTITY_HEADERS, SetHeader};
 
 use crate::domain::access::ScopeSet;
-use crate::domain::credential::{Malformed, Presented};
-use crate::domain::denial::DenialClass;
+use crate::domain::credential::{CredentialError, Presented};
+use crate::domain::denial::{DenialClass, DenialReason};
 use crate::domain::ids::{EnvironmentName, RealmId};
 use crate::domain::path::{PathError, RequestPath};
 use crate::domain::realm::Environment;
-use crate::domain::route::{Matched, NoRoute, RequiredLevel};
+use crate::domain::route::{Matched, NoRoute, RequiredLevel, RouteAccess};
 use crate::domain::verdict::Verdict;
 use crate::mirror::{KeyFacts, MirroredRealm};
 use crate::telemetry::limited;
@@ -109,6 +110,8 @@ pub enum GatewayDecision<'k> {
         class: DenialClass,
         /// The verdict.
         verdict: Verdict,
+        /// What the verdict does not tell about a mistake with the credentials.
+        reason: DenialReason,
     },
 }
 
@@ -117,7 +120,7 @@ pub struct RouteMatch<'g> {
     /// The route that applies, or the reason why none does.
     pub matched: Result<Matched<'g, 'g>, MatchError>,
     /// The credentials in the request's headers.
-    pub presented: Result<Presented<'g>, Malformed>,
+    pub presented: Result<Presented<'g>, CredentialError>,
 }
 
 /// The reason why no route applies to a request.
@@ -143,16 +146,15 @@ pub fn match_request<'g>(
     request: &GatewayRequest<'g>,
     path: &'g Result<RequestPath<'_>, PathError>,
 ) -> RouteMatch<'g> {
-    let headers = request.headers.iter().copied();
     let credentials = &realm.definition.credentials;
     let presented = if request
         .headers
         .iter()
         .any(|(name, _)| is_disguised(realm, name))
     {
-        Err(Malformed)
+        Err(CredentialError::Malformed)
     } else {
-        credentials.read(headers)
+        credentials.read(request.headers)
     };
     let paths = &realm.definition.paths;
     let path = path.as_ref().map_err(|error| MatchError::Path(*error));
@@ -171,7 +173,7 @@ fn is_disguised(realm: &MirroredRealm, name: &str) -> bool {
     }
     let normalized = name.replace('_', "-");
     let mut carriers = realm.definition.credentials.names();
-    normalized.starts_with("x-claviger-") || carriers.any(|carrier| carrier.as_str() == normalized)
+    normalized.starts_with("x-claviger-") || carriers.any(|carrier| carrier == normalized)
 }
 
 /// Decides whether a request is allowed. Calls `decide` only if the request needs a key.
@@ -187,14 +189,31 @@ pub fn authorize<'k>(
 ) -> Result<GatewayDecision<'k>, VerifyError> {
     let path = parse_path(realm, request);
     let route_match = match_request(realm, request, &path);
-    let denied = |verdict| GatewayDecision::Denied {
-        class: DenialClass::of(verdict).unwrap_or(DenialClass::Forbidden),
-        verdict,
+    let denied = |verdict, reason: DenialReason, presented: &str, key: Option<KeyFacts<'_>>| {
+        tracing::debug!(
+            realm = %realm.definition.id,
+            verdict = reason.verdict(),
+            reason = reason.as_str(),
+            method = ?request.method,
+            path = ?logged_path(request.target, presented),
+            client = request.client.map(tracing::field::display),
+            key_id = key.map(|key| tracing::field::display(key.id())),
+            "request denied"
+        );
+        GatewayDecision::Denied {
+            class: DenialClass::of(verdict).unwrap_or(DenialClass::Forbidden),
+            verdict,
+            reason,
+        }
     };
-    let Ok(presented) = &route_match.presented else {
-        return Ok(denied(Verdict::Malformed));
+    let presented = match &route_match.presented {
+        Ok(presented) => presented,
+        Err(error) => {
+            let reason = DenialReason::Credentials(*error);
+            return Ok(denied(Verdict::Malformed, reason, "", None));
+        }
     };
-    if route_match.is_public() {
+    if !route_match.asks_about(presented) {
         moment.check_lease()?;
         return Ok(GatewayDecision::Allowed { key: None });
     }
@@ -214,22 +233,53 @@ pub fn authorize<'k>(
              the proxies before the gateway write to x-forwarded-for"
         );
     }
-    Ok(match (decision.verdict, decision.proven) {
-        (Verdict::Allowed, Some((key, _))) => GatewayDecision::Allowed { key: Some(key) },
-        (verdict, _) => denied(verdict),
+    let key = decision.proven.map(|(key, _)| key);
+    Ok(match (decision.verdict, &presented.key) {
+        (Verdict::Allowed, _) if key.is_some() => GatewayDecision::Allowed { key },
+        (verdict, None) => denied(verdict, DenialReason::NoKey, "", None),
+        (verdict, Some(text)) => denied(verdict, DenialReason::Verdict(verdict), text, key),
     })
 }
 
+/// The longest path in the log, in bytes.
+const MAX_LOGGED_PATH: usize = 256;
+
+/// No word of a path is logged that is as long as this: it may be an API key in the wrong place.
+const SECRET_LENGTH: usize = 40;
+
+/// The path of a request as the log may show it: without the query, and without anything that may be an API key.
+fn logged_path(target: &str, presented: &str) -> String {
+    let path = target.split('?').next().unwrap_or_default();
+    let path = match presented {
+        "" => Cow::Borrowed(path),
+        key => Cow::Owned(path.replace(key, "…")),
+    };
+    let mut shown = String::new();
+    for word in path
+        .split_inclusive(|character: char| !character.is_ascii_alphanumeric() && character != '_')
+    {
+        if word.len() > SECRET_LENGTH {
+            shown.push('…');
+        } else {
+            shown.push_str(word);
+        }
+        if shown.len() > MAX_LOGGED_PATH {
+            shown.push('…');
+            break;
+        }
+    }
+    shown
+}
+
 impl RouteMatch<'_> {
-    /// Whether the route that applies is public, so that the request needs no key.
-    pub fn is_public(&self) -> bool {
-        matches!(
-            self.matched,
-            Ok(Matched {
-                requirement: None,
-                ..
-            })
-        )
+    /// Whether the key of the request is to be verified. Otherwise the request passes without an identity.
+    pub fn asks_about(&self, presented: &Presented<'_>) -> bool {
+        let access = self.matched.as_ref().map(|matched| matched.access);
+        match access {
+            Ok(RouteAccess::Public) => false,
+            Ok(RouteAccess::OptionalKey) => presented.key.is_some(),
+            Ok(RouteAccess::Key(_)) | Err(_) => true,
+        }
     }
 }
 
@@ -244,14 +294,17 @@ pub fn with_question<T>(
     answer: impl FnOnce(&str, &Question<'_>) -> T,
 ) -> T {
     let matched = route_match.matched.as_ref().ok();
-    let requirement = matched.and_then(|matched| matched.requirement);
+    let requirement = matched.and_then(|matched| match matched.access {
+        RouteAccess::Key(requirement) => Some(requirement),
+        RouteAccess::Public | RouteAccess::OptionalKey => None,
+    });
     let projects = matched.map_or(&[][..], |matched| &matched.projects);
-    let target = match requirement.map(|requirement| requirement.level) {
-        None => Target::NoRoute,
-        Some(RequiredLevel::Any) => Target::Any,
-        Some(RequiredLevel::Project) => Target::OwnProject,
-        Some(RequiredLevel::PartnerOrNamedProject) if !projects.is_empty() => Target::Any,
-        Some(RequiredLevel::Partner | RequiredLevel::PartnerOrNamedProject) => Target::Partner,
+    let target = match (matched, requirement.map(|requirement| requirement.level)) {
+        (None, _) => Target::NoRoute,
+        (Some(_), None | Some(RequiredLevel::Any)) => Target::Any,
+        (_, Some(RequiredLevel::Project)) => Target::OwnProject,
+        (_, Some(RequiredLevel::PartnerOrNamedProject)) if !projects.is_empty() => Target::Any,
+        (_, Some(RequiredLevel::Partner | RequiredLevel::PartnerOrNamedProject)) => Target::Partner,
     };
     let question = Question {
         realm,
@@ -264,12 +317,24 @@ pub fn with_question<T>(
             .map_or_else(ScopeSet::default, |requirement| requirement.any_scopes),
         client,
     };
-    answer(&presented.key, &question)
+    answer(presented.key.as_deref().unwrap_or_default(), &question)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Seen red without the length, and without the presented key.
+    #[test]
+    fn no_key_in_a_path_is_logged() {
+        let key =
+            "demo_live_02y8wgU7QvIaB4J9cANFdL003aUlTJC7tjlCTQj2uNU3MFagCXG9LRKRcwGkBIDlf2CbwAq";
+        assert_eq!(logged_path("/v1/a?key=k", ""), "/v1/a");
+        assert_eq!(logged_path(&format!("/v1/{key}/a"), ""), "/v1/…a");
+        assert_eq!(logged_path("/v1/old-key/a", "old-key"), "/v1/…/a");
+        let long = logged_path(&"/abc".repeat(100), "");
+        assert!(long.len() < 270 && long.ends_with('…'), "{long}");
+    }
 
     /// An earlier version dropped a last entry that equals the direct peer. A client with that address could then choose another.
     #[test]

@@ -2,14 +2,16 @@
 
 use std::borrow::Cow;
 
-use crate::domain::credential::HeaderName;
-use crate::domain::denial::{Denial, DenialClass};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::domain::credential::CredentialSource;
+use crate::domain::denial::{Denial, DenialClass, DenialReason};
 use crate::domain::ids::ScopeName;
 use crate::domain::verdict::Verdict;
 use crate::mirror::{KeyFacts, MirroredRealm};
 
-/// The identity headers, which tell the server behind the gateway whose request it gets. Every allowed request gets all of them,
-/// if need be with an empty value, so that headers of the same name that a client sent are always replaced.
+/// The identity headers that every allowed request gets, if need be with an empty value, so that headers of the same name that a
+/// client sent are always replaced. A realm may add labels of the key to them.
 pub const IDENTITY_HEADERS: [&str; 6] = [
     "x-claviger-key-id",
     "x-claviger-realm",
@@ -19,13 +21,26 @@ pub const IDENTITY_HEADERS: [&str; 6] = [
     "x-claviger-scopes",
 ];
 
+/// The characters of a label's value that are encoded: all but the unreserved ones (RFC 3986, section 2.3).
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+/// A header and its value.
+pub type SetHeader = (Cow<'static, str>, String);
+
 /// The response to a gateway.
 #[derive(Debug)]
 pub enum GatewayResponse {
     /// The gateway passes the request on.
     Allowed {
         /// The identity headers to set on the request.
-        identity: Box<[(&'static str, String); 6]>,
+        identity: Vec<SetHeader>,
+        /// The headers that carried keys beside other values, without the keys. They replace the client's. An empty one is removed
+        /// where the gateway can do it.
+        without_keys: Vec<(&'static str, String)>,
         /// The headers to remove from the request.
         remove: Vec<String>,
     },
@@ -33,8 +48,8 @@ pub enum GatewayResponse {
     Denied {
         /// The class of the denial.
         class: DenialClass,
-        /// The verdict; `None` in the class [`Undecided`](DenialClass::Undecided).
-        verdict: Option<Verdict>,
+        /// Why.
+        reason: DenialReason,
         /// The response to the client.
         denial: HttpDenial,
     },
@@ -51,12 +66,22 @@ pub struct HttpDenial {
     pub body: String,
 }
 
-/// The identity headers of a request with this key.
-pub(super) fn identity(
+/// The response to a gateway whose request passes, with this key if it has one.
+pub(super) fn allowed(
     realm: &MirroredRealm,
     key: Option<KeyFacts<'_>>,
-) -> [(&'static str, String); 6] {
-    let values = key.map_or_else(Default::default, |key| {
+    headers: &[(&str, &[u8])],
+) -> GatewayResponse {
+    GatewayResponse::Allowed {
+        identity: identity(realm, key),
+        without_keys: realm.definition.credentials.without_keys(headers),
+        remove: headers_to_remove(realm, headers),
+    }
+}
+
+/// The identity headers of a request with this key.
+fn identity(realm: &MirroredRealm, key: Option<KeyFacts<'_>>) -> Vec<SetHeader> {
+    let values: [String; 6] = key.map_or_else(Default::default, |key| {
         let scopes = realm.hierarchy.names(key.effective(&realm.hierarchy));
         [
             key.id().to_string(),
@@ -67,34 +92,48 @@ pub(super) fn identity(
             scopes.map(ScopeName::as_str).collect::<Vec<_>>().join(" "),
         ]
     });
-    let mut values = values.into_iter();
-    IDENTITY_HEADERS.map(|name| (name, values.next().unwrap_or_default()))
+    let names = IDENTITY_HEADERS.map(Cow::Borrowed);
+    let labels = realm.definition.identity_labels.iter().map(|label| {
+        let mut labels = key.iter().flat_map(|key| key.name_and_labels().labels());
+        let value = labels.find(|(name, _)| *name == label.name());
+        let value = value.map_or_else(String::new, |(_, value)| {
+            utf8_percent_encode(value, ENCODED).to_string()
+        });
+        (Cow::Owned(label.header()), value)
+    });
+    names.into_iter().zip(values).chain(labels).collect()
 }
 
-/// The headers that the server behind the gateway must not see: those that carry keys, and headers of the client whose names
+/// The headers that the server behind the gateway must not see: those that carry keys alone, and headers of the client whose names
 /// begin like an identity header.
-pub(super) fn headers_to_remove(realm: &MirroredRealm, headers: &[(&str, &[u8])]) -> Vec<String> {
-    let carriers = realm.definition.credentials.key_headers();
+fn headers_to_remove(realm: &MirroredRealm, headers: &[(&str, &[u8])]) -> Vec<String> {
+    let definition = &realm.definition;
+    let carriers = definition.credentials.sources.iter();
+    let carriers = carriers
+        .filter(|source| !source.shares_its_header())
+        .map(CredentialSource::header);
+    let is_identity = |name: &str| {
+        IDENTITY_HEADERS.contains(&name)
+            || definition
+                .identity_labels
+                .iter()
+                .any(|label| label.header() == name)
+    };
     let forged = headers
         .iter()
         .map(|(name, _)| *name)
-        .filter(|name| name.starts_with("x-claviger-") && !IDENTITY_HEADERS.contains(name));
-    let mut names: Vec<String> = carriers
-        .map(HeaderName::as_str)
-        .chain(forged)
-        .map(ToOwned::to_owned)
-        .collect();
+        .filter(|name| name.starts_with("x-claviger-") && !is_identity(name));
+    let mut names: Vec<String> = carriers.chain(forged).map(ToOwned::to_owned).collect();
     names.sort();
     names.dedup();
     names
 }
 
-/// The HTTP response for a class of denials in this realm. `reason` replaces the placeholder in the body.
+/// The HTTP response for a denial of this class in this realm.
 pub(super) fn denial(
     realm: &MirroredRealm,
     class: DenialClass,
-    reason: &str,
-    has_key: bool,
+    reason: DenialReason,
 ) -> HttpDenial {
     let denial = realm.definition.denials.get(&class);
     let denial = denial.map_or_else(|| Cow::Owned(Denial::plain(class)), Cow::Borrowed);
@@ -104,7 +143,7 @@ pub(super) fn denial(
         .map(|(name, value)| (name.as_str().to_owned(), value.clone()))
         .collect();
     let challenges = headers.iter().any(|(name, _)| name == "www-authenticate");
-    if !challenges && let Some(challenge) = challenge(realm, class, reason, has_key) {
+    if !challenges && let Some(challenge) = challenge(realm, class, reason) {
         headers.push(("www-authenticate".to_owned(), challenge));
     }
     HttpDenial {
@@ -116,44 +155,43 @@ pub(super) fn denial(
 
 /// The value of `www-authenticate`, which RFC 9110 (section 11.6.1) requires with each 401, and RFC 6750 (section 3) with a
 /// bearer token whose scope is missing.
-fn challenge(
-    realm: &MirroredRealm,
-    class: DenialClass,
-    reason: &str,
-    has_key: bool,
-) -> Option<String> {
+fn challenge(realm: &MirroredRealm, class: DenialClass, reason: DenialReason) -> Option<String> {
     let definition = &realm.definition;
     let source = definition.credentials.sources.first()?;
     let id = &definition.id;
-    let error = match class {
-        DenialClass::Unauthenticated if has_key => ", error=\"invalid_token\"",
-        DenialClass::Unauthenticated => "",
-        DenialClass::Forbidden if reason == Verdict::ScopeMissing.as_str() => {
+    let error = match (class, reason) {
+        (DenialClass::Unauthenticated, DenialReason::NoKey) => "",
+        (DenialClass::Unauthenticated, _) => ", error=\"invalid_token\"",
+        (DenialClass::Forbidden, DenialReason::Verdict(Verdict::ScopeMissing)) => {
             ", error=\"insufficient_scope\""
         }
-        DenialClass::Forbidden | DenialClass::Undecided => return None,
+        (DenialClass::Forbidden | DenialClass::Undecided, _) => return None,
     };
-    match source.scheme() {
-        Some(scheme) => Some(format!("{} realm=\"{id}\"{error}", scheme.as_str())),
-        // No scheme is registered for a key in a header of its own; `ApiKey` is in common use.
-        None if class == DenialClass::Unauthenticated => Some(format!(
-            "ApiKey realm=\"{id}\", header=\"{}\"",
-            source.header().as_str()
-        )),
-        None => None,
+    if let CredentialSource::Header {
+        scheme: Some(scheme),
+        ..
+    } = source
+    {
+        return Some(format!("{} realm=\"{id}\"{error}", scheme.as_str()));
     }
+    // No scheme is registered for a key in another place; `ApiKey` is in common use.
+    let place = match source {
+        CredentialSource::Header { name, .. } => format!("header=\"{}\"", name.as_str()),
+        CredentialSource::Cookie { name } => format!("cookie=\"{}\"", name.as_str()),
+        CredentialSource::WebsocketProtocol { .. } => format!("header=\"{}\"", source.header()),
+    };
+    (class == DenialClass::Unauthenticated).then(|| format!("ApiKey realm=\"{id}\", {place}"))
 }
 
-/// The response to a gateway whose request is denied with this verdict.
+/// The response to a gateway whose request is denied.
 pub(super) fn denied(
     realm: &MirroredRealm,
     class: DenialClass,
-    verdict: Verdict,
-    has_key: bool,
+    reason: DenialReason,
 ) -> GatewayResponse {
     GatewayResponse::Denied {
         class,
-        verdict: Some(verdict),
-        denial: denial(realm, class, verdict.as_str(), has_key),
+        reason,
+        denial: denial(realm, class, reason),
     }
 }

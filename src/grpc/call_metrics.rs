@@ -1,6 +1,7 @@
 //! What is counted about calls, and their spans: how each ended, and how long it took.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,9 +13,10 @@ use prost::Message;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto};
 use tonic::Code;
 
+use crate::domain::ids::KeyId;
 use crate::metrics::{Counter, Latency};
 use crate::pb::DESCRIPTORS;
-use crate::telemetry::{REQUEST_ID, TraceParent, TracedCall, Tracer, request_id};
+use crate::telemetry::{REQUEST_ID, TraceParent, TracedCall, Tracer, limited, request_id};
 
 /// The codes of gRPC, each at the place of its number.
 const CODES: usize = Code::Unauthenticated as usize + 1;
@@ -36,6 +38,12 @@ pub struct Method {
     pub name: String,
     /// `unary`, `client_stream`, `server_stream` or `bidi_stream`.
     pub kind: &'static str,
+}
+
+impl Method {
+    fn is_administration(&self) -> bool {
+        self.service.ends_with("Admin") || self.name == "Explain"
+    }
 }
 
 impl Methods {
@@ -188,6 +196,31 @@ impl CallRecord {
         if let Some(id) = self.request_id() {
             headers.insert(REQUEST_ID, id.clone());
         }
+    }
+
+    /// Logs that an administrator is refused with this code: its key is not accepted, or may not do this.
+    pub(super) fn log_refused_administrator(
+        &self,
+        code: Code,
+        caller: Option<KeyId>,
+        peer: Option<IpAddr>,
+    ) {
+        let is_refusal = matches!(code, Code::Unauthenticated | Code::PermissionDenied);
+        let method = &self.metrics.methods.all[self.method];
+        if !is_refusal || !method.is_administration() {
+            return;
+        }
+        // A caller can choose the method and the code, and there are few of both.
+        limited!(
+            (self.method, code as i32) => warn,
+            service = method.service,
+            method = method.name,
+            code = code_name(code),
+            key_id = caller.map(tracing::field::display),
+            peer = peer.map(tracing::field::display),
+            request_id = self.request_id().and_then(|id| id.to_str().ok()),
+            "administrator refused"
+        );
     }
 
     fn request_id(&self) -> Option<&HeaderValue> {

@@ -11,7 +11,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::authority::{ChangeRequest, Refusal, Wait};
 use crate::domain::ids::{RequestId, ScopeName};
-use crate::domain::key::LevelKind;
+use crate::domain::key::{LevelKind, MAX_LABELS};
 use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
@@ -19,7 +19,6 @@ use crate::pb::claviger::v1 as pb;
 const MAX_NAME_LENGTH: usize = 128;
 const MAX_REASON_LENGTH: usize = 256;
 const MAX_SCOPES_OF_A_KEY: usize = 64;
-const MAX_LABELS: usize = 16;
 const MAX_LABEL_NAME_LENGTH: usize = 64;
 const MAX_LABEL_VALUE_LENGTH: usize = 256;
 const MAX_CIDRS: usize = 32;

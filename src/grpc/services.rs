@@ -14,11 +14,10 @@ use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::service::Routes;
 use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::HealthService;
 
 use super::guard::{Destination, Dispatch, hand_over};
 use super::page_limiter::hold_until_sent;
-use super::{ExtAuthzService, KeyVerifyService};
+use super::{ExtAuthzService, HealthService, KeyVerifyService};
 use crate::auth::{AuthError, Authenticator, Principal};
 use crate::pb::encoded::authorization_server::AuthorizationServer;
 use crate::pb::encoded::key_verify_server::KeyVerifyServer;

@@ -7,6 +7,7 @@
 //! The response is 200 with every identity header, or the realm's denial. A misconfigured gateway gets 500, never 401, because
 //! 401 would tell the client that its key is wrong.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::str;
 use std::sync::Arc;
@@ -21,10 +22,10 @@ use clap::ValueEnum;
 use super::gateway_metrics::{GatewayMetrics, QuestionRecord};
 use crate::auth::{AuthError, Forbidden, bearer};
 use crate::config::{GatewayArgs, GatewayKind};
-use crate::domain::denial::DenialClass;
+use crate::domain::denial::{DenialClass, DenialReason};
 use crate::gateway::{
     CLIENT_CERTIFICATE_REQUIRED, GatewayAuthorizer, GatewayError, GatewayRequest, GatewayResponse,
-    HttpDenial, ProtectedApi, client_address, log_misconfigured,
+    HttpDenial, ProtectedApi, SetHeader, client_address, log_misconfigured,
 };
 use crate::telemetry::{limited, request_id_text};
 use crate::transport::HasClientCertificate;
@@ -35,6 +36,9 @@ const GATEWAY_KEY_HEADER: &str = "x-claviger-authorization";
 
 /// The header with the name of the verdict, for nginx only. Other gateways would pass it on to the client.
 const VERDICT_HEADER: &str = "x-claviger-verdict";
+
+/// The header with the name of the reason, for nginx only.
+const REASON_HEADER: &str = "x-claviger-reason";
 
 /// The names of the kinds of gateways for messages.
 const KINDS: &str = "nginx, caddy, traefik or envoy";
@@ -114,42 +118,43 @@ fn respond(
         ))
     });
     match answer {
-        Ok((_, GatewayResponse::Allowed { identity, .. })) => {
-            let mut response = Response::new(Body::empty());
-            for (name, value) in *identity {
-                if let Ok(value) = HeaderValue::try_from(value) {
-                    response.headers_mut().insert(name, value);
-                }
-            }
-            response
-        }
+        Ok((
+            _,
+            GatewayResponse::Allowed {
+                identity,
+                without_keys,
+                remove: _,
+            },
+        )) => allowed(identity, without_keys),
         Ok((
             kind,
             GatewayResponse::Denied {
                 class,
-                verdict,
+                reason,
                 denial,
             },
-        )) => match verdict {
+        )) => match reason {
             // nginx passes on 401 and 403 without the body, and turns every other status into 500. Its own configuration has
-            // the realm's status and body, and takes the verdict from the header.
-            Some(verdict) if kind == GatewayKind::Nginx => {
-                let denial = HttpDenial {
-                    headers: challenges(denial.headers),
-                    ..denial
-                };
-                let mut response = denied(class.status(), denial);
-                let verdict = HeaderValue::from_static(verdict.as_str());
-                response.headers_mut().insert(VERDICT_HEADER, verdict);
-                response
-            }
-            None if kind == GatewayKind::Nginx => denied(
+            // the realm's status and body, and takes the verdict and the reason from the headers.
+            DenialReason::Undecided if kind == GatewayKind::Nginx => denied(
                 denial.status,
                 HttpDenial {
                     headers: Vec::new(),
                     ..denial
                 },
             ),
+            reason if kind == GatewayKind::Nginx => {
+                let denial = HttpDenial {
+                    headers: challenges(denial.headers),
+                    ..denial
+                };
+                let mut response = denied(class.status(), denial);
+                let verdict = HeaderValue::from_static(reason.verdict());
+                response.headers_mut().insert(VERDICT_HEADER, verdict);
+                let reason = HeaderValue::from_static(reason.as_str());
+                response.headers_mut().insert(REASON_HEADER, reason);
+                response
+            }
             _ => denied(denial.status, denial),
         },
         Err(MisconfiguredGateway(why)) => {
@@ -269,7 +274,7 @@ impl GatewayAuth {
             ) => {
                 Ok(GatewayResponse::Denied {
                     class: DenialClass::Undecided,
-                    verdict: None,
+                    reason: DenialReason::Undecided,
                     denial: self.authorizer.undecided(api),
                 })
             }
@@ -375,6 +380,24 @@ fn single_header<'h>(
             "the header {name} occurs twice: the gateway must set it, not add to it"
         ))),
     }
+}
+
+/// The HTTP response that lets a request through. It has the headers that the gateway must set on the request.
+fn allowed(identity: Vec<SetHeader>, without_keys: Vec<(&'static str, String)>) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let without_keys = without_keys
+        .into_iter()
+        .map(|(name, value)| (Cow::Borrowed(name), value));
+    for (name, value) in identity.into_iter().chain(without_keys) {
+        let name = match name {
+            Cow::Borrowed(name) => Ok(HeaderName::from_static(name)),
+            Cow::Owned(name) => HeaderName::try_from(name),
+        };
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::try_from(value)) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
 }
 
 /// The HTTP response of a denial, with this status.

@@ -54,14 +54,16 @@ pub enum GatewayReason {
     Public,
     /// The request has no key, and its route needs one.
     NoKey,
+    /// The request's key has address ranges, and the client's address is not known.
+    AddressUnknown,
     /// There is no decision, because this server cannot decide.
     Undecided,
 }
 
 impl GatewayReason {
     /// All reasons.
-    pub const ALL: [Self; VERDICTS + 3] = {
-        let mut all = [Self::Undecided; VERDICTS + 3];
+    pub const ALL: [Self; VERDICTS + 4] = {
+        let mut all = [Self::Undecided; VERDICTS + 4];
         let mut index = 0;
         while index < VERDICTS {
             all[index] = Self::Key(Verdict::ALL[index]);
@@ -69,6 +71,7 @@ impl GatewayReason {
         }
         all[VERDICTS] = Self::Public;
         all[VERDICTS + 1] = Self::NoKey;
+        all[VERDICTS + 2] = Self::AddressUnknown;
         all
     };
 
@@ -77,7 +80,8 @@ impl GatewayReason {
             Self::Key(verdict) => verdict as usize,
             Self::Public => VERDICTS,
             Self::NoKey => VERDICTS + 1,
-            Self::Undecided => VERDICTS + 2,
+            Self::AddressUnknown => VERDICTS + 2,
+            Self::Undecided => VERDICTS + 3,
         }
     }
 }

@@ -522,7 +522,8 @@ impl<'k> KeyFacts<'k> {
         self.packed.secrets()
     }
 
-    pub(super) fn allowed_cidrs(self) -> &'k [IpNet] {
+    /// The address ranges from which the key may be used. Empty: every address.
+    pub fn allowed_cidrs(self) -> &'k [IpNet] {
         self.packed.rare().map_or(&[], |rare| &rare.allowed_cidrs)
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::pb::health_server::HealthServer;
-use tonic_health::server::{HealthReporter, HealthService};
+use tonic_health::server::HealthReporter;
 
 use crate::auth::Authenticator;
 use crate::config::{CertifiedService, ServeArgs, TransportArgs};
@@ -18,7 +18,8 @@ use crate::domain::clock::Clock;
 use crate::gateway::GatewayAuthorizer;
 use crate::grpc::{
     Admin, AdminPlane, AuthorityAdminService, CallMetrics, CertifiedClients, ExtAuthzService,
-    Guard, KeyAdminService, KeyVerifyService, MAX_VERIFY_MESSAGE, RealmAdminService, Services,
+    Guard, HealthService, KeyAdminService, KeyVerifyService, MAX_VERIFY_MESSAGE, RealmAdminService,
+    Services,
 };
 use crate::hashing::Peppers;
 use crate::http::{self, GatewayMetrics, Scraper};
@@ -132,7 +133,7 @@ impl Parts {
             authenticator: self.authenticator(recorder),
             key_verify: self.key_verify(recorder),
             authorization: ExtAuthzService::new(authorizer),
-            health: HealthServer::new(HealthService::from_health_reporter(self.health.clone()))
+            health: HealthServer::new(HealthService::new(self.health.clone()))
                 .max_decoding_message_size(MAX_OPEN_MESSAGE),
             admin,
         }

@@ -34,7 +34,8 @@ static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 /// The flags of the log.
 #[derive(Args, Clone, Debug)]
 pub struct LogArgs {
-    /// What to log: a level such as info or debug, or directives such as claviger=debug,h2=warn
+    /// What to log: a level such as info or debug, or directives such as debug,h2=debug. A level alone is claviger's own;
+    /// libraries then log at most info
     #[arg(
         long,
         env = "CLAVIGER_LOG",
@@ -75,6 +76,11 @@ impl LogArgs {
     /// A message for the user, if the filter cannot be parsed.
     pub fn filter(&self) -> Result<Targets, String> {
         let Self { log, log_format: _ } = self;
+        if let Ok(level) = log.parse::<LevelFilter>() {
+            // What libraries say in detail is about frames and statements. Directives such as h2=debug ask for it.
+            let own = Targets::new().with_default(level.min(LevelFilter::INFO));
+            return Ok(own.with_target(env!("CARGO_PKG_NAME"), level));
+        }
         log.parse()
             .map_err(|error| format!("--log {log}: {error}; try info, debug or claviger=debug"))
     }

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::address::{Address, HostName};
 use super::upstream_tls::UpstreamTls;
 use crate::cli::api_key::ApiKey;
+use crate::domain::realm::IdentityLabel;
 use crate::pb::claviger::v1::credential_source::Source;
 use crate::pb::claviger::v1::{Denial, DenialClass, Realm};
 
@@ -59,23 +60,46 @@ impl GatewayApi {
         }
     }
 
-    /// The headers that may carry the client's key.
+    /// The headers that carry the client's key and nothing else.
     pub(super) fn key_headers(&self) -> Vec<&str> {
+        self.headers(|source| match source {
+            Source::Header(header) => Some(header.name.as_str()),
+            Source::Cookie(_) | Source::WebsocketProtocol(_) => None,
+        })
+    }
+
+    /// The headers that carry the client's key beside what the API needs. claviger's answer has them without the key.
+    pub(super) fn shared_headers(&self) -> Vec<&str> {
+        self.headers(|source| match source {
+            Source::Header(_) => None,
+            Source::Cookie(_) => Some("cookie"),
+            Source::WebsocketProtocol(_) => Some("sec-websocket-protocol"),
+        })
+    }
+
+    fn headers<'s>(&'s self, name: impl Fn(&'s Source) -> Option<&'s str>) -> Vec<&'s str> {
         let credentials = self.realm.credentials.as_ref();
         let sources = credentials.map_or(&[][..], |credentials| &credentials.sources);
-        let names = sources.iter().filter_map(|source| match &source.source {
-            Some(Source::Header(header)) => Some(header.name.as_str()),
-            _ => None,
-        });
-        let mut names: Vec<_> = names.collect();
+        let sources = sources.iter().filter_map(|source| source.source.as_ref());
+        let mut names: Vec<_> = sources.filter_map(name).collect();
         names.sort_unstable();
         names.dedup();
         names
     }
 
+    /// The headers with labels of the key, in lower case.
+    pub(super) fn label_headers(&self) -> Vec<String> {
+        let labels = self.realm.identity_labels.iter();
+        labels
+            .filter_map(|name| IdentityLabel::parse(name).ok())
+            .map(|label| label.header())
+            .collect()
+    }
+
     /// The headers of the client's request that claviger reads.
     pub(super) fn read_headers(&self) -> Vec<&str> {
         let mut names = self.key_headers();
+        names.extend(self.shared_headers());
         let credentials = self.realm.credentials.as_ref();
         names.extend(
             credentials

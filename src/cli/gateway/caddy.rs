@@ -25,10 +25,30 @@ pub(super) fn config(api: &GatewayApi) -> String {
             .map(|host| format!("http://{host}:{port}"))
             .collect(),
     };
-    let key_headers: Vec<_> = api
-        .key_headers()
-        .iter()
-        .map(|name| format!("request_header -{name}"))
+    let own = api.key_headers();
+    let own = own.iter().map(|name| format!("request_header -{name}"));
+    let shared = api.shared_headers();
+    let replaced = shared.iter().map(|name| {
+        fill(
+            "request_header -${NAME}\n\
+             @${NAME} header_regexp X-Claviger-Left-${NAME} .\n\
+             request_header @${NAME} ${NAME} {http.request.header.X-Claviger-Left-${NAME}}\n\
+             request_header -X-Claviger-Left-${NAME}",
+            &[("NAME", name)],
+        )
+        .trim_end()
+        .to_owned()
+    });
+    let key_headers: Vec<_> = own.chain(replaced).collect();
+    let copied: Vec<_> = api
+        .label_headers()
+        .into_iter()
+        .chain(
+            shared
+                .iter()
+                .map(|name| format!("{name}>X-Claviger-Left-{name}")),
+        )
+        .map(|header| format!(" {header}"))
         .collect();
     let tls = api.tls.as_ref().map_or_else(String::new, |tls| {
         transport(tls, &ServerName::of(&api.claviger))
@@ -44,6 +64,7 @@ pub(super) fn config(api: &GatewayApi) -> String {
             ("UPSTREAM", &api.upstream.to_string()),
             ("CLAVIGER", &api.claviger.to_string()),
             ("TLS", &tls),
+            ("COPIED", &copied.concat()),
             ("KEY_HEADERS", &key_headers.join("\n")),
         ],
     );

@@ -28,8 +28,8 @@ const BUILT_IN_REALM: &str = "claviger";
 ///
 /// The server must be started with `--gateway` for nginx, Caddy, and Envoy over HTTP.
 ///
-/// The configuration contains what the realm defines: the headers that carry keys, and for nginx the denials. Print it again when
-/// these change. It covers one environment of one realm; several configurations fit into one gateway.
+/// The configuration contains what the realm defines: the places that carry keys, the identity labels, and for nginx the denials. Print
+/// it again when these change. It covers one environment of one realm; several configurations fit into one gateway.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

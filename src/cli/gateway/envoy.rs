@@ -41,6 +41,9 @@ fn render(template: &str, api: &GatewayApi, protocol: &str) -> String {
     .collect();
     denial_headers.sort_unstable();
     denial_headers.dedup();
+    let labels = api.label_headers();
+    let mut set_headers: Vec<_> = labels.iter().map(String::as_str).collect();
+    set_headers.extend(api.shared_headers());
     let tls = api.tls.as_ref().map_or_else(String::new, |tls| {
         transport_socket(tls, &ServerName::of(&api.claviger), protocol)
     });
@@ -62,6 +65,7 @@ fn render(template: &str, api: &GatewayApi, protocol: &str) -> String {
             ("TLS", &tls),
             ("KEY_HEADERS", &list("- ", &api.key_headers())),
             ("READ_HEADERS", &list("- exact: ", &api.read_headers())),
+            ("SET_HEADERS", &list("- exact: ", &set_headers)),
             ("DENIAL_HEADERS", &list("- exact: ", &denial_headers)),
         ],
     )

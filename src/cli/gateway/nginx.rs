@@ -9,26 +9,39 @@ use crate::pb::claviger::v1::DenialClass;
 /// The length of a quoted text, in bytes. nginx refuses one of 4,096.
 const MAX_QUOTED: usize = 2_000;
 
+/// The placeholders in the body of a denial.
+const PLACEHOLDERS: [&str; 2] = ["{{verdict}}", "{{reason}}"];
+
+/// The variables that replace the placeholders.
+const FROM_ANSWER: [&str; 2] = ["${claviger_verdict}", "${claviger_reason}"];
+
 /// The statement for bodies that contain `$`, which nginx cannot quote.
 const DOLLAR: &str = "geo $claviger_dollar { default \"$\"; }";
 
 /// Writes a file for the `http` block.
 pub(super) fn config(api: &GatewayApi) -> String {
     let denials = [
-        (DenialClass::Unauthenticated, "${claviger_verdict}"),
-        (DenialClass::Forbidden, "${claviger_verdict}"),
-        (DenialClass::Undecided, "UNDECIDED"),
+        (DenialClass::Unauthenticated, FROM_ANSWER),
+        (DenialClass::Forbidden, FROM_ANSWER),
+        (DenialClass::Undecided, ["UNDECIDED"; 2]),
     ]
-    .map(|(class, verdict)| denial(&api.denial(class), verdict));
+    .map(|(class, values)| denial(&api.denial(class), values));
     let [unauthenticated, forbidden, undecided] = &denials;
     let dollar = denials
         .iter()
         .any(|denial| denial.contains("claviger_dollar"));
     let names: Vec<_> = api.hosts.iter().map(|host| host.0.as_str()).collect();
-    let key_headers: Vec<_> = api
-        .key_headers()
+    let own = api.key_headers();
+    let own = own
         .iter()
-        .map(|name| format!("proxy_set_header {name} \"\";"))
+        .map(|name| format!("proxy_set_header {name} \"\";"));
+    let shared = api.shared_headers();
+    let shared = shared.iter().map(|name| from_answer(name));
+    let key_headers: Vec<_> = own.chain(shared).collect();
+    let labels: Vec<_> = api
+        .label_headers()
+        .iter()
+        .map(|name| from_answer(name))
         .collect();
     let tls = api.tls.as_ref().map_or_else(String::new, |tls| {
         upstream_tls(tls, &ServerName::of(&api.claviger))
@@ -56,6 +69,7 @@ pub(super) fn config(api: &GatewayApi) -> String {
             ("SCHEME", api.claviger_scheme()),
             ("TLS", &tls),
             ("DOLLAR", if dollar { DOLLAR } else { "" }),
+            ("LABELS", &labels.join("\n")),
             ("KEY_HEADERS", &key_headers.join("\n")),
             ("UNAUTHENTICATED", unauthenticated),
             ("FORBIDDEN", forbidden),
@@ -69,6 +83,14 @@ pub(super) fn config(api: &GatewayApi) -> String {
         ));
     }
     text
+}
+
+/// The statements that set a header as claviger's answer has it.
+fn from_answer(name: &str) -> String {
+    let variable = name.replace('-', "_");
+    format!(
+        "auth_request_set $claviger_{variable} $upstream_http_{variable};\nproxy_set_header {name} $claviger_{variable};"
+    )
 }
 
 /// The statements about a claviger that serves TLS.
@@ -94,8 +116,8 @@ fn upstream_tls(tls: &UpstreamTls, server: &ServerName) -> String {
     statements.join("\n")
 }
 
-/// The statements that answer with a denial. `verdict` replaces the placeholder in its body.
-fn denial(denial: &RealmDenial, verdict: &str) -> String {
+/// The statements that answer with a denial. `values` replace the placeholders in its body.
+fn denial(denial: &RealmDenial, values: [&str; 2]) -> String {
     let mut statements = Vec::new();
     let mut content_type = "";
     let mut headers = Vec::new();
@@ -106,13 +128,13 @@ fn denial(denial: &RealmDenial, verdict: &str) -> String {
             "www-authenticate" => {}
             name => {
                 let variable = format!("claviger_header_{}", headers.len() + 1);
-                // Only in a body it is a placeholder.
-                let value = text(&variable, pieces(value, "{{verdict}}"), &mut statements);
+                // Only in a body they are placeholders.
+                let value = text(&variable, pieces(value, PLACEHOLDERS), &mut statements);
                 headers.push(format!("add_header {name} {value} always;"));
             }
         }
     }
-    let mut body = pieces(denial.body, verdict);
+    let mut body = pieces(denial.body, values);
     if body.is_empty() {
         // Where the body is a text of no length, nginx writes a page of its own, but not where it is a variable.
         statements.push("set $claviger_body '';".to_owned());
@@ -138,8 +160,8 @@ fn text(variable: &str, pieces: Vec<String>, statements: &mut Vec<String>) -> St
     format!("${variable}")
 }
 
-/// A text as pieces to put into single quotes, none of them longer than nginx reads. `verdict` replaces the placeholder.
-fn pieces(text: &str, verdict: &str) -> Vec<String> {
+/// A text as pieces to put into single quotes, none of them longer than nginx reads. `values` replace the placeholders.
+fn pieces(text: &str, values: [&str; 2]) -> Vec<String> {
     let mut pieces = vec![String::new()];
     let mut push = |escaped: &str| {
         if pieces
@@ -152,20 +174,26 @@ fn pieces(text: &str, verdict: &str) -> Vec<String> {
             last.push_str(escaped);
         }
     };
-    for (i, part) in text.split("{{verdict}}").enumerate() {
-        if i > 0 {
-            push(verdict);
+    let mut rest = text;
+    while let Some(character) = rest.chars().next() {
+        let placeholder = PLACEHOLDERS.iter().zip(values);
+        if let Some((placeholder, value)) = placeholder
+            .into_iter()
+            .find(|(own, _)| rest.starts_with(**own))
+        {
+            push(value);
+            rest = &rest[placeholder.len()..];
+            continue;
         }
-        for character in part.chars() {
-            match character {
-                '\\' => push(r"\\"),
-                '\'' => push(r"\'"),
-                '$' => push("${claviger_dollar}"),
-                '\n' => push(r"\n"),
-                '\r' => push(r"\r"),
-                other => push(other.encode_utf8(&mut [0; 4])),
-            }
+        match character {
+            '\\' => push(r"\\"),
+            '\'' => push(r"\'"),
+            '$' => push("${claviger_dollar}"),
+            '\n' => push(r"\n"),
+            '\r' => push(r"\r"),
+            other => push(other.encode_utf8(&mut [0; 4])),
         }
+        rest = &rest[character.len_utf8()..];
     }
     pieces.retain(|piece| !piece.is_empty());
     pieces
@@ -183,7 +211,7 @@ mod tests {
                 headers,
                 body,
             },
-            "${claviger_verdict}",
+            FROM_ANSWER,
         )
     }
 
@@ -194,10 +222,13 @@ mod tests {
             ("content-type", "a/$b; c='\\'"),
         ];
         assert_eq!(
-            denial_with(&headers, "{\"it's\":\"\\n {{verdict}}_$\"}\r\n"),
+            denial_with(
+                &headers,
+                "{\"it's\":\"\\n {{verdict}}_$\"}\r\n{{reason}}{{{verdict"
+            ),
             "default_type 'a/$b; c=\\'\\\\\\'';\n\
              add_header x-a 'it\\'s ${claviger_dollar}1 {{verdict}}' always;\n\
-             return 402 '{\"it\\'s\":\"\\\\n ${claviger_verdict}_${claviger_dollar}\"}\\r\\n';"
+             return 402 '{\"it\\'s\":\"\\\\n ${claviger_verdict}_${claviger_dollar}\"}\\r\\n${claviger_reason}{{{verdict';"
         );
     }
 

@@ -369,7 +369,7 @@ fn outcome(kept: &[Rule], found: Result<Matched, NoRoute>) -> Outcome {
         Err(NoRoute::Semicolon(rule)) => Outcome::Semicolon(kept[rule].number),
         Ok(found) => {
             let projects = found.projects.iter().map(ToString::to_string);
-            let is_public = found.requirement.is_none();
+            let is_public = found.access == RouteAccess::Public;
             Outcome::Rule(kept[found.rule].number, is_public, projects.collect())
         }
     }

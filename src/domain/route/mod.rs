@@ -11,7 +11,7 @@ mod trie;
 
 use serde::{Deserialize, Serialize};
 
-pub use table::{Matched, NoRoute, RequiredLevel, Requirement, RouteTable};
+pub use table::{Matched, NoRoute, RequiredLevel, Requirement, RouteAccess, RouteTable};
 pub use template::{PathTemplate, is_literal};
 pub use trie::RouteTrie;
 
@@ -46,6 +46,8 @@ pub struct Route {
 pub enum Need {
     /// No key is required or checked.
     Public,
+    /// No key is required. A key that is presented must be good, at either level.
+    OptionalKey,
     /// A key that meets this requirement.
     Key(KeyNeed),
 }

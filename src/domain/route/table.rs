@@ -20,14 +20,21 @@ pub struct RouteTable {
 
 /// A rule, prepared for decisions.
 struct Rule {
-    /// The index of the requirement. `None`: the route is public.
-    requirement: Option<u16>,
+    access: RuleAccess,
     /// The index of the segment with the project that the rule names.
     project: Option<ParameterIndex>,
     /// Whether the template ends with a verb.
     has_verb: bool,
     /// The end of the rule's text in the texts of the table.
     text_end: u32,
+}
+
+/// What a rule asks for.
+enum RuleAccess {
+    Public,
+    OptionalKey,
+    /// The index of the requirement.
+    Key(u16),
 }
 
 /// The requirement of a rule for a key. Scopes are indexes of the realm's scope hierarchy.
@@ -59,10 +66,21 @@ pub enum RequiredLevel {
 pub struct Matched<'t, 'p> {
     /// The index of the rule.
     pub rule: usize,
-    /// The requirement for the key. `None`: the route is public.
-    pub requirement: Option<&'t Requirement>,
+    /// What the rule asks for.
+    pub access: RouteAccess<'t>,
     /// The projects that the request names. The key must reach all of them.
     pub projects: Vec<&'p str>,
+}
+
+/// What a rule asks of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteAccess<'t> {
+    /// Nothing.
+    Public,
+    /// Nothing, but a key that is presented must be good, at either level.
+    OptionalKey,
+    /// A key that meets this requirement.
+    Key(&'t Requirement),
 }
 
 /// The reason why no rule decides about a request.
@@ -87,14 +105,17 @@ impl RouteTable {
         };
         let mut texts = String::new();
         let rules = routes.iter().map(|route| {
-            let need = match &route.need {
-                Need::Public => None,
-                Need::Key(need) => Some(need),
+            let (access, parameter) = match &route.need {
+                Need::Public => (RuleAccess::Public, None),
+                Need::OptionalKey => (RuleAccess::OptionalKey, None),
+                Need::Key(need) => (
+                    RuleAccess::Key(index_of(Requirement::of(need, hierarchy))),
+                    need.reach.parameter(),
+                ),
             };
-            let parameter = need.and_then(|need| need.reach.parameter());
             describe(route, &mut texts);
             Rule {
-                requirement: need.map(|need| index_of(Requirement::of(need, hierarchy))),
+                access,
                 project: parameter.map(|name| {
                     let index = route.path.index_of(name);
                     index.unwrap_or(ParameterIndex::Unknown)
@@ -154,16 +175,17 @@ impl RouteTable {
             return Err(NoRoute::Semicolon(found.rule));
         }
         let rule = &self.rules[found.rule];
-        let requirement = rule
-            .requirement
-            .map(|index| &self.requirements[usize::from(index)]);
-        let projects = match requirement {
-            Some(_) => rule.projects(path, rules),
-            None => Vec::new(),
+        let (access, projects) = match rule.access {
+            RuleAccess::Public => (RouteAccess::Public, Vec::new()),
+            RuleAccess::OptionalKey => (RouteAccess::OptionalKey, Vec::new()),
+            RuleAccess::Key(index) => (
+                RouteAccess::Key(&self.requirements[usize::from(index)]),
+                rule.projects(path, rules),
+            ),
         };
         Ok(Matched {
             rule: found.rule,
-            requirement,
+            access,
             projects,
         })
     }

@@ -5,7 +5,7 @@ use prost::encoding::{bool, int32};
 use tonic::Code;
 
 use crate::domain::denial::DenialClass;
-use crate::gateway::{GatewayResponse, HttpDenial};
+use crate::gateway::{GatewayResponse, HttpDenial, SetHeader};
 use crate::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use crate::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use crate::pb::envoy::service::auth::v3::check_response::HttpResponse;
@@ -19,7 +19,20 @@ const USUAL_ANSWER: usize = 512;
 /// Encodes an answer. It always has a status: Envoy takes an answer without one for an allowed request.
 pub(super) fn check_response(answer: GatewayResponse) -> Encoded<CheckResponse> {
     match answer {
-        GatewayResponse::Allowed { identity, remove } => Encoded::new(allowed(&*identity, &remove)),
+        GatewayResponse::Allowed {
+            mut identity,
+            without_keys,
+            mut remove,
+        } => {
+            for (name, value) in without_keys {
+                if value.is_empty() {
+                    remove.push(name.to_owned());
+                } else {
+                    identity.push((name.into(), value));
+                }
+            }
+            Encoded::new(allowed(&identity, &remove))
+        }
         GatewayResponse::Denied { class, denial, .. } => {
             Encoded::new(denied(class, denial).encode_to_vec())
         }
@@ -28,7 +41,7 @@ pub(super) fn check_response(answer: GatewayResponse) -> Encoded<CheckResponse> 
 
 /// Encodes an answer that sets these headers and removes others. It is written field by field, because messages would own a copy
 /// of each name and value.
-fn allowed(headers: &[(&str, String)], remove: &[String]) -> Vec<u8> {
+fn allowed(headers: &[SetHeader], remove: &[String]) -> Vec<u8> {
     const STATUS: u8 = tag(1);
     const OK_RESPONSE: u8 = tag(3);
     const HEADERS: u8 = tag(2);
@@ -107,10 +120,10 @@ mod tests {
     #[test]
     fn an_allowed_answer_is_encoded_like_its_message() {
         let long = "x".repeat(300);
-        let headers = [
-            ("a", "b".to_owned()),
-            ("empty", String::new()),
-            ("long", long),
+        let headers: [SetHeader; 3] = [
+            ("a".into(), "b".to_owned()),
+            ("empty".into(), String::new()),
+            ("long".into(), long),
         ];
         for remove in [&[][..], &["authorization".to_owned(), "x-key".to_owned()]] {
             let message = CheckResponse {
@@ -118,7 +131,7 @@ mod tests {
                 http_response: Some(HttpResponse::OkResponse(OkHttpResponse {
                     headers: headers
                         .iter()
-                        .map(|(name, value)| header((*name).to_owned(), value.clone()))
+                        .map(|(name, value)| header(name.to_string(), value.clone()))
                         .collect(),
                     headers_to_remove: remove.to_vec(),
                 })),

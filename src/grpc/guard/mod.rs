@@ -44,6 +44,7 @@ use super::call_metrics::{CallMetrics, CallRecord};
 use super::gateway_refusal::log_refusal;
 use super::status;
 use crate::auth::{AuthError, Principal, bearer_key};
+use crate::domain::ids::KeyId;
 use crate::gateway::{CLIENT_CERTIFICATE_REQUIRED, log_misconfigured};
 use crate::telemetry::request_id_text;
 use crate::transport::Peer;
@@ -211,6 +212,9 @@ impl<S: Dispatch> Guarded<S> {
         let mut record = Some(self.guard.metrics.begin(path, headers));
         self.let_in(request, &mut record).unwrap_or_else(|refusal| {
             self.peer.pace.call_without_a_key();
+            if let Some(record) = &record {
+                record.log_refused_administrator(refusal.code(), None, self.peer.address);
+            }
             Call {
                 stage: Stage::Refused(Some(refusal)),
                 record: record.map(CallRecord::untraced),
@@ -278,6 +282,7 @@ impl<S: Dispatch> Guarded<S> {
             }
         })?;
         let limit = TimeLimit::of(request.headers(), guard.call_timeout);
+        let caller = principal.key;
         if destination == Destination::VerifyStream {
             request.extensions_mut().insert(principal);
             let permit = VerifyStreamPermit::take(&self.peer).ok_or_else(status::too_many_calls)?;
@@ -310,6 +315,7 @@ impl<S: Dispatch> Guarded<S> {
                 limit,
                 timer: None,
                 handler,
+                caller,
                 peer: Arc::clone(&self.peer),
                 max_calls: guard.max_calls,
                 permit,
@@ -412,7 +418,13 @@ where
                 return Poll::Ready(Ok(OpenAnswer::of(answer, permit, record)));
             }
             Stage::Refused(status) => status.take().expect("polled once").into_http(),
-            Stage::Admitted(call) => ready!(call.poll(cx)),
+            Stage::Admitted(call) => {
+                let answer = ready!(call.poll(cx));
+                if let (Some(record), Some(code)) = (&*record, header_code(answer.headers())) {
+                    record.log_refused_administrator(code, Some(call.caller), call.peer.address);
+                }
+                answer
+            }
         };
         if let Some(record) = record {
             record.add_request_id(answer.headers_mut());
@@ -432,6 +444,7 @@ fn header_code(headers: &HeaderMap) -> Option<Code> {
 /// answer is sent.
 struct Admitted<S: Dispatch, B> {
     handler: Handler<S, B>,
+    caller: KeyId,
     limit: TimeLimit,
     /// Created when the handler has to wait, which is rare for a Verify.
     timer: Option<Pin<Box<Sleep>>>,
@@ -484,7 +497,6 @@ mod tests {
     use tonic_types::StatusExt;
 
     use super::*;
-    use crate::domain::ids::KeyId;
     use crate::domain::key::Digest;
     use crate::transport::{Allowance, CallQuota, Pace};
 

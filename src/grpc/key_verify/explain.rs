@@ -5,6 +5,7 @@
 use prost::Message;
 use tonic::Status;
 
+use super::finding::finding;
 use super::request::{VerifyQuestion, client_ip, find_realm, question};
 use super::response::verified_key;
 use crate::domain::denial::DenialClass;
@@ -84,7 +85,10 @@ fn explain_question(
         .filter(|(verdict, _)| *verdict != Verdict::NoRoute);
     checks.extend(objections.map(|(verdict, applies)| {
         let outcome = if applies { Failed } else { Passed };
-        check(&name_of(verdict), outcome, "")
+        let detail = decision
+            .proven
+            .map(|proven| finding(verdict, applies, question, proven));
+        check(&name_of(verdict), outcome, &detail.unwrap_or_default())
     }));
     let realm = question.realm;
     Ok(pb::ExplainResponse {
@@ -148,7 +152,7 @@ fn explain_http(
     let checks = checks_of(&route_match);
     let route = route(realm, &route_match);
     let answer = match &route_match.presented {
-        Ok(presented) if !route_match.is_public() => gateway::with_question(
+        Ok(presented) if route_match.asks_about(presented) => gateway::with_question(
             &route_match,
             presented,
             realm,
@@ -211,17 +215,13 @@ fn checks_of(route_match: &RouteMatch<'_>) -> Vec<pb::Check> {
         ),
     };
     let credentials = match &route_match.presented {
-        Ok(presented) if presented.key.is_empty() => check(
+        Ok(presented) if presented.key.is_none() => check(
             "credentials",
             Passed,
             "the request has no key in the realm's credential sources",
         ),
         Ok(_) => check("credentials", Passed, "the request has exactly one key"),
-        Err(_) => check(
-            "credentials",
-            Failed,
-            "the request must have its key exactly once, with the right scheme, and the partner header if the realm has one",
-        ),
+        Err(error) => check("credentials", Failed, error.as_str()),
     };
     vec![path, route, credentials]
 }

@@ -1,6 +1,7 @@
 //! The gRPC service `claviger.v1.KeyVerify`.
 
 mod explain;
+mod finding;
 mod request;
 mod response;
 mod stream;
@@ -19,6 +20,7 @@ use super::{guard, status};
 use crate::auth::{AuthenticatedKey, Authenticator, Principal};
 use crate::domain::clock::Clock;
 use crate::domain::event::Revision;
+use crate::domain::verdict::Verdict;
 use crate::domain::violation::Violations;
 use crate::hashing::Peppers;
 use crate::mirror::{Mirror, MirroredRealm, View};
@@ -152,6 +154,15 @@ impl Verifier {
             .map_err(verify_error)?;
         self.recorder.count(&decision, moment.now());
         question.realm.decisions.here().verdict(decision.verdict);
+        if decision.verdict != Verdict::Allowed {
+            tracing::debug!(
+                realm = %question.realm.definition.id,
+                verdict = decision.verdict.as_str(),
+                client = question.client.map(tracing::field::display),
+                key_id = decision.proven.map(|(key, _)| tracing::field::display(key.id())),
+                "key denied"
+            );
+        }
         Ok((question.realm, decision))
     }
 

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::credential::{self, CredentialSource, Credentials, HeaderName, Scheme};
+use crate::domain::credential::{self, CredentialSource, Credentials, HeaderName, Scheme, Token};
 use crate::domain::denial::{self, Denial, DenialClass, Denials};
 use crate::domain::ids::ScopeName;
 use crate::domain::path::{EncodedCharacters, PathRules, TrailingSlash};
+use crate::domain::realm::{IdentityLabel, MAX_IDENTITY_LABELS};
 use crate::domain::route::{KeyNeed, MAX_ROUTES, Method, Need, PathTemplate, Reach, Route};
 use crate::domain::violation::Violations;
 use crate::grpc::{decode, encode};
@@ -15,19 +16,8 @@ const MAX_METHODS: usize = 16;
 const MAX_SCOPES_OF_A_ROUTE: usize = 64;
 const MAX_HEADER_VALUE: usize = 512;
 
-/// Returns the first field that is set but not implemented yet.
-pub(super) fn unimplemented(credentials: Option<&pb::Credentials>) -> Option<String> {
-    use pb::credential_source::Source;
-    let sources = &credentials?.sources;
-    sources.iter().enumerate().find_map(|(i, source)| {
-        let name = match source.source {
-            Some(Source::Cookie(_)) => "cookie",
-            Some(Source::WebsocketProtocol(_)) => "websocket_protocol",
-            Some(Source::Header(_)) | None => return None,
-        };
-        Some(format!("realm.credentials.sources[{i}].{name}"))
-    })
-}
+/// The part of a WebSocket protocol before the key, if a realm names none.
+const USUAL_PROTOCOL: &str = "claviger.bearer.";
 
 pub(super) fn parse_credentials(
     bad: &mut Violations,
@@ -45,17 +35,7 @@ pub(super) fn parse_credentials(
         .into_iter()
         .enumerate()
         .filter_map(|(i, source)| {
-            let field = format!("realm.credentials.sources[{i}]");
-            let Some(pb::credential_source::Source::Header(header)) = source.source else {
-                bad.add(field, "is required: set `header`");
-                return None;
-            };
-            let pb::credential_source::Header { name, scheme } = header;
-            let field = format!("{field}.header");
-            let name = HeaderName::parse(&name).and_then(carrier);
-            let name = bad.check(format!("{field}.name"), name);
-            let scheme = decode::optional(bad, &format!("{field}.scheme"), &scheme, Scheme::parse);
-            name.map(|name| CredentialSource::Header { name, scheme })
+            parse_source(bad, &format!("realm.credentials.sources[{i}]"), source)
         })
         .collect();
     let field = "realm.credentials.partner_header";
@@ -69,6 +49,61 @@ pub(super) fn parse_credentials(
         );
     }
     Credentials { sources, partner }
+}
+
+fn parse_source(
+    bad: &mut Violations,
+    field: &str,
+    source: pb::CredentialSource,
+) -> Option<CredentialSource> {
+    use pb::credential_source::{Cookie, Header, Source, WebsocketProtocol};
+    match source.source {
+        None => {
+            bad.add(
+                field,
+                "is required: set `header`, `cookie` or `websocket_protocol`",
+            );
+            None
+        }
+        Some(Source::Header(Header { name, scheme })) => {
+            let name = HeaderName::parse(&name).and_then(carrier);
+            let name = bad.check(format!("{field}.header.name"), name);
+            let field = format!("{field}.header.scheme");
+            let scheme = decode::optional(bad, &field, &scheme, Scheme::parse);
+            name.map(|name| CredentialSource::Header { name, scheme })
+        }
+        Some(Source::Cookie(Cookie { name })) => {
+            let name = bad.check(format!("{field}.cookie.name"), Token::parse(&name));
+            name.map(|name| CredentialSource::Cookie { name })
+        }
+        Some(Source::WebsocketProtocol(WebsocketProtocol { prefix })) => {
+            let prefix = if prefix.is_empty() {
+                USUAL_PROTOCOL
+            } else {
+                &prefix
+            };
+            let field = format!("{field}.websocket_protocol.prefix");
+            let prefix = bad.check(field, Token::parse(prefix));
+            prefix.map(|prefix| CredentialSource::WebsocketProtocol { prefix })
+        }
+    }
+}
+
+pub(super) fn parse_identity_labels(bad: &mut Violations, names: &[String]) -> Vec<IdentityLabel> {
+    if names.len() > MAX_IDENTITY_LABELS {
+        bad.add("realm.identity_labels", "must have at most 8 entries");
+        return Vec::new();
+    }
+    names
+        .iter()
+        .enumerate()
+        .filter_map(|(i, name)| {
+            bad.check(
+                format!("realm.identity_labels[{i}]"),
+                IdentityLabel::parse(name),
+            )
+        })
+        .collect()
 }
 
 /// The beginnings of the names of headers that gateways set.
@@ -130,6 +165,7 @@ fn parse_route(bad: &mut Violations, field: &str, route: pb::Route) -> Option<Ro
         partner_key,
         scopes,
         any_scopes,
+        optional_key,
     } = route;
     if methods.len() > MAX_METHODS {
         bad.add(format!("{field}.methods"), "must have at most 16 entries");
@@ -154,13 +190,21 @@ fn parse_route(bad: &mut Violations, field: &str, route: pb::Route) -> Option<Ro
             );
         }
     }
-    let need = reach.map_or(Need::Public, |reach| {
-        Need::Key(KeyNeed {
+    if optional_key && reach.is_some() {
+        bad.add(
+            format!("{field}.optional_key"),
+            "can be set only with `public`",
+        );
+    }
+    let need = match reach {
+        None if optional_key => Need::OptionalKey,
+        None => Need::Public,
+        Some(reach) => Need::Key(KeyNeed {
             reach,
             scopes,
             any_scopes,
-        })
-    });
+        }),
+    };
     path.map(|path| Route {
         methods,
         path,
@@ -395,18 +439,31 @@ fn parse_headers(
 }
 
 pub(super) fn credentials(credentials: Credentials) -> Option<pb::Credentials> {
-    use pb::credential_source::{Header, Source};
+    use pb::credential_source::{Cookie, Header, Source, WebsocketProtocol};
     if credentials == Credentials::default() {
         return None;
     }
     let Credentials { sources, partner } = credentials;
-    let source = |CredentialSource::Header { name, scheme }| pb::CredentialSource {
-        source: Some(Source::Header(Header {
-            name: name.as_str().to_owned(),
-            scheme: scheme
-                .map(|scheme| scheme.as_str().to_owned())
-                .unwrap_or_default(),
-        })),
+    let source = |source| {
+        let source = match source {
+            CredentialSource::Header { name, scheme } => Source::Header(Header {
+                name: name.as_str().to_owned(),
+                scheme: scheme
+                    .map(|scheme| scheme.as_str().to_owned())
+                    .unwrap_or_default(),
+            }),
+            CredentialSource::Cookie { name } => Source::Cookie(Cookie {
+                name: name.as_str().to_owned(),
+            }),
+            CredentialSource::WebsocketProtocol { prefix } => {
+                Source::WebsocketProtocol(WebsocketProtocol {
+                    prefix: prefix.as_str().to_owned(),
+                })
+            }
+        };
+        pb::CredentialSource {
+            source: Some(source),
+        }
     };
     Some(pb::Credentials {
         sources: sources.into_iter().map(source).collect(),
@@ -423,8 +480,11 @@ pub(super) fn route(route: Route) -> pb::Route {
         path,
         need,
     } = route;
+    let optional_key = need == Need::OptionalKey;
     let (target, partner_key, scopes, any_scopes) = match need {
-        Need::Public => (Some(Target::Public(true)), false, Vec::new(), Vec::new()),
+        Need::Public | Need::OptionalKey => {
+            (Some(Target::Public(true)), false, Vec::new(), Vec::new())
+        }
         Need::Key(KeyNeed {
             reach,
             scopes,
@@ -457,6 +517,7 @@ pub(super) fn route(route: Route) -> pb::Route {
         partner_key,
         scopes,
         any_scopes,
+        optional_key,
     }
 }
 

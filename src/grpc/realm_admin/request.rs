@@ -60,10 +60,8 @@ pub(super) fn parse_realm(
         lenient_paths,
         trailing_slash,
         encoded_characters,
+        identity_labels,
     } = realm;
-    if let Some(field) = gateway_rules::unimplemented(credentials.as_ref()) {
-        return Err(Refusal::Unimplemented(field));
-    }
     let Some(id) = bad.check("realm.id", RealmId::parse(&id)) else {
         // Without an id it is unknown whether the caller may manage the realm, so nothing more is validated.
         return bad.finish(None).map_err(Refusal::Invalid);
@@ -91,6 +89,7 @@ pub(super) fn parse_realm(
         trailing_slash,
         encoded_characters,
     );
+    let identity_labels = gateway_rules::parse_identity_labels(&mut bad, &identity_labels);
     let realm = prefix
         .zip(unscoped_keys)
         .map(|(prefix, unscoped_keys)| Realm {
@@ -107,6 +106,7 @@ pub(super) fn parse_realm(
             routes,
             paths,
             denials,
+            identity_labels,
         });
     // The parts of a realm are compared only if each part is valid.
     if let Some(realm) = realm.as_ref().filter(|_| bad.is_empty()) {

@@ -24,6 +24,7 @@ pub(super) fn realm(row: RealmRow) -> pb::Realm {
         routes,
         paths,
         denials,
+        identity_labels,
     } = row.value;
     pb::Realm {
         id: id.to_string(),
@@ -70,6 +71,10 @@ pub(super) fn realm(row: RealmRow) -> pb::Realm {
         lenient_paths: paths.lenient,
         trailing_slash: gateway_rules::trailing_slash(paths.trailing_slash).into(),
         encoded_characters: gateway_rules::encoded_characters(paths.encoded_characters).into(),
+        identity_labels: identity_labels
+            .iter()
+            .map(|label| label.name().to_owned())
+            .collect(),
     }
 }
 

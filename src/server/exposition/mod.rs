@@ -202,6 +202,7 @@ impl Sources {
                         GatewayReason::Key(verdict) => name(verdict),
                         GatewayReason::Public => "public".to_owned(),
                         GatewayReason::NoKey => "no_key".to_owned(),
+                        GatewayReason::AddressUnknown => "address_unknown".to_owned(),
                         GatewayReason::Undecided => "undecided".to_owned(),
                     };
                     ([("realm", realm.to_string()), ("reason", reason)], count)

@@ -6,6 +6,7 @@ use super::gateway_process::{GatewayApi, GatewayKind, GatewayProcess};
 use super::http1::{Upstream, send};
 use super::keys::gateway_key;
 use crate::fixtures::{Engine, Program, TestStore, eventually, put_partner_realms, strings};
+use crate::metrics::Scrape;
 
 /// What a proxy before nginx says of the client, and the status for a key that may be used from two ranges.
 const CASES: [(&str, u16); 13] = [
@@ -61,6 +62,10 @@ async fn the_address_of_a_client_is_read_as_proxies_write_it() {
     for (forwarded, expected) in CASES {
         assert_eq!(status(forwarded).await, expected, "{forwarded}");
     }
+    let unknown = CASES[9..].len();
+    let series = r#"claviger_gateway_decisions_total{realm="peaka",reason="address_unknown"}"#;
+    let counted = Scrape::of(&program.http).await.count(series);
+    assert_eq!(counted, unknown as u64);
     eventually("the log names the setting", async || {
         let log = String::from_utf8_lossy(&program.log.lock().unwrap()).into_owned();
         log.contains("check --trusted-hops").then_some(())

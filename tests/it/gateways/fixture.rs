@@ -8,7 +8,9 @@ use claviger::pb::claviger::v1 as pb;
 use super::gateway_process::{GatewayApi, GatewayKind, GatewayProcess};
 use super::http1::{Answer, Upstream, UpstreamRequest, send};
 use super::keys::{KnownKey, gateway_key, issue, key_specs};
-use crate::fixtures::{Engine, Program, TestStore, eventually, forward_auth, put_partner_realms};
+use crate::fixtures::{
+    Engine, Program, TestStore, eventually, forward_auth, put_partner_realms, strings,
+};
 
 /// An API in one of its environments: what one gateway stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -286,6 +288,20 @@ impl GatewayFixture {
             ..Default::default()
         };
         api.realms.put_realm(request).await.unwrap();
+    }
+
+    /// Gives a key these labels.
+    pub(super) async fn label(&self, site: Site, name: &str, labels: &[(&str, &str)]) {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let request = pb::UpdateKeyRequest {
+            key_id: self.key(site, name).key.id.clone(),
+            update_mask: Some(prost_types::FieldMask {
+                paths: strings(&["labels"]),
+            }),
+            labels: labels.iter().map(owned).collect(),
+            ..Default::default()
+        };
+        self.program.api().keys.update_key(request).await.unwrap();
     }
 
     /// claviger's answer to nginx about a request without a key.

@@ -54,7 +54,7 @@ impl Answer {
 pub(super) const SWITCHED: &str = "switched";
 
 /// The server behind a gateway. It answers everything with 200, and keeps what it saw. Where it is asked to switch the protocol, it
-/// does, whichever protocol that is.
+/// does, whichever protocol that is, and chooses the first subprotocol of a WebSocket.
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     seen: Arc<Mutex<Vec<UpstreamRequest>>>,
@@ -121,11 +121,16 @@ async fn serve(stream: TcpStream, kept: &Mutex<Vec<UpstreamRequest>>) -> io::Res
             }
         }
         let last = line.ends_with("1.0") || named("connection").is_some_and(|word| word == "close");
-        let upgrade = named("upgrade");
+        let (upgrade, offered) = (named("upgrade"), named("sec-websocket-protocol"));
         kept.lock().unwrap().push(UpstreamRequest { line, headers });
         if let Some(protocol) = upgrade {
+            let offered = offered.filter(|offered| !offered.is_empty());
+            let chosen = offered.map_or_else(String::new, |offered| {
+                let first = offered.split(',').next().unwrap_or_default();
+                format!("sec-websocket-protocol: {}\r\n", first.trim())
+            });
             let answer = format!(
-                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n\r\n"
+                "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {protocol}\r\n{chosen}\r\n"
             );
             stream.get_mut().write_all(answer.as_bytes()).await?;
             let mut sent = vec![0; SWITCHED.len()];

@@ -13,6 +13,7 @@ mod http1;
 mod keys;
 mod odd_requests;
 mod path_readings;
+mod places;
 mod projects;
 mod several;
 mod websockets;
@@ -160,6 +161,11 @@ on_each_gateway! {
         denials::check_all(&mut fixture).await;
     }
 
+    async fn the_first_place_with_a_key_decides_and_no_place_passes_it_on(kind: GatewayKind) {
+        let mut fixture = GatewayFixture::on(kind).await;
+        places::check_all(&mut fixture).await;
+    }
+
     async fn websockets_pass_and_no_other_upgrade_does(kind: GatewayKind) {
         let fixture = GatewayFixture::on(kind).await;
         websockets::send_all(&fixture).await;
@@ -245,6 +251,7 @@ async fn nginx_gets_no_header_of_a_denial_but_the_challenge_and_the_verdict() {
         [
             "www-authenticate",
             "x-claviger-verdict",
+            "x-claviger-reason",
             "content-length",
             "date"
         ],

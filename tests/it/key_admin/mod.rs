@@ -10,6 +10,7 @@ mod if_partner;
 mod if_revision;
 mod import;
 mod large_import;
+mod operator_labels;
 mod owner;
 mod partner_apis;
 mod revocation;

@@ -183,6 +183,63 @@ on_both_engines! {
         service.stop().await;
     }
 
+    /// Seen red without findings.
+    async fn a_check_tells_what_was_compared(engine: Engine) {
+        let service = Service::start(engine).await;
+        let mut api = service.api();
+        api.make_demo().await;
+        api.put_realm(realm()).await;
+        let end = prost_types::Timestamp { seconds: 4_000_000_000, nanos: 0 };
+        let bound = pb::IssueKeyRequest {
+            allowed_cidrs: vec!["10.0.0.0/8".to_owned(), "2001:db8::/32".to_owned()],
+            expire_time: Some(end),
+            ..issue_request()
+        };
+        let bound = api.keys.issue_key(bound).await.unwrap().into_inner().plain_key;
+        let of_project = pb::IssueKeyRequest {
+            level: pb::KeyLevel::Project.into(),
+            project: "one".to_owned(),
+            ..issue_request()
+        };
+        let of_project = api.keys.issue_key(of_project).await.unwrap().into_inner().plain_key;
+        let ask = |key: &str, target: &str, client_ip: &str| match http(&format!("Bearer {key}"), target) {
+            Question::Http(question) => Question::Http(pb::HttpQuestion {
+                client_ip: client_ip.to_owned(),
+                ..question
+            }),
+            other @ Question::Verify(_) => other,
+        };
+        for (key, target, client, name, told) in [
+            (&bound, "/p/one", "198.51.100.1", "address_denied", "198.51.100.1 is in none of 10.0.0.0/8, 2001:db8::/32"),
+            (&bound, "/p/one", "10.1.2.3", "address_denied", "10.1.2.3 is in one of 10.0.0.0/8, 2001:db8::/32"),
+            (&bound, "/p/one", "", "address_denied", "the client's address is not known"),
+            (&bound, "/p/one", "", "expired", "the key expires at 2096-10-02T07:06:40Z"),
+            (&bound, "/admin", "", "scope_missing", "has read, write; needs admin"),
+            (&bound, "/p/one", "", "scope_missing", "the request needs no scope"),
+            (&bound, "/p/unknown", "", "project_mismatch", "the key is a partner key, the request names a project that acme does not have"),
+            (&of_project, "/p/two", "", "project_mismatch", "the key is bound to the project one, the request names the project two"),
+            (&of_project, "/admin", "", "project_mismatch", "the key is bound to the project one, the request needs a partner key"),
+            (&of_project, "/p/one", "", "expired", "the key never expires"),
+        ] {
+            let answer = explain(&mut api, ask(key, target, client)).await;
+            let check = answer.checks.iter().find(|check| check.name == name).unwrap();
+            assert!(check.detail.starts_with(told), "{target} {client} {name}: {check:?}");
+        }
+        let other = pb::VerifyRequest {
+            environment: "staging".to_owned(),
+            partner: bound.clone(),
+            ..verify_request(&bound)
+        };
+        let answer = explain(&mut api, Question::Verify(other)).await;
+        let detail = |name: &str| &answer.checks.iter().find(|check| check.name == name).unwrap().detail;
+        assert_eq!(detail("environment_mismatch"), "the key is for production, the request is to staging");
+        // An API key in the wrong place is not repeated.
+        assert_eq!(detail("partner_mismatch"), "the key belongs to acme, the request names another partner");
+        let in_path = explain(&mut api, ask(&of_project, &format!("/p/{bound}"), "")).await;
+        assert!(!format!("{:?}", in_path.checks).contains(&bound));
+        service.stop().await;
+    }
+
     async fn only_operators_may_look_behind_the_answers(engine: Engine) {
         let service = Service::start(engine).await;
         let mut api = service.api();

@@ -16,7 +16,7 @@ use tonic::Code;
 
 use crate::fixtures::frames::{PING, Raw, frame, next_frame};
 use crate::fixtures::{
-    DEADLINE, Engine, Program, TestStore, claviger, demo_realm, envoy_check, eventually,
+    Api, DEADLINE, Engine, Program, TestStore, claviger, demo_realm, envoy_check, eventually,
     forward_auth, header_source, verify_request,
 };
 
@@ -125,7 +125,7 @@ async fn ping(program: &Program, frames: &[u8]) {
 #[tokio::test]
 async fn a_log_that_nobody_reads_holds_up_neither_requests_nor_the_exit() {
     let (mut reader, writer) = io::pipe().unwrap();
-    let flags = [&FLAGS[..], &["--log", "trace"]].concat();
+    let flags = [&FLAGS[..], &["--log", "trace,h2=trace"]].concat();
     let test_store = TestStore::on(Engine::Sqlite);
     let program = Program::serve_with_stderr(&test_store, writer.into(), &flags);
     fill_the_log(&program).await;
@@ -144,7 +144,7 @@ async fn a_log_that_nobody_reads_holds_up_neither_requests_nor_the_exit() {
 #[tokio::test]
 async fn after_a_blockage_the_log_tells_how_many_lines_are_missing_and_all_others_are_whole() {
     let (mut reader, writer) = io::pipe().unwrap();
-    let flags = [&FLAGS[..], &["--log", "trace"]].concat();
+    let flags = [&FLAGS[..], &["--log", "trace,h2=trace"]].concat();
     let test_store = TestStore::on(Engine::Sqlite);
     let program = Program::serve_with_stderr(&test_store, writer.into(), &flags);
     fill_the_log(&program).await;
@@ -280,6 +280,133 @@ async fn frames_that_a_library_warns_about_are_one_line() {
     ping(&program, &frame(PING, 1, 0, b"answered").repeat(1_000)).await;
     let log = log_until_the_stop(program).await;
     assert_eq!(count(&log, "recv PING ack"), 1, "{log}");
+}
+
+/// The lines of a log in JSON that have this message.
+fn lines_with(log: &str, message: &str) -> Vec<Value> {
+    let lines = log
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    lines
+        .filter(|line: &Value| line["message"] == message)
+        .collect()
+}
+
+/// The line of a denial has what an operator can look for, and no API key. Seen red without each line, with the whole target, and
+/// with a filter for every library.
+#[tokio::test]
+async fn a_denial_leaves_a_line() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let flags = [
+        "--drain-delay",
+        "0s",
+        "--gateway",
+        "nginx",
+        "--log",
+        "debug",
+    ];
+    let program = Program::serve(&test_store, &flags);
+    let mut api = program.api();
+    api.make_demo().await;
+    let realm = pb::Realm {
+        credentials: Some(pb::Credentials {
+            sources: vec![header_source("x-api-key", "")],
+            partner_header: String::new(),
+        }),
+        ..demo_realm()
+    };
+    api.put_realm(realm).await;
+    let issued = api.issue().await;
+    let (id, key) = (issued.key.unwrap().id, issued.plain_key);
+    let question = pb::VerifyRequest {
+        scopes: vec!["admin".to_owned()],
+        client_ip: "198.51.100.7".to_owned(),
+        ..verify_request(&key)
+    };
+    api.verify.verify(question).await.unwrap();
+    let gateway = program.operator();
+    let path = format!("/v1/{key}/a?key={key}");
+    for headers in [
+        &[][..],
+        &[
+            ("x-api-key", key.as_str()),
+            ("x-forwarded-for", "203.0.113.9"),
+        ],
+    ] {
+        forward_auth(&program.http, &gateway, "demo", &path, headers).await;
+    }
+    let log = log_until_the_stop(program).await;
+    assert!(!log.contains(&key), "{log}");
+    let [denied] = &lines_with(&log, "key denied")[..] else {
+        panic!("{log}")
+    };
+    assert_eq!(denied["level"], "DEBUG");
+    assert_eq!(denied["verdict"], "VERDICT_SCOPE_MISSING");
+    assert_eq!(
+        (&denied["key_id"], &denied["client"]),
+        (&Value::from(id.clone()), &"198.51.100.7".into())
+    );
+    let [without, with] = &lines_with(&log, "request denied")[..] else {
+        panic!("{log}")
+    };
+    assert_eq!(
+        (&without["reason"], &without["key_id"]),
+        (&Value::from("NO_KEY"), &Value::Null)
+    );
+    assert_eq!(
+        (&with["reason"], &with["key_id"]),
+        (&"NO_ROUTE".into(), &Value::from(id))
+    );
+    assert_eq!(
+        (&with["realm"], &with["client"]),
+        (&"demo".into(), &"203.0.113.9".into())
+    );
+    assert_eq!(
+        (&with["method"], &with["path"]),
+        (&"\"GET\"".into(), &"\"/v1/…/a\"".into())
+    );
+    for noisy in [r#""target":"h2"#, r#""target":"sqlx"#] {
+        let mut lines = log.lines();
+        let line = lines.find(|line| line.contains(noisy) && line.contains("DEBUG"));
+        assert_eq!(line, None, "{noisy}");
+    }
+}
+
+/// Seen red without the line, and without the limiter.
+#[tokio::test]
+async fn a_refused_administrator_leaves_a_line_a_minute() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let program = Program::serve(&test_store, &FLAGS);
+    let mut api = program.api();
+    api.make_demo().await;
+    let key = api.issue().await.plain_key;
+    // A key of a partner administers nothing, and neither does somebody without a key.
+    for caller in [key.as_str(), "no-key"] {
+        let mut caller = Api::new(&program.address, caller);
+        for _ in 0..3 {
+            caller
+                .keys
+                .list_keys(pb::ListKeysRequest::default())
+                .await
+                .unwrap_err();
+        }
+    }
+    let log = log_until_the_stop(program).await;
+    let refused: Vec<_> = lines_with(&log, "administrator refused");
+    let told: Vec<_> = refused
+        .iter()
+        .map(|line| (&line["method"], &line["code"], &line["level"]))
+        .collect();
+    let told_of = |code: &'static str| {
+        (
+            Value::from("ListKeys"),
+            Value::from(code),
+            Value::from("WARN"),
+        )
+    };
+    let [denied, unknown] = [told_of("PermissionDenied"), told_of("Unauthenticated")];
+    let expected = [&denied, &unknown].map(|(method, code, level)| (method, code, level));
+    assert_eq!(told, expected, "{log}");
 }
 
 /// Seen red with `eprintln!` in `main`.

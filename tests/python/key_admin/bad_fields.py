@@ -111,7 +111,6 @@ def a_field_that_is_not_implemented_is_named_and_changes_nothing(fixture: Fixtur
     issued = fixture.issue()
     before = fixture.operator.call("GetKey", key_id=issued.id).key
     realm = {"realm": fixture.realm}
-    source = {"cookie": {"name": "session"}}
     for method, leaf, fields in (
         ("ListKeys", "filter.issued_before", realm | {"issued_before": from_now(-60)}),
         ("RevokeKeys", "filter.states", realm | {"states": ["KEY_STATE_ACTIVE"]}),
@@ -119,10 +118,6 @@ def a_field_that_is_not_implemented_is_named_and_changes_nothing(fixture: Fixtur
         ("RevokeKeys", "filter.never_expires", realm | {"never_expires": True}),
         ("RevokeKeys", "filter.expires_within", realm | {"expires_within": {"seconds": 60}}),
         ("RevokeKeys", "filter.external_id", realm | {"external_id": "x"}),
-        ("PutRealm", "realm.credentials.sources[0].cookie",
-         {"realm": {"id": fixture.realm, "credentials": {"sources": [source]}}}),
-        ("PutRealm", "realm.credentials.sources[0].websocket_protocol",
-         {"realm": {"id": fixture.realm, "credentials": {"sources": [{"websocket_protocol": {"prefix": "key."}}]}}}),
     ):
         with case(f"{leaf} in {method}"):
             refusal = fixture.operator.refused(method, Code.UNIMPLEMENTED, **fields)
