@@ -12,7 +12,7 @@ use super::key_reference::KeyReference;
 use super::{
     Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, check_revision, grants, not_found,
 };
-use crate::auth::{AuthorizedCaller, Forbidden, Role};
+use crate::auth::{AuthorizedCaller, Delegate, Forbidden, Role};
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::hold::Holdable;
@@ -43,6 +43,55 @@ impl Authority {
         let value = visible(&mut snapshot, &caller.role, reference).await?;
         let revision = snapshot.revision().await?;
         Ok(Read { value, revision })
+    }
+
+    /// Returns the key that an API key proved. `None`: it proved none.
+    pub async fn find_proven(
+        &self,
+        caller: &AuthorizedCaller,
+        proven: Option<KeyId>,
+    ) -> Result<Read<Key>, Refusal> {
+        caller.role.may_administer_keys()?;
+        let id = proven.ok_or(Refusal::NotFound(not_found::PLAIN_KEY))?;
+        let found = self.get_key(caller, &id.into()).await;
+        found.map_err(|refusal| match refusal {
+            Refusal::NotFound(_) => Refusal::NotFound(not_found::PLAIN_KEY),
+            other => other,
+        })
+    }
+
+    /// Returns keys of which a hint contains this text, from all realms that the caller administers. Returns also whether there are
+    /// more of them.
+    pub async fn find_hint(
+        &self,
+        caller: &AuthorizedCaller,
+        hint: &str,
+        limit: u32,
+    ) -> Result<(Vec<Key>, bool), Refusal> {
+        caller.role.may_administer_keys()?;
+        let mut snapshot = self.read(caller).await?;
+        let realms = match &caller.role {
+            Role::Operator => snapshot.realm_ids().await?,
+            Role::Realm { realm, .. } | Role::Delegate(Delegate { realm, .. }) => {
+                vec![realm.clone()]
+            }
+        };
+        let now = self.clock.now();
+        let mut found = Vec::new();
+        for realm in realms {
+            let filter = KeyFilter {
+                hint: Some(hint.to_owned()),
+                ..KeyFilter::new(realm, now, limit - found.len() as u32)
+            };
+            let page = snapshot
+                .list_keys(&narrow(&caller.role, filter)?, Some)
+                .await?;
+            found.extend(page.items);
+            if page.next.is_some() || found.len() >= limit as usize {
+                return Ok((found, true));
+            }
+        }
+        Ok((found, false))
     }
 
     /// Returns the scopes of a key.

@@ -17,5 +17,8 @@ pub(super) const PROJECT_OF_PARTNER: &str =
 pub(super) const KEY: &str =
     "the key does not exist, or the caller may not administer it: check the key id";
 
+/// The same whether or not the API key is one of this authority.
+pub(super) const PLAIN_KEY: &str = "no key that the caller may administer has this API key: check it for typing errors, or look for its last four characters";
+
 pub(super) const ENVIRONMENT_OF_KEY: &str =
     "the environment of the key does not exist: add the environment to the realm again";

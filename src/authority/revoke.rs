@@ -255,19 +255,11 @@ async fn filter(
     let mut filter = narrow(
         &caller_state.role,
         KeyFilter {
-            realm: selection.realm.clone(),
             partner: selection.partner.clone(),
             project: selection.project.clone(),
             environment: selection.environment.clone(),
-            external_id: None,
-            issued_before: None,
             states: BTreeSet::from([KeyState::Active, KeyState::Disabled, KeyState::Expired]),
-            unused_for: None,
-            never_expires: false,
-            expires_within: None,
-            now,
-            before: None,
-            limit: EXAMPLES,
+            ..KeyFilter::new(selection.realm.clone(), now, EXAMPLES)
         },
     )?;
     let realm = snapshot.find_realm(&filter.realm).await?;
@@ -355,6 +347,12 @@ fn check_not_locked_out(own: &Key, filter: &KeyFilter, before: Revision) -> Resu
         environment,
         external_id: _,
         issued_before: _,
+        issued_from: _,
+        issued_until: _,
+        name: _,
+        labels: _,
+        hint: _,
+        created_by: _,
         states: _,
         unused_for: _,
         never_expires: _,

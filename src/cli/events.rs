@@ -23,6 +23,14 @@ pub struct Events {
     /// Only events of this key.
     #[arg(long, default_value_t, hide_default_value = true)]
     key_id: String,
+    /// Only changes that were made with the key that has this id.
+    #[arg(
+        long,
+        value_name = "KEY_ID",
+        default_value_t,
+        hide_default_value = true
+    )]
+    actor: String,
     /// Only events of this kind, such as `key.revoked`.
     #[arg(long, default_value_t, hide_default_value = true)]
     kind: String,
@@ -72,6 +80,7 @@ impl Events {
                     end_time: self.until,
                     page_size,
                     page_token,
+                    actor: self.actor.clone(),
                 };
                 client.ask(client.keys().list_events(request)).await
             })

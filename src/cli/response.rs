@@ -7,12 +7,13 @@ use super::text;
 use crate::pb::claviger::v1::{
     AcceptHistoryResponse, DeleteKeyResponse, DeletePartnerResponse, DeleteProjectResponse,
     DeleteRealmResponse, DisableKeyResponse, EnableKeyResponse, EndRotationResponse, Event,
-    ExplainResponse, GetKeyResponse, GetKeyScopesResponse, GetKeyUsageResponse, GetPartnerResponse,
-    GetRealmResponse, ImportKeysResponse, IssueKeyResponse, Key, ListEventsResponse,
-    ListKeysResponse, ListPartnersResponse, ListProjectsResponse, ListRealmsResponse,
-    ListReplicasResponse, Partner, Project, PutPartnerResponse, PutProjectResponse,
-    PutRealmResponse, Realm, RevokeKeyResponse, RevokeKeysResponse, RevokeSelfResponse,
-    RotateKeyResponse, SetClockResponse, SetLeaseResponse, UpdateKeyResponse, VerifyResponse,
+    ExplainResponse, FindKeyResponse, GetKeyResponse, GetKeyScopesResponse, GetKeyUsageResponse,
+    GetPartnerResponse, GetRealmResponse, ImportKeysResponse, IssueKeyResponse, Key,
+    ListEventsResponse, ListKeysResponse, ListPartnersResponse, ListProjectsResponse,
+    ListRealmsResponse, ListReplicasResponse, Partner, Project, PutPartnerResponse,
+    PutProjectResponse, PutRealmResponse, Realm, RevokeKeyResponse, RevokeKeysResponse,
+    RevokeSelfResponse, RotateKeyResponse, SetClockResponse, SetLeaseResponse, UpdateKeyResponse,
+    VerifyResponse,
 };
 
 /// A response message that can be shown as JSON.
@@ -99,6 +100,7 @@ responses!(
     DeleteProjectResponse,
     IssueKeyResponse,
     GetKeyResponse,
+    FindKeyResponse,
     ListKeysResponse,
     GetKeyScopesResponse,
     DisableKeyResponse,

@@ -109,7 +109,7 @@ impl VerifyFlags {
     pub(super) fn key(&mut self) -> Result<ApiKey, Failure> {
         match self.tested_key.take() {
             Some(key) if key.reveal() != "-" => not_a_file(key),
-            _ => read_key(),
+            _ => read_key("The API key to test:"),
         }
     }
 
@@ -162,8 +162,8 @@ fn not_a_file(key: ApiKey) -> Result<ApiKey, Failure> {
     Ok(key)
 }
 
-fn read_key() -> Result<ApiKey, Failure> {
-    if let Some(typed) = prompt::ask_hidden("The API key to test:") {
+pub(super) fn read_key(question: &str) -> Result<ApiKey, Failure> {
+    if let Some(typed) = prompt::ask_hidden(question) {
         return typed_key(typed);
     }
     ApiKey::read(io::stdin().lock()).map_err(|error| {

@@ -158,20 +158,39 @@ pub(super) fn cidrs(bad: &mut Violations, cidrs: &[String]) -> Vec<IpNet> {
     cidrs
         .iter()
         .enumerate()
-        .filter_map(|(i, text)| bad.check(format!("allowed_cidrs[{i}]"), cidr(text)))
+        .filter_map(|(i, text)| match cidr(text) {
+            Ok(range) => Some(range),
+            Err(why) => {
+                bad.add(format!("allowed_cidrs[{i}]"), why);
+                None
+            }
+        })
         .collect()
 }
 
-fn cidr(text: &str) -> Result<IpNet, &'static str> {
-    let rule = "must be a range such as 192.0.2.0/24 or 2001:db8::/32";
-    let (address, length) = text.split_once('/').ok_or(rule)?;
+/// Decodes a range, or one address.
+fn cidr(text: &str) -> Result<IpNet, String> {
+    let rule = "must be a range such as 192.0.2.0/24 or 2001:db8::/32, or one address";
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
     // The standard library accepts no leading zeros, which some programs read as octal.
     let address: IpAddr = address.parse().map_err(|_| rule)?;
-    let is_number = !length.is_empty() && length.bytes().all(|digit| digit.is_ascii_digit());
-    let length = length.parse().ok().filter(|_| is_number).ok_or(rule)?;
-    let range = IpNet::new(address, length).map_err(|_| rule)?;
+    let range = match length {
+        None => IpNet::from(address),
+        Some(length) => {
+            let is_number =
+                !length.is_empty() && length.bytes().all(|digit| digit.is_ascii_digit());
+            let length = length.parse().ok().filter(|_| is_number).ok_or(rule)?;
+            IpNet::new(address, length).map_err(|_| rule)?
+        }
+    };
     if range.addr() != range.network() {
-        return Err("has bits set after the prefix length: use the first address of the range");
+        return Err(format!(
+            "has bits set after the prefix length: use {} for the range, or {address} for the address alone",
+            range.trunc()
+        ));
     }
     Ok(match range {
         IpNet::V6(v6) if is_mapped(v6.addr()) && v6.prefix_len() >= 96 => {
@@ -263,9 +282,18 @@ mod tests {
             "10.0.0.0/8"
         );
         assert_eq!(cidr("::/0").unwrap().to_string(), "::/0");
+        for (address, range) in [
+            ("203.0.113.5", "203.0.113.5/32"),
+            ("2001:db8::1", "2001:db8::1/128"),
+            ("::ffff:10.0.0.1", "10.0.0.1/32"),
+        ] {
+            assert_eq!(cidr(address).unwrap().to_string(), range);
+        }
+        let refused = cidr("203.0.113.5/24").unwrap_err();
+        assert!(refused.contains("use 203.0.113.0/24"), "{refused}");
         for odd in [
             "",
-            "10.0.0.0",
+            "10.0.0",
             "10.0.0.0/33",
             "10.0.0.1/8",
             "10.0.0.0/8 ",

@@ -71,56 +71,7 @@ impl From<Refusal> for Status {
             }
             Refusal::BudgetSpent(wait) => exhausted(message, "CHANGE_BUDGET_SPENT", wait),
             Refusal::NothingToRevoke(cause) => because(&message, *cause),
-            Refusal::Store(store::Error::Busy) => error(
-                Code::ResourceExhausted,
-                "the server is busy with other calls: try again",
-                retry("BUSY", RETRY_SOON),
-            ),
-            Refusal::Store(store::Error::NoRoom { free, reserve }) => {
-                limited!(
-                    error,
-                    free,
-                    reserve,
-                    "disk nearly full; only changes that take access away are made"
-                );
-                error(
-                    Code::ResourceExhausted,
-                    "the disk of the server is nearly full, so only changes that take access away are made: ask an operator to \
-                     free some space",
-                    info("DISK_NEARLY_FULL"),
-                )
-            }
-            Refusal::Store(store::Error::Unavailable(cause)) => {
-                limited!(error, error = %cause, "store unavailable");
-                error(
-                    Code::Unavailable,
-                    "the store does not answer: try again",
-                    retry("STORE_UNAVAILABLE", RETRY_STORE),
-                )
-            }
-            Refusal::Store(store::Error::CommitUnknown(cause)) => {
-                limited!(error, error = %cause, "commit outcome unknown");
-                // A code that clients do not retry automatically: the change may have been made.
-                error(
-                    Code::Unknown,
-                    "the store failed during the commit, so the change may or may not have been made: check the current state \
-                     before you repeat the call",
-                    info("COMMIT_UNKNOWN"),
-                )
-            }
-            Refusal::Store(store::Error::Refused(cause)) => {
-                limited!(error, error = %cause, "value refused by the store");
-                internal()
-            }
-            Refusal::Store(store::Error::Corrupt(what)) => {
-                limited!(error, what, "stored data unreadable");
-                internal()
-            }
-            Refusal::Store(store::Error::IdTaken(id)) => {
-                // An id consists of the time and ten random bytes.
-                limited!(error, key_id = %id, "new key has the id of a deleted key");
-                internal()
-            }
+            Refusal::Store(failure) => store_error(failure),
             Refusal::NotApplied(_) => {
                 limited!(error, message, "committed change not applied");
                 error(Code::Unknown, message, info("NOT_APPLIED"))
@@ -130,6 +81,68 @@ impl From<Refusal> for Status {
                 message,
                 retry("STORE_UNAVAILABLE", RETRY_STORE),
             ),
+        }
+    }
+}
+
+/// The error for a failure of the store.
+fn store_error(failure: store::Error) -> Status {
+    match failure {
+        store::Error::Busy => error(
+            Code::ResourceExhausted,
+            "the server is busy with other calls: try again",
+            retry("BUSY", RETRY_SOON),
+        ),
+        store::Error::NoRoom { free, reserve } => {
+            limited!(
+                error,
+                free,
+                reserve,
+                "disk nearly full; only changes that take access away are made"
+            );
+            error(
+                Code::ResourceExhausted,
+                "the disk of the server is nearly full, so only changes that take access away are made: ask an operator to \
+                 free some space",
+                info("DISK_NEARLY_FULL"),
+            )
+        }
+        store::Error::TooBroad => error(
+            Code::FailedPrecondition,
+            "the search did not end within 4.5 seconds: add more to the filter: for keys a partner, a project or an external id, for \
+             events a realm, a partner or a key",
+            info("FILTER_TOO_BROAD"),
+        ),
+        store::Error::Unavailable(cause) => {
+            limited!(error, error = %cause, "store unavailable");
+            error(
+                Code::Unavailable,
+                "the store does not answer: try again",
+                retry("STORE_UNAVAILABLE", RETRY_STORE),
+            )
+        }
+        store::Error::CommitUnknown(cause) => {
+            limited!(error, error = %cause, "commit outcome unknown");
+            // A code that clients do not retry automatically: the change may have been made.
+            error(
+                Code::Unknown,
+                "the store failed during the commit, so the change may or may not have been made: check the current state \
+                 before you repeat the call",
+                info("COMMIT_UNKNOWN"),
+            )
+        }
+        store::Error::Refused(cause) => {
+            limited!(error, error = %cause, "value refused by the store");
+            internal()
+        }
+        store::Error::Corrupt(what) => {
+            limited!(error, what, "stored data unreadable");
+            internal()
+        }
+        store::Error::IdTaken(id) => {
+            // An id consists of the time and ten random bytes.
+            limited!(error, key_id = %id, "new key has the id of a deleted key");
+            internal()
         }
     }
 }

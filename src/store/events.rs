@@ -7,8 +7,8 @@ use sqlx::{ColumnIndex, Decode, FromRow, QueryBuilder, Row, Type};
 use uuid::Uuid;
 
 use super::{
-    Change, Error, INSERTS_AT_ONCE, Page, PageBuilder, Snapshot, for_each, keeps_insert, on,
-    page_and_one, revision, stored,
+    Change, Error, INSERTS_AT_ONCE, Page, PageBuilder, SEARCH_TIME, Snapshot, for_each,
+    keeps_insert, on, page_and_one, revision, search_error, stored,
 };
 use crate::domain::event::{Actor, Event, EventId, EventKind, Revision, Subject};
 use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
@@ -31,6 +31,8 @@ pub struct EventFilter {
     pub partner: Option<PartnerId>,
     /// The event is about this key.
     pub key: Option<KeyId>,
+    /// The change was made with this key.
+    pub actor: Option<KeyId>,
     /// The event is of this kind.
     pub kind: Option<EventKind>,
     /// The time of the event is not before this time.
@@ -282,7 +284,8 @@ impl Snapshot {
         mut take: impl FnMut(Event) -> Option<T>,
     ) -> Result<Page<T, Revision>, Error> {
         let mut page = PageBuilder::new(filter.limit);
-        for_each!(
+        let limit = self.session.limit_search(SEARCH_TIME).await?;
+        let listed = for_each!(
             self.session,
             let query = {
                 let mut query = QueryBuilder::new(
@@ -296,6 +299,9 @@ impl Snapshot {
                 }
                 if let Some(key) = filter.key {
                     query.push(" AND key_id = ").push_bind(key.as_uuid());
+                }
+                if let Some(actor) = filter.actor {
+                    query.push(" AND actor = ").push_bind(actor.as_uuid());
                 }
                 if let Some(kind) = filter.kind {
                     query.push(" AND kind = ").push_bind(kind.as_str());
@@ -328,7 +334,9 @@ impl Snapshot {
                     break Ok(());
                 }
             }
-        )?;
+        );
+        listed.map_err(search_error)?;
+        drop(limit);
         if page.leaves_rows() {
             self.session.abandon_rows();
         }

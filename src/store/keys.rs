@@ -1,6 +1,6 @@
 //! The table of keys, and the roots of their secrets.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use sqlx::QueryBuilder;
@@ -8,88 +8,20 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::facts_text::{FactsText, text};
+use super::key_filter::{KeyFilter, bulk_revocation};
 use super::{
-    Change, EngineTransaction, Error, INSERTS_AT_ONCE, Page, PageBuilder, Session, Snapshot,
-    StoredKey, batches, execute, for_each, keeps_insert, on, page_and_one, revision, stored,
+    Change, EngineTransaction, Error, INSERTS_AT_ONCE, Page, PageBuilder, SEARCH_TIME, Session,
+    Snapshot, StoredKey, batches, execute, for_each, keeps_insert, on, page_and_one, revision,
+    search_error, stored,
 };
 use crate::domain::event::Revision;
-use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
-use crate::domain::key::{Key, KeyState, Revocation, Secret};
+use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
+use crate::domain::key::{Key, Revocation, Secret};
 use crate::domain::time::Timestamp;
 use crate::telemetry::limited;
 
 /// The maximum number of keys that one statement looks for.
 const IDS_AT_ONCE: usize = 500;
-
-/// A filter for keys, and the position of a page. A key matches if it meets all conditions.
-#[derive(Debug)]
-pub struct KeyFilter {
-    /// The key belongs to this realm.
-    pub realm: RealmId,
-    /// The key belongs to this partner.
-    pub partner: Option<PartnerId>,
-    /// The key is bound to this project.
-    pub project: Option<ProjectId>,
-    /// The key belongs to this environment.
-    pub environment: Option<EnvironmentName>,
-    /// The key has this external id.
-    pub external_id: Option<String>,
-    /// The key was issued before this revision.
-    pub issued_before: Option<Revision>,
-    /// The key is in one of these states at `now`. Empty: any state.
-    pub states: BTreeSet<KeyState>,
-    /// The key was not used for this time, and was issued longer ago.
-    pub unused_for: Option<Duration>,
-    /// The key has no expiry.
-    pub never_expires: bool,
-    /// The key expires after `now` and within this time from `now`.
-    pub expires_within: Option<Duration>,
-    /// The time for the conditions above.
-    pub now: Timestamp,
-    /// The id sorts before this one, the last of the previous page.
-    pub before: Option<KeyId>,
-    /// The maximum number of keys.
-    pub limit: u32,
-}
-
-/// The rules with these names that apply to the key `k`: all columns of the index, so that no plan reads other rules.
-macro_rules! rules_of {
-    ($partner:literal, $project:literal, $environment:literal) => {
-        concat!(
-            "SELECT b.revision, b.time, b.reason FROM revocations AS b WHERE b.realm = k.realm AND b.partner = ",
-            $partner,
-            " AND b.project = ",
-            $project,
-            " AND b.environment = ",
-            $environment,
-            " AND b.before_revision > k.created_revision"
-        )
-    };
-}
-
-/// The time and the reason of the first bulk revocation that applies to the key `k`, separated by a space, or NULL.
-///
-/// As a subquery with a value, it is evaluated once for each key; as a join, PostgreSQL may evaluate it for each pair of a key and a
-/// rule.
-macro_rules! bulk_revocation {
-    () => {
-        concat!(
-            "(SELECT b.time || ' ' || b.reason FROM (",
-            rules_of!("''", "''", "''"),
-            " UNION ALL ",
-            rules_of!("''", "''", "k.environment"),
-            " UNION ALL ",
-            rules_of!("k.partner", "''", "''"),
-            " UNION ALL ",
-            rules_of!("k.partner", "''", "k.environment"),
-            " UNION ALL ",
-            rules_of!("k.partner", "k.project", "''"),
-            " UNION ALL ",
-            rules_of!("k.partner", "k.project", "k.environment"),
-            ") AS b ORDER BY b.revision LIMIT 1)"
-        )
-    };
-}
 
 macro_rules! key_cells {
     () => {
@@ -116,85 +48,6 @@ fn read_key((id, facts, number, bulk_revocation): KeyCells) -> Result<Key, Error
         });
     }
     Ok(key)
-}
-
-impl KeyFilter {
-    /// Adds all conditions except the position of the page.
-    fn push_to<DB>(&self, query: &mut QueryBuilder<DB>)
-    where
-        DB: sqlx::Database,
-        for<'q> String: sqlx::Encode<'q, DB> + sqlx::Type<DB>,
-        for<'q> i64: sqlx::Encode<'q, DB> + sqlx::Type<DB>,
-    {
-        query
-            .push(" WHERE k.realm = ")
-            .push_bind(self.realm.to_string());
-        if let Some(partner) = &self.partner {
-            query
-                .push(" AND k.partner = ")
-                .push_bind(partner.to_string());
-        }
-        if let Some(project) = &self.project {
-            query
-                .push(" AND k.project = ")
-                .push_bind(project.to_string());
-        }
-        if let Some(environment) = &self.environment {
-            query
-                .push(" AND k.environment = ")
-                .push_bind(environment.to_string());
-        }
-        if let Some(external_id) = &self.external_id {
-            query
-                .push(" AND k.external_id = ")
-                .push_bind(external_id.clone());
-        }
-        if let Some(before) = self.issued_before {
-            query
-                .push(" AND k.created_revision < ")
-                .push_bind(stored(before));
-        }
-        if !self.states.is_empty() {
-            // The same order as `Key::state`.
-            query
-                .push(concat!(
-                    " AND CASE WHEN k.revoked_at IS NOT NULL OR ",
-                    bulk_revocation!(),
-                    " IS NOT NULL THEN 'revoked' WHEN k.disabled THEN 'disabled' WHEN k.expires_at <= "
-                ))
-                .push_bind(self.now.as_micros())
-                .push(" THEN 'expired' ELSE 'active' END IN (");
-            let mut states = query.separated(", ");
-            for state in &self.states {
-                states.push(match state {
-                    KeyState::Active => "'active'",
-                    KeyState::Disabled => "'disabled'",
-                    KeyState::Expired => "'expired'",
-                    KeyState::Revoked => "'revoked'",
-                });
-            }
-            query.push(")");
-        }
-        if let Some(unused_for) = self.unused_for {
-            let since = self.now.saturating_sub(unused_for).as_micros();
-            query
-                .push(" AND k.created_at < ")
-                .push_bind(since)
-                .push(" AND NOT EXISTS (SELECT 1 FROM uses AS u WHERE u.key_id = k.id AND u.last_used_at >= ")
-                .push_bind(since)
-                .push(")");
-        }
-        if self.never_expires {
-            query.push(" AND k.expires_at IS NULL");
-        }
-        if let Some(expires_within) = self.expires_within {
-            query
-                .push(" AND k.expires_at > ")
-                .push_bind(self.now.as_micros())
-                .push(" AND k.expires_at <= ")
-                .push_bind(self.now.saturating_add(expires_within).as_micros());
-        }
-    }
 }
 
 /// The size of a batch below which the reader pauses before the next batch.
@@ -385,7 +238,12 @@ impl Snapshot {
         mut take: impl FnMut(Key) -> Option<Key>,
     ) -> Result<Page<Key, KeyId>, Error> {
         let mut page = PageBuilder::new(filter.limit);
-        for_each!(
+        let limit = if filter.is_search() {
+            Some(self.session.limit_search(SEARCH_TIME).await?)
+        } else {
+            None
+        };
+        let read = for_each!(
             self.session,
             let query = {
                 let mut query = QueryBuilder::new(key_cells!());
@@ -410,7 +268,9 @@ impl Snapshot {
                     break Ok(());
                 }
             }
-        )?;
+        );
+        read.map_err(search_error)?;
+        drop(limit);
         // Rows of keys are small, so the rest is not worth a new connection: the next statement skips it.
         let mut page = page.finish();
         self.set_last_uses(&mut page.items).await?;

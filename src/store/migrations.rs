@@ -50,6 +50,11 @@ pub(super) fn sqlite() -> Migrator {
             "replicas",
             include_str!("../../migrations/sqlite/0006_replicas.sql"),
         ),
+        (
+            7,
+            "search columns",
+            include_str!("../../migrations/sqlite/0007_search_columns.sql"),
+        ),
     ])
 }
 
@@ -85,6 +90,11 @@ pub(super) fn postgres() -> Migrator {
             6,
             "replicas",
             include_str!("../../migrations/postgres/0006_replicas.sql"),
+        ),
+        (
+            7,
+            "search columns",
+            include_str!("../../migrations/postgres/0007_search_columns.sql"),
         ),
     ])
 }

@@ -15,6 +15,7 @@ mod facts_text;
 mod hash_hints;
 mod holds;
 mod imports;
+mod key_filter;
 mod keys;
 mod masked_url;
 mod metrics;
@@ -33,6 +34,7 @@ mod usage;
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt};
 use sqlx::postgres::PgDatabaseError;
@@ -45,7 +47,8 @@ pub use database_urls::DatabaseUrls;
 pub use events::{EventFilter, FeedEntry};
 pub use hash_hints::EventDetail;
 pub use holds::StoredHold;
-pub use keys::{KeyFilter, KeyRow, KeyRows};
+pub use key_filter::KeyFilter;
+pub use keys::{KeyRow, KeyRows};
 pub use metrics::{ErrorKind, SessionKind, StoreMetrics};
 pub use migrations::Schema;
 pub use postgres::DatabaseUrl;
@@ -206,7 +209,37 @@ fn batches<T>(
         .map(|rows| rows.into_iter().collect())
 }
 
+/// How long a list may look for rows that match its filter. Less than the deadline of a statement in PostgreSQL.
+const SEARCH_TIME: Duration = Duration::from_millis(4_500);
+
+/// How many instructions SQLite executes between two looks at the time.
+const INSTRUCTIONS: i32 = 10_000;
+
+/// While it exists, statements end when their time is over.
+struct SearchLimit(#[expect(dead_code, reason = "only its life counts")] Arc<()>);
+
 impl Session {
+    /// Limits how long the next statements may take. In PostgreSQL the limit holds until the end of the transaction.
+    async fn limit_search(&mut self, time: Duration) -> Result<SearchLimit, Error> {
+        let limit = Arc::new(());
+        match &mut self.transaction {
+            EngineTransaction::Sqlite(transaction) => {
+                // The handler stays with the connection, and does nothing once the limit is dropped.
+                let (alive, end) = (Arc::downgrade(&limit), Instant::now() + time);
+                let mut handle = transaction.lock_handle().await?;
+                handle.set_progress_handler(INSTRUCTIONS, move || {
+                    alive.strong_count() == 0 || Instant::now() < end
+                });
+            }
+            EngineTransaction::Postgres(_) => {
+                let millis = time.as_millis();
+                let set = format!("SET LOCAL statement_timeout = {millis}");
+                execute!(self, sqlx::query(sqlx::AssertSqlSafe(set)))?;
+            }
+        }
+        Ok(SearchLimit(limit))
+    }
+
     /// Gives up the rows that a query has not returned yet, and with them the connection.
     ///
     /// PostgreSQL would send all of them before it could answer the next statement.
@@ -247,6 +280,9 @@ pub enum Error {
         /// What is reserved, in bytes.
         reserve: u64,
     },
+    /// A search did not end in time. Nothing was changed.
+    #[error("the search takes too long")]
+    TooBroad,
     /// The id belonged to a deleted key.
     #[error("the id {0} belonged to a deleted key and cannot be reused")]
     IdTaken(KeyId),
@@ -274,6 +310,19 @@ fn refuses_value(error: &sqlx::Error) -> bool {
     }
     let code: Option<u32> = error.code().and_then(|code| code.parse().ok());
     matches!(code.map(|code| code & 0xff), Some(18..=20))
+}
+
+/// The error of a statement with a [`SearchLimit`].
+fn search_error(error: sqlx::Error) -> Error {
+    let code = match &error {
+        sqlx::Error::Database(error) => error.code(),
+        _ => None,
+    };
+    match code.as_deref() {
+        // `query_canceled`, and `SQLITE_INTERRUPT`.
+        Some("57014" | "9") => Error::TooBroad,
+        _ => error.into(),
+    }
 }
 
 /// The reason why a store could not be opened. The message contains what to do.

@@ -325,6 +325,18 @@ impl Snapshot {
             .collect())
     }
 
+    /// Returns the ids of all realms, in their order.
+    pub async fn realm_ids(&mut self) -> Result<Vec<RealmId>, Error> {
+        let ids: Vec<String> = on!(self.session, |conn| sqlx::query_scalar(
+            "SELECT id FROM realms ORDER BY id"
+        )
+        .fetch_all(&mut *conn))?;
+        Ok(ids
+            .iter()
+            .filter_map(|id| RealmId::parse(id).ok())
+            .collect())
+    }
+
     /// Returns all realms, or the ids of those that cannot be read.
     pub async fn all_realms(&mut self) -> Result<Vec<Result<RealmRow, RealmId>>, Error> {
         let rows: Result<Vec<RealmCells>, _> = on!(self.session, |conn| sqlx::query_as(

@@ -142,7 +142,7 @@ async fn assert_sound(write: &SqlitePool) -> Result<(), OpenError> {
 mod tests {
     use super::*;
     use crate::domain::time::Timestamp;
-    use crate::store::NewAuthority;
+    use crate::store::{Error, NewAuthority, Session, on, search_error};
 
     #[tokio::test]
     async fn a_writer_that_could_lose_a_commit_is_refused() {
@@ -196,6 +196,35 @@ mod tests {
             refusal.ends_with("Restore the database from its backup"),
             "{refusal}"
         );
+    }
+
+    /// Seen red with a handler that outlives its limit.
+    #[tokio::test]
+    async fn a_search_ends_in_time_and_its_limit_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("claviger.db");
+        let store = Store::open_sqlite(&file).await.unwrap();
+        let mut snapshot = store.snapshot().await.unwrap();
+        let count = async |session: &mut Session, to: i64| {
+            let found: Result<i64, _> = on!(session, |conn| {
+                sqlx::query_scalar(
+                "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < $1) SELECT max(x) FROM n"
+            )
+            .bind(to)
+            .fetch_one(&mut *conn)
+            });
+            found
+        };
+        let session = &mut snapshot.session;
+        let limit = session.limit_search(Duration::from_millis(1)).await;
+        let limit = limit.unwrap();
+        let cut = count(session, i64::MAX).await.map_err(search_error);
+        assert!(matches!(cut, Err(Error::TooBroad)), "{cut:?}");
+        drop(limit);
+        // Long after the end of the limit.
+        assert_eq!(count(session, 1_000_000).await.unwrap(), 1_000_000);
+        drop(snapshot);
+        store.close().await;
     }
 
     /// Seen red without `after_release`: the writer's connection then refuses every change until a restart.

@@ -66,7 +66,7 @@ pub struct Issue {
     /// A label to attach; can be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = flags::pair, allow_hyphen_values = true)]
     label: Vec<(String, String)>,
-    /// An address range from which the key may be used; can be repeated [default: any address].
+    /// An address range, or one address, from which the key may be used; can be repeated [default: any address].
     #[arg(long, value_name = "CIDR")]
     allow_cidr: Vec<String>,
     #[command(flatten)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use prost_types::Timestamp;
 
 use super::key::{last_used, state};
 use crate::cli::connect::Connection;
@@ -36,6 +37,40 @@ pub struct List {
         allow_hyphen_values = true
     )]
     external_id: String,
+    /// Only keys whose name contains this text, in any case.
+    #[arg(
+        long,
+        default_value_t,
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    name: String,
+    /// Only keys with this label; can be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = flags::pair)]
+    label: Vec<(String, String)>,
+    /// Only keys whose hint contains this text, such as the last four characters of an API key.
+    #[arg(
+        long,
+        default_value_t,
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    hint: String,
+    /// Only keys that were issued with the key that has this id.
+    #[arg(
+        long,
+        value_name = "KEY_ID",
+        default_value_t,
+        hide_default_value = true
+    )]
+    created_by: String,
+    /// Only keys that were issued at this time or later, or since that long ago, such as 24h.
+    // As with the page token: the flags that are printed for the next page are appended to the command line of this page.
+    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "issued_after")]
+    issued_after: Option<Timestamp>,
+    /// Only keys that were issued before this time, or before that long ago, such as 90d.
+    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "issued_before")]
+    issued_before: Option<Timestamp>,
     /// Only keys in this state; can be repeated.
     #[arg(long, value_delimiter = ',')]
     state: Vec<State>,
@@ -93,7 +128,7 @@ impl List {
             // A search for unused keys is about the last column.
             last_is_optional: unused_for.is_none(),
             empty: "There are no such keys.",
-            repeat: String::new(),
+            repeat: self.repeat(),
         };
         self.page
             .show(output, listing, row, async |page_size, page_token| {
@@ -107,8 +142,13 @@ impl List {
                         unused_for,
                         never_expires: self.never_expires,
                         expires_within,
-                        issued_before: None,
+                        issued_before: self.issued_before,
                         external_id: self.external_id.clone(),
+                        name: self.name.clone(),
+                        labels: self.label.iter().cloned().collect(),
+                        hint: self.hint.clone(),
+                        created_by: self.created_by.clone(),
+                        issued_after: self.issued_after,
                     }),
                     page_size,
                     page_token,
@@ -116,6 +156,17 @@ impl List {
                 client.ask(client.keys().list_keys(request)).await
             })
             .await
+    }
+}
+
+impl List {
+    /// The absolute flags for the next page: by then, a relative time such as `24h` means another time.
+    fn repeat(&self) -> String {
+        let flag = |name: &str, time: Option<Timestamp>| {
+            time.map(|time| format!("{name} {time} "))
+                .unwrap_or_default()
+        };
+        flag("--issued-after", self.issued_after) + &flag("--issued-before", self.issued_before)
     }
 }
 

@@ -5,6 +5,7 @@
 mod chart;
 mod delete;
 mod enable;
+mod find;
 mod get;
 mod import;
 mod issue;
@@ -24,6 +25,7 @@ use super::failure::Failure;
 use super::output::Output;
 use delete::Delete;
 use enable::{Disable, Enable};
+use find::Find;
 use get::Get;
 use import::Import;
 use issue::Issue;
@@ -39,6 +41,7 @@ use usage::Usage;
 pub enum Command {
     Issue(Issue),
     Get(Get),
+    Find(Find),
     List(List),
     Scopes(Scopes),
     Usage(Usage),
@@ -59,6 +62,7 @@ impl Command {
         match self {
             Self::Issue(issue) => issue.run(connection, output).await,
             Self::Get(get) => get.run(connection, output).await,
+            Self::Find(find) => find.run(connection, output).await,
             Self::List(list) => list.run(connection, output).await,
             Self::Scopes(scopes) => scopes.run(connection, output).await,
             Self::Usage(usage) => usage.run(connection, output).await,

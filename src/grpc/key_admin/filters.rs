@@ -15,6 +15,12 @@ use crate::store::{EventFilter, KeyFilter};
 /// The number of states that a key can be in.
 const MAX_STATES: usize = 4;
 
+/// The maximum number of labels in a filter.
+const MAX_LABELS: usize = 4;
+
+/// The maximum length of a part of a hint, in characters.
+const MAX_HINT: usize = 40;
+
 /// The owner and the environment in a `KeyFilter`.
 pub(super) struct KeySelection {
     pub(super) realm: RealmId,
@@ -73,8 +79,12 @@ pub(super) fn key_filter(
         expires_within,
         issued_before,
         external_id,
+        name,
+        labels,
+        hint,
+        created_by,
+        issued_after,
     } = filter.unwrap_or_default();
-    decode::unimplemented(&[("filter.issued_before", issued_before.is_some())])?;
     let limit = page::size(&mut bad, page_size);
     let owner = KeySelection::decode(&mut bad, &realm, &partner, &project, &environment);
     let external_id = decode::external_id(&mut bad, "filter.external_id", external_id);
@@ -88,22 +98,43 @@ pub(super) fn key_filter(
             "cannot be combined with `never_expires`: set only one of the two",
         );
     }
+    let issued_from = decode::timestamp(&mut bad, "filter.issued_after", issued_after);
+    let issued_until = decode::timestamp(&mut bad, "filter.issued_before", issued_before);
+    let name = decode::name(&mut bad, "filter.name", name);
+    let hint = decode::optional(&mut bad, "filter.hint", &hint, search_hint);
+    let created_by = decode::optional(&mut bad, "filter.created_by", &created_by, KeyId::parse);
+    if labels.len() > MAX_LABELS {
+        bad.add("filter.labels", "must have at most 4 entries");
+    }
     bad.finish(owner.map(|owner| KeyFilter {
-        realm: owner.realm,
         partner: owner.partner,
         project: owner.project,
         environment: owner.environment,
         external_id,
-        issued_before: None,
+        issued_from,
+        issued_until,
+        name: Some(name).filter(|name| !name.is_empty()),
+        labels,
+        hint,
+        created_by,
         states,
         unused_for,
         never_expires,
         expires_within,
-        now,
         before,
-        limit,
+        ..KeyFilter::new(owner.realm, now, limit)
     }))
     .map_err(Refusal::Invalid)
+}
+
+/// Decodes a part of a hint. Whatever is longer is an API key in the wrong place.
+pub(super) fn search_hint(hint: &str) -> Result<String, &'static str> {
+    let length = hint.chars().count();
+    if (4..=MAX_HINT).contains(&length) && !hint.contains([' ', '\0']) {
+        Ok(hint.to_owned())
+    } else {
+        Err("must be a part of a hint, of 4 to 40 characters, such as the last four of an API key")
+    }
 }
 
 fn key_states(bad: &mut Violations, states: &[i32]) -> BTreeSet<KeyState> {
@@ -145,6 +176,7 @@ pub(super) fn event_filter(
         end_time,
         page_size: _,
         page_token: _,
+        actor,
     } = request;
     let limit = page::size(&mut bad, page_size);
     let filter = EventFilter {
@@ -154,6 +186,7 @@ pub(super) fn event_filter(
         kind: decode::optional(&mut bad, "kind", &kind, |kind| {
             EventKind::parse(kind).ok_or("must be an event kind, such as key.revoked")
         }),
+        actor: decode::optional(&mut bad, "actor", &actor, KeyId::parse),
         from: decode::timestamp(&mut bad, "start_time", start_time),
         until: decode::timestamp(&mut bad, "end_time", end_time),
         before: decode::optional(&mut bad, "page_token", cursor, |cursor| {

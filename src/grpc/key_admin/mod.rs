@@ -10,7 +10,10 @@ use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
+use request::Sought;
+
 use super::{Admin, encode, page, status};
+use crate::auth::AuthError;
 use crate::authority::{EntryRefusal, ImportOutcomes, Page};
 use crate::domain::clock::Clock;
 use crate::domain::ids::KeyId;
@@ -27,6 +30,9 @@ macro_rules! fingerprint {
         fingerprint
     }};
 }
+
+/// The maximum number of keys that `FindKey` returns. They fit into an answer, however large they are.
+const MAX_FOUND: u32 = 20;
 
 /// The service that administers keys and reads the audit trail.
 pub struct KeyAdminService {
@@ -113,6 +119,40 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                 .collect(),
             next_page_token: self.admin.pages.token(&caller, "keys", &filters, next),
             revision: read.revision.as_u64(),
+        }))
+    }
+
+    async fn find_key(
+        &self,
+        request: Request<pb::FindKeyRequest>,
+    ) -> Result<Response<pb::FindKeyResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let (keys, more) = match request::find(request.into_inner())? {
+            Sought::PlainKey(plain_key) => {
+                let proven = match self.admin.authenticator.prove(&plain_key, None) {
+                    Ok(proven) => Some(proven.key),
+                    Err(AuthError::Unauthenticated(_)) => None,
+                    Err(other) => return Err(other.into()),
+                };
+                let found = self.admin.run(move |authority| async move {
+                    authority.find_proven(&caller, proven).await
+                });
+                (vec![found.await?.value], false)
+            }
+            Sought::Hint(hint) => {
+                let found = self.admin.run(move |authority| async move {
+                    authority.find_hint(&caller, &hint, MAX_FOUND).await
+                });
+                found.await?
+            }
+        };
+        let now = self.clock.now();
+        Ok(Response::new(pb::FindKeyResponse {
+            keys: keys
+                .into_iter()
+                .map(|key| response::key(key, now))
+                .collect(),
+            more,
         }))
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::filters::KeySelection;
+use super::filters::{KeySelection, search_hint};
 use crate::authority::{
     BulkSelection, ChangeRequest, ImportedKey, KeepSecret, KeyReference, KeyUpdate, NewKey, Refusal,
 };
@@ -382,6 +382,27 @@ pub(super) fn end_of_rotation(
         .map_err(Refusal::Invalid)
 }
 
+/// What somebody has of a key.
+pub(super) enum Sought {
+    PlainKey(Zeroizing<String>),
+    Hint(String),
+}
+
+/// Decodes what to look for.
+pub(super) fn find(request: pb::FindKeyRequest) -> Result<Sought, Refusal> {
+    use pb::find_key_request::Key;
+    let mut bad = Violations::default();
+    let sought = match request.key {
+        None => {
+            bad.add("key", "is required: set `plain_key` or `hint`");
+            None
+        }
+        Some(Key::PlainKey(plain_key)) => Some(Sought::PlainKey(Zeroizing::new(plain_key))),
+        Some(Key::Hint(hint)) => bad.check("hint", search_hint(&hint)).map(Sought::Hint),
+    };
+    bad.finish(sought).map_err(Refusal::Invalid)
+}
+
 /// Decodes the selection of a bulk revocation and the reason.
 pub(super) fn bulk_revocation(
     request: pb::RevokeKeysRequest,
@@ -404,6 +425,11 @@ pub(super) fn bulk_revocation(
         expires_within,
         issued_before,
         external_id,
+        name,
+        labels,
+        hint,
+        created_by,
+        issued_after,
     } = filter.unwrap_or_default();
     decode::unimplemented(&[
         ("filter.states", !states.is_empty()),
@@ -411,6 +437,11 @@ pub(super) fn bulk_revocation(
         ("filter.never_expires", never_expires),
         ("filter.expires_within", expires_within.is_some()),
         ("filter.external_id", !external_id.is_empty()),
+        ("filter.name", !name.is_empty()),
+        ("filter.labels", !labels.is_empty()),
+        ("filter.hint", !hint.is_empty()),
+        ("filter.created_by", !created_by.is_empty()),
+        ("filter.issued_after", issued_after.is_some()),
     ])?;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);

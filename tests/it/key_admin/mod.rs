@@ -4,6 +4,7 @@ mod admission;
 mod callers_in_flight;
 mod delegation;
 mod external_id;
+mod filters;
 mod hundred_thousand_keys;
 mod idempotency;
 mod if_partner;

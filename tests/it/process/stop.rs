@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use claviger::domain::ids::RealmId;
 use claviger::pb::claviger::v1::Verdict;
@@ -15,6 +16,7 @@ use crate::fixtures::{Api, Engine, Program, TestStore, eventually, issue_request
 
 const SERVING: i32 = 1;
 const NOT_SERVING: i32 = 2;
+const SERVICE_UNKNOWN: i32 = 3;
 
 /// Calls without end, and what came of them.
 #[derive(Default)]
@@ -59,7 +61,7 @@ impl Load {
 }
 
 /// Seen red without `clear_service_status`: the open Watch then holds the process until the drain's time is up, which here is
-/// longer than the test waits.
+/// longer than the test waits. Seen red too with the library's own health service, which ends a watch of an unknown service at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sigterm_under_load_is_seen_first_loses_no_call_and_ends_well_though_health_is_watched() {
     let test_store = TestStore::on(Engine::Sqlite);
@@ -76,6 +78,16 @@ async fn sigterm_under_load_is_seen_first_loses_no_call_and_ends_well_though_hea
     };
     let mut watch = health.watch(request.clone()).await.unwrap().into_inner();
     assert_eq!(watch.next().await.unwrap().unwrap().status, SERVING);
+    let unknown = HealthCheckRequest {
+        service: "no.such.Service".to_owned(),
+    };
+    let mut unknown = health.watch(unknown).await.unwrap().into_inner();
+    assert_eq!(
+        unknown.next().await.unwrap().unwrap().status,
+        SERVICE_UNKNOWN
+    );
+    let later = tokio::time::timeout(Duration::from_millis(200), unknown.next()).await;
+    assert!(later.is_err(), "the stream stays open: {later:?}");
 
     let load = Arc::new(Load::default());
     let workers: Vec<_> = (0..16)
@@ -101,6 +113,10 @@ async fn sigterm_under_load_is_seen_first_loses_no_call_and_ends_well_though_hea
     assert!(
         !matches!(watch.next().await, Some(Ok(_))),
         "the watch ends with the server"
+    );
+    assert!(
+        !matches!(unknown.next().await, Some(Ok(_))),
+        "and so does that of an unknown service"
     );
     for worker in workers {
         worker.await.unwrap();

@@ -20,19 +20,8 @@ use crate::fixtures::{
 /// How many keys are revoked, by the store.
 async fn revoked(service: &Service) -> usize {
     let filter = KeyFilter {
-        realm: RealmId::parse("demo").unwrap(),
-        partner: None,
-        project: None,
-        environment: None,
-        external_id: None,
-        issued_before: None,
         states: [KeyState::Revoked].into(),
-        unused_for: None,
-        never_expires: false,
-        expires_within: None,
-        now: NOW,
-        before: None,
-        limit: 10,
+        ..KeyFilter::new(RealmId::parse("demo").unwrap(), NOW, 10)
     };
     let mut snapshot = service.store.snapshot().await.unwrap();
     snapshot.list_keys(&filter, Some).await.unwrap().items.len()

@@ -112,12 +112,16 @@ def a_field_that_is_not_implemented_is_named_and_changes_nothing(fixture: Fixtur
     before = fixture.operator.call("GetKey", key_id=issued.id).key
     realm = {"realm": fixture.realm}
     for method, leaf, fields in (
-        ("ListKeys", "filter.issued_before", realm | {"issued_before": from_now(-60)}),
         ("RevokeKeys", "filter.states", realm | {"states": ["KEY_STATE_ACTIVE"]}),
         ("RevokeKeys", "filter.unused_for", realm | {"unused_for": {"seconds": 60}}),
         ("RevokeKeys", "filter.never_expires", realm | {"never_expires": True}),
         ("RevokeKeys", "filter.expires_within", realm | {"expires_within": {"seconds": 60}}),
         ("RevokeKeys", "filter.external_id", realm | {"external_id": "x"}),
+        ("RevokeKeys", "filter.name", realm | {"name": "x"}),
+        ("RevokeKeys", "filter.labels", realm | {"labels": {"team": "a"}}),
+        ("RevokeKeys", "filter.hint", realm | {"hint": "abcd"}),
+        ("RevokeKeys", "filter.created_by", realm | {"created_by": issued.id}),
+        ("RevokeKeys", "filter.issued_after", realm | {"issued_after": from_now(-60)}),
     ):
         with case(f"{leaf} in {method}"):
             refusal = fixture.operator.refused(method, Code.UNIMPLEMENTED, **fields)

@@ -48,6 +48,7 @@ def events_are_found_by_what_they_are_about(fixture: Fixture):
         ("partner", {"partner": "pages"}, lambda event: event.partner == "pages"),
         ("kind", {"kind": "key.revoked"}, lambda event: event.kind == "key.revoked"),
         ("key", {"key_id": some_key}, lambda event: event.key_id == some_key),
+        ("actor", {"actor": everything[0].actor}, lambda event: event.actor == everything[0].actor),
         ("start", {"start_time": border}, lambda event: not before_border(event)),
         ("end", {"end_time": border}, before_border),
         ("kind and partner", {"kind": "key.issued", "partner": "acme"},

@@ -6,7 +6,7 @@ import time
 import keytext
 from calls import import_one, old_text, realm_of_its_own, rotate
 from checks import case, check
-from fixture import CLOCK_TOLERANCE_SECONDS, IssuedKey, Fixture, from_now, seconds, until
+from fixture import CLOCK_TOLERANCE_SECONDS, Code, IssuedKey, Fixture, from_now, seconds, until
 from wire import must, same
 
 # Servers write their counts down every few seconds.
@@ -107,6 +107,35 @@ def it_is_told_which_text_of_a_key_is_still_in_use(fixture: Fixture):
     fixture.expect("VERDICT_ALLOWED", new)
     until(lambda: fixture.operator.call("GetKey", key_id=old.id).key.secrets[1].HasField("last_used_time"),
           "the use of the new text", USAGE_SECONDS)
+
+
+@check
+def keys_are_found_by_what_somebody_has_of_them(fixture: Fixture):
+    realm = realm_of_its_own(fixture)
+    early = fixture.issue(realm=realm, name="Nightly Export", labels={"team": "billing"})
+    late = fixture.issue(realm=realm, name="import", labels={"team": "bill"})
+    began = fixture.operator.call("GetKey", key_id=late.id).key
+    border = {"seconds": began.create_time.seconds, "nanos": began.create_time.nanos}
+    for filters, wanted in (
+        ({"name": "night"}, [early]),
+        ({"labels": {"team": "billing"}}, [early]),
+        ({"hint": late.key.hint[-4:]}, [late]),
+        ({"created_by": early.key.created_by}, [late, early]),
+        ({"issued_before": border}, [early]),
+        ({"issued_after": border}, [late]),
+        ({"name": "night", "labels": {"team": "bill"}}, []),
+    ):
+        with case(f"keys are listed under {filters}"):
+            found = fixture.operator.every_page("ListKeys", "keys", realm=realm, page_size=1, **filters)
+            same([key.id for key in found], [key.id for key in wanted], f"the keys under {filters}")
+    answer = fixture.operator.call("FindKey", plain_key=early.plain_key)
+    same([key.id for key in answer.keys], [early.id], "the key of an API key")
+    answer = fixture.operator.call("FindKey", hint=late.key.hint[-4:])
+    must(late.id in [key.id for key in answer.keys], "a key is not found by its last characters")
+    fixture.operator.refused("FindKey", Code.NOT_FOUND, plain_key="nobody-has-this-api-key-at-all")
+    for what, leaf, fields in (("nothing", "key", {}), ("a short hint", "hint", {"hint": "abc"})):
+        with case(f"refused: {what}"):
+            fixture.operator.refused_field(leaf, "FindKey", **fields)
 
 
 @check

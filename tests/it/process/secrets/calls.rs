@@ -183,6 +183,15 @@ pub(super) async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut
     assert_eq!(api.verdict(&plain_key).await, pb::Verdict::Allowed);
     api.ask(&short).await;
 
+    // To be found. Both answers are the key without its API key.
+    let sought = pb::find_key_request::Key::PlainKey(plain_key.clone());
+    let find = pb::FindKeyRequest { key: Some(sought) };
+    let found = api.keys.find_key(find).await.unwrap().into_inner();
+    canaries.assert_absent("a key that was found", format!("{found:?}").as_bytes());
+    let sought = pb::find_key_request::Key::Hint(plain_key.clone());
+    let find = pb::FindKeyRequest { key: Some(sought) };
+    errors.push(api.keys.find_key(find).await.unwrap_err());
+
     // In the wrong places.
     let update = pb::UpdateKeyRequest {
         key_id: plain_key.clone(),

@@ -25,7 +25,7 @@ on_both_engines! {
         let test_store = TestStore::on(engine);
         let mut canaries = Canaries::default();
         let (collector, otlp) = Collector::start().await;
-        let flags = ["--log", "trace", "--drain-delay", "0s", "--gateway", "nginx", "--otlp-endpoint", &otlp, "--trace-sample-ratio", "1"];
+        let flags = ["--log", "trace,h2=trace", "--drain-delay", "0s", "--gateway", "nginx", "--otlp-endpoint", &otlp, "--trace-sample-ratio", "1"];
         let mut program = Program::serve(&test_store, &flags);
         let operator = program.operator();
         canaries.plant_key("the operator key", &operator);
@@ -50,7 +50,7 @@ on_both_engines! {
         let serve = ["serve", "--listen", &program.address];
         for command in [serve.as_slice(), &["bootstrap"]] {
             let flags = test_store.flags();
-            let mut line = [command, &["--log", "trace"]].concat();
+            let mut line = [command, &["--log", "trace,h2=trace"]].concat();
             line.extend(flags.iter().map(String::as_str));
             let output = claviger(&line)
                 .env("CLAVIGER_KEY", &operator)

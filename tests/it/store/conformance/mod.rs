@@ -179,19 +179,5 @@ fn key(number: u8) -> Key {
 
 /// Lets every key of `demo` through.
 fn all_keys() -> KeyFilter {
-    KeyFilter {
-        realm: realm_id("demo"),
-        partner: None,
-        project: None,
-        environment: None,
-        external_id: None,
-        issued_before: None,
-        states: BTreeSet::new(),
-        unused_for: None,
-        never_expires: false,
-        expires_within: None,
-        now: at(10),
-        before: None,
-        limit: 100,
-    }
+    KeyFilter::new(realm_id("demo"), at(10), 100)
 }
