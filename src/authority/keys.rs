@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail, subject};
@@ -19,6 +22,9 @@ use crate::domain::hold::Holdable;
 use crate::domain::ids::{KeyId, RealmId, ScopeName};
 use crate::domain::key::Key;
 use crate::store::{Error, KeyFilter, Snapshot};
+
+/// How long a search through all realms may take before it goes on to another one.
+const MAX_FIND: Duration = Duration::from_secs(4);
 
 /// The scopes of a key, by the realm's current scope hierarchy.
 #[derive(Debug)]
@@ -77,17 +83,22 @@ impl Authority {
             }
         };
         let now = self.clock.now();
+        let end = Instant::now() + MAX_FIND;
         let mut found = Vec::new();
         for realm in realms {
+            if Instant::now() > end {
+                return Err(Error::TooBroad.into());
+            }
             let filter = KeyFilter {
                 hint: Some(hint.to_owned()),
-                ..KeyFilter::new(realm, now, limit - found.len() as u32)
+                ..KeyFilter::new(realm, now, limit + 1 - found.len() as u32)
             };
             let page = snapshot
                 .list_keys(&narrow(&caller.role, filter)?, Some)
                 .await?;
             found.extend(page.items);
-            if page.next.is_some() || found.len() >= limit as usize {
+            if found.len() > limit as usize {
+                found.truncate(limit as usize);
                 return Ok((found, true));
             }
         }

@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::key_text;
 
+/// The maximum length of the headers that carry a key beside other values, in bytes. Answers over HTTP repeat the rest of them in their
+/// headers, together with the scopes and labels of the key, and Envoy and nginx take only about 60 kilobytes there.
+const MAX_SHARED: usize = 16_384;
+
 /// The maximum number of credential sources of a realm.
 pub const MAX_SOURCES: usize = 8;
 
@@ -65,6 +69,17 @@ impl CredentialSource {
         !matches!(self, Self::Header { .. })
     }
 
+    /// Returns whether an entry of a shared header can be a key of both sources.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Cookie { name: one }, Self::Cookie { name: two }) => one == two,
+            (Self::WebsocketProtocol { prefix: one }, Self::WebsocketProtocol { prefix: two }) => {
+                one.as_str().starts_with(two.as_str()) || two.as_str().starts_with(one.as_str())
+            }
+            _ => false,
+        }
+    }
+
     /// Finds the API key of a request in this place.
     fn find<'r>(&self, headers: &[(&'r str, &'r [u8])]) -> Result<Found<'r>, CredentialError> {
         let mut values = values_of(self.header(), headers);
@@ -100,10 +115,34 @@ impl CredentialSource {
                 Cow::Borrowed(text(key)?)
             }
         };
+        if found.is_empty() {
+            return Ok(Found::Nothing);
+        }
         if found.contains(' ') {
             return Err(CredentialError::Malformed);
         }
         Ok(Found::Key(found))
+    }
+
+    /// The number of texts in the form of a claviger key in this place.
+    fn keys_in_form(&self, headers: &[(&str, &[u8])]) -> usize {
+        let values = values_of(self.header(), headers);
+        if self.shares_its_header() {
+            let keys = values
+                .flat_map(|value| self.entries(value))
+                .filter_map(Entry::key);
+            return keys.map(keys_in).sum();
+        }
+        values
+            .map(|value| {
+                let decoded = str::from_utf8(value)
+                    .ok()
+                    .and_then(|value| value.split_once(' '))
+                    .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Basic"))
+                    .and_then(|(_, rest)| BASE64.decode(rest.trim()).ok());
+                keys_in(value) + decoded.map_or(0, |decoded| keys_in(&decoded))
+            })
+            .sum()
     }
 
     /// Returns the entries of a header that carries other values too. A header of its own has none.
@@ -326,7 +365,8 @@ impl CredentialError {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => {
-                "a place that carries keys has another scheme, other bytes than a key, or a name with _ instead of -"
+                "a place that carries keys has another scheme, other bytes than a key or more than 16 kilobytes, or the request has a \
+                 header that only claviger sets"
             }
             Self::SeveralKeys => "the request has several keys, or the same one twice",
             Self::Partner => "the header that names the partner is missing, repeated or malformed",
@@ -347,6 +387,15 @@ impl Credentials {
         &self,
         headers: &[(&'r str, &'r [u8])],
     ) -> Result<Presented<'r>, CredentialError> {
+        let shared: usize = [COOKIE, WEBSOCKET_PROTOCOL]
+            .into_iter()
+            .filter(|name| self.key_headers().any(|header| header == *name))
+            .flat_map(|name| values_of(name, headers))
+            .map(<[u8]>::len)
+            .sum();
+        if shared > MAX_SHARED {
+            return Err(CredentialError::Malformed);
+        }
         let mut key = None;
         let mut is_foreign = false;
         for source in &self.sources {
@@ -362,8 +411,12 @@ impl Credentials {
         if key.is_none() && is_foreign {
             return Err(CredentialError::Malformed);
         }
-        if self.sources.len() > 1 && self.keys_in_form(headers) > 1 {
-            return Err(CredentialError::SeveralKeys);
+        if self.sources.len() > 1 {
+            let sources = self.sources.iter();
+            let in_form: usize = sources.map(|source| source.keys_in_form(headers)).sum();
+            if in_form > 1 {
+                return Err(CredentialError::SeveralKeys);
+            }
         }
         let partner = self.read_partner(headers)?;
         if self.partner.is_some() && key.is_some() && partner.is_none() {
@@ -391,23 +444,6 @@ impl Credentials {
             return Err(CredentialError::Partner);
         }
         Ok(Some(partner))
-    }
-
-    /// The number of texts in the form of a claviger key in all headers that may carry one.
-    fn keys_in_form(&self, headers: &[(&str, &[u8])]) -> usize {
-        let carriers = headers
-            .iter()
-            .filter(|(name, _)| self.sources.iter().any(|source| source.header() == *name));
-        carriers
-            .map(|(_, value)| {
-                let decoded = str::from_utf8(value)
-                    .ok()
-                    .and_then(|value| value.split_once(' '))
-                    .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Basic"))
-                    .and_then(|(_, rest)| BASE64.decode(rest.trim()).ok());
-                keys_in(value) + decoded.map_or(0, |decoded| keys_in(&decoded))
-            })
-            .sum()
     }
 
     /// Returns the headers that carry keys beside other values, with their values without the keys: for each kind of source of the
@@ -555,7 +591,7 @@ mod tests {
         assert_eq!(of(b"k:", "Basic"), key("k"));
         // A password may contain colons, a user name may not.
         assert_eq!(of(b"user:k:l", "Basic"), key("k:l"));
-        assert_eq!(of(b":", "Basic"), key(""));
+        assert_eq!(of(b":", "Basic"), Ok(no_key()));
         for malformed in [
             &b"k"[..],
             b"user:k l",
@@ -734,7 +770,7 @@ mod tests {
                 "a=id=x; xid=y; Id=z; flag",
             ),
             (&["id = k ; a"], key("k"), "a"),
-            (&["id="], key(""), ""),
+            (&["id="], Ok(None), ""),
             (&["id=k; id=l; a=b"], Err(SeveralKeys), "a=b"),
             (&["id=k", "id=k"], Err(SeveralKeys), ""),
             (&["id=k k"], Err(Malformed), ""),
@@ -760,7 +796,7 @@ mod tests {
             (&["x.k, app"], key("k"), "app"),
             (&["app,x.k,  other"], key("k"), "app, other"),
             (&["app", "x.k"], key("k"), "app"),
-            (&["x."], key(""), ""),
+            (&["x."], Ok(None), ""),
             (&["X.k, app"], Ok(None), "X.k, app"),
             (&["x.k, x.l, app"], Err(SeveralKeys), "app"),
             (&["x.k l, app"], Err(Malformed), "app"),

@@ -9,7 +9,7 @@ use super::access::{Access, Scope, reach};
 use super::credential::{CredentialSource, Credentials, HeaderName};
 use super::denial::Denials;
 use super::ids::{EnvironmentName, Prefix, RealmId, ScopeName, Tag};
-use super::key::LevelKind;
+use super::key::{LevelKind, OPERATOR_LABELS};
 use super::path::{MAX_PROJECT_SEGMENTS, PathRules};
 use super::route::{self, KeyNeed, Need, Route};
 use super::violation::Violations;
@@ -64,8 +64,11 @@ pub struct Realm {
 
 /// A label of a key that the server behind a gateway gets in a header of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct IdentityLabel(String);
+#[serde(try_from = "String", into = "String")]
+pub struct IdentityLabel {
+    name: String,
+    header: String,
+}
 
 impl IdentityLabel {
     /// Parses the name of a label.
@@ -74,22 +77,45 @@ impl IdentityLabel {
     /// The rule, if the name does not match it.
     pub fn parse(name: &str) -> Result<Self, &'static str> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"._/-".contains(&byte);
-        if (1..=40).contains(&name.len()) && name.bytes().all(fits) {
-            Ok(Self(name.to_owned()))
-        } else {
-            Err("must be the name of a label, of 1 to 40 letters, digits and characters of ._/-")
+        if !(1..=40).contains(&name.len()) || !name.bytes().all(fits) {
+            return Err(
+                "must be the name of a label, of 1 to 40 letters, digits and characters of ._/-",
+            );
         }
+        let plain = name.to_ascii_lowercase().replace(['.', '_', '/'], "-");
+        if plain.starts_with("operator-") && !name.starts_with(OPERATOR_LABELS) {
+            return Err(
+                "must not have the same header as a label of the operator: begin it with operator/ or with another word",
+            );
+        }
+        Ok(Self {
+            name: name.to_owned(),
+            header: format!("x-claviger-label-{plain}"),
+        })
     }
 
     /// Returns the name of the label.
     pub fn name(&self) -> &str {
-        &self.0
+        &self.name
     }
 
     /// Returns the name of the header, in lower case.
-    pub fn header(&self) -> String {
-        let name = self.0.to_ascii_lowercase();
-        format!("x-claviger-label-{}", name.replace(['.', '_', '/'], "-"))
+    pub fn header(&self) -> &str {
+        &self.header
+    }
+}
+
+impl TryFrom<String> for IdentityLabel {
+    type Error = &'static str;
+
+    fn try_from(name: String) -> Result<Self, Self::Error> {
+        Self::parse(&name)
+    }
+}
+
+impl From<IdentityLabel> for String {
+    fn from(label: IdentityLabel) -> Self {
+        label.name
     }
 }
 
@@ -282,12 +308,13 @@ impl Realm {
         if names.windows(2).any(|pair| pair[0] == pair[1]) {
             bad.add("realm.credentials", "must name each header only once");
         }
-        let mut entries = sources.iter().filter(|source| source.shares_its_header());
-        if entries.any(|source| sources.iter().filter(|other| *other == source).count() > 1) {
-            bad.add(
-                "realm.credentials",
-                "must name each cookie and each WebSocket protocol only once",
-            );
+        for (i, source) in sources.iter().enumerate() {
+            if sources[..i].iter().any(|other| source.overlaps(other)) {
+                bad.add(
+                    format!("realm.credentials.sources[{i}]"),
+                    "must not find what another source finds: the same cookie, or a protocol whose prefix begins with another prefix",
+                );
+            }
         }
     }
 

@@ -7,7 +7,6 @@
 mod authorizer;
 mod response;
 
-use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 pub use authorizer::{GatewayAuthorizer, GatewayError, ProtectedApi};
@@ -97,6 +96,10 @@ pub fn log_misconfigured(
     );
 }
 
+/// The beginning of the names of the headers with labels. No honest client sends one. A request that has one is denied: a gateway whose
+/// configuration is older than the realm does not know which of them to replace.
+const LABEL_HEADERS: &str = "x-claviger-label-";
+
 /// The decision on a whole request.
 pub enum GatewayDecision<'k> {
     /// The request is allowed.
@@ -150,7 +153,7 @@ pub fn match_request<'g>(
     let presented = if request
         .headers
         .iter()
-        .any(|(name, _)| is_disguised(realm, name))
+        .any(|(name, _)| is_disguised(realm, name) || name.starts_with(LABEL_HEADERS))
     {
         Err(CredentialError::Malformed)
     } else {
@@ -189,13 +192,13 @@ pub fn authorize<'k>(
 ) -> Result<GatewayDecision<'k>, VerifyError> {
     let path = parse_path(realm, request);
     let route_match = match_request(realm, request, &path);
-    let denied = |verdict, reason: DenialReason, presented: &str, key: Option<KeyFacts<'_>>| {
+    let denied = |verdict, reason: DenialReason, key: Option<KeyFacts<'_>>| {
         tracing::debug!(
             realm = %realm.definition.id,
             verdict = reason.verdict(),
             reason = reason.as_str(),
-            method = ?request.method,
-            path = ?logged_path(request.target, presented),
+            method = ?logged_method(request),
+            path = ?logged_path(request.target),
             client = request.client.map(tracing::field::display),
             key_id = key.map(|key| tracing::field::display(key.id())),
             "request denied"
@@ -210,7 +213,7 @@ pub fn authorize<'k>(
         Ok(presented) => presented,
         Err(error) => {
             let reason = DenialReason::Credentials(*error);
-            return Ok(denied(Verdict::Malformed, reason, "", None));
+            return Ok(denied(Verdict::Malformed, reason, None));
         }
     };
     if !route_match.asks_about(presented) {
@@ -236,32 +239,28 @@ pub fn authorize<'k>(
     let key = decision.proven.map(|(key, _)| key);
     Ok(match (decision.verdict, &presented.key) {
         (Verdict::Allowed, _) if key.is_some() => GatewayDecision::Allowed { key },
-        (verdict, None) => denied(verdict, DenialReason::NoKey, "", None),
-        (verdict, Some(text)) => denied(verdict, DenialReason::Verdict(verdict), text, key),
+        (verdict, None) => denied(verdict, DenialReason::NoKey, None),
+        (verdict, Some(_)) => denied(verdict, DenialReason::Verdict(verdict), key),
     })
 }
 
 /// The longest path in the log, in bytes.
 const MAX_LOGGED_PATH: usize = 256;
 
-/// No word of a path is logged that is as long as this: it may be an API key in the wrong place.
-const SECRET_LENGTH: usize = 40;
+/// An imported API key has at least so many characters, and an issued one has more. A segment of a path that is as long may be one,
+/// in the wrong place.
+const SHORTEST_KEY: usize = 22;
 
-/// The path of a request as the log may show it: without the query, and without anything that may be an API key.
-fn logged_path(target: &str, presented: &str) -> String {
+/// The path of a request as the log may show it: without the query, and without a segment that may be an API key.
+fn logged_path(target: &str) -> String {
     let path = target.split('?').next().unwrap_or_default();
-    let path = match presented {
-        "" => Cow::Borrowed(path),
-        key => Cow::Owned(path.replace(key, "…")),
-    };
     let mut shown = String::new();
-    for word in path
-        .split_inclusive(|character: char| !character.is_ascii_alphanumeric() && character != '_')
-    {
-        if word.len() > SECRET_LENGTH {
+    for segment in path.split_inclusive('/') {
+        if segment.len() >= SHORTEST_KEY {
             shown.push('…');
+            shown.push_str(if segment.ends_with('/') { "/" } else { "" });
         } else {
-            shown.push_str(word);
+            shown.push_str(segment);
         }
         if shown.len() > MAX_LOGGED_PATH {
             shown.push('…');
@@ -269,6 +268,14 @@ fn logged_path(target: &str, presented: &str) -> String {
         }
     }
     shown
+}
+
+/// The method of a request as the log may show it.
+fn logged_method<'r>(request: &GatewayRequest<'r>) -> &'r str {
+    match request.method {
+        method if method.len() < SHORTEST_KEY => method,
+        _ => "…",
+    }
 }
 
 impl RouteMatch<'_> {
@@ -324,15 +331,19 @@ pub fn with_question<T>(
 mod tests {
     use super::*;
 
-    /// Seen red without the length, and without the presented key.
+    /// Seen red without the length.
     #[test]
     fn no_key_in_a_path_is_logged() {
         let key =
             "demo_live_02y8wgU7QvIaB4J9cANFdL003aUlTJC7tjlCTQj2uNU3MFagCXG9LRKRcwGkBIDlf2CbwAq";
-        assert_eq!(logged_path("/v1/a?key=k", ""), "/v1/a");
-        assert_eq!(logged_path(&format!("/v1/{key}/a"), ""), "/v1/…a");
-        assert_eq!(logged_path("/v1/old-key/a", "old-key"), "/v1/…/a");
-        let long = logged_path(&"/abc".repeat(100), "");
+        assert_eq!(logged_path("/v1/a?key=k"), "/v1/a");
+        assert_eq!(logged_path(&format!("/v1/{key}/a")), "/v1/…/a");
+        assert_eq!(
+            logged_path("/v1/0192f0c1-2345-7abc-8def-0123456789ab"),
+            "/v1/…"
+        );
+        assert_eq!(logged_path("/v1/TtgGcQFq.s3fzROFoop8uH"), "/v1/…");
+        let long = logged_path(&"/abc".repeat(100));
         assert!(long.len() < 270 && long.ends_with('…'), "{long}");
     }
 

@@ -99,7 +99,7 @@ fn identity(realm: &MirroredRealm, key: Option<KeyFacts<'_>>) -> Vec<SetHeader> 
         let value = value.map_or_else(String::new, |(_, value)| {
             utf8_percent_encode(value, ENCODED).to_string()
         });
-        (Cow::Owned(label.header()), value)
+        (Cow::Owned(label.header().to_owned()), value)
     });
     names.into_iter().zip(values).chain(labels).collect()
 }
@@ -112,17 +112,10 @@ fn headers_to_remove(realm: &MirroredRealm, headers: &[(&str, &[u8])]) -> Vec<St
     let carriers = carriers
         .filter(|source| !source.shares_its_header())
         .map(CredentialSource::header);
-    let is_identity = |name: &str| {
-        IDENTITY_HEADERS.contains(&name)
-            || definition
-                .identity_labels
-                .iter()
-                .any(|label| label.header() == name)
-    };
     let forged = headers
         .iter()
         .map(|(name, _)| *name)
-        .filter(|name| name.starts_with("x-claviger-") && !is_identity(name));
+        .filter(|name| name.starts_with("x-claviger-") && !IDENTITY_HEADERS.contains(name));
     let mut names: Vec<String> = carriers.chain(forged).map(ToOwned::to_owned).collect();
     names.sort();
     names.dedup();

@@ -38,12 +38,7 @@ pub struct Method {
     pub name: String,
     /// `unary`, `client_stream`, `server_stream` or `bidi_stream`.
     pub kind: &'static str,
-}
-
-impl Method {
-    fn is_administration(&self) -> bool {
-        self.service.ends_with("Admin") || self.name == "Explain"
-    }
+    is_administration: bool,
 }
 
 impl Methods {
@@ -66,6 +61,8 @@ impl Methods {
                         service: service_name.clone(),
                         name: method.name().to_owned(),
                         kind: kind(method),
+                        is_administration: service_name.ends_with("Admin")
+                            || method.name() == "Explain",
                     }));
                 }
             }
@@ -77,6 +74,7 @@ impl Methods {
             service: "unknown".to_owned(),
             name: "unknown".to_owned(),
             kind: "unary",
+            is_administration: false,
         });
         Self { all, places }
     }
@@ -198,6 +196,11 @@ impl CallRecord {
         }
     }
 
+    /// Whether the method administers.
+    pub(super) fn is_administration(&self) -> bool {
+        self.metrics.methods.all[self.method].is_administration
+    }
+
     /// Logs that an administrator is refused with this code: its key is not accepted, or may not do this.
     pub(super) fn log_refused_administrator(
         &self,
@@ -206,13 +209,13 @@ impl CallRecord {
         peer: Option<IpAddr>,
     ) {
         let is_refusal = matches!(code, Code::Unauthenticated | Code::PermissionDenied);
-        let method = &self.metrics.methods.all[self.method];
-        if !is_refusal || !method.is_administration() {
+        if !is_refusal || !self.is_administration() {
             return;
         }
-        // A caller can choose the method and the code, and there are few of both.
+        let method = &self.metrics.methods.all[self.method];
+        // Few reasons, so that a caller without a key does not take the lines of others.
         limited!(
-            (self.method, code as i32) => warn,
+            (caller.is_some(), code as i32) => warn,
             service = method.service,
             method = method.name,
             code = code_name(code),

@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::address::{Address, HostName};
 use super::upstream_tls::UpstreamTls;
 use crate::cli::api_key::ApiKey;
-use crate::domain::realm::IdentityLabel;
 use crate::pb::claviger::v1::credential_source::Source;
 use crate::pb::claviger::v1::{Denial, DenialClass, Realm};
 
@@ -29,6 +28,8 @@ pub(super) struct GatewayApi {
     pub(super) listen: Option<SocketAddr>,
     /// The hosts of the API. Empty: every host.
     pub(super) hosts: Vec<HostName>,
+    /// The headers with labels of the key, in lower case.
+    pub(super) label_headers: Vec<String>,
     /// Whether the gateway answers 404 for other hosts.
     pub(super) default_server: bool,
 }
@@ -85,15 +86,6 @@ impl GatewayApi {
         names.sort_unstable();
         names.dedup();
         names
-    }
-
-    /// The headers with labels of the key, in lower case.
-    pub(super) fn label_headers(&self) -> Vec<String> {
-        let labels = self.realm.identity_labels.iter();
-        labels
-            .filter_map(|name| IdentityLabel::parse(name).ok())
-            .map(|label| label.header())
-            .collect()
     }
 
     /// The headers of the client's request that claviger reads.

@@ -41,8 +41,9 @@ pub(super) fn config(api: &GatewayApi) -> String {
     });
     let key_headers: Vec<_> = own.chain(replaced).collect();
     let copied: Vec<_> = api
-        .label_headers()
-        .into_iter()
+        .label_headers
+        .iter()
+        .cloned()
         .chain(
             shared
                 .iter()

@@ -15,6 +15,7 @@ use crate::cli::client::Client;
 use crate::cli::connect::{Connection, read_key};
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, Output};
+use crate::domain::realm::IdentityLabel;
 use crate::pb::claviger::v1::verify_request::Target;
 use crate::pb::claviger::v1::{GetRealmRequest, Realm, Verdict, VerifyRequest, VerifyResponse};
 
@@ -150,7 +151,9 @@ impl Config {
             &environment,
         )
         .await?;
+        let label_headers = label_headers(&realm)?;
         let api = GatewayApi {
+            label_headers,
             realm,
             environment,
             key,
@@ -349,6 +352,16 @@ fn problem(answer: &VerifyResponse, realm: &str) -> Option<String> {
         return Some(format!("it holds the scopes {}", key.scopes.join(", ")));
     }
     (key.partner != realm).then(|| format!("it is for the realm {}", key.partner))
+}
+
+/// The headers with labels of the realm's keys.
+fn label_headers(realm: &Realm) -> Result<Vec<String>, Failure> {
+    let header = |name: &String| match IdentityLabel::parse(name) {
+        Ok(label) => Ok(label.header().to_owned()),
+        Err(why) => Err(Failure::failed(format!("identity label {name}: it {why}"))
+            .hint("use the version of this program that the server has")),
+    };
+    realm.identity_labels.iter().map(header).collect()
 }
 
 /// Gateways refuse a configuration that names a host twice.

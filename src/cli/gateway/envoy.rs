@@ -41,8 +41,7 @@ fn render(template: &str, api: &GatewayApi, protocol: &str) -> String {
     .collect();
     denial_headers.sort_unstable();
     denial_headers.dedup();
-    let labels = api.label_headers();
-    let mut set_headers: Vec<_> = labels.iter().map(String::as_str).collect();
+    let mut set_headers: Vec<_> = api.label_headers.iter().map(String::as_str).collect();
     set_headers.extend(api.shared_headers());
     let tls = api.tls.as_ref().map_or_else(String::new, |tls| {
         transport_socket(tls, &ServerName::of(&api.claviger), protocol)

@@ -36,12 +36,15 @@ pub(super) fn config(api: &GatewayApi) -> String {
         .iter()
         .map(|name| format!("proxy_set_header {name} \"\";"));
     let shared = api.shared_headers();
-    let shared = shared.iter().map(|name| from_answer(name));
+    let shared = shared
+        .iter()
+        .map(|name| from_answer(name, &name.replace('-', "_")));
     let key_headers: Vec<_> = own.chain(shared).collect();
     let labels: Vec<_> = api
-        .label_headers()
+        .label_headers
         .iter()
-        .map(|name| from_answer(name))
+        .zip(1..)
+        .map(|(name, number)| from_answer(name, &format!("label_{number}")))
         .collect();
     let tls = api.tls.as_ref().map_or_else(String::new, |tls| {
         upstream_tls(tls, &ServerName::of(&api.claviger))
@@ -85,11 +88,11 @@ pub(super) fn config(api: &GatewayApi) -> String {
     text
 }
 
-/// The statements that set a header as claviger's answer has it.
-fn from_answer(name: &str) -> String {
-    let variable = name.replace('-', "_");
+/// The statements that set a header as claviger's answer has it. nginx does not start if the name of a variable of this file is long.
+fn from_answer(name: &str, variable: &str) -> String {
+    let answered = name.replace('-', "_");
     format!(
-        "auth_request_set $claviger_{variable} $upstream_http_{variable};\nproxy_set_header {name} $claviger_{variable};"
+        "auth_request_set $claviger_{variable} $upstream_http_{answered};\nproxy_set_header {name} $claviger_{variable};"
     )
 }
 

@@ -420,7 +420,9 @@ where
             Stage::Refused(status) => status.take().expect("polled once").into_http(),
             Stage::Admitted(call) => {
                 let answer = ready!(call.poll(cx));
-                if let (Some(record), Some(code)) = (&*record, header_code(answer.headers())) {
+                if let Some(record) = record.as_ref().filter(|record| record.is_administration())
+                    && let Some(code) = header_code(answer.headers())
+                {
                     record.log_refused_administrator(code, Some(call.caller), call.peer.address);
                 }
                 answer

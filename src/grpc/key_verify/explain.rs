@@ -220,7 +220,7 @@ fn checks_of(route_match: &RouteMatch<'_>) -> Vec<pb::Check> {
             Passed,
             "the request has no key in the realm's credential sources",
         ),
-        Ok(_) => check("credentials", Passed, "the request has exactly one key"),
+        Ok(_) => check("credentials", Passed, "the request has a key"),
         Err(error) => check("credentials", Failed, error.as_str()),
     };
     vec![path, route, credentials]

@@ -219,6 +219,7 @@ impl Sources {
                 service,
                 name,
                 kind,
+                ..
             },
             calls,
         ) in self.calls.iter().flat_map(|thread| thread.calls())

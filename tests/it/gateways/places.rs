@@ -11,6 +11,8 @@ use crate::fixtures::{header_source, strings};
 
 const PLAIN: &str = "GET /v1/partners";
 
+const LONGEST_LABEL: &str = "operator/a.label_with-the-longest-name-1";
+
 /// A key may be in either of two headers, a cookie or a WebSocket protocol, in this order.
 fn realm(realm: &mut pb::Realm) {
     let source = |source| pb::CredentialSource {
@@ -43,7 +45,7 @@ fn realm(realm: &mut pb::Realm) {
         denial(pb::DenialClass::Unauthenticated),
         denial(pb::DenialClass::Forbidden),
     ];
-    realm.identity_labels = strings(&["operator/plan", "tier"]);
+    realm.identity_labels = strings(&["operator/plan", "tier", LONGEST_LABEL]);
 }
 
 #[derive(Debug)]
@@ -114,7 +116,6 @@ const CASES: &[(&str, &[&str], Outcome)] = &[
         SEVERAL,
     ),
     (PLAIN, &["Cookie: session={good}; session={good}"], SEVERAL),
-    (PLAIN, &["Cookie: session={good}; other={read}"], SEVERAL),
     (
         PLAIN,
         &["Sec-WebSocket-Protocol: claviger.bearer.{good}, claviger.bearer.{read}"],
@@ -173,7 +174,7 @@ const CASES: &[(&str, &[&str], Outcome)] = &[
     (
         PLAIN,
         &["Cookie: session="],
-        Denied("VERDICT_MALFORMED KEY_MALFORMED"),
+        Denied("VERDICT_MALFORMED NO_KEY"),
     ),
     (
         PLAIN,
@@ -225,10 +226,12 @@ const CASES: &[(&str, &[&str], Outcome)] = &[
         &["X-Api-Key: {good}x"],
         Denied("VERDICT_MALFORMED KEY_MALFORMED"),
     ),
+    ("GET /open/a", &["X-Api-Key:"], Public),
+    ("GET /open/a", &["Cookie: session="], Public),
     (
-        "GET /open/a",
-        &["X-Api-Key:"],
-        Denied("VERDICT_MALFORMED KEY_MALFORMED"),
+        PLAIN,
+        &["Cookie: session=", "Authorization: Bearer {good}"],
+        GOOD,
     ),
     (
         "GET /open/a",
@@ -256,9 +259,7 @@ pub(super) async fn check_all(fixture: &mut GatewayFixture) {
     fixture.renew_gateway(PARTNERO);
     let mut wrong = Vec::new();
     for (line, headers, outcome) in CASES {
-        let mut headers = strings(headers);
-        headers.push("X-Claviger-Label-Tier: forged".to_owned());
-        headers.push("X-Claviger-Label-Operator-Plan: forged".to_owned());
+        let headers = strings(headers);
         let (answer, seen) = fixture.request(PARTNERO, line, &headers).await;
         if !is_as_expected(fixture, line, outcome, &answer, &seen) {
             wrong.push(format!(
@@ -272,6 +273,7 @@ pub(super) async fn check_all(fixture: &mut GatewayFixture) {
         fixture.kind,
         wrong.join("\n")
     );
+    forged_labels(fixture).await;
     websockets_of_browsers(fixture).await;
     cookies_in_two_headers(fixture).await;
     the_longest_identity(fixture).await;
@@ -318,6 +320,27 @@ fn is_as_expected(
         && ["x-api-key", "authorization"]
             .iter()
             .all(|name| only(name).is_empty())
+}
+
+/// A gateway whose configuration is older than the realm knows no label. Caddy removes all before it asks; behind every other gateway
+/// such a request is denied. Seen red without the denial.
+async fn forged_labels(fixture: &GatewayFixture) {
+    for label in ["Tier", "Operator-Plan", "Not-Of-This-Realm"] {
+        let forged = format!("X-Claviger-Label-{label}: forged");
+        let headers = strings(&["X-Api-Key: {good}", &forged]);
+        let (answer, seen) = fixture.request(PARTNERO, PLAIN, &headers).await;
+        let what = format!("{:?} {label} {answer:?} {seen:?}", fixture.kind);
+        assert!(!format!("{seen:?}").contains("forged"), "{what}");
+        if fixture.kind == GatewayKind::Caddy {
+            assert_eq!(answer.status, 200, "{what}");
+        } else {
+            assert_eq!(answer.status, 401, "{what}");
+            assert_eq!(
+                answer.body, "VERDICT_MALFORMED CREDENTIALS_MALFORMED",
+                "{what}"
+            );
+        }
+    }
 }
 
 /// A browser offers a protocol with the key and another one, and takes only an answer that names one of them.
@@ -381,7 +404,8 @@ async fn the_longest_identity(fixture: &GatewayFixture) {
             &[("operator/plan", &value), ("tier", &value)],
         )
         .await;
-    let headers = strings(&["X-Api-Key: {good}"]);
+    let cookie = format!("Cookie: a={}", "b".repeat(6_000));
+    let headers = strings(&["X-Api-Key: {good}", &cookie]);
     let (answer, seen) = fixture.request(PARTNERO, PLAIN, &headers).await;
     assert_eq!(
         (answer.status, seen.len()),
