@@ -130,7 +130,7 @@ impl KeyUpdate {
         if key.labels.len() > MAX_LABELS {
             bad.add(
                 "labels",
-                "must have at most 16 entries, with those that begin with operator/",
+                "must have at most 16 entries, including the labels under operator/ that the key keeps",
             );
         }
         key.allowed_cidrs = allowed_cidrs.unwrap_or(key.allowed_cidrs);

@@ -365,8 +365,8 @@ impl CredentialError {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Malformed => {
-                "a place that carries keys has another scheme, other bytes than a key or more than 16 kilobytes, or the request has a \
-                 header that only claviger sets"
+                "a place that carries keys has another scheme, spaces or bytes that no key has, or more than 16 kilobytes; or a header \
+                 has _ for -, or begins with x-claviger-label-"
             }
             Self::SeveralKeys => "the request has several keys, or the same one twice",
             Self::Partner => "the header that names the partner is missing, repeated or malformed",

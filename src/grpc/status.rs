@@ -109,8 +109,8 @@ fn store_error(failure: store::Error) -> Status {
         }
         store::Error::TooBroad => error(
             Code::FailedPrecondition,
-            "the search did not end within 4.5 seconds: add more to the filter: for keys a partner, a project or an external id, for \
-             events a realm, a partner or a key; or find a key by its whole API key",
+            "the search took longer than 4.5 seconds: add a partner, a project or an external id (keys), or a realm, a partner or a \
+             key (events), or find the key by its whole API key",
             info("FILTER_TOO_BROAD"),
         ),
         store::Error::Unavailable(cause) => {

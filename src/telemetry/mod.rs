@@ -34,8 +34,8 @@ static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 /// The flags of the log.
 #[derive(Args, Clone, Debug)]
 pub struct LogArgs {
-    /// What to log: a level such as info or debug, or directives such as debug,h2=debug. A level alone is claviger's own;
-    /// libraries then log at most info
+    /// What to log: a level such as info or debug, or directives such as debug,h2=debug. A single level
+    /// applies to claviger, and libraries log at most info
     #[arg(
         long,
         env = "CLAVIGER_LOG",

@@ -37,7 +37,7 @@ pub struct List {
         allow_hyphen_values = true
     )]
     external_id: String,
-    /// Only keys whose name contains this text, in any case.
+    /// Only keys whose name contains this text; ASCII letters match in either case.
     #[arg(
         long,
         default_value_t,

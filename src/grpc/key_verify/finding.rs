@@ -42,7 +42,7 @@ fn expiry(applies: bool, key: KeyFacts<'_>, secret: MirroredSecret) -> String {
     match (key.expires_at(), secret.expires_at) {
         (Expiry::Never, Expiry::Never) => "the key never expires".to_owned(),
         (key, Expiry::At(end)) if key != Expiry::At(end) => {
-            let tense = if applies { "ended" } else { "ends" };
+            let tense = if applies { "expired" } else { "expires" };
             format!(
                 "a rotation replaced this API key, which {tense} at {}",
                 end.rfc3339()
@@ -121,5 +121,5 @@ fn scopes(key: KeyFacts<'_>, question: &Question<'_>) -> String {
             list(question.any_scopes)
         ),
     };
-    format!("has {held}; needs {needs}")
+    format!("the key has {held}; the request needs {needs}")
 }

@@ -214,7 +214,7 @@ on_both_engines! {
             (&bound, "/p/one", "10.1.2.3", "address_denied", "10.1.2.3 is in one of 10.0.0.0/8, 2001:db8::/32"),
             (&bound, "/p/one", "", "address_denied", "the client's address is not known"),
             (&bound, "/p/one", "", "expired", "the key expires at 2096-10-02T07:06:40Z"),
-            (&bound, "/admin", "", "scope_missing", "has read, write; needs admin"),
+            (&bound, "/admin", "", "scope_missing", "the key has read, write; the request needs admin"),
             (&bound, "/p/one", "", "scope_missing", "the request needs no scope"),
             (&bound, "/p/unknown", "", "project_mismatch", "the key is a partner key, the request names a project that acme does not have"),
             (&of_project, "/p/two", "", "project_mismatch", "the key is bound to the project one, the request names the project two"),
