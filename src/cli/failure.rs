@@ -218,12 +218,14 @@ pub(super) fn name(code: Code) -> String {
 }
 
 /// The fields of the requests, and the flags that set them.
-pub(super) const FLAGS: [(&str, &str); 40] = [
+pub(super) const FLAGS: [(&str, &str); 44] = [
+    ("actor", "--actor"),
     ("admin_scope", "--admin-scope"),
     ("allowed_cidrs", "--allow-cidr"),
     ("any_scopes", "--any-scope"),
     ("any_target", "--any-target"),
     ("client_ip", "--client-ip"),
+    ("created_by", "--created-by"),
     ("display_name", "--display-name"),
     ("end_time", "--until or --to"),
     ("entries", "--batch"),
@@ -233,7 +235,9 @@ pub(super) const FLAGS: [(&str, &str); 40] = [
     ("expires_within", "--expires-within"),
     ("external_id", "--external-id"),
     ("full_access", "--full-access"),
+    ("hint", "--hint"),
     ("if_revision", "--if-revision"),
+    ("issued_after", "--issued-after"),
     ("issued_before", "--issued-before"),
     ("kind", "--kind"),
     ("labels", "--label"),
