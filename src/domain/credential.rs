@@ -807,6 +807,22 @@ mod tests {
         }
     }
 
+    /// Seen red without the limit.
+    #[test]
+    fn a_shared_header_has_a_limit_and_any_other_has_none() {
+        let of = |source, length: usize| {
+            let value = format!("a={}; id=k", "b".repeat(length - 8));
+            assert_eq!(value.len(), length);
+            stripped(source, &[value.as_bytes()]).0
+        };
+        assert_eq!(of(cookie("id"), MAX_SHARED), Ok(Some("k".to_owned())));
+        let too_long = of(cookie("id"), MAX_SHARED + 1);
+        assert_eq!(too_long, Err(CredentialError::Malformed));
+        let long = "b".repeat(MAX_SHARED + 1);
+        let headers = [("x-api-key", "k"), ("x-api-user", "m"), ("cookie", &*long)];
+        assert!(read(&merchant(), &headers).is_ok());
+    }
+
     #[test]
     fn all_keys_leave_a_header_that_several_sources_share() {
         let credentials = Credentials {

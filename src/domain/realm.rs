@@ -526,6 +526,43 @@ mod tests {
         );
     }
 
+    /// Seen red without each of the two checks.
+    #[test]
+    fn no_two_places_or_labels_are_taken_for_each_other() {
+        let sources = |json: &str| {
+            problems(|realm| realm.credentials.sources = serde_json::from_str(json).unwrap())
+        };
+        assert_eq!(
+            sources(
+                r#"[{"websocket_protocol": {"prefix": "x."}}, {"websocket_protocol": {"prefix": "x.y."}}]"#
+            ),
+            ["realm.credentials.sources[1]"]
+        );
+        let same =
+            r#"[{"cookie": {"name": "a"}}, {"cookie": {"name": "b"}}, {"cookie": {"name": "a"}}]"#;
+        assert_eq!(sources(same), ["realm.credentials.sources[2]"]);
+        let both = r#"[{"cookie": {"name": "x."}}, {"websocket_protocol": {"prefix": "x."}}]"#;
+        assert_eq!(sources(both), [""; 0]);
+
+        for like_operators in [
+            "operator-plan",
+            "Operator/plan",
+            "operator.plan",
+            "OPERATOR_a",
+        ] {
+            assert!(
+                IdentityLabel::parse(like_operators).is_err(),
+                "{like_operators}"
+            );
+        }
+        for own in ["operator/plan", "operator", "operators-plan", "plan"] {
+            assert!(IdentityLabel::parse(own).is_ok(), "{own}");
+        }
+        let labels = ["plan", "PLAN"].map(|name| IdentityLabel::parse(name).unwrap());
+        let twice = problems(|realm| realm.identity_labels = labels.into());
+        assert_eq!(twice, ["realm.identity_labels[1]"]);
+    }
+
     #[test]
     fn a_cycle_in_the_scope_hierarchy_is_refused_at_each_of_its_scopes() {
         assert_eq!(
