@@ -145,7 +145,7 @@ impl CredentialSource {
             .sum()
     }
 
-    /// Returns the entries of a header that carries other values too. A header of its own has none.
+    /// Returns the entries of a header that carries other values too. A header that carries only a key has none.
     fn entries<'r>(&self, value: &'r [u8]) -> impl Iterator<Item = Entry<'r>> {
         let separator = match self {
             Self::Cookie { .. } => b';',

@@ -62,7 +62,7 @@ pub struct Realm {
     pub identity_labels: Vec<IdentityLabel>,
 }
 
-/// A label of a key that the server behind a gateway gets in a header of its own.
+/// A label of a key that the server behind a gateway gets in a separate header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct IdentityLabel {

@@ -205,7 +205,8 @@ impl KeyFilter {
         }
     }
 
-    /// Adds the conditions on texts. `replace` looks for a text byte by byte in both engines; `LIKE` has a case of its own in each.
+    /// Adds the conditions on texts. `replace` looks for a text byte by byte in both engines. `LIKE` does not: it has patterns, and
+    /// only SQLite ignores the case.
     fn push_texts_to<DB>(&self, query: &mut QueryBuilder<DB>)
     where
         DB: sqlx::Database,

@@ -127,7 +127,7 @@ pub(super) fn key_filter(
     .map_err(Refusal::Invalid)
 }
 
-/// Decodes a part of a hint. Whatever is longer is an API key in the wrong place.
+/// Decodes a part of a hint. A longer text may be an API key in the wrong place.
 pub(super) fn search_hint(hint: &str) -> Result<String, &'static str> {
     let length = hint.chars().count();
     if (4..=MAX_HINT).contains(&length) && !hint.contains([' ', '\0']) {
