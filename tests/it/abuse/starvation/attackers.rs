@@ -202,10 +202,12 @@ impl Running {
         let is_wrong = |outcome: &Outcome| match outcome {
             Outcome::Closed => !self.may_be_closed,
             // Of many lists, some wait for a permit as long as a call may take.
-            Outcome::Answered(..) => {
+            // A search beside them takes longer than it may.
+            Outcome::Answered(_, reason) => {
                 ![self.answer, Code::ResourceExhausted, Code::DeadlineExceeded]
                     .iter()
                     .any(|code| outcome.is(*code))
+                    && reason != "FILTER_TOO_BROAD"
             }
         };
         let wrong: Vec<_> = outcomes
