@@ -13,7 +13,7 @@ use tonic::Code;
 
 use super::rig::Rig;
 use crate::fixtures::{
-    Api, Cluster, DEADLINE, Database, Traffic, eventually, from_env, issue_request, verify_request,
+    Api, Cluster, Database, Traffic, eventually, from_env, issue_request, verify_request,
 };
 
 /// Between two questions of a client.
@@ -24,6 +24,9 @@ const WHILE: Duration = Duration::from_secs(1);
 
 /// How many times the servers may send more queries than usual when the database comes back.
 const MOST: u64 = 2;
+
+/// The longest time until verdicts are back: far more than what is measured, which the output has.
+const MOST_TO_RECOVER: Duration = Duration::from_secs(15);
 
 /// What is answered about a key.
 type Answer = Result<Verdict, Code>;
@@ -253,7 +256,7 @@ async fn outage(rig: &Arc<Rig>, keys: &Arc<Keys>, traffic: Traffic, lasts: Durat
         rig.lease
     );
     assert_eq!(first_refused.is_some(), lasts > rig.bound());
-    assert!(recovered < DEADLINE / 4, "{recovered:?}");
+    assert!(recovered < MOST_TO_RECOVER, "{recovered:?}");
     for count in after {
         let steady: u64 = steady.iter().sum::<u64>() / steady.len() as u64;
         assert!(
