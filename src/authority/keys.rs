@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::admission::Effect;
-use super::audit::{AuditEntry, non_empty_detail, subject};
+use super::audit::{AuditEntry, deletion_detail, non_empty_detail, subject};
 use super::caller_state::CallerState;
 use super::checked_change::Taken;
 use super::grants::Grant;
@@ -253,14 +253,7 @@ impl Authority {
         let (mut change, key, subject, detail) = loop {
             let CallerState { role, .. } = state.reread(caller).await?;
             let (key, subject, detail) = match visible(&mut state, &role, reference).await {
-                Ok(key) => {
-                    let detail = non_empty_detail([
-                        ("name", key.name.clone()),
-                        ("external_id", key.external_id.clone().unwrap_or_default()),
-                        ("hint", key.hint.clone()),
-                    ]);
-                    (Some(key.clone()), subject(&key), detail)
-                }
+                Ok(key) => (Some(key.clone()), subject(&key), deletion_detail(&key)),
                 // Nobody knows who owns it.
                 Err(Refusal::Store(Error::Corrupt(_)))
                     if role == Role::Operator && reference.partner.is_none() =>
@@ -287,7 +280,7 @@ impl Authority {
         };
         // The API key of a revoked key stays registered, so that a repeated import cannot bring it back.
         if key.as_ref().is_some_and(|key| key.revocation.is_none()) {
-            change.delete_imports(id).await?;
+            change.delete_imports(&[id]).await?;
         }
         change.delete_key(id).await?;
         let entry = AuditEntry {

@@ -23,6 +23,7 @@ mod import;
 mod issue;
 mod key_reference;
 mod keys;
+mod matching_keys;
 mod not_found;
 mod partners;
 mod projects;
@@ -53,6 +54,7 @@ pub use idempotency::IssuedKey;
 pub use import::{EntryRefusal, ImportOutcomes, ImportedKey};
 pub use key_reference::KeyReference;
 pub use keys::KeyScopes;
+pub use matching_keys::{EndOfKeys, EndedKeys};
 pub use partners::PartnerDefinition;
 pub use replicas::ClockCorrection;
 pub use resolve::NewKey;
@@ -163,9 +165,6 @@ pub enum Refusal {
         /// For people: what is wrong and what to do.
         message: String,
     },
-    /// The request sets this field, which is not implemented yet.
-    #[error("{0}: is not implemented yet: leave this field unset")]
-    Unimplemented(String),
     /// The resource is not at the revision that the request expects.
     #[error("{0}")]
     Conflict(String),

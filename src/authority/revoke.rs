@@ -20,7 +20,7 @@ use crate::domain::violation::Violations;
 use crate::store::{Error, KeyFilter, Snapshot};
 
 /// How many keys a dry run returns.
-const EXAMPLES: u32 = 10;
+pub(super) const EXAMPLES: u32 = 10;
 
 /// The keys that a bulk revocation revokes. An unset field selects all.
 #[derive(Clone, Debug)]
@@ -244,24 +244,40 @@ impl Authority {
 /// Returns the filter for the selected keys, narrowed to the keys that the caller may administer.
 ///
 /// # Errors
-/// [`Refusal::Forbidden`] if the selection goes beyond the caller's reach, [`Refusal::Invalid`] or [`Refusal::NotFound`] if a
-/// named resource does not exist.
+/// Those of [`check_names`], and [`Refusal::Invalid`] for a time in the future.
 async fn filter(
     caller_state: &CallerState,
     snapshot: &mut Snapshot,
     selection: &BulkSelection,
     now: Timestamp,
 ) -> Result<KeyFilter, Refusal> {
-    let mut filter = narrow(
-        &caller_state.role,
-        KeyFilter {
-            partner: selection.partner.clone(),
-            project: selection.project.clone(),
-            environment: selection.environment.clone(),
-            states: BTreeSet::from([KeyState::Active, KeyState::Disabled, KeyState::Expired]),
-            ..KeyFilter::new(selection.realm.clone(), now, EXAMPLES)
-        },
-    )?;
+    let filter = KeyFilter {
+        partner: selection.partner.clone(),
+        project: selection.project.clone(),
+        environment: selection.environment.clone(),
+        states: BTreeSet::from([KeyState::Active, KeyState::Disabled, KeyState::Expired]),
+        ..KeyFilter::new(selection.realm.clone(), now, EXAMPLES)
+    };
+    let filter = check_names(caller_state, snapshot, filter).await?;
+    let mut bad = Violations::default();
+    if selection.issued_before.is_some_and(|time| time > now) {
+        bad.add("filter.issued_before", "must not be in the future");
+    }
+    bad.finish(Some(filter)).map_err(Refusal::Invalid)
+}
+
+/// Narrows the filter to the keys that the caller may administer, and checks that what it names exists. A change that found no keys
+/// because of a typing error would seem to have been made.
+///
+/// # Errors
+/// [`Refusal::Forbidden`] if the filter goes beyond the caller's reach, [`Refusal::Invalid`] or [`Refusal::NotFound`] if a named
+/// resource does not exist.
+pub(super) async fn check_names(
+    caller_state: &CallerState,
+    snapshot: &mut Snapshot,
+    filter: KeyFilter,
+) -> Result<KeyFilter, Refusal> {
+    let mut filter = narrow(&caller_state.role, filter)?;
     let realm = snapshot.find_realm(&filter.realm).await?;
     let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
     let mut bad = Violations::default();
@@ -269,9 +285,6 @@ async fn filter(
         && realm.environment(name.as_str()).is_none()
     {
         bad.add("filter.environment", "must be an environment of the realm");
-    }
-    if selection.issued_before.is_some_and(|time| time > now) {
-        bad.add("filter.issued_before", "must not be in the future");
     }
     bad.finish(Some(())).map_err(Refusal::Invalid)?;
     if let Some(partner) = &filter.partner {
@@ -371,12 +384,17 @@ fn check_not_locked_out(own: &Key, filter: &KeyFilter, before: Revision) -> Resu
             .is_none_or(|name| *name == own.environment)
         && own.created_revision < before;
     if includes_own_key {
-        return Err(Refusal::Precondition {
-            reason: "LOCKS_OUT_CALLER",
-            message: "the filter includes the caller's own key: set `filter.partner`, or set `filter.issued_before` to a time \
-                      before that key was issued"
-                .to_owned(),
-        });
+        return Err(locks_out_caller());
     }
     Ok(())
+}
+
+/// The refusal to end the caller's own key among others in the built-in realm.
+pub(super) fn locks_out_caller() -> Refusal {
+    Refusal::Precondition {
+        reason: "LOCKS_OUT_CALLER",
+        message: "the filter includes the caller's own key: set `filter.partner`, or set `filter.issued_before` to a time \
+                  before that key was issued"
+            .to_owned(),
+    }
 }

@@ -159,11 +159,6 @@ impl CallContext {
             Code::Aborted => Failure::new(Code::Aborted, message).hint(
                 "read the current state, then repeat the change with its revision (--if-revision)",
             ),
-            // The line below the error names the field.
-            Code::Unimplemented if details.bad_request().is_some() => Failure::new(
-                Code::Unimplemented,
-                "the request sets a field that the server does not implement yet",
-            ),
             Code::Unimplemented if has_reason("ADMINISTRATION_ELSEWHERE") => {
                 Failure::new(Code::Unimplemented, message)
                     .hint("set the address of administration with --endpoint or CLAVIGER_ENDPOINT")
@@ -521,18 +516,6 @@ mod tests {
         let status = Status::deadline_exceeded("");
         let failure = context().failed(&status, true);
         assert!(failure.to_string().contains("may have been made or not"));
-    }
-
-    #[test]
-    fn a_field_that_is_not_implemented_is_named() {
-        let violation = FieldViolation::new("novelty", "is not implemented yet");
-        let details = ErrorDetails::with_bad_request([violation]);
-        let status = Status::with_error_details(Code::Unimplemented, "novelty: no", details);
-        assert_eq!(
-            failed(&status).to_string(),
-            "error: the request sets a field that the server does not implement yet:\n\
-             \x20 novelty: is not implemented yet"
-        );
     }
 
     #[test]

@@ -185,7 +185,7 @@ impl fmt::Display for Failure {
             write!(formatter, "error: the server rejected the request:")?;
         } else {
             write!(formatter, "error: {}", plain(&self.message))?;
-            let fields_follow = matches!(self.code, Code::PermissionDenied | Code::Unimplemented);
+            let fields_follow = self.code == Code::PermissionDenied;
             if fields_follow && !self.violations.is_empty() {
                 formatter.write_str(":")?;
             }

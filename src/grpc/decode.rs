@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::authority::{ChangeRequest, Refusal, Wait};
+use crate::authority::{ChangeRequest, Wait};
 use crate::domain::ids::{RequestId, ScopeName};
 use crate::domain::key::{LevelKind, MAX_LABELS};
 use crate::domain::time::Timestamp;
@@ -50,17 +50,6 @@ pub(super) fn change(bad: &mut Violations, wait: i32, request_id: &str) -> Chang
     ChangeRequest {
         request_id: optional(bad, "request_id", request_id, RequestId::parse),
         wait,
-    }
-}
-
-/// Checks that fields that are not implemented yet are unset. Each field is `(name, is set)`.
-///
-/// # Errors
-/// [`Refusal::Unimplemented`] with the first field that is set.
-pub(super) fn unimplemented(fields: &[(&str, bool)]) -> Result<(), Refusal> {
-    match fields.iter().find(|(_, is_set)| *is_set) {
-        Some((field, _)) => Err(Refusal::Unimplemented((*field).to_owned())),
-        None => Ok(()),
     }
 }
 

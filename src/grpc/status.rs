@@ -50,16 +50,6 @@ impl From<Refusal> for Status {
             Refusal::Precondition { reason, .. } => {
                 error(Code::FailedPrecondition, message, info(reason))
             }
-            Refusal::Unimplemented(field) => {
-                let mut violations = Violations::default();
-                violations.add(field, "is not implemented yet: leave this field unset");
-                violated(
-                    Code::Unimplemented,
-                    "",
-                    "FIELD_NOT_IMPLEMENTED",
-                    &violations,
-                )
-            }
             Refusal::Conflict(_) => error(Code::Aborted, message, info("CHANGED_MEANWHILE")),
             Refusal::Busy(_) => exhausted(message, "BUSY", RETRY_SOON),
             Refusal::TooManyOfCaller(of) => {

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use sqlx::QueryBuilder;
 use uuid::Uuid;
 
-use super::{Change, Error, INSERTS_AT_ONCE, Snapshot, execute, keeps_insert, on};
+use super::keys::push_ids;
+use super::{Change, Error, INSERTS_AT_ONCE, Snapshot, keeps_insert, on};
 use crate::domain::ids::KeyId;
 use crate::domain::key::Digest;
 
@@ -45,11 +46,7 @@ impl Snapshot {
             let rows: Vec<(Vec<u8>, Uuid)> = on!(self.session, |conn| async {
                 let mut query =
                     QueryBuilder::new("SELECT mac, key_id FROM imports WHERE key_id IN (");
-                let mut ids = query.separated(", ");
-                for key in chunk {
-                    ids.push_bind(key.as_uuid());
-                }
-                query.push(")");
+                push_ids(&mut query, chunk);
                 let statement = query.build_query_as().persistent(false);
                 statement.fetch_all(&mut *conn).await
             })?;
@@ -66,12 +63,16 @@ fn digests_of(rows: Vec<(Vec<u8>, Uuid)>) -> impl Iterator<Item = ([u8; 32], Key
 }
 
 impl Change {
-    /// Deletes the digests of a key's imported API keys, so that these can be imported again.
-    pub async fn delete_imports(&mut self, id: KeyId) -> Result<(), Error> {
-        execute!(
-            self.snapshot.session,
-            sqlx::query("DELETE FROM imports WHERE key_id = $1").bind(id.as_uuid())
-        )?;
+    /// Deletes the digests of the imported API keys of these keys, so that they can be imported again.
+    pub async fn delete_imports(&mut self, ids: &[KeyId]) -> Result<(), Error> {
+        for chunk in ids.chunks(DIGESTS_AT_ONCE) {
+            on!(self.snapshot.session, |conn| async {
+                let mut query = QueryBuilder::new("DELETE FROM imports WHERE key_id IN (");
+                push_ids(&mut query, chunk);
+                let statement = query.build().persistent(chunk.len() == 1);
+                statement.execute(&mut *conn).await.map(drop)
+            })?;
+        }
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::domain::key::KeyState;
 use crate::domain::time::Timestamp;
 
 /// A filter for keys, and the position of a page. A key matches if it meets all conditions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct KeyFilter {
     /// The key belongs to this realm.
     pub realm: RealmId,

@@ -127,6 +127,19 @@ impl From<(Uuid, String)> for KeyRow {
     }
 }
 
+/// Adds the ids of a list that was opened, and closes it.
+pub(super) fn push_ids<DB>(query: &mut QueryBuilder<DB>, ids: &[KeyId])
+where
+    DB: sqlx::Database,
+    for<'q> Uuid: sqlx::Encode<'q, DB> + sqlx::Type<DB>,
+{
+    let mut list = query.separated(", ");
+    for id in ids {
+        list.push_bind(id.as_uuid());
+    }
+    query.push(")");
+}
+
 impl Snapshot {
     /// Returns the key with this id, without the times of last use.
     pub async fn find_key(&mut self, id: KeyId) -> Result<Option<Key>, Error> {
@@ -150,11 +163,7 @@ impl Snapshot {
                 self.session,
                 let query = {
                     let mut query = QueryBuilder::new(concat!(key_cells!(), " WHERE k.id IN ("));
-                    let mut ids = query.separated(", ");
-                    for id in chunk {
-                        ids.push_bind(id.as_uuid());
-                    }
-                    query.push(")");
+                    push_ids(&mut query, chunk);
                     query
                 };
                 // Each number of keys is a different statement.
@@ -213,11 +222,7 @@ impl Snapshot {
         for chunk in ids.chunks(IDS_AT_ONCE) {
             let rows: Vec<(Uuid, FactsText)> = on!(self.session, |conn| async {
                 let mut query = QueryBuilder::new("SELECT id, facts FROM keys WHERE id IN (");
-                let mut ids = query.separated(", ");
-                for id in chunk {
-                    ids.push_bind(id.as_uuid());
-                }
-                query.push(")");
+                push_ids(&mut query, chunk);
                 // Each number of keys is a different statement.
                 let statement = query.build_query_as().persistent(false);
                 statement.fetch_all(&mut *conn).await
@@ -275,6 +280,57 @@ impl Snapshot {
         let mut page = page.finish();
         self.set_last_uses(&mut page.items).await?;
         Ok(page)
+    }
+
+    /// Returns the ids of the newest keys that match the filter, at most as many as its limit.
+    pub async fn matching_ids(&mut self, filter: &KeyFilter) -> Result<Vec<KeyId>, Error> {
+        let limit = if filter.is_search() {
+            Some(self.session.limit_search(SEARCH_TIME).await?)
+        } else {
+            None
+        };
+        let ids: Result<Vec<Uuid>, sqlx::Error> = on!(self.session, |conn| async {
+            let mut query = QueryBuilder::new("SELECT k.id FROM keys AS k");
+            filter.push_to(&mut query);
+            query
+                .push(" ORDER BY k.id DESC LIMIT ")
+                .push_bind(i64::from(filter.limit));
+            query.build_query_scalar().fetch_all(&mut *conn).await
+        });
+        let ids = ids.map_err(search_error)?;
+        drop(limit);
+        Ok(ids.into_iter().map(KeyId::from).collect())
+    }
+
+    /// Returns those of these keys that match the filter, in the order of their ids here, without the times of last use. A corrupt key
+    /// is left out and logged.
+    pub async fn matching_keys(
+        &mut self,
+        filter: &KeyFilter,
+        ids: &[KeyId],
+    ) -> Result<Vec<Key>, Error> {
+        let mut found = HashMap::with_capacity(ids.len());
+        for chunk in ids.chunks(IDS_AT_ONCE) {
+            for_each!(
+                self.session,
+                let query = {
+                    let mut query = QueryBuilder::new(key_cells!());
+                    filter.push_to(&mut query);
+                    push_ids(query.push(" AND k.id IN ("), chunk);
+                    query
+                };
+                // Each number of keys is a different statement.
+                |conn| query.build_query_as::<KeyCells>().persistent(false).fetch(&mut *conn),
+                |row| {
+                    let id = KeyId::from(row.0);
+                    match read_key(row) {
+                        Ok(key) => drop(found.insert(id, key)),
+                        Err(error) => limited!(error, %error, "corrupt key left out"),
+                    }
+                }
+            )?;
+        }
+        Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
     }
 
     /// Returns the number of keys that match the filter, on all pages together.
@@ -482,24 +538,54 @@ impl Change {
         Ok(())
     }
 
-    /// Deletes a key with all its roots. A tombstone with its owner remains.
+    /// Replaces the facts of stored keys, each with its own revision.
+    pub async fn update_keys(&mut self, keys: &[Key]) -> Result<(), Error> {
+        for chunk in keys.chunks(INSERTS_AT_ONCE) {
+            on!(self.snapshot.session, |conn| async {
+                let mut query = QueryBuilder::new(
+                    "UPDATE keys SET facts = new.column2, revision = new.column3 FROM (",
+                );
+                query.push_values(chunk, |mut row, key| {
+                    let KeyRow { id, facts } = KeyRow::from(key);
+                    row.push_bind(id.as_uuid())
+                        .push_bind(facts)
+                        .push_bind(stored(key.revision));
+                });
+                query.push(") AS new WHERE keys.id = new.column1");
+                let statement = query.build().persistent(keeps_insert(chunk.len()));
+                statement.execute(&mut *conn).await.map(drop)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Deletes a key. The same as [`Change::delete_keys`] with one key.
     pub async fn delete_key(&mut self, id: KeyId) -> Result<(), Error> {
-        // The generated columns of a corrupt key may be NULL, and especially a corrupt key must be deletable.
-        execute!(
-            self.snapshot.session,
-            sqlx::query(
-                "INSERT INTO tombstones (key_id, realm, partner, project, environment, deleted_at)
-                 SELECT id, COALESCE(realm, ''), COALESCE(partner, ''), project, COALESCE(environment, ''), $2
-                 FROM keys WHERE id = $1
-                 ON CONFLICT (key_id) DO NOTHING",
-            )
-            .bind(id.as_uuid())
-            .bind(self.time.as_micros())
-        )?;
-        execute!(
-            self.snapshot.session,
-            sqlx::query("DELETE FROM keys WHERE id = $1").bind(id.as_uuid())
-        )?;
+        self.delete_keys(&[id]).await
+    }
+
+    /// Deletes keys with all their roots. A tombstone with its owner remains of each.
+    pub async fn delete_keys(&mut self, ids: &[KeyId]) -> Result<(), Error> {
+        for chunk in ids.chunks(IDS_AT_ONCE) {
+            on!(self.snapshot.session, |conn| async {
+                // The generated columns of a corrupt key may be NULL, and especially a corrupt key must be deletable.
+                let mut query = QueryBuilder::new(
+                    "INSERT INTO tombstones (key_id, realm, partner, project, environment, deleted_at)
+                     SELECT id, COALESCE(realm, ''), COALESCE(partner, ''), project, COALESCE(environment, ''), ",
+                );
+                query.push_bind(self.time.as_micros());
+                push_ids(query.push(" FROM keys WHERE id IN ("), chunk);
+                query.push(" ON CONFLICT (key_id) DO NOTHING");
+                let statement = query.build().persistent(chunk.len() == 1);
+                statement.execute(&mut *conn).await.map(drop)
+            })?;
+            on!(self.snapshot.session, |conn| async {
+                let mut query = QueryBuilder::new("DELETE FROM keys WHERE id IN (");
+                push_ids(&mut query, chunk);
+                let statement = query.build().persistent(chunk.len() == 1);
+                statement.execute(&mut *conn).await.map(drop)
+            })?;
+        }
         Ok(())
     }
 

@@ -1,4 +1,4 @@
-//! Decodes the filters of `ListKeys`, `RevokeKeys` and `ListEvents`.
+//! Decodes the filters of keys and events.
 
 use std::collections::BTreeSet;
 
@@ -21,42 +21,8 @@ const MAX_LABELS: usize = 4;
 /// The maximum length of a part of a hint, in characters.
 const MAX_HINT: usize = 40;
 
-/// The owner and the environment in a `KeyFilter`.
-pub(super) struct KeySelection {
-    pub(super) realm: RealmId,
-    pub(super) partner: Option<PartnerId>,
-    pub(super) project: Option<ProjectId>,
-    pub(super) environment: Option<EnvironmentName>,
-}
-
-impl KeySelection {
-    pub(super) fn decode(
-        bad: &mut Violations,
-        realm: &str,
-        partner: &str,
-        project: &str,
-        environment: &str,
-    ) -> Option<Self> {
-        let partner = decode::optional(bad, "filter.partner", partner, PartnerId::parse);
-        let project = decode::optional(bad, "filter.project", project, ProjectId::parse);
-        let environment = decode::optional(
-            bad,
-            "filter.environment",
-            environment,
-            EnvironmentName::parse,
-        );
-        let realm = bad.check("filter.realm", RealmId::parse(realm));
-        realm.map(|realm| Self {
-            realm,
-            partner,
-            project,
-            environment,
-        })
-    }
-}
-
 /// Decodes the filter of `ListKeys`. `bad` has the violations of the page token, `cursor` is the start of the page.
-pub(super) fn key_filter(
+pub(super) fn page_filter(
     mut bad: Violations,
     request: pb::ListKeysRequest,
     page_size: i32,
@@ -68,6 +34,20 @@ pub(super) fn key_filter(
         page_size: _,
         page_token: _,
     } = request;
+    let limit = page::size(&mut bad, page_size);
+    let before = decode::optional(&mut bad, "page_token", cursor, KeyId::parse);
+    let filter = key_filter(&mut bad, filter, limit, now);
+    bad.finish(filter.map(|filter| KeyFilter { before, ..filter }))
+        .map_err(Refusal::Invalid)
+}
+
+/// Decodes a filter of keys.
+pub(super) fn key_filter(
+    bad: &mut Violations,
+    filter: Option<pb::KeyFilter>,
+    limit: u32,
+    now: Timestamp,
+) -> Option<KeyFilter> {
     let pb::KeyFilter {
         realm,
         partner,
@@ -85,31 +65,37 @@ pub(super) fn key_filter(
         created_by,
         issued_after,
     } = filter.unwrap_or_default();
-    let limit = page::size(&mut bad, page_size);
-    let owner = KeySelection::decode(&mut bad, &realm, &partner, &project, &environment);
-    let external_id = decode::external_id(&mut bad, "filter.external_id", external_id);
-    let states = key_states(&mut bad, &states);
-    let before = decode::optional(&mut bad, "page_token", cursor, KeyId::parse);
-    let unused_for = decode::span_or_none(&mut bad, "filter.unused_for", unused_for);
-    let expires_within = decode::span_or_none(&mut bad, "filter.expires_within", expires_within);
+    let partner = decode::optional(bad, "filter.partner", &partner, PartnerId::parse);
+    let project = decode::optional(bad, "filter.project", &project, ProjectId::parse);
+    let environment = decode::optional(
+        bad,
+        "filter.environment",
+        &environment,
+        EnvironmentName::parse,
+    );
+    let realm = bad.check("filter.realm", RealmId::parse(&realm));
+    let external_id = decode::external_id(bad, "filter.external_id", external_id);
+    let states = key_states(bad, &states);
+    let unused_for = decode::span_or_none(bad, "filter.unused_for", unused_for);
+    let expires_within = decode::span_or_none(bad, "filter.expires_within", expires_within);
     if never_expires && expires_within.is_some() {
         bad.add(
             "filter.expires_within",
             "cannot be combined with `never_expires`: set only one of the two",
         );
     }
-    let issued_from = decode::timestamp(&mut bad, "filter.issued_after", issued_after);
-    let issued_until = decode::timestamp(&mut bad, "filter.issued_before", issued_before);
-    let name = decode::name(&mut bad, "filter.name", name);
-    let hint = decode::optional(&mut bad, "filter.hint", &hint, search_hint);
-    let created_by = decode::optional(&mut bad, "filter.created_by", &created_by, KeyId::parse);
+    let issued_from = decode::timestamp(bad, "filter.issued_after", issued_after);
+    let issued_until = decode::timestamp(bad, "filter.issued_before", issued_before);
+    let name = decode::name(bad, "filter.name", name);
+    let hint = decode::optional(bad, "filter.hint", &hint, search_hint);
+    let created_by = decode::optional(bad, "filter.created_by", &created_by, KeyId::parse);
     if labels.len() > MAX_LABELS {
         bad.add("filter.labels", "must have at most 4 entries");
     }
-    bad.finish(owner.map(|owner| KeyFilter {
-        partner: owner.partner,
-        project: owner.project,
-        environment: owner.environment,
+    Some(KeyFilter {
+        partner,
+        project,
+        environment,
         external_id,
         issued_from,
         issued_until,
@@ -121,10 +107,8 @@ pub(super) fn key_filter(
         unused_for,
         never_expires,
         expires_within,
-        before,
-        ..KeyFilter::new(owner.realm, now, limit)
-    }))
-    .map_err(Refusal::Invalid)
+        ..KeyFilter::new(realm?, now, limit)
+    })
 }
 
 /// Decodes a part of a hint. A longer text may be an API key in the wrong place.

@@ -1,5 +1,6 @@
 //! The gRPC service `claviger.v1.KeyAdmin`.
 
+mod bulk;
 mod filters;
 mod request;
 mod response;
@@ -99,7 +100,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .admin
             .pages
             .cursor(&mut bad, &caller, "keys", &filters, &page_token);
-        let filter = filters::key_filter(bad, message, page_size, &cursor, self.clock.now())?;
+        let filter = filters::page_filter(bad, message, page_size, &cursor, self.clock.now())?;
         let now = filter.now;
         // The times of last use are read after the keys. They are a small part of a key's message, for which there is room.
         let mut fit = page::fitting(move |key| response::key(key, now));
@@ -154,12 +155,8 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                 found.await?
             }
         };
-        let now = self.clock.now();
         Ok(Response::new(pb::FindKeyResponse {
-            keys: keys
-                .into_iter()
-                .map(|key| response::key(key, now))
-                .collect(),
+            keys: self.keys(keys),
             more,
         }))
     }
@@ -301,42 +298,8 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let caller = self.admin.caller(&request)?;
         let mut message = request.into_inner();
         let fingerprint = fingerprint!("RevokeKeys", message);
-        let is_dry_run = message.dry_run;
-        let (selection, change_request, reason) = request::bulk_revocation(message)?;
-        if is_dry_run {
-            let read = self
-                .admin
-                .run(move |authority| async move {
-                    authority.dry_run_revoke_keys(&caller, selection).await
-                })
-                .await?;
-            let now = self.clock.now();
-            let examples = read.value.examples.into_iter();
-            return Ok(Response::new(pb::RevokeKeysResponse {
-                would_revoke: read.value.count,
-                examples: examples.map(|key| response::key(key, now)).collect(),
-                revision: read.revision.as_u64(),
-                effective_everywhere_time: None,
-                confirmed: false,
-                replayed: false,
-            }));
-        }
-        let result = self
-            .admin
-            .run(move |authority| async move {
-                authority
-                    .revoke_keys(&caller, &change_request, selection, reason, fingerprint)
-                    .await
-            })
-            .await?;
-        Ok(Response::new(pb::RevokeKeysResponse {
-            would_revoke: 0,
-            examples: Vec::new(),
-            revision: result.revision.as_u64(),
-            effective_everywhere_time: Some(encode::time(result.effective_at)),
-            confirmed: result.is_everywhere,
-            replayed: result.value,
-        }))
+        let answer = self.revoke_all(caller, message, fingerprint).await?;
+        Ok(Response::new(answer))
     }
 
     async fn revoke_self(
@@ -423,6 +386,17 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             effective_everywhere_time: Some(encode::time(result.effective_at)),
             confirmed: result.is_everywhere,
         }))
+    }
+
+    async fn delete_keys(
+        &self,
+        request: Request<pb::DeleteKeysRequest>,
+    ) -> Result<Response<pb::DeleteKeysResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let mut message = request.into_inner();
+        let fingerprint = fingerprint!("DeleteKeys", message);
+        let answer = self.delete_all(caller, message, fingerprint).await?;
+        Ok(Response::new(answer))
     }
 
     async fn list_events(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::filters::{KeySelection, search_hint};
+use super::filters::{key_filter, search_hint};
 use crate::authority::{
     BulkSelection, ChangeRequest, ImportedKey, KeepSecret, KeyReference, KeyUpdate, NewKey, Refusal,
 };
@@ -16,6 +16,7 @@ use crate::domain::violation::Violations;
 use crate::grpc::decode;
 use crate::hashing::ImportHash;
 use crate::pb::claviger::v1 as pb;
+use crate::store::KeyFilter;
 
 /// The longest overlap of a rotation.
 const MAX_OVERLAP: Duration = Duration::from_hours(366 * 24);
@@ -403,10 +404,19 @@ pub(super) fn find(request: pb::FindKeyRequest) -> Result<Sought, Refusal> {
     bad.finish(sought).map_err(Refusal::Invalid)
 }
 
-/// Decodes the selection of a bulk revocation and the reason.
+/// The keys that a `RevokeKeys` revokes.
+pub(super) enum Revoked {
+    /// Those of an owner or an environment, by one rule.
+    Rule(BulkSelection),
+    /// Those that match a filter now.
+    Matching(KeyFilter),
+}
+
+/// Decodes the keys of a `RevokeKeys` and the reason.
 pub(super) fn bulk_revocation(
     request: pb::RevokeKeysRequest,
-) -> Result<(BulkSelection, ChangeRequest, String), Refusal> {
+    now: Timestamp,
+) -> Result<(Revoked, ChangeRequest, String), Refusal> {
     let pb::RevokeKeysRequest {
         filter,
         reason,
@@ -414,48 +424,63 @@ pub(super) fn bulk_revocation(
         wait,
         request_id,
     } = request;
+    let mut bad = Violations::default();
+    let change = decode::change(&mut bad, wait, &request_id);
+    let is_rule = filter.as_ref().is_none_or(is_rule);
+    let filter = key_filter(&mut bad, filter, 0, now);
+    let reason = decode::reason(&mut bad, "reason", reason);
+    let revoked = filter.map(|filter| {
+        if !is_rule {
+            return Revoked::Matching(filter);
+        }
+        Revoked::Rule(BulkSelection {
+            realm: filter.realm,
+            partner: filter.partner,
+            project: filter.project,
+            environment: filter.environment,
+            issued_before: filter.issued_until,
+        })
+    });
+    bad.finish(revoked.map(|revoked| (revoked, change, reason)))
+        .map_err(Refusal::Invalid)
+}
+
+/// Whether the keys of the filter can be revoked by one rule: it has only an owner, an environment and a time of issue.
+fn is_rule(filter: &pb::KeyFilter) -> bool {
     let pb::KeyFilter {
         realm,
         partner,
         project,
         environment,
-        states,
-        unused_for,
-        never_expires,
-        expires_within,
         issued_before,
-        external_id,
-        name,
-        labels,
-        hint,
-        created_by,
-        issued_after,
-    } = filter.unwrap_or_default();
-    decode::unimplemented(&[
-        ("filter.states", !states.is_empty()),
-        ("filter.unused_for", unused_for.is_some()),
-        ("filter.never_expires", never_expires),
-        ("filter.expires_within", expires_within.is_some()),
-        ("filter.external_id", !external_id.is_empty()),
-        ("filter.name", !name.is_empty()),
-        ("filter.labels", !labels.is_empty()),
-        ("filter.hint", !hint.is_empty()),
-        ("filter.created_by", !created_by.is_empty()),
-        ("filter.issued_after", issued_after.is_some()),
-    ])?;
+        ..
+    } = filter.clone();
+    *filter
+        == pb::KeyFilter {
+            realm,
+            partner,
+            project,
+            environment,
+            issued_before,
+            ..pb::KeyFilter::default()
+        }
+}
+
+/// Decodes the filter of a `DeleteKeys`.
+pub(super) fn bulk_deletion(
+    request: pb::DeleteKeysRequest,
+    now: Timestamp,
+) -> Result<(KeyFilter, ChangeRequest), Refusal> {
+    let pb::DeleteKeysRequest {
+        filter,
+        dry_run: _,
+        wait,
+        request_id,
+    } = request;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
-    let owner = KeySelection::decode(&mut bad, &realm, &partner, &project, &environment);
-    let issued_before = decode::timestamp(&mut bad, "filter.issued_before", issued_before);
-    let reason = decode::reason(&mut bad, "reason", reason);
-    let selection = owner.map(|owner| BulkSelection {
-        realm: owner.realm,
-        partner: owner.partner,
-        project: owner.project,
-        environment: owner.environment,
-        issued_before,
-    });
-    bad.finish(selection.map(|selection| (selection, change, reason)))
+    let filter = key_filter(&mut bad, filter, 0, now);
+    bad.finish(filter.map(|filter| (filter, change)))
         .map_err(Refusal::Invalid)
 }
 

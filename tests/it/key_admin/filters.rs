@@ -1,16 +1,17 @@
 //! Every filter of a list, alone and in pairs, beside a model that looks at the keys as the server returned them one by one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use claviger::pb::claviger::v1 as pb;
-use pb::{KeyLevel, KeyState};
-use tonic::Code;
+use pb::{KeyLevel, KeyState, Verdict};
+use tonic::{Code, Status};
 
 use super::delegation::delegate;
 use crate::fixtures::{
-    Api, DemoService, Engine, authority_key_request, delegating_service, get, issue,
-    on_both_engines, proto_time, refused, refused_field, rotate, seconds, strings, update,
+    Api, DemoService, Engine, IssuedKey, Random, authority_key_request, delegating_realm,
+    delegating_service, eventually, from_env, get, issue, on_both_engines, proto_time, refused,
+    refused_field, rotate, seconds, strings, update,
 };
 
 /// A filter, and whether it selects a key.
@@ -66,9 +67,9 @@ fn labels_of(number: usize) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Issues keys of every kind, each at another time, and returns their ids, the newest first.
-async fn keys(demo: &mut DemoService, manager: &mut Api) -> Vec<String> {
-    let mut ids = Vec::new();
+/// Issues keys of every kind, each at another time, and uses some of them. The newest is the first.
+async fn keys(demo: &mut DemoService, manager: &mut Api) -> Vec<IssuedKey> {
+    let mut issued = Vec::new();
     for number in 0..48 {
         let (partner, project) = [("acme", ""), ("acme", "one"), ("umbrella", "")][number % 3];
         let level = if project.is_empty() {
@@ -112,12 +113,30 @@ async fn keys(demo: &mut DemoService, manager: &mut Api) -> Vec<String> {
             }
             _ => {}
         }
-        ids.push(key.id);
+        if number % 4 == 1 {
+            demo.root.verdict(&key.plain_key).await;
+        }
+        issued.push(key);
         demo.clock
             .set(demo.clock.now().saturating_add(Duration::from_mins(1)));
     }
-    ids.reverse();
-    ids
+    // Some are used long after they were issued.
+    for key in issued.iter().step_by(6) {
+        demo.root.verdict(&key.plain_key).await;
+    }
+    for key in issued
+        .iter()
+        .step_by(6)
+        .chain(issued.iter().skip(1).step_by(4))
+    {
+        eventually("its use is written", async || {
+            let found = get(&mut demo.root, &key.id).await;
+            found.last_used_time.map(drop)
+        })
+        .await;
+    }
+    issued.reverse();
+    issued
 }
 
 /// Conditions on what a key belongs to, its expiry and its state.
@@ -159,6 +178,17 @@ fn of_owner_and_life(now: i64) -> Vec<Condition> {
             },
         ),
     ];
+    for minutes in [20, 60] {
+        all.push(condition(
+            format!("unused for {minutes} min"),
+            move |f| f.unused_for = seconds(60 * minutes),
+            move |k| {
+                let since = now - 60 * minutes;
+                k.create_time.unwrap().seconds < since
+                    && k.last_used_time.is_none_or(|used| used.seconds < since)
+            },
+        ));
+    }
     for state in [
         KeyState::Active,
         KeyState::Disabled,
@@ -264,7 +294,11 @@ fn of_keys(keys: &[pb::Key], creators: [String; 2]) -> Vec<Condition> {
 }
 
 /// The ids on all pages, in their order.
-async fn listed(api: &mut Api, filter: &pb::KeyFilter, page_size: i32) -> Vec<String> {
+async fn listed(
+    api: &mut Api,
+    filter: &pb::KeyFilter,
+    page_size: i32,
+) -> Result<Vec<String>, Status> {
     let mut ids = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -273,61 +307,300 @@ async fn listed(api: &mut Api, filter: &pb::KeyFilter, page_size: i32) -> Vec<St
             page_size,
             page_token,
         };
-        let page = api.keys.list_keys(request).await.unwrap().into_inner();
+        let page = api.keys.list_keys(request).await?.into_inner();
         ids.extend(page.keys.into_iter().map(|key| key.id));
         page_token = page.next_page_token;
         if page_token.is_empty() {
-            return ids;
+            return Ok(ids);
         }
     }
+}
+
+/// How many keys `RevokeKeys` would revoke, and the newest of them.
+async fn would_revoke(
+    api: &mut Api,
+    filter: &pb::KeyFilter,
+) -> Result<(usize, Vec<String>), Status> {
+    let request = pb::RevokeKeysRequest {
+        filter: Some(filter.clone()),
+        dry_run: true,
+        ..Default::default()
+    };
+    let found = api.keys.revoke_keys(request).await?.into_inner();
+    assert_eq!((found.revoked, found.more), (0, false));
+    let examples = found.examples.into_iter().map(|key| key.id).collect();
+    Ok((found.would_revoke as usize, examples))
+}
+
+/// How many keys `DeleteKeys` would delete, and the newest of them.
+async fn would_delete(
+    api: &mut Api,
+    filter: &pb::KeyFilter,
+) -> Result<(usize, Vec<String>), Status> {
+    let request = pb::DeleteKeysRequest {
+        filter: Some(filter.clone()),
+        dry_run: true,
+        ..Default::default()
+    };
+    let found = api.keys.delete_keys(request).await?.into_inner();
+    assert_eq!((found.deleted, found.more), (0, false));
+    let examples = found.examples.into_iter().map(|key| key.id).collect();
+    Ok((found.would_delete as usize, examples))
+}
+
+/// A number of keys and the newest ten, as a dry run tells them.
+fn counted(keys: &[String]) -> (usize, Vec<String>) {
+    (keys.len(), keys.iter().take(10).cloned().collect())
+}
+
+/// The service, a manager and a delegate of `acme` in production, and keys, the newest first.
+struct Filtered {
+    demo: DemoService,
+    delegate: Api,
+    issued: Vec<IssuedKey>,
+    conditions: Vec<Condition>,
+    keys: Vec<pb::Key>,
+}
+
+impl Filtered {
+    async fn on(engine: Engine) -> Self {
+        let mut demo = DemoService::on(engine).await;
+        demo.root.put_realm(delegating_realm()).await;
+        let manager = issue(&mut demo.root, authority_key_request("manage", "demo")).await;
+        let mut manager_api = demo.service.api_as(&manager.plain_key);
+        let own = issue(&mut demo.root, delegate(|_| {})).await;
+        let delegate = demo.service.api_as(&own.plain_key);
+        let mut issued = keys(&mut demo, &mut manager_api).await;
+        // Its calls are uses of it, so that the time of its last use must not be an earlier one.
+        let mut caller = delegate.clone();
+        get(&mut caller, &own.id).await;
+        eventually("its use is written", async || {
+            let found = get(&mut demo.root, &own.id).await;
+            found.last_used_time.map(drop)
+        })
+        .await;
+        issued.push(own);
+        let mut keys = Vec::new();
+        for key in &issued {
+            keys.push(get(&mut demo.root, &key.id).await);
+        }
+        let other = keys
+            .iter()
+            .find(|key| key.created_by != manager.id)
+            .unwrap()
+            .created_by
+            .clone();
+        let now = proto_time(demo.clock.now()).seconds;
+        let conditions = of_owner_and_life(now)
+            .into_iter()
+            .chain(of_texts())
+            .chain(of_keys(&keys, [manager.id, other]))
+            .collect();
+        Self {
+            demo,
+            delegate,
+            issued,
+            conditions,
+            keys,
+        }
+    }
+
+    /// The filter of two conditions, if they can be combined.
+    fn filter(&self, i: usize, j: usize) -> Option<pb::KeyFilter> {
+        let (one, two) = (&self.conditions[i], &self.conditions[j]);
+        let mut filter = pb::KeyFilter {
+            realm: "demo".to_owned(),
+            ..Default::default()
+        };
+        (one.set)(&mut filter);
+        let first = filter.clone();
+        (two.set)(&mut filter);
+        // Some exclude each other, and of two values for one field the second counts.
+        let mut again = filter.clone();
+        (one.set)(&mut again);
+        let is_combined = i == j || (again == filter && first != filter);
+        (is_combined && !(filter.never_expires && filter.expires_within.is_some()))
+            .then_some(filter)
+    }
+
+    /// The keys that two conditions select, the newest first.
+    fn selected(&self, i: usize, j: usize) -> impl Iterator<Item = &pb::Key> {
+        let (one, two) = (&self.conditions[i], &self.conditions[j]);
+        self.keys
+            .iter()
+            .filter(|key| (one.selects)(key) && (two.selects)(key))
+    }
+
+    fn what(&self, i: usize, j: usize) -> String {
+        format!(
+            "{} and {}",
+            self.conditions[i].what, self.conditions[j].what
+        )
+    }
+}
+
+impl Filtered {
+    /// Checks that these keys were ended in this step, each with an event of its own, and no others, and brings the model up to date.
+    async fn end(&mut self, root: &mut Api, ended: &[String], step: usize) {
+        let kind = ["key.revoked", "key.deleted"][step % 2];
+        let mut revisions = BTreeSet::new();
+        for id in ended {
+            let request = pb::ListEventsRequest {
+                key_id: id.clone(),
+                page_size: 1,
+                ..Default::default()
+            };
+            let listed = root.keys.list_events(request).await.unwrap();
+            let event = listed.into_inner().events.remove(0);
+            assert_eq!(event.kind, kind);
+            revisions.insert(event.revision);
+        }
+        assert_eq!(
+            revisions.len(),
+            ended.len(),
+            "each has a revision of its own"
+        );
+        let mut left = Vec::new();
+        for key in std::mem::take(&mut self.keys) {
+            let is_ended = ended.contains(&key.id);
+            let issued = self.issued.iter().find(|issued| issued.id == key.id);
+            let plain_key = &issued.unwrap().plain_key;
+            if is_ended && kind == "key.deleted" {
+                assert_eq!(root.verdict(plain_key).await, Verdict::Unknown);
+                continue;
+            }
+            let now = get(root, &key.id).await;
+            if is_ended {
+                assert_eq!(now.state(), KeyState::Revoked);
+                assert_eq!(now.revoke_reason, format!("step {step}"));
+                assert_eq!(root.verdict(plain_key).await, Verdict::Revoked);
+                left.push(now);
+            } else {
+                assert_eq!((now.state(), now.revision), (key.state(), key.revision));
+                left.push(key);
+            }
+        }
+        self.keys = left;
+    }
+}
+
+/// Whether `RevokeKeys` makes one rule of the filter.
+fn is_rule(filter: &pb::KeyFilter) -> bool {
+    let owner_and_time = pb::KeyFilter {
+        realm: filter.realm.clone(),
+        partner: filter.partner.clone(),
+        project: filter.project.clone(),
+        environment: filter.environment.clone(),
+        issued_before: filter.issued_before,
+        ..Default::default()
+    };
+    *filter == owner_and_time
+}
+
+fn ids<'k>(keys: impl Iterator<Item = &'k pb::Key>) -> Vec<String> {
+    keys.map(|key| key.id.clone()).collect()
 }
 
 on_both_engines! {
     /// Seen red with `LIKE` for the name, with a label that is looked for without what stands before it, and with the hint of the
     /// newest secret alone.
     async fn each_filter_and_each_pair_selects_what_the_model_does(engine: Engine) {
-        let mut demo = DemoService::on(engine).await;
-        let manager = issue(&mut demo.root, authority_key_request("manage", "demo")).await;
-        let mut manager_api = demo.service.api_as(&manager.plain_key);
-        let ids = keys(&mut demo, &mut manager_api).await;
-        let mut keys = Vec::new();
-        for id in &ids {
-            keys.push(get(&mut demo.root, id).await);
-        }
-        let other = keys.iter().find(|key| key.created_by != manager.id).unwrap().created_by.clone();
-        let now = proto_time(demo.clock.now()).seconds;
-        let conditions = of_owner_and_life(now)
-            .into_iter()
-            .chain(of_texts())
-            .chain(of_keys(&keys, [manager.id.clone(), other]))
-            .collect::<Vec<_>>();
-        let mut selected_some = 0;
-        for (i, one) in conditions.iter().enumerate() {
-            for (j, two) in conditions.iter().enumerate().skip(i) {
-                let mut filter = pb::KeyFilter { realm: "demo".to_owned(), ..Default::default() };
-                (one.set)(&mut filter);
-                let first = filter.clone();
-                (two.set)(&mut filter);
-                // Some exclude each other, and of two values for one field the second counts.
-                let mut again = filter.clone();
-                (one.set)(&mut again);
-                if (i != j && (again != filter || first == filter)) || (filter.never_expires && filter.expires_within.is_some()) {
+        let filtered = Filtered::on(engine).await;
+        let mut root = filtered.demo.root.clone();
+        let mut delegate = filtered.delegate.clone();
+        let (mut selected_some, mut delegate_some) = (0, 0);
+        let of_delegate = |key: &&pb::Key| key.partner == "acme" && key.environment == "production";
+        let is_unrevoked = |key: &&pb::Key| key.state() != KeyState::Revoked;
+        for i in 0..filtered.conditions.len() {
+            for j in i..filtered.conditions.len() {
+                let Some(filter) = filtered.filter(i, j) else { continue };
+                let what = filtered.what(i, j);
+                let all = ids(filtered.selected(i, j));
+                let page_size = [7, 1_000][(i + j) % 2];
+                assert_eq!(listed(&mut root, &filter, page_size).await.unwrap(), all, "{what}");
+                selected_some += usize::from(!all.is_empty());
+                if (i + j) % 3 != 0 && i != j {
                     continue;
                 }
-                let expected: Vec<_> = keys
-                    .iter()
-                    .filter(|key| (one.selects)(key) && (two.selects)(key))
-                    .map(|key| key.id.clone())
-                    .collect();
-                let page_size = [3, 1_000][(i + j) % 2];
-                let found = listed(&mut demo.root, &filter, page_size).await;
-                assert_eq!(found, expected, "{} and {}", one.what, two.what);
-                selected_some += usize::from(!expected.is_empty());
+                let unrevoked = ids(filtered.selected(i, j).filter(is_unrevoked));
+                if filter.states == [KeyState::Revoked as i32] {
+                    refused_field(would_revoke(&mut root, &filter).await, "filter.states");
+                } else {
+                    assert_eq!(would_revoke(&mut root, &filter).await.unwrap(), counted(&unrevoked), "{what}");
+                }
+                assert_eq!(would_delete(&mut root, &filter).await.unwrap(), counted(&all), "{what}");
+
+                if filter.environment == "staging" {
+                    let foreign = listed(&mut delegate, &filter, page_size).await.unwrap_err();
+                    let foreign_too = would_delete(&mut delegate, &filter).await.unwrap_err();
+                    assert_eq!([foreign.code(), foreign_too.code()], [Code::PermissionDenied; 2], "{what}");
+                    continue;
+                }
+                let own = ids(filtered.selected(i, j).filter(of_delegate));
+                assert_eq!(listed(&mut delegate, &filter, page_size).await.unwrap(), own, "delegate: {what}");
+                assert_eq!(would_delete(&mut delegate, &filter).await.unwrap(), counted(&own), "delegate: {what}");
+                delegate_some += usize::from(!own.is_empty());
             }
         }
         assert!(selected_some > 300, "{selected_some}");
-        println!("{} filters, {selected_some} pairs select something", conditions.len());
-        demo.service.stop().await;
+        assert!(delegate_some > 60, "{delegate_some}");
+        println!(
+            "{} filters, {selected_some} pairs select something, {delegate_some} of them for a delegate",
+            filtered.conditions.len()
+        );
+        filtered.demo.service.stop().await;
+    }
+
+    /// Revocations and deletions by filters, one after the other, beside the model. Seen red with `KEY_STATE_REVOKED`
+    /// left in the states, and with events that name no key.
+    async fn what_matches_a_filter_is_ended_and_nothing_else(engine: Engine) {
+        let mut filtered = Filtered::on(engine).await;
+        let mut root = filtered.demo.root.clone();
+        let seed = from_env("CLAVIGER_TEST_SEED", 16);
+        println!("CLAVIGER_TEST_SEED={seed}");
+        let mut random = Random(seed as u64);
+        let count = filtered.conditions.len();
+        let (mut revoked, mut deleted) = (0, 0);
+        for step in 0..200 {
+            let (i, j) = (random.below(count), random.below(count));
+            let Some(filter) = filtered.filter(i, j) else { continue };
+            let is_revocation = step % 2 == 0;
+            if is_revocation && (is_rule(&filter) || filter.states == [KeyState::Revoked as i32]) {
+                continue;
+            }
+            // The verdicts below are uses too.
+            if filter.unused_for.is_some() {
+                continue;
+            }
+            let what = filtered.what(i, j);
+            // Not the last ones, so that there is something to spare.
+            let matching = ids(filtered.selected(i, j));
+            if matching.len() > 8 {
+                continue;
+            }
+            let ended = if is_revocation {
+                let unrevoked = ids(filtered.selected(i, j).filter(|key| key.state() != KeyState::Revoked));
+                let request = pb::RevokeKeysRequest {
+                    filter: Some(filter),
+                    reason: format!("step {step}"),
+                    ..Default::default()
+                };
+                let made = root.keys.revoke_keys(request).await.unwrap().into_inner();
+                assert_eq!((made.revoked as usize, made.more), (unrevoked.len(), false), "{what}");
+                revoked += unrevoked.len();
+                unrevoked
+            } else {
+                let request = pb::DeleteKeysRequest { filter: Some(filter), ..Default::default() };
+                let made = root.keys.delete_keys(request).await.unwrap().into_inner();
+                assert_eq!((made.deleted as usize, made.more), (matching.len(), false), "{what}");
+                deleted += matching.len();
+                matching
+            };
+            filtered.end(&mut root, &ended, step).await;
+        }
+        println!("{revoked} keys revoked, {deleted} deleted, {} left", filtered.keys.len());
+        assert!(revoked >= 8 && deleted >= 8 && filtered.keys.len() >= 8, "too few for a test");
+        filtered.demo.service.stop().await;
     }
 
     async fn a_filter_that_cannot_be_meant_is_refused(engine: Engine) {

@@ -1,6 +1,7 @@
 //! A hundred thousand keys: taken over, and ended at once.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use claviger::domain::clock::Clock;
@@ -13,7 +14,8 @@ use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
 
 use crate::fixtures::{
-    Api, Engine, Program, Service, TestStore, from_env, hex_of, import_entry_of, verify_request,
+    Api, Engine, Program, Service, TestStore, from_env, hex_of, import_entry_of, issue,
+    issue_request_with, verify_request,
 };
 
 /// How many entries one call may have.
@@ -182,7 +184,81 @@ async fn all_the_keys_of_a_partner_are_ended_in_the_time_of_one() {
         sampled(&mut root, "umbrella", SAMPLE).await,
         [(Verdict::Allowed, SAMPLE)]
     );
+    delete_the_dead(&service, many).await;
     service.stop().await;
+}
+
+/// Deletes the revoked keys of `acme`, while keys of `umbrella` are verified and revoked.
+async fn delete_the_dead(service: &Service, many: usize) {
+    let index = service.mirror.index();
+    let (mut root, mut other) = (service.api(), service.api());
+    let went_on = Arc::new(AtomicBool::new(true));
+    let goes_on = Arc::clone(&went_on);
+    let beside = tokio::spawn(async move {
+        let mut revoked = 0;
+        while goes_on.load(Ordering::Relaxed) {
+            let key = issue(
+                &mut other,
+                issue_request_with(|new| "umbrella".clone_into(&mut new.partner)),
+            )
+            .await;
+            assert_eq!(other.verdict(&key.plain_key).await, Verdict::Allowed);
+            other.revoke(&key.id).await.unwrap();
+            assert_eq!(other.verdict(&key.plain_key).await, Verdict::Revoked);
+            assert_eq!(
+                sampled(&mut other, "umbrella", 10).await,
+                [(Verdict::Allowed, 10)]
+            );
+            revoked += 1;
+        }
+        revoked
+    });
+    let request = pb::DeleteKeysRequest {
+        filter: Some(pb::KeyFilter {
+            realm: "demo".to_owned(),
+            partner: "acme".to_owned(),
+            states: vec![pb::KeyState::Revoked.into()],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let began = Instant::now();
+    let (mut deleted, mut calls) = (0, 0);
+    loop {
+        let made = root
+            .keys
+            .delete_keys(request.clone())
+            .await
+            .unwrap()
+            .into_inner();
+        deleted += made.deleted as usize;
+        calls += 1;
+        if !made.more {
+            break;
+        }
+        assert_eq!(made.deleted, 10_000);
+    }
+    let took = began.elapsed();
+    went_on.store(false, Ordering::Relaxed);
+    let revoked: usize = beside.await.unwrap();
+    println!(
+        "{deleted} keys deleted in {calls} calls, {took:.1?}; {revoked} keys issued and revoked meanwhile"
+    );
+    assert_eq!((deleted, calls), (many, many.div_ceil(10_000)));
+    assert!(revoked > calls, "{revoked}");
+    assert!(
+        Arc::ptr_eq(&index, &service.mirror.index()),
+        "it was loaded anew"
+    );
+    assert_eq!(stored(service, Some("acme")).await, 0);
+    assert_eq!(
+        sampled(&mut root, "acme", many).await,
+        [(Verdict::Unknown, SAMPLE)]
+    );
+    assert_eq!(
+        sampled(&mut root, "umbrella", SAMPLE).await,
+        [(Verdict::Allowed, SAMPLE)]
+    );
 }
 
 /// Seen red with a transaction for each entry (a batch is then done by half), and with the keys of before not looked for.

@@ -3,6 +3,7 @@
 mod admission;
 mod callers_in_flight;
 mod delegation;
+mod ended_by_filter;
 mod external_id;
 mod filters;
 mod hundred_thousand_keys;

@@ -107,31 +107,6 @@ def a_bad_field_of_another_request_is_named(fixture: Fixture):
 
 
 @check
-def a_field_that_is_not_implemented_is_named_and_changes_nothing(fixture: Fixture):
-    issued = fixture.issue()
-    before = fixture.operator.call("GetKey", key_id=issued.id).key
-    realm = {"realm": fixture.realm}
-    for method, leaf, fields in (
-        ("RevokeKeys", "filter.states", realm | {"states": ["KEY_STATE_ACTIVE"]}),
-        ("RevokeKeys", "filter.unused_for", realm | {"unused_for": {"seconds": 60}}),
-        ("RevokeKeys", "filter.never_expires", realm | {"never_expires": True}),
-        ("RevokeKeys", "filter.expires_within", realm | {"expires_within": {"seconds": 60}}),
-        ("RevokeKeys", "filter.external_id", realm | {"external_id": "x"}),
-        ("RevokeKeys", "filter.name", realm | {"name": "x"}),
-        ("RevokeKeys", "filter.labels", realm | {"labels": {"team": "a"}}),
-        ("RevokeKeys", "filter.hint", realm | {"hint": "abcd"}),
-        ("RevokeKeys", "filter.created_by", realm | {"created_by": issued.id}),
-        ("RevokeKeys", "filter.issued_after", realm | {"issued_after": from_now(-60)}),
-    ):
-        with case(f"{leaf} in {method}"):
-            refusal = fixture.operator.refused(method, Code.UNIMPLEMENTED, **fields)
-            same(refusal.reason, "FIELD_NOT_IMPLEMENTED", "the reason")
-            same(refusal.fields, [leaf], "the field")
-    same(fixture.operator.call("GetKey", key_id=issued.id).key, before, "the key")
-    fixture.expect("VERDICT_ALLOWED", issued)
-
-
-@check
 def a_key_of_another_partner_than_the_named_one_does_not_exist(fixture: Fixture):
     issued = fixture.issue()
     before = fixture.operator.call("GetKey", key_id=issued.id).key

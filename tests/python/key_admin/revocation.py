@@ -175,6 +175,41 @@ def nobody_ends_with_many_what_is_not_theirs(fixture: Fixture):
 
 
 @check
+def the_keys_that_match_a_filter_are_ended_one_by_one(fixture: Fixture):
+    realm = realm_of_its_own(fixture)
+    keys = {name: fixture.issue(realm=realm, name=name, labels={"team": team})
+            for name, team in (("robot one", "a"), ("Robot two", "b"), ("person", "b"), ("robot three", "b"))}
+    gone = keys.pop("robot three")
+    fixture.operator.call("RevokeKey", key_id=gone.id)
+    for what, filters, ended in (
+        ("a name and a label", {"name": "ROBOT", "labels": {"team": "b"}}, {"Robot two"}),
+        ("a creator", {"created_by": keys["person"].key.created_by, "name": "robot"}, {"robot one", "Robot two"}),
+    ):
+        with case(f"revoked by {what}"):
+            request = {"realm": realm, "reason": what} | filters
+            look = fixture.operator.call("RevokeKeys", **request, dry_run=True)
+            left = [name for name in ended
+                    if fixture.state_of(fixture.operator.call("GetKey", key_id=keys[name].id).key) != "KEY_STATE_REVOKED"]
+            same((look.would_revoke, look.revoked, look.more), (len(left), 0, False), "what would be ended")
+            done = fixture.operator.call("RevokeKeys", **request)
+            same((done.revoked, done.would_revoke, done.more), (len(left), 0, False), "what was ended")
+            expect_each(fixture, realm, ended, keys)
+            [event] = fixture.operator.call("ListEvents", key_id=keys[left[0]].id, page_size=1).events
+            same((event.kind, event.detail["reason"]), ("key.revoked", what), "the event")
+    request = {"realm": realm, "states": ["KEY_STATE_REVOKED"], "request_id": str(uuid.uuid4())}
+    look = fixture.operator.call("DeleteKeys", **request, dry_run=True)
+    same((look.would_delete, look.deleted, len(look.examples)), (3, 0, 3), "what would be deleted")
+    done = fixture.operator.call("DeleteKeys", **request)
+    same((done.deleted, done.would_delete, done.more, done.replayed), (3, 0, False, False), "what was deleted")
+    again = fixture.operator.call("DeleteKeys", **request)
+    same((again.deleted, again.replayed, again.revision), (3, True, done.revision), "the second answer")
+    for issued in (gone, keys["robot one"], keys["Robot two"]):
+        fixture.operator.refused("GetKey", Code.NOT_FOUND, key_id=issued.id)
+    fixture.operator.refused_field("states", "RevokeKeys", realm=realm, states=["KEY_STATE_REVOKED"])
+    expect_each(fixture, realm, set(), {"person": keys["person"]})
+
+
+@check
 def an_operator_does_not_lock_itself_out(fixture: Fixture):
     refused_by_state(fixture, "RevokeKeys", "LOCKS_OUT_CALLER", realm="claviger")
     same(fixture.operator.call("GetRealm", realm_id="claviger").realm.id, "claviger", "the operator's answer")

@@ -82,7 +82,7 @@ fn is_about(told: Option<&prost_types::Timestamp>, at: Timestamp) -> bool {
 }
 
 /// Records a change that brings a key's new state round.
-async fn record(change: Change, key: KeyId) {
+pub(super) async fn record(change: Change, key: KeyId) {
     let event = Event {
         revision: change.revision(),
         time: change.time(),

@@ -211,6 +211,29 @@ pub(super) async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut
         ..Default::default()
     };
     errors.push(api.keys.revoke_keys(many).await.unwrap_err());
+    // Key by key, and the deletion, with the API key in each text of the filter.
+    for set in [
+        |filter: &mut pb::KeyFilter, text: String| filter.name = text,
+        |filter, text| filter.hint = text,
+        |filter, text| filter.created_by = text,
+        |filter, text| filter.external_id = text,
+    ] {
+        let mut filter = pb::KeyFilter {
+            realm: "demo".to_owned(),
+            ..Default::default()
+        };
+        set(&mut filter, plain_key.clone());
+        let revocation = pb::RevokeKeysRequest {
+            filter: Some(filter.clone()),
+            ..Default::default()
+        };
+        let deletion = pb::DeleteKeysRequest {
+            filter: Some(filter),
+            ..Default::default()
+        };
+        errors.extend(api.keys.revoke_keys(revocation).await.err());
+        errors.extend(api.keys.delete_keys(deletion).await.err());
+    }
     let mut holder = api.with_key(&plain_key);
     let own = pb::RevokeSelfRequest::default();
     holder.keys.revoke_self(own).await.unwrap();

@@ -1,0 +1,223 @@
+//! Keys that are revoked or deleted by a filter: repetitions, the caller's own key, imported API keys, and many at once.
+
+use std::time::Duration;
+
+use claviger::domain::ids::KeyId;
+use claviger::pb::claviger::v1 as pb;
+use pb::{KeyState, Verdict};
+use tonic::Code;
+use uuid::Uuid;
+
+use super::delegation::delegate;
+use super::usage::record;
+use crate::fixtures::{
+    Api, DemoService, Engine, authority_key_request, delegating_service, eventually, get, import,
+    import_entry, issue, issue_request_with, on_both_engines, refused, refused_field,
+};
+
+fn named(name: &str) -> Option<pb::KeyFilter> {
+    Some(pb::KeyFilter {
+        realm: "demo".to_owned(),
+        name: name.to_owned(),
+        ..Default::default()
+    })
+}
+
+fn deletion(name: &str) -> pb::DeleteKeysRequest {
+    pb::DeleteKeysRequest {
+        filter: named(name),
+        ..Default::default()
+    }
+}
+
+fn revocation(name: &str) -> pb::RevokeKeysRequest {
+    pb::RevokeKeysRequest {
+        filter: named(name),
+        reason: "by its name".to_owned(),
+        ..Default::default()
+    }
+}
+
+async fn issue_named(api: &mut Api, name: &str) -> crate::fixtures::IssuedKey {
+    issue(
+        api,
+        issue_request_with(|new| name.clone_into(&mut new.name)),
+    )
+    .await
+}
+
+on_both_engines! {
+    /// Seen red without the record of the answer, and with keys that keep their revision.
+    async fn a_repeated_call_spares_what_was_issued_since(engine: Engine) {
+        let mut demo = DemoService::on(engine).await;
+        let root = &mut demo.root;
+        let request_id = Uuid::from_u128(1).to_string();
+        let id = || request_id.clone();
+        let first = issue_named(root, "robot").await;
+        let request = pb::RevokeKeysRequest { request_id: id(), ..revocation("ROBOT") };
+        let made = root.keys.revoke_keys(request.clone()).await.unwrap().into_inner();
+        assert_eq!((made.revoked, made.replayed, made.more), (1, false, false));
+        assert_eq!(get(root, &first.id).await.revision, Some(made.revision));
+        let second = issue_named(root, "robot").await;
+        let again = root.keys.revoke_keys(request.clone()).await.unwrap().into_inner();
+        assert_eq!((again.revoked, again.replayed, again.revision), (1, true, made.revision));
+        assert_eq!(root.verdict(&second.plain_key).await, Verdict::Allowed);
+        let other = pb::RevokeKeysRequest { reason: "another".to_owned(), ..request };
+        refused_field(root.keys.revoke_keys(other).await, "request_id");
+        let as_deletion = pb::DeleteKeysRequest { request_id: id(), ..deletion("ROBOT") };
+        refused_field(root.keys.delete_keys(as_deletion).await, "request_id");
+
+        let request = pb::DeleteKeysRequest { request_id: Uuid::from_u128(2).to_string(), ..deletion("robot") };
+        let made = root.keys.delete_keys(request.clone()).await.unwrap().into_inner();
+        assert_eq!((made.deleted, made.replayed), (2, false));
+        let third = issue_named(root, "robot").await;
+        let again = root.keys.delete_keys(request).await.unwrap().into_inner();
+        assert_eq!((again.deleted, again.replayed, again.revision), (2, true, made.revision));
+        assert_eq!(root.verdict(&third.plain_key).await, Verdict::Allowed);
+        // Without a key that matches, nothing changes.
+        let none = root.keys.delete_keys(deletion("nobody")).await.unwrap().into_inner();
+        assert_eq!((none.deleted, none.revision >= again.revision), (0, true));
+        demo.service.stop().await;
+    }
+
+    /// An operator spares itself; the key of a partner may end itself, after all others. Seen red with the caller's key among the
+    /// others.
+    async fn the_key_of_the_caller_is_the_last_or_spared(engine: Engine) {
+        let (service, mut root) = delegating_service(engine).await;
+        let of_authority = |name: &str| Some(pb::KeyFilter {
+            realm: "claviger".to_owned(),
+            name: name.to_owned(),
+            ..Default::default()
+        });
+        let own = get_self_name(&mut root).await;
+        let revoke = pb::RevokeKeysRequest { filter: of_authority(&own), ..Default::default() };
+        assert_eq!(refused(root.keys.revoke_keys(revoke).await).reason, "LOCKS_OUT_CALLER");
+        let delete = pb::DeleteKeysRequest { filter: of_authority(&own), ..Default::default() };
+        assert_eq!(refused(root.keys.delete_keys(delete.clone()).await).reason, "LOCKS_OUT_CALLER");
+        let dry_run = pb::DeleteKeysRequest { dry_run: true, ..delete };
+        assert_eq!(refused(root.keys.delete_keys(dry_run).await).reason, "LOCKS_OUT_CALLER");
+
+        // The newest of its keys, so that the search finds it first; more keys than one transaction ends.
+        let mut entries = Vec::new();
+        for number in 0..1_100 {
+            entries.push(pb::ImportEntry { name: "old".to_owned(), ..import_entry(&old_text(number)) });
+        }
+        let rest = entries.split_off(1_000);
+        for batch in [entries, rest] {
+            assert!(import(&mut root, batch).await.iter().all(Result::is_ok));
+        }
+        let caller = issue(&mut root, delegate(|new| "old delegate".clone_into(&mut new.name))).await;
+        let mut api = service.api_as(&caller.plain_key);
+        let made = api.keys.delete_keys(deletion("old")).await.unwrap().into_inner();
+        assert_eq!((made.deleted, made.more), (1_101, false));
+        assert_eq!(root.verdict(&caller.plain_key).await, Verdict::Unknown);
+        assert_eq!(api.keys.delete_keys(deletion("old")).await.unwrap_err().code(), Code::Unauthenticated);
+        service.stop().await;
+    }
+
+    /// As with the deletion of one key. Seen red with no API key forgotten.
+    async fn an_imported_api_key_can_come_back_unless_it_was_revoked(engine: Engine) {
+        let mut demo = DemoService::on(engine).await;
+        let root = &mut demo.root;
+        let entries: Vec<_> = (0..2)
+            .map(|number| pb::ImportEntry { name: "old".to_owned(), ..import_entry(&old_text(number)) })
+            .collect();
+        let ids: Vec<_> = import(root, entries.clone()).await.into_iter().map(Result::unwrap).collect();
+        root.revoke(&ids[0]).await.unwrap();
+        let made = root.keys.delete_keys(deletion("old")).await.unwrap().into_inner();
+        assert_eq!(made.deleted, 2);
+        let again = import(root, entries).await;
+        let reasons: Vec<_> = again.iter().map(|outcome| outcome.as_ref().err().map(|refusal| refusal.reason.as_str())).collect();
+        assert_eq!(reasons, [Some("ALREADY_IMPORTED"), None]);
+        demo.service.stop().await;
+    }
+
+    /// The key gets another name between the search and the deletion. Seen red without the comparison in the change.
+    async fn a_key_that_has_changed_since_the_search_is_spared(engine: Engine) {
+        let mut demo = DemoService::on(engine).await;
+        let key = issue_named(&mut demo.root, "robot").await;
+        let other = issue_named(&mut demo.root, "robot").await;
+        let store = &demo.service.store;
+        let mut change = store.change(demo.clock.read()).await.unwrap();
+        let id = KeyId::parse(&key.id).unwrap();
+        let mut stored = change.find_key(id).await.unwrap().unwrap();
+        "person".clone_into(&mut stored.name);
+        change.update_key(&mut stored).await.unwrap();
+        let before = store.sessions();
+        let mut api = demo.root.clone();
+        let call = tokio::spawn(async move { api.keys.delete_keys(deletion("robot")).await });
+        eventually("the search began", async || (store.sessions() > before).then_some(())).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(!call.is_finished(), "it waits for the change");
+        record(change, id).await;
+        let made = call.await.unwrap().unwrap().into_inner();
+        assert_eq!(made.deleted, 1);
+        assert_eq!(demo.root.verdict(&key.plain_key).await, Verdict::Allowed);
+        assert_eq!(demo.root.verdict(&other.plain_key).await, Verdict::Unknown);
+        demo.service.stop().await;
+    }
+
+    /// Seen red, for the states, with `KEY_STATE_REVOKED` left in them.
+    async fn a_filter_that_names_nothing_is_refused(engine: Engine) {
+        let mut demo = DemoService::on(engine).await;
+        let root = &mut demo.root;
+        let key = issue_named(root, "robot").await;
+        for (field, set) in [
+            ("filter.environment", &(|f: &mut pb::KeyFilter| "nowhere".clone_into(&mut f.environment)) as &dyn Fn(&mut pb::KeyFilter)),
+            ("filter.realm", &|f| f.realm.clear()),
+            ("filter.hint", &|f| "abc".clone_into(&mut f.hint)),
+        ] {
+            let mut request = deletion("robot");
+            set(request.filter.as_mut().unwrap());
+            refused_field(root.keys.delete_keys(request.clone()).await, field);
+            let request = pb::RevokeKeysRequest { filter: request.filter, ..Default::default() };
+            refused_field(root.keys.revoke_keys(request).await, field);
+        }
+        for set in [
+            &(|f: &mut pb::KeyFilter| "nobody".clone_into(&mut f.partner)) as &dyn Fn(&mut pb::KeyFilter),
+            &|f| "nothing".clone_into(&mut f.project),
+            &|f| "nowhere".clone_into(&mut f.realm),
+        ] {
+            let mut request = deletion("robot");
+            set(request.filter.as_mut().unwrap());
+            assert_eq!(refused(root.keys.delete_keys(request).await).code, Code::NotFound);
+        }
+        let only_revoked = pb::RevokeKeysRequest {
+            filter: Some(pb::KeyFilter { states: vec![KeyState::Revoked.into()], ..named("robot").unwrap() }),
+            ..Default::default()
+        };
+        refused_field(root.keys.revoke_keys(only_revoked).await, "filter.states");
+        refused_field(root.keys.delete_keys(pb::DeleteKeysRequest::default()).await, "filter.realm");
+        assert_eq!(root.verdict(&key.plain_key).await, Verdict::Allowed);
+
+        let gateway = issue(root, authority_key_request("verify", "demo")).await;
+        let mut api = demo.service.api_as(&gateway.plain_key);
+        let denied = api.keys.delete_keys(deletion("robot")).await.unwrap_err();
+        assert_eq!(denied.code(), Code::PermissionDenied);
+        demo.service.stop().await;
+    }
+}
+
+/// The API key of this number in another system.
+fn old_text(number: usize) -> String {
+    format!("s3fzXw8Rk2VbN5yLm9Qp4TdH{number:08}")
+}
+
+/// The name of the operator's own key.
+async fn get_self_name(root: &mut Api) -> String {
+    let request = pb::ListKeysRequest {
+        filter: Some(pb::KeyFilter {
+            realm: "claviger".to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let keys = root
+        .keys
+        .list_keys(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .keys;
+    keys.last().unwrap().name.clone()
+}
