@@ -1,4 +1,4 @@
-//! Retention: the deletion of events, usage and tombstones that are too old.
+//! Retention: the deletion of events, usage, tombstones and dead keys that are too old.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::clock::Clock;
-use crate::domain::time::Hour;
+use crate::domain::ids::KeyId;
+use crate::domain::time::{Hour, Timestamp};
 use crate::mirror::Mirror;
 use crate::store::{AnsweredRequest, Error, MoreRows, Store};
 
@@ -34,6 +35,8 @@ pub struct Retention {
     pub usage: Span,
     /// Of tombstones.
     pub tombstones: Span,
+    /// Of keys that are revoked or expired.
+    pub keys: Span,
 }
 
 /// Deletes what is too old, at most a minute after the start and then at every interval. Never returns.
@@ -61,8 +64,16 @@ impl Retention {
             events,
             usage,
             tombstones,
+            keys,
         } = *self;
         let now = clock.now();
+        if let Span::For(kept) = keys {
+            let before = now.saturating_sub(kept);
+            let mut last = KeyId::first_of(Timestamp::from_micros(0));
+            while let Some(next) = store.forget_keys(clock.read(), before, last).await? {
+                last = next;
+            }
+        }
         if let Span::For(kept) = events {
             let before = now.saturating_sub(kept);
             // The feed of this server needs the event that it read last, however old that event is.

@@ -78,15 +78,6 @@ pub(super) fn non_empty_detail<const N: usize>(
         .collect()
 }
 
-/// Returns the detail by which a deleted key can be recognized.
-pub(super) fn deletion_detail(key: &Key) -> BTreeMap<String, String> {
-    non_empty_detail([
-        ("name", key.name.clone()),
-        ("external_id", key.external_id.clone().unwrap_or_default()),
-        ("hint", key.hint.clone()),
-    ])
-}
-
 /// Returns the detail that describes a whole key.
 pub(super) fn audit_detail(key: &Key) -> BTreeMap<String, String> {
     let scopes: Vec<&str> = key.access.granted().map(ScopeName::as_str).collect();

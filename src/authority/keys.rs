@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::admission::Effect;
-use super::audit::{AuditEntry, deletion_detail, non_empty_detail, subject};
+use super::audit::{AuditEntry, non_empty_detail, subject};
 use super::caller_state::CallerState;
 use super::checked_change::Taken;
 use super::grants::Grant;
@@ -253,7 +253,7 @@ impl Authority {
         let (mut change, key, subject, detail) = loop {
             let CallerState { role, .. } = state.reread(caller).await?;
             let (key, subject, detail) = match visible(&mut state, &role, reference).await {
-                Ok(key) => (Some(key.clone()), subject(&key), deletion_detail(&key)),
+                Ok(key) => (Some(key.clone()), subject(&key), key.deletion_detail()),
                 // Nobody knows who owns it.
                 Err(Refusal::Store(Error::Corrupt(_)))
                     if role == Role::Operator && reference.partner.is_none() =>

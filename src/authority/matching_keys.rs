@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::admission::{Effect, OpenChange};
-use super::audit::{AuditEntry, deletion_detail, non_empty_detail};
+use super::audit::{AuditEntry, non_empty_detail};
 use super::caller_state::CallerState;
+use super::checked_change::CheckedState;
 use super::keys::narrow;
 use super::revoke::{DryRun, EXAMPLES, check_names, locks_out_caller};
-use super::{Authority, ChangeRequest, ChangeResult, Read, Refusal};
+use super::{Authority, ChangeRequest, ChangeResult, Read, Refusal, in_use};
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::EventKind;
-use crate::domain::ids::KeyId;
+use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Revocation};
+use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::store::{KeyFilter, Snapshot};
 
@@ -147,6 +149,69 @@ impl Authority {
         })
     }
 
+    /// Deletes the revoked and expired keys of owners that are about to be deleted, before the deletion of the owner and in other
+    /// transactions. `state` is the one in which keys were found.
+    ///
+    /// # Errors
+    /// [`Refusal::Precondition`] if an owner has other keys, and nothing is deleted; if there are more keys than one call deletes; or if
+    /// `state` is a change, because then a key has come into being after the checks.
+    pub(super) async fn delete_dead_keys(
+        &self,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
+        mut state: CheckedState,
+        owners: &[OwnerOfKeys],
+    ) -> Result<(), Refusal> {
+        let mut dead = Vec::new();
+        for owner in owners {
+            let living = owner.filter([KeyState::Active, KeyState::Disabled], state.time());
+            let living = state.matching_ids(&living).await?.len();
+            if living > 0 {
+                let or_more = if living > KEYS_AT_ONCE {
+                    " or more"
+                } else {
+                    ""
+                };
+                let living = living.min(KEYS_AT_ONCE);
+                return Err(in_use(format!(
+                    "{} still has keys that are neither revoked nor expired ({living}{or_more}): revoke or delete them first",
+                    owner.what
+                )));
+            }
+            let mut filter = owner.filter([KeyState::Revoked, KeyState::Expired], state.time());
+            filter.limit = KEYS_OF_A_CALL as u32 + 1;
+            let ids = state.matching_ids(&filter).await?;
+            if ids.len() > KEYS_OF_A_CALL {
+                return Err(in_use(format!(
+                    "{} still has more than 10,000 revoked and expired keys: delete them first (DeleteKeys)",
+                    owner.what
+                )));
+            }
+            dead.push((filter, ids));
+        }
+        if dead.iter().all(|(_, ids)| ids.is_empty()) || matches!(state, CheckedState::Change(_)) {
+            return Err(in_use(format!(
+                "{} still has keys, and their stored data cannot be read or they were just issued: delete them first",
+                owners[0].what
+            )));
+        }
+        drop(state);
+        for (filter, ids) in dead {
+            for batch in ids.chunks(KEYS_AT_ONCE) {
+                let (mut change, caller_state) = self.begin(caller, Effect::TakesAway).await?;
+                narrow(&caller_state.role, filter.clone())?;
+                let keys = change.matching_keys(&filter, batch).await?;
+                let end = EndOfKeys::Deletion;
+                let ended = self.end_keys(caller, request, &mut change, keys, &end);
+                if let Some(entry) = ended.await? {
+                    let event = entry.event(&caller.principal, request, &change);
+                    self.commit(change, &event).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Ends these keys as part of the change, each with a revision and an event of its own. Returns the entry of the last one; `None`
     /// if there are no keys.
     async fn end_keys(
@@ -176,22 +241,58 @@ impl Authority {
                     AuditEntry::of_key(EventKind::KeyRevoked, key, detail)
                 }
                 EndOfKeys::Deletion => {
-                    AuditEntry::of_key(EventKind::KeyDeleted, key, deletion_detail(key))
+                    AuditEntry::of_key(EventKind::KeyDeleted, key, key.deletion_detail())
                 }
             });
         }
         match end {
             EndOfKeys::Revocation(_) => change.update_keys(&keys).await?,
-            EndOfKeys::Deletion => {
-                // As for one key: the API key of a revoked key stays registered.
-                let unrevoked = keys.iter().filter(|key| key.revocation.is_none());
-                let unrevoked: Vec<_> = unrevoked.map(|key| key.id).collect();
-                change.delete_imports(&unrevoked).await?;
-                let ids: Vec<_> = keys.iter().map(|key| key.id).collect();
-                change.delete_keys(&ids).await?;
-            }
+            EndOfKeys::Deletion => change.delete_keys_and_imports(&keys).await?,
         }
         Ok(last)
+    }
+}
+
+/// What is about to be deleted, and may have keys.
+pub(super) struct OwnerOfKeys {
+    /// The words for it in an error.
+    what: &'static str,
+    realm: RealmId,
+    partner: Option<PartnerId>,
+    project: Option<ProjectId>,
+}
+
+impl OwnerOfKeys {
+    pub(super) fn of_realm(what: &'static str, realm: &RealmId) -> Self {
+        Self {
+            what,
+            realm: realm.clone(),
+            partner: None,
+            project: None,
+        }
+    }
+
+    pub(super) fn of_partner(what: &'static str, realm: &RealmId, partner: &PartnerId) -> Self {
+        Self {
+            partner: Some(partner.clone()),
+            ..Self::of_realm(what, realm)
+        }
+    }
+
+    pub(super) fn of_project(what: &'static str, realm: &RealmId, project: &ProjectId) -> Self {
+        Self {
+            project: Some(project.clone()),
+            ..Self::of_realm(what, realm)
+        }
+    }
+
+    fn filter(&self, states: [KeyState; 2], now: Timestamp) -> KeyFilter {
+        KeyFilter {
+            partner: self.partner.clone(),
+            project: self.project.clone(),
+            states: BTreeSet::from(states),
+            ..KeyFilter::new(self.realm.clone(), now, KEYS_AT_ONCE as u32 + 1)
+        }
     }
 }
 

@@ -6,8 +6,9 @@ use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail};
 use super::caller_state::CallerState;
 use super::checked_change::CheckedState;
+use super::matching_keys::OwnerOfKeys;
 use super::{
-    Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, built_in, check_revision, in_use,
+    Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, built_in, check_revision,
     not_found,
 };
 use crate::auth::AuthorizedCaller;
@@ -151,7 +152,7 @@ impl Authority {
         Ok(Read { value, revision })
     }
 
-    /// Deletes a partner and its projects.
+    /// Deletes a partner with its projects and its revoked and expired keys.
     pub async fn delete_partner(
         &self,
         caller: &AuthorizedCaller,
@@ -169,9 +170,11 @@ impl Authority {
             check_revision(Some(found.revision), if_revision)?;
             let keys = state.count_keys(realm, Some(id), None).await?;
             if keys > 0 {
-                return Err(in_use(format!(
-                    "the partner still has keys ({keys}): delete them first"
-                )));
+                let owner = OwnerOfKeys::of_partner("the partner", realm, id);
+                self.delete_dead_keys(caller, request, state, &[owner])
+                    .await?;
+                state = self.begin_checks(group, Effect::TakesAway, true).await?;
+                continue;
             }
             match self.end_checks(state, group, Effect::TakesAway).await? {
                 ControlFlow::Break(change) => break (change, found),

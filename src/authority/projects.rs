@@ -4,9 +4,10 @@ use std::ops::ControlFlow;
 
 use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail};
+use super::matching_keys::OwnerOfKeys;
 use super::partners::{check_in_realm, get_partner};
 use super::{
-    Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, check_revision, in_use, not_found,
+    Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, check_revision, not_found,
 };
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::{EventKind, Subject};
@@ -96,7 +97,7 @@ impl Authority {
         Ok(Read { value, revision })
     }
 
-    /// Deletes a project.
+    /// Deletes a project with its revoked and expired keys.
     pub async fn delete_project(
         &self,
         caller: &AuthorizedCaller,
@@ -114,9 +115,11 @@ impl Authority {
             check_revision(Some(found.revision), if_revision)?;
             let keys = state.count_keys(realm, None, Some(id)).await?;
             if keys > 0 {
-                return Err(in_use(format!(
-                    "the project still has keys ({keys}): delete them first"
-                )));
+                let owner = OwnerOfKeys::of_project("the project", realm, id);
+                self.delete_dead_keys(caller, request, state, &[owner])
+                    .await?;
+                state = self.begin_checks(group, Effect::TakesAway, true).await?;
+                continue;
             }
             match self.end_checks(state, group, Effect::TakesAway).await? {
                 ControlFlow::Break(change) => break (change, found),

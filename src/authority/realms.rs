@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail, realm_detail};
 use super::caller_state::CallerState;
+use super::matching_keys::OwnerOfKeys;
 use super::{
     Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, built_in, check_revision, in_use,
     not_found,
@@ -135,7 +136,7 @@ impl Authority {
         Ok(Read { value, revision })
     }
 
-    /// Deletes a realm with its partners and projects.
+    /// Deletes a realm with its partners and projects, and its revoked and expired keys.
     pub async fn delete_realm(
         &self,
         caller: &AuthorizedCaller,
@@ -163,15 +164,15 @@ impl Authority {
             let gateways = state
                 .count_keys(&RealmId::built_in(), Some(&id.as_partner()), None)
                 .await?;
-            if keys > 0 {
-                return Err(in_use(format!(
-                    "the realm still has keys ({keys}): delete them first"
-                )));
-            }
-            if gateways > 0 {
-                return Err(in_use(format!(
-                    "the realm still has keys of gateways and managers ({gateways}): delete them first"
-                )));
+            if keys + gateways > 0 {
+                let own = OwnerOfKeys::of_realm("the realm", id);
+                let of_realm = "the realm, for its gateways and managers,";
+                let built_in = RealmId::built_in();
+                let gateways = OwnerOfKeys::of_partner(of_realm, &built_in, &id.as_partner());
+                self.delete_dead_keys(caller, request, state, &[own, gateways])
+                    .await?;
+                state = self.begin_checks(group, Effect::TakesAway, true).await?;
+                continue;
             }
             match self.end_checks(state, group, Effect::TakesAway).await? {
                 ControlFlow::Break(change) => break (change, found),
@@ -231,11 +232,18 @@ async fn check_frozen(change: &mut Change, before: &Realm, after: &Realm) -> Res
         .collect();
     if !scopes.is_empty() {
         let used = change.scopes_in_use(&before.id).await?;
-        if let Some(kept) = scopes.iter().find(|lost| used.contains(lost.name.as_str())) {
-            return Err(in_use(format!(
-                "keys, including revoked keys, still hold the scope \"{}\": keep the scope, or update or delete these keys first",
-                kept.name
-            )));
+        let now = change.time();
+        for lost in scopes
+            .iter()
+            .filter(|lost| used.contains(lost.name.as_str()))
+        {
+            // A revoked key stays revoked, and an expired one gets no later expiry while it has a scope that the realm has not.
+            if change.is_scope_held(&before.id, &lost.name, now).await? {
+                return Err(in_use(format!(
+                    "keys still hold the scope \"{}\": keep the scope, or update or revoke these keys first",
+                    lost.name
+                )));
+            }
         }
     }
     Ok(())

@@ -114,6 +114,7 @@ impl KeyUpdate {
                 check_owner(realm, partner, &key.access, &mut bad);
             }
         }
+        let was_expired = key.expires_at.is_over(now);
         if let Some(requested) = expires_at {
             key.expires_at = resolve_expiry(realm, requested, key.created_at, now, &mut bad);
             if let Expiry::At(last) = key.expires_at {
@@ -122,6 +123,17 @@ impl KeyUpdate {
                 for secret in key.secrets.iter_mut().filter(in_overlap) {
                     secret.expires_at = secret.expires_at.or_earlier(last);
                 }
+            }
+        }
+        // Expired keys do not keep the scopes of a realm from being deleted. A scope that came later under such a name is another one.
+        if was_expired && !key.expires_at.is_over(now) {
+            let is_gone =
+                |name: &&ScopeName| !realm.scopes.iter().any(|scope| scope.name == **name);
+            if key.access.granted().any(|name| is_gone(&name)) {
+                bad.add(
+                    "expire_time",
+                    "the expired key holds a scope that the realm does not have any more: update `scopes` too",
+                );
             }
         }
         key.name = name.unwrap_or(key.name);

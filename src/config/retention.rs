@@ -7,7 +7,7 @@ use clap::Args;
 use super::parse::interval;
 use crate::retention::{Retention, Span};
 
-/// How long events, usage and tombstones are kept.
+/// How long events, usage, tombstones and dead keys are kept.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct RetentionArgs {
     /// How long to keep the audit trail: a time such as `90d`, at least one day, or `forever`. The newest event always stays
@@ -37,6 +37,15 @@ pub struct RetentionArgs {
     )]
     retain_tombstones: Span,
 
+    /// How long to keep keys that are revoked or expired. Their deletion is a change, with an event for each key
+    #[arg(
+        long,
+        env = "CLAVIGER_RETAIN_KEYS",
+        value_name = "TIME",
+        default_value = "forever"
+    )]
+    retain_keys: Span,
+
     /// How often to delete what is too old
     #[arg(long, hide = true, value_name = "TIME", default_value = "10m", value_parser = interval)]
     pub retain_interval: Duration,
@@ -49,6 +58,7 @@ impl RetentionArgs {
             events: self.retain_events,
             usage: self.retain_usage,
             tombstones: self.retain_tombstones,
+            keys: self.retain_keys,
         }
     }
 }

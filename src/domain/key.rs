@@ -245,6 +245,22 @@ pub enum KeyState {
 }
 
 impl Key {
+    /// Returns what the event of the key's deletion tells, by which the key can be recognized.
+    pub fn deletion_detail(&self) -> BTreeMap<String, String> {
+        [
+            ("name", self.name.as_str()),
+            (
+                "external_id",
+                self.external_id.as_deref().unwrap_or_default(),
+            ),
+            ("hint", self.hint.as_str()),
+        ]
+        .into_iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+    }
+
     /// Returns the state of the key at `now`. If several apply, it is the first of revoked, disabled and expired.
     pub fn state(&self, now: Timestamp) -> KeyState {
         if self.revocation.is_some() {

@@ -15,7 +15,7 @@ use super::{
     search_error, stored,
 };
 use crate::domain::event::Revision;
-use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
+use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId, ScopeName};
 use crate::domain::key::{Key, Revocation, Secret};
 use crate::domain::time::Timestamp;
 use crate::telemetry::limited;
@@ -472,6 +472,29 @@ impl Snapshot {
             .collect())
     }
 
+    /// Returns whether a key of the realm that is neither revoked nor expired was granted this scope by name.
+    pub async fn is_scope_held(
+        &mut self,
+        realm: &RealmId,
+        scope: &ScopeName,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let held = on!(self.session, |conn| {
+            sqlx::query_scalar(concat!(
+            "SELECT EXISTS (SELECT 1 FROM keys AS k WHERE k.realm = $1 AND replace(k.scopes, $2, '') <> k.scopes
+                 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $3) AND ",
+            bulk_revocation!(),
+            " IS NULL)"
+        ))
+        .bind(realm.as_str())
+        // A part of a JSON list. No name of a scope needs an escape.
+        .bind(format!("\"{scope}\""))
+        .bind(now.as_micros())
+        .fetch_one(&mut *conn)
+        })?;
+        Ok(held)
+    }
+
     /// Returns the realm of the key with this id, also if the rest of the row is corrupt.
     pub async fn find_realm_of_key(&mut self, id: KeyId) -> Result<Option<RealmId>, Error> {
         let realm: Option<Option<String>> = on!(self.session, |conn| sqlx::query_scalar(
@@ -562,6 +585,16 @@ impl Change {
     /// Deletes a key. The same as [`Change::delete_keys`] with one key.
     pub async fn delete_key(&mut self, id: KeyId) -> Result<(), Error> {
         self.delete_keys(&[id]).await
+    }
+
+    /// Deletes keys, and the digests of their imported API keys, except those of revoked keys: they stay registered, so that a
+    /// repeated import cannot bring them back.
+    pub async fn delete_keys_and_imports(&mut self, keys: &[Key]) -> Result<(), Error> {
+        let unrevoked = keys.iter().filter(|key| key.revocation.is_none());
+        let unrevoked: Vec<_> = unrevoked.map(|key| key.id).collect();
+        self.delete_imports(&unrevoked).await?;
+        let ids: Vec<_> = keys.iter().map(|key| key.id).collect();
+        self.delete_keys(&ids).await
     }
 
     /// Deletes keys with all their roots. A tombstone with its owner remains of each.

@@ -9,6 +9,7 @@ mod connections;
 mod connector;
 mod database_lock;
 mod database_urls;
+mod dead_keys;
 mod driver;
 mod events;
 mod facts_text;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use claviger::domain::ids::KeyId;
 use claviger::pb::claviger::v1 as pb;
+use claviger::retention::{Retention, Span};
 use pb::{KeyState, Verdict};
 use tonic::Code;
 use uuid::Uuid;
@@ -11,8 +12,9 @@ use uuid::Uuid;
 use super::delegation::delegate;
 use super::usage::record;
 use crate::fixtures::{
-    Api, DemoService, Engine, authority_key_request, delegating_service, eventually, get, import,
-    import_entry, issue, issue_request_with, on_both_engines, refused, refused_field,
+    Api, DemoService, Engine, authority_key_request, delegating_service, demo_realm, eventually,
+    get, import, import_entry, issue, issue_request, issue_request_with, list_in_states,
+    on_both_engines, proto_time, refused, refused_field, revoke_keys, update,
 };
 
 fn named(name: &str) -> Option<pb::KeyFilter> {
@@ -194,6 +196,153 @@ on_both_engines! {
         let mut api = demo.service.api_as(&gateway.plain_key);
         let denied = api.keys.delete_keys(deletion("robot")).await.unwrap_err();
         assert_eq!(denied.code(), Code::PermissionDenied);
+        demo.service.stop().await;
+    }
+
+    /// Seen red with every key counted; and, for the living key, with none.
+    async fn dead_keys_keep_nothing_from_being_deleted(engine: Engine) {
+        let mut demo = DemoService::on(engine).await;
+        let now = demo.clock.now();
+        let root = &mut demo.root;
+        let gateway = issue(root, authority_key_request("verify", "demo")).await;
+        let of = |partner: &str, project: &str| {
+            let (partner, project) = (partner.to_owned(), project.to_owned());
+            issue_request_with(move |new| {
+                new.level = if project.is_empty() { pb::KeyLevel::Partner.into() } else { pb::KeyLevel::Project.into() };
+                new.partner = partner;
+                new.project = project;
+                new.expire_time = Some(proto_time(now.saturating_add(Duration::from_hours(1))));
+            })
+        };
+        let expiring = issue(root, of("acme", "")).await;
+        let revoked = issue(root, of("acme", "one")).await;
+        let by_rule = issue(root, of("acme", "one")).await;
+        let disabled = issue(root, of("acme", "")).await;
+        let request = pb::DisableKeyRequest { key_id: disabled.id.clone(), ..Default::default() };
+        root.keys.disable_key(request).await.unwrap();
+        let never = pb::UpdateKeyRequest {
+            key_id: disabled.id.clone(),
+            update_mask: Some(prost_types::FieldMask { paths: vec!["expire_time".to_owned()] }),
+            ..Default::default()
+        };
+        root.keys.update_key(never).await.unwrap();
+        root.revoke(&revoked.id).await.unwrap();
+
+        let project = pb::DeleteProjectRequest { realm: "demo".to_owned(), project: "one".to_owned(), ..Default::default() };
+        assert_eq!(refused(root.realms.delete_project(project.clone()).await).reason, "STILL_HAS_KEYS");
+        assert_eq!(get(root, &revoked.id).await.state(), KeyState::Revoked, "nothing is deleted by halves");
+        let rule = pb::RevokeKeysRequest {
+            filter: Some(pb::KeyFilter { realm: "demo".to_owned(), project: "one".to_owned(), ..Default::default() }),
+            ..Default::default()
+        };
+        root.keys.revoke_keys(rule).await.unwrap();
+        root.realms.delete_project(project).await.unwrap();
+        for key in [&revoked, &by_rule] {
+            assert_eq!(root.verdict(&key.plain_key).await, Verdict::Unknown);
+        }
+
+        demo.clock.set(now.saturating_add(Duration::from_hours(2)));
+        let partner = pb::DeletePartnerRequest { realm: "demo".to_owned(), partner: "acme".to_owned(), ..Default::default() };
+        let refusal = refused(root.realms.delete_partner(partner.clone()).await);
+        assert_eq!(refusal.reason, "STILL_HAS_KEYS");
+        assert_eq!(get(root, &expiring.id).await.state(), KeyState::Expired);
+        let old = pb::DeletePartnerRequest { if_revision: Some(1), ..partner.clone() };
+        root.revoke(&disabled.id).await.unwrap();
+        assert_eq!(refused(root.realms.delete_partner(old).await).code, Code::Aborted);
+        assert_eq!(get(root, &expiring.id).await.state(), KeyState::Expired, "not before the revision is compared");
+        root.realms.delete_partner(partner).await.unwrap();
+        for key in [&expiring, &disabled] {
+            assert_eq!(root.verdict(&key.plain_key).await, Verdict::Unknown);
+            let request = pb::ListEventsRequest { key_id: key.id.clone(), page_size: 1, ..Default::default() };
+            let events = root.keys.list_events(request).await.unwrap().into_inner().events;
+            assert_eq!(events[0].kind, "key.deleted");
+        }
+
+        // With the keys of its gateways and managers.
+        let realm = pb::DeleteRealmRequest { realm_id: "demo".to_owned(), ..Default::default() };
+        assert_eq!(refused(root.realms.delete_realm(realm.clone()).await).reason, "STILL_HAS_KEYS");
+        root.revoke(&gateway.id).await.unwrap();
+        root.realms.delete_realm(realm).await.unwrap();
+        demo.service.stop().await;
+    }
+
+    /// Seen red with every key counted, without the rules, and with an expiry that brings the scope back.
+    async fn a_scope_of_dead_keys_can_be_deleted_and_does_not_come_back(engine: Engine) {
+        let mut demo = DemoService::on(engine).await;
+        let now = demo.clock.now();
+        let root = &mut demo.root;
+        let extra = |name: &str| {
+            let mut realm = demo_realm();
+            realm.scopes.push(pb::Scope { name: name.to_owned(), ..Default::default() });
+            realm
+        };
+        root.put_realm(extra("extra")).await;
+        let holding = |partner: &'static str, end: Duration| issue_request_with(move |new| {
+            partner.clone_into(&mut new.partner);
+            new.scopes = vec!["extra".to_owned()];
+            new.expire_time = Some(proto_time(now.saturating_add(end)));
+        });
+        let soon = issue(root, holding("acme", Duration::from_hours(1))).await;
+        let by_rule = issue(root, holding("umbrella", Duration::from_hours(99))).await;
+        let without = pb::PutRealmRequest { realm: Some(demo_realm()), ..Default::default() };
+        assert_eq!(refused(root.realms.put_realm(without.clone()).await).reason, "STILL_HAS_KEYS");
+        demo.clock.set(now.saturating_add(Duration::from_hours(2)));
+        assert_eq!(refused(root.realms.put_realm(without.clone()).await).reason, "STILL_HAS_KEYS");
+        let kept = issue(root, issue_request()).await;
+        revoke_keys(root, |request| "umbrella".clone_into(&mut request.filter.get_or_insert_default().partner)).await.unwrap();
+        root.realms.put_realm(without).await.unwrap();
+        assert_eq!(root.verdict(&soon.plain_key).await, Verdict::Expired);
+        assert_eq!(root.verdict(&by_rule.plain_key).await, Verdict::Revoked);
+        assert_eq!(root.verdict(&kept.plain_key).await, Verdict::Allowed);
+        let later = Some(proto_time(now.saturating_add(Duration::from_hours(9))));
+        let refusal = update(root, &soon.id, &["expire_time"], |request| request.expire_time = later).await;
+        refused_field(refusal, "expire_time");
+        update(root, &soon.id, &["expire_time", "scopes"], |request| request.expire_time = later).await.unwrap();
+        assert_eq!(root.verdict(&soon.plain_key).await, Verdict::Allowed);
+        demo.service.stop().await;
+    }
+
+    /// Seen red with the time of the key's issue in place of its end, without the rules, and without the events.
+    async fn dead_keys_are_forgotten_after_their_time(engine: Engine) {
+        let mut demo = DemoService::on(engine).await;
+        let now = demo.clock.now();
+        let at = |hours: u64| now.saturating_add(Duration::from_hours(hours));
+        let root = &mut demo.root;
+        let until = |hours| issue_request_with(move |new| new.expire_time = Some(proto_time(at(hours))));
+        let expires = issue(root, until(1)).await;
+        let expires_later = issue(root, until(40)).await;
+        let revoked = issue(root, issue_request()).await;
+        let by_rule = issue(root, issue_request_with(|new| "umbrella".clone_into(&mut new.partner))).await;
+        root.revoke(&revoked.id).await.unwrap();
+        demo.clock.set(at(24));
+        revoke_keys(root, |request| request.filter.get_or_insert_default().partner = "umbrella".to_owned()).await.unwrap();
+        let lives = issue(root, issue_request()).await;
+        let retention = Retention { events: Span::Forever, usage: Span::Forever, tombstones: Span::Forever, keys: Span::For(Duration::from_hours(24)) };
+        for (hours, left) in [
+            (24, vec![&expires, &expires_later, &by_rule, &lives]),
+            (26, vec![&expires_later, &by_rule, &lives]),
+            (49, vec![&expires_later, &lives]),
+            (99, vec![&lives]),
+        ] {
+            demo.clock.set(at(hours));
+            // Without a change there was nothing that told the server of the time.
+            if hours == 24 {
+                demo.clock.set(at(24).saturating_add(Duration::from_secs(1)));
+            }
+            retention.forget(&demo.service.store, &demo.service.mirror, &demo.clock).await.unwrap();
+            let mut ids = list_in_states(root, "demo", &[]).await;
+            ids.reverse();
+            let expected: Vec<_> = left.iter().map(|key| key.id.clone()).collect();
+            assert_eq!(ids, expected, "after {hours} hours");
+        }
+        for key in [&expires, &revoked, &by_rule, &expires_later] {
+            eventually("the server follows", async || (root.verdict(&key.plain_key).await == Verdict::Unknown).then_some(())).await;
+            let request = pb::ListEventsRequest { key_id: key.id.clone(), page_size: 1, ..Default::default() };
+            let event = root.keys.list_events(request).await.unwrap().into_inner().events.remove(0);
+            assert_eq!((event.kind.as_str(), event.actor.as_str(), event.peer.as_str()), ("key.deleted", "", ""));
+            assert_eq!(event.detail["reason"], "retention of dead keys");
+        }
+        assert_eq!(root.verdict(&lives.plain_key).await, Verdict::Allowed);
         demo.service.stop().await;
     }
 }

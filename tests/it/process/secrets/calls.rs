@@ -214,9 +214,9 @@ pub(super) async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut
     // Key by key, and the deletion, with the API key in each text of the filter.
     for set in [
         |filter: &mut pb::KeyFilter, text: String| filter.name = text,
-        |filter, text| filter.hint = text,
-        |filter, text| filter.created_by = text,
-        |filter, text| filter.external_id = text,
+        |filter: &mut pb::KeyFilter, text: String| filter.hint = text,
+        |filter: &mut pb::KeyFilter, text: String| filter.created_by = text,
+        |filter: &mut pb::KeyFilter, text: String| filter.external_id = text,
     ] {
         let mut filter = pb::KeyFilter {
             realm: "demo".to_owned(),
