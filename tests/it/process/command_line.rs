@@ -1,7 +1,9 @@
 //! The command line as a newcomer types it, from an empty directory to a revoked key.
 
+use std::sync::Arc;
+
 use super::grpc_tools::tool;
-use crate::fixtures::{Engine, Program, Shell, TestStore};
+use crate::fixtures::{Engine, Program, Shell, TestStore, claviger};
 
 #[test]
 fn the_tour_leads_from_an_empty_directory_to_a_revoked_key() {
@@ -252,4 +254,70 @@ fn key_commands_take_the_revision_that_the_key_must_have() {
         let changed = shell.json(&format!("{line} --if-revision {known}"), "", 0);
         assert_eq!(changed["key"]["revision"], changed["revision"], "{line}");
     }
+}
+
+/// A server with the realms `demo` and `other`, the partner `acme` in both, and a key in each.
+fn two_realms() -> (Arc<TestStore>, Shell) {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let program = Program::serve(&test_store, &[]);
+    let operator = program.operator();
+    let shell = Shell { program, operator };
+    for realm in ["demo", "other"] {
+        let put = format!(
+            "realm put {realm} --prefix {realm} --environment production=live --scope read"
+        );
+        shell.says(&put, "", 0);
+        shell.says(&format!("partner put acme --realm {realm}"), "", 0);
+        let issue = format!(
+            "keys issue --realm {realm} --partner acme --level partner --scope read --name in-{realm}"
+        );
+        shell.says(&issue, "", 0);
+    }
+    (test_store, shell)
+}
+
+/// Seen red without `ApiKey::flaw`: the server then says that the key is unknown.
+#[test]
+fn a_flaw_in_the_callers_key_file_is_named() {
+    let (_test_store, shell) = two_realms();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("my.key");
+    let list = format!("realm list --key-file {}", file.display());
+    let key = &shell.operator;
+    for (content, flaw) in [
+        (key.clone(), None),
+        (format!("{key}\n"), None),
+        (format!("{key}\r\n"), None),
+        (
+            format!("\u{feff}{key}\n"),
+            Some("starts with a byte-order mark: save it without one"),
+        ),
+        (format!("{key} \n"), Some("contains a space or a tab")),
+        (format!("{key}\n{key}\n"), Some("has more than one line")),
+        (format!("{key}\0"), Some("contains a NUL byte")),
+        (
+            format!("{key}\u{a0}"),
+            Some("contains a character that is not ASCII"),
+        ),
+        (String::new(), Some("is empty")),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let Some(flaw) = flaw else {
+            shell.says(&list, "", 0);
+            continue;
+        };
+        let refusal = shell.says(&list, "", 2);
+        assert!(refusal.contains(&format!("my.key {flaw}")), "{refusal}");
+        assert!(!refusal.contains(key.as_str()), "{refusal}");
+    }
+    let output = claviger(&["realm", "list", "--endpoint", &shell.program.address])
+        .env("CLAVIGER_KEY", format!("\u{feff}{key}"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let refusal = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        refusal.starts_with("error: CLAVIGER_KEY starts with a byte-order mark"),
+        "{refusal}"
+    );
 }
