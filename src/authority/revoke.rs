@@ -357,6 +357,8 @@ fn check_not_locked_out(own: &Key, filter: &KeyFilter, before: Revision) -> Resu
         unused_for: _,
         never_expires: _,
         expires_within: _,
+        beyond_max_lifetime: _,
+        max_lifetime: _,
         now: _,
         before: _,
         limit: _,

@@ -115,7 +115,7 @@ impl KeyUpdate {
             }
         }
         if let Some(requested) = expires_at {
-            key.expires_at = resolve_expiry(realm, requested, key.created_at, now, &mut bad);
+            key.expires_at = resolve_expiry(realm, requested, key.lifetime_start(), now, &mut bad);
             if let Expiry::At(last) = key.expires_at {
                 let in_overlap =
                     |secret: &&mut crate::domain::key::Secret| secret.expires_at != Expiry::Never;

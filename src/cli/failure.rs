@@ -218,12 +218,13 @@ pub(super) fn name(code: Code) -> String {
 }
 
 /// The fields of the requests, and the flags that set them.
-pub(super) const FLAGS: [(&str, &str); 44] = [
+pub(super) const FLAGS: [(&str, &str); 45] = [
     ("actor", "--actor"),
     ("admin_scope", "--admin-scope"),
     ("allowed_cidrs", "--allow-cidr"),
     ("any_scopes", "--any-scope"),
     ("any_target", "--any-target"),
+    ("beyond_max_lifetime", "--beyond-max-lifetime"),
     ("client_ip", "--client-ip"),
     ("created_by", "--created-by"),
     ("display_name", "--display-name"),

@@ -83,6 +83,9 @@ pub struct List {
     /// Only keys that expire within this span from now, such as 7d.
     #[arg(long, value_name = "SPAN", value_parser = flags::span)]
     expires_within: Option<Duration>,
+    /// Only keys that live longer than the realm's max lifetime allows, because they are from before it was set.
+    #[arg(long)]
+    beyond_max_lifetime: bool,
     #[command(flatten)]
     page: PageFlags,
 }
@@ -149,6 +152,7 @@ impl List {
                         hint: self.hint.clone(),
                         created_by: self.created_by.clone(),
                         issued_after: self.issued_after,
+                        beyond_max_lifetime: self.beyond_max_lifetime,
                     }),
                     page_size,
                     page_token,

@@ -8,7 +8,7 @@ use super::key::{IfRevisionFlag, KeyId, facts};
 use super::revealed_key::OutputFileFlag;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
-use crate::cli::flags::{self, WaitFlag};
+use crate::cli::flags::{self, ExpiryFlags, WaitFlag};
 use crate::cli::output::Output;
 use crate::cli::request_id::{self, RequestIdFlag};
 use crate::cli::response::ChangeResponse as _;
@@ -22,6 +22,8 @@ use crate::pb::claviger::v1::{
 /// The key keeps its id, owner, scopes and usage; only its secret changes. With --overlap the old secret works for a while
 /// longer, so that its holder can change to the new one; `keys get` shows whether it is still used, and `keys end-rotation`
 /// ends the overlap early. A key has at most two secrets: during an overlap, this command replaces the newest one.
+///
+/// Without --expires-in or --expires-at, the expiry of the key stays, but is at most the realm's max lifetime from now.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -34,6 +36,8 @@ pub struct Rotate {
     /// How long the old secret works, such as 24h, but not beyond the key's expiry. By default it stops at once.
     #[arg(long, value_name = "SPAN", value_parser = flags::span, default_value = "0s")]
     overlap: Duration,
+    #[command(flatten)]
+    expiry: ExpiryFlags,
     #[command(flatten)]
     output_file: OutputFileFlag,
     #[command(flatten)]
@@ -66,6 +70,8 @@ enum Keep {
 
 impl Rotate {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let expire_time = self.expiry.time()?;
+        let repeat = self.expiry.repeat(expire_time);
         let destination = self.output_file.destination()?;
         let id = self.request_id.id();
         let request = RotateKeyRequest {
@@ -74,6 +80,7 @@ impl Rotate {
             wait: self.wait.to_proto(),
             request_id: id.to_proto(),
             if_revision: self.if_revision.revision,
+            expire_time,
             ..RotateKeyRequest::default()
         };
         let client = connection.connect().await?;
@@ -81,7 +88,7 @@ impl Rotate {
         let answer = client
             .change(client.keys().rotate_key(request))
             .await
-            .map_err(|failure| id.or_repeat_hint(failure, ""))?;
+            .map_err(|failure| id.or_repeat_hint(failure, &repeat))?;
         let has_overlap = !self.overlap.is_zero();
         destination.deliver(answer, output, |answer| description(answer, has_overlap))
     }

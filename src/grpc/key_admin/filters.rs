@@ -84,6 +84,7 @@ pub(super) fn key_filter(
         hint,
         created_by,
         issued_after,
+        beyond_max_lifetime,
     } = filter.unwrap_or_default();
     let limit = page::size(&mut bad, page_size);
     let owner = KeySelection::decode(&mut bad, &realm, &partner, &project, &environment);
@@ -121,6 +122,7 @@ pub(super) fn key_filter(
         unused_for,
         never_expires,
         expires_within,
+        beyond_max_lifetime,
         before,
         ..KeyFilter::new(owner.realm, now, limit)
     }))

@@ -9,7 +9,7 @@ use tonic::Code;
 
 use super::delegation::delegate;
 use crate::fixtures::{
-    Api, DemoService, Engine, authority_key_request, delegating_service, get, issue,
+    Api, DemoService, Engine, authority_key_request, delegating_service, demo_realm, get, issue,
     on_both_engines, proto_time, refused, refused_field, rotate, seconds, strings, update,
 };
 
@@ -31,6 +31,9 @@ fn condition(
         selects: Box::new(selects),
     }
 }
+
+/// The `max_lifetime` that the realm gets after the keys were issued, in seconds.
+const MAX_LIFETIME: i64 = 3_000;
 
 /// Texts that a careless query takes for something else.
 const NAMES: [&str; 8] = [
@@ -156,6 +159,19 @@ fn of_owner_and_life(now: i64) -> Vec<Condition> {
             move |k| {
                 k.expire_time
                     .is_some_and(|end| end.seconds > now && end.seconds <= now + 1_500)
+            },
+        ),
+        condition(
+            "beyond the max lifetime",
+            |f| f.beyond_max_lifetime = true,
+            |k| {
+                let newest = k
+                    .secrets
+                    .iter()
+                    .map(|secret| secret.create_time.unwrap().seconds)
+                    .max();
+                k.expire_time
+                    .is_none_or(|end| end.seconds > newest.unwrap() + MAX_LIFETIME)
             },
         ),
     ];
@@ -284,12 +300,18 @@ async fn listed(api: &mut Api, filter: &pb::KeyFilter, page_size: i32) -> Vec<St
 
 on_both_engines! {
     /// Seen red with `LIKE` for the name, with a label that is looked for without what stands before it, and with the hint of the
-    /// newest secret alone.
+    /// newest secret alone. Also with a `max_lifetime` that counts from the issue although the key was rotated since.
     async fn each_filter_and_each_pair_selects_what_the_model_does(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let manager = issue(&mut demo.root, authority_key_request("manage", "demo")).await;
         let mut manager_api = demo.service.api_as(&manager.plain_key);
         let ids = keys(&mut demo, &mut manager_api).await;
+        // These end later than the limit counted from their issue allows, and not counted from this rotation. They expire alone:
+        // the one that is issued last is number 0 of the list.
+        for number in [28, 32] {
+            rotate(&mut demo.root, &ids[47 - number], 60).await.unwrap();
+        }
+        demo.root.put_realm(pb::Realm { max_lifetime: seconds(MAX_LIFETIME), ..demo_realm() }).await;
         let mut keys = Vec::new();
         for id in &ids {
             keys.push(get(&mut demo.root, id).await);

@@ -122,6 +122,7 @@ def a_field_that_is_not_implemented_is_named_and_changes_nothing(fixture: Fixtur
         ("RevokeKeys", "filter.hint", realm | {"hint": "abcd"}),
         ("RevokeKeys", "filter.created_by", realm | {"created_by": issued.id}),
         ("RevokeKeys", "filter.issued_after", realm | {"issued_after": from_now(-60)}),
+        ("RevokeKeys", "filter.beyond_max_lifetime", realm | {"beyond_max_lifetime": True}),
     ):
         with case(f"{leaf} in {method}"):
             refusal = fixture.operator.refused(method, Code.UNIMPLEMENTED, **fields)
