@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::key::{IfRevisionFlag, KeyId, facts};
-use super::revealed_key::OutputFileFlag;
+use super::revealed_key::OutputFlags;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, ExpiryFlags, WaitFlag};
@@ -29,6 +29,8 @@ use crate::pb::claviger::v1::{
 Examples:
   claviger keys rotate 01a4f0c1-2345-7abc-8def-0123456789ab --overlap 24h --output-file new.key
 
+  claviger keys rotate 01a4f0c1-2345-7abc-8def-0123456789ab --expires-in 90d --output key-only | store-secret
+
   claviger keys rotate 01a4f0c1-2345-7abc-8def-0123456789ab      # it leaked: the old secret stops now")]
 pub struct Rotate {
     #[command(flatten)]
@@ -39,7 +41,7 @@ pub struct Rotate {
     #[command(flatten)]
     expiry: ExpiryFlags,
     #[command(flatten)]
-    output_file: OutputFileFlag,
+    output: OutputFlags,
     #[command(flatten)]
     request_id: RequestIdFlag,
     #[command(flatten)]
@@ -72,7 +74,7 @@ impl Rotate {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let expire_time = self.expiry.time()?;
         let repeat = self.expiry.repeat(expire_time);
-        let destination = self.output_file.destination()?;
+        let destination = self.output.destination(output)?;
         let id = self.request_id.id();
         let request = RotateKeyRequest {
             key_id: self.key.id,

@@ -276,6 +276,56 @@ fn two_realms() -> (Arc<TestStore>, Shell) {
     (test_store, shell)
 }
 
+/// Seen red with the facts of the key on standard output.
+#[test]
+fn a_script_gets_the_api_key_alone() {
+    let (_test_store, shell) = two_realms();
+    let issue =
+        "keys issue --realm demo --partner acme --level partner --scope read --output key-only";
+    let mut id = String::new();
+    for rotates in [false, true] {
+        let line = if rotates {
+            format!("keys rotate {id} --expires-in 2d --output key-only")
+        } else {
+            issue.to_owned()
+        };
+        let output = shell.run(&line, "");
+        assert_eq!(output.status.code(), Some(0));
+        let key = String::from_utf8(output.stdout).unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(key.matches('\n').count(), 1, "{key}");
+        assert!(
+            key.starts_with("demo_live_") && key.ends_with('\n'),
+            "{key}"
+        );
+        assert!(!told.contains(key.trim_end()), "{told}");
+        let fact = told
+            .lines()
+            .find_map(|line| line.strip_prefix("key id"))
+            .unwrap();
+        fact.trim().clone_into(&mut id);
+        assert!(
+            shell
+                .says("verify --realm demo --scope read", &key, 0)
+                .starts_with("allowed")
+        );
+    }
+    let shown = shell.json(&format!("keys get {id}"), "", 0);
+    assert!(shown["key"]["expire_time"].is_string(), "{shown}");
+    for line in [format!("{issue} --json"), format!("--json {issue}")] {
+        let refusal = shell.run(&line, "");
+        assert_eq!((refusal.status.code(), refusal.stdout.len()), (Some(2), 0));
+        let refusal: serde_json::Value = serde_json::from_slice(&refusal.stderr).unwrap();
+        assert!(
+            refusal["error"]["message"]
+                .as_str()
+                .unwrap()
+                .contains("--json"),
+            "{refusal}"
+        );
+    }
+}
+
 /// Seen red without `ApiKey::flaw`: the server then says that the key is unknown.
 #[test]
 fn a_flaw_in_the_callers_key_file_is_named() {
