@@ -77,8 +77,8 @@ pub enum ClientCommand {
 
 /// Runs one command. The answer goes to standard output, everything else to standard error.
 ///
-/// Returns the exit code: 0 for done or allowed, 1 for failed, 2 for incorrect usage, 3 for denied and 4 for no verdict.
-/// Only `verify` and `explain` return 3 and 4.
+/// Returns the exit code: 0 for done or allowed, 1 for failed, 2 for incorrect usage, 3 for denied, 4 for no verdict and
+/// 5 for keys that should not be there. Only `verify` and `explain` return 3 and 4, and only `keys list --fail-if-any` returns 5.
 ///
 /// The runtime is here for the same reason as in [`commands`](crate::commands).
 pub fn run(connection: Connection, command: ClientCommand) -> ExitCode {
@@ -103,7 +103,7 @@ async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
         ClientCommand::Realm(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Partner(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Project(command) => command.run(&connection, &output).await.map(|()| 0),
-        ClientCommand::Keys(command) => command.run(&connection, &output).await.map(|()| 0),
+        ClientCommand::Keys(command) => command.run(&connection, &output).await,
         ClientCommand::Gateway(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Replicas(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Verify(verify) => verify.run(&connection, &output).await,
@@ -215,6 +215,13 @@ mod tests {
             "claviger keys issue --realm demo --scope read --full-access",
             "claviger keys issue --realm demo --expires-in 1d --expires-at 2030-01-01T00:00:00Z",
             "claviger keys list --realm demo --all --page-token x",
+            "claviger keys list",
+            "claviger keys list --realm demo --all-realms",
+            "claviger keys list --all-realms --page-token x",
+            "claviger keys rotate id --expires-in 1d --expires-at 2030-01-01T00:00:00Z",
+            "claviger keys rotate id --output key-only --output-file new.key",
+            "claviger keys issue --realm demo --output secret",
+            "claviger keys list --realm demo --unused-for 1m",
             "claviger keys list --realm demo --never-expires --expires-within 7d",
             "claviger keys usage id --since 24h --to 1h",
             "claviger keys revoke-all --realm demo",

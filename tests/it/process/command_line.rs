@@ -276,6 +276,64 @@ fn two_realms() -> (Arc<TestStore>, Shell) {
     (test_store, shell)
 }
 
+/// Seen red with a walk that ends after the first realm, without the exit code, and with a realm whose error is left out.
+#[test]
+fn one_command_looks_for_keys_in_all_realms() {
+    let (_test_store, mut shell) = two_realms();
+    let realms = |listed: &serde_json::Value| -> Vec<(String, String)> {
+        let keys = listed["keys"].as_array().unwrap().iter();
+        keys.map(|key| {
+            (
+                key["realm"].as_str().unwrap().to_owned(),
+                key["name"].as_str().unwrap().to_owned(),
+            )
+        })
+        .collect()
+    };
+    let expiring = "keys list --all-realms --state active --expires-within 14d --fail-if-any";
+    assert!(
+        shell
+            .says(expiring, "", 0)
+            .contains("There are no such keys.")
+    );
+    for realm in ["other", "demo"] {
+        let issue = format!(
+            "keys issue --realm {realm} --partner acme --level partner --scope read --name soon-{realm} --expires-in 7d"
+        );
+        shell.says(&issue, "", 0);
+    }
+    let found = shell.run(&format!("{expiring} --json"), "");
+    assert_eq!(found.status.code(), Some(5));
+    let found: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+    let soon = ["demo", "other"].map(|realm| (realm.to_owned(), format!("soon-{realm}")));
+    assert_eq!(realms(&found), soon);
+    let table = shell.run(expiring, "");
+    assert_eq!(table.status.code(), Some(5));
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.starts_with("REALM  ID "), "{table}");
+    assert_eq!(table.lines().count(), 3, "{table}");
+    // Without the flag, to find something is no failure. All pages are shown, whatever their size.
+    let all = shell.json("keys list --all-realms --page-size 1 --partner acme", "", 0);
+    let names: Vec<_> = realms(&all).into_iter().map(|(_, name)| name).collect();
+    assert_eq!(names, ["soon-demo", "in-demo", "soon-other", "in-other"]);
+    let one = shell.run("keys list --realm demo --fail-if-any", "");
+    assert_eq!(one.status.code(), Some(5), "also in one realm");
+
+    // The realm that refuses is named, and no other realm hides it.
+    let refused = shell.says("keys list --all-realms --hint abc --fail-if-any", "", 2);
+    assert!(refused.starts_with("error: realm claviger: "), "{refused}");
+    assert!(refused.contains("--hint (filter.hint)"), "{refused}");
+
+    // A manager has one realm.
+    let issue = "keys issue --realm claviger --partner other --scope manage --output key-only";
+    let manager = shell.says(issue, "", 0);
+    shell.operator = manager.trim_end().to_owned();
+    let found = shell.run(&format!("{expiring} --json"), "");
+    assert_eq!(found.status.code(), Some(5));
+    let found: serde_json::Value = serde_json::from_slice(&found.stdout).unwrap();
+    assert_eq!(realms(&found), soon[1..]);
+}
+
 /// Seen red with the facts of the key on standard output.
 #[test]
 fn a_script_gets_the_api_key_alone() {
