@@ -91,6 +91,27 @@ pub fn run(connection: Connection, command: ClientCommand) -> ExitCode {
     }
 }
 
+/// Prints an error of the command line's parser as JSON on standard error, in the form of all other errors.
+///
+/// `message` is the error as the parser renders it, without API keys: its first paragraph says what is wrong, and the others what
+/// to do.
+pub fn print_usage_error(message: &str) {
+    Output::new(true).print_failure(&usage_failure(message));
+}
+
+fn usage_failure(message: &str) -> Failure {
+    let message = message.trim();
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let joined = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join("\n");
+    match message.split_once("\n\n") {
+        Some((what, rest)) => {
+            let hints: Vec<_> = rest.split("\n\n").map(joined).collect();
+            Failure::usage(joined(what)).hint(hints.join("\n"))
+        }
+        None => Failure::usage(joined(message)),
+    }
+}
+
 async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
     let output = Output::new(connection.json);
     // A script must be able to distinguish a denial from a missing verdict, so `verify` and `explain` fail with a code of
@@ -232,6 +253,24 @@ mod tests {
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn an_error_of_the_parser_has_the_form_of_other_errors() {
+        let error = parse("claviger keys list --ream demo").unwrap_err();
+        let failure = usage_failure(&error.render().to_string()).json();
+        assert_eq!(
+            failure,
+            serde_json::json!({"error": {
+                "code": "INVALID_ARGUMENT",
+                "message": "unexpected argument '--ream' found",
+                "violations": [],
+                "hint": "tip: a similar argument exists: '--realm'\nUsage: claviger keys list --realm <REALM>\n\
+                         For more information, try '--help'.",
+            }})
+        );
+        let alone = usage_failure("error: one\n").json();
+        assert_eq!(alone["error"]["message"], "one");
     }
 
     #[test]

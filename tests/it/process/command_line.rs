@@ -384,6 +384,59 @@ fn a_script_gets_the_api_key_alone() {
     }
 }
 
+/// Seen red with the parser's own output, and without the mask.
+#[test]
+fn with_json_an_error_in_the_arguments_is_json_too() {
+    const KEY: &str = "demo_live_4fzs3fzs3fzs3fzs3fzs3fz";
+    let outcome = |line: &str| {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let output = claviger(&words).output().unwrap();
+        let (said, complaint) = (output.stdout, output.stderr);
+        (
+            output.status.code(),
+            String::from_utf8(said).unwrap(),
+            String::from_utf8(complaint).unwrap(),
+        )
+    };
+    for (line, part) in [
+        ("keys list --json", "required arguments were not provided"),
+        ("--json keys list --ream demo", "'--ream'"),
+        (
+            "keys list --realm demo --json --unused-for 1m",
+            "`1m` is ambiguous: write `1min` or `30d`",
+        ),
+        ("keys --json", "requires a subcommand"),
+        ("--json", "requires a subcommand"),
+        ("--json nonsense", "nonsense"),
+        (
+            "serve --json",
+            "--json is only for the commands that call a running server",
+        ),
+        (&format!("keys list {KEY} --json"), "***"),
+    ] {
+        let (code, said, complaint) = outcome(line);
+        assert_eq!((code, said.as_str()), (Some(2), ""), "{line}: {complaint}");
+        let error: serde_json::Value = serde_json::from_str(&complaint).expect(line);
+        let error = &error["error"];
+        assert_eq!(error["code"], "INVALID_ARGUMENT", "{line}");
+        assert!(
+            error["message"].as_str().unwrap().contains(part),
+            "{line}: {error}"
+        );
+        assert!(!complaint.contains("s3fz"), "{complaint}");
+    }
+    let (code, _, complaint) = outcome("keys list -- --json");
+    assert!(
+        code == Some(2) && complaint.starts_with("error: "),
+        "{complaint}"
+    );
+    for line in ["keys list --help --json", "--json --version"] {
+        let (code, said, _) = outcome(line);
+        assert_eq!(code, Some(0), "{line}");
+        assert!(said.contains("claviger"), "{said}");
+    }
+}
+
 /// Seen red without `ApiKey::flaw`: the server then says that the key is unknown.
 #[test]
 fn a_flaw_in_the_callers_key_file_is_named() {
