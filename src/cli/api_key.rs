@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(ApiKey::from_stream(b"k\xff").reveal(), "k\u{fffd}");
     }
 
-    /// Seen red with each flaw left out, and with the end of a line taken for more than one line.
+    /// Seen red without the byte-order mark.
     #[test]
     fn a_flaw_that_nobody_sees_is_named_and_the_key_is_not() {
         for (stream, flaw) in [

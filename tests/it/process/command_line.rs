@@ -384,7 +384,7 @@ fn a_script_gets_the_api_key_alone() {
     }
 }
 
-/// Seen red with the parser's own output, and without the mask.
+/// Seen red with the parser's own output, and without the masking of API keys.
 #[test]
 fn with_json_an_error_in_the_arguments_is_json_too() {
     const KEY: &str = "demo_live_4fzs3fzs3fzs3fzs3fzs3fz";

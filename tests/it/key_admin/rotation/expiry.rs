@@ -106,7 +106,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Seen red with a lifetime that counts from the issue, and with an expiry that a rotation moves to a later time.
+    /// Seen red with a lifetime that counts from the issue: at the rotation, in the filter, and at the update.
     async fn a_rotation_brings_a_key_within_a_max_lifetime_that_was_set_later(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
