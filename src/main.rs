@@ -183,6 +183,10 @@ fn exit_without_keys(error: &clap::Error) -> ! {
     }
     let message = error.render().to_string();
     let masked = masked(&message);
+    if wants_json(std::env::args_os().skip(1)) {
+        cli::print_usage_error(&masked);
+        std::process::exit(error.exit_code());
+    }
     if masked == message {
         // With colours, if standard error is a terminal.
         error.exit();
@@ -190,6 +194,12 @@ fn exit_without_keys(error: &clap::Error) -> ! {
     // Unlike `eprint!`, without a panic if standard error cannot be written.
     let _ = std::io::stderr().write_all(masked.as_bytes());
     std::process::exit(error.exit_code());
+}
+
+/// Whether `--json` is among the arguments. The parser has not accepted them, so only their text counts.
+fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    let mut flags = arguments.take_while(|argument| argument != "--");
+    flags.any(|argument| argument == "--json")
 }
 
 fn masked(message: &str) -> String {
@@ -217,9 +227,7 @@ fn refuse_client_flags(of_command: &ArgMatches) {
             let message = format!(
                 "--{name} is only for the commands that call a running server: leave it out\n"
             );
-            CommandLine::command()
-                .error(ErrorKind::ArgumentConflict, message)
-                .exit();
+            exit_without_keys(&CommandLine::command().error(ErrorKind::ArgumentConflict, message));
         }
     }
 }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::domain::clock::{Clock, ElapsedClock, ElapsedReading};
 use crate::domain::lease::LeaseTerms;
+use crate::domain::span;
 use crate::domain::time::Timestamp;
 use crate::mirror::Mirror;
 use crate::store::{Beat, Error, HeartbeatConnection, ReplicaState, Replicas, Report, Store};
@@ -224,7 +225,7 @@ impl Heartbeats {
         let sample = beat.authority_time;
         let ahead = self.followed.now().since(beat.time);
         self.clock_warning = if ahead > LARGEST_UNCONFIRMED {
-            let ahead = humantime::format_duration(Duration::from_secs(ahead.as_secs()));
+            let ahead = span::format(Duration::from_secs(ahead.as_secs()));
             format!("the time is {ahead} ahead of the database's clock")
         } else {
             String::new()

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::domain::clock::Clock;
 use crate::domain::ids::KeyId;
+use crate::domain::span;
 use crate::domain::time::{Hour, Timestamp};
 use crate::mirror::Mirror;
 use crate::store::{AnsweredRequest, Error, MoreRows, Store};
@@ -104,12 +105,10 @@ impl FromStr for Span {
         if text == "forever" {
             return Ok(Self::Forever);
         }
-        match humantime::parse_duration(text) {
+        match span::parse(text) {
             Ok(span) if span >= SHORTEST => Ok(Self::For(span)),
             Ok(_) => Err("must be at least one day".to_owned()),
-            Err(error) => Err(format!(
-                "must be a time such as 90d, or \"forever\": {error}"
-            )),
+            Err(error) => Err(error.or("must be a time such as 90d, or \"forever\"")),
         }
     }
 }
@@ -118,7 +117,7 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Forever => f.write_str("forever"),
-            Self::For(span) => humantime::format_duration(*span).fmt(f),
+            Self::For(span) => f.write_str(&span::format(*span)),
         }
     }
 }
@@ -138,6 +137,8 @@ mod tests {
             ("23h 59m 59s", None),
             ("0s", None),
             ("-1d", None),
+            ("1y", None),
+            ("6m", None),
             ("never", None),
             ("", None),
         ] {

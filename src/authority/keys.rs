@@ -140,11 +140,11 @@ impl Authority {
         filter: KeyFilter,
         take: impl FnMut(Key) -> Option<Key>,
     ) -> Result<Read<Page<Key>>, Refusal> {
-        let filter = narrow(&caller.role, filter)?;
+        let mut filter = narrow(&caller.role, filter)?;
         let mut snapshot = self.read(caller).await?;
-        if snapshot.find_realm(&filter.realm).await?.is_none() {
-            return Err(Refusal::NotFound(not_found::REALM));
-        }
+        let realm = snapshot.find_realm(&filter.realm).await?;
+        let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
+        filter.max_lifetime = realm.max_lifetime;
         let revision = snapshot.revision().await?;
         let page = snapshot.list_keys(&filter, take).await?;
         Ok(Read {

@@ -59,7 +59,7 @@ pub use partners::PartnerDefinition;
 pub use replicas::ClockCorrection;
 pub use resolve::NewKey;
 pub use revoke::{BulkSelection, DryRun};
-pub use rotate::KeepSecret;
+pub use rotate::{KeepSecret, Rotation};
 pub use update::KeyUpdate;
 pub use usage::KeyUsage;
 

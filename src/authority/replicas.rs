@@ -8,6 +8,7 @@ use super::audit::{AuditEntry, rfc3339};
 use super::{Authority, ChangeRequest, ChangeResult, Read, Refusal};
 use crate::auth::AuthorizedCaller;
 use crate::domain::event::{EventKind, Subject};
+use crate::domain::span;
 use crate::domain::time::Timestamp;
 use crate::store::Replicas;
 
@@ -72,8 +73,8 @@ impl Authority {
             kind: EventKind::LeaseSet,
             subject: Subject::authority(),
             detail: BTreeMap::from([
-                ("lease".to_owned(), text(length)),
-                ("before".to_owned(), text(before)),
+                ("lease".to_owned(), span::format(length)),
+                ("before".to_owned(), span::format(before)),
             ]),
         };
         self.finish(&caller.principal, request, change, entry, length)
@@ -137,9 +138,4 @@ impl Authority {
 /// The time between two times, of which either may be the later one.
 fn apart(one: Timestamp, other: Timestamp) -> Duration {
     one.since(other).max(other.since(one))
-}
-
-/// A time span as people write it.
-fn text(span: Duration) -> String {
-    humantime::format_duration(span).to_string()
 }

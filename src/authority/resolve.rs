@@ -395,22 +395,20 @@ pub(super) fn granted(
     }
 }
 
-/// Returns the expiry of a key that is issued at `issued_at`: the requested expiry, or the latest one that the realm allows.
+/// Returns the expiry of a key whose lifetime counts from `start`: the requested expiry, or the latest one that the realm allows.
 pub(super) fn resolve_expiry(
     realm: &Realm,
     requested: Option<Timestamp>,
-    issued_at: Timestamp,
+    start: Timestamp,
     now: Timestamp,
     bad: &mut Violations,
 ) -> Expiry {
-    let latest = realm
-        .max_lifetime
-        .map(|span| issued_at.saturating_add(span));
+    let latest = realm.max_lifetime.map(|span| start.saturating_add(span));
     match (requested, latest) {
         (Some(end), _) if end <= now => bad.add("expire_time", "must be in the future"),
         (_, Some(latest)) if latest <= now => bad.add(
             "expire_time",
-            "cannot be changed because the key has reached the realm's `max_lifetime`: issue a new key",
+            "cannot be changed because the key has reached the realm's `max_lifetime`: rotate the key, or issue a new one",
         ),
         (Some(end), Some(latest)) if end > latest => bad.add(
             "expire_time",

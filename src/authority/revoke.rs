@@ -280,6 +280,7 @@ pub(super) async fn check_names(
     let mut filter = narrow(&caller_state.role, filter)?;
     let realm = snapshot.find_realm(&filter.realm).await?;
     let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
+    filter.max_lifetime = realm.max_lifetime;
     let mut bad = Violations::default();
     if let Some(name) = &filter.environment
         && realm.environment(name.as_str()).is_none()
@@ -370,6 +371,8 @@ fn check_not_locked_out(own: &Key, filter: &KeyFilter, before: Revision) -> Resu
         unused_for: _,
         never_expires: _,
         expires_within: _,
+        beyond_max_lifetime: _,
+        max_lifetime: _,
         now: _,
         before: _,
         limit: _,

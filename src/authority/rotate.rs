@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail, rfc3339};
-use super::caller_state::CallerState;
 use super::checked_change::Taken;
 use super::grants::Grant;
 use super::idempotency::replayed_key;
 use super::key_reference::KeyReference;
 use super::keys::{revoked, visible};
+use super::resolve::resolve_expiry;
 use super::secret::NewSecret;
 use super::two_pass::{Applied, ChangeContext, Pass, Preparation, TwoPassChange};
 use super::{
@@ -23,7 +23,8 @@ use crate::domain::ids::KeyId;
 use crate::domain::key::{Key, Secret};
 use crate::domain::realm::Realm;
 use crate::domain::time::{Expiry, Timestamp};
-use crate::store::{Change, Snapshot};
+use crate::domain::violation::Violations;
+use crate::store::Change;
 
 /// The secret that a key keeps when its rotation ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,22 +35,32 @@ pub enum KeepSecret {
     Old,
 }
 
+/// What a rotation sets besides the new secret.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rotation {
+    /// How long the old secret stays valid.
+    pub overlap: Duration,
+    /// The new expiry of the key. `None`: the expiry stays, but is at most the realm's `max_lifetime` after the rotation.
+    pub expires_at: Option<Timestamp>,
+}
+
 impl Authority {
-    /// Gives a key a new secret. The old secret stays valid for `overlap`, but never beyond the expiry of the key.
+    /// Gives a key a new secret. The old secret stays valid for the overlap, but never beyond the expiry that the key had before
+    /// the rotation, or has after it.
     pub async fn rotate_key(
         &self,
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
         reference: KeyReference,
         if_revision: Option<u64>,
-        overlap: Duration,
+        rotation: Rotation,
         fingerprint: [u8; 32],
     ) -> Result<ChangeResult<IssuedKey>, Refusal> {
         caller.role.may_administer_keys()?;
         let rotate = Rotate {
             reference,
             if_revision,
-            overlap,
+            rotation,
         };
         Box::pin(self.run_two_pass(caller, request, fingerprint, &rotate)).await
     }
@@ -92,30 +103,41 @@ impl Authority {
         let [old, new] = key.secrets.as_mut_slice() else {
             return Err(no_rotation(ONE_SECRET));
         };
-        let (removed, kept) = match keep {
-            KeepSecret::New => (old.clone(), "new"),
+        let mut new_expiry = None;
+        let (removed, kept, realm) = match keep {
+            KeepSecret::New => (old.clone(), "new", None),
             KeepSecret::Old => {
                 if old.expires_at.is_over(change.time()) {
                     return Err(no_rotation(
                         "the old secret has expired: keep the new secret, or rotate the key again",
                     ));
                 }
+                let realm = change.find_realm(&key.realm).await?;
+                let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
+                if let Some(latest) = latest_expiry(&realm, old)
+                    && !key.expires_at.is_over(latest)
+                {
+                    key.expires_at = Expiry::At(latest);
+                    new_expiry = Some(latest);
+                }
                 old.expires_at = Expiry::Never;
                 key.hint = std::mem::take(&mut old.hint);
-                (new.clone(), "old")
+                (new.clone(), "old", Some(realm))
             }
         };
         key.secrets
             .retain(|secret| secret.created_at != removed.created_at);
-        if keep == KeepSecret::Old {
+        if let Some(realm) = realm {
             // The old secret loses its expiry, so the change grants something.
-            let realm = change.find_realm(&key.realm).await?;
-            let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
             grants::check(&caller_state, &realm, &key, Grant::WholeKey)?;
         }
         change.delete_root(key.id, &removed).await?;
         change.update_key(&mut key).await?;
-        let detail = non_empty_detail([("keep", kept.to_owned()), ("hint", key.hint.clone())]);
+        let detail = non_empty_detail([
+            ("keep", kept.to_owned()),
+            ("hint", key.hint.clone()),
+            ("expire_time", new_expiry.map_or_else(String::new, rfc3339)),
+        ]);
         let entry = AuditEntry::of_key(EventKind::RotationEnded, &key, detail);
         self.finish(&caller.principal, request, change, entry, key)
             .await
@@ -125,12 +147,20 @@ impl Authority {
 struct Rotate {
     reference: KeyReference,
     if_revision: Option<u64>,
-    overlap: Duration,
+    rotation: Rotation,
+}
+
+/// A key that may be rotated, as it is before the rotation.
+struct Rotatable {
+    key: Key,
+    realm: Realm,
+    /// The expiry that the rotation gives the key.
+    expires_at: Expiry,
 }
 
 impl TwoPassChange for Rotate {
     type Record = KeyId;
-    type Checked = (Key, Realm);
+    type Checked = Rotatable;
     type Prepared = NewSecret;
     type Answer = IssuedKey;
 
@@ -138,22 +168,21 @@ impl TwoPassChange for Rotate {
         replayed_key(pass, id).await
     }
 
-    async fn check(&self, pass: Pass<'_>) -> Result<(Key, Realm), Refusal> {
-        let (key, realm) =
-            rotatable(pass.caller_state, pass.snapshot, &self.reference, pass.now).await?;
-        check_revision(Some(key.revision), self.if_revision)?;
-        Ok((key, realm))
+    async fn check(&self, pass: Pass<'_>) -> Result<Rotatable, Refusal> {
+        let checked = self.rotatable(pass).await?;
+        check_revision(Some(checked.key.revision), self.if_revision)?;
+        Ok(checked)
     }
 
-    fn gives_to(&self, (key, _): &(Key, Realm)) -> Option<Holdable> {
-        Some(Holdable::Key(key.id))
+    fn gives_to(&self, checked: &Rotatable) -> Option<Holdable> {
+        Some(Holdable::Key(checked.key.id))
     }
 
     async fn prepare(
         &self,
         authority: &Authority,
         caller: &AuthorizedCaller,
-        _: (Key, Realm),
+        _: Rotatable,
     ) -> Result<Preparation<NewSecret, IssuedKey>, Refusal> {
         authority.new_secret(caller).await.map(Preparation::Ready)
     }
@@ -163,18 +192,30 @@ impl TwoPassChange for Rotate {
         authority: &Authority,
         change: &mut Change,
         _: &ChangeContext<'_>,
-        (mut key, realm): (Key, Realm),
+        checked: Rotatable,
         new: NewSecret,
     ) -> Result<Applied<Self>, Refusal> {
+        let Rotatable {
+            mut key,
+            realm,
+            expires_at,
+        } = checked;
+        let Rotation { overlap, .. } = self.rotation;
         let now = change.time();
         let old_hint = key.hint.clone();
-        let old_end = key.expires_at.or_earlier(now.saturating_add(self.overlap));
+        // A later expiry of the key is for the new secret. The old one was given out with the expiry that the key had.
+        let old_end = key
+            .expires_at
+            .earlier(expires_at)
+            .or_earlier(now.saturating_add(overlap));
+        let has_new_expiry = expires_at != key.expires_at;
+        key.expires_at = expires_at;
         // Of two valid secrets the newer one is replaced: the answer with its API key may have been lost, and then the holder
         // still has the older one.
         let is_valid = |secret: &Secret| !secret.expires_at.is_over(now);
         let kept = key.secrets.iter().position(is_valid);
         for (index, mut secret) in std::mem::take(&mut key.secrets).into_iter().enumerate() {
-            if Some(index) == kept && !self.overlap.is_zero() {
+            if Some(index) == kept && !overlap.is_zero() {
                 if secret.hint.is_empty() {
                     secret.hint.clone_from(&old_hint);
                 }
@@ -195,6 +236,12 @@ impl TwoPassChange for Rotate {
                 "old_expire_time",
                 Option::from(old_end).map_or_else(String::new, rfc3339),
             ),
+            (
+                "expire_time",
+                Option::from(expires_at)
+                    .filter(|_| has_new_expiry)
+                    .map_or_else(String::new, rfc3339),
+            ),
         ]);
         Ok(Applied::Changed {
             record: key.id,
@@ -204,29 +251,69 @@ impl TwoPassChange for Rotate {
     }
 }
 
-/// Returns the key, if this caller may rotate it, and its realm.
-async fn rotatable(
-    caller_state: &CallerState,
-    snapshot: &mut Snapshot,
-    reference: &KeyReference,
-    now: Timestamp,
-) -> Result<(Key, Realm), Refusal> {
-    let key = visible(snapshot, &caller_state.role, reference).await?;
-    if key.revocation.is_some() {
-        return Err(revoked());
+impl Rotate {
+    /// Returns the key, if this caller may rotate it, with its realm and its expiry after the rotation.
+    async fn rotatable(&self, pass: Pass<'_>) -> Result<Rotatable, Refusal> {
+        let Pass {
+            snapshot,
+            caller_state,
+            now,
+        } = pass;
+        let key = visible(snapshot, &caller_state.role, &self.reference).await?;
+        if key.revocation.is_some() {
+            return Err(revoked());
+        }
+        if key.expires_at.is_over(now) {
+            return Err(Refusal::Precondition {
+                reason: "KEY_EXPIRED",
+                message: "the key has expired, and a rotation does not make it valid again: set a later `expire_time` with \
+                          UpdateKey first, or issue a new key"
+                    .to_owned(),
+            });
+        }
+        let realm = snapshot.find_realm(&key.realm).await?;
+        let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
+        let expires_at = self.rotation.expiry(&key, &realm, now)?;
+        // The caller gets the new API key, and so everything that the key will hold.
+        let after = Key {
+            expires_at,
+            ..key.clone()
+        };
+        grants::check(caller_state, &realm, &after, Grant::WholeKey)?;
+        Ok(Rotatable {
+            key,
+            realm,
+            expires_at,
+        })
     }
-    if key.expires_at.is_over(now) {
-        return Err(Refusal::Precondition {
-            reason: "KEY_EXPIRED",
-            message: "the key has expired, and a rotation does not extend it: set a later `expire_time` first, or issue a new key"
-                .to_owned(),
-        });
+}
+
+impl Rotation {
+    /// Returns the expiry of the key after a rotation at `now`, from which the realm's `max_lifetime` counts.
+    fn expiry(self, key: &Key, realm: &Realm, now: Timestamp) -> Result<Expiry, Refusal> {
+        if self.expires_at.is_some() {
+            let mut bad = Violations::default();
+            let expires_at = resolve_expiry(realm, self.expires_at, now, now, &mut bad);
+            return bad.finish(Some(expires_at)).map_err(Refusal::Invalid);
+        }
+        // The key may be from before the realm got this `max_lifetime`.
+        Ok(match realm.max_lifetime {
+            Some(span) => key.expires_at.or_earlier(now.saturating_add(span)),
+            None => key.expires_at,
+        })
     }
-    let realm = snapshot.find_realm(&key.realm).await?;
-    let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
-    // The caller gets the new API key, and so everything that the key holds.
-    grants::check(caller_state, &realm, &key, Grant::WholeKey)?;
-    Ok((key, realm))
+}
+
+/// Returns the latest expiry of a key that goes back to this old secret; `None` without a limit.
+///
+/// The rotation may have set an expiry that the realm's `max_lifetime` allows only for the new secret. The key keeps at least what
+/// is left of the overlap.
+fn latest_expiry(realm: &Realm, old: &Secret) -> Option<Timestamp> {
+    let latest = old.created_at.saturating_add(realm.max_lifetime?);
+    Some(match old.expires_at {
+        Expiry::At(end) => end.max(latest),
+        Expiry::Never => latest,
+    })
 }
 
 const ONE_SECRET: &str = "there is no rotation to end: the key has only one secret";

@@ -116,7 +116,7 @@ impl KeyUpdate {
         }
         let was_expired = key.expires_at.is_over(now);
         if let Some(requested) = expires_at {
-            key.expires_at = resolve_expiry(realm, requested, key.created_at, now, &mut bad);
+            key.expires_at = resolve_expiry(realm, requested, key.lifetime_start(), now, &mut bad);
             if let Expiry::At(last) = key.expires_at {
                 let in_overlap =
                     |secret: &&mut crate::domain::key::Secret| secret.expires_at != Expiry::Never;

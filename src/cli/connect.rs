@@ -85,7 +85,7 @@ pub struct Connection {
         help_heading = "Connection"
     )]
     key: Option<ApiKey>,
-    /// The file with the caller's own API key; one newline at its end is ignored. Overrides `CLAVIGER_KEY`, which overrides
+    /// The file with the caller's own API key; one newline at its end, also CR LF, is ignored. Overrides `CLAVIGER_KEY`, which overrides
     /// `CLAVIGER_KEY_FILE`.
     #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
     key_file: Option<PathBuf>,
@@ -416,6 +416,9 @@ fn read_pem(path: Option<&OsString>, flag: &str, label: &str) -> Result<Option<V
 }
 
 fn authorization(key: &ApiKey, source: &KeySource) -> Result<MetadataValue<Ascii>, Failure> {
+    if let Some(flaw) = key.flaw() {
+        return Err(Failure::usage(format!("{} {flaw}", source.name())));
+    }
     // The parser's own error is dropped, because it may contain the key.
     let mut value: MetadataValue<Ascii> =
         format!("Bearer {}", key.reveal()).parse().map_err(|_| {
@@ -588,6 +591,12 @@ mod tests {
         let failure = authorization(&key, &KeySource::Flag).unwrap_err();
         assert!(failure.is_usage());
         assert!(!format!("{failure} {failure:?}").contains("secret"));
+        let key = ApiKey::from("\u{feff}secret".to_owned());
+        let failure = authorization(&key, &KeySource::File("my.key".into())).unwrap_err();
+        assert_eq!(
+            failure.to_string(),
+            "error: the file my.key starts with a byte-order mark: save it without one"
+        );
     }
 
     #[test]

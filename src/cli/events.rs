@@ -66,7 +66,8 @@ impl Events {
                 "REVISION", "TIME", "KIND", "REALM", "PARTNER", "KEY", "ACTOR", "PEER", "DETAIL",
             ],
             empty: "There are no such events.",
-            last_is_optional: false,
+            optional: &[],
+            cut: None,
             repeat: self.repeat(),
         };
         self.page

@@ -13,6 +13,8 @@ use super::text::plain;
 pub(super) struct Failure {
     code: Code,
     message: String,
+    /// The part of the command that failed, such as one of several realms.
+    part: Option<String>,
     /// What to do about the error.
     hint: Option<String>,
     /// The `ErrorInfo` reason of the server, for programs.
@@ -55,6 +57,7 @@ impl Failure {
         Self {
             code,
             message: message.into(),
+            part: None,
             hint: None,
             reason: None,
             violations: Vec::new(),
@@ -82,6 +85,14 @@ impl Failure {
     pub(super) fn outcome_unknown(self, is_outcome_unknown: bool) -> Self {
         Self {
             is_outcome_unknown,
+            ..self
+        }
+    }
+
+    /// Adds which part of the command failed.
+    pub(super) fn within(self, part: impl Into<String>) -> Self {
+        Self {
+            part: Some(part.into()),
             ..self
         }
     }
@@ -153,6 +164,14 @@ impl Failure {
         plain(&self.message).into_owned()
     }
 
+    /// The message, with the part that failed.
+    fn message_of_part(&self) -> String {
+        match &self.part {
+            Some(part) => format!("{part}: {}", self.message),
+            None => self.message.clone(),
+        }
+    }
+
     /// The error as JSON.
     pub(super) fn json(&self) -> Value {
         let violations: Vec<_> = self
@@ -164,7 +183,7 @@ impl Failure {
             .collect();
         let mut error = json!({
             "code": name(self.code),
-            "message": self.message,
+            "message": self.message_of_part(),
             "violations": violations,
         });
         for (name, text) in [("hint", &self.hint), ("reason", &self.reason)] {
@@ -182,9 +201,13 @@ impl fmt::Display for Failure {
         // The server's message repeats what the violations say.
         let fields_alone = matches!(self.code, Code::InvalidArgument | Code::AlreadyExists);
         if fields_alone && !self.violations.is_empty() {
-            write!(formatter, "error: the server rejected the request:")?;
+            formatter.write_str("error: ")?;
+            if let Some(part) = &self.part {
+                write!(formatter, "{}: ", plain(part))?;
+            }
+            formatter.write_str("the server rejected the request:")?;
         } else {
-            write!(formatter, "error: {}", plain(&self.message))?;
+            write!(formatter, "error: {}", plain(&self.message_of_part()))?;
             let fields_follow = self.code == Code::PermissionDenied;
             if fields_follow && !self.violations.is_empty() {
                 formatter.write_str(":")?;
@@ -218,12 +241,13 @@ pub(super) fn name(code: Code) -> String {
 }
 
 /// The fields of the requests, and the flags that set them.
-pub(super) const FLAGS: [(&str, &str); 44] = [
+pub(super) const FLAGS: [(&str, &str); 45] = [
     ("actor", "--actor"),
     ("admin_scope", "--admin-scope"),
     ("allowed_cidrs", "--allow-cidr"),
     ("any_scopes", "--any-scope"),
     ("any_target", "--any-target"),
+    ("beyond_max_lifetime", "--beyond-max-lifetime"),
     ("client_ip", "--client-ip"),
     ("created_by", "--created-by"),
     ("display_name", "--display-name"),
@@ -277,6 +301,24 @@ fn flag(field: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failure_of_a_part_names_the_part() {
+        let failure = Failure::new(Code::FailedPrecondition, "too broad").within("realm demo");
+        assert_eq!(failure.to_string(), "error: realm demo: too broad");
+        assert_eq!(failure.json()["error"]["message"], "realm demo: too broad");
+        let violation = Violation {
+            field: "filter.hint".to_owned(),
+            description: "is wrong".to_owned(),
+        };
+        let failure = Failure::usage("wrong")
+            .with_details(None, vec![violation], None)
+            .within("realm demo");
+        assert_eq!(
+            failure.to_string(),
+            "error: realm demo: the server rejected the request:\n  --hint (filter.hint): is wrong"
+        );
+    }
 
     #[test]
     fn codes_are_written_as_grpc_does() {

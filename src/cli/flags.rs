@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use prost_types::Timestamp;
 
 use super::failure::Failure;
+use crate::domain::span;
 use crate::pb::claviger::v1 as pb;
 
 /// When a change is answered.
@@ -86,10 +87,9 @@ impl ExpiryFlags {
     }
 }
 
-/// Parses a time span: `30s`, `1h 30m`, `90d`.
+/// Parses a time span: `30s`, `1h 30min`, `90d`.
 pub(super) fn span(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_| "must be a time span such as `30s`, `1h` or `90d`".to_owned())
+    span::parse(text).map_err(|error| error.or("must be a time span such as `30s`, `1h` or `90d`"))
 }
 
 /// Converts a time span to the proto. `flag` names the flag in the error.
@@ -111,8 +111,10 @@ pub(super) fn time(text: &str) -> Result<Timestamp, String> {
 /// Parses a time in RFC 3339, or a time span before now.
 pub(super) fn past(text: &str) -> Result<Timestamp, String> {
     time(text).or_else(|_| {
-        let span = humantime::parse_duration(text).map_err(|_| {
-            "must be a time such as `2030-01-31T12:00:00Z`, or a span such as `24h` for that long ago".to_owned()
+        let span = span::parse(text).map_err(|error| {
+            error.or(
+                "must be a time such as `2030-01-31T12:00:00Z`, or a span such as `24h` for that long ago",
+            )
         })?;
         let at = now().checked_sub(span);
         at.map(Timestamp::from)
@@ -171,7 +173,9 @@ mod tests {
     #[test]
     fn spans_are_written_as_people_do() {
         assert_eq!(span("90d"), Ok(Duration::from_hours(90 * 24)));
-        assert_eq!(span("1h 30m"), Ok(Duration::from_mins(90)));
+        assert_eq!(span("1h 30min"), Ok(Duration::from_mins(90)));
+        assert!(span("1m").unwrap_err().contains("ambiguous"));
+        assert!(past("1m").unwrap_err().contains("ambiguous"));
         for wrong in ["90", "soon", "", "99999999999999999999d", "1 fortnight"] {
             assert_eq!(
                 span(wrong),

@@ -77,8 +77,8 @@ pub enum ClientCommand {
 
 /// Runs one command. The answer goes to standard output, everything else to standard error.
 ///
-/// Returns the exit code: 0 for done or allowed, 1 for failed, 2 for incorrect usage, 3 for denied and 4 for no verdict.
-/// Only `verify` and `explain` return 3 and 4.
+/// Returns the exit code: 0 for done or allowed, 1 for failed, 2 for incorrect usage, 3 for denied, 4 for no verdict and
+/// 5 for keys that should not be there. Only `verify` and `explain` return 3 and 4, and only `keys list --fail-if-any` returns 5.
 ///
 /// The runtime is here for the same reason as in [`commands`](crate::commands).
 pub fn run(connection: Connection, command: ClientCommand) -> ExitCode {
@@ -88,6 +88,27 @@ pub fn run(connection: Connection, command: ClientCommand) -> ExitCode {
             let _ = writeln!(io::stderr(), "error: cannot start the program: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Prints an error of the command line's parser as JSON on standard error, in the form of all other errors.
+///
+/// `message` is the error as the parser renders it, without API keys: its first paragraph says what is wrong, and the others what
+/// to do.
+pub fn print_usage_error(message: &str) {
+    Output::new(true).print_failure(&usage_failure(message));
+}
+
+fn usage_failure(message: &str) -> Failure {
+    let message = message.trim();
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let joined = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join("\n");
+    match message.split_once("\n\n") {
+        Some((what, rest)) => {
+            let hints: Vec<_> = rest.split("\n\n").map(joined).collect();
+            Failure::usage(joined(what)).hint(hints.join("\n"))
+        }
+        None => Failure::usage(joined(message)),
     }
 }
 
@@ -103,7 +124,7 @@ async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
         ClientCommand::Realm(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Partner(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Project(command) => command.run(&connection, &output).await.map(|()| 0),
-        ClientCommand::Keys(command) => command.run(&connection, &output).await.map(|()| 0),
+        ClientCommand::Keys(command) => command.run(&connection, &output).await,
         ClientCommand::Gateway(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Replicas(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Verify(verify) => verify.run(&connection, &output).await,
@@ -215,6 +236,13 @@ mod tests {
             "claviger keys issue --realm demo --scope read --full-access",
             "claviger keys issue --realm demo --expires-in 1d --expires-at 2030-01-01T00:00:00Z",
             "claviger keys list --realm demo --all --page-token x",
+            "claviger keys list",
+            "claviger keys list --realm demo --all-realms",
+            "claviger keys list --all-realms --page-token x",
+            "claviger keys rotate id --expires-in 1d --expires-at 2030-01-01T00:00:00Z",
+            "claviger keys rotate id --output key-only --output-file new.key",
+            "claviger keys issue --realm demo --output secret",
+            "claviger keys list --realm demo --unused-for 1m",
             "claviger keys list --realm demo --never-expires --expires-within 7d",
             "claviger keys usage id --since 24h --to 1h",
             "claviger keys revoke-all --realm demo",
@@ -225,6 +253,24 @@ mod tests {
         ] {
             assert!(parse(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn an_error_of_the_parser_has_the_form_of_other_errors() {
+        let error = parse("claviger keys list --ream demo").unwrap_err();
+        let failure = usage_failure(&error.render().to_string()).json();
+        assert_eq!(
+            failure,
+            serde_json::json!({"error": {
+                "code": "INVALID_ARGUMENT",
+                "message": "unexpected argument '--ream' found",
+                "violations": [],
+                "hint": "tip: a similar argument exists: '--realm'\nUsage: claviger keys list --realm <REALM>\n\
+                         For more information, try '--help'.",
+            }})
+        );
+        let alone = usage_failure("error: one\n").json();
+        assert_eq!(alone["error"]["message"], "one");
     }
 
     #[test]

@@ -33,8 +33,10 @@ pub(super) struct PageFlags {
 pub(super) struct Listing<'a> {
     /// The names of the columns.
     pub(super) header: &'a [&'a str],
-    /// Whether the last column is omitted on a terminal that is too narrow for it.
-    pub(super) last_is_optional: bool,
+    /// The indexes of the columns that are omitted, in this order, on a terminal that is too narrow for all.
+    pub(super) optional: &'a [usize],
+    /// The index of the column whose texts are cut if the table is still too wide.
+    pub(super) cut: Option<usize>,
     /// The sentence for an empty list.
     pub(super) empty: &'a str,
     /// Flags to repeat for the next page, because their values depend on the time.
@@ -44,59 +46,137 @@ pub(super) struct Listing<'a> {
 impl PageFlags {
     /// Fetches one page or all pages, and shows them.
     pub(super) async fn show<P: PageResponse>(
-        self,
+        &self,
         output: &Output,
         listing: Listing<'_>,
         row: impl Fn(&P::Item) -> Vec<String>,
         fetch: impl AsyncFnMut(i32, String) -> Result<P, Failure>,
     ) -> Result<(), Failure> {
-        let is_first = self.page_token.is_none();
         let page = self.fetch(fetch).await?;
-        output.show(&page, |page| {
+        listing.show(output, &page, row, self.is_first())
+    }
+
+    /// Fetches one page, or all pages with --all.
+    pub(super) async fn fetch<P: PageResponse>(
+        &self,
+        mut fetch: impl AsyncFnMut(i32, String) -> Result<P, Failure>,
+    ) -> Result<P, Failure> {
+        if self.all {
+            return self.fetch_all(fetch).await;
+        }
+        let token = self.page_token.clone().unwrap_or_default();
+        fetch(self.page_size.unwrap_or(0), token).await
+    }
+
+    /// Fetches all pages, with or without --all.
+    pub(super) async fn fetch_all<P: PageResponse>(
+        &self,
+        fetch: impl AsyncFnMut(i32, String) -> Result<P, Failure>,
+    ) -> Result<P, Failure> {
+        fetch_all(self.page_size.unwrap_or(1000), fetch).await
+    }
+
+    /// Whether the page is the first one.
+    pub(super) fn is_first(&self) -> bool {
+        self.page_token.is_none()
+    }
+}
+
+/// Fetches all pages of a list, and merges them into one.
+pub(super) async fn fetch_all<P: PageResponse>(
+    page_size: i32,
+    mut fetch: impl AsyncFnMut(i32, String) -> Result<P, Failure>,
+) -> Result<P, Failure> {
+    let mut page = fetch(page_size, String::new()).await?;
+    while !page.next().is_empty() {
+        let later = fetch(page_size, page.next().to_owned()).await?;
+        if later.next() == page.next() {
+            return Err(Failure::failed(
+                "the server returned the same page token twice; the list would not end",
+            ));
+        }
+        page.extend(later);
+    }
+    Ok(page)
+}
+
+impl Listing<'_> {
+    /// Shows a page, and how to get the next one.
+    pub(super) fn show<P: PageResponse>(
+        &self,
+        output: &Output,
+        page: &P,
+        row: impl Fn(&P::Item) -> Vec<String>,
+        is_first: bool,
+    ) -> Result<(), Failure> {
+        output.show(page, |page| {
             if page.items().is_empty() {
-                listing.empty.to_owned()
+                self.empty.to_owned()
             } else {
-                let rows = page.items().iter().map(row).collect();
-                let width = output.width().filter(|_| listing.last_is_optional);
-                table(listing.header, rows, width)
+                let rows: Vec<_> = page.items().iter().map(row).collect();
+                self.table(&rows, output.width())
             }
         })?;
         if !page.next().is_empty() && !output.is_json() {
-            output::print_error(&more(&listing.repeat, page.next(), is_first));
+            output::print_error(&more(&self.repeat, page.next(), is_first));
         }
         Ok(())
     }
 
-    async fn fetch<P: PageResponse>(
-        self,
-        mut fetch: impl AsyncFnMut(i32, String) -> Result<P, Failure>,
-    ) -> Result<P, Failure> {
-        let size = self.page_size.unwrap_or(if self.all { 1000 } else { 0 });
-        let mut page = fetch(size, self.page_token.unwrap_or_default()).await?;
-        while self.all && !page.next().is_empty() {
-            let later = fetch(size, page.next().to_owned()).await?;
-            if later.next() == page.next() {
-                return Err(Failure::failed(
-                    "the server returned the same page token twice; the list would not end",
-                ));
-            }
-            page.extend(later);
+    /// Formats the table. If it is wider than `width`, columns are omitted and texts are cut.
+    fn table(&self, rows: &[Vec<String>], width: Option<usize>) -> String {
+        let mut columns: Vec<usize> = (0..self.header.len()).collect();
+        let mut optional = self.optional.iter();
+        let mut table = self.table_of(&columns, rows);
+        let Some(width) = width else { return table };
+        while overhang(&table, width) > 0 {
+            let Some(omitted) = optional.next() else {
+                break;
+            };
+            columns.retain(|column| column != omitted);
+            table = self.table_of(&columns, rows);
         }
-        Ok(page)
+        let too_wide = overhang(&table, width);
+        let Some(cut) = self.cut.filter(|_| too_wide > 0) else {
+            return table;
+        };
+        let mut rows = rows.to_vec();
+        let cells = || {
+            rows.iter()
+                .map(|row| text::plain(&row[cut]).chars().count())
+        };
+        let longest = cells().max().unwrap_or(0);
+        let length = longest.saturating_sub(too_wide).max(SHORTEST_CUT);
+        for row in &mut rows {
+            row[cut] = cut_to(&text::plain(&row[cut]), length);
+        }
+        self.table_of(&columns, &rows)
+    }
+
+    fn table_of(&self, columns: &[usize], rows: &[Vec<String>]) -> String {
+        let header: Vec<_> = columns.iter().map(|column| self.header[*column]).collect();
+        let rows = rows
+            .iter()
+            .map(|row| columns.iter().map(|column| row[*column].clone()).collect());
+        text::table(&header, rows)
     }
 }
 
-/// Formats the table, without its last column if the table is wider than `width`.
-fn table(header: &[&str], mut rows: Vec<Vec<String>>, width: Option<usize>) -> String {
-    let whole = text::table(header, rows.iter().cloned());
-    let fits = |width| whole.lines().all(|line| line.chars().count() <= width);
-    if width.is_none_or(fits) {
-        return whole;
+/// The length to which a text is cut at most, in characters.
+const SHORTEST_CUT: usize = 8;
+
+/// Cuts a text to this many characters.
+fn cut_to(text: &str, length: usize) -> String {
+    if text.chars().count() <= length {
+        return text.to_owned();
     }
-    for row in &mut rows {
-        row.pop();
-    }
-    text::table(&header[..header.len() - 1], rows)
+    text.chars().take(length - 1).chain(['\u{2026}']).collect()
+}
+
+/// Returns by how many characters the widest line is wider than `width`.
+fn overhang(table: &str, width: usize) -> usize {
+    let widest = table.lines().map(|line| line.chars().count()).max();
+    widest.unwrap_or(0).saturating_sub(width)
 }
 
 /// Says how to get the next page. A command line with a token accepts no `--all`.
@@ -159,12 +239,25 @@ mod tests {
     }
 
     #[test]
-    fn a_column_that_does_not_fit_is_omitted() {
-        let rows = || vec![vec!["acme".to_owned(), "never".to_owned()]];
-        let whole = "ID    LAST USED\nacme  never";
-        assert_eq!(table(&["ID", "LAST USED"], rows(), None), whole);
-        assert_eq!(table(&["ID", "LAST USED"], rows(), Some(15)), whole);
-        assert_eq!(table(&["ID", "LAST USED"], rows(), Some(14)), "ID\nacme");
+    fn columns_that_do_not_fit_are_omitted_and_then_texts_are_cut() {
+        let listing = Listing {
+            header: &["ID", "NAME", "LAST USED"],
+            optional: &[2],
+            cut: Some(1),
+            empty: "",
+            repeat: String::new(),
+        };
+        let rows = [["acme", "a long name", "never"].map(str::to_owned).to_vec()];
+        let whole = "ID    NAME         LAST USED\nacme  a long name  never";
+        assert_eq!(listing.table(&rows, None), whole);
+        assert_eq!(listing.table(&rows, Some(28)), whole);
+        let narrow = "ID    NAME\nacme  a long name";
+        assert_eq!(listing.table(&rows, Some(27)), narrow);
+        assert_eq!(listing.table(&rows, Some(17)), narrow);
+        let cut = "ID    NAME\nacme  a long n\u{2026}";
+        assert_eq!(listing.table(&rows, Some(15)), cut);
+        let least = "ID    NAME\nacme  a long \u{2026}";
+        assert_eq!(listing.table(&rows, Some(5)), least);
     }
 
     #[tokio::test]

@@ -159,7 +159,8 @@ impl List {
         let listing = Listing {
             header: &["ID", "DISPLAY NAME", "ACCESS", "CREATED"],
             empty: "There are no partners in this realm.",
-            last_is_optional: false,
+            optional: &[],
+            cut: None,
             repeat: String::new(),
         };
         self.page

@@ -166,7 +166,8 @@ impl List {
         let listing = Listing {
             header: &["ID", "PARTNER", "DISPLAY NAME", "CREATED"],
             empty: "There are no such projects.",
-            last_is_optional: false,
+            optional: &[],
+            cut: None,
             repeat: String::new(),
         };
         self.page

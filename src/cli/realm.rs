@@ -310,7 +310,8 @@ impl List {
         let listing = Listing {
             header: &["ID", "PREFIX", "ENVIRONMENTS", "SCOPES", "CREATED"],
             empty: "There are no realms; `claviger realm put --help` shows how to create one.",
-            last_is_optional: false,
+            optional: &[],
+            cut: None,
             repeat: String::new(),
         };
         self.page

@@ -9,6 +9,7 @@ use prost_reflect::{DynamicMessage, EnumDescriptor, Kind, MessageDescriptor};
 use toml::Value;
 
 use super::{reflect, text};
+use crate::domain::span::{self, SpanError};
 use crate::pb::claviger::v1::Realm;
 
 const SPAN: &str = "google.protobuf.Duration";
@@ -84,11 +85,15 @@ fn write_as_proto(value: &mut Value, kind: &Kind, path: &str) -> Result<(), Stri
             }
         }
         (Kind::Message(message), value) if message.full_name() == SPAN => {
-            let span = value
-                .as_str()
-                .and_then(|text| humantime::parse_duration(text).ok())
-                .and_then(|span| prost_types::Duration::try_from(span).ok())
-                .ok_or_else(|| format!("`{path}` must be a time span such as \"30s\" or \"1h\""))?;
+            let malformed = || format!("`{path}` must be a time span such as \"30s\" or \"1h\"");
+            let span =
+                span::parse(value.as_str().ok_or_else(malformed)?).map_err(
+                    |error| match error {
+                        SpanError::Malformed => malformed(),
+                        SpanError::Ambiguous { .. } => format!("`{path}`: {error}"),
+                    },
+                )?;
+            let span = prost_types::Duration::try_from(span).map_err(|_| malformed())?;
             *value = Value::String(span.to_string());
         }
         (Kind::Message(_), value) if !value.is_table() => {
@@ -407,6 +412,10 @@ body = '{"code":"Unauthorized"}'
             (
                 "max_cache = \"soon\"",
                 "`max_cache` must be a time span such as \"30s\" or \"1h\"",
+            ),
+            (
+                "max_cache = \"1m\"",
+                "`max_cache`: `1m` is ambiguous: write `1min` or `30d`",
             ),
             (
                 "levels = [\"galaxy\"]",

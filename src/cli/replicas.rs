@@ -41,7 +41,7 @@ enum Command {
 /// revocation is in force on every server after this time, 2 % and a second, whatever fails.
 #[derive(Debug, Args)]
 struct SetLease {
-    /// The length of the lease, from 1s to 5m; a new authority has 30s.
+    /// The length of the lease, from 1s to 5min; a new authority has 30s.
     #[arg(value_name = "TIME", value_parser = span)]
     lease: Duration,
     #[command(flatten)]
@@ -93,7 +93,7 @@ async fn list(client: &Client, output: &Output) -> Result<(), Failure> {
 impl SetLease {
     async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
         let lease = prost_types::Duration::try_from(self.lease)
-            .map_err(|_| Failure::usage("TIME must be from 1s to 5m"))?;
+            .map_err(|_| Failure::usage("TIME must be from 1s to 5min"))?;
         let request = SetLeaseRequest {
             lease: Some(lease),
             wait: self.wait.to_proto(),

@@ -10,6 +10,8 @@ use std::time::Duration;
 use comfy_table::{Table, presets};
 use prost_types::Timestamp;
 
+pub(super) use crate::domain::span::format as span;
+
 /// Escapes control characters and the characters that change the writing direction.
 pub(super) fn plain(text: &str) -> Cow<'_, str> {
     escape(text, |unsafe_char, out| {
@@ -87,33 +89,6 @@ pub(super) fn time_if_any(at: Option<&Timestamp>) -> String {
 /// Formats an optional expiry; `never` without one.
 pub(super) fn expiry(at: Option<&Timestamp>) -> String {
     at.map_or_else(|| "never".to_owned(), time)
-}
-
-/// Formats a time span in days, hours, minutes and seconds, as flags accept it: `90d`, `1h 30m`.
-///
-/// Months and years are not used, because their length varies.
-pub(super) fn span(span: Duration) -> String {
-    let seconds = span.as_secs();
-    let nanos = span.subsec_nanos();
-    let parts = [
-        (seconds / 86_400, "d"),
-        (seconds / 3_600 % 24, "h"),
-        (seconds / 60 % 60, "m"),
-        (seconds % 60, "s"),
-        (u64::from(nanos / 1_000_000), "ms"),
-        (u64::from(nanos / 1_000 % 1_000), "us"),
-        (u64::from(nanos % 1_000), "ns"),
-    ];
-    let parts: Vec<_> = parts
-        .iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, unit)| format!("{count}{unit}"))
-        .collect();
-    if parts.is_empty() {
-        "0s".to_owned()
-    } else {
-        parts.join(" ")
-    }
 }
 
 /// Formats an optional time span; empty without one, and for zero.
@@ -221,22 +196,6 @@ mod tests {
         };
         assert_eq!(time(&at), "2027-01-15T08:00:00Z");
         assert_eq!(expiry(None), "never");
-    }
-
-    #[test]
-    fn a_shown_span_can_be_typed_again() {
-        for (span_in_millis, shown) in [
-            (0, "0s"),
-            (1_500, "1s 500ms"),
-            (30_000, "30s"),
-            (5_400_000, "1h 30m"),
-            (90 * 86_400_000, "90d"),
-            (400 * 86_400_000, "400d"),
-        ] {
-            let length = Duration::from_millis(span_in_millis);
-            assert_eq!(span(length), shown);
-            assert_eq!(humantime::parse_duration(shown), Ok(length));
-        }
     }
 
     #[test]

@@ -85,7 +85,7 @@ pub struct TransportArgs {
 
     /// The maximum age of a connection, varied by up to a tenth, so that clients reconnect and spread anew. Calls in flight
     /// finish first
-    #[arg(long, env = "CLAVIGER_CONNECTION_AGE", value_name = "TIME", default_value = "5m", value_parser = interval)]
+    #[arg(long, env = "CLAVIGER_CONNECTION_AGE", value_name = "TIME", default_value = "5min", value_parser = interval)]
     pub connection_age: Duration,
 }
 

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::domain::span;
+
 /// Parses an address to listen on.
 pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse()
@@ -11,8 +13,8 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, String> {
 
 /// Parses a time span.
 pub(super) fn span(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|_| "must be a time span such as `500ms`, `30s` or `1h`".to_owned())
+    span::parse(text)
+        .map_err(|error| error.or("must be a time span such as `500ms`, `30s`, `10min` or `1h`"))
 }
 
 /// Parses a number of bytes.

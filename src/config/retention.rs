@@ -47,7 +47,7 @@ pub struct RetentionArgs {
     retain_keys: Span,
 
     /// How often to delete what is too old
-    #[arg(long, hide = true, value_name = "TIME", default_value = "10m", value_parser = interval)]
+    #[arg(long, hide = true, value_name = "TIME", default_value = "10min", value_parser = interval)]
     pub retain_interval: Duration,
 }
 

@@ -71,6 +71,15 @@ pub struct Key {
     pub revision: Revision,
 }
 
+impl Key {
+    /// Returns the time from which the realm's `max_lifetime` counts: the issue, or the latest rotation. A secret that a rotation
+    /// made is as good as that of a new key.
+    pub fn lifetime_start(&self) -> Timestamp {
+        let secrets = self.secrets.iter().map(|secret| secret.created_at);
+        secrets.max().unwrap_or(self.created_at)
+    }
+}
+
 /// The part of its partner that a key reaches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Option<ProjectId>", into = "Option<ProjectId>")]

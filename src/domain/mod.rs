@@ -18,6 +18,7 @@ pub mod path;
 pub mod realm;
 pub mod revocation;
 pub mod route;
+pub mod span;
 pub mod time;
 pub mod verdict;
 pub mod violation;

@@ -168,7 +168,7 @@ fn parse_lease(message: pb::SetLeaseRequest) -> Result<(Duration, ChangeRequest)
         .filter(|length| (LeaseTerms::MIN..=LeaseTerms::MAX).contains(length))
         .filter(|length| *length == whole_millis(*length));
     if length.is_none() {
-        bad.add("lease", "must be from 1s to 5m, in whole milliseconds");
+        bad.add("lease", "must be from 1s to 5min, in whole milliseconds");
     }
     let length = bad.finish(length).map_err(Refusal::Invalid)?;
     Ok((length, change_request))

@@ -46,6 +46,11 @@ pub struct KeyFilter {
     pub never_expires: bool,
     /// The key expires after `now` and within this time from `now`.
     pub expires_within: Option<Duration>,
+    /// The key has no expiry, or one that is later than `max_lifetime` after its issue or its latest rotation. No key matches
+    /// without a `max_lifetime`.
+    pub beyond_max_lifetime: bool,
+    /// The realm's `max_lifetime`.
+    pub max_lifetime: Option<Duration>,
     /// The time for the conditions above.
     pub now: Timestamp,
     /// The id sorts before this one, the last of the previous page.
@@ -111,6 +116,8 @@ impl KeyFilter {
             unused_for: None,
             never_expires: false,
             expires_within: None,
+            beyond_max_lifetime: false,
+            max_lifetime: None,
             now,
             before: None,
             limit,
@@ -203,6 +210,30 @@ impl KeyFilter {
                 .push(" AND k.expires_at <= ")
                 .push_bind(self.now.saturating_add(expires_within).as_micros());
         }
+        self.push_lifetime_to(query);
+    }
+
+    /// Adds the condition on the realm's `max_lifetime`.
+    fn push_lifetime_to<DB>(&self, query: &mut QueryBuilder<DB>)
+    where
+        DB: sqlx::Database,
+        for<'q> i64: sqlx::Encode<'q, DB> + sqlx::Type<DB>,
+    {
+        if !self.beyond_max_lifetime {
+            return;
+        }
+        let Some(span) = self.max_lifetime else {
+            query.push(" AND 1 = 0");
+            return;
+        };
+        // Each secret has a root with the time of its creation. Subtracted, because a sum could be too large for the type.
+        let micros = i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        query
+            .push(" AND (k.expires_at IS NULL OR k.expires_at - ")
+            .push_bind(micros.min(Timestamp::MAX.as_micros()))
+            .push(
+                " > coalesce((SELECT max(r.created_at) FROM roots AS r WHERE r.key_id = k.id), k.created_at))",
+            );
     }
 
     /// Adds the conditions on texts. `replace` looks for a text byte by byte in both engines. `LIKE` does not: it has patterns, and
@@ -255,6 +286,7 @@ impl KeyFilter {
             || self.unused_for.is_some()
             || self.never_expires
             || self.expires_within.is_some()
+            || self.beyond_max_lifetime
             || self.environment.is_some()
     }
 }

@@ -53,7 +53,7 @@ Exit codes:
 Examples:
   claviger realm put canary --prefix canary --environment production=live
   claviger partner put canary --realm canary
-  claviger canary --endpoint https://a.example:7700 --endpoint https://b.example:7700 --every 1m
+  claviger canary --endpoint https://a.example:7700 --endpoint https://b.example:7700 --every 1min
 
   claviger canary --endpoint a.example:7700,b.example:7700 --realm demo --partner acme \\
       --environment production --rounds 20 --json")]

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::key::facts;
-use super::revealed_key::OutputFileFlag;
+use super::revealed_key::OutputFlags;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, ExpiryFlags, Level, WaitFlag};
@@ -22,7 +22,9 @@ Examples:
       --expires-in 90d
 
   claviger keys issue --realm demo --partner acme --project web --environment staging \\
-      --output-file web.key")]
+      --output-file web.key
+
+  key=$(claviger keys issue --realm demo --project web --scope read --output key-only)")]
 pub struct Issue {
     /// The realm of the key.
     #[arg(long)]
@@ -70,7 +72,7 @@ pub struct Issue {
     #[arg(long, value_name = "CIDR")]
     allow_cidr: Vec<String>,
     #[command(flatten)]
-    output_file: OutputFileFlag,
+    output: OutputFlags,
     #[command(flatten)]
     request_id: RequestIdFlag,
     #[command(flatten)]
@@ -81,7 +83,7 @@ impl Issue {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let expire_time = self.expiry.time()?;
         let repeat = self.expiry.repeat(expire_time);
-        let destination = self.output_file.destination()?;
+        let destination = self.output.destination(output)?;
         let id = self.request_id.id();
         let request = IssueKeyRequest {
             realm: self.realm,

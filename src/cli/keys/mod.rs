@@ -42,7 +42,7 @@ pub enum Command {
     Issue(Issue),
     Get(Get),
     Find(Find),
-    List(List),
+    List(Box<List>),
     Scopes(Scopes),
     Usage(Usage),
     Update(Box<Update>),
@@ -58,12 +58,13 @@ pub enum Command {
 }
 
 impl Command {
-    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        match self {
+    /// Returns the exit code.
+    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
+        let done = match self {
             Self::Issue(issue) => issue.run(connection, output).await,
             Self::Get(get) => get.run(connection, output).await,
             Self::Find(find) => find.run(connection, output).await,
-            Self::List(list) => list.run(connection, output).await,
+            Self::List(list) => return list.run(connection, output).await,
             Self::Scopes(scopes) => scopes.run(connection, output).await,
             Self::Usage(usage) => usage.run(connection, output).await,
             Self::Update(update) => update.run(connection, output).await,
@@ -76,6 +77,7 @@ impl Command {
             Self::RevokeSelf(revoke) => revoke.run(connection, output).await,
             Self::Delete(delete) => delete.run(connection, output).await,
             Self::Import(import) => import.run(connection, output).await,
-        }
+        };
+        done.map(|()| 0)
     }
 }

@@ -7,7 +7,7 @@ use std::mem;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, Output};
@@ -52,40 +52,76 @@ macro_rules! revealed_keys {
 
 revealed_keys!(IssueKeyResponse: "issued", RotateKeyResponse: "rotated");
 
-/// The flag that sends the API key to a file.
+/// The flags that say where the API key goes.
 #[derive(Debug, Args)]
-pub(super) struct OutputFileFlag {
+pub(super) struct OutputFlags {
     /// Write the API key to a new file that only you can read, instead of showing it.
     #[arg(long, value_name = "FILE")]
     output_file: Option<PathBuf>,
+    /// Print `key-only` on standard output: the API key and a newline, for scripts. Everything else goes to standard error. Not
+    /// with --json.
+    #[arg(long, value_name = "WHAT", conflicts_with = "output_file")]
+    output: Option<Form>,
 }
 
-/// Where the API key will go: a file, or standard output.
+/// What standard output gets.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Form {
+    KeyOnly,
+}
+
+/// Where the API key will go.
 #[derive(Debug)]
-pub(super) struct KeyDestination(Option<PathBuf>);
+pub(super) enum KeyDestination {
+    /// Standard output, with the facts of the key.
+    Shown,
+    /// Standard output, alone.
+    KeyOnly,
+    /// A new file.
+    File(PathBuf),
+}
 
 /// A destination whose file exists.
-pub(super) struct PreparedDestination(Option<KeyFile>);
+pub(super) enum PreparedDestination {
+    /// Standard output, with the facts of the key.
+    Shown,
+    /// Standard output, alone.
+    KeyOnly,
+    /// The new file.
+    File(KeyFile),
+}
 
-impl OutputFileFlag {
+impl OutputFlags {
     /// Returns the destination, without creating a file.
-    pub(super) fn destination(self) -> Result<KeyDestination, Failure> {
+    pub(super) fn destination(self, output: &Output) -> Result<KeyDestination, Failure> {
+        if self.output.is_some() {
+            // `--json` may stand before the command, where the parser does not see that both are given.
+            if output.is_json() {
+                return Err(Failure::usage(
+                    "--output key-only cannot be combined with --json: the JSON has the API key in `plain_key`",
+                ));
+            }
+            return Ok(KeyDestination::KeyOnly);
+        }
         if self.output_file.as_deref() == Some(Path::new("-")) {
             return Err(Failure::usage(
-                "--output-file must name a file; without the flag, the API key is shown on standard output",
+                "--output-file must name a file; without the flag, the API key is shown on standard output, and with `--output key-only` alone",
             ));
         }
-        Ok(KeyDestination(self.output_file))
+        Ok(self
+            .output_file
+            .map_or(KeyDestination::Shown, KeyDestination::File))
     }
 }
 
 impl KeyDestination {
     /// Creates the file before the API key is issued: an API key that cannot be written would be lost.
     pub(super) fn prepare(self) -> Result<PreparedDestination, Failure> {
-        self.0
-            .map(KeyFile::create)
-            .transpose()
-            .map(PreparedDestination)
+        Ok(match self {
+            Self::Shown => PreparedDestination::Shown,
+            Self::KeyOnly => PreparedDestination::KeyOnly,
+            Self::File(path) => PreparedDestination::File(KeyFile::create(path)?),
+        })
     }
 }
 
@@ -108,12 +144,21 @@ impl PreparedDestination {
             }
             return Err(replayed(&answer));
         }
-        let Some(file) = self.0 else {
-            let plain_key = text::plain(answer.plain_key()).into_owned();
-            return output
-                .render(&answer, |answer| shown(&describe(answer), &plain_key))
-                .and_then(|text| output::print(&text))
-                .map_err(|error| lost(&answer, "shown", &error));
+        let file = match self {
+            Self::File(file) => file,
+            Self::KeyOnly => {
+                output::print(&text::plain(answer.plain_key()))
+                    .map_err(|error| lost(&answer, "shown", &error))?;
+                output::print_error(&describe(&answer));
+                return Ok(());
+            }
+            Self::Shown => {
+                let plain_key = text::plain(answer.plain_key()).into_owned();
+                return output
+                    .render(&answer, |answer| shown(&describe(answer), &plain_key))
+                    .and_then(|text| output::print(&text))
+                    .map_err(|error| lost(&answer, "shown", &error));
+            }
         };
         let name = file.path.display().to_string();
         let plain_key = mem::take(answer.plain_key());
@@ -160,7 +205,7 @@ fn rotate_hint(id: &str) -> String {
 }
 
 /// A new file for an API key. It is removed again unless the API key is written to it.
-struct KeyFile {
+pub(super) struct KeyFile {
     path: PathBuf,
     file: File,
     is_kept: bool,
@@ -262,7 +307,7 @@ mod tests {
             ..issued()
         };
         let output = Output::new(false);
-        let refusal = PreparedDestination(None)
+        let refusal = PreparedDestination::Shown
             .deliver(answer, &output, |_| unreachable!("there is no API key"));
         assert_eq!(
             refusal.unwrap_err().to_string(),

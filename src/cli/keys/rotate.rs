@@ -5,10 +5,10 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::key::{IfRevisionFlag, KeyId, facts};
-use super::revealed_key::OutputFileFlag;
+use super::revealed_key::OutputFlags;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
-use crate::cli::flags::{self, WaitFlag};
+use crate::cli::flags::{self, ExpiryFlags, WaitFlag};
 use crate::cli::output::Output;
 use crate::cli::request_id::{self, RequestIdFlag};
 use crate::cli::response::ChangeResponse as _;
@@ -22,10 +22,14 @@ use crate::pb::claviger::v1::{
 /// The key keeps its id, owner, scopes and usage; only its secret changes. With --overlap the old secret works for a while
 /// longer, so that its holder can change to the new one; `keys get` shows whether it is still used, and `keys end-rotation`
 /// ends the overlap early. A key has at most two secrets: during an overlap, this command replaces the newest one.
+///
+/// Without --expires-in or --expires-at, the expiry of the key stays, but is at most the realm's max lifetime from now.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   claviger keys rotate 01a4f0c1-2345-7abc-8def-0123456789ab --overlap 24h --output-file new.key
+
+  claviger keys rotate 01a4f0c1-2345-7abc-8def-0123456789ab --expires-in 90d --output key-only | store-secret
 
   claviger keys rotate 01a4f0c1-2345-7abc-8def-0123456789ab      # it leaked: the old secret stops now")]
 pub struct Rotate {
@@ -35,7 +39,9 @@ pub struct Rotate {
     #[arg(long, value_name = "SPAN", value_parser = flags::span, default_value = "0s")]
     overlap: Duration,
     #[command(flatten)]
-    output_file: OutputFileFlag,
+    expiry: ExpiryFlags,
+    #[command(flatten)]
+    output: OutputFlags,
     #[command(flatten)]
     request_id: RequestIdFlag,
     #[command(flatten)]
@@ -66,7 +72,9 @@ enum Keep {
 
 impl Rotate {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        let destination = self.output_file.destination()?;
+        let expire_time = self.expiry.time()?;
+        let repeat = self.expiry.repeat(expire_time);
+        let destination = self.output.destination(output)?;
         let id = self.request_id.id();
         let request = RotateKeyRequest {
             key_id: self.key.id,
@@ -74,6 +82,7 @@ impl Rotate {
             wait: self.wait.to_proto(),
             request_id: id.to_proto(),
             if_revision: self.if_revision.revision,
+            expire_time,
             ..RotateKeyRequest::default()
         };
         let client = connection.connect().await?;
@@ -81,7 +90,7 @@ impl Rotate {
         let answer = client
             .change(client.keys().rotate_key(request))
             .await
-            .map_err(|failure| id.or_repeat_hint(failure, ""))?;
+            .map_err(|failure| id.or_repeat_hint(failure, &repeat))?;
         let has_overlap = !self.overlap.is_zero();
         destination.deliver(answer, output, |answer| description(answer, has_overlap))
     }

@@ -64,6 +64,7 @@ pub(super) fn key_filter(
         hint,
         created_by,
         issued_after,
+        beyond_max_lifetime,
     } = filter.unwrap_or_default();
     let partner = decode::optional(bad, "filter.partner", &partner, PartnerId::parse);
     let project = decode::optional(bad, "filter.project", &project, ProjectId::parse);
@@ -107,6 +108,7 @@ pub(super) fn key_filter(
         unused_for,
         never_expires,
         expires_within,
+        beyond_max_lifetime,
         ..KeyFilter::new(realm?, now, limit)
     })
 }

@@ -254,7 +254,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let caller = self.admin.caller(&request)?;
         let mut message = request.into_inner();
         let fingerprint = fingerprint!("RotateKey", message);
-        let (key, change_request, if_revision, overlap) = request::rotation(message)?;
+        let (key, change_request, if_revision, rotation) = request::rotation(message)?;
         let result = self
             .admin
             .run(move |authority| async move {
@@ -264,7 +264,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                         &change_request,
                         key,
                         if_revision,
-                        overlap,
+                        rotation,
                         fingerprint,
                     )
                     .await

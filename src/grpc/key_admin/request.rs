@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 
 use super::filters::{key_filter, search_hint};
 use crate::authority::{
-    BulkSelection, ChangeRequest, ImportedKey, KeepSecret, KeyReference, KeyUpdate, NewKey, Refusal,
+    BulkSelection, ChangeRequest, ImportedKey, KeepSecret, KeyReference, KeyUpdate, NewKey,
+    Refusal, Rotation,
 };
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::imported_key;
@@ -328,10 +329,10 @@ pub(super) fn update(
         .map_err(Refusal::Invalid)
 }
 
-/// Decodes the key to rotate and the overlap.
+/// Decodes the key to rotate, the overlap and the new expiry.
 pub(super) fn rotation(
     request: pb::RotateKeyRequest,
-) -> Result<(KeyReference, ChangeRequest, Option<u64>, Duration), Refusal> {
+) -> Result<(KeyReference, ChangeRequest, Option<u64>, Rotation), Refusal> {
     let pb::RotateKeyRequest {
         key_id,
         overlap,
@@ -339,6 +340,7 @@ pub(super) fn rotation(
         request_id,
         if_partner,
         if_revision,
+        expire_time,
     } = request;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
@@ -349,8 +351,12 @@ pub(super) fn rotation(
             "must be at most 366 days: for a longer time, issue another key",
         );
     }
+    let rotation = Rotation {
+        overlap,
+        expires_at: decode::timestamp(&mut bad, "expire_time", expire_time),
+    };
     let id = key(&mut bad, &key_id, &if_partner);
-    bad.finish(id.map(|id| (id, change, if_revision, overlap)))
+    bad.finish(id.map(|id| (id, change, if_revision, rotation)))
         .map_err(Refusal::Invalid)
 }
 

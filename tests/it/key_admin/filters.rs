@@ -33,6 +33,9 @@ fn condition(
     }
 }
 
+/// The `max_lifetime` that the realm gets after the keys were issued, in seconds.
+const MAX_LIFETIME: i64 = 3_000;
+
 /// Texts that a careless query takes for something else.
 const NAMES: [&str; 8] = [
     "",
@@ -175,6 +178,19 @@ fn of_owner_and_life(now: i64) -> Vec<Condition> {
             move |k| {
                 k.expire_time
                     .is_some_and(|end| end.seconds > now && end.seconds <= now + 1_500)
+            },
+        ),
+        condition(
+            "beyond the max lifetime",
+            |f| f.beyond_max_lifetime = true,
+            |k| {
+                let newest = k
+                    .secrets
+                    .iter()
+                    .map(|secret| secret.create_time.unwrap().seconds)
+                    .max();
+                k.expire_time
+                    .is_none_or(|end| end.seconds > newest.unwrap() + MAX_LIFETIME)
             },
         ),
     ];
@@ -371,6 +387,17 @@ impl Filtered {
         let own = issue(&mut demo.root, delegate(|_| {})).await;
         let delegate = demo.service.api_as(&own.plain_key);
         let mut issued = keys(&mut demo, &mut manager_api).await;
+        // These end later than the limit counted from their issue allows, and not counted from this rotation. They expire alone:
+        // the one that is issued last is number 0 of the list.
+        for number in [28, 32] {
+            let rotated = rotate(&mut demo.root, &issued[47 - number].id, 60).await;
+            issued[47 - number].plain_key = rotated.unwrap().plain_key;
+        }
+        let limited = pb::Realm {
+            max_lifetime: seconds(MAX_LIFETIME),
+            ..delegating_realm()
+        };
+        demo.root.put_realm(limited).await;
         // Its calls are uses of it, so that the time of its last use must not be an earlier one.
         let mut caller = delegate.clone();
         get(&mut caller, &own.id).await;
@@ -503,7 +530,7 @@ fn ids<'k>(keys: impl Iterator<Item = &'k pb::Key>) -> Vec<String> {
 
 on_both_engines! {
     /// Seen red with `LIKE` for the name, with a label that is looked for without what stands before it, and with the hint of the
-    /// newest secret alone.
+    /// newest secret alone. Also with a `max_lifetime` that counts from the issue although the key was rotated since.
     async fn each_filter_and_each_pair_selects_what_the_model_does(engine: Engine) {
         let filtered = Filtered::on(engine).await;
         let mut root = filtered.demo.root.clone();

@@ -92,6 +92,29 @@ def an_overlap_never_goes_beyond_the_key(fixture: Fixture):
 
 
 @check
+def a_rotation_can_set_the_expiry(fixture: Fixture):
+    old = fixture.issue(expire_time=from_now(600))
+    end = from_now(1200)
+    new = rotate(fixture, old, 3600, expire_time=end)
+    same(time_of(new.key.expire_time), end, "the expiry that the rotation sets")
+    must(new.key.secrets[0].expire_time == old.key.expire_time, "the old secret outlives the expiry that it had")
+    event = fixture.operator.call("ListEvents", key_id=old.id).events[0]
+    same(event.kind, "key.rotated", "the latest event")
+    must(event.detail["expire_time"], "the event does not record the expiry")
+    same(time_of(rotate(fixture, old).key.expire_time), end, "the expiry after a rotation that sets none")
+    refusal = fixture.operator.refused("RotateKey", Code.INVALID_ARGUMENT, key_id=old.id, expire_time=from_now(-60))
+    same(refusal.fields, ["expire_time"], "the field of a past expiry")
+    # In this realm a key lives for an hour at most, counted from the rotation.
+    short = fixture.issue_exactly(realm=fixture.short_realm, partner="acme")
+    far = fixture.operator.refused("RotateKey", Code.INVALID_ARGUMENT, key_id=short.id, expire_time=from_now(3700))
+    same(far.fields, ["expire_time"], "the field of an expiry beyond the limit")
+    near = rotate(fixture, short, expire_time=from_now(3500))
+    must(seconds(near.key.expire_time) > time.time() + 3400, "the expiry within the limit")
+    listed = fixture.operator.call("ListKeys", filter={"realm": fixture.short_realm, "beyond_max_lifetime": True}).keys
+    same([key.id for key in listed], [], "the keys beyond the limit")
+
+
+@check
 def a_span_that_cannot_be_an_overlap_is_named(fixture: Fixture):
     issued = fixture.issue()
     days = 24 * 3600

@@ -179,7 +179,7 @@ mod tests {
     fn the_first_batch_gives_an_estimate() {
         assert_eq!(
             progress(Some(6_000_000)).estimate(false),
-            "40 lines a second, so the whole file takes about 50m (for each new key the server computes one Argon2 root)"
+            "40 lines a second, so the whole file takes about 50min (for each new key the server computes one Argon2 root)"
         );
         assert_eq!(progress(None).estimate(true), "40 lines a second");
     }

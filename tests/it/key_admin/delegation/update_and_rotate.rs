@@ -242,6 +242,31 @@ on_both_engines! {
         service.stop().await;
     }
 
+    /// The expiry that the rotation sets counts. Seen red with the check of the expiry that the key had.
+    async fn a_rotation_extends_no_key_beyond_the_one_that_rotates_it(engine: Engine) {
+        let (service, mut root) = delegating_service(engine).await;
+        let caller = issue(&mut root, delegate(ending)).await;
+        let mut api = service.api_as(&caller.plain_key);
+        for kind in [(READER.0, ending as Change), READER] {
+            let target = issue(&mut root, request(kind.0, kind.1)).await;
+            let mut until = async |end: i64| {
+                let request = pb::RotateKeyRequest {
+                    key_id: target.id.clone(),
+                    expire_time: Some(since_start(end)),
+                    ..Default::default()
+                };
+                api.keys.rotate_key(request).await
+            };
+            let refusal = refused(until(2 * HOUR + 1).await);
+            let told = (refusal.code, refusal.reason.as_str());
+            assert_eq!(told, (Code::PermissionDenied, "EXCEEDS_CALLER"));
+            assert!(refusal.names_field("expire_time"), "{refusal:?}");
+            assert_eq!(events_of(&mut root, &target.id).await, ["key.issued"]);
+            until(2 * HOUR).await.unwrap();
+        }
+        service.stop().await;
+    }
+
     /// Seen red with the check left out where a rotation is taken back.
     async fn an_old_text_is_brought_back_only_by_one_that_could_have_rotated_it(engine: Engine) {
         let (service, mut root) = delegating_service(engine).await;

@@ -55,7 +55,7 @@ impl Servers {
             calm: Server::start(&[]),
             used: BusyServer::start().await,
             down: Server::start(&[]),
-            draining: Server::start(&["--drain-delay", "10m"]),
+            draining: Server::start(&["--drain-delay", "10min"]),
             restarting: Server::start(&[]),
             full_log: Server::with_full_log(),
             rewritten: Server::start(&[]),

@@ -40,7 +40,7 @@ fn what_is_printed_gives_the_same_settings_as_a_file() {
         "--data-dir=a \"dir\" \\ of\n'odd' # characters, \u{1}\u{7f} żółw",
         "--pepper-file=007",
         "--database-url=postgres://claviger@db.example.com/claviger?sslmode=verify-full",
-        "--database-timeout=1m 30s",
+        "--database-timeout=1min 30s",
         "--argon2-memory=8",
         "--argon2-passes=1",
         "--trust-clock",
