@@ -27,7 +27,7 @@ const FOUND: u8 = 5;
 Examples:
   claviger keys list --realm demo --partner acme --state active
 
-  claviger keys list --all-realms --state active --expires-within 14d --fail-if-any      # for a nightly job")]
+  claviger keys list --all-realms --state active --expires-within 14d --fail-if-any")]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each of them is a flag of the command line"
