@@ -5,18 +5,18 @@ use std::time::Duration;
 
 use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail, rfc3339};
-use super::caller_state::CallerState;
+use super::caller_state::{CallerState, KeyHolderState};
 use super::checked_change::Taken;
 use super::grants::Grant;
 use super::idempotency::replayed_key;
 use super::key_reference::KeyReference;
 use super::keys::{revoked, visible};
 use super::secret::NewSecret;
-use super::two_pass::{Applied, ChangeContext, Pass, Preparation, TwoPassChange};
+use super::two_pass::{Applied, ChangeContext, Pass, PassOf, Preparation, TwoPassChange};
 use super::{
     Authority, ChangeRequest, ChangeResult, IssuedKey, Refusal, check_revision, grants, not_found,
 };
-use crate::auth::AuthorizedCaller;
+use crate::auth::{AuthorizedCaller, Forbidden, KeyHolder, Purpose};
 use crate::domain::event::EventKind;
 use crate::domain::hold::Holdable;
 use crate::domain::ids::KeyId;
@@ -45,13 +45,25 @@ impl Authority {
         overlap: Duration,
         fingerprint: [u8; 32],
     ) -> Result<ChangeResult<IssuedKey>, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Change)?;
         let rotate = Rotate {
             reference,
             if_revision,
             overlap,
         };
         Box::pin(self.run_two_pass(caller, request, fingerprint, &rotate)).await
+    }
+
+    /// Gives the holder's own key a new secret. The presented secret must be the newest one of the key.
+    pub async fn rotate_self(
+        &self,
+        holder: &KeyHolder,
+        request: &ChangeRequest,
+        overlap: Duration,
+        fingerprint: [u8; 32],
+    ) -> Result<ChangeResult<IssuedKey>, Refusal> {
+        let rotate = RotateSelf { overlap };
+        Box::pin(self.run_two_pass(holder, request, fingerprint, &rotate)).await
     }
 
     /// Removes one of a key's two secrets before the overlap ends.
@@ -63,7 +75,7 @@ impl Authority {
         if_revision: Option<u64>,
         keep: KeepSecret,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Change)?;
         let effect = match keep {
             KeepSecret::New => Effect::TakesAway,
             KeepSecret::Old => Effect::MayGrant,
@@ -73,7 +85,8 @@ impl Authority {
         let mut state = self.begin_checks(group, effect, on_snapshot).await?;
         let (mut change, caller_state, mut key) = loop {
             let caller_state = state.reread(caller).await?;
-            let key = visible(&mut state, &caller_state.role, reference).await?;
+            let role = &caller_state.role;
+            let key = visible(&mut state, role, reference, Purpose::Change).await?;
             if keep == KeepSecret::Old {
                 state.give_to(&self.mirror, Holdable::Key(key.id)).await?;
             }
@@ -129,6 +142,7 @@ struct Rotate {
 }
 
 impl TwoPassChange for Rotate {
+    type Caller = AuthorizedCaller;
     type Record = KeyId;
     type Checked = (Key, Realm);
     type Prepared = NewSecret;
@@ -155,7 +169,8 @@ impl TwoPassChange for Rotate {
         caller: &AuthorizedCaller,
         _: (Key, Realm),
     ) -> Result<Preparation<NewSecret, IssuedKey>, Refusal> {
-        authority.new_secret(caller).await.map(Preparation::Ready)
+        let secret = authority.new_secret(&caller.group()).await?;
+        Ok(Preparation::Ready(secret))
     }
 
     async fn apply(
@@ -163,18 +178,36 @@ impl TwoPassChange for Rotate {
         authority: &Authority,
         change: &mut Change,
         _: &ChangeContext<'_>,
-        (mut key, realm): (Key, Realm),
+        (key, realm): (Key, Realm),
         new: NewSecret,
     ) -> Result<Applied<Self>, Refusal> {
+        new.replace_newest_of(key, &realm, self.overlap, change, authority)
+            .await
+    }
+}
+
+impl NewSecret {
+    /// Writes the rotation of a key to this secret.
+    async fn replace_newest_of<C>(
+        &self,
+        mut key: Key,
+        realm: &Realm,
+        overlap: Duration,
+        change: &mut Change,
+        authority: &Authority,
+    ) -> Result<Applied<C>, Refusal>
+    where
+        C: TwoPassChange<Record = KeyId, Answer = IssuedKey>,
+    {
         let now = change.time();
         let old_hint = key.hint.clone();
-        let old_end = key.expires_at.or_earlier(now.saturating_add(self.overlap));
+        let old_end = key.expires_at.or_earlier(now.saturating_add(overlap));
         // Of two valid secrets the newer one is replaced: the answer with its API key may have been lost, and then the holder
         // still has the older one.
         let is_valid = |secret: &Secret| !secret.expires_at.is_over(now);
         let kept = key.secrets.iter().position(is_valid);
         for (index, mut secret) in std::mem::take(&mut key.secrets).into_iter().enumerate() {
-            if Some(index) == kept && !self.overlap.is_zero() {
+            if Some(index) == kept && !overlap.is_zero() {
                 if secret.hint.is_empty() {
                     secret.hint.clone_from(&old_hint);
                 }
@@ -184,10 +217,10 @@ impl TwoPassChange for Rotate {
                 change.delete_root(key.id, &secret).await?;
             }
         }
-        let plain_key = new.add_to(&mut key, &realm, change, &authority.peppers)?;
+        let plain_key = self.add_to(&mut key, realm, change, &authority.peppers)?;
         change.update_key(&mut key).await?;
         let newest = key.secrets.last().expect("the new secret was added");
-        change.insert_root(key.id, newest, &new.root).await?;
+        change.insert_root(key.id, newest, &self.root).await?;
         let detail = non_empty_detail([
             ("hint", key.hint.clone()),
             ("old_hint", old_hint),
@@ -204,6 +237,82 @@ impl TwoPassChange for Rotate {
     }
 }
 
+struct RotateSelf {
+    overlap: Duration,
+}
+
+impl TwoPassChange for RotateSelf {
+    type Caller = KeyHolder;
+    type Record = KeyId;
+    type Checked = (Key, Realm);
+    type Prepared = NewSecret;
+    type Answer = IssuedKey;
+
+    /// The caller may present either secret: whoever lost the first answer has only the old one.
+    async fn replay(&self, pass: PassOf<'_, Self>, _: KeyId) -> Result<IssuedKey, Refusal> {
+        let mut key = pass.caller_state.key.clone();
+        pass.snapshot
+            .set_last_uses(std::slice::from_mut(&mut key))
+            .await?;
+        Ok(IssuedKey {
+            key,
+            plain_key: None,
+        })
+    }
+
+    async fn check(&self, pass: PassOf<'_, Self>) -> Result<(Key, Realm), Refusal> {
+        let KeyHolderState { key, realm } = pass.caller_state;
+        if !realm.lets_rotate_itself(&key.access) {
+            return Err(if realm.id.is_built_in() {
+                NOT_IF_IT_ADMINISTERS
+            } else {
+                NO_SELF_ROTATION
+            }
+            .into());
+        }
+        // Whoever holds only the old secret must not replace the new one, which may be in the right hands.
+        if key.secrets.last().map(|newest| &newest.digest) != Some(&pass.principal.secret) {
+            return Err(Refusal::Precondition {
+                reason: "OLD_SECRET",
+                message: "the caller presented the old secret of its key: use the new one, or ask whoever issued the key to \
+                          rotate it"
+                    .to_owned(),
+            });
+        }
+        let mut key = key.clone();
+        pass.snapshot
+            .set_last_uses(std::slice::from_mut(&mut key))
+            .await?;
+        Ok((key, realm.clone()))
+    }
+
+    fn gives_to(&self, (key, _): &(Key, Realm)) -> Option<Holdable> {
+        Some(Holdable::Key(key.id))
+    }
+
+    async fn prepare(
+        &self,
+        authority: &Authority,
+        caller: &KeyHolder,
+        _: (Key, Realm),
+    ) -> Result<Preparation<NewSecret, IssuedKey>, Refusal> {
+        let secret = authority.new_secret(&caller.group).await?;
+        Ok(Preparation::Ready(secret))
+    }
+
+    async fn apply(
+        &self,
+        authority: &Authority,
+        change: &mut Change,
+        _: &ChangeContext<'_>,
+        (key, realm): (Key, Realm),
+        new: NewSecret,
+    ) -> Result<Applied<Self>, Refusal> {
+        new.replace_newest_of(key, &realm, self.overlap, change, authority)
+            .await
+    }
+}
+
 /// Returns the key, if this caller may rotate it, and its realm.
 async fn rotatable(
     caller_state: &CallerState,
@@ -211,7 +320,8 @@ async fn rotatable(
     reference: &KeyReference,
     now: Timestamp,
 ) -> Result<(Key, Realm), Refusal> {
-    let key = visible(snapshot, &caller_state.role, reference).await?;
+    let role = &caller_state.role;
+    let key = visible(snapshot, role, reference, Purpose::Change).await?;
     if key.revocation.is_some() {
         return Err(revoked());
     }
@@ -228,6 +338,16 @@ async fn rotatable(
     grants::check(caller_state, &realm, &key, Grant::WholeKey)?;
     Ok((key, realm))
 }
+
+const NO_SELF_ROTATION: Forbidden = Forbidden(
+    "the realm does not let keys rotate themselves: ask whoever issued the key to rotate it, or ask an operator or a manager to \
+     set `self_rotation` of the realm",
+);
+
+const NOT_IF_IT_ADMINISTERS: Forbidden = Forbidden(
+    "only keys of gateways and readers rotate themselves in the realm \"claviger\": use another operator key, which can rotate \
+     this one",
+);
 
 const ONE_SECRET: &str = "there is no rotation to end: the key has only one secret";
 
