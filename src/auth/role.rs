@@ -518,6 +518,7 @@ mod tests {
         );
     }
 
+    /// Seen red with `Power::Read` in `may_manage`.
     #[test]
     fn a_reader_changes_nothing() {
         let (demo, other, built_in) = (realm("demo"), realm("other"), RealmId::built_in());

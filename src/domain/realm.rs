@@ -531,6 +531,7 @@ mod tests {
         assert_eq!(before.changed_fields(&after), all);
     }
 
+    /// Seen red without the check of `administers`.
     #[test]
     fn keys_that_administer_the_authority_do_not_rotate_themselves() {
         let built_in = Realm::built_in();

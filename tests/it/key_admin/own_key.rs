@@ -105,6 +105,7 @@ async fn find(api: &mut Api, plain_key: &str) -> Result<pb::Key, Status> {
 }
 
 on_both_engines! {
+    /// Seen red with the labels of the operator in `response::own_key`.
     async fn the_holder_learns_what_it_needs_and_the_administrator_everything(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         demo.root.put_realm(rotating_realm()).await;
@@ -144,7 +145,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Who is accepted is the same for both calls, and as for other callers.
+    /// Who is accepted is the same for both calls, and as for other callers. Seen red with `holder_of_any_key` in the two handlers.
     async fn only_a_key_that_is_accepted_is_told_of_or_rotated(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;
@@ -189,6 +190,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
+    /// Seen red without the comparison with the newest secret.
     async fn only_the_newest_secret_rotates_its_key(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         demo.root.put_realm(rotating_realm()).await;
@@ -236,6 +238,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
+    /// Seen red without the lower bound.
     async fn an_overlap_has_a_shortest_and_a_longest_time(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         demo.root.put_realm(rotating_realm()).await;
@@ -251,6 +254,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
+    /// Seen red without the check of the realm.
     async fn the_realm_lets_its_keys_rotate_themselves_or_not(engine: Engine) {
         let (service, mut root) = delegating_service(engine).await;
         let leaf = issue(&mut root, issue_request()).await;
@@ -283,6 +287,7 @@ on_both_engines! {
         service.stop().await;
     }
 
+    /// Seen red with the old secret refused before the repetition is answered.
     async fn a_repeated_self_rotation_is_done_once(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         demo.root.put_realm(rotating_realm()).await;
@@ -307,6 +312,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
+    /// Seen red with the holders in the group of the partner.
     async fn keys_that_rotate_themselves_use_up_nothing_of_their_partners_administrators(engine: Engine) {
         let flags = ["--delegated-changes-per-hour", "10"];
         let (service, mut root) = delegating_service_with(engine, &flags).await;

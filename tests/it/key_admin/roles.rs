@@ -505,6 +505,7 @@ fn the_table_has_every_rpc() {
 }
 
 on_both_engines! {
+    /// Seen red with `Power::Read` in `may_manage`, and with operators that rotate themselves.
     async fn each_role_may_make_its_calls_and_no_other(engine: Engine) {
         let mut world = World::on(engine).await;
         let mut callers = Vec::new();
@@ -535,6 +536,7 @@ on_both_engines! {
         world.service.stop().await;
     }
 
+    /// Seen red with a key of `verify` and `read` that may have no partner.
     async fn only_operators_and_readers_have_no_realm(engine: Engine) {
         let service = Service::start(engine).await;
         let mut root = service.api();

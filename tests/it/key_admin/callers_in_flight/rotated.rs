@@ -204,6 +204,7 @@ on_both_engines! {
         }
     }
 
+    /// Seen red without the comparison with the newest secret (rotated with an overlap).
     async fn a_key_that_rotates_itself_in_flight_is_looked_at_again(engine: Engine) {
         use Meanwhile::{
             Emptied, Rotated, RotatedWithAnOverlap, RevokedByItself, RevokedInBulk, RotationTakenBack,
