@@ -6,12 +6,13 @@ use std::{env, fs};
 
 /// The messages that carry an API key, and the messages that contain them. They have no derived `Debug`, so that no log line can
 /// show an API key. Nearly all of Envoy's messages contain a header.
-const CARRY_A_KEY: [&str; 14] = [
+const CARRY_A_KEY: [&str; 15] = [
     "claviger.v1.VerifyRequest",
     "claviger.v1.VerifyBatchRequest",
     "claviger.v1.VerifyStreamRequest",
     "claviger.v1.IssueKeyResponse",
     "claviger.v1.RotateKeyResponse",
+    "claviger.v1.RotateSelfResponse",
     "claviger.v1.FindKeyRequest",
     "claviger.v1.FindKeyRequest.key",
     "claviger.v1.ImportKeysRequest",

@@ -420,6 +420,7 @@ fn demo() -> Realm {
         paths: PathRules::default(),
         denials: Denials::new(),
         identity_labels: Vec::new(),
+        self_rotation: false,
     }
 }
 

@@ -8,10 +8,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::CallerGroup;
 use super::role::{
     AuthorizedCaller, Forbidden, NO_ROLE, OPERATORS_ONLY, Principal, Role, may_verify,
 };
+use super::{CallerGroup, KeyHolder};
 use crate::domain::access::ScopeSet;
 use crate::domain::clock::Clock;
 use crate::domain::ids::{EnvironmentName, RealmId};
@@ -118,6 +118,45 @@ impl Authenticator {
         &self,
         principal: &Principal,
     ) -> Result<AuthorizedCaller, AuthError> {
+        let role = self.accept(principal, |caller| caller.role().ok_or(NO_ROLE))??;
+        Ok(AuthorizedCaller {
+            principal: principal.clone(),
+            role,
+        })
+    }
+
+    /// Authenticates a caller that uses its key for itself only. The key may belong to any realm, and needs no role.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
+    pub fn authenticate_holder(&self, principal: &Principal) -> Result<KeyHolder, AuthError> {
+        let group = self.accept(principal, |caller| group(caller.key))?;
+        Ok(KeyHolder {
+            principal: principal.clone(),
+            group,
+        })
+    }
+
+    /// Returns the holder of a key that may be expired, disabled or revoked.
+    ///
+    /// # Errors
+    /// See [`AuthError`].
+    pub fn holder_of_any_key(&self, principal: &Principal) -> Result<KeyHolder, AuthError> {
+        let index = self.mirror.index();
+        let view = index.view();
+        let (key, _) = proven(&view, principal)?;
+        Ok(KeyHolder {
+            principal: principal.clone(),
+            group: group(key),
+        })
+    }
+
+    /// Checks that nothing stands against a principal's key, which may belong to any realm. Returns what `of` tells of the key.
+    fn accept<T>(
+        &self,
+        principal: &Principal,
+        of: impl FnOnce(&AuthenticatedKey<'_>) -> T,
+    ) -> Result<T, AuthError> {
         let moment = Moment::read(&self.clock, self.mirror.lease());
         let index = self.mirror.index();
         let view = index.view();
@@ -127,22 +166,7 @@ impl Authenticator {
             .ok_or(AuthError::Verify(VerifyError::Corrupt))?;
         let caller = AuthenticatedKey { key, secret, realm };
         self.judge(&caller, key.environment(), principal, moment)?;
-        Ok(AuthorizedCaller {
-            principal: principal.clone(),
-            role: caller.role().ok_or(NO_ROLE)?,
-        })
-    }
-
-    /// Returns the group of a principal that uses its key for itself only. The key may be expired, disabled or revoked.
-    ///
-    /// # Errors
-    /// See [`AuthError`].
-    pub fn group(&self, principal: &Principal) -> Result<CallerGroup, AuthError> {
-        let index = self.mirror.index();
-        let view = index.view();
-        let (key, _) = proven(&view, principal)?;
-        let (realm, partner) = (key.realm().clone(), key.partner().id.clone());
-        Ok(CallerGroup::Partner(realm, partner))
+        Ok(of(&caller))
     }
 
     /// Authenticates the caller of a verification. The key must belong to the built-in realm.
@@ -214,6 +238,11 @@ impl Authenticator {
             )),
         }
     }
+}
+
+/// Returns the group of the holders of a key.
+fn group(key: KeyFacts<'_>) -> CallerGroup {
+    CallerGroup::Holders(key.realm().clone(), key.partner().id.clone())
 }
 
 /// Returns the key and the secret that a principal proved, as they are now.

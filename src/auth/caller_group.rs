@@ -1,7 +1,7 @@
 //! Groups of callers, who share what is limited for each of them.
 
 use super::AuthorizedCaller;
-use super::role::{Delegate, Role};
+use super::role::{Delegate, Power, Role};
 use crate::domain::ids::{KeyId, PartnerId, RealmId};
 
 /// The callers who share limits.
@@ -11,9 +11,12 @@ pub enum CallerGroup {
     Operator(KeyId),
     /// The managers of a realm.
     Managers(RealmId),
-    /// The keys of a partner, whether they administer keys or only revoke themselves. In the built-in realm these are the keys of
-    /// gateways, which administer nothing, and every key that only revokes itself.
+    /// The keys of a partner that administer keys. In the built-in realm these are the keys of readers and gateways, which
+    /// change nothing; readers of all realms have no partner.
     Partner(RealmId, PartnerId),
+    /// The keys of a partner that only read, rotate or revoke themselves. They need no role, so they must not use up what the
+    /// partner's administrators need.
+    Holders(RealmId, PartnerId),
 }
 
 impl CallerGroup {
@@ -21,7 +24,9 @@ impl CallerGroup {
     pub fn realm(&self) -> Option<&RealmId> {
         match self {
             Self::Operator(_) => None,
-            Self::Managers(realm) | Self::Partner(realm, _) => Some(realm),
+            Self::Managers(realm) | Self::Partner(realm, _) | Self::Holders(realm, _) => {
+                Some(realm)
+            }
         }
     }
 }
@@ -31,13 +36,14 @@ impl AuthorizedCaller {
     pub fn group(&self) -> CallerGroup {
         match &self.role {
             Role::Operator => CallerGroup::Operator(self.principal.key),
+            Role::Auditor => CallerGroup::Partner(RealmId::built_in(), PartnerId::nobody()),
             Role::Realm {
                 realm,
-                manage: true,
+                power: Power::Manage,
             } => CallerGroup::Managers(realm.clone()),
             Role::Realm {
                 realm,
-                manage: false,
+                power: Power::Nothing | Power::Read,
             } => CallerGroup::Partner(RealmId::built_in(), realm.as_partner()),
             Role::Delegate(Delegate { realm, partner, .. }) => {
                 CallerGroup::Partner(realm.clone(), partner.clone())
@@ -54,9 +60,9 @@ mod tests {
 
     /// Seen red with the gateway in the group of the managers.
     #[test]
-    fn a_gateway_shares_no_limits_with_the_managers_of_its_realm() {
+    fn gateways_and_readers_share_no_limits_with_the_managers_of_their_realm() {
         let realm = RealmId::parse("demo").unwrap();
-        let group = |manage| {
+        let group = |power| {
             let caller = AuthorizedCaller {
                 principal: Principal {
                     key: KeyId::from_bytes([1; 16]),
@@ -69,16 +75,17 @@ mod tests {
                 },
                 role: Role::Realm {
                     realm: realm.clone(),
-                    manage,
+                    power,
                 },
             };
             caller.group()
         };
-        assert_eq!(group(true), CallerGroup::Managers(realm.clone()));
-        let built_in = RealmId::built_in();
-        assert_eq!(
-            group(false),
-            CallerGroup::Partner(built_in, realm.as_partner())
-        );
+        assert_eq!(group(Power::Manage), CallerGroup::Managers(realm.clone()));
+        for power in [Power::Nothing, Power::Read] {
+            assert_eq!(
+                group(power),
+                CallerGroup::Partner(RealmId::built_in(), realm.as_partner())
+            );
+        }
     }
 }

@@ -3,9 +3,11 @@
 mod authenticator;
 mod caller_group;
 mod credentials;
+mod key_holder;
 mod role;
 
 pub use authenticator::{AuthError, AuthenticatedKey, Authenticator};
 pub use caller_group::CallerGroup;
 pub use credentials::{bearer, bearer_key};
-pub use role::{AuthorizedCaller, Delegate, Forbidden, NO_ROLE, Principal, Role};
+pub use key_holder::KeyHolder;
+pub use role::{AuthorizedCaller, Delegate, Forbidden, NO_ROLE, Power, Principal, Purpose, Role};

@@ -30,6 +30,20 @@ const MANAGERS_ONLY: Forbidden = Forbidden(
     "the caller's key may not do this: use an operator key, or a key with the scope \"manage\" for this realm",
 );
 
+/// The refusal of a change by a key that may read the realm.
+const READS_ONLY: Forbidden = Forbidden(
+    "the caller's key only reads: use an operator key, or a key with the scope \"manage\" for this realm",
+);
+
+const READERS_ONLY: Forbidden = Forbidden(
+    "the caller's key may not read this: use an operator key, or a key with the scope \"manage\" or \"read\" for this realm",
+);
+
+/// The refusal to read what belongs to no single realm, or to the built-in one.
+const READERS_OF_ALL_ONLY: Forbidden = Forbidden(
+    "the caller's key may not read this: use an operator key, or a key with the scope \"read\" that has no partner",
+);
+
 const BEYOND_PARTNER: Forbidden = Forbidden(
     "the caller's key administers only the keys of its own partner and environment: set `partner` and \
      `environment` to these, or use another key",
@@ -76,15 +90,37 @@ pub struct AuthorizedCaller {
 pub enum Role {
     /// Everything, in every realm.
     Operator,
+    /// Nothing, but it reads everything in every realm.
+    Auditor,
     /// One realm, by a key of the built-in realm.
     Realm {
         /// The realm that the key serves.
         realm: RealmId,
-        /// Whether the key holds the scope `manage`. Without it the key administers nothing.
-        manage: bool,
+        /// What the key may do there.
+        power: Power,
     },
     /// Keys of the same partner, by a partner's key that holds its realm's `admin_scope`.
     Delegate(Delegate),
+}
+
+/// What a key of the built-in realm may do in the realm that it serves. Each power includes those before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Power {
+    /// The key neither reads nor administers anything. It may still verify.
+    Nothing,
+    /// The key reads everything, and changes nothing.
+    Read,
+    /// The key administers the realm.
+    Manage,
+}
+
+/// What a caller does with what it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It reads.
+    Read,
+    /// It makes a change, or asks what a change would do.
+    Change,
 }
 
 /// The keys that a partner's own key may administer: keys of the same owner in the same environment.
@@ -119,7 +155,7 @@ impl Principal {
 
 impl Role {
     /// Returns the role of a key of this realm with this owner and environment. `holds` tells whether the key has a scope. `None`
-    /// if the key administers nothing.
+    /// if the key neither administers nor reads anything, unless it is a gateway's.
     pub fn new(
         realm: &Realm,
         partner: &PartnerId,
@@ -139,11 +175,21 @@ impl Role {
             });
         }
         if partner.is_nobody() {
-            return holds(scopes::OPERATOR).then_some(Self::Operator);
+            return if holds(scopes::OPERATOR) {
+                Some(Self::Operator)
+            } else {
+                holds(scopes::READ).then_some(Self::Auditor)
+            };
         }
         Some(Self::Realm {
             realm: RealmId::parse(partner.as_str()).ok()?,
-            manage: holds(scopes::MANAGE),
+            power: if holds(scopes::MANAGE) {
+                Power::Manage
+            } else if holds(scopes::READ) {
+                Power::Read
+            } else {
+                Power::Nothing
+            },
         })
     }
 
@@ -164,7 +210,7 @@ impl Role {
         )
     }
 
-    /// Checks that the role may administer this realm.
+    /// Checks that the role may change this realm and what belongs to it.
     ///
     /// # Errors
     /// The same whether or not the realm exists.
@@ -173,35 +219,92 @@ impl Role {
             Self::Operator => Ok(()),
             Self::Realm {
                 realm,
-                manage: true,
+                power: Power::Manage,
             } if realm == wanted => Ok(()),
             // No key with the scope `manage` serves the built-in realm.
-            Self::Realm { .. } | Self::Delegate(_) if wanted.is_built_in() => Err(OPERATORS_ONLY),
+            _ if wanted.is_built_in() => Err(OPERATORS_ONLY),
+            Self::Auditor => Err(READS_ONLY),
+            Self::Realm {
+                realm,
+                power: Power::Read,
+            } if realm == wanted => Err(READS_ONLY),
             Self::Realm { .. } | Self::Delegate(_) => Err(MANAGERS_ONLY),
         }
     }
 
-    /// Checks that the role may administer at least one realm.
+    /// Checks that the role may change at least one realm.
     ///
     /// # Errors
     /// The role administers no realm.
     pub fn may_manage_something(&self) -> Result<(), Forbidden> {
         match self {
             Self::Operator => Ok(()),
+            Self::Auditor => Err(READS_ONLY),
             Self::Realm { realm, .. } | Self::Delegate(Delegate { realm, .. }) => {
                 self.may_manage(realm)
             }
         }
     }
 
-    /// Checks that the role may administer at least some keys. Keys beyond its reach stay hidden.
+    /// Checks that the role may read this realm and what belongs to it, beyond the keys of one partner.
     ///
     /// # Errors
-    /// The role administers no keys.
-    pub fn may_administer_keys(&self) -> Result<(), Forbidden> {
+    /// The same whether or not the realm exists.
+    pub fn may_read(&self, wanted: &RealmId) -> Result<(), Forbidden> {
         match self {
-            Self::Delegate(_) => Ok(()),
-            Self::Operator | Self::Realm { .. } => self.may_manage_something(),
+            Self::Operator | Self::Auditor => Ok(()),
+            Self::Realm { realm, power } if realm == wanted && *power >= Power::Read => Ok(()),
+            Self::Realm { .. } | Self::Delegate(_) if wanted.is_built_in() => {
+                Err(READERS_OF_ALL_ONLY)
+            }
+            Self::Realm { .. } | Self::Delegate(_) => Err(READERS_ONLY),
+        }
+    }
+
+    /// Checks that the role may read at least one realm.
+    ///
+    /// # Errors
+    /// The role reads no realm.
+    pub fn may_read_something(&self) -> Result<(), Forbidden> {
+        match self {
+            Self::Operator | Self::Auditor => Ok(()),
+            Self::Realm { realm, .. } | Self::Delegate(Delegate { realm, .. }) => {
+                self.may_read(realm)
+            }
+        }
+    }
+
+    /// Checks that the role may read what belongs to no single realm.
+    ///
+    /// # Errors
+    /// The role does not read every realm.
+    pub fn may_read_everything(&self) -> Result<(), Forbidden> {
+        match self {
+            Self::Operator | Self::Auditor => Ok(()),
+            Self::Realm { .. } | Self::Delegate(_) => Err(READERS_OF_ALL_ONLY),
+        }
+    }
+
+    /// Checks that the role may do this with at least some keys. Keys beyond its reach stay hidden.
+    ///
+    /// # Errors
+    /// The role reaches no keys for this purpose.
+    pub fn may_use_keys(&self, purpose: Purpose) -> Result<(), Forbidden> {
+        match (self, purpose) {
+            (Self::Delegate(_), _) => Ok(()),
+            (_, Purpose::Read) => self.may_read_something(),
+            (_, Purpose::Change) => self.may_manage_something(),
+        }
+    }
+
+    /// Checks that the role may do this with every key of a realm.
+    ///
+    /// # Errors
+    /// The same whether or not the realm exists.
+    pub fn may_use_keys_of(&self, realm: &RealmId, purpose: Purpose) -> Result<(), Forbidden> {
+        match purpose {
+            Purpose::Read => self.may_read(realm),
+            Purpose::Change => self.may_manage(realm),
         }
     }
 
@@ -211,8 +314,8 @@ impl Role {
     /// The same whether or not the realm exists.
     pub fn may_read_events(&self, realm: Option<&RealmId>) -> Result<(), Forbidden> {
         match realm {
-            Some(realm) => self.may_manage(realm),
-            None => self.may_operate(),
+            Some(realm) => self.may_read(realm),
+            None => self.may_read_everything(),
         }
     }
 
@@ -223,7 +326,7 @@ impl Role {
     pub fn may_operate(&self) -> Result<(), Forbidden> {
         match self {
             Self::Operator => Ok(()),
-            Self::Realm { .. } | Self::Delegate(_) => Err(OPERATORS_ONLY),
+            Self::Auditor | Self::Realm { .. } | Self::Delegate(_) => Err(OPERATORS_ONLY),
         }
     }
 
@@ -234,7 +337,7 @@ impl Role {
     /// The role is that of a partner's own key.
     pub fn may_set_external_ids(&self) -> Result<(), Forbidden> {
         match self {
-            Self::Operator | Self::Realm { .. } => Ok(()),
+            Self::Operator | Self::Auditor | Self::Realm { .. } => Ok(()),
             Self::Delegate(_) => Err(NO_EXTERNAL_ID),
         }
     }
@@ -255,7 +358,7 @@ impl Role {
             Self::Delegate(_) if chosen.any(|(name, value)| present.get(name) != Some(value)) => {
                 Err(NO_OPERATOR_LABELS)
             }
-            Self::Operator | Self::Realm { .. } | Self::Delegate(_) => Ok(()),
+            Self::Operator | Self::Auditor | Self::Realm { .. } | Self::Delegate(_) => Ok(()),
         }
     }
 
@@ -270,10 +373,11 @@ impl Role {
             .filter(move |(name, _)| keeps && name.starts_with(OPERATOR_LABELS))
     }
 
-    /// Whether the role reaches this key: it may read the key and remove access from it. The privilege-escalation check of
-    /// `authority::grants` limits what the role may grant.
-    pub fn reaches(&self, key: &Key) -> bool {
+    /// Whether the role reaches this key for this purpose: it may read the key, or remove access from it. The
+    /// privilege-escalation check of `authority::grants` limits what the role may grant.
+    pub fn reaches(&self, key: &Key, purpose: Purpose) -> bool {
         self.reaches_keys_of(
+            purpose,
             &key.realm,
             &key.partner,
             key.level.project(),
@@ -284,6 +388,7 @@ impl Role {
     /// Like [`Role::reaches`], for a key that is described by its owner. This works for deleted keys too.
     pub fn reaches_keys_of(
         &self,
+        purpose: Purpose,
         realm: &RealmId,
         partner: &PartnerId,
         project: Option<&ProjectId>,
@@ -293,7 +398,9 @@ impl Role {
             Self::Delegate(delegate) => {
                 delegate.reaches(realm, Some(partner), project, Some(environment))
             }
-            Self::Operator | Self::Realm { .. } => self.may_manage(realm).is_ok(),
+            Self::Operator | Self::Auditor | Self::Realm { .. } => {
+                self.may_use_keys_of(realm, purpose).is_ok()
+            }
         }
     }
 
@@ -314,7 +421,7 @@ impl Role {
                 Ok(())
             }
             Self::Delegate(delegate) => Err(delegate.beyond_reach()),
-            Self::Operator | Self::Realm { .. } => self.may_manage(realm),
+            Self::Operator | Self::Auditor | Self::Realm { .. } => self.may_manage(realm),
         }
     }
 }
@@ -403,6 +510,47 @@ mod tests {
             Err(OPERATORS_ONLY)
         );
         assert!(manager.may_operate().is_err());
+        assert!(manager.may_read(&realm("demo")).is_ok());
+        assert_eq!(manager.may_read(&realm("other")), Err(READERS_ONLY));
+        assert_eq!(
+            manager.may_read(&RealmId::built_in()),
+            Err(READERS_OF_ALL_ONLY)
+        );
+    }
+
+    /// Seen red with `Power::Read` in `may_manage`.
+    #[test]
+    fn a_reader_changes_nothing() {
+        let (demo, other, built_in) = (realm("demo"), realm("other"), RealmId::built_in());
+        let reader = role("demo", &["read", "verify"]).unwrap();
+        assert!(reader.may_read(&demo).is_ok());
+        assert!(reader.may_read_something().is_ok());
+        assert!(reader.may_read(&other).is_err());
+        assert!(reader.may_read_everything().is_err());
+        assert_eq!(reader.may_manage(&demo), Err(READS_ONLY));
+        assert_eq!(reader.may_manage(&other), Err(MANAGERS_ONLY));
+
+        let auditor = role("", &["read"]).unwrap();
+        assert_eq!(auditor, Role::Auditor);
+        for realm in [&demo, &other, &built_in] {
+            assert!(auditor.may_read(realm).is_ok());
+            assert!(auditor.may_manage(realm).is_err());
+        }
+        assert!(auditor.may_read_everything().is_ok());
+        assert!(auditor.may_operate().is_err());
+
+        let key = sample();
+        for role in [
+            auditor,
+            Role::Realm {
+                realm: key.realm.clone(),
+                power: Power::Read,
+            },
+        ] {
+            assert!(role.reaches(&key, Purpose::Read));
+            assert!(!role.reaches(&key, Purpose::Change));
+            assert_eq!(role.may_use_keys(Purpose::Change), Err(READS_ONLY));
+        }
     }
 
     #[test]

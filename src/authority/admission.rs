@@ -9,15 +9,14 @@ use std::ops::{Deref, DerefMut};
 use std::time::{Duration, Instant};
 
 use super::budget::{ChangeBudget, Spent};
-use super::caller_state::CallerState;
+use super::caller_state::Caller;
 pub(super) use super::fair_queue::Effect;
 use super::fair_queue::{FairQueue, Limits, NoPermit, QueuePermit};
 use super::holds::check_not_held;
 use super::{Authority, Refusal};
-use crate::auth::{AuthorizedCaller, CallerGroup};
+use crate::auth::CallerGroup;
 use crate::domain::event::{Event, EventId};
 use crate::domain::hold::Holdable;
-use crate::domain::ids::{PartnerId, RealmId};
 use crate::mirror::Mirror;
 use crate::store::{Change, Snapshot, Store};
 
@@ -73,8 +72,8 @@ pub(super) struct OpenChange {
     // Dropped in this order.
     change: Change,
     permit: QueuePermit,
-    /// The partner whose budget the change is charged to.
-    charged: Option<(RealmId, PartnerId)>,
+    /// The keys of a partner, whose budget the change is charged to.
+    charged: Option<CallerGroup>,
     effect: Effect,
     /// What exists and may get more access by the change.
     gives_to: Option<Holdable>,
@@ -136,7 +135,7 @@ impl Authority {
     }
 
     /// Begins a snapshot for an answer, or for the checks before a change that may grant something.
-    pub(super) async fn read(&self, caller: &AuthorizedCaller) -> Result<Reading, Refusal> {
+    pub(super) async fn read(&self, caller: &impl Caller) -> Result<Reading, Refusal> {
         self.read_for(Effect::MayGrant, &caller.group()).await
     }
 
@@ -155,14 +154,14 @@ impl Authority {
     }
 
     /// Opens a change and reads the caller's key again inside it.
-    pub(super) async fn begin(
+    pub(super) async fn begin<C: Caller>(
         &self,
-        caller: &AuthorizedCaller,
+        caller: &C,
         effect: Effect,
-    ) -> Result<(OpenChange, CallerState), Refusal> {
+    ) -> Result<(OpenChange, C::State), Refusal> {
         let mut change = self.open(&caller.group(), effect).await?;
         let now = change.time();
-        let caller_state = CallerState::reread(&mut change, &caller.principal, now).await?;
+        let caller_state = caller.reread(&mut change, now).await?;
         Ok((change, caller_state))
     }
 
@@ -190,14 +189,14 @@ impl Authority {
         admitted.await.map(|(permit, _)| permit)
     }
 
-    /// Waits for a permit for a change with this effect. Returns the partner whose budget the change is charged to, too.
+    /// Waits for a permit for a change with this effect. Returns those whose budget the change is charged to, too.
     async fn admit(
         &self,
         queue: &FairQueue,
         of: Queued,
         effect: Effect,
         group: &CallerGroup,
-    ) -> Result<(QueuePermit, Option<(RealmId, PartnerId)>), Refusal> {
+    ) -> Result<(QueuePermit, Option<CallerGroup>), Refusal> {
         // Those who would be refused need not wait, and others may use up the rest meanwhile.
         self.check_room_and_budget(effect, group)?;
         let permit = queue.take(effect, group).await;
@@ -206,24 +205,23 @@ impl Authority {
         Ok((permit, charged))
     }
 
-    /// Checks that there are room on the disk and a budget for a change with this effect, if it needs them. Returns the partner
+    /// Checks that there are room on the disk and a budget for a change with this effect, if it needs them. Returns those
     /// whose budget the change is charged to.
     fn check_room_and_budget(
         &self,
         effect: Effect,
         group: &CallerGroup,
-    ) -> Result<Option<(RealmId, PartnerId)>, Refusal> {
+    ) -> Result<Option<CallerGroup>, Refusal> {
         if effect == Effect::TakesAway {
             return Ok(None);
         }
         self.store.check_room()?;
-        let CallerGroup::Partner(realm, partner) = group else {
+        let (CallerGroup::Partner(..) | CallerGroup::Holders(..)) = group else {
             return Ok(None);
         };
-        let partner = (realm.clone(), partner.clone());
-        let checked = self.admission.budget.check(&partner, Instant::now());
+        let checked = self.admission.budget.check(group, Instant::now());
         checked.map_err(|Spent(wait)| Refusal::BudgetSpent(wait))?;
-        Ok(Some(partner))
+        Ok(Some(group.clone()))
     }
 
     /// Commits a change, which is durable then, and lets the next one begin.
@@ -241,8 +239,8 @@ impl Authority {
         } = change;
         let committed = change.commit(event).await?;
         // Before the next change of the partner, which looks at the budget.
-        if let Some(partner) = charged {
-            self.admission.budget.charge(&partner, Instant::now());
+        if let Some(group) = charged {
+            self.admission.budget.charge(&group, Instant::now());
         }
         drop(permit);
         Ok(committed)
@@ -324,6 +322,7 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::domain::ids::RealmId;
 
     /// Seen red with as many requests of managers as changes have.
     #[tokio::test]

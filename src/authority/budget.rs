@@ -1,12 +1,13 @@
 //! The budget of changes that the keys of a partner make.
 //!
-//! Each change is an event of the audit trail, which is kept for long. Without a budget one partner could fill the disk.
+//! Each change is an event of the audit trail, which is kept for long. Without a budget one partner could fill the disk. The keys
+//! that rotate themselves have a budget of their own, so that they cannot use up that of the partner's administrators.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::domain::ids::{PartnerId, RealmId};
+use crate::auth::CallerGroup;
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -16,8 +17,8 @@ pub(super) struct ChangeBudget {
     interval: Duration,
     /// The time for whose changes a partner may be ahead.
     ahead: Duration,
-    /// When each partner that has made changes lately may make the next one again without being ahead.
-    partners: Mutex<HashMap<(RealmId, PartnerId), Instant>>,
+    /// When the keys of each partner that have made changes lately may make the next one again without being ahead.
+    partners: Mutex<HashMap<CallerGroup, Instant>>,
 }
 
 /// The budget is spent. Contains the time after which the partner may make one change.
@@ -37,7 +38,7 @@ impl ChangeBudget {
     }
 
     /// Checks that the partner may make a change.
-    pub(super) fn check(&self, partner: &(RealmId, PartnerId), now: Instant) -> Result<(), Spent> {
+    pub(super) fn check(&self, partner: &CallerGroup, now: Instant) -> Result<(), Spent> {
         let next = self.lock().get(partner).copied().unwrap_or(now);
         let ahead = next.saturating_duration_since(now);
         match ahead.checked_sub(self.ahead) {
@@ -47,7 +48,7 @@ impl ChangeBudget {
     }
 
     /// Counts a change of the partner.
-    pub(super) fn charge(&self, partner: &(RealmId, PartnerId), now: Instant) {
+    pub(super) fn charge(&self, partner: &CallerGroup, now: Instant) {
         let mut partners = self.lock();
         let next = partners.get(partner).copied().unwrap_or(now).max(now);
         // A partner that is not ahead is not remembered.
@@ -55,7 +56,7 @@ impl ChangeBudget {
         partners.insert(partner.clone(), next + self.interval);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(RealmId, PartnerId), Instant>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<CallerGroup, Instant>> {
         self.partners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -63,10 +64,11 @@ impl ChangeBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ids::{PartnerId, RealmId};
 
-    fn partner(id: &str) -> (RealmId, PartnerId) {
+    fn partner(id: &str) -> CallerGroup {
         let realm = RealmId::parse("demo").unwrap();
-        (realm, PartnerId::parse(id).unwrap())
+        CallerGroup::Partner(realm, PartnerId::parse(id).unwrap())
     }
 
     /// Seen red with `ahead` one interval longer, and with `charge` that forgets what was spent.

@@ -7,11 +7,11 @@
 use std::ops::{ControlFlow, Deref, DerefMut};
 
 use super::admission::{Effect, OpenChange, Reading};
-use super::caller_state::CallerState;
+use super::caller_state::{Caller as _, CallerState};
 use super::holds::check_not_held;
 use super::key_reference::KeyReference;
 use super::{Authority, Refusal};
-use crate::auth::{AuthorizedCaller, CallerGroup, Role};
+use crate::auth::{AuthorizedCaller, CallerGroup, Purpose, Role};
 use crate::domain::hold::Holdable;
 use crate::domain::time::Timestamp;
 use crate::mirror::{Entry, Mirror};
@@ -48,7 +48,7 @@ impl CheckedState {
         caller: &AuthorizedCaller,
     ) -> Result<CallerState, Refusal> {
         let time = self.time();
-        CallerState::reread(self, &caller.principal, time).await
+        caller.reread(self, time).await
     }
 }
 
@@ -122,7 +122,13 @@ impl Authority {
         if_revision.is_none()
             && can_be_taken
             && reference.allows(partner)
-            && role.reaches_keys_of(key.realm(), partner, key.project(), key.environment())
+            && role.reaches_keys_of(
+                Purpose::Change,
+                key.realm(),
+                partner,
+                key.project(),
+                key.environment(),
+            )
     }
 }
 

@@ -232,7 +232,7 @@ impl Limits {
         match group {
             CallerGroup::Operator(_) => usize::MAX,
             CallerGroup::Managers(_) => self.permits_of_realm,
-            CallerGroup::Partner(..) => self.permits_of_group,
+            CallerGroup::Partner(..) | CallerGroup::Holders(..) => self.permits_of_group,
         }
     }
 
@@ -240,7 +240,7 @@ impl Limits {
         match group {
             CallerGroup::Operator(_) => usize::MAX,
             CallerGroup::Managers(_) => self.requests_of_managers,
-            CallerGroup::Partner(..) => self.requests_of_partner,
+            CallerGroup::Partner(..) | CallerGroup::Holders(..) => self.requests_of_partner,
         }
     }
 }

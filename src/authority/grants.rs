@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::Refusal;
 use super::caller_state::CallerState;
-use crate::auth::{Forbidden, Role};
+use crate::auth::{Forbidden, Purpose, Role};
 use crate::domain::access::{Access, ScopeHierarchy};
 use crate::domain::key::Key;
 use crate::domain::realm::{Realm, UnscopedKeys};
@@ -37,7 +37,7 @@ pub(super) fn check(
     key: &Key,
     grant: Grant,
 ) -> Result<(), Refusal> {
-    if !caller_state.role.reaches(key) {
+    if !caller_state.role.reaches(key, Purpose::Change) {
         return Err(Forbidden(
             "the caller's key does not reach this key: compare the partner, project and environment of both keys",
         )

@@ -29,7 +29,7 @@ impl Authority {
         &self,
         caller: &AuthorizedCaller,
     ) -> Result<Read<Vec<ForkWithHolds>>, Refusal> {
-        caller.role.may_operate()?;
+        caller.role.may_read_everything()?;
         let mut snapshot = self.read(caller).await?;
         let mut value = Vec::new();
         for fork in snapshot.forks().await? {

@@ -7,7 +7,7 @@ use super::keys::visible;
 use super::secret::pepper_missing;
 use super::two_pass::Pass;
 use super::{Authority, ChangeRequest, Refusal};
-use crate::auth::AuthorizedCaller;
+use crate::auth::{Principal, Purpose};
 use crate::domain::event::Revision;
 use crate::domain::ids::{KeyId, RequestId};
 use crate::domain::key::Key;
@@ -52,7 +52,8 @@ impl IssuedKey {
 
 /// Returns the answer to a repeated request that issued or rotated this key.
 pub(super) async fn replayed_key(pass: Pass<'_>, id: KeyId) -> Result<IssuedKey, Refusal> {
-    match visible(pass.snapshot, &pass.caller_state.role, &id.into()).await {
+    let role = &pass.caller_state.role;
+    match visible(pass.snapshot, role, &id.into(), Purpose::Change).await {
         Ok(key) => Ok(IssuedKey {
             key,
             plain_key: None,
@@ -75,7 +76,7 @@ impl Authority {
     /// [`Refusal::Invalid`] if the caller used the id for another request.
     pub(super) async fn replayed<T: DeserializeOwned>(
         &self,
-        caller: &AuthorizedCaller,
+        principal: &Principal,
         idempotency: Option<&IdempotencyKey>,
         snapshot: &mut Snapshot,
         now: Timestamp,
@@ -83,9 +84,7 @@ impl Authority {
         let Some(idempotency) = idempotency else {
             return Ok(None);
         };
-        let found = snapshot
-            .find_request(caller.principal.key, idempotency.id)
-            .await?;
+        let found = snapshot.find_request(principal.key, idempotency.id).await?;
         let Some(found) = found.filter(|found| now.since(found.at) < AnsweredRequest::LIFETIME)
         else {
             return Ok(None);
@@ -109,7 +108,7 @@ impl Authority {
     /// Records the answer of this change, if the request has an id.
     pub(super) async fn record_answer<T: Serialize + Sync>(
         &self,
-        caller: &AuthorizedCaller,
+        principal: &Principal,
         idempotency: Option<IdempotencyKey>,
         change: &mut Change,
         result: &T,
@@ -127,9 +126,7 @@ impl Authority {
             revision: change.revision(),
             result: serde_json::to_string(result).expect("an answer is JSON"),
         };
-        change
-            .insert_request(caller.principal.key, id, &answered)
-            .await?;
+        change.insert_request(principal.key, id, &answered).await?;
         Ok(())
     }
 }

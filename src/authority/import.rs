@@ -12,7 +12,7 @@ use super::resolve::LookupCache;
 use super::secret::pepper_missing;
 use super::two_pass::{Applied, ChangeContext, Pass, Preparation, TwoPassChange};
 use super::{Authority, ChangeRequest, ChangeResult, NewKey, Queued, Refusal, built_in};
-use crate::auth::AuthorizedCaller;
+use crate::auth::{AuthorizedCaller, Purpose};
 use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, RealmId};
 use crate::domain::imported_key::digest_hint;
@@ -116,7 +116,9 @@ impl Authority {
         let (role, now) = (&pass.caller_state.role, pass.now);
         let each = |id, key: Result<Key, Error>| {
             let found = match key {
-                Ok(key) if role.reaches(&key) => KnownKey::Visible(ImportedBefore::of(key, now)),
+                Ok(key) if role.reaches(&key, Purpose::Change) => {
+                    KnownKey::Visible(ImportedBefore::of(key, now))
+                }
                 Ok(_) => return,
                 Err(_) => KnownKey::Corrupt(id),
             };
@@ -163,6 +165,7 @@ struct Import<'a> {
 }
 
 impl TwoPassChange for Import<'_> {
+    type Caller = AuthorizedCaller;
     type Record = Vec<Outcome>;
     type Checked = Vec<CheckedEntry>;
     /// The roots of the accepted entries, by the index of the entry.
@@ -185,6 +188,7 @@ impl TwoPassChange for Import<'_> {
             .await?;
         let Pass {
             snapshot,
+            principal: _,
             caller_state,
             now,
         } = pass;
@@ -269,7 +273,7 @@ impl TwoPassChange for Import<'_> {
                 (_, Err(refusal), _) => Err(refusal),
                 (Ok(imported), Ok(key), Some(root)) => {
                     if let Some(entry) = last.take() {
-                        let before = entry.event(&event.caller.principal, event.request, change);
+                        let before = entry.event(event.principal, event.request, change);
                         change.start_next(before).await?;
                     }
                     let key = authority.imported_key(key, imported, change)?;
@@ -393,7 +397,8 @@ impl EntryCheck<'_> {
                 KnownKey::Hidden => None,
                 // Who may know of the fault depends on the caller.
                 KnownKey::Corrupt(id) => {
-                    match visible(snapshot, &self.caller_state.role, &(*id).into()).await {
+                    let role = &self.caller_state.role;
+                    match visible(snapshot, role, &(*id).into(), Purpose::Change).await {
                         Ok(key) => Some(ImportedBefore::of(key, self.now)),
                         Err(Refusal::NotFound(_)) => None,
                         Err(refusal) => return Err(refusal),

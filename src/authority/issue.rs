@@ -28,6 +28,7 @@ impl Authority {
 struct Issue(NewKey);
 
 impl TwoPassChange for Issue {
+    type Caller = AuthorizedCaller;
     type Record = KeyId;
     type Checked = ResolvedKey;
     type Prepared = NewSecret;
@@ -40,6 +41,7 @@ impl TwoPassChange for Issue {
     async fn check(&self, pass: Pass<'_>) -> Result<ResolvedKey, Refusal> {
         let Pass {
             snapshot,
+            principal: _,
             caller_state,
             now,
         } = pass;
@@ -62,7 +64,8 @@ impl TwoPassChange for Issue {
         caller: &AuthorizedCaller,
         _: ResolvedKey,
     ) -> Result<Preparation<NewSecret, IssuedKey>, Refusal> {
-        authority.new_secret(caller).await.map(Preparation::Ready)
+        let secret = authority.new_secret(&caller.group()).await?;
+        Ok(Preparation::Ready(secret))
     }
 
     async fn apply(

@@ -8,14 +8,14 @@ use tokio::time::Instant;
 
 use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail, subject};
-use super::caller_state::CallerState;
+use super::caller_state::{Caller as _, CallerState, KeyHolderState};
 use super::checked_change::Taken;
 use super::grants::Grant;
 use super::key_reference::KeyReference;
 use super::{
     Authority, ChangeRequest, ChangeResult, Page, Read, Refusal, check_revision, grants, not_found,
 };
-use crate::auth::{AuthorizedCaller, Delegate, Forbidden, Role};
+use crate::auth::{AuthorizedCaller, Delegate, Forbidden, KeyHolder, Purpose, Role};
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::hold::Holdable;
@@ -44,9 +44,21 @@ impl Authority {
         caller: &AuthorizedCaller,
         reference: &KeyReference,
     ) -> Result<Read<Key>, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Read)?;
         let mut snapshot = self.read(caller).await?;
-        let value = visible(&mut snapshot, &caller.role, reference).await?;
+        let value = visible(&mut snapshot, &caller.role, reference, Purpose::Read).await?;
+        let revision = snapshot.revision().await?;
+        Ok(Read { value, revision })
+    }
+
+    /// Returns the holder's own key.
+    pub async fn get_self(&self, holder: &KeyHolder) -> Result<Read<Key>, Refusal> {
+        let mut snapshot = self.read(holder).await?;
+        let KeyHolderState { key: mut value, .. } =
+            holder.reread(&mut snapshot, self.clock.now()).await?;
+        snapshot
+            .set_last_uses(std::slice::from_mut(&mut value))
+            .await?;
         let revision = snapshot.revision().await?;
         Ok(Read { value, revision })
     }
@@ -57,7 +69,7 @@ impl Authority {
         caller: &AuthorizedCaller,
         proven: Option<KeyId>,
     ) -> Result<Read<Key>, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Read)?;
         let id = proven.ok_or(Refusal::NotFound(not_found::PLAIN_KEY))?;
         let found = self.get_key(caller, &id.into()).await;
         found.map_err(|refusal| match refusal {
@@ -66,7 +78,7 @@ impl Authority {
         })
     }
 
-    /// Returns keys of which a hint contains this text, from all realms that the caller administers. Returns also whether there are
+    /// Returns keys of which a hint contains this text, from all realms that the caller reads. Returns also whether there are
     /// more of them.
     pub async fn find_hint(
         &self,
@@ -74,10 +86,10 @@ impl Authority {
         hint: &str,
         limit: u32,
     ) -> Result<(Vec<Key>, bool), Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Read)?;
         let mut snapshot = self.read(caller).await?;
         let realms = match &caller.role {
-            Role::Operator => snapshot.realm_ids().await?,
+            Role::Operator | Role::Auditor => snapshot.realm_ids().await?,
             Role::Realm { realm, .. } | Role::Delegate(Delegate { realm, .. }) => {
                 vec![realm.clone()]
             }
@@ -94,7 +106,7 @@ impl Authority {
                 ..KeyFilter::new(realm, now, limit + 1 - found.len() as u32)
             };
             let page = snapshot
-                .list_keys(&narrow(&caller.role, filter)?, Some)
+                .list_keys(&narrow(&caller.role, filter, Purpose::Read)?, Some)
                 .await?;
             found.extend(page.items);
             if found.len() > limit as usize {
@@ -111,9 +123,9 @@ impl Authority {
         caller: &AuthorizedCaller,
         reference: &KeyReference,
     ) -> Result<Read<KeyScopes>, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Read)?;
         let mut snapshot = self.read(caller).await?;
-        let key = visible(&mut snapshot, &caller.role, reference).await?;
+        let key = visible(&mut snapshot, &caller.role, reference, Purpose::Read).await?;
         let scopes = match snapshot.find_realm(&key.realm).await? {
             Some(realm) => realm.value.scopes,
             None => Vec::new(),
@@ -140,7 +152,7 @@ impl Authority {
         filter: KeyFilter,
         take: impl FnMut(Key) -> Option<Key>,
     ) -> Result<Read<Page<Key>>, Refusal> {
-        let mut filter = narrow(&caller.role, filter)?;
+        let mut filter = narrow(&caller.role, filter, Purpose::Read)?;
         let mut snapshot = self.read(caller).await?;
         let realm = snapshot.find_realm(&filter.realm).await?;
         let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
@@ -188,7 +200,7 @@ impl Authority {
         if_revision: Option<u64>,
         disabled: bool,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Change)?;
         let group = &caller.group();
         let (effect, on_snapshot) = if disabled {
             let on_snapshot = !self.shows(&caller.role, reference, Taken::Use, if_revision);
@@ -199,7 +211,8 @@ impl Authority {
         let mut state = self.begin_checks(group, effect, on_snapshot).await?;
         let (mut change, caller_state, mut key) = loop {
             let caller_state = state.reread(caller).await?;
-            let key = visible(&mut state, &caller_state.role, reference).await?;
+            let role = &caller_state.role;
+            let key = visible(&mut state, role, reference, Purpose::Change).await?;
             if !disabled {
                 state.give_to(&self.mirror, Holdable::Key(key.id)).await?;
             }
@@ -244,7 +257,7 @@ impl Authority {
         request: &ChangeRequest,
         reference: &KeyReference,
     ) -> Result<ChangeResult<Option<Key>>, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Change)?;
         let (group, id) = (&caller.group(), reference.id);
         let on_snapshot = !self.shows(&caller.role, reference, Taken::Key, None);
         let mut state = self
@@ -252,27 +265,28 @@ impl Authority {
             .await?;
         let (mut change, key, subject, detail) = loop {
             let CallerState { role, .. } = state.reread(caller).await?;
-            let (key, subject, detail) = match visible(&mut state, &role, reference).await {
-                Ok(key) => (Some(key.clone()), subject(&key), key.deletion_detail()),
-                // Nobody knows who owns it.
-                Err(Refusal::Store(Error::Corrupt(_)))
-                    if role == Role::Operator && reference.partner.is_none() =>
-                {
-                    let realm = state
-                        .find_realm_of_key(id)
-                        .await?
-                        .unwrap_or_else(RealmId::built_in);
-                    let subject = Subject {
-                        realm,
-                        partner: None,
-                        project: None,
-                        key: Some(id),
-                    };
-                    let reason = "the stored key could not be read".to_owned();
-                    (None, subject, non_empty_detail([("reason", reason)]))
-                }
-                Err(refusal) => return Err(refusal),
-            };
+            let (key, subject, detail) =
+                match visible(&mut state, &role, reference, Purpose::Change).await {
+                    Ok(key) => (Some(key.clone()), subject(&key), key.deletion_detail()),
+                    // Nobody knows who owns it.
+                    Err(Refusal::Store(Error::Corrupt(_)))
+                        if role == Role::Operator && reference.partner.is_none() =>
+                    {
+                        let realm = state
+                            .find_realm_of_key(id)
+                            .await?
+                            .unwrap_or_else(RealmId::built_in);
+                        let subject = Subject {
+                            realm,
+                            partner: None,
+                            project: None,
+                            key: Some(id),
+                        };
+                        let reason = "the stored key could not be read".to_owned();
+                        (None, subject, non_empty_detail([("reason", reason)]))
+                    }
+                    Err(refusal) => return Err(refusal),
+                };
             match self.end_checks(state, group, Effect::TakesAway).await? {
                 ControlFlow::Break(change) => break (change, key, subject, detail),
                 ControlFlow::Continue(change) => state = change,
@@ -309,20 +323,22 @@ fn withheld_after(key: &Key, role: &Role, disabled: bool) -> Result<bool, Refusa
 ///
 /// # Errors
 /// [`Refusal::NotFound`] if the key does not exist, if another partner owns it than the request says, or if the role does not reach
-/// it.
+/// it for this purpose. [`Refusal::Forbidden`] if the role reaches no key for it: the role may have changed since the call began.
 pub(super) async fn visible(
     snapshot: &mut Snapshot,
     role: &Role,
     reference: &KeyReference,
+    purpose: Purpose,
 ) -> Result<Key, Refusal> {
+    role.may_use_keys(purpose)?;
     let id = reference.id;
     let key = match snapshot.find_key(id).await {
         // The owner of a corrupt key is unknown, so only a role that reaches every key of the realm gets the error.
-        Err(Error::Corrupt(_)) if !reaches_corrupt(snapshot, role, id).await? => None,
+        Err(Error::Corrupt(_)) if !reaches_corrupt(snapshot, role, id, purpose).await? => None,
         found => found?,
     };
     let mut key = key
-        .filter(|key| role.reaches(key) && reference.allows(&key.partner))
+        .filter(|key| role.reaches(key, purpose) && reference.allows(&key.partner))
         .ok_or(Refusal::NotFound(not_found::KEY))?;
     snapshot
         .set_last_uses(std::slice::from_mut(&mut key))
@@ -331,22 +347,33 @@ pub(super) async fn visible(
 }
 
 /// Whether the role reaches a corrupt key, of which only the realm is known.
-async fn reaches_corrupt(snapshot: &mut Snapshot, role: &Role, id: KeyId) -> Result<bool, Error> {
+async fn reaches_corrupt(
+    snapshot: &mut Snapshot,
+    role: &Role,
+    id: KeyId,
+    purpose: Purpose,
+) -> Result<bool, Error> {
     let realm = snapshot.find_realm_of_key(id).await?;
     Ok(match role {
         Role::Operator => true,
-        Role::Realm { .. } => realm.is_some_and(|realm| role.may_manage(&realm).is_ok()),
+        Role::Auditor | Role::Realm { .. } => {
+            realm.is_some_and(|realm| role.may_use_keys_of(&realm, purpose).is_ok())
+        }
         Role::Delegate(_) => false,
     })
 }
 
-/// Narrows the filter to the keys that the role reaches.
+/// Narrows the filter to the keys that the role reaches for this purpose.
 ///
 /// # Errors
 /// [`Refusal::Forbidden`] if the filter names something beyond the reach, whether or not that exists.
-pub(super) fn narrow(role: &Role, mut filter: KeyFilter) -> Result<KeyFilter, Refusal> {
+pub(super) fn narrow(
+    role: &Role,
+    mut filter: KeyFilter,
+    purpose: Purpose,
+) -> Result<KeyFilter, Refusal> {
     let Role::Delegate(delegate) = role else {
-        role.may_manage(&filter.realm)?;
+        role.may_use_keys_of(&filter.realm, purpose)?;
         return Ok(filter);
     };
     filter.partner.get_or_insert(delegate.partner.clone());

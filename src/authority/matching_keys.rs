@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use super::admission::{Effect, OpenChange};
 use super::audit::{AuditEntry, non_empty_detail};
-use super::caller_state::CallerState;
+use super::caller_state::{Caller as _, CallerState};
 use super::checked_change::CheckedState;
 use super::keys::narrow;
 use super::revoke::{DryRun, EXAMPLES, check_names, locks_out_caller};
 use super::{Authority, ChangeRequest, ChangeResult, Read, Refusal, in_use};
-use crate::auth::AuthorizedCaller;
+use crate::auth::{AuthorizedCaller, Purpose};
 use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Revocation};
@@ -66,15 +66,15 @@ impl Authority {
         end: EndOfKeys,
         fingerprint: [u8; 32],
     ) -> Result<ChangeResult<EndedKeys>, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Change)?;
         let principal = &caller.principal;
         let idempotency = request.idempotency_key(fingerprint);
         // The search may take seconds, so it does not take the reader that is left to revocations.
         let mut snapshot = self.read(caller).await?;
         let now = self.clock.now();
-        let caller_state = CallerState::reread(&mut snapshot, principal, now).await?;
+        let caller_state = caller.reread(&mut snapshot, now).await?;
         let before = self
-            .replayed(caller, idempotency.as_ref(), &mut snapshot, now)
+            .replayed(principal, idempotency.as_ref(), &mut snapshot, now)
             .await?;
         if let Some((ended, revision)) = before {
             let last = snapshot.last_event().await?;
@@ -103,7 +103,7 @@ impl Authority {
         let of_all = batches.len();
         for (number, batch) in batches.enumerate() {
             let (mut change, caller_state) = self.begin(caller, Effect::TakesAway).await?;
-            let filter = narrow(&caller_state.role, filter.clone())?;
+            let filter = narrow(&caller_state.role, filter.clone(), Purpose::Change)?;
             let keys = change.matching_keys(&filter, batch).await?;
             ended.count += keys.len() as u64;
             let Some(entry) = self
@@ -113,7 +113,7 @@ impl Authority {
                 continue;
             };
             if number + 1 == of_all {
-                self.record_answer(caller, idempotency, &mut change, &ended)
+                self.record_answer(principal, idempotency, &mut change, &ended)
                     .await?;
                 return self.finish(principal, request, change, entry, ended).await;
             }
@@ -131,10 +131,10 @@ impl Authority {
         filter: KeyFilter,
         end: &EndOfKeys,
     ) -> Result<Read<(DryRun, bool)>, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Change)?;
         let mut snapshot = self.read(caller).await?;
         let now = self.clock.now();
-        let caller_state = CallerState::reread(&mut snapshot, &caller.principal, now).await?;
+        let caller_state = caller.reread(&mut snapshot, now).await?;
         let Matching { filter, ids, more } =
             matching(&caller_state, &mut snapshot, filter, end).await?;
         let mut newest = ids.clone();
@@ -199,7 +199,7 @@ impl Authority {
         for (filter, ids) in dead {
             for batch in ids.chunks(KEYS_AT_ONCE) {
                 let (mut change, caller_state) = self.begin(caller, Effect::TakesAway).await?;
-                narrow(&caller_state.role, filter.clone())?;
+                narrow(&caller_state.role, filter.clone(), Purpose::Change)?;
                 let keys = change.matching_keys(&filter, batch).await?;
                 let end = EndOfKeys::Deletion;
                 let ended = self.end_keys(caller, request, &mut change, keys, &end);

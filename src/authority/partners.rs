@@ -123,7 +123,7 @@ impl Authority {
         realm: &RealmId,
         id: &PartnerId,
     ) -> Result<Read<PartnerRow>, Refusal> {
-        caller.role.may_manage(realm)?;
+        caller.role.may_read(realm)?;
         let mut snapshot = self.read(caller).await?;
         let value = snapshot
             .find_partner(realm, id)
@@ -142,7 +142,7 @@ impl Authority {
         limit: u32,
         take: impl FnMut(PartnerRow) -> Option<T>,
     ) -> Result<Read<Page<T>>, Refusal> {
-        caller.role.may_manage(realm)?;
+        caller.role.may_read(realm)?;
         let mut snapshot = self.read(caller).await?;
         if snapshot.find_realm(realm).await?.is_none() {
             return Err(Refusal::NotFound(not_found::REALM));

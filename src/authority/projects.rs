@@ -85,7 +85,7 @@ impl Authority {
         limit: u32,
         take: impl FnMut(ProjectRow) -> Option<T>,
     ) -> Result<Read<Page<T>>, Refusal> {
-        caller.role.may_manage(realm)?;
+        caller.role.may_read(realm)?;
         let mut snapshot = self.read(caller).await?;
         if snapshot.find_realm(realm).await?.is_none() {
             return Err(Refusal::NotFound(not_found::REALM));

@@ -100,7 +100,7 @@ impl Authority {
         caller: &AuthorizedCaller,
         id: &RealmId,
     ) -> Result<Read<RealmRow>, Refusal> {
-        caller.role.may_manage(id)?;
+        caller.role.may_read(id)?;
         let mut snapshot = self.read(caller).await?;
         let value = snapshot
             .find_realm(id)
@@ -110,7 +110,7 @@ impl Authority {
         Ok(Read { value, revision })
     }
 
-    /// Returns a page of the realms that the caller may administer. `take` converts an item, or refuses it if the page is full.
+    /// Returns a page of the realms that the caller may read. `take` converts an item, or refuses it if the page is full.
     pub async fn list_realms<T>(
         &self,
         caller: &AuthorizedCaller,
@@ -118,11 +118,11 @@ impl Authority {
         limit: u32,
         take: impl FnMut(RealmRow) -> Option<T>,
     ) -> Result<Read<Page<T>>, Refusal> {
-        caller.role.may_manage_something()?;
+        caller.role.may_read_something()?;
         let mut snapshot = self.read(caller).await?;
         let revision = snapshot.revision().await?;
         let value = match &caller.role {
-            Role::Operator => snapshot.list_realms(after, limit, take).await?,
+            Role::Operator | Role::Auditor => snapshot.list_realms(after, limit, take).await?,
             Role::Realm { realm, .. } | Role::Delegate(Delegate { realm, .. }) => Page {
                 items: snapshot
                     .find_realm(realm)

@@ -33,7 +33,7 @@ impl Authority {
         &self,
         caller: &AuthorizedCaller,
     ) -> Result<Read<Option<Replicas>>, Refusal> {
-        caller.role.may_operate()?;
+        caller.role.may_read_everything()?;
         let mut snapshot = self.read(caller).await?;
         let revision = snapshot.revision().await?;
         let value = if self.store.is_shared() {

@@ -465,8 +465,8 @@ fn check_level(realm: &Realm, new: &NewKey, bad: &mut Violations) {
     }
 }
 
-/// Checks that a key has an owner. In the built-in realm the owner is the realm that the key serves, and an operator key has
-/// none.
+/// Checks that a key has an owner. In the built-in realm the owner is the realm that the key serves. An operator key and
+/// the key of a reader of all realms have none.
 pub(super) fn check_owner(
     realm: &Realm,
     partner: Option<&PartnerId>,
@@ -483,8 +483,13 @@ pub(super) fn check_owner(
         || access
             .granted()
             .any(|scope| scope.as_str() == scopes::OPERATOR);
+    let mut granted = access.granted().map(ScopeName::as_str).peekable();
+    let only_reads = granted.peek().is_some() && granted.all(|scope| scope == scopes::READ);
     match (partner, operator) {
-        (None, false) => bad.add("partner", "is required: set the realm that the key serves"),
+        (None, false) if !only_reads => bad.add(
+            "partner",
+            "is required: set the realm that the key serves; only a key with no other scope than \"read\" may read every realm",
+        ),
         (Some(_), true) => bad.add(
             "partner",
             "must be unset because a key with full access or the scope \"operator\" is an operator key, which serves every realm",

@@ -5,12 +5,12 @@ use std::ops::ControlFlow;
 
 use super::admission::{Effect, OpenChange};
 use super::audit::{AuditEntry, non_empty_detail, rfc3339};
-use super::caller_state::CallerState;
+use super::caller_state::{Caller as _, CallerState};
 use super::checked_change::Taken;
 use super::key_reference::KeyReference;
 use super::keys::{narrow, visible};
 use super::{Authority, ChangeRequest, ChangeResult, Read, Refusal, not_found};
-use crate::auth::{AuthorizedCaller, CallerGroup, Principal};
+use crate::auth::{AuthorizedCaller, KeyHolder, Principal, Purpose};
 use crate::domain::event::{EventKind, Revision, Subject};
 use crate::domain::ids::{EnvironmentName, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Revocation};
@@ -55,7 +55,7 @@ impl Authority {
         reference: &KeyReference,
         reason: String,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Change)?;
         let group = &caller.group();
         let on_snapshot = !self.shows(&caller.role, reference, Taken::UseForEver, None);
         let mut state = self
@@ -63,7 +63,7 @@ impl Authority {
             .await?;
         let (change, key) = loop {
             let CallerState { role, .. } = state.reread(caller).await?;
-            let key = visible(&mut state, &role, reference).await?;
+            let key = visible(&mut state, &role, reference, Purpose::Change).await?;
             if key.revocation.is_some() {
                 return self.unchanged(&caller.principal, request, state, key).await;
             }
@@ -86,14 +86,14 @@ impl Authority {
         reason: String,
         fingerprint: [u8; 32],
     ) -> Result<ChangeResult<bool>, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Change)?;
         let idempotency = request.idempotency_key(fingerprint);
         let mut snapshot = self.read_for(Effect::TakesAway, &caller.group()).await?;
         let (next, now) = snapshot.next_change(self.clock.now()).await?;
-        let caller_state = CallerState::reread(&mut snapshot, &caller.principal, now).await?;
+        let caller_state = caller.reread(&mut snapshot, now).await?;
         // Before the budget and the room on the disk, which a repetition does not need.
         let before = self
-            .replayed(caller, idempotency.as_ref(), &mut snapshot, now)
+            .replayed(&caller.principal, idempotency.as_ref(), &mut snapshot, now)
             .await?;
         if let Some(((), revision)) = before {
             let last = snapshot.last_event().await?;
@@ -125,7 +125,7 @@ impl Authority {
         })?;
         let now = change.time();
         let before = self
-            .replayed(caller, idempotency.as_ref(), &mut change, now)
+            .replayed(&caller.principal, idempotency.as_ref(), &mut change, now)
             .await?;
         if let Some(((), revision)) = before {
             let last = change.last_event().await?;
@@ -141,7 +141,7 @@ impl Authority {
         if change.revoked_before(&rule).await? < rule.before {
             change.insert_bulk_revocation(&rule).await?;
         }
-        self.record_answer(caller, idempotency, &mut change, &())
+        self.record_answer(&caller.principal, idempotency, &mut change, &())
             .await?;
         let environment = rule.environment.as_ref();
         let detail = non_empty_detail([
@@ -176,10 +176,10 @@ impl Authority {
         caller: &AuthorizedCaller,
         selection: BulkSelection,
     ) -> Result<Read<DryRun>, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Change)?;
         let mut snapshot = self.read(caller).await?;
         let (_, now) = snapshot.next_change(self.clock.now()).await?;
-        let caller_state = CallerState::reread(&mut snapshot, &caller.principal, now).await?;
+        let caller_state = caller.reread(&mut snapshot, now).await?;
         let mut filter = filter(&caller_state, &mut snapshot, &selection, now).await?;
         let revision = snapshot.revision().await?;
         filter.issued_before = match selection.issued_before {
@@ -196,14 +196,14 @@ impl Authority {
         })
     }
 
-    /// Revokes the key that the principal proved. This needs no role: everybody who can present a key may revoke it.
+    /// Revokes the key that its holder proved. This needs no role: everybody who can present a key may revoke it.
     pub async fn revoke_self(
         &self,
-        principal: &Principal,
-        group: &CallerGroup,
+        holder: &KeyHolder,
         request: &ChangeRequest,
         reason: String,
     ) -> Result<ChangeResult<Key>, Refusal> {
+        let KeyHolder { principal, group } = holder;
         let mut state = self.begin_checks(group, Effect::TakesAway, true).await?;
         let (change, key) = loop {
             let now = state.time();
@@ -277,7 +277,7 @@ pub(super) async fn check_names(
     snapshot: &mut Snapshot,
     filter: KeyFilter,
 ) -> Result<KeyFilter, Refusal> {
-    let mut filter = narrow(&caller_state.role, filter)?;
+    let mut filter = narrow(&caller_state.role, filter, Purpose::Change)?;
     let realm = snapshot.find_realm(&filter.realm).await?;
     let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
     filter.max_lifetime = realm.max_lifetime;

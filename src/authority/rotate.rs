@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::admission::Effect;
 use super::audit::{AuditEntry, non_empty_detail, rfc3339};
+use super::caller_state::KeyHolderState;
 use super::checked_change::Taken;
 use super::grants::Grant;
 use super::idempotency::replayed_key;
@@ -12,11 +13,11 @@ use super::key_reference::KeyReference;
 use super::keys::{revoked, visible};
 use super::resolve::resolve_expiry;
 use super::secret::NewSecret;
-use super::two_pass::{Applied, ChangeContext, Pass, Preparation, TwoPassChange};
+use super::two_pass::{Applied, ChangeContext, Pass, PassOf, Preparation, TwoPassChange};
 use super::{
     Authority, ChangeRequest, ChangeResult, IssuedKey, Refusal, check_revision, grants, not_found,
 };
-use crate::auth::AuthorizedCaller;
+use crate::auth::{AuthorizedCaller, Forbidden, KeyHolder, Purpose};
 use crate::domain::event::EventKind;
 use crate::domain::hold::Holdable;
 use crate::domain::ids::KeyId;
@@ -56,13 +57,29 @@ impl Authority {
         rotation: Rotation,
         fingerprint: [u8; 32],
     ) -> Result<ChangeResult<IssuedKey>, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Change)?;
         let rotate = Rotate {
             reference,
             if_revision,
             rotation,
         };
         Box::pin(self.run_two_pass(caller, request, fingerprint, &rotate)).await
+    }
+
+    /// Gives the holder's own key a new secret. The presented secret must be the newest one of the key.
+    pub async fn rotate_self(
+        &self,
+        holder: &KeyHolder,
+        request: &ChangeRequest,
+        overlap: Duration,
+        fingerprint: [u8; 32],
+    ) -> Result<ChangeResult<IssuedKey>, Refusal> {
+        let rotation = Rotation {
+            overlap,
+            expires_at: None,
+        };
+        let rotate = RotateSelf { rotation };
+        Box::pin(self.run_two_pass(holder, request, fingerprint, &rotate)).await
     }
 
     /// Removes one of a key's two secrets before the overlap ends.
@@ -74,7 +91,7 @@ impl Authority {
         if_revision: Option<u64>,
         keep: KeepSecret,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Change)?;
         let effect = match keep {
             KeepSecret::New => Effect::TakesAway,
             KeepSecret::Old => Effect::MayGrant,
@@ -84,7 +101,8 @@ impl Authority {
         let mut state = self.begin_checks(group, effect, on_snapshot).await?;
         let (mut change, caller_state, mut key) = loop {
             let caller_state = state.reread(caller).await?;
-            let key = visible(&mut state, &caller_state.role, reference).await?;
+            let role = &caller_state.role;
+            let key = visible(&mut state, role, reference, Purpose::Change).await?;
             if keep == KeepSecret::Old {
                 state.give_to(&self.mirror, Holdable::Key(key.id)).await?;
             }
@@ -159,6 +177,7 @@ struct Rotatable {
 }
 
 impl TwoPassChange for Rotate {
+    type Caller = AuthorizedCaller;
     type Record = KeyId;
     type Checked = Rotatable;
     type Prepared = NewSecret;
@@ -184,7 +203,8 @@ impl TwoPassChange for Rotate {
         caller: &AuthorizedCaller,
         _: Rotatable,
     ) -> Result<Preparation<NewSecret, IssuedKey>, Refusal> {
-        authority.new_secret(caller).await.map(Preparation::Ready)
+        let secret = authority.new_secret(&caller.group()).await?;
+        Ok(Preparation::Ready(secret))
     }
 
     async fn apply(
@@ -195,12 +215,29 @@ impl TwoPassChange for Rotate {
         checked: Rotatable,
         new: NewSecret,
     ) -> Result<Applied<Self>, Refusal> {
+        let overlap = self.rotation.overlap;
+        new.replace_newest_of(checked, overlap, change, authority)
+            .await
+    }
+}
+
+impl NewSecret {
+    /// Writes the rotation of a key to this secret.
+    async fn replace_newest_of<C>(
+        &self,
+        rotatable: Rotatable,
+        overlap: Duration,
+        change: &mut Change,
+        authority: &Authority,
+    ) -> Result<Applied<C>, Refusal>
+    where
+        C: TwoPassChange<Record = KeyId, Answer = IssuedKey>,
+    {
         let Rotatable {
             mut key,
             realm,
             expires_at,
-        } = checked;
-        let Rotation { overlap, .. } = self.rotation;
+        } = rotatable;
         let now = change.time();
         let old_hint = key.hint.clone();
         // A later expiry of the key is for the new secret. The old one was given out with the expiry that the key had.
@@ -225,10 +262,10 @@ impl TwoPassChange for Rotate {
                 change.delete_root(key.id, &secret).await?;
             }
         }
-        let plain_key = new.add_to(&mut key, &realm, change, &authority.peppers)?;
+        let plain_key = self.add_to(&mut key, &realm, change, &authority.peppers)?;
         change.update_key(&mut key).await?;
         let newest = key.secrets.last().expect("the new secret was added");
-        change.insert_root(key.id, newest, &new.root).await?;
+        change.insert_root(key.id, newest, &self.root).await?;
         let detail = non_empty_detail([
             ("hint", key.hint.clone()),
             ("old_hint", old_hint),
@@ -258,8 +295,10 @@ impl Rotate {
             snapshot,
             caller_state,
             now,
+            ..
         } = pass;
-        let key = visible(snapshot, &caller_state.role, &self.reference).await?;
+        let role = &caller_state.role;
+        let key = visible(snapshot, role, &self.reference, Purpose::Change).await?;
         if key.revocation.is_some() {
             return Err(revoked());
         }
@@ -285,6 +324,88 @@ impl Rotate {
             realm,
             expires_at,
         })
+    }
+}
+
+struct RotateSelf {
+    rotation: Rotation,
+}
+
+impl TwoPassChange for RotateSelf {
+    type Caller = KeyHolder;
+    type Record = KeyId;
+    type Checked = Rotatable;
+    type Prepared = NewSecret;
+    type Answer = IssuedKey;
+
+    /// The caller may present either secret: whoever lost the first answer has only the old one.
+    async fn replay(&self, pass: PassOf<'_, Self>, _: KeyId) -> Result<IssuedKey, Refusal> {
+        let mut key = pass.caller_state.key.clone();
+        pass.snapshot
+            .set_last_uses(std::slice::from_mut(&mut key))
+            .await?;
+        Ok(IssuedKey {
+            key,
+            plain_key: None,
+        })
+    }
+
+    async fn check(&self, pass: PassOf<'_, Self>) -> Result<Rotatable, Refusal> {
+        let KeyHolderState { key, realm } = pass.caller_state;
+        if !realm.lets_rotate_itself(&key.access) {
+            return Err(if realm.id.is_built_in() {
+                NOT_IF_IT_ADMINISTERS
+            } else {
+                NO_SELF_ROTATION
+            }
+            .into());
+        }
+        // Whoever holds only the old secret must not replace the new one, which may be in the right hands.
+        if key.secrets.last().map(|newest| &newest.digest) != Some(&pass.principal.secret) {
+            return Err(Refusal::Precondition {
+                reason: "OLD_SECRET",
+                message: "the caller presented the old secret of its key: use the new one, or ask whoever issued the key to \
+                          rotate it"
+                    .to_owned(),
+            });
+        }
+        let mut key = key.clone();
+        pass.snapshot
+            .set_last_uses(std::slice::from_mut(&mut key))
+            .await?;
+        let expires_at = self.rotation.expiry(&key, realm, pass.now)?;
+        Ok(Rotatable {
+            key,
+            realm: realm.clone(),
+            expires_at,
+        })
+    }
+
+    fn gives_to(&self, checked: &Rotatable) -> Option<Holdable> {
+        Some(Holdable::Key(checked.key.id))
+    }
+
+    async fn prepare(
+        &self,
+        authority: &Authority,
+        caller: &KeyHolder,
+        _: Rotatable,
+    ) -> Result<Preparation<NewSecret, IssuedKey>, Refusal> {
+        let secret = authority.new_secret(&caller.group).await?;
+        Ok(Preparation::Ready(secret))
+    }
+
+    async fn apply(
+        &self,
+        authority: &Authority,
+        change: &mut Change,
+        _: &ChangeContext<'_>,
+        checked: Rotatable,
+        new: NewSecret,
+    ) -> Result<Applied<Self>, Refusal> {
+        let overlap = self.rotation.overlap;
+        new.replace_newest_of(checked, overlap, change, authority)
+            .await
     }
 }
 
@@ -315,6 +436,16 @@ fn latest_expiry(realm: &Realm, old: &Secret) -> Option<Timestamp> {
         Expiry::Never => latest,
     })
 }
+
+const NO_SELF_ROTATION: Forbidden = Forbidden(
+    "the realm does not let keys rotate themselves: ask whoever issued the key to rotate it, or ask an operator or a manager to \
+     set `self_rotation` of the realm",
+);
+
+const NOT_IF_IT_ADMINISTERS: Forbidden = Forbidden(
+    "only keys of gateways and readers rotate themselves in the realm \"claviger\": use another operator key, which can rotate \
+     this one",
+);
 
 const ONE_SECRET: &str = "there is no rotation to end: the key has only one secret";
 

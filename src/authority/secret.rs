@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Authority, Refusal, not_found};
-use crate::auth::AuthorizedCaller;
+use crate::auth::CallerGroup;
 use crate::domain::key::{Key, Secret};
 use crate::domain::key_text::{PlainKey, SecretBytes};
 use crate::domain::realm::Realm;
@@ -54,8 +54,8 @@ impl NewSecret {
 }
 
 impl Authority {
-    pub(super) async fn new_secret(&self, caller: &AuthorizedCaller) -> Result<NewSecret, Refusal> {
-        let _permit = self.hash_permit(&caller.group()).await?;
+    pub(super) async fn new_secret(&self, group: &CallerGroup) -> Result<NewSecret, Refusal> {
+        let _permit = self.hash_permit(group).await?;
         Ok(NewSecret::make(&self.roots).await)
     }
 }

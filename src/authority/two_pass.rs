@@ -9,24 +9,29 @@ use serde::de::DeserializeOwned;
 
 use super::admission::Effect;
 use super::audit::AuditEntry;
-use super::caller_state::CallerState;
+use super::caller_state::{Caller, CallerState};
 use super::holds::history_rewritten;
 use super::{Authority, ChangeRequest, ChangeResult, IdempotencyKey, Refusal};
-use crate::auth::AuthorizedCaller;
+use crate::auth::Principal;
 use crate::domain::event::Revision;
 use crate::domain::hold::Holdable;
 use crate::domain::time::Timestamp;
 use crate::store::{Change, Snapshot};
 
 /// The state that a pass reads.
-pub(super) struct Pass<'p> {
+pub(super) struct Pass<'p, S = CallerState> {
     /// The snapshot. In the second pass, the transaction of the change.
     pub(super) snapshot: &'p mut Snapshot,
+    /// Who called.
+    pub(super) principal: &'p Principal,
     /// The caller in this state.
-    pub(super) caller_state: &'p CallerState,
+    pub(super) caller_state: &'p S,
     /// The time of this pass.
     pub(super) now: Timestamp,
 }
+
+/// The state that a pass of this change reads.
+pub(super) type PassOf<'p, C> = Pass<'p, <<C as TwoPassChange>::Caller as Caller>::State>;
 
 /// The result of the slow work.
 pub(super) enum Preparation<P, A> {
@@ -51,6 +56,8 @@ pub(super) enum Applied<C: TwoPassChange + ?Sized> {
 
 /// A change that is checked, prepared by slow work, checked again and applied.
 pub(super) trait TwoPassChange: Sync {
+    /// Who makes the change.
+    type Caller: Caller;
     /// The record from which a repeated request is answered for 24 hours.
     type Record: Serialize + DeserializeOwned + Send + Sync;
     /// The result of the checks.
@@ -62,12 +69,15 @@ pub(super) trait TwoPassChange: Sync {
     /// Returns the answer to a repeated request.
     fn replay(
         &self,
-        pass: Pass<'_>,
+        pass: PassOf<'_, Self>,
         record: Self::Record,
     ) -> impl Future<Output = Result<Self::Answer, Refusal>> + Send;
 
     /// Checks the preconditions of the change. Runs once in each pass.
-    fn check(&self, pass: Pass<'_>) -> impl Future<Output = Result<Self::Checked, Refusal>> + Send;
+    fn check(
+        &self,
+        pass: PassOf<'_, Self>,
+    ) -> impl Future<Output = Result<Self::Checked, Refusal>> + Send;
 
     /// What exists and may get more access by the change.
     fn gives_to(&self, _: &Self::Checked) -> Option<Holdable> {
@@ -78,7 +88,7 @@ pub(super) trait TwoPassChange: Sync {
     fn prepare(
         &self,
         authority: &Authority,
-        caller: &AuthorizedCaller,
+        caller: &Self::Caller,
         checked: Self::Checked,
     ) -> impl Future<Output = Result<Preparation<Self::Prepared, Self::Answer>, Refusal>> + Send;
 
@@ -95,7 +105,7 @@ pub(super) trait TwoPassChange: Sync {
 
 /// The caller and the request that events name, for a change that writes more than one event.
 pub(super) struct ChangeContext<'e> {
-    pub(super) caller: &'e AuthorizedCaller,
+    pub(super) principal: &'e Principal,
     pub(super) request: &'e ChangeRequest,
 }
 
@@ -103,29 +113,31 @@ impl Authority {
     /// Runs a two-pass change, or answers a repeated request from its record.
     pub(super) async fn run_two_pass<C: TwoPassChange>(
         &self,
-        caller: &AuthorizedCaller,
+        caller: &C::Caller,
         request: &ChangeRequest,
         fingerprint: [u8; 32],
         work: &C,
     ) -> Result<ChangeResult<C::Answer>, Refusal> {
         let idempotency = request.idempotency_key(fingerprint);
         let now = self.clock.now();
+        let principal = caller.principal();
         let mut snapshot = self.read(caller).await?;
-        let caller_state = CallerState::reread(&mut snapshot, &caller.principal, now).await?;
+        let caller_state = caller.reread(&mut snapshot, now).await?;
         let pass = Pass {
             snapshot: &mut snapshot,
+            principal,
             caller_state: &caller_state,
             now,
         };
         let checked = match self
-            .check_pass(caller, idempotency.as_ref(), work, pass)
+            .check_pass(principal, idempotency.as_ref(), work, pass)
             .await?
         {
             PassOutcome::Replayed(answer, revision) => {
                 let last = snapshot.last_event().await?;
                 drop(snapshot);
                 return self
-                    .in_force(&caller.principal, request, answer, revision, last)
+                    .in_force(principal, request, answer, revision, last)
                     .await;
             }
             PassOutcome::New(checked) => checked,
@@ -141,7 +153,6 @@ impl Authority {
         let prepared = match work.prepare(self, caller, checked).await? {
             Preparation::Ready(prepared) => prepared,
             Preparation::NothingToDo(answer) => {
-                let principal = &caller.principal;
                 let revision = last.revision;
                 return self
                     .in_force(principal, request, answer, revision, last)
@@ -153,18 +164,19 @@ impl Authority {
         let now = change.time();
         let pass = Pass {
             snapshot: &mut change,
+            principal,
             caller_state: &caller_state,
             now,
         };
         let checked = match self
-            .check_pass(caller, idempotency.as_ref(), work, pass)
+            .check_pass(principal, idempotency.as_ref(), work, pass)
             .await?
         {
             PassOutcome::Replayed(answer, revision) => {
                 let last = change.last_event().await?;
                 drop(change);
                 return self
-                    .in_force(&caller.principal, request, answer, revision, last)
+                    .in_force(principal, request, answer, revision, last)
                     .await;
             }
             PassOutcome::New(checked) => checked,
@@ -172,7 +184,7 @@ impl Authority {
         if let Some(what) = work.gives_to(&checked) {
             change.give_to(&self.mirror, what).await?;
         }
-        let event = ChangeContext { caller, request };
+        let event = ChangeContext { principal, request };
         match work
             .apply(self, &mut change, &event, checked, prepared)
             .await?
@@ -182,27 +194,23 @@ impl Authority {
                 entry,
                 answer,
             } => {
-                self.record_answer(caller, idempotency, &mut change, &record)
+                self.record_answer(principal, idempotency, &mut change, &record)
                     .await?;
-                self.finish(&caller.principal, request, change, entry, answer)
-                    .await
+                self.finish(principal, request, change, entry, answer).await
             }
-            Applied::Unchanged(answer) => {
-                self.unchanged(&caller.principal, request, change, answer)
-                    .await
-            }
+            Applied::Unchanged(answer) => self.unchanged(principal, request, change, answer).await,
         }
     }
 
     async fn check_pass<C: TwoPassChange>(
         &self,
-        caller: &AuthorizedCaller,
+        principal: &Principal,
         idempotency: Option<&IdempotencyKey>,
         work: &C,
-        pass: Pass<'_>,
+        pass: PassOf<'_, C>,
     ) -> Result<PassOutcome<C>, Refusal> {
         let before: Option<(C::Record, Revision)> = self
-            .replayed(caller, idempotency, pass.snapshot, pass.now)
+            .replayed(principal, idempotency, pass.snapshot, pass.now)
             .await?;
         Ok(match before {
             Some((record, revision)) => {

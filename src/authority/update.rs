@@ -11,7 +11,7 @@ use super::key_reference::KeyReference;
 use super::keys::{revoked, visible};
 use super::resolve::{check_external_id, check_owner, granted, resolve_expiry};
 use super::{Authority, ChangeRequest, ChangeResult, Refusal, check_revision, grants, not_found};
-use crate::auth::AuthorizedCaller;
+use crate::auth::{AuthorizedCaller, Purpose};
 use crate::domain::access::Access;
 use crate::domain::event::EventKind;
 use crate::domain::hold::Holdable;
@@ -50,18 +50,18 @@ impl Authority {
         if_revision: Option<u64>,
         mut update: KeyUpdate,
     ) -> Result<ChangeResult<Key>, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Change)?;
         if update.external_id.is_some() {
             caller.role.may_set_external_ids()?;
         }
         let (mut change, caller_state) = self.begin(caller, Effect::MayGrant).await?;
-        let before = visible(&mut change, &caller_state.role, reference).await?;
+        let role = &caller_state.role;
+        let before = visible(&mut change, role, reference, Purpose::Change).await?;
         check_revision(Some(before.revision), if_revision)?;
         if before.revocation.is_some() {
             return Err(revoked());
         }
         if let Some(labels) = &mut update.labels {
-            let role = &caller_state.role;
             role.may_label(labels, &before.labels)?;
             let kept = role.kept_labels(&before.labels);
             labels.extend(kept.map(|(name, value)| (name.clone(), value.clone())));

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::key_reference::KeyReference;
 use super::keys::visible;
 use super::{Authority, Refusal};
-use crate::auth::AuthorizedCaller;
+use crate::auth::{AuthorizedCaller, Purpose};
 use crate::domain::time::{Hour, Timestamp};
 use crate::store::{KeyCount, Tombstone};
 
@@ -26,10 +26,10 @@ impl Authority {
         reference: &KeyReference,
         hours: Range<Hour>,
     ) -> Result<KeyUsage, Refusal> {
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Read)?;
         let mut snapshot = self.read(caller).await?;
         let id = reference.id;
-        match visible(&mut snapshot, &caller.role, reference).await {
+        match visible(&mut snapshot, &caller.role, reference, Purpose::Read).await {
             Err(Refusal::NotFound(message)) => snapshot
                 .find_tombstone(id)
                 .await?
@@ -41,7 +41,8 @@ impl Authority {
                         environment,
                     } = deleted;
                     let role = &caller.role;
-                    role.reaches_keys_of(realm, partner, project.as_ref(), environment)
+                    let project = project.as_ref();
+                    role.reaches_keys_of(Purpose::Read, realm, partner, project, environment)
                         && reference.allows(partner)
                 })
                 .map(drop)

@@ -19,6 +19,7 @@ use super::reflect;
 use super::request_id;
 use super::response::ChangeResponse as _;
 use super::text;
+use crate::domain::ids::RealmId;
 use crate::pb::claviger::v1::credential_source::Source;
 use crate::pb::claviger::v1::{
     CredentialSource, DeleteRealmRequest, EncodedCharacters, Environment, GetRealmRequest,
@@ -255,7 +256,7 @@ impl RealmFlags {
             levels: self.level.into_iter().map(Level::to_proto).collect(),
             max_cache: flags::span_to_proto(self.max_cache, "--max-cache")?,
             max_lifetime: flags::span_to_proto(self.max_lifetime, "--max-lifetime")?,
-            // The settings for gateways have no flags; a file sets them.
+            // The settings for gateways and self-rotation have no flags; a file sets them.
             credentials: None,
             routes: Vec::new(),
             denials: Vec::new(),
@@ -264,6 +265,7 @@ impl RealmFlags {
             trailing_slash: TrailingSlash::Unspecified.into(),
             encoded_characters: EncodedCharacters::Unspecified.into(),
             identity_labels: Vec::new(),
+            self_rotation: false,
             revision: 0,
             create_time: None,
         };
@@ -427,9 +429,18 @@ fn facts(realm: &Realm) -> String {
         ("project segments", realm.project_segments.join(", ")),
         ("paths", paths(realm)),
         ("identity labels", realm.identity_labels.join(", ")),
+        ("self rotation", self_rotation(realm).to_owned()),
         ("created", text::time_if_any(realm.create_time.as_ref())),
         ("revision", realm.revision.to_string()),
     ])
+}
+
+fn self_rotation(realm: &Realm) -> &'static str {
+    match (realm.self_rotation, realm.id == RealmId::BUILT_IN) {
+        (false, _) => "",
+        (true, false) => "keys may rotate themselves",
+        (true, true) => "keys of gateways and readers may rotate themselves",
+    }
 }
 
 fn environments(realm: &Realm) -> String {

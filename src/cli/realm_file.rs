@@ -234,6 +234,7 @@ lenient_paths = true
 trailing_slash = "significant"
 encoded_characters = "ENCODED_CHARACTERS_KEEP"
 identity_labels = ["operator/plan"]
+self_rotation = true
 
 [[environments]]
 name = "production"
@@ -348,6 +349,7 @@ body = '{"code":"Unauthorized"}'
             trailing_slash: TrailingSlash::Significant as i32,
             encoded_characters: EncodedCharacters::Keep as i32,
             identity_labels: vec!["operator/plan".to_owned()],
+            self_rotation: true,
             revision: 0,
             create_time: None,
         }

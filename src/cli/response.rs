@@ -8,12 +8,12 @@ use crate::pb::claviger::v1::{
     AcceptHistoryResponse, DeleteKeyResponse, DeletePartnerResponse, DeleteProjectResponse,
     DeleteRealmResponse, DisableKeyResponse, EnableKeyResponse, EndRotationResponse, Event,
     ExplainResponse, FindKeyResponse, GetKeyResponse, GetKeyScopesResponse, GetKeyUsageResponse,
-    GetPartnerResponse, GetRealmResponse, ImportKeysResponse, IssueKeyResponse, Key,
-    ListEventsResponse, ListKeysResponse, ListPartnersResponse, ListProjectsResponse,
+    GetPartnerResponse, GetRealmResponse, GetSelfResponse, ImportKeysResponse, IssueKeyResponse,
+    Key, ListEventsResponse, ListKeysResponse, ListPartnersResponse, ListProjectsResponse,
     ListRealmsResponse, ListReplicasResponse, Partner, Project, PutPartnerResponse,
     PutProjectResponse, PutRealmResponse, Realm, RevokeKeyResponse, RevokeKeysResponse,
-    RevokeSelfResponse, RotateKeyResponse, SetClockResponse, SetLeaseResponse, UpdateKeyResponse,
-    VerifyResponse,
+    RevokeSelfResponse, RotateKeyResponse, RotateSelfResponse, SetClockResponse, SetLeaseResponse,
+    UpdateKeyResponse, VerifyResponse,
 };
 
 /// A response message that can be shown as JSON.
@@ -110,6 +110,8 @@ responses!(
     EndRotationResponse,
     RevokeKeyResponse,
     RevokeKeysResponse,
+    GetSelfResponse,
+    RotateSelfResponse,
     RevokeSelfResponse,
     DeleteKeyResponse,
     ImportKeysResponse,
@@ -145,6 +147,7 @@ changes!(
     EndRotationResponse,
     RevokeKeyResponse,
     RevokeKeysResponse,
+    RotateSelfResponse,
     RevokeSelfResponse,
     DeleteKeyResponse,
     ImportKeysResponse,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::access::{Access, Scope, reach};
+use super::access::{Access, Scope, ScopeHierarchy, reach};
 use super::credential::{CredentialSource, Credentials, HeaderName};
 use super::denial::Denials;
 use super::ids::{EnvironmentName, Prefix, RealmId, ScopeName, Tag};
@@ -60,6 +60,10 @@ pub struct Realm {
     /// The labels of a key that the server behind a gateway gets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub identity_labels: Vec<IdentityLabel>,
+    /// Whether the realm's keys may rotate themselves. The built-in realm has a rule of its own: see
+    /// [`Realm::lets_rotate_itself`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub self_rotation: bool,
 }
 
 /// A label of a key that the server behind a gateway gets in a separate header.
@@ -198,6 +202,7 @@ impl Realm {
                 },
             denials,
             identity_labels,
+            self_rotation,
         } = self;
         [
             ("prefix", *prefix != after.prefix),
@@ -225,6 +230,7 @@ impl Realm {
                 *encoded_characters != after.paths.encoded_characters,
             ),
             ("identity_labels", *identity_labels != after.identity_labels),
+            ("self_rotation", *self_rotation != after.self_rotation),
         ]
         .into_iter()
         .filter_map(|(field, is_changed)| is_changed.then_some(field))
@@ -356,6 +362,28 @@ impl Realm {
         }
     }
 
+    /// Whether some of the realm's keys may rotate themselves.
+    pub fn has_self_rotation(&self) -> bool {
+        self.self_rotation || self.id.is_built_in()
+    }
+
+    /// Whether a key of this realm with this access may rotate itself. In the built-in realm, keys of gateways and readers may.
+    /// Keys that administer may not: who steals such a key must not be able to keep it.
+    pub fn lets_rotate_itself(&self, access: &Access) -> bool {
+        if !self.id.is_built_in() {
+            return self.self_rotation;
+        }
+        let hierarchy = ScopeHierarchy::new(&self.scopes, None);
+        let held = hierarchy.effective_access(access);
+        let holds = |scope| {
+            hierarchy
+                .index_of(scope)
+                .is_some_and(|index| held.contains(index))
+        };
+        let administers = holds(scopes::OPERATOR) || holds(scopes::MANAGE);
+        !administers && (holds(scopes::VERIFY) || holds(scopes::READ))
+    }
+
     /// Returns the built-in realm of the authority itself. Its definition is fixed.
     pub fn built_in() -> Self {
         let scope_name = |name| ScopeName::parse(name).expect("a valid scope name");
@@ -374,7 +402,7 @@ impl Realm {
             scopes: vec![
                 scope(
                     scopes::OPERATOR,
-                    &[scopes::MANAGE, scopes::VERIFY],
+                    &[scopes::MANAGE, scopes::READ, scopes::VERIFY],
                     "everything in every realm",
                 ),
                 scope(
@@ -387,6 +415,12 @@ impl Realm {
                     &[],
                     "the verification of the keys of one realm",
                 ),
+                // `manage` does not imply it: a key that holds `manage` and has no partner must not read every realm.
+                scope(
+                    scopes::READ,
+                    &[],
+                    "the reading of everything in one realm, or of every realm if the key has no partner",
+                ),
             ],
             admin_scope: None,
             unscoped_keys: UnscopedKeys::NoAccess,
@@ -398,6 +432,8 @@ impl Realm {
             paths: PathRules::default(),
             denials: Denials::new(),
             identity_labels: Vec::new(),
+            // Not stored, so that servers of the version before can read the definition.
+            self_rotation: false,
         }
     }
 }
@@ -410,6 +446,8 @@ pub mod scopes {
     pub const MANAGE: &str = "manage";
     /// The verification of the keys of one realm.
     pub const VERIFY: &str = "verify";
+    /// The reading of everything in one realm, or in every realm.
+    pub const READ: &str = "read";
 }
 
 #[cfg(test)]
@@ -438,7 +476,7 @@ mod tests {
             serde_json::from_str(json).unwrap()
         }
         type Change<'c> = &'c dyn Fn(&mut Realm);
-        let changes: [(&str, Change<'_>); 16] = [
+        let changes: [(&str, Change<'_>); 17] = [
             ("prefix", &|realm| realm.prefix = from("\"other\"")),
             ("environments", &|realm| realm.environments.clear()),
             ("scopes", &|realm| {
@@ -478,6 +516,7 @@ mod tests {
             ("identity_labels", &|realm| {
                 realm.identity_labels = from("[\"plan\"]");
             }),
+            ("self_rotation", &|realm| realm.self_rotation = true),
         ];
         let before = Realm::built_in();
         assert_eq!(before.changed_fields(&before), [""; 0]);
@@ -490,6 +529,28 @@ mod tests {
         }
         let all = changes.map(|(field, _)| field);
         assert_eq!(before.changed_fields(&after), all);
+    }
+
+    /// Seen red without the check of `administers`.
+    #[test]
+    fn keys_that_administer_the_authority_do_not_rotate_themselves() {
+        let built_in = Realm::built_in();
+        let access = |granted: &[&str]| {
+            let granted = granted.iter().map(|scope| ScopeName::parse(scope).unwrap());
+            Access::Scopes(granted.collect())
+        };
+        for granted in [&["verify"][..], &["read"], &["read", "verify"]] {
+            assert!(built_in.lets_rotate_itself(&access(granted)), "{granted:?}");
+        }
+        for granted in [&["operator"][..], &["manage"], &["manage", "verify"], &[]] {
+            assert!(
+                !built_in.lets_rotate_itself(&access(granted)),
+                "{granted:?}"
+            );
+        }
+        assert!(!built_in.lets_rotate_itself(&Access::Full));
+        let json = serde_json::to_string(&built_in).unwrap();
+        assert!(!json.contains("self_rotation"), "{json}");
     }
 
     #[test]
@@ -509,7 +570,7 @@ mod tests {
         );
         assert_eq!(
             problems(|realm| realm.scopes.push(realm.scopes[2].clone())),
-            ["realm.scopes[3].name"]
+            ["realm.scopes[4].name"]
         );
         assert_eq!(
             problems(|realm| realm.scopes[1].implies =

@@ -15,11 +15,11 @@ macro_rules! changed {
 
 /// The answer to a request that issues an API key. A repeated request gets the same key without the API key.
 macro_rules! issued {
-    ($message:ident, $done:expr, $now:expr) => {{
+    ($message:ident, $done:expr, key: $encode:expr) => {{
         let result = $done;
         let crate::authority::IssuedKey { key, plain_key } = result.value;
         Ok(tonic::Response::new(pb::$message {
-            key: Some(response::key(key, $now)),
+            key: Some($encode(key)),
             replayed: plain_key.is_none(),
             plain_key: plain_key
                 .map(|plain_key| plain_key.expose().to_owned())
@@ -65,7 +65,7 @@ use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 use tracing::Instrument;
 
-use crate::auth::{Authenticator, AuthorizedCaller, CallerGroup, Forbidden, Principal};
+use crate::auth::{Authenticator, AuthorizedCaller, Forbidden, KeyHolder};
 use crate::authority::{Authority, Queued, Refusal};
 use crate::metrics::{Limit, Refusals};
 use crate::store;
@@ -112,11 +112,16 @@ impl Admin {
         Ok(self.authenticator.authenticate_administrator(principal)?)
     }
 
-    /// Returns the principal of a request, which uses its key for itself only, and its group.
-    fn principal<T>(&self, request: &Request<T>) -> Result<(Principal, CallerGroup), Status> {
+    /// Authenticates the caller of a request that needs no role, because it uses the caller's key for itself only.
+    fn holder<T>(&self, request: &Request<T>) -> Result<KeyHolder, Status> {
         let principal = guard::principal(request)?;
-        let group = self.authenticator.group(principal)?;
-        Ok((principal.clone(), group))
+        Ok(self.authenticator.authenticate_holder(principal)?)
+    }
+
+    /// Like [`Admin::holder`], for a key that may be expired, disabled or revoked.
+    fn holder_of_any_key<T>(&self, request: &Request<T>) -> Result<KeyHolder, Status> {
+        let principal = guard::principal(request)?;
+        Ok(self.authenticator.holder_of_any_key(principal)?)
     }
 
     /// Runs a use case to its end, even if the caller cancels the call: a commit must not be dropped half-way, and a statement that

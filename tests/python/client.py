@@ -25,6 +25,7 @@ import key_admin.external_id
 import key_admin.idempotency
 import key_admin.imports
 import key_admin.issue
+import key_admin.own_key
 import key_admin.revocation
 import key_admin.rotation
 import key_admin.update
@@ -60,6 +61,7 @@ MODULES = (
     key_admin.revocation,
     key_admin.usage,
     key_admin.delegation,
+    key_admin.own_key,
     realm_admin.deletion,
     # Last, because they look at the events of all the others.
     key_admin.events,

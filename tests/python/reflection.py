@@ -36,7 +36,11 @@ def reflection_lists_the_services_without_a_credential(fixture: Fixture):
 
 @check
 def reflection_tells_that_a_plain_key_is_to_be_redacted(fixture: Fixture):
-    for method, message, field in (("IssueKey", "response", "plain_key"), ("Verify", "request", "key")):
+    for method, message, field in (
+        ("IssueKey", "response", "plain_key"),
+        ("RotateSelf", "response", "plain_key"),
+        ("Verify", "request", "key"),
+    ):
         descriptor = getattr(fixture.schema, message)(method).DESCRIPTOR
         must(descriptor.fields_by_name[field].GetOptions().debug_redact, f"{field} of {method} is not debug_redact")
 

@@ -1,4 +1,4 @@
-//! The `keys get` command.
+//! The `keys get` and `keys self` commands.
 
 use clap::Args;
 
@@ -6,13 +6,39 @@ use super::key::{KeyId, facts_with_usage};
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::pb::claviger::v1::GetKeyRequest;
+use crate::pb::claviger::v1::{GetKeyRequest, GetSelfRequest};
 
 /// Show a key, without its API key.
 #[derive(Debug, Args)]
 pub struct Get {
     #[command(flatten)]
     key: KeyId,
+}
+
+/// Show the key that authenticates this call, from `CLAVIGER_KEY` or --key-file.
+///
+/// Every key that is accepted may do so: the call needs no scope.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  claviger keys self --key-file my.key")]
+pub struct GetSelf {}
+
+impl GetSelf {
+    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let Self {} = self;
+        let client = connection.connect().await?;
+        let answer = client
+            .ask(client.keys().get_self(GetSelfRequest {}))
+            .await?;
+        output.show(&answer, |answer| {
+            answer
+                .key
+                .as_ref()
+                .map(facts_with_usage)
+                .unwrap_or_default()
+        })
+    }
 }
 
 impl Get {

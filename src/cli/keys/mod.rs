@@ -26,12 +26,12 @@ use super::output::Output;
 use delete::Delete;
 use enable::{Disable, Enable};
 use find::Find;
-use get::Get;
+use get::{Get, GetSelf};
 use import::Import;
 use issue::Issue;
 use list::List;
 use revoke::{Revoke, RevokeAll, RevokeSelf};
-use rotate::{EndRotation, Rotate};
+use rotate::{EndRotation, Rotate, RotateSelf};
 use scopes::Scopes;
 use update::Update;
 use usage::Usage;
@@ -41,12 +41,15 @@ use usage::Usage;
 pub enum Command {
     Issue(Issue),
     Get(Get),
+    #[command(name = "self")]
+    GetSelf(GetSelf),
     Find(Find),
     List(Box<List>),
     Scopes(Scopes),
     Usage(Usage),
     Update(Box<Update>),
     Rotate(Rotate),
+    RotateSelf(RotateSelf),
     EndRotation(EndRotation),
     Disable(Disable),
     Enable(Enable),
@@ -63,12 +66,14 @@ impl Command {
         let done = match self {
             Self::Issue(issue) => issue.run(connection, output).await,
             Self::Get(get) => get.run(connection, output).await,
+            Self::GetSelf(get) => get.run(connection, output).await,
             Self::Find(find) => find.run(connection, output).await,
             Self::List(list) => return list.run(connection, output).await,
             Self::Scopes(scopes) => scopes.run(connection, output).await,
             Self::Usage(usage) => usage.run(connection, output).await,
             Self::Update(update) => update.run(connection, output).await,
             Self::Rotate(rotate) => rotate.run(connection, output).await,
+            Self::RotateSelf(rotate) => rotate.run(connection, output).await,
             Self::EndRotation(end) => end.run(connection, output).await,
             Self::Disable(disable) => disable.run(connection, output).await,
             Self::Enable(enable) => enable.run(connection, output).await,

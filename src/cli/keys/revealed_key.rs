@@ -13,7 +13,7 @@ use crate::cli::failure::Failure;
 use crate::cli::output::{self, Output};
 use crate::cli::response::ChangeResponse;
 use crate::cli::text;
-use crate::pb::claviger::v1::{IssueKeyResponse, Key, RotateKeyResponse};
+use crate::pb::claviger::v1::{IssueKeyResponse, Key, RotateKeyResponse, RotateSelfResponse};
 
 /// A response with a new API key.
 pub(super) trait RevealedKey: ChangeResponse {
@@ -50,7 +50,11 @@ macro_rules! revealed_keys {
     };
 }
 
-revealed_keys!(IssueKeyResponse: "issued", RotateKeyResponse: "rotated");
+revealed_keys!(
+    IssueKeyResponse: "issued",
+    RotateKeyResponse: "rotated",
+    RotateSelfResponse: "rotated"
+);
 
 /// The flags that say where the API key goes.
 #[derive(Debug, Args)]

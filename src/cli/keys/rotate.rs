@@ -1,4 +1,4 @@
-//! The `keys rotate` and `keys end-rotation` commands.
+//! The `keys rotate`, `keys rotate-self` and `keys end-rotation` commands.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::cli::request_id::{self, RequestIdFlag};
 use crate::cli::response::ChangeResponse as _;
 use crate::cli::text;
 use crate::pb::claviger::v1::{
-    EndRotationRequest, KeepSecret, RotateKeyRequest, RotateKeyResponse,
+    EndRotationRequest, KeepSecret, Key, RotateKeyRequest, RotateSelfRequest,
 };
 
 /// Give a key a new secret, and show the new API key this once.
@@ -46,6 +46,27 @@ pub struct Rotate {
     request_id: RequestIdFlag,
     #[command(flatten)]
     if_revision: IfRevisionFlag,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+/// Give the key that authenticates this call a new secret, and show the new API key this once.
+///
+/// The key is from `CLAVIGER_KEY` or --key-file, and keeps everything but its secret. Its realm must have `self_rotation`. The
+/// old secret works for the overlap, so that a lost answer locks nobody out. Only the newest secret can be replaced: during an
+/// overlap it stops at once, and the oldest one goes on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  claviger keys rotate-self --overlap 24h --key-file my.key --output-file new.key")]
+pub struct RotateSelf {
+    /// How long the old secret works, from 1h to 366d, but not beyond the key's expiry.
+    #[arg(long, value_name = "SPAN", value_parser = flags::span)]
+    overlap: Duration,
+    #[command(flatten)]
+    output: OutputFlags,
+    #[command(flatten)]
+    request_id: RequestIdFlag,
     #[command(flatten)]
     wait: WaitFlag,
 }
@@ -92,7 +113,30 @@ impl Rotate {
             .await
             .map_err(|failure| id.or_repeat_hint(failure, &repeat))?;
         let has_overlap = !self.overlap.is_zero();
-        destination.deliver(answer, output, |answer| description(answer, has_overlap))
+        destination.deliver(answer, output, |answer| {
+            description(&answer.effect(), answer.key.as_ref(), has_overlap)
+        })
+    }
+}
+
+impl RotateSelf {
+    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let destination = self.output.destination(output)?;
+        let id = self.request_id.id();
+        let request = RotateSelfRequest {
+            overlap: flags::span_to_proto(Some(self.overlap), "--overlap")?,
+            wait: self.wait.to_proto(),
+            request_id: id.to_proto(),
+        };
+        let client = connection.connect().await?;
+        let destination = destination.prepare()?;
+        let answer = client
+            .change(client.keys().rotate_self(request))
+            .await
+            .map_err(|failure| id.or_repeat_hint(failure, ""))?;
+        destination.deliver(answer, output, |answer| {
+            description(&answer.effect(), answer.key.as_ref(), true)
+        })
     }
 }
 
@@ -122,8 +166,7 @@ impl EndRotation {
     }
 }
 
-fn description(answer: &RotateKeyResponse, has_overlap: bool) -> String {
-    let key = answer.key.as_ref();
+fn description(effect: &str, key: Option<&Key>, has_overlap: bool) -> String {
     // The old secret stays listed after its end, so its expiry alone does not show that it works.
     let end = key
         .filter(|key| has_overlap && key.secrets.len() > 1)
@@ -133,40 +176,37 @@ fn description(answer: &RotateKeyResponse, has_overlap: bool) -> String {
         None => "The old secret does not work any more.".to_owned(),
     };
     let facts = key.map(facts).unwrap_or_default();
-    format!("rotated a key: {}\n\n{facts}\n\n{old}", answer.effect())
+    format!("rotated a key: {effect}\n\n{facts}\n\n{old}")
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::pb::claviger::v1::{Key, KeySecret};
+    use crate::pb::claviger::v1::KeySecret;
 
     use super::*;
 
     #[test]
     fn a_rotation_says_until_when_the_old_secret_works() {
-        let answer = RotateKeyResponse {
-            key: Some(Key {
-                secrets: vec![
-                    KeySecret {
-                        expire_time: Some(prost_types::Timestamp {
-                            seconds: 1_800_000_000,
-                            nanos: 0,
-                        }),
-                        ..KeySecret::default()
-                    },
-                    KeySecret::default(),
-                ],
-                ..Key::default()
-            }),
-            confirmed: true,
-            ..RotateKeyResponse::default()
+        let key = Key {
+            secrets: vec![
+                KeySecret {
+                    expire_time: Some(prost_types::Timestamp {
+                        seconds: 1_800_000_000,
+                        nanos: 0,
+                    }),
+                    ..KeySecret::default()
+                },
+                KeySecret::default(),
+            ],
+            ..Key::default()
         };
         assert!(
-            description(&answer, true)
+            description("done", Some(&key), true)
                 .ends_with("\n\nThe old secret works until 2027-01-15T08:00:00Z.")
         );
         assert!(
-            description(&answer, false).ends_with("\n\nThe old secret does not work any more.")
+            description("done", Some(&key), false)
+                .ends_with("\n\nThe old secret does not work any more.")
         );
     }
 }

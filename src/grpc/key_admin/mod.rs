@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use request::Sought;
 
 use super::{Admin, encode, page, status};
-use crate::auth::{AuthError, Role};
+use crate::auth::{AuthError, Purpose};
 use crate::authority::{EntryRefusal, ImportOutcomes, Page};
 use crate::domain::clock::Clock;
 use crate::domain::ids::KeyId;
@@ -67,7 +67,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                     .await
             })
             .await?;
-        issued!(IssueKeyResponse, result, self.clock.now())
+        issued!(IssueKeyResponse, result, key: |key| response::key(key, self.clock.now()))
     }
 
     async fn get_key(
@@ -105,7 +105,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         // The times of last use are read after the keys. They are a small part of a key's message, for which there is room.
         let mut fit = page::fitting(move |key| response::key(key, now));
         let take = move |key: Key| fit(key.clone()).map(|_| key);
-        let allowed = caller.role.may_administer_keys();
+        let allowed = caller.role.may_use_keys(Purpose::Read);
         let (permit, read) = self
             .admin
             .list(&caller, allowed, |authority, caller| async move {
@@ -129,10 +129,10 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::FindKeyRequest>,
     ) -> Result<Response<pb::FindKeyResponse>, Status> {
         let caller = self.admin.caller(&request)?;
-        caller.role.may_administer_keys()?;
+        caller.role.may_use_keys(Purpose::Read)?;
         let (keys, more) = match request::find(request.into_inner())? {
             Sought::PlainKey(plain_key) => {
-                let is_operator = caller.role == Role::Operator;
+                let reads_everything = caller.role.may_read_everything().is_ok();
                 let proven =
                     match self.admin.authenticator.prove(&plain_key, None) {
                         Ok(proven) => Some(proven.key),
@@ -140,7 +140,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                         // A text with the id of any key leads here, also without its secret.
                         Err(AuthError::Verify(
                             VerifyError::Corrupt | VerifyError::PepperMissing,
-                        )) if !is_operator => None,
+                        )) if !reads_everything => None,
                         Err(other) => return Err(other.into()),
                     };
                 let found = self.admin.run(move |authority| async move {
@@ -270,7 +270,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                     .await
             })
             .await?;
-        issued!(RotateKeyResponse, result, self.clock.now())
+        issued!(RotateKeyResponse, result, key: |key| response::key(key, self.clock.now()))
     }
 
     async fn end_rotation(
@@ -302,17 +302,52 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         Ok(Response::new(answer))
     }
 
+    async fn get_self(
+        &self,
+        request: Request<pb::GetSelfRequest>,
+    ) -> Result<Response<pb::GetSelfResponse>, Status> {
+        let holder = self.admin.holder(&request)?;
+        let pb::GetSelfRequest {} = request.into_inner();
+        let read = self
+            .admin
+            .run(move |authority| async move { authority.get_self(&holder).await })
+            .await?;
+        Ok(Response::new(pb::GetSelfResponse {
+            key: Some(response::own_key(read.value, self.clock.now())),
+            revision: read.revision.as_u64(),
+        }))
+    }
+
+    async fn rotate_self(
+        &self,
+        request: Request<pb::RotateSelfRequest>,
+    ) -> Result<Response<pb::RotateSelfResponse>, Status> {
+        let holder = self.admin.holder(&request)?;
+        let mut message = request.into_inner();
+        let fingerprint = fingerprint!("RotateSelf", message);
+        let (change_request, overlap) = request::self_rotation(message)?;
+        let result = self
+            .admin
+            .run(move |authority| async move {
+                authority
+                    .rotate_self(&holder, &change_request, overlap, fingerprint)
+                    .await
+            })
+            .await?;
+        issued!(RotateSelfResponse, result, key: |key| response::own_key(key, self.clock.now()))
+    }
+
     async fn revoke_self(
         &self,
         request: Request<pb::RevokeSelfRequest>,
     ) -> Result<Response<pb::RevokeSelfResponse>, Status> {
-        let (principal, group) = self.admin.principal(&request)?;
+        let holder = self.admin.holder_of_any_key(&request)?;
         let (change_request, reason) = request::self_revocation(request.into_inner())?;
         let result = self
             .admin
             .run(move |authority| async move {
                 authority
-                    .revoke_self(&principal, &group, &change_request, reason)
+                    .revoke_self(&holder, &change_request, reason)
                     .await
             })
             .await?;

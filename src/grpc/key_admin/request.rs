@@ -22,6 +22,9 @@ use crate::store::KeyFilter;
 /// The longest overlap of a rotation.
 const MAX_OVERLAP: Duration = Duration::from_hours(366 * 24);
 
+/// The minimum overlap when a key rotates itself. If the answer is lost, its holder still has a key for that long.
+const MIN_OVERLAP_OF_SELF: Duration = Duration::from_hours(1);
+
 /// How many keys one request imports at most.
 const MAX_ENTRIES: usize = 1_000;
 
@@ -344,20 +347,46 @@ pub(super) fn rotation(
     } = request;
     let mut bad = Violations::default();
     let change = decode::change(&mut bad, wait, &request_id);
-    let overlap = decode::span(&mut bad, "overlap", overlap);
+    let rotation = Rotation {
+        overlap: span_of_overlap(&mut bad, overlap),
+        expires_at: decode::timestamp(&mut bad, "expire_time", expire_time),
+    };
+    let id = key(&mut bad, &key_id, &if_partner);
+    bad.finish(id.map(|id| (id, change, if_revision, rotation)))
+        .map_err(Refusal::Invalid)
+}
+
+/// Decodes the overlap of a `RotateSelf`.
+pub(super) fn self_rotation(
+    request: pb::RotateSelfRequest,
+) -> Result<(ChangeRequest, Duration), Refusal> {
+    let pb::RotateSelfRequest {
+        overlap,
+        wait,
+        request_id,
+    } = request;
+    let mut bad = Violations::default();
+    let change = decode::change(&mut bad, wait, &request_id);
+    let overlap = span_of_overlap(&mut bad, overlap);
+    if overlap < MIN_OVERLAP_OF_SELF {
+        bad.add(
+            "overlap",
+            "must be at least 1 hour, so that a lost answer locks nobody out: set a longer time",
+        );
+    }
+    bad.finish(Some((change, overlap)))
+        .map_err(Refusal::Invalid)
+}
+
+fn span_of_overlap(bad: &mut Violations, overlap: Option<prost_types::Duration>) -> Duration {
+    let overlap = decode::span(bad, "overlap", overlap);
     if overlap > MAX_OVERLAP {
         bad.add(
             "overlap",
             "must be at most 366 days: for a longer time, issue another key",
         );
     }
-    let rotation = Rotation {
-        overlap,
-        expires_at: decode::timestamp(&mut bad, "expire_time", expire_time),
-    };
-    let id = key(&mut bad, &key_id, &if_partner);
-    bad.finish(id.map(|id| (id, change, if_revision, rotation)))
-        .map_err(Refusal::Invalid)
+    overlap
 }
 
 /// Decodes the key whose rotation ends, and the secret that the key keeps.

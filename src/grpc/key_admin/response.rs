@@ -2,7 +2,7 @@
 
 use crate::domain::event::{Actor, Event, Subject};
 use crate::domain::ids::{KeyId, PartnerId};
-use crate::domain::key::{Key, KeyState, Secret};
+use crate::domain::key::{Key, KeyState, OPERATOR_LABELS, Secret};
 use crate::domain::time::Timestamp;
 use crate::grpc::encode::{expiry, level, scope_names, time};
 use crate::pb::claviger::v1 as pb;
@@ -74,6 +74,60 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
         hint,
         revision: Some(revision.as_u64()),
         external_id: external_id.unwrap_or_default(),
+    }
+}
+
+/// Encodes the part of a key that its holder may see, who need not be its owner: what a server behind a gateway may tell its
+/// clients anyway, and what a rotation needs. Other systems' ids, other keys and the operator's labels are not the holder's.
+pub(super) fn own_key(own: Key, now: Timestamp) -> pb::Key {
+    let pb::Key {
+        id,
+        realm,
+        partner,
+        project,
+        level,
+        environment,
+        name,
+        hint,
+        scopes,
+        full_access,
+        mut labels,
+        allowed_cidrs,
+        state,
+        create_time,
+        expire_time,
+        revoke_time,
+        revoke_reason: _,
+        created_by: _,
+        last_used_time,
+        secrets,
+        revision,
+        external_id: _,
+    } = key(own, now);
+    labels.retain(|name, _| !name.starts_with(OPERATOR_LABELS));
+    pb::Key {
+        id,
+        realm,
+        partner,
+        project,
+        level,
+        environment,
+        name,
+        hint,
+        scopes,
+        full_access,
+        labels,
+        allowed_cidrs,
+        state,
+        create_time,
+        expire_time,
+        revoke_time,
+        revoke_reason: String::new(),
+        created_by: String::new(),
+        last_used_time,
+        secrets,
+        revision,
+        external_id: String::new(),
     }
 }
 

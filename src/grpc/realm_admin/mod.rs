@@ -94,7 +94,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             .cursor(&mut bad, &caller, "realms", &[], &page_token);
         bad.finish(Some(())).map_err(Refusal::Invalid)?;
         let take = page::fitting(response::realm);
-        let allowed = caller.role.may_manage_something();
+        let allowed = caller.role.may_read_something();
         let (permit, read) = self
             .admin
             .list(&caller, allowed, |authority, caller| async move {
@@ -200,7 +200,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let realm = bad.check("realm", RealmId::parse(&realm));
         let realm = bad.finish(realm).map_err(Refusal::Invalid)?;
         let take = page::fitting(response::partner);
-        let allowed = caller.role.may_manage(&realm);
+        let allowed = caller.role.may_read(&realm);
         let (permit, read) = self
             .admin
             .list(&caller, allowed, |authority, caller| async move {
@@ -290,7 +290,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         let realm = bad.check("realm", RealmId::parse(&realm));
         let realm = bad.finish(realm).map_err(Refusal::Invalid)?;
         let take = page::fitting(response::project);
-        let allowed = caller.role.may_manage(&realm);
+        let allowed = caller.role.may_read(&realm);
         let (permit, read) = self
             .admin
             .list(&caller, allowed, |authority, caller| async move {

@@ -61,6 +61,7 @@ pub(super) fn parse_realm(
         trailing_slash,
         encoded_characters,
         identity_labels,
+        self_rotation,
     } = realm;
     let Some(id) = bad.check("realm.id", RealmId::parse(&id)) else {
         // Without an id it is unknown whether the caller may manage the realm, so nothing more is validated.
@@ -107,6 +108,7 @@ pub(super) fn parse_realm(
             paths,
             denials,
             identity_labels,
+            self_rotation,
         });
     // The parts of a realm are compared only if each part is valid.
     if let Some(realm) = realm.as_ref().filter(|_| bad.is_empty()) {

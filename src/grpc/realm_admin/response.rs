@@ -10,6 +10,7 @@ use crate::pb::claviger::v1 as pb;
 use crate::store::{PartnerRow, ProjectRow, RealmRow};
 
 pub(super) fn realm(row: RealmRow) -> pb::Realm {
+    let self_rotation = row.value.has_self_rotation();
     let Realm {
         id,
         prefix,
@@ -25,6 +26,7 @@ pub(super) fn realm(row: RealmRow) -> pb::Realm {
         paths,
         denials,
         identity_labels,
+        self_rotation: _,
     } = row.value;
     pb::Realm {
         id: id.to_string(),
@@ -75,6 +77,7 @@ pub(super) fn realm(row: RealmRow) -> pb::Realm {
             .iter()
             .map(|label| label.name().to_owned())
             .collect(),
+        self_rotation,
     }
 }
 

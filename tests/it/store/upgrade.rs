@@ -238,7 +238,7 @@ on_both_engines! {
         };
         let request = pb::GetRealmRequest { realm_id: "claviger".to_owned() };
         let realm = root.realms.get_realm(request.clone()).await.unwrap().into_inner();
-        assert_eq!(scopes(realm.realm.unwrap()), ["operator", "manage", "verify"]);
+        assert_eq!(scopes(realm.realm.unwrap()), ["operator", "manage", "verify", "read"]);
         let events = pb::ListEventsRequest {
             realm: "claviger".to_owned(),
             kind: "realm.put".to_owned(),

@@ -235,6 +235,7 @@ pub(super) async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut
         errors.extend(api.keys.delete_keys(deletion).await.err());
     }
     let mut holder = api.with_key(&plain_key);
+    rotate_itself(api, &mut holder, canaries, errors).await;
     let own = pb::RevokeSelfRequest::default();
     holder.keys.revoke_self(own).await.unwrap();
     errors.push(
@@ -247,6 +248,46 @@ pub(super) async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut
             .await
             .unwrap_err(),
     );
+}
+
+/// A key reads and rotates itself.
+async fn rotate_itself(
+    api: &mut Api,
+    holder: &mut Api,
+    canaries: &mut Canaries,
+    errors: &mut Vec<Status>,
+) {
+    let realm = pb::Realm {
+        self_rotation: true,
+        ..demo_realm()
+    };
+    api.put_realm(realm).await;
+    let own = pb::GetSelfRequest {};
+    let own = holder.keys.get_self(own).await.unwrap().into_inner();
+    canaries.assert_absent("the own key", format!("{own:?}").as_bytes());
+    let rotate = pb::RotateSelfRequest {
+        overlap: Some(prost_types::Duration {
+            seconds: 3600,
+            nanos: 0,
+        }),
+        request_id: "0192f0c1-2345-7abc-8def-0123456789ad".to_owned(),
+        ..Default::default()
+    };
+    let rotated = holder.keys.rotate_self(rotate.clone()).await.unwrap();
+    let rotated = rotated.into_inner();
+    canaries.plant_key("a key that rotated itself", &rotated.plain_key);
+    let key = format!("{:?}", rotated.key);
+    canaries.assert_absent("a key that rotated itself", key.as_bytes());
+    let again = holder.keys.rotate_self(rotate).await.unwrap().into_inner();
+    assert!(again.replayed && again.plain_key.is_empty());
+    let old = pb::RotateSelfRequest {
+        overlap: Some(prost_types::Duration {
+            seconds: 3600,
+            nanos: 0,
+        }),
+        ..Default::default()
+    };
+    errors.push(holder.keys.rotate_self(old).await.err().expect("a refusal"));
 }
 
 /// People paste keys into the wrong fields.
