@@ -5,15 +5,16 @@ use prost_types::Timestamp;
 
 use super::text;
 use crate::pb::claviger::v1::{
-    AcceptHistoryResponse, DeleteKeyResponse, DeletePartnerResponse, DeleteProjectResponse,
-    DeleteRealmResponse, DisableKeyResponse, EnableKeyResponse, EndRotationResponse, Event,
-    ExplainResponse, FindKeyResponse, GetKeyResponse, GetKeyScopesResponse, GetKeyUsageResponse,
-    GetPartnerResponse, GetRealmResponse, GetSelfResponse, ImportKeysResponse, IssueKeyResponse,
-    Key, ListEventsResponse, ListKeysResponse, ListPartnersResponse, ListProjectsResponse,
-    ListRealmsResponse, ListReplicasResponse, Partner, Project, PutPartnerResponse,
-    PutProjectResponse, PutRealmResponse, Realm, RevokeKeyResponse, RevokeKeysResponse,
-    RevokeSelfResponse, RotateKeyResponse, RotateSelfResponse, SetClockResponse, SetLeaseResponse,
-    UpdateKeyResponse, VerifyResponse,
+    AcceptHistoryResponse, DeleteKeyResponse, DeleteKeysResponse, DeletePartnerResponse,
+    DeleteProjectResponse, DeleteRealmResponse, DisableKeyResponse, EnableKeyResponse,
+    EndRotationResponse, Event, ExplainResponse, FindKeyResponse, GetKeyResponse,
+    GetKeyScopesResponse, GetKeyUsageResponse, GetPartnerResponse, GetRealmResponse,
+    GetSelfResponse, ImportKeysResponse, IssueKeyResponse, Key, ListEventsResponse,
+    ListKeysResponse, ListPartnersResponse, ListProjectsResponse, ListRealmsResponse,
+    ListReplicasResponse, Partner, Project, PutPartnerResponse, PutProjectResponse,
+    PutRealmResponse, Realm, RevokeKeyResponse, RevokeKeysResponse, RevokeSelfResponse,
+    RotateKeyResponse, RotateSelfResponse, SetClockResponse, SetLeaseResponse, UpdateKeyResponse,
+    VerifyResponse,
 };
 
 /// A response message that can be shown as JSON.
@@ -114,6 +115,7 @@ responses!(
     RotateSelfResponse,
     RevokeSelfResponse,
     DeleteKeyResponse,
+    DeleteKeysResponse,
     ImportKeysResponse,
     GetKeyUsageResponse,
     ListEventsResponse,
@@ -150,6 +152,7 @@ changes!(
     RotateSelfResponse,
     RevokeSelfResponse,
     DeleteKeyResponse,
+    DeleteKeysResponse,
     ImportKeysResponse,
     SetLeaseResponse,
     AcceptHistoryResponse,

@@ -1,15 +1,18 @@
-//! The `keys delete` command.
+//! The commands that delete keys: `keys delete` and `keys delete-all`.
 
 use clap::Args;
 
+use super::bulk::{counted, preview, repeat};
+use super::filter::FilterFlags;
 use super::key::KeyId;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::WaitFlag;
 use crate::cli::output::Output;
 use crate::cli::prompt;
-use crate::cli::request_id;
-use crate::pb::claviger::v1::DeleteKeyRequest;
+use crate::cli::request_id::{self, RequestIdFlag};
+use crate::cli::response::ChangeResponse as _;
+use crate::pb::claviger::v1::{DeleteKeyRequest, DeleteKeysRequest, DeleteKeysResponse};
 
 /// Delete a key, so that it becomes unknown. Its events stay in the audit trail.
 ///
@@ -23,6 +26,103 @@ pub struct Delete {
     yes: bool,
     #[command(flatten)]
     wait: WaitFlag,
+}
+
+/// Delete the keys of a realm that match all flags, so that they become unknown. Their events stay in the audit trail.
+///
+/// The command first shows how many keys this would delete. Then it asks for confirmation at a terminal, and requires --yes
+/// elsewhere.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger keys delete-all --realm demo --partner acme --state revoked,expired --dry-run
+
+  claviger keys delete-all --realm demo --state revoked --issued-before 400d --yes")]
+pub struct DeleteAll {
+    /// The realm.
+    #[arg(long)]
+    realm: String,
+    #[command(flatten)]
+    filter: FilterFlags,
+    /// Only show how many keys this would delete, with examples.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask for confirmation.
+    #[arg(long, short, conflicts_with = "dry_run")]
+    yes: bool,
+    #[command(flatten)]
+    request_id: RequestIdFlag,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+impl DeleteAll {
+    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        if !self.dry_run {
+            prompt::require_yes_or_terminal(self.yes)?;
+        }
+        let request = DeleteKeysRequest {
+            filter: Some(self.filter.to_proto(&self.realm)?),
+            dry_run: false,
+            wait: self.wait.to_proto(),
+            request_id: String::new(),
+        };
+        let client = connection.connect().await?;
+        let dry_run = DeleteKeysRequest {
+            dry_run: true,
+            ..request.clone()
+        };
+        let found = client.ask(client.keys().delete_keys(dry_run)).await?;
+        let count = found.would_delete;
+        let preview =
+            |found: &DeleteKeysResponse| preview("delete", count, found.more, &found.examples);
+        // A repeated request is sent again, to show its result, even if no keys are left to delete.
+        let is_empty = count == 0 && !self.request_id.is_given();
+        if self.dry_run || is_empty {
+            return output.show(&found, preview);
+        }
+        output.show_on_stderr(&found, preview)?;
+        let question = format!("Delete {} permanently?", counted(count, found.more));
+        prompt::require_confirmation(self.yes, &question)?;
+
+        let first = self.request_id.id();
+        let mut answer: Option<DeleteKeysResponse> = None;
+        for number in 0.. {
+            // A repeated command has the same ids.
+            let id = if number == 0 {
+                first
+            } else {
+                first.part(number)
+            };
+            let request = DeleteKeysRequest {
+                request_id: id.to_proto(),
+                ..request.clone()
+            };
+            let next = client
+                .change(client.keys().delete_keys(request))
+                .await
+                .map_err(|failure| first.or_repeat_hint(failure, &repeat(&self.filter)))?;
+            let before = answer.map_or(0, |answer| answer.deleted);
+            let all = DeleteKeysResponse {
+                deleted: before + next.deleted,
+                ..next
+            };
+            let is_done = !all.more;
+            answer = Some(all);
+            if is_done {
+                break;
+            }
+        }
+        output.show_change(&answer.unwrap_or_default(), |answer| {
+            let deleted = counted(answer.deleted, false);
+            let done = if answer.replayed {
+                format!("this request was made before, and deleted {deleted} then")
+            } else {
+                format!("deleted {deleted}")
+            };
+            format!("{done}: {}", answer.effect())
+        })
+    }
 }
 
 impl Delete {

@@ -1,21 +1,18 @@
 //! The `keys list` command.
 
-use std::time::Duration;
+use clap::Args;
 
-use clap::{Args, ValueEnum};
-use prost_types::Timestamp;
-
+use super::filter::FilterFlags;
 use super::key::{last_used, state};
 use crate::cli::client::Client;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
-use crate::cli::flags;
 use crate::cli::output::Output;
 use crate::cli::page::{self, Listing, PageFlags};
 use crate::cli::response::PageResponse as _;
 use crate::cli::text;
 use crate::pb::claviger::v1::{
-    Key, KeyFilter, KeyState, ListKeysRequest, ListKeysResponse, ListRealmsRequest,
+    Key, KeyFilter, ListKeysRequest, ListKeysResponse, ListRealmsRequest,
 };
 
 /// The exit code of `--fail-if-any` if a key was found.
@@ -28,10 +25,6 @@ Examples:
   claviger keys list --realm demo --partner acme --state active
 
   claviger keys list --all-realms --state active --expires-within 14d --fail-if-any")]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each of them is a flag of the command line"
-)]
 pub struct List {
     /// The realm.
     #[arg(long, required_unless_present = "all_realms")]
@@ -43,82 +36,10 @@ pub struct List {
     /// Exit with 5 if a key is found, and with 0 if not.
     #[arg(long)]
     fail_if_any: bool,
-    /// Only keys of this partner.
-    #[arg(long, default_value_t, hide_default_value = true)]
-    partner: String,
-    /// Only keys of this project.
-    #[arg(long, default_value_t, hide_default_value = true)]
-    project: String,
-    /// Only keys of this environment.
-    #[arg(long, default_value_t, hide_default_value = true)]
-    environment: String,
-    /// Only the key with this external id.
-    #[arg(
-        long,
-        default_value_t,
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    external_id: String,
-    /// Only keys whose name contains this text; ASCII letters match in either case.
-    #[arg(
-        long,
-        default_value_t,
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    name: String,
-    /// Only keys with this label; can be repeated.
-    #[arg(long, value_name = "NAME=VALUE", value_parser = flags::pair)]
-    label: Vec<(String, String)>,
-    /// Only keys whose hint contains this text, such as the last four characters of an API key.
-    #[arg(
-        long,
-        default_value_t,
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    hint: String,
-    /// Only keys that were issued with the key that has this id.
-    #[arg(
-        long,
-        value_name = "KEY_ID",
-        default_value_t,
-        hide_default_value = true
-    )]
-    created_by: String,
-    /// Only keys that were issued at this time or later, or since that long ago, such as 24h.
-    // As with the page token: the flags that are printed for the next page are appended to the command line of this page.
-    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "issued_after")]
-    issued_after: Option<Timestamp>,
-    /// Only keys that were issued before this time, or before that long ago, such as 90d.
-    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "issued_before")]
-    issued_before: Option<Timestamp>,
-    /// Only keys in this state; can be repeated.
-    #[arg(long, value_delimiter = ',')]
-    state: Vec<State>,
-    /// Only keys that are older than this span, such as 30d, and were not used within it.
-    #[arg(long, value_name = "SPAN", value_parser = flags::span)]
-    unused_for: Option<Duration>,
-    /// Only keys that never expire.
-    #[arg(long, conflicts_with = "expires_within")]
-    never_expires: bool,
-    /// Only keys that expire within this span from now, such as 7d.
-    #[arg(long, value_name = "SPAN", value_parser = flags::span)]
-    expires_within: Option<Duration>,
-    /// Only keys that live longer than the realm's max lifetime allows, because they are from before it was set.
-    #[arg(long)]
-    beyond_max_lifetime: bool,
+    #[command(flatten)]
+    filter: FilterFlags,
     #[command(flatten)]
     page: PageFlags,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum State {
-    Active,
-    Disabled,
-    Expired,
-    Revoked,
 }
 
 /// The columns of the table. The first one is only for several realms.
@@ -153,10 +74,10 @@ fn row(key: &Key) -> Vec<String> {
 impl List {
     /// Returns the exit code.
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
-        let filter = self.filter()?;
+        let filter = self.filter.to_proto("")?;
         let client = connection.connect().await?;
         // A search for unused keys is about the last column.
-        let is_about_use = self.unused_for.is_some();
+        let is_about_use = self.filter.is_about_use();
         let page = if let Some(realm) = &self.realm {
             let page = self.page.fetch(in_realm(&client, &filter, realm)).await?;
             let listing = Listing {
@@ -164,7 +85,7 @@ impl List {
                 optional: if is_about_use { &[] } else { &[8] },
                 cut: None,
                 empty: "There are no such keys.",
-                repeat: self.repeat(),
+                repeat: self.filter.repeat(),
             };
             let row = |key: &Key| row(key).split_off(1);
             listing.show(output, &page, row, self.page.is_first())?;
@@ -217,37 +138,6 @@ impl List {
         }
         Ok(found)
     }
-
-    /// The filter, without a realm.
-    fn filter(&self) -> Result<KeyFilter, Failure> {
-        Ok(KeyFilter {
-            realm: String::new(),
-            partner: self.partner.clone(),
-            project: self.project.clone(),
-            environment: self.environment.clone(),
-            states: self.state.iter().map(|state| state.to_proto()).collect(),
-            unused_for: flags::span_to_proto(self.unused_for, "--unused-for")?,
-            never_expires: self.never_expires,
-            expires_within: flags::span_to_proto(self.expires_within, "--expires-within")?,
-            issued_before: self.issued_before,
-            external_id: self.external_id.clone(),
-            name: self.name.clone(),
-            labels: self.label.iter().cloned().collect(),
-            hint: self.hint.clone(),
-            created_by: self.created_by.clone(),
-            issued_after: self.issued_after,
-            beyond_max_lifetime: self.beyond_max_lifetime,
-        })
-    }
-
-    /// The absolute flags for the next page: by then, a relative time such as `24h` means another time.
-    fn repeat(&self) -> String {
-        let flag = |name: &str, time: Option<Timestamp>| {
-            time.map(|time| format!("{name} {time} "))
-                .unwrap_or_default()
-        };
-        flag("--issued-after", self.issued_after) + &flag("--issued-before", self.issued_before)
-    }
 }
 
 /// Returns a function that fetches a page of the keys of a realm.
@@ -266,16 +156,5 @@ fn in_realm(
             page_token,
         };
         client.ask(client.keys().list_keys(request)).await
-    }
-}
-
-impl State {
-    fn to_proto(self) -> i32 {
-        match self {
-            Self::Active => KeyState::Active as i32,
-            Self::Disabled => KeyState::Disabled as i32,
-            Self::Expired => KeyState::Expired as i32,
-            Self::Revoked => KeyState::Revoked as i32,
-        }
     }
 }

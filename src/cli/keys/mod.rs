@@ -2,9 +2,11 @@
 //!
 //! `key` has what the commands share. `revealed_key` shows an API key, which the server returns only once.
 
+mod bulk;
 mod chart;
 mod delete;
 mod enable;
+mod filter;
 mod find;
 mod get;
 mod import;
@@ -23,7 +25,7 @@ use clap::Subcommand;
 use super::connect::Connection;
 use super::failure::Failure;
 use super::output::Output;
-use delete::Delete;
+use delete::{Delete, DeleteAll};
 use enable::{Disable, Enable};
 use find::Find;
 use get::{Get, GetSelf};
@@ -54,9 +56,10 @@ pub enum Command {
     Disable(Disable),
     Enable(Enable),
     Revoke(Revoke),
-    RevokeAll(RevokeAll),
+    RevokeAll(Box<RevokeAll>),
     RevokeSelf(RevokeSelf),
     Delete(Delete),
+    DeleteAll(Box<DeleteAll>),
     Import(Box<Import>),
 }
 
@@ -81,6 +84,7 @@ impl Command {
             Self::RevokeAll(revoke) => revoke.run(connection, output).await,
             Self::RevokeSelf(revoke) => revoke.run(connection, output).await,
             Self::Delete(delete) => delete.run(connection, output).await,
+            Self::DeleteAll(delete) => delete.run(connection, output).await,
             Self::Import(import) => import.run(connection, output).await,
         };
         done.map(|()| 0)

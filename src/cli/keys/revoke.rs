@@ -1,19 +1,20 @@
 //! The commands that revoke keys: `keys revoke`, `keys revoke-all` and `keys revoke-self`.
 
 use clap::Args;
-use prost_types::Timestamp;
 
-use super::key::{KeyId, last_used};
+use super::bulk::{counted, preview, repeat};
+use super::filter::FilterFlags;
+use super::key::KeyId;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
-use crate::cli::flags::{self, WaitFlag};
+use crate::cli::flags::WaitFlag;
 use crate::cli::output::Output;
 use crate::cli::prompt;
 use crate::cli::request_id::{self, RequestIdFlag};
 use crate::cli::response::ChangeResponse as _;
 use crate::cli::text;
 use crate::pb::claviger::v1::{
-    KeyFilter, RevokeKeyRequest, RevokeKeysRequest, RevokeKeysResponse, RevokeSelfRequest,
+    RevokeKeyRequest, RevokeKeysRequest, RevokeKeysResponse, RevokeSelfRequest,
 };
 
 /// Revoke a key, which cannot be undone. The key stays listed, with the reason.
@@ -34,32 +35,25 @@ pub struct Revoke {
     wait: WaitFlag,
 }
 
-/// Revoke all keys of a realm, or of one of its partners, projects or environments, which cannot be undone.
+/// Revoke the keys of a realm that match all flags, which cannot be undone.
 ///
 /// The command first shows how many keys this would revoke. Then it asks for confirmation at a terminal, and requires --yes
-/// elsewhere. Keys that are issued afterwards are not affected.
+/// elsewhere. With --partner, --project, --environment and --issued-before alone it is one change, however many keys there are.
+/// Keys that are issued afterwards are not affected.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   claviger keys revoke-all --realm demo --partner acme --reason 'their repository was public' --dry-run
 
-  claviger keys revoke-all --realm demo --issued-before 2030-01-31T12:00:00Z --reason 'old signer' --yes")]
+  claviger keys revoke-all --realm demo --issued-before 2030-01-31T12:00:00Z --reason 'old signer' --yes
+
+  claviger keys revoke-all --realm demo --created-by 01a4f0c1-2345-7abc-8def-0123456789ab --reason 'stolen admin key'")]
 pub struct RevokeAll {
     /// The realm.
     #[arg(long)]
     realm: String,
-    /// Only keys of this partner.
-    #[arg(long, default_value_t, hide_default_value = true)]
-    partner: String,
-    /// Only keys of this project.
-    #[arg(long, default_value_t, hide_default_value = true)]
-    project: String,
-    /// Only keys of this environment.
-    #[arg(long, default_value_t, hide_default_value = true)]
-    environment: String,
-    /// Only keys issued or imported before this time, or before that long ago [default: now].
-    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past)]
-    issued_before: Option<Timestamp>,
+    #[command(flatten)]
+    filter: FilterFlags,
     /// The reason, for the audit trail.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     reason: String,
@@ -120,54 +114,60 @@ impl RevokeAll {
         if !self.dry_run {
             prompt::require_yes_or_terminal(self.yes)?;
         }
+        let request = RevokeKeysRequest {
+            filter: Some(self.filter.to_proto(&self.realm)?),
+            reason: self.reason,
+            dry_run: false,
+            wait: self.wait.to_proto(),
+            request_id: String::new(),
+        };
         let client = connection.connect().await?;
-        let dry_run = self.request(true);
+        let dry_run = RevokeKeysRequest {
+            dry_run: true,
+            ..request.clone()
+        };
         let found = client.ask(client.keys().revoke_keys(dry_run)).await?;
+        let count = found.would_revoke;
+        let preview =
+            |found: &RevokeKeysResponse| preview("revoke", count, found.more, &found.examples);
         // A repeated request is sent again, to show its result, even if no keys are left to revoke.
-        let is_empty = found.would_revoke == 0 && !self.request_id.is_given();
+        let is_empty = count == 0 && !self.request_id.is_given();
         if self.dry_run || is_empty {
             return output.show(&found, preview);
         }
         output.show_on_stderr(&found, preview)?;
-        prompt::require_confirmation(
-            self.yes,
-            &format!("Revoke {} permanently?", counted(found.would_revoke)),
-        )?;
+        let question = format!("Revoke {} permanently?", counted(count, found.more));
+        prompt::require_confirmation(self.yes, &question)?;
 
-        let id = self.request_id.id();
-        let request = RevokeKeysRequest {
-            request_id: id.to_proto(),
-            ..self.request(false)
-        };
-        let answer = client
-            .change(client.keys().revoke_keys(request))
-            .await
-            .map_err(|failure| id.or_repeat_hint(failure, &self.repeat()))?;
-        output.show_change(&answer, done)
-    }
-
-    fn request(&self, dry_run: bool) -> RevokeKeysRequest {
-        RevokeKeysRequest {
-            filter: Some(KeyFilter {
-                realm: self.realm.clone(),
-                partner: self.partner.clone(),
-                project: self.project.clone(),
-                environment: self.environment.clone(),
-                issued_before: self.issued_before,
-                ..KeyFilter::default()
-            }),
-            reason: self.reason.clone(),
-            dry_run,
-            wait: self.wait.to_proto(),
-            request_id: String::new(),
+        let first = self.request_id.id();
+        let mut answer: Option<RevokeKeysResponse> = None;
+        for number in 0.. {
+            // A repeated command has the same ids.
+            let id = if number == 0 {
+                first
+            } else {
+                first.part(number)
+            };
+            let request = RevokeKeysRequest {
+                request_id: id.to_proto(),
+                ..request.clone()
+            };
+            let next = client
+                .change(client.keys().revoke_keys(request))
+                .await
+                .map_err(|failure| first.or_repeat_hint(failure, &repeat(&self.filter)))?;
+            let before = answer.map_or(0, |answer| answer.revoked);
+            let all = RevokeKeysResponse {
+                revoked: before + next.revoked,
+                ..next
+            };
+            let is_done = !all.more;
+            answer = Some(all);
+            if is_done {
+                break;
+            }
         }
-    }
-
-    /// The absolute flag for a repetition of the command: by then, a relative time such as `24h` means another time.
-    fn repeat(&self) -> String {
-        self.issued_before
-            .map(|time| format!(" and `--issued-before {time}`"))
-            .unwrap_or_default()
+        output.show_change(&answer.unwrap_or_default(), done)
     }
 }
 
@@ -198,55 +198,16 @@ impl RevokeSelf {
     }
 }
 
-fn preview(answer: &RevokeKeysResponse) -> String {
-    if answer.would_revoke == 0 {
-        return "There are no such keys, or all of them are revoked already.".to_owned();
-    }
-    let rows = answer.examples.iter().map(|key| {
-        vec![
-            key.id.clone(),
-            key.name.clone(),
-            key.partner.clone(),
-            key.project.clone(),
-            key.environment.clone(),
-            key.hint.clone(),
-            last_used(key),
-        ]
-    });
-    let header = [
-        "ID",
-        "NAME",
-        "PARTNER",
-        "PROJECT",
-        "ENV",
-        "HINT",
-        "LAST USED",
-    ];
-    let examples = match answer.examples.len() {
-        shown if shown as u64 == answer.would_revoke => String::new(),
-        shown => format!(" The newest {shown} of them:"),
-    };
-    format!(
-        "This would revoke {} permanently.{examples}\n\n{}\n",
-        counted(answer.would_revoke),
-        text::table(&header, rows)
-    )
-}
-
 fn done(answer: &RevokeKeysResponse) -> String {
-    let done = if answer.replayed {
-        "this request was made before, and revoked the keys then"
-    } else {
-        "revoked the keys"
+    let done = match answer {
+        RevokeKeysResponse { replayed: true, .. } => {
+            "this request was made before, and revoked the keys then".to_owned()
+        }
+        // One rule, for which the server does not count the keys.
+        RevokeKeysResponse { revoked: 0, .. } => "revoked the keys".to_owned(),
+        RevokeKeysResponse { revoked, .. } => format!("revoked {}", counted(*revoked, false)),
     };
     format!("{done}: {}", answer.effect())
-}
-
-fn counted(keys: u64) -> String {
-    match keys {
-        1 => "1 key".to_owned(),
-        keys => format!("{} keys", text::grouped(keys)),
-    }
 }
 
 #[cfg(test)]
@@ -257,25 +218,42 @@ mod tests {
 
     #[test]
     fn a_preview_counts_the_keys_and_shows_some() {
-        let answer = RevokeKeysResponse {
-            would_revoke: 1_234,
-            examples: vec![Key {
-                id: "id".to_owned(),
-                ..Key::default()
-            }],
-            ..RevokeKeysResponse::default()
-        };
-        let shown = preview(&answer);
+        let examples = [Key {
+            id: "id".to_owned(),
+            ..Key::default()
+        }];
+        let shown = preview("revoke", 1_234, false, &examples);
         assert!(
             shown.starts_with(
                 "This would revoke 1,234 keys permanently. The newest 1 of them:\n\nID  NAME  PARTNER"
             ),
             "{shown}"
         );
-        let none = preview(&RevokeKeysResponse::default());
+        let more = preview("delete", 10_000, true, &examples);
+        assert!(
+            more.starts_with(
+                "This would delete 10,000 keys, and then more, permanently. The newest"
+            ),
+            "{more}"
+        );
         assert_eq!(
-            none,
+            preview("revoke", 0, false, &[]),
             "There are no such keys, or all of them are revoked already."
+        );
+        assert_eq!(preview("delete", 0, false, &[]), "There are no such keys.");
+    }
+
+    #[test]
+    fn keys_that_were_counted_are_told() {
+        let answer = RevokeKeysResponse {
+            confirmed: true,
+            revoked: 12_345,
+            revision: 7,
+            ..RevokeKeysResponse::default()
+        };
+        assert_eq!(
+            done(&answer),
+            "revoked 12,345 keys: in force on every server, revision 7"
         );
     }
 

@@ -266,7 +266,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Seen red with every key counted, without the rules, and with an expiry that brings the scope back.
+    /// Seen red with every key counted, and with an expiry that brings the scope back.
     async fn a_scope_of_dead_keys_can_be_deleted_and_does_not_come_back(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let now = demo.clock.now();
@@ -302,7 +302,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Seen red with the time of the key's issue in place of its end, without the rules, and without the events.
+    /// Seen red with the time of the key's issue in place of its end, and without the rules.
     async fn dead_keys_are_forgotten_after_their_time(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let now = demo.clock.now();

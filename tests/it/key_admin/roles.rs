@@ -45,6 +45,9 @@ const TABLE: &[(&str, &str)] = &[
     ("KeyAdmin.RevokeKey", "+-+-+--"),
     ("KeyAdmin.RevokeKeys", "+-+-+--"),
     ("KeyAdmin.RevokeKeys dry", "+-+-+--"),
+    ("KeyAdmin.RevokeKeys by name", "+-+-+--"),
+    ("KeyAdmin.DeleteKeys", "+-+-+--"),
+    ("KeyAdmin.DeleteKeys dry", "+-+-+--"),
     ("KeyAdmin.GetSelf", "+++++++"),
     ("KeyAdmin.RotateSelf", "-+-++++"),
     ("KeyAdmin.RevokeSelf", "+++++++"),
@@ -258,6 +261,24 @@ impl World {
             })
             .await
             .map(drop),
+            "KeyAdmin.RevokeKeys by name" => revoke_keys(api, |keys| {
+                let filter = keys.filter.get_or_insert_default();
+                "no key has this name".clone_into(&mut filter.name);
+            })
+            .await
+            .map(drop),
+            "KeyAdmin.DeleteKeys" => {
+                let request = pb::DeleteKeysRequest {
+                    filter: Some(pb::KeyFilter {
+                        realm: "demo".to_owned(),
+                        name: "no key has this name".to_owned(),
+                        ..Default::default()
+                    }),
+                    dry_run,
+                    ..Default::default()
+                };
+                api.keys.delete_keys(request).await.map(drop)
+            }
             "KeyAdmin.DeleteKey" => api.delete(id).await.map(drop),
             "KeyAdmin.ImportKeys" => {
                 let plain_key = format!("another-systems-key-{}", request_id());

@@ -1,0 +1,68 @@
+//! What the commands that end many keys show.
+
+use super::filter::FilterFlags;
+use super::key::last_used;
+use crate::cli::text;
+use crate::pb::claviger::v1::Key;
+
+/// Describes what a command would do to this many keys, of which these are the newest. `more`: it goes on with others afterwards.
+pub(super) fn preview(verb: &str, count: u64, more: bool, examples: &[Key]) -> String {
+    if count == 0 {
+        return if verb == "revoke" {
+            "There are no such keys, or all of them are revoked already.".to_owned()
+        } else {
+            "There are no such keys.".to_owned()
+        };
+    }
+    let rows = examples.iter().map(|key| {
+        vec![
+            key.id.clone(),
+            key.name.clone(),
+            key.partner.clone(),
+            key.project.clone(),
+            key.environment.clone(),
+            key.hint.clone(),
+            last_used(key),
+        ]
+    });
+    let header = [
+        "ID",
+        "NAME",
+        "PARTNER",
+        "PROJECT",
+        "ENV",
+        "HINT",
+        "LAST USED",
+    ];
+    let shown = match examples.len() {
+        shown if shown as u64 == count => String::new(),
+        shown => format!(" The newest {shown} of them:"),
+    };
+    format!(
+        "This would {verb} {} permanently.{shown}\n\n{}\n",
+        counted(count, more),
+        text::table(&header, rows)
+    )
+}
+
+/// A number of keys, for people.
+pub(super) fn counted(keys: u64, more: bool) -> String {
+    let counted = match keys {
+        1 => "1 key".to_owned(),
+        keys => format!("{} keys", text::grouped(keys)),
+    };
+    if more {
+        format!("{counted}, and then more,")
+    } else {
+        counted
+    }
+}
+
+/// What a repetition of the command needs besides its request id.
+pub(super) fn repeat(filter: &FilterFlags) -> String {
+    let flags = filter.repeat();
+    if flags.is_empty() {
+        return flags;
+    }
+    format!(" and `{}`", flags.trim_end())
+}

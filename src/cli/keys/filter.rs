@@ -1,0 +1,138 @@
+//! The flags that select keys.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use prost_types::Timestamp;
+
+use crate::cli::failure::Failure;
+use crate::cli::flags;
+use crate::pb::claviger::v1::{KeyFilter, KeyState};
+
+/// The flags that select keys of a realm. A key matches if it matches all of them.
+#[derive(Debug, Args)]
+pub(super) struct FilterFlags {
+    /// Only keys of this partner.
+    #[arg(long, default_value_t, hide_default_value = true)]
+    partner: String,
+    /// Only keys of this project.
+    #[arg(long, default_value_t, hide_default_value = true)]
+    project: String,
+    /// Only keys of this environment.
+    #[arg(long, default_value_t, hide_default_value = true)]
+    environment: String,
+    /// Only the key with this external id.
+    #[arg(
+        long,
+        default_value_t,
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    external_id: String,
+    /// Only keys whose name contains this text; ASCII letters match in either case.
+    #[arg(
+        long,
+        default_value_t,
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    name: String,
+    /// Only keys with this label; can be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = flags::pair)]
+    label: Vec<(String, String)>,
+    /// Only keys whose hint contains this text, such as the last four characters of an API key.
+    #[arg(
+        long,
+        default_value_t,
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    hint: String,
+    /// Only keys that were issued with the key that has this id.
+    #[arg(
+        long,
+        value_name = "KEY_ID",
+        default_value_t,
+        hide_default_value = true
+    )]
+    created_by: String,
+    /// Only keys that were issued at this time or later, or since that long ago, such as 24h.
+    // As with the page token: the flags that are printed for the next page are appended to the command line of this page.
+    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "issued_after")]
+    issued_after: Option<Timestamp>,
+    /// Only keys that were issued before this time, or before that long ago, such as 90d.
+    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "issued_before")]
+    issued_before: Option<Timestamp>,
+    /// Only keys in this state; can be repeated.
+    #[arg(long, value_delimiter = ',')]
+    state: Vec<State>,
+    /// Only keys that are older than this span, such as 30d, and were not used within it.
+    #[arg(long, value_name = "SPAN", value_parser = flags::span)]
+    unused_for: Option<Duration>,
+    /// Only keys that never expire.
+    #[arg(long, conflicts_with = "expires_within")]
+    never_expires: bool,
+    /// Only keys that expire within this span from now, such as 7d.
+    #[arg(long, value_name = "SPAN", value_parser = flags::span)]
+    expires_within: Option<Duration>,
+    /// Only keys that live longer than the realm's max lifetime allows, because they are from before it was set.
+    #[arg(long)]
+    beyond_max_lifetime: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum State {
+    Active,
+    Disabled,
+    Expired,
+    Revoked,
+}
+
+impl FilterFlags {
+    /// The filter of the keys of a realm.
+    pub(super) fn to_proto(&self, realm: &str) -> Result<KeyFilter, Failure> {
+        Ok(KeyFilter {
+            realm: realm.to_owned(),
+            partner: self.partner.clone(),
+            project: self.project.clone(),
+            environment: self.environment.clone(),
+            states: self.state.iter().map(|state| state.to_proto()).collect(),
+            unused_for: flags::span_to_proto(self.unused_for, "--unused-for")?,
+            never_expires: self.never_expires,
+            expires_within: flags::span_to_proto(self.expires_within, "--expires-within")?,
+            issued_before: self.issued_before,
+            external_id: self.external_id.clone(),
+            name: self.name.clone(),
+            labels: self.label.iter().cloned().collect(),
+            hint: self.hint.clone(),
+            created_by: self.created_by.clone(),
+            issued_after: self.issued_after,
+            beyond_max_lifetime: self.beyond_max_lifetime,
+        })
+    }
+
+    /// The absolute flags for the next page, or for a repetition: by then, a relative time such as `24h` means another time.
+    pub(super) fn repeat(&self) -> String {
+        let flag = |name: &str, time: Option<Timestamp>| {
+            time.map(|time| format!("{name} {time} "))
+                .unwrap_or_default()
+        };
+        flag("--issued-after", self.issued_after) + &flag("--issued-before", self.issued_before)
+    }
+
+    /// Whether the time of last use matters.
+    pub(super) fn is_about_use(&self) -> bool {
+        self.unused_for.is_some()
+    }
+}
+
+impl State {
+    fn to_proto(self) -> i32 {
+        match self {
+            Self::Active => KeyState::Active as i32,
+            Self::Disabled => KeyState::Disabled as i32,
+            Self::Expired => KeyState::Expired as i32,
+            Self::Revoked => KeyState::Revoked as i32,
+        }
+    }
+}
