@@ -53,7 +53,7 @@ impl KeyAdminService {
                 let Read {
                     value: (found, more),
                     revision,
-                } = self.would_end(caller, filter, end).await?;
+                } = self.would_end(caller, *filter, end).await?;
                 Ok(pb::RevokeKeysResponse {
                     would_revoke: found.count,
                     examples: self.keys(found.examples),
@@ -64,7 +64,7 @@ impl KeyAdminService {
             }
             Revoked::Matching(filter) => {
                 let end = EndOfKeys::Revocation(reason);
-                let made = self.end(caller, change, filter, end, fingerprint).await?;
+                let made = self.end(caller, change, *filter, end, fingerprint).await?;
                 Ok(pb::RevokeKeysResponse {
                     revision: made.revision.as_u64(),
                     effective_everywhere_time: Some(encode::time(made.effective_at)),

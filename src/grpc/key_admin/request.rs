@@ -444,7 +444,7 @@ pub(super) enum Revoked {
     /// Those of an owner or an environment, by one rule.
     Rule(BulkSelection),
     /// Those that match a filter now.
-    Matching(KeyFilter),
+    Matching(Box<KeyFilter>),
 }
 
 /// Decodes the keys of a `RevokeKeys` and the reason.
@@ -466,7 +466,7 @@ pub(super) fn bulk_revocation(
     let reason = decode::reason(&mut bad, "reason", reason);
     let revoked = filter.map(|filter| {
         if !is_rule {
-            return Revoked::Matching(filter);
+            return Revoked::Matching(Box::new(filter));
         }
         Revoked::Rule(BulkSelection {
             realm: filter.realm,

@@ -17,24 +17,24 @@ use crate::fixtures::{
     on_both_engines, proto_time, refused, refused_field, revoke_keys, update,
 };
 
-fn named(name: &str) -> Option<pb::KeyFilter> {
-    Some(pb::KeyFilter {
+fn named(name: &str) -> pb::KeyFilter {
+    pb::KeyFilter {
         realm: "demo".to_owned(),
         name: name.to_owned(),
         ..Default::default()
-    })
+    }
 }
 
 fn deletion(name: &str) -> pb::DeleteKeysRequest {
     pb::DeleteKeysRequest {
-        filter: named(name),
+        filter: Some(named(name)),
         ..Default::default()
     }
 }
 
 fn revocation(name: &str) -> pb::RevokeKeysRequest {
     pb::RevokeKeysRequest {
-        filter: named(name),
+        filter: Some(named(name)),
         reason: "by its name".to_owned(),
         ..Default::default()
     }
@@ -185,7 +185,7 @@ on_both_engines! {
             assert_eq!(refused(root.keys.delete_keys(request).await).code, Code::NotFound);
         }
         let only_revoked = pb::RevokeKeysRequest {
-            filter: Some(pb::KeyFilter { states: vec![KeyState::Revoked.into()], ..named("robot").unwrap() }),
+            filter: Some(pb::KeyFilter { states: vec![KeyState::Revoked.into()], ..named("robot") }),
             ..Default::default()
         };
         refused_field(root.keys.revoke_keys(only_revoked).await, "filter.states");
@@ -315,7 +315,7 @@ on_both_engines! {
         let by_rule = issue(root, issue_request_with(|new| "umbrella".clone_into(&mut new.partner))).await;
         root.revoke(&revoked.id).await.unwrap();
         demo.clock.set(at(24));
-        revoke_keys(root, |request| request.filter.get_or_insert_default().partner = "umbrella".to_owned()).await.unwrap();
+        revoke_keys(root, |request| "umbrella".clone_into(&mut request.filter.get_or_insert_default().partner)).await.unwrap();
         let lives = issue(root, issue_request()).await;
         let retention = Retention { events: Span::Forever, usage: Span::Forever, tombstones: Span::Forever, keys: Span::For(Duration::from_hours(24)) };
         for (hours, left) in [

@@ -202,38 +202,7 @@ pub(super) async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut
         ..Default::default()
     };
     errors.push(api.keys.update_key(update).await.unwrap_err());
-    let many = pb::RevokeKeysRequest {
-        filter: Some(pb::KeyFilter {
-            realm: "demo".to_owned(),
-            partner: plain_key.clone(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    errors.push(api.keys.revoke_keys(many).await.unwrap_err());
-    // Key by key, and the deletion, with the API key in each text of the filter.
-    for set in [
-        |filter: &mut pb::KeyFilter, text: String| filter.name = text,
-        |filter: &mut pb::KeyFilter, text: String| filter.hint = text,
-        |filter: &mut pb::KeyFilter, text: String| filter.created_by = text,
-        |filter: &mut pb::KeyFilter, text: String| filter.external_id = text,
-    ] {
-        let mut filter = pb::KeyFilter {
-            realm: "demo".to_owned(),
-            ..Default::default()
-        };
-        set(&mut filter, plain_key.clone());
-        let revocation = pb::RevokeKeysRequest {
-            filter: Some(filter.clone()),
-            ..Default::default()
-        };
-        let deletion = pb::DeleteKeysRequest {
-            filter: Some(filter),
-            ..Default::default()
-        };
-        errors.extend(api.keys.revoke_keys(revocation).await.err());
-        errors.extend(api.keys.delete_keys(deletion).await.err());
-    }
+    by_filters(api, &plain_key, errors).await;
     let mut holder = api.with_key(&plain_key);
     rotate_itself(api, &mut holder, canaries, errors).await;
     let own = pb::RevokeSelfRequest::default();
@@ -474,5 +443,40 @@ pub(super) async fn ask_as_gateways(
             let answer = forward_auth(&program.http, caller, "demo", &path, &headers).await;
             canaries.assert_absent("the answer to nginx", &answer);
         }
+    }
+}
+
+/// Ends many keys, with the API key in each text of the filter.
+async fn by_filters(api: &mut Api, plain_key: &str, errors: &mut Vec<Status>) {
+    let many = pb::RevokeKeysRequest {
+        filter: Some(pb::KeyFilter {
+            realm: "demo".to_owned(),
+            partner: plain_key.to_owned(),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    errors.push(api.keys.revoke_keys(many).await.unwrap_err());
+    for set in [
+        |filter: &mut pb::KeyFilter, text: String| filter.name = text,
+        |filter: &mut pb::KeyFilter, text: String| filter.hint = text,
+        |filter: &mut pb::KeyFilter, text: String| filter.created_by = text,
+        |filter: &mut pb::KeyFilter, text: String| filter.external_id = text,
+    ] {
+        let mut filter = pb::KeyFilter {
+            realm: "demo".to_owned(),
+            ..Default::default()
+        };
+        set(&mut filter, plain_key.to_owned());
+        let revocation = pb::RevokeKeysRequest {
+            filter: Some(filter.clone()),
+            ..Default::default()
+        };
+        let deletion = pb::DeleteKeysRequest {
+            filter: Some(filter),
+            ..Default::default()
+        };
+        errors.extend(api.keys.revoke_keys(revocation).await.err());
+        errors.extend(api.keys.delete_keys(deletion).await.err());
     }
 }
