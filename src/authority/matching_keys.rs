@@ -49,7 +49,7 @@ pub struct EndedKeys {
 /// The keys that matched when the call began.
 struct Matching {
     filter: KeyFilter,
-    /// The key of the caller is the last one, because the call ends with it.
+    /// The key of the caller is the last one, and only of the last call, because it makes no further change.
     ids: Vec<KeyId>,
     /// Whether more keys match.
     more: bool,
@@ -103,6 +103,22 @@ impl Authority {
         let of_all = batches.len();
         for (number, batch) in batches.enumerate() {
             let (mut change, caller_state) = self.begin(caller, Effect::TakesAway).await?;
+            // The same request may have been made twice at the same time.
+            let time = change.time();
+            let before = self
+                .replayed(principal, idempotency.as_ref(), &mut change, time)
+                .await?;
+            if let Some((ended, revision)) = before {
+                let last = change.last_event().await?;
+                drop(change);
+                let ended = EndedKeys {
+                    replayed: true,
+                    ..ended
+                };
+                return self
+                    .in_force(principal, request, ended, revision, last)
+                    .await;
+            }
             let filter = narrow(&caller_state.role, filter.clone(), Purpose::Change)?;
             let keys = change.matching_keys(&filter, batch).await?;
             ended.count += keys.len() as u64;
@@ -190,12 +206,12 @@ impl Authority {
             dead.push((filter, ids));
         }
         if dead.iter().all(|(_, ids)| ids.is_empty()) || matches!(state, CheckedState::Change(_)) {
-            return Err(in_use(format!(
-                "{} still has keys, and their stored data cannot be read or they were just issued: delete them first",
-                owners[0].what
-            )));
+            return Err(unreadable_keys(owners[0].what));
         }
         drop(state);
+        // As above: it leaves the reserved room to revocations.
+        self.store.check_room()?;
+        let mut has_deleted = false;
         for (filter, ids) in dead {
             for batch in ids.chunks(KEYS_AT_ONCE) {
                 let (mut change, caller_state) = self.begin(caller, Effect::TakesAway).await?;
@@ -206,10 +222,16 @@ impl Authority {
                 if let Some(entry) = ended.await? {
                     let event = entry.event(&caller.principal, request, &change);
                     self.commit(change, &event).await?;
+                    has_deleted = true;
                 }
             }
         }
-        Ok(())
+        // Otherwise the caller would find the same keys again and again.
+        if has_deleted {
+            Ok(())
+        } else {
+            Err(unreadable_keys(owners[0].what))
+        }
     }
 
     /// Ends these keys as part of the change, each with a revision and an event of its own. Returns the entry of the last one; `None`
@@ -251,6 +273,13 @@ impl Authority {
         }
         Ok(last)
     }
+}
+
+/// The refusal for keys that are neither living nor dead.
+fn unreadable_keys(what: &str) -> Refusal {
+    in_use(format!(
+        "{what} still has keys whose stored data cannot be read, or that were just issued: delete them one by one first"
+    ))
 }
 
 /// What is about to be deleted, and may have keys.
@@ -317,7 +346,10 @@ async fn matching(
             return Err(locks_out_caller());
         }
         let own = ids.remove(own);
-        ids.push(own);
+        // While there are others, the caller needs its key for the next call.
+        if !more {
+            ids.push(own);
+        }
     }
     Ok(Matching { filter, ids, more })
 }

@@ -1,5 +1,6 @@
 //! Putting, reading and deleting realms.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use super::admission::Effect;
@@ -231,17 +232,20 @@ async fn check_frozen(change: &mut Change, before: &Realm, after: &Realm) -> Res
         .filter(|scope| !after.scopes.iter().any(|kept| kept.name == scope.name))
         .collect();
     if !scopes.is_empty() {
-        let used = change.scopes_in_use(&before.id).await?;
-        let now = change.time();
-        for lost in scopes
-            .iter()
-            .filter(|lost| used.contains(lost.name.as_str()))
-        {
-            // A revoked key stays revoked, and an expired one gets no later expiry while it has a scope that the realm has not.
-            if change.is_scope_held(&before.id, &lost.name, now).await? {
+        let is_used = |used: &HashSet<String>| {
+            let mut lost = scopes.iter();
+            lost.find(|lost| used.contains(lost.name.as_str()))
+                .map(|lost| lost.name.clone())
+        };
+        let used = change.scopes_in_use(&before.id, None).await?;
+        if is_used(&used).is_some() {
+            // This takes longer. A revoked key stays revoked, and an expired one gets no later expiry while it has a scope that the
+            // realm has not.
+            let now = change.time();
+            let used = change.scopes_in_use(&before.id, Some(now)).await?;
+            if let Some(kept) = is_used(&used) {
                 return Err(in_use(format!(
-                    "keys still hold the scope \"{}\": keep the scope, or update or revoke these keys first",
-                    lost.name
+                    "keys still hold the scope \"{kept}\": keep the scope, or update or revoke these keys first"
                 )));
             }
         }

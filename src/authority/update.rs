@@ -125,7 +125,7 @@ impl KeyUpdate {
                 }
             }
         }
-        // Expired keys do not keep the scopes of a realm from being deleted. A scope that came later under such a name is another one.
+        // Expired keys do not keep the scopes of a realm from being deleted.
         if was_expired && !key.expires_at.is_over(now) {
             let is_gone =
                 |name: &&ScopeName| !realm.scopes.iter().any(|scope| scope.name == **name);

@@ -30,6 +30,7 @@ impl Store {
         let (looked_at, dead) = snapshot.dead_keys(before, last).await?;
         drop(snapshot);
         for ids in dead.chunks(DELETED_AT_ONCE) {
+            self.check_room()?;
             let mut change = self.change(now).await?;
             let mut keys = Vec::with_capacity(ids.len());
             // It may have got a later expiry since.
@@ -58,12 +59,10 @@ impl Snapshot {
                 .push_bind(before.as_micros())
                 .push(" OR k.revoked_at < ")
                 .push_bind(before.as_micros())
-                // A rule may be younger than the key's own end, so this finds too many, and the change looks again.
-                .push(concat!(
-                    " OR ",
-                    bulk_revocation!(),
-                    " IS NOT NULL, FALSE) FROM keys AS k WHERE k.id > "
-                ))
+                // The text begins with the time, which has 16 digits until the year 2286.
+                .push(concat!(" OR ", bulk_revocation!(), " < "))
+                .push_bind(before.as_micros().to_string())
+                .push(", FALSE) FROM keys AS k WHERE k.id > ")
                 .push_bind(last.as_uuid())
                 .push(" ORDER BY k.id LIMIT ")
                 .push_bind(LOOKED_AT);

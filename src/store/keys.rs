@@ -15,7 +15,7 @@ use super::{
     search_error, stored,
 };
 use crate::domain::event::Revision;
-use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId, ScopeName};
+use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, Revocation, Secret};
 use crate::domain::time::Timestamp;
 use crate::telemetry::limited;
@@ -456,43 +456,32 @@ impl Snapshot {
         Ok(used.into_iter().flatten().collect())
     }
 
-    /// Returns the scopes that the realm's keys were granted by name.
-    pub async fn scopes_in_use(&mut self, realm: &RealmId) -> Result<HashSet<String>, Error> {
+    /// Returns the scopes that the realm's keys were granted by name. With `living_at`, only of keys that are neither revoked nor
+    /// expired at that time.
+    pub async fn scopes_in_use(
+        &mut self,
+        realm: &RealmId,
+        living_at: Option<Timestamp>,
+    ) -> Result<HashSet<String>, Error> {
         // Each value is a JSON list, and few of the lists are different.
-        let lists: Vec<Option<String>> = on!(self.session, |conn| sqlx::query_scalar(
-            "SELECT DISTINCT scopes FROM keys WHERE realm = $1"
-        )
-        .bind(realm.as_str())
-        .fetch_all(&mut *conn))?;
+        let lists: Vec<Option<String>> = on!(self.session, |conn| async {
+            let mut query =
+                QueryBuilder::new("SELECT DISTINCT k.scopes FROM keys AS k WHERE k.realm = ");
+            query.push_bind(realm.as_str());
+            if let Some(now) = living_at {
+                query
+                    .push(" AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > ")
+                    .push_bind(now.as_micros())
+                    .push(concat!(") AND ", bulk_revocation!(), " IS NULL"));
+            }
+            query.build_query_scalar().fetch_all(&mut *conn).await
+        })?;
         Ok(lists
             .into_iter()
             .flatten()
             .filter_map(|list| serde_json::from_str::<Vec<String>>(&list).ok())
             .flatten()
             .collect())
-    }
-
-    /// Returns whether a key of the realm that is neither revoked nor expired was granted this scope by name.
-    pub async fn is_scope_held(
-        &mut self,
-        realm: &RealmId,
-        scope: &ScopeName,
-        now: Timestamp,
-    ) -> Result<bool, Error> {
-        let held = on!(self.session, |conn| {
-            sqlx::query_scalar(concat!(
-            "SELECT EXISTS (SELECT 1 FROM keys AS k WHERE k.realm = $1 AND replace(k.scopes, $2, '') <> k.scopes
-                 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > $3) AND ",
-            bulk_revocation!(),
-            " IS NULL)"
-        ))
-        .bind(realm.as_str())
-        // A part of a JSON list. No name of a scope needs an escape.
-        .bind(format!("\"{scope}\""))
-        .bind(now.as_micros())
-        .fetch_one(&mut *conn)
-        })?;
-        Ok(held)
     }
 
     /// Returns the realm of the key with this id, also if the rest of the row is corrupt.

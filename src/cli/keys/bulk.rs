@@ -1,7 +1,10 @@
 //! What the commands that end many keys show.
 
+use prost_types::Timestamp;
+
 use super::filter::FilterFlags;
 use super::key::last_used;
+use crate::cli::failure::Failure;
 use crate::cli::text;
 use crate::pb::claviger::v1::Key;
 
@@ -65,4 +68,20 @@ pub(super) fn repeat(filter: &FilterFlags) -> String {
         return flags;
     }
     format!(" and `{}`", flags.trim_end())
+}
+
+/// The time a microsecond later, the precision of the server.
+pub(super) fn just_after(time: Timestamp) -> Timestamp {
+    let nanos = time.nanos + 1_000;
+    Timestamp {
+        seconds: time.seconds + i64::from(nanos / 1_000_000_000),
+        nanos: nanos % 1_000_000_000,
+    }
+}
+
+/// The failure of a command that would go on for ever.
+pub(super) fn nothing_more(done: &str) -> Failure {
+    Failure::failed(format!(
+        "more keys match, but none of them was {done}: their stored data may be unreadable, or others change them"
+    ))
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::bulk::{counted, preview, repeat};
+use super::bulk::{counted, just_after, nothing_more, preview, repeat};
 use super::filter::FilterFlags;
 use super::key::KeyId;
 use crate::cli::connect::Connection;
@@ -61,7 +61,7 @@ impl DeleteAll {
         if !self.dry_run {
             prompt::require_yes_or_terminal(self.yes)?;
         }
-        let request = DeleteKeysRequest {
+        let mut request = DeleteKeysRequest {
             filter: Some(self.filter.to_proto(&self.realm)?),
             dry_run: false,
             wait: self.wait.to_proto(),
@@ -85,6 +85,14 @@ impl DeleteAll {
         let question = format!("Delete {} permanently?", counted(count, found.more));
         prompt::require_confirmation(self.yes, &question)?;
 
+        // What was issued after the preview was not confirmed. A repeated request must stay the same.
+        if let (Some(newest), Some(filter), false) = (
+            found.examples.first(),
+            &mut request.filter,
+            self.request_id.is_given(),
+        ) {
+            filter.issued_before = newest.create_time.map(just_after);
+        }
         let first = self.request_id.id();
         let mut answer: Option<DeleteKeysResponse> = None;
         for number in 0.. {
@@ -102,6 +110,9 @@ impl DeleteAll {
                 .change(client.keys().delete_keys(request))
                 .await
                 .map_err(|failure| first.or_repeat_hint(failure, &repeat(&self.filter)))?;
+            if next.more && next.deleted == 0 {
+                return Err(nothing_more("deleted"));
+            }
             let before = answer.map_or(0, |answer| answer.deleted);
             let all = DeleteKeysResponse {
                 deleted: before + next.deleted,

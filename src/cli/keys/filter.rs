@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, ValueEnum};
 use prost_types::Timestamp;
 
@@ -9,53 +10,34 @@ use crate::cli::failure::Failure;
 use crate::cli::flags;
 use crate::pb::claviger::v1::{KeyFilter, KeyState};
 
-/// The flags that select keys of a realm. A key matches if it matches all of them.
+/// The flags that select keys of a realm. A key matches if it matches all of them. A value must not be empty: with a variable that is
+/// not set, a script would select all keys.
 #[derive(Debug, Args)]
 pub(super) struct FilterFlags {
     /// Only keys of this partner.
-    #[arg(long, default_value_t, hide_default_value = true)]
-    partner: String,
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    partner: Option<String>,
     /// Only keys of this project.
-    #[arg(long, default_value_t, hide_default_value = true)]
-    project: String,
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    project: Option<String>,
     /// Only keys of this environment.
-    #[arg(long, default_value_t, hide_default_value = true)]
-    environment: String,
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
+    environment: Option<String>,
     /// Only the key with this external id.
-    #[arg(
-        long,
-        default_value_t,
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    external_id: String,
+    #[arg(long, allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
+    external_id: Option<String>,
     /// Only keys whose name contains this text; ASCII letters match in either case.
-    #[arg(
-        long,
-        default_value_t,
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    name: String,
+    #[arg(long, allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
+    name: Option<String>,
     /// Only keys with this label; can be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = flags::pair)]
     label: Vec<(String, String)>,
     /// Only keys whose hint contains this text, such as the last four characters of an API key.
-    #[arg(
-        long,
-        default_value_t,
-        hide_default_value = true,
-        allow_hyphen_values = true
-    )]
-    hint: String,
+    #[arg(long, allow_hyphen_values = true, value_parser = NonEmptyStringValueParser::new())]
+    hint: Option<String>,
     /// Only keys that were issued with the key that has this id.
-    #[arg(
-        long,
-        value_name = "KEY_ID",
-        default_value_t,
-        hide_default_value = true
-    )]
-    created_by: String,
+    #[arg(long, value_name = "KEY_ID", value_parser = NonEmptyStringValueParser::new())]
+    created_by: Option<String>,
     /// Only keys that were issued at this time or later, or since that long ago, such as 24h.
     // As with the page token: the flags that are printed for the next page are appended to the command line of this page.
     #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "issued_after")]
@@ -91,21 +73,23 @@ enum State {
 impl FilterFlags {
     /// The filter of the keys of a realm.
     pub(super) fn to_proto(&self, realm: &str) -> Result<KeyFilter, Failure> {
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
         Ok(KeyFilter {
             realm: realm.to_owned(),
-            partner: self.partner.clone(),
-            project: self.project.clone(),
-            environment: self.environment.clone(),
+            partner: text(&self.partner),
+            project: text(&self.project),
+            environment: text(&self.environment),
             states: self.state.iter().map(|state| state.to_proto()).collect(),
             unused_for: flags::span_to_proto(self.unused_for, "--unused-for")?,
             never_expires: self.never_expires,
             expires_within: flags::span_to_proto(self.expires_within, "--expires-within")?,
             issued_before: self.issued_before,
-            external_id: self.external_id.clone(),
-            name: self.name.clone(),
-            labels: self.label.iter().cloned().collect(),
-            hint: self.hint.clone(),
-            created_by: self.created_by.clone(),
+            external_id: text(&self.external_id),
+            name: text(&self.name),
+            labels: flags::by_name(self.label.clone())
+                .map_err(|why| Failure::usage(format!("--label: {why}")))?,
+            hint: text(&self.hint),
+            created_by: text(&self.created_by),
             issued_after: self.issued_after,
             beyond_max_lifetime: self.beyond_max_lifetime,
         })

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::bulk::{counted, preview, repeat};
+use super::bulk::{counted, nothing_more, preview, repeat};
 use super::filter::FilterFlags;
 use super::key::KeyId;
 use crate::cli::connect::Connection;
@@ -156,6 +156,9 @@ impl RevokeAll {
                 .change(client.keys().revoke_keys(request))
                 .await
                 .map_err(|failure| first.or_repeat_hint(failure, &repeat(&self.filter)))?;
+            if next.more && next.revoked == 0 {
+                return Err(nothing_more("revoked"));
+            }
             let before = answer.map_or(0, |answer| answer.revoked);
             let all = RevokeKeysResponse {
                 revoked: before + next.revoked,

@@ -6,15 +6,16 @@ use claviger::domain::ids::KeyId;
 use claviger::pb::claviger::v1 as pb;
 use claviger::retention::{Retention, Span};
 use pb::{KeyState, Verdict};
+use tokio::time::timeout;
 use tonic::Code;
 use uuid::Uuid;
 
 use super::delegation::delegate;
 use super::usage::record;
 use crate::fixtures::{
-    Api, DemoService, Engine, authority_key_request, delegating_service, demo_realm, eventually,
-    get, import, import_entry, issue, issue_request, issue_request_with, list_in_states,
-    on_both_engines, proto_time, refused, refused_field, revoke_keys, update,
+    Api, DEADLINE, DemoService, Engine, authority_key_request, delegating_service, demo_realm,
+    eventually, get, import, import_entry, issue, issue_request, issue_request_with,
+    list_in_states, on_both_engines, proto_time, refused, refused_field, revoke_keys, update,
 };
 
 fn named(name: &str) -> pb::KeyFilter {
@@ -263,6 +264,27 @@ on_both_engines! {
         assert_eq!(refused(root.realms.delete_realm(realm.clone()).await).reason, "STILL_HAS_KEYS");
         root.revoke(&gateway.id).await.unwrap();
         root.realms.delete_realm(realm).await.unwrap();
+        demo.service.stop().await;
+    }
+
+    /// Seen red without the end: the call then never ends.
+    async fn an_unreadable_dead_key_keeps_its_owner(engine: Engine) {
+        let mut demo = DemoService::on(engine).await;
+        let root = &mut demo.root;
+        let readable = issue(root, issue_request()).await;
+        issue_named(root, "spoiled").await;
+        // By rules, which say nothing of what can be read.
+        revoke_keys(root, |request| "acme".clone_into(&mut request.filter.get_or_insert_default().partner)).await.unwrap();
+        let spoil = "UPDATE keys SET facts = replace(facts, '\"secrets\"', '\"secret\"') WHERE name = 'spoiled'";
+        demo.service.test_store.execute_sql(&[spoil]).await;
+        let partner = pb::DeletePartnerRequest { realm: "demo".to_owned(), partner: "acme".to_owned(), ..Default::default() };
+        let refusal = timeout(DEADLINE, root.realms.delete_partner(partner)).await.expect("it ends");
+        let refusal = refusal.unwrap_err();
+        assert!(refusal.message().contains("stored data cannot be read"), "{refusal}");
+        eventually("the other key is deleted", async || {
+            (root.verdict(&readable.plain_key).await == Verdict::Unknown).then_some(())
+        })
+        .await;
         demo.service.stop().await;
     }
 

@@ -482,3 +482,75 @@ fn a_flaw_in_the_callers_key_file_is_named() {
         "{refusal}"
     );
 }
+
+#[test]
+fn keys_that_match_are_ended_and_an_empty_value_selects_none() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let program = Program::serve(&test_store, &[]);
+    let operator = program.operator();
+    let shell = Shell { program, operator };
+    let put =
+        "realm put demo --prefix demo --environment production=live --scope read --level partner";
+    shell.says(put, "", 0);
+    shell.says("partner put acme --realm demo", "", 0);
+    for (name, team) in [("robot", "a"), ("robot", "b"), ("person", "a")] {
+        let issue = "keys issue --realm demo --partner acme --scope read";
+        shell.says(&format!("{issue} --name {name} --label team={team}"), "", 0);
+    }
+    let left = |state: &str| {
+        let listed = shell.json(&format!("keys list --realm demo --state {state}"), "", 0);
+        listed["keys"].as_array().map_or(0, Vec::len)
+    };
+    for empty in [
+        "--partner",
+        "--name",
+        "--hint",
+        "--created-by",
+        "--external-id",
+    ] {
+        for command in ["revoke-all --reason x", "delete-all"] {
+            let refusal = shell.says(
+                &format!("keys {command} --realm demo --yes {empty}="),
+                "",
+                2,
+            );
+            assert!(refusal.contains(empty), "{refusal}");
+        }
+    }
+    let labels = "--label team=a --label team=b";
+    let refusal = shell.says(
+        &format!("keys delete-all --realm demo --yes {labels}"),
+        "",
+        2,
+    );
+    assert!(
+        refusal.contains("--label: `team` is given twice"),
+        "{refusal}"
+    );
+    let refusal = shell.says("keys delete-all --realm demo --name robot", "", 2);
+    assert!(refusal.contains("--yes"), "{refusal}");
+    assert_eq!(left("active"), 3);
+
+    let revoke = "keys revoke-all --realm demo --name ROBOT --label team=a --reason over";
+    let preview = shell.says(&format!("{revoke} --dry-run"), "", 0);
+    assert!(
+        preview.starts_with("This would revoke 1 key permanently."),
+        "{preview}"
+    );
+    assert_eq!(left("active"), 3);
+    let done = shell.says(&format!("{revoke} --yes"), "", 0);
+    assert!(done.starts_with("revoked 1 key: in force"), "{done}");
+    assert_eq!((left("active"), left("revoked")), (2, 1));
+    let id = "01234567-89ab-4cde-8f01-23456789abcd";
+    let delete = format!("keys delete-all --realm demo --name robot --yes --request-id {id}");
+    for done in [
+        "deleted 2 keys: in force",
+        "this request was made before, and deleted 2 keys then",
+    ] {
+        let said = shell.says(&delete, "", 0);
+        assert!(said.starts_with(done), "{said}");
+    }
+    assert_eq!((left("active"), left("revoked")), (1, 0));
+    let answer = shell.json("keys delete-all --realm demo --state active --yes", "", 0);
+    assert_eq!(answer["deleted"], 1);
+}

@@ -279,7 +279,7 @@ on_both_engines! {
         assert_eq!(snapshot.count_keys(&realm, None, Some(&project_id("web"))).await.unwrap(), 1);
         let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<HashSet<_>>();
         assert_eq!(snapshot.environments_in_use(&realm).await.unwrap(), words(&["production", "staging"]));
-        assert_eq!(snapshot.scopes_in_use(&realm).await.unwrap(), words(&["read", "write", "a:b.c_d-e"]));
+        assert_eq!(snapshot.scopes_in_use(&realm, None).await.unwrap(), words(&["read", "write", "a:b.c_d-e"]));
     }
 
     async fn generated_columns_follow_an_update_and_roots_go_with_their_key(engine: Engine) {
