@@ -36,7 +36,7 @@ pub enum EndOfKeys {
 
 /// What a call did to the keys that matched its filter.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-pub struct EndedKeys {
+pub struct BulkOutcome {
     /// The number of keys that the call ended.
     pub count: u64,
     /// Whether more keys matched than one call ends.
@@ -65,7 +65,7 @@ impl Authority {
         filter: KeyFilter,
         end: EndOfKeys,
         fingerprint: [u8; 32],
-    ) -> Result<ChangeResult<EndedKeys>, Refusal> {
+    ) -> Result<ChangeResult<BulkOutcome>, Refusal> {
         caller.role.may_use_keys(Purpose::Change)?;
         let principal = &caller.principal;
         let idempotency = request.idempotency_key(fingerprint);
@@ -79,7 +79,7 @@ impl Authority {
         if let Some((ended, revision)) = before {
             let last = snapshot.last_event().await?;
             drop(snapshot);
-            let ended = EndedKeys {
+            let ended = BulkOutcome {
                 replayed: true,
                 ..ended
             };
@@ -89,9 +89,9 @@ impl Authority {
         }
         let Matching { filter, ids, more } =
             matching(&caller_state, &mut snapshot, filter, &end).await?;
-        let mut ended = EndedKeys {
+        let mut ended = BulkOutcome {
             more,
-            ..EndedKeys::default()
+            ..BulkOutcome::default()
         };
         let mut last = snapshot.last_event().await?;
         drop(snapshot);
@@ -111,7 +111,7 @@ impl Authority {
             if let Some((ended, revision)) = before {
                 let last = change.last_event().await?;
                 drop(change);
-                let ended = EndedKeys {
+                let ended = BulkOutcome {
                     replayed: true,
                     ..ended
                 };

@@ -54,7 +54,7 @@ pub use idempotency::IssuedKey;
 pub use import::{EntryRefusal, ImportOutcomes, ImportedKey};
 pub use key_reference::KeyReference;
 pub use keys::KeyScopes;
-pub use matching_keys::{EndOfKeys, EndedKeys};
+pub use matching_keys::{BulkOutcome, EndOfKeys};
 pub use partners::PartnerDefinition;
 pub use replicas::ClockCorrection;
 pub use resolve::NewKey;

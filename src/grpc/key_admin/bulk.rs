@@ -5,7 +5,7 @@ use tonic::Status;
 use super::request::{self, Revoked};
 use super::{KeyAdminService, response};
 use crate::auth::AuthorizedCaller;
-use crate::authority::{ChangeRequest, ChangeResult, DryRun, EndOfKeys, EndedKeys, Read};
+use crate::authority::{BulkOutcome, ChangeRequest, ChangeResult, DryRun, EndOfKeys, Read};
 use crate::domain::key::Key;
 use crate::grpc::encode;
 use crate::pb::claviger::v1 as pb;
@@ -133,7 +133,7 @@ impl KeyAdminService {
         filter: KeyFilter,
         end: EndOfKeys,
         fingerprint: [u8; 32],
-    ) -> Result<ChangeResult<EndedKeys>, Status> {
+    ) -> Result<ChangeResult<BulkOutcome>, Status> {
         let made = self.admin.run(move |authority| async move {
             authority
                 .end_matching_keys(&caller, &request, filter, end, fingerprint)
