@@ -600,9 +600,9 @@ on_both_engines! {
                 continue;
             }
             let what = filtered.what(i, j);
-            // Not the last ones, so that there is something to spare.
+            // Not many at once and not the last ones, so that there is something to spare.
             let matching = ids(filtered.selected(i, j));
-            if matching.len() > 8 {
+            if matching.len() > 8 || filtered.keys.len() < matching.len() + 10 {
                 continue;
             }
             let ended = if is_revocation {

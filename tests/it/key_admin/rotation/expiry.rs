@@ -5,12 +5,12 @@ use std::time::Duration;
 use claviger::domain::time::Timestamp;
 use claviger::pb::claviger::v1 as pb;
 use pb::{KeepSecret, Verdict};
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::fixtures::{
     Api, DAY, DemoService, Engine, HOUR, SECOND, after, demo_realm, end_rotation, get, issue,
-    issue_request, issue_request_with, list_keys, on_both_engines, parse_time, refused,
-    refused_by_state, refused_field, rotate, rotate_request, seconds, time, update,
+    issue_request, issue_request_with, list_keys, on_both_engines, parse_time, refused_by_state,
+    refused_field, rotate, rotate_request, seconds, time, update,
 };
 
 /// Rotates a key and sets its expiry, this many microseconds after the tests' beginning.
@@ -168,22 +168,6 @@ on_both_engines! {
         let undone = end_rotation(root, &old.id, KeepSecret::Old).await.unwrap();
         assert_eq!(undone.expire_time, rotated.secrets[0].expire_time);
         assert_eq!(root.verdict(&old.plain_key).await, Verdict::Allowed);
-        demo.service.stop().await;
-    }
-
-    async fn no_bulk_revocation_selects_by_the_max_lifetime(engine: Engine) {
-        let mut demo = DemoService::on(engine).await;
-        let request = pb::RevokeKeysRequest {
-            filter: Some(pb::KeyFilter {
-                realm: "demo".to_owned(),
-                beyond_max_lifetime: true,
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
-        let refusal = refused(demo.root.keys.revoke_keys(request).await);
-        assert_eq!(refusal.code, Code::Unimplemented);
-        assert!(refusal.names_field("filter.beyond_max_lifetime"), "{refusal:?}");
         demo.service.stop().await;
     }
 }
