@@ -8,11 +8,12 @@ use super::admission::{Effect, OpenChange};
 use super::audit::{AuditEntry, non_empty_detail};
 use super::caller_state::{Caller as _, CallerState};
 use super::checked_change::CheckedState;
+use super::idempotency::IdempotencyKey;
 use super::keys::narrow;
 use super::revoke::{DryRun, EXAMPLES, check_names, locks_out_caller};
 use super::{Authority, ChangeRequest, ChangeResult, Read, Refusal, in_use};
-use crate::auth::{AuthorizedCaller, Purpose};
-use crate::domain::event::EventKind;
+use crate::auth::{AuthorizedCaller, Principal, Purpose};
+use crate::domain::event::{EventId, EventKind, Revision};
 use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::{Key, KeyState, Revocation};
 use crate::domain::time::Timestamp;
@@ -74,15 +75,10 @@ impl Authority {
         let now = self.clock.now();
         let caller_state = caller.reread(&mut snapshot, now).await?;
         let before = self
-            .replayed(principal, idempotency.as_ref(), &mut snapshot, now)
+            .ended_before(principal, idempotency.as_ref(), &mut snapshot, now)
             .await?;
-        if let Some((ended, revision)) = before {
-            let last = snapshot.last_event().await?;
+        if let Some((ended, revision, last)) = before {
             drop(snapshot);
-            let ended = BulkOutcome {
-                replayed: true,
-                ..ended
-            };
             return self
                 .in_force(principal, request, ended, revision, last)
                 .await;
@@ -106,15 +102,10 @@ impl Authority {
             // The same request may have been made twice at the same time.
             let time = change.time();
             let before = self
-                .replayed(principal, idempotency.as_ref(), &mut change, time)
+                .ended_before(principal, idempotency.as_ref(), &mut change, time)
                 .await?;
-            if let Some((ended, revision)) = before {
-                let last = change.last_event().await?;
+            if let Some((ended, revision, last)) = before {
                 drop(change);
-                let ended = BulkOutcome {
-                    replayed: true,
-                    ..ended
-                };
                 return self
                     .in_force(principal, request, ended, revision, last)
                     .await;
@@ -138,6 +129,26 @@ impl Authority {
         }
         self.in_force(principal, request, ended, last.revision, last)
             .await
+    }
+
+    /// Returns the answer that this request got before, with its revision, and the last event of the state in which it was read.
+    async fn ended_before(
+        &self,
+        principal: &Principal,
+        idempotency: Option<&IdempotencyKey>,
+        snapshot: &mut Snapshot,
+        now: Timestamp,
+    ) -> Result<Option<(BulkOutcome, Revision, EventId)>, Refusal> {
+        let before: Option<(BulkOutcome, Revision)> =
+            self.replayed(principal, idempotency, snapshot, now).await?;
+        let Some((ended, revision)) = before else {
+            return Ok(None);
+        };
+        let ended = BulkOutcome {
+            replayed: true,
+            ..ended
+        };
+        Ok(Some((ended, revision, snapshot.last_event().await?)))
     }
 
     /// Returns which keys such a call would end: their number, and the newest.
@@ -234,8 +245,8 @@ impl Authority {
         }
     }
 
-    /// Ends these keys as part of the change, each with a revision and an event of its own. Returns the entry of the last one; `None`
-    /// if there are no keys.
+    /// Revokes or deletes these keys in the change. Each key gets its own revision and event. Returns the audit entry of the last key,
+    /// or `None` if there are no keys.
     async fn end_keys(
         &self,
         caller: &AuthorizedCaller,

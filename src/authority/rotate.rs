@@ -338,7 +338,7 @@ impl TwoPassChange for RotateSelf {
     type Prepared = NewSecret;
     type Answer = IssuedKey;
 
-    /// The caller may present either secret: whoever lost the first answer has only the old one.
+    /// The caller may present either secret, because a caller that lost the first answer has only the old one.
     async fn replay(&self, pass: PassOf<'_, Self>, _: KeyId) -> Result<IssuedKey, Refusal> {
         let mut key = pass.caller_state.key.clone();
         pass.snapshot
@@ -360,11 +360,11 @@ impl TwoPassChange for RotateSelf {
             }
             .into());
         }
-        // Whoever holds only the old secret must not replace the new one, which may be in the right hands.
+        // A thief with only the old secret must not replace the new one, which the rightful holder may use.
         if key.secrets.last().map(|newest| &newest.digest) != Some(&pass.principal.secret) {
             return Err(Refusal::Precondition {
                 reason: "OLD_SECRET",
-                message: "the caller presented the old secret of its key: use the new one, or ask whoever issued the key to \
+                message: "the caller presented the old secret of its key: use the new one, or ask the issuer of the key to \
                           rotate it"
                     .to_owned(),
             });
@@ -438,7 +438,7 @@ fn latest_expiry(realm: &Realm, old: &Secret) -> Option<Timestamp> {
 }
 
 const NO_SELF_ROTATION: Forbidden = Forbidden(
-    "the realm does not let keys rotate themselves: ask whoever issued the key to rotate it, or ask an operator or a manager to \
+    "the realm does not let keys rotate themselves: ask the issuer of the key to rotate it, or ask an operator or a manager to \
      set `self_rotation` of the realm",
 );
 

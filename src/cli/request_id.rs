@@ -13,7 +13,7 @@ pub(super) fn fresh() -> String {
 }
 
 /// The id of a request that may have to be repeated.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Copy, Debug, Default, Args)]
 pub(super) struct RequestIdFlag {
     /// A UUID for this request [default: a new one]. For 24 hours, the same command with the same UUID changes nothing
     /// more and returns what it did the first time.

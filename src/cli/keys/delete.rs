@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::bulk::{counted, just_after, nothing_more, preview, repeat};
+use super::bulk::{counted, in_rounds, just_after, preview, repeat};
 use super::filter::FilterFlags;
 use super::key::KeyId;
 use crate::cli::connect::Connection;
@@ -57,7 +57,11 @@ pub struct DeleteAll {
 }
 
 impl DeleteAll {
-    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+    pub(super) async fn run(
+        mut self,
+        connection: &Connection,
+        output: &Output,
+    ) -> Result<(), Failure> {
         if !self.dry_run {
             prompt::require_yes_or_terminal(self.yes)?;
         }
@@ -85,46 +89,24 @@ impl DeleteAll {
         let question = format!("Delete {} permanently?", counted(count, found.more));
         prompt::require_confirmation(self.yes, &question)?;
 
-        // What was issued after the preview was not confirmed. A repeated request must stay the same.
-        if let (Some(newest), Some(filter), false) = (
-            found.examples.first(),
-            &mut request.filter,
-            self.request_id.is_given(),
-        ) {
-            filter.issued_before = newest.create_time.map(just_after);
+        // What was issued after the preview was not confirmed. A repeated request has the time of the first one, from the hint below.
+        if let (Some(newest), false) = (found.examples.first(), self.request_id.is_given()) {
+            self.filter.issued_before = newest.create_time.map(just_after);
+            request.filter = Some(self.filter.to_proto(&self.realm)?);
         }
         let first = self.request_id.id();
-        let mut answer: Option<DeleteKeysResponse> = None;
-        for number in 0.. {
-            // A repeated command has the same ids.
-            let id = if number == 0 {
-                first
-            } else {
-                first.part(number)
-            };
+        let answer = in_rounds(first, async |id| {
             let request = DeleteKeysRequest {
                 request_id: id.to_proto(),
                 ..request.clone()
             };
-            let next = client
+            client
                 .change(client.keys().delete_keys(request))
                 .await
-                .map_err(|failure| first.or_repeat_hint(failure, &repeat(&self.filter)))?;
-            if next.more && next.deleted == 0 {
-                return Err(nothing_more("deleted"));
-            }
-            let before = answer.map_or(0, |answer| answer.deleted);
-            let all = DeleteKeysResponse {
-                deleted: before + next.deleted,
-                ..next
-            };
-            let is_done = !all.more;
-            answer = Some(all);
-            if is_done {
-                break;
-            }
-        }
-        output.show_change(&answer.unwrap_or_default(), |answer| {
+                .map_err(|failure| first.or_repeat_hint(failure, &repeat(&self.filter)))
+        })
+        .await?;
+        output.show_change(&answer, |answer| {
             let deleted = counted(answer.deleted, false);
             let done = if answer.replayed {
                 format!("this request was made before, and deleted {deleted} then")

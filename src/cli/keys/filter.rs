@@ -44,7 +44,7 @@ pub(super) struct FilterFlags {
     issued_after: Option<Timestamp>,
     /// Only keys that were issued before this time, or before that long ago, such as 90d.
     #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "issued_before")]
-    issued_before: Option<Timestamp>,
+    pub(super) issued_before: Option<Timestamp>,
     /// Only keys in this state; can be repeated.
     #[arg(long, value_delimiter = ',')]
     state: Vec<State>,

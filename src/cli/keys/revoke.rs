@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::bulk::{counted, nothing_more, preview, repeat};
+use super::bulk::{counted, in_rounds, preview, repeat};
 use super::filter::FilterFlags;
 use super::key::KeyId;
 use crate::cli::connect::Connection;
@@ -140,37 +140,18 @@ impl RevokeAll {
         prompt::require_confirmation(self.yes, &question)?;
 
         let first = self.request_id.id();
-        let mut answer: Option<RevokeKeysResponse> = None;
-        for number in 0.. {
-            // A repeated command has the same ids.
-            let id = if number == 0 {
-                first
-            } else {
-                first.part(number)
-            };
+        let answer = in_rounds(first, async |id| {
             let request = RevokeKeysRequest {
                 request_id: id.to_proto(),
                 ..request.clone()
             };
-            let next = client
+            client
                 .change(client.keys().revoke_keys(request))
                 .await
-                .map_err(|failure| first.or_repeat_hint(failure, &repeat(&self.filter)))?;
-            if next.more && next.revoked == 0 {
-                return Err(nothing_more("revoked"));
-            }
-            let before = answer.map_or(0, |answer| answer.revoked);
-            let all = RevokeKeysResponse {
-                revoked: before + next.revoked,
-                ..next
-            };
-            let is_done = !all.more;
-            answer = Some(all);
-            if is_done {
-                break;
-            }
-        }
-        output.show_change(&answer.unwrap_or_default(), done)
+                .map_err(|failure| first.or_repeat_hint(failure, &repeat(&self.filter)))
+        })
+        .await?;
+        output.show_change(&answer, done)
     }
 }
 
