@@ -1,4 +1,5 @@
-//! Retention: the deletion of events, usage, tombstones and dead keys that are too old.
+//! Retention: the deletion of events, usage, tombstones and dead keys that are too old, and of addresses that are not recorded any
+//! more.
 
 use std::fmt;
 use std::str::FromStr;
@@ -92,6 +93,7 @@ impl Retention {
             let before = now.saturating_sub(kept);
             while store.forget_tombstones(before).await? == MoreRows(true) {}
         }
+        while store.forget_addresses().await? == MoreRows(true) {}
         let before = now.saturating_sub(AnsweredRequest::LIFETIME);
         while store.forget_requests(before).await? == MoreRows(true) {}
         Ok(())

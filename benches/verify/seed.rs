@@ -246,9 +246,9 @@ impl KeySeed {
                 expires_at: Expiry::Never,
                 imported: false,
                 hint: String::new(),
-                last_used_at: None,
+                last_use: None,
             }],
-            last_used_at: None,
+            last_use: None,
             revision: Revision::default(),
         };
         (key, plain.expose().to_owned())
@@ -421,6 +421,7 @@ fn demo() -> Realm {
         denials: Denials::new(),
         identity_labels: Vec::new(),
         self_rotation: false,
+        record_addresses: false,
     }
 }
 

@@ -217,7 +217,8 @@ impl Authenticator {
             any_scopes: ScopeSet::default(),
             client: principal.peer,
         };
-        self.recorder.record_use(key, &secret, moment.now());
+        let now = moment.now();
+        self.recorder.record_use(&question, key, &secret, now);
         let decision = judge(&question, key, secret, moment).map_err(AuthError::Verify)?;
         match decision.verdict {
             Verdict::Allowed => Ok(()),

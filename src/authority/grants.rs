@@ -95,7 +95,7 @@ fn privilege_escalation(
         created_by: _,
         created_revision: _,
         secrets: _,
-        last_used_at: _,
+        last_use: _,
         revision: _,
     } = given;
     let mut bad = Violations::default();

@@ -331,7 +331,7 @@ impl Authority {
             expires_at: Expiry::Never,
             imported: true,
             hint: String::new(),
-            last_used_at: None,
+            last_use: None,
         };
         Ok(Key {
             id: KeyId::new(change.time(), &random()),

@@ -19,7 +19,7 @@ use crate::auth::{AuthorizedCaller, Delegate, Forbidden, KeyHolder, Purpose, Rol
 use crate::domain::access::ScopeHierarchy;
 use crate::domain::event::{EventKind, Subject};
 use crate::domain::hold::Holdable;
-use crate::domain::ids::{KeyId, RealmId, ScopeName};
+use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId, ScopeName};
 use crate::domain::key::Key;
 use crate::store::{Error, KeyFilter, Snapshot};
 
@@ -372,24 +372,45 @@ pub(super) fn narrow(
     mut filter: KeyFilter,
     purpose: Purpose,
 ) -> Result<KeyFilter, Refusal> {
+    let KeyFilter {
+        realm,
+        partner,
+        project,
+        environment,
+        ..
+    } = &mut filter;
+    narrow_owner(role, realm, partner, project, environment, purpose)?;
+    Ok(filter)
+}
+
+/// Narrows the owner and the environment of a filter to the keys that the role reaches for this purpose.
+///
+/// # Errors
+/// Like [`narrow`].
+pub(super) fn narrow_owner(
+    role: &Role,
+    realm: &RealmId,
+    partner: &mut Option<PartnerId>,
+    project: &mut Option<ProjectId>,
+    environment: &mut Option<EnvironmentName>,
+    purpose: Purpose,
+) -> Result<(), Refusal> {
     let Role::Delegate(delegate) = role else {
-        role.may_use_keys_of(&filter.realm, purpose)?;
-        return Ok(filter);
+        role.may_use_keys_of(realm, purpose)?;
+        return Ok(());
     };
-    filter.partner.get_or_insert(delegate.partner.clone());
-    filter
-        .environment
-        .get_or_insert(delegate.environment.clone());
-    if filter.project.is_none() {
-        filter.project.clone_from(&delegate.project);
+    partner.get_or_insert(delegate.partner.clone());
+    environment.get_or_insert(delegate.environment.clone());
+    if project.is_none() {
+        project.clone_from(&delegate.project);
     }
     if delegate.reaches(
-        &filter.realm,
-        filter.partner.as_ref(),
-        filter.project.as_ref(),
-        filter.environment.as_ref(),
+        realm,
+        partner.as_ref(),
+        project.as_ref(),
+        environment.as_ref(),
     ) {
-        Ok(filter)
+        Ok(())
     } else {
         Err(delegate.beyond_reach().into())
     }

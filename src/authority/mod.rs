@@ -61,7 +61,7 @@ pub use resolve::NewKey;
 pub use revoke::{BulkSelection, DryRun};
 pub use rotate::{KeepSecret, Rotation};
 pub use update::KeyUpdate;
-pub use usage::KeyUsage;
+pub use usage::{KeyUsage, OwnerUsage};
 
 use crate::auth::{Forbidden, Principal};
 use crate::domain::clock::Clock;

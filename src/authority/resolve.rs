@@ -144,7 +144,7 @@ impl NewKey {
             withheld: false,
             revocation: None,
             secrets: Vec::new(),
-            last_used_at: None,
+            last_use: None,
             revision: Revision::default(),
         };
         if let Some(caller_state) = by {

@@ -47,7 +47,7 @@ impl NewSecret {
             expires_at: Expiry::Never,
             imported: false,
             hint: String::new(),
-            last_used_at: None,
+            last_use: None,
         });
         Ok(plain_key)
     }

@@ -1,24 +1,72 @@
-//! Reading the usage of keys.
+//! Reading the usage of keys and of their owners.
 
 use std::ops::Range;
 
 use super::key_reference::KeyReference;
-use super::keys::visible;
-use super::{Authority, Refusal};
+use super::keys::{narrow_owner, visible};
+use super::{Authority, Refusal, not_found};
 use crate::auth::{AuthorizedCaller, Purpose};
 use crate::domain::time::{Hour, Timestamp};
-use crate::store::{KeyCount, Tombstone};
+use crate::store::{HourCount, OwnerCounts, Tombstone, UsageFilter};
 
 /// The usage of a key within a range of hours.
 #[derive(Debug)]
 pub struct KeyUsage {
     /// The counts by hour and verdict, in the order of the hours.
-    pub counts: Vec<KeyCount>,
+    pub counts: Vec<HourCount>,
     /// The time of the last use, independent of the range.
     pub last_used_at: Option<Timestamp>,
 }
 
+/// The usage of the keys of a realm or of some of its owners, within a range of hours.
+#[derive(Debug)]
+pub struct OwnerUsage {
+    /// The counts of all keys, by hour and verdict, in the order of the hours.
+    pub counts: Vec<HourCount>,
+    /// The owners whose keys were presented most.
+    pub top: Vec<OwnerCounts>,
+    /// Whether there are more owners with usage.
+    pub more_owners: bool,
+}
+
 impl Authority {
+    /// Returns the usage of the keys that the filter matches, and its shares of at most `top` owners. Keys that are deleted now, also
+    /// together with their owner, are included.
+    pub async fn owner_usage(
+        &self,
+        caller: &AuthorizedCaller,
+        mut filter: UsageFilter,
+        top: u32,
+    ) -> Result<OwnerUsage, Refusal> {
+        let UsageFilter {
+            realm,
+            partner,
+            project,
+            environment,
+            hours: _,
+        } = &mut filter;
+        narrow_owner(
+            &caller.role,
+            realm,
+            partner,
+            project,
+            environment,
+            Purpose::Read,
+        )?;
+        let mut snapshot = self.read(caller).await?;
+        if snapshot.find_realm(&filter.realm).await?.is_none() {
+            return Err(Refusal::NotFound(not_found::REALM));
+        }
+        let (counts, mut owners) = snapshot.owner_usage(&filter, top + 1).await?;
+        let more_owners = owners.len() > top as usize;
+        owners.truncate(top as usize);
+        Ok(OwnerUsage {
+            counts,
+            top: owners,
+            more_owners,
+        })
+    }
+
     /// Returns the usage of a key. The key may be deleted: a caller that would reach it can still read its usage.
     pub async fn key_usage(
         &self,

@@ -241,7 +241,7 @@ pub(super) fn name(code: Code) -> String {
 }
 
 /// The fields of the requests, and the flags that set them.
-pub(super) const FLAGS: [(&str, &str); 45] = [
+pub(super) const FLAGS: [(&str, &str); 46] = [
     ("actor", "--actor"),
     ("admin_scope", "--admin-scope"),
     ("allowed_cidrs", "--allow-cidr"),
@@ -284,6 +284,7 @@ pub(super) const FLAGS: [(&str, &str); 45] = [
     ("scopes", "--scope"),
     ("start_time", "--since or --from"),
     ("states", "--state"),
+    ("top", "--top"),
     ("unused_for", "--unused-for"),
     ("unscoped_keys", "--unscoped-keys"),
     ("wait", "--wait"),

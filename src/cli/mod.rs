@@ -31,6 +31,7 @@ mod replicas;
 mod request_id;
 mod response;
 mod text;
+mod usage;
 mod verify;
 
 use std::io::{self, Write};
@@ -69,6 +70,8 @@ pub enum ClientCommand {
     Verify(verify::Verify),
     /// Show every check of a verification, or of a whole HTTP request.
     Explain(explain::Explain),
+    /// Show how often the keys of a realm were presented, and whose keys most.
+    Usage(usage::Usage),
     /// Show the audit trail, newest first.
     Events(events::Events),
     /// Measure how fast every server denies a revoked key, and report every broken promise.
@@ -129,6 +132,7 @@ async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
         ClientCommand::Replicas(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Verify(verify) => verify.run(&connection, &output).await,
         ClientCommand::Explain(explain) => explain.run(&connection, &output).await,
+        ClientCommand::Usage(usage) => usage.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Events(events) => events.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Canary(canary) => Box::pin(canary.run(&connection, &output)).await,
     };

@@ -256,7 +256,7 @@ impl RealmFlags {
             levels: self.level.into_iter().map(Level::to_proto).collect(),
             max_cache: flags::span_to_proto(self.max_cache, "--max-cache")?,
             max_lifetime: flags::span_to_proto(self.max_lifetime, "--max-lifetime")?,
-            // The settings for gateways and self-rotation have no flags; a file sets them.
+            // The settings without flags; a file sets them.
             credentials: None,
             routes: Vec::new(),
             denials: Vec::new(),
@@ -266,6 +266,7 @@ impl RealmFlags {
             encoded_characters: EncodedCharacters::Unspecified.into(),
             identity_labels: Vec::new(),
             self_rotation: false,
+            record_addresses: false,
             revision: 0,
             create_time: None,
         };
@@ -430,6 +431,7 @@ fn facts(realm: &Realm) -> String {
         ("paths", paths(realm)),
         ("identity labels", realm.identity_labels.join(", ")),
         ("self rotation", self_rotation(realm).to_owned()),
+        ("addresses", addresses(realm).to_owned()),
         ("created", text::time_if_any(realm.create_time.as_ref())),
         ("revision", realm.revision.to_string()),
     ])
@@ -440,6 +442,14 @@ fn self_rotation(realm: &Realm) -> &'static str {
         (false, _) => "",
         (true, false) => "keys may rotate themselves",
         (true, true) => "keys of gateways and readers may rotate themselves",
+    }
+}
+
+fn addresses(realm: &Realm) -> &'static str {
+    if realm.record_addresses {
+        "recorded of the last use of each key"
+    } else {
+        ""
     }
 }
 

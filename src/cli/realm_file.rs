@@ -235,6 +235,7 @@ trailing_slash = "significant"
 encoded_characters = "ENCODED_CHARACTERS_KEEP"
 identity_labels = ["operator/plan"]
 self_rotation = true
+record_addresses = true
 
 [[environments]]
 name = "production"
@@ -350,6 +351,7 @@ body = '{"code":"Unauthorized"}'
             encoded_characters: EncodedCharacters::Keep as i32,
             identity_labels: vec!["operator/plan".to_owned()],
             self_rotation: true,
+            record_addresses: true,
             revision: 0,
             create_time: None,
         }

@@ -9,12 +9,12 @@ use crate::pb::claviger::v1::{
     DeleteProjectResponse, DeleteRealmResponse, DisableKeyResponse, EnableKeyResponse,
     EndRotationResponse, Event, ExplainResponse, FindKeyResponse, GetKeyResponse,
     GetKeyScopesResponse, GetKeyUsageResponse, GetPartnerResponse, GetRealmResponse,
-    GetSelfResponse, ImportKeysResponse, IssueKeyResponse, Key, ListEventsResponse,
-    ListKeysResponse, ListPartnersResponse, ListProjectsResponse, ListRealmsResponse,
-    ListReplicasResponse, Partner, Project, PutPartnerResponse, PutProjectResponse,
-    PutRealmResponse, Realm, RevokeKeyResponse, RevokeKeysResponse, RevokeSelfResponse,
-    RotateKeyResponse, RotateSelfResponse, SetClockResponse, SetLeaseResponse, UpdateKeyResponse,
-    VerifyResponse,
+    GetSelfResponse, GetUsageResponse, ImportKeysResponse, IssueKeyResponse, Key,
+    ListEventsResponse, ListKeysResponse, ListPartnersResponse, ListProjectsResponse,
+    ListRealmsResponse, ListReplicasResponse, Partner, Project, PutPartnerResponse,
+    PutProjectResponse, PutRealmResponse, Realm, RevokeKeyResponse, RevokeKeysResponse,
+    RevokeSelfResponse, RotateKeyResponse, RotateSelfResponse, SetClockResponse, SetLeaseResponse,
+    UpdateKeyResponse, VerifyResponse,
 };
 
 /// A response message that can be shown as JSON.
@@ -118,6 +118,7 @@ responses!(
     DeleteKeysResponse,
     ImportKeysResponse,
     GetKeyUsageResponse,
+    GetUsageResponse,
     ListEventsResponse,
     VerifyResponse,
     ListReplicasResponse,

@@ -54,12 +54,12 @@ pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>
 }
 
 /// Formats one fact on each line: its name and its value. Facts with an empty value are omitted.
-pub(super) fn facts<'a>(facts: impl IntoIterator<Item = (&'a str, String)>) -> String {
+pub(super) fn facts<N: Into<String>>(facts: impl IntoIterator<Item = (N, String)>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     for (name, fact) in facts {
         if !fact.is_empty() {
-            table.add_row([Cow::Borrowed(name), plain(&fact)]);
+            table.add_row([Cow::Owned(name.into()), plain(&fact)]);
         }
     }
     aligned(&mut table)

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::access::Access;
 use super::event::Revision;
 use super::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
+use super::last_use::LastUse;
 use super::time::{Expiry, Timestamp};
 
 /// A key with all its facts.
@@ -59,11 +60,11 @@ pub struct Key {
     pub revocation: Option<Revocation>,
     /// The secrets, oldest first: one, or two after a rotation with an overlap.
     pub secrets: Vec<Secret>,
-    /// The time at which the key was last presented and proven, or last used to call this authority.
+    /// When the key was last presented and proven, or last used to call this authority.
     ///
     /// It is stored separately from the key and lags by up to a few seconds.
     #[serde(skip)]
-    pub last_used_at: Option<Timestamp>,
+    pub last_use: Option<LastUse>,
     /// The revision of the latest change of the key's own row. A bulk revocation does not change the row.
     ///
     /// The store keeps it beside these facts.
@@ -165,9 +166,9 @@ pub struct Secret {
     /// The part of the old API key that may be shown, while [`Key::hint`] shows a part of the new one.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hint: String,
-    /// The time at which the secret was last presented, with the limits of [`Key::last_used_at`].
+    /// When the secret was last presented, with the limits of [`Key::last_use`].
     #[serde(skip)]
-    pub last_used_at: Option<Timestamp>,
+    pub last_use: Option<LastUse>,
 }
 
 /// A keyed digest of a secret.
@@ -332,9 +333,9 @@ pub(crate) mod tests {
                 expires_at: Expiry::Never,
                 imported: false,
                 hint: String::new(),
-                last_used_at: None,
+                last_use: None,
             }],
-            last_used_at: None,
+            last_use: None,
             revision: Revision::default(),
         }
     }

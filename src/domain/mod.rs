@@ -12,6 +12,7 @@ pub mod ids;
 pub mod imported_key;
 pub mod key;
 pub mod key_text;
+pub mod last_use;
 pub mod lease;
 pub mod partner;
 pub mod path;

@@ -64,6 +64,9 @@ pub struct Realm {
     /// [`Realm::lets_rotate_itself`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub self_rotation: bool,
+    /// Whether the client address of the last use of each secret is recorded.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub record_addresses: bool,
 }
 
 /// A label of a key that the server behind a gateway gets in a separate header.
@@ -203,6 +206,7 @@ impl Realm {
             denials,
             identity_labels,
             self_rotation,
+            record_addresses,
         } = self;
         [
             ("prefix", *prefix != after.prefix),
@@ -231,6 +235,10 @@ impl Realm {
             ),
             ("identity_labels", *identity_labels != after.identity_labels),
             ("self_rotation", *self_rotation != after.self_rotation),
+            (
+                "record_addresses",
+                *record_addresses != after.record_addresses,
+            ),
         ]
         .into_iter()
         .filter_map(|(field, is_changed)| is_changed.then_some(field))
@@ -434,6 +442,7 @@ impl Realm {
             identity_labels: Vec::new(),
             // Not stored, so that servers of the version before can read the definition.
             self_rotation: false,
+            record_addresses: false,
         }
     }
 }
@@ -476,7 +485,7 @@ mod tests {
             serde_json::from_str(json).unwrap()
         }
         type Change<'c> = &'c dyn Fn(&mut Realm);
-        let changes: [(&str, Change<'_>); 17] = [
+        let changes: [(&str, Change<'_>); 18] = [
             ("prefix", &|realm| realm.prefix = from("\"other\"")),
             ("environments", &|realm| realm.environments.clear()),
             ("scopes", &|realm| {
@@ -517,6 +526,7 @@ mod tests {
                 realm.identity_labels = from("[\"plan\"]");
             }),
             ("self_rotation", &|realm| realm.self_rotation = true),
+            ("record_addresses", &|realm| realm.record_addresses = true),
         ];
         let before = Realm::built_in();
         assert_eq!(before.changed_fields(&before), [""; 0]);

@@ -121,7 +121,7 @@ impl GatewayAuthorizer {
             .map_err(GatewayError::Environment)?;
         let decide = |plain_key: &str, question: &Question<'_>| {
             let decision = decide(plain_key, question, &view, &self.peppers, moment)?;
-            self.recorder.count(&decision, moment.now());
+            self.recorder.count(question, &decision, moment.now());
             // A request without a key is asked about too, but nobody presented anything.
             if !plain_key.is_empty() {
                 realm.decisions.here().verdict(decision.verdict);

@@ -99,8 +99,8 @@ fn store_error(failure: store::Error) -> Status {
         }
         store::Error::TooBroad => error(
             Code::FailedPrecondition,
-            "the search took longer than 4.5 seconds: add a partner, a project or an external id (keys), or a realm, a partner or a \
-             key (events), or find the key by its whole API key",
+            "the search took longer than 4.5 seconds: add a partner, a project or an external id (keys), a realm, a partner or a key \
+             (events), or a partner or a shorter range (usage), or find the key by its whole API key",
             info("FILTER_TOO_BROAD"),
         ),
         store::Error::Unavailable(cause) => {

@@ -55,6 +55,11 @@ pub(super) fn sqlite() -> Migrator {
             "search columns",
             include_str!("../../migrations/sqlite/0007_search_columns.sql"),
         ),
+        (
+            8,
+            "usage of owners",
+            include_str!("../../migrations/sqlite/0008_usage_of_owners.sql"),
+        ),
     ])
 }
 
@@ -95,6 +100,11 @@ pub(super) fn postgres() -> Migrator {
             7,
             "search columns",
             include_str!("../../migrations/postgres/0007_search_columns.sql"),
+        ),
+        (
+            8,
+            "usage of owners",
+            include_str!("../../migrations/postgres/0008_usage_of_owners.sql"),
         ),
     ])
 }

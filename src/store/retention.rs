@@ -1,6 +1,9 @@
 //! The deletion of old rows, in small batches. It is not a change: it has no revision and no event. Of servers that share a database,
 //! one deletes at a time.
 
+use sqlx::QueryBuilder;
+use uuid::Uuid;
+
 use super::database_lock::RETENTION_LOCK_KEY;
 use super::{Engine, Error, Snapshot, Store, on, stored};
 use crate::domain::event::Revision;
@@ -81,7 +84,7 @@ impl Store {
         Ok(MoreRows(deleted >= ROWS_AT_ONCE as u64))
     }
 
-    /// Deletes some usage counts of hours before `before`.
+    /// Deletes some usage counts of keys and owners, of hours before `before`.
     pub async fn forget_counts(&self, before: Hour) -> Result<MoreRows, Error> {
         let Some(mut write) = self.begin_to_forget().await? else {
             return Ok(MoreRows(false));
@@ -95,8 +98,54 @@ impl Store {
             .bind(before.number())
             .bind(ROWS_AT_ONCE)
         )?;
+        let deleted_of_owners = delete!(
+            write.session,
+            sqlx::query(
+                "DELETE FROM owner_usage WHERE (hour, realm, partner, project, environment, verdict) IN (
+                     SELECT hour, realm, partner, project, environment, verdict FROM owner_usage
+                     WHERE hour < $1 ORDER BY hour LIMIT $2)",
+            )
+            .bind(before.number())
+            .bind(ROWS_AT_ONCE)
+        )?;
         write.commit().await?;
-        Ok(MoreRows(deleted >= ROWS_AT_ONCE as u64))
+        Ok(MoreRows(
+            deleted.max(deleted_of_owners) >= ROWS_AT_ONCE as u64,
+        ))
+    }
+
+    /// Deletes some recorded addresses of keys whose realm does not record addresses any more, and of deleted keys.
+    pub async fn forget_addresses(&self) -> Result<MoreRows, Error> {
+        // They are looked for in a snapshot, because there may be many rows with addresses that stay.
+        let mut snapshot = self.snapshot().await?;
+        let found: Vec<(Uuid, i64)> = on!(snapshot.session, |conn| sqlx::query_as(
+            "SELECT u.key_id, u.secret FROM uses AS u
+             WHERE u.address IS NOT NULL AND NOT EXISTS (
+                 SELECT 1 FROM keys AS k JOIN realms AS r ON r.id = k.realm
+                 WHERE k.id = u.key_id AND r.record_addresses)
+             LIMIT $1",
+        )
+        .bind(ROWS_AT_ONCE)
+        .fetch_all(&mut *conn))?;
+        drop(snapshot);
+        if found.is_empty() {
+            return Ok(MoreRows(false));
+        }
+        let Some(mut write) = self.begin_to_forget().await? else {
+            return Ok(MoreRows(false));
+        };
+        on!(write.session, |conn| async {
+            let mut query =
+                QueryBuilder::new("UPDATE uses SET address = NULL WHERE (key_id, secret) IN (");
+            query.push_values(&found, |mut row, (key, secret)| {
+                row.push_bind(*key).push_bind(*secret);
+            });
+            query.push(")");
+            let statement = query.build().persistent(false);
+            statement.execute(&mut *conn).await.map(drop)
+        })?;
+        write.commit().await?;
+        Ok(MoreRows(found.len() as i64 >= ROWS_AT_ONCE))
     }
 
     /// Deletes some tombstones of keys that were deleted before `before`.

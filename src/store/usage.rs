@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::{Error, Snapshot, Store, on};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::Key;
+use crate::domain::last_use::{LastUse, RecordedAddress};
 use crate::domain::time::{Hour, Timestamp};
 use crate::domain::verdict::Verdict;
 use crate::telemetry::limited;
@@ -26,6 +27,17 @@ pub struct KeyCount {
     pub count: u64,
 }
 
+/// The number of times that one or more keys got a verdict within an hour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HourCount {
+    /// The hour.
+    pub hour: Hour,
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The number of times.
+    pub count: u64,
+}
+
 /// The last use of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretUse {
@@ -33,8 +45,8 @@ pub struct SecretUse {
     pub key: KeyId,
     /// The time at which the secret was created, which identifies it.
     pub secret: Timestamp,
-    /// The time of the last use.
-    pub last_used_at: Timestamp,
+    /// The last use.
+    pub last: LastUse,
 }
 
 /// The owner of a deleted key.
@@ -51,7 +63,8 @@ pub struct Tombstone {
 }
 
 impl Store {
-    /// Adds usage to the stored usage: counts are added, and a time of last use only becomes later.
+    /// Adds usage to the stored usage: counts are added, to those of the key and those of its owner, and a time of last use only
+    /// becomes later.
     ///
     /// `counts` must have at most one entry for each key, hour and verdict, and `uses` at most one for each secret.
     ///
@@ -59,13 +72,15 @@ impl Store {
     /// [`Error::CommitUnknown`] if the usage may have been stored, and another error if it was not.
     pub async fn add_usage(&self, counts: &[KeyCount], uses: &[SecretUse]) -> Result<(), Error> {
         self.check_room()?;
-        // Servers that share a database lock these rows in the same order, so that none of them waits for another in a circle.
+        // Servers that share a database lock the rows of each table in the same order, so that none of them waits for another in a
+        // circle.
         let mut counts: Vec<_> = counts.iter().collect();
         counts.sort_by_key(|each| (each.key.as_uuid(), each.hour, verdict_name(each.verdict)));
         let mut uses: Vec<_> = uses.iter().collect();
         uses.sort_by_key(|each| (each.key.as_uuid(), each.secret));
         let mut write = self.write().await?;
         if !counts.is_empty() {
+            write.add_owner_counts(&counts).await?;
             on!(write.session, |conn| async {
                 let mut query =
                     QueryBuilder::new("INSERT INTO usage (key_id, hour, verdict, count) ");
@@ -86,14 +101,16 @@ impl Store {
         if !uses.is_empty() {
             on!(write.session, |conn| async {
                 let mut query =
-                    QueryBuilder::new("INSERT INTO uses (key_id, secret, last_used_at) ");
+                    QueryBuilder::new("INSERT INTO uses (key_id, secret, last_used_at, address) ");
                 query.push_values(uses, |mut row, each| {
                     row.push_bind(each.key.as_uuid())
                         .push_bind(each.secret.as_micros())
-                        .push_bind(each.last_used_at.as_micros());
+                        .push_bind(each.last.at.as_micros())
+                        .push_bind(each.last.address.map(RecordedAddress::as_number));
                 });
                 query.push(
-                    " ON CONFLICT (key_id, secret) DO UPDATE SET last_used_at = excluded.last_used_at
+                    " ON CONFLICT (key_id, secret) DO UPDATE
+                      SET last_used_at = excluded.last_used_at, address = excluded.address
                       WHERE uses.last_used_at < excluded.last_used_at",
                 );
                 let statement = query.build().persistent(false);
@@ -110,8 +127,8 @@ impl Snapshot {
         &mut self,
         key: KeyId,
         hours: Range<Hour>,
-    ) -> Result<Vec<KeyCount>, Error> {
-        let rows: Vec<(i64, String, i64)> = on!(self.session, |conn| {
+    ) -> Result<Vec<HourCount>, Error> {
+        let rows: Vec<HourCells> = on!(self.session, |conn| {
             sqlx::query_as(
             "SELECT hour, verdict, count FROM usage WHERE key_id = $1 AND hour >= $2 AND hour < $3 ORDER BY hour",
         )
@@ -120,19 +137,7 @@ impl Snapshot {
         .bind(hours.end.number())
         .fetch_all(&mut *conn)
         })?;
-        let count = |(hour, verdict, count): (i64, String, i64)| {
-            let verdict = parse_verdict(&verdict).or_else(|| {
-                limited!(error, key_id = %key, verdict, "usage count with unknown verdict left out");
-                None
-            })?;
-            Some(KeyCount {
-                key,
-                hour: Hour::from_number(hour),
-                verdict,
-                count: count as u64,
-            })
-        };
-        Ok(rows.into_iter().filter_map(count).collect())
+        Ok(hour_counts(rows))
     }
 
     /// Returns the time at which a key was last used, with any of its secrets.
@@ -145,7 +150,7 @@ impl Snapshot {
         Ok(last.map(Timestamp::from_micros))
     }
 
-    /// Sets the times of last use of these keys and their secrets.
+    /// Sets the last uses of these keys and their secrets.
     ///
     /// A use of a removed secret counts as a use of its key. There may be many removed secrets, so only the latest use of each
     /// key is read.
@@ -153,16 +158,21 @@ impl Snapshot {
         if keys.is_empty() {
             return Ok(());
         }
-        let rows: Vec<(Uuid, Option<i64>, i64)> = on!(self.session, |conn| async {
+        let rows: Vec<(Uuid, Option<i64>, i64, Option<i64>)> = on!(self.session, |conn| async {
             let mut query = QueryBuilder::new(
-                "SELECT key_id, CAST(NULL AS BIGINT), max(last_used_at) FROM uses WHERE key_id IN (",
+                "SELECT l.key_id, CAST(NULL AS BIGINT), l.at, (
+                     SELECT u.address FROM uses AS u WHERE u.key_id = l.key_id AND u.last_used_at = l.at
+                     ORDER BY u.secret DESC LIMIT 1)
+                 FROM (SELECT key_id, max(last_used_at) AS at FROM uses WHERE key_id IN (",
             );
             let mut ids = query.separated(", ");
             for key in &*keys {
                 ids.push_bind(key.id.as_uuid());
             }
             query.push(
-                ") GROUP BY key_id UNION ALL SELECT key_id, secret, last_used_at FROM uses WHERE (key_id, secret) IN (VALUES ",
+                ") GROUP BY key_id) AS l
+                 UNION ALL
+                 SELECT key_id, secret, last_used_at, address FROM uses WHERE (key_id, secret) IN (VALUES ",
             );
             let mut pairs = query.separated(", ");
             for key in &*keys {
@@ -181,15 +191,19 @@ impl Snapshot {
         })?;
         let uses: HashMap<_, _> = rows
             .into_iter()
-            .map(|(key, secret, at)| {
+            .map(|(key, secret, at, address)| {
                 let secret = secret.map(Timestamp::from_micros);
-                ((KeyId::from(key), secret), Timestamp::from_micros(at))
+                let last = LastUse {
+                    at: Timestamp::from_micros(at),
+                    address: address.and_then(RecordedAddress::from_number),
+                };
+                ((KeyId::from(key), secret), last)
             })
             .collect();
         for key in keys {
-            key.last_used_at = uses.get(&(key.id, None)).copied();
+            key.last_use = uses.get(&(key.id, None)).copied();
             for secret in &mut key.secrets {
-                secret.last_used_at = uses.get(&(key.id, Some(secret.created_at))).copied();
+                secret.last_use = uses.get(&(key.id, Some(secret.created_at))).copied();
             }
         }
         Ok(())
@@ -206,11 +220,7 @@ impl Snapshot {
         Ok(row.and_then(|(realm, partner, project, environment)| {
             Some(Tombstone {
                 realm: RealmId::parse(&realm).ok()?,
-                partner: if partner.is_empty() {
-                    PartnerId::nobody()
-                } else {
-                    PartnerId::parse(&partner).ok()?
-                },
+                partner: parse_partner(&partner)?,
                 project: project.as_deref().map(ProjectId::parse).transpose().ok()?,
                 environment: EnvironmentName::parse(&environment).ok()?,
             })
@@ -218,15 +228,45 @@ impl Snapshot {
     }
 }
 
+/// Returns a partner as the tables of usage and tombstones store it: an empty id is that of nobody.
+pub(super) fn parse_partner(id: &str) -> Option<PartnerId> {
+    if id.is_empty() {
+        return Some(PartnerId::nobody());
+    }
+    PartnerId::parse(id).ok()
+}
+
 /// Returns a verdict as the table stores it: its name in the proto files without the prefix `VERDICT_`.
-fn verdict_name(verdict: Verdict) -> &'static str {
+pub(super) fn verdict_name(verdict: Verdict) -> &'static str {
     let name = verdict.as_str();
     name.strip_prefix("VERDICT_").unwrap_or(name)
 }
 
-fn parse_verdict(text: &str) -> Option<Verdict> {
-    Verdict::PROVEN
-        .iter()
-        .copied()
-        .find(|verdict| verdict_name(*verdict) == text)
+/// The columns `hour`, `verdict` and `count`.
+pub(super) type HourCells = (i64, String, i64);
+
+/// Reads counts. Those with an unknown verdict are left out and logged.
+pub(super) fn hour_counts(rows: Vec<HourCells>) -> Vec<HourCount> {
+    let count = |(hour, verdict, count): HourCells| {
+        Some(HourCount {
+            hour: Hour::from_number(hour),
+            verdict: parse_verdict(&verdict)?,
+            count: count.cast_unsigned(),
+        })
+    };
+    rows.into_iter().filter_map(count).collect()
+}
+
+/// Returns the verdict with this name in the table. An unknown one is logged.
+pub(super) fn parse_verdict(text: &str) -> Option<Verdict> {
+    let mut verdicts = Verdict::PROVEN.iter().copied();
+    let verdict = verdicts.find(|verdict| verdict_name(*verdict) == text);
+    if verdict.is_none() {
+        limited!(
+            error,
+            verdict = text,
+            "usage count with unknown verdict left out"
+        );
+    }
+    verdict
 }

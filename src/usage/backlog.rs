@@ -119,7 +119,7 @@ pub(super) fn rows(usage: &[(Used, Use)]) -> (Vec<KeyCount>, Vec<SecretUse>) {
         let last = last_uses
             .entry((used.key, used.secret))
             .or_insert(uses.last);
-        *last = uses.last.max(*last);
+        *last = last.or_later(uses.last);
     }
     let count = |((key, hour, verdict), count)| KeyCount {
         key,
@@ -127,11 +127,7 @@ pub(super) fn rows(usage: &[(Used, Use)]) -> (Vec<KeyCount>, Vec<SecretUse>) {
         verdict,
         count,
     };
-    let last_use = |((key, secret), last_used_at)| SecretUse {
-        key,
-        secret,
-        last_used_at,
-    };
+    let last_use = |((key, secret), last)| SecretUse { key, secret, last };
     (
         counts.into_iter().map(count).collect(),
         last_uses.into_iter().map(last_use).collect(),
@@ -144,6 +140,7 @@ mod tests {
 
     use super::*;
     use crate::domain::ids::KeyId;
+    use crate::domain::last_use::LastUse;
     use crate::domain::time::{Hour, Timestamp};
     use crate::domain::verdict::Verdict;
 
@@ -159,7 +156,10 @@ mod tests {
     fn uses(count: u64, last: i64) -> Use {
         Use {
             count,
-            last: Timestamp::from_micros(last),
+            last: LastUse {
+                at: Timestamp::from_micros(last),
+                address: None,
+            },
         }
     }
 
@@ -384,7 +384,7 @@ mod tests {
         assert_eq!(counts, expected);
         let last_uses: Vec<_> = last_uses
             .iter()
-            .map(|row| (row.secret.as_micros(), row.last_used_at.as_micros()))
+            .map(|row| (row.secret.as_micros(), row.last.at.as_micros()))
             .collect();
         assert_eq!(last_uses, [(1, 9), (2, 6)]);
     }

@@ -11,10 +11,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use foldhash::fast::RandomState;
 
 use crate::domain::ids::KeyId;
+use crate::domain::last_use::{LastUse, RecordedAddress};
 use crate::domain::time::{Hour, Timestamp};
 use crate::domain::verdict::Verdict;
 use crate::mirror::{KeyFacts, MirroredSecret};
-use crate::verify::Decision;
+use crate::verify::{Decision, Question};
 
 /// The number of entries of one table. A table of this size stays in the processor's cache, and no call has to wait until a larger
 /// one has grown.
@@ -58,15 +59,15 @@ pub(super) struct Used {
 pub(super) struct Use {
     /// How often.
     pub(super) count: u64,
-    /// When last.
-    pub(super) last: Timestamp,
+    /// When last, and from where.
+    pub(super) last: LastUse,
 }
 
 impl Use {
     /// Adds another use of the same. The time of the last use never goes back.
     pub(super) fn add(&mut self, other: Self) {
         self.count += other.count;
-        self.last = self.last.max(other.last);
+        self.last = self.last.or_later(other.last);
     }
 }
 
@@ -84,20 +85,28 @@ impl UsageRecorder {
         self.is_on
     }
 
-    /// Counts a decision for the key that it proved, if it proved one.
-    pub fn count(&self, decision: &Decision<'_>, now: Timestamp) {
+    /// Counts the decision on a question for the key that it proved, if it proved one.
+    pub fn count(&self, question: &Question<'_>, decision: &Decision<'_>, now: Timestamp) {
         if let Some((key, secret)) = decision.proven {
-            self.record(key, &secret, Some(decision.verdict), now);
+            self.record(question, key, &secret, Some(decision.verdict), now);
         }
     }
 
-    /// Records when a caller used its own key. The use is not counted.
-    pub fn record_use(&self, key: KeyFacts<'_>, secret: &MirroredSecret, now: Timestamp) {
-        self.record(key, secret, None, now);
+    /// Records that a caller used its own key. `question` is whether the key may do this. The use is not counted.
+    pub fn record_use(
+        &self,
+        question: &Question<'_>,
+        key: KeyFacts<'_>,
+        secret: &MirroredSecret,
+        now: Timestamp,
+    ) {
+        self.record(question, key, secret, None, now);
     }
 
+    /// Only a key of the question's realm is proven, so this realm says whether the address is recorded.
     fn record(
         &self,
+        question: &Question<'_>,
         key: KeyFacts<'_>,
         secret: &MirroredSecret,
         verdict: Option<Verdict>,
@@ -110,17 +119,20 @@ impl UsageRecorder {
                 hour: Hour::of(now),
                 verdict,
             };
-            self.add(used, now);
+            let client = question.client;
+            let client = client.filter(|_| question.realm.definition.record_addresses);
+            let last = LastUse {
+                at: now,
+                address: client.and_then(RecordedAddress::of),
+            };
+            self.add(used, last);
         }
     }
 
-    pub(super) fn add(&self, used: Used, now: Timestamp) {
+    pub(super) fn add(&self, used: Used, last: LastUse) {
         let [first, second] = &self.tables;
         let mut tables = first.try_lock().unwrap_or_else(|_| lock(second));
-        let once = Use {
-            count: 1,
-            last: now,
-        };
+        let once = Use { count: 1, last };
         tables
             .current
             .entry(used)
@@ -165,8 +177,11 @@ mod tests {
 
     use super::*;
 
-    fn at(micros: i64) -> Timestamp {
-        Timestamp::from_micros(micros)
+    fn at(micros: i64) -> LastUse {
+        LastUse {
+            at: Timestamp::from_micros(micros),
+            address: None,
+        }
     }
 
     fn used(number: u32, verdict: Option<Verdict>) -> Used {
@@ -174,7 +189,7 @@ mod tests {
         id[..4].copy_from_slice(&number.to_be_bytes());
         Used {
             key: KeyId::from_bytes(id),
-            secret: at(1),
+            secret: at(1).at,
             hour: Hour::from_number(7),
             verdict,
         }

@@ -18,7 +18,7 @@ const ENTRIES_PER_TRANSACTION: usize = 500;
 /// are in use, each is written less often, with more counts.
 const ENTRIES_PER_SECOND: f64 = 12_500.0;
 
-/// The number of entries in the backlog beyond which the counts of past hours are merged: about 250 megabytes. A million keys in
+/// The number of entries in the backlog beyond which the counts of past hours are merged: about 280 megabytes. A million keys in
 /// use make a million entries in each hour in which the store cannot be written.
 const MAX_ENTRIES: usize = 2_000_000;
 
@@ -196,6 +196,7 @@ mod tests {
 
     use super::*;
     use crate::domain::ids::KeyId;
+    use crate::domain::last_use::LastUse;
     use crate::domain::time::{Hour, Timestamp};
     use crate::domain::verdict::Verdict;
     use crate::usage::recorder::Used;
@@ -256,10 +257,14 @@ mod tests {
                     verdict: Some(Verdict::Allowed),
                     secret,
                 };
-                recorder.add(used, now);
+                let last = LastUse {
+                    at: now,
+                    address: None,
+                };
+                recorder.add(used, last);
                 // The use of the own key of a caller is not counted.
                 let verdict = None;
-                recorder.add(Used { verdict, ..used }, now);
+                recorder.add(Used { verdict, ..used }, last);
             }
         };
 

@@ -625,7 +625,7 @@ fn the_expiry_is_exact_for_the_key_and_for_each_of_its_secrets() {
         expires_at,
         imported: false,
         hint: String::new(),
-        last_used_at: None,
+        last_use: None,
     };
     key.secrets = vec![
         secret(digests[0], Expiry::At(end)),
@@ -710,7 +710,7 @@ fn a_secret_whose_pepper_is_missing_does_not_affect_another_secret() {
         expires_at: Expiry::At(Timestamp::from_micros(NOW.as_micros() + end)),
         imported: false,
         hint: String::new(),
-        last_used_at: None,
+        last_use: None,
     };
     let missing_pepper = Digest {
         pepper: 2,

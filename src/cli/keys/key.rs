@@ -45,7 +45,11 @@ pub(super) fn facts(key: &Key) -> String {
 
 /// Formats the facts of a key, with the last use of the key and of each secret.
 pub(super) fn facts_with_usage(key: &Key) -> String {
-    let last_used = ("last used", last_used(key));
+    let last_used = key
+        .last_used_time
+        .as_ref()
+        .map_or_else(|| last_used(key), |at| used(at, &key.last_used_address));
+    let last_used = ("last used", last_used);
     let secrets = key.secrets.iter().enumerate().map(|(index, secret)| {
         // A second secret comes from a rotation with an overlap, which may be over.
         let name = match (index, key.secrets.len()) {
@@ -61,7 +65,7 @@ pub(super) fn facts_with_usage(key: &Key) -> String {
             .unwrap_or_default();
         let last_used = secret.last_used_time.as_ref().map_or_else(
             || "never used".to_owned(),
-            |at| format!("last used {}", text::time(at)),
+            |at| format!("last used {}", used(at, &secret.last_used_address)),
         );
         let created = text::time_if_any(secret.create_time.as_ref());
         (
@@ -77,6 +81,15 @@ pub(super) fn last_used(key: &Key) -> String {
     key.last_used_time
         .as_ref()
         .map_or_else(|| "never".to_owned(), text::time)
+}
+
+/// Formats the time of a use, and from where it was if that is known.
+fn used(at: &prost_types::Timestamp, address: &str) -> String {
+    let at = text::time(at);
+    if address.is_empty() {
+        return at;
+    }
+    format!("{at} from {}", text::plain(address))
 }
 
 fn rows(key: &Key) -> Vec<(&'static str, String)> {
@@ -169,12 +182,14 @@ mod tests {
         let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
         let key = Key {
             last_used_time: at(1_800_000_060),
+            last_used_address: "203.0.113.9".to_owned(),
             secrets: vec![
                 KeySecret {
                     hint: String::new(),
                     create_time: at(1_700_000_000),
                     expire_time: at(1_800_086_400),
                     last_used_time: at(1_800_000_060),
+                    last_used_address: "203.0.113.9".to_owned(),
                     imported: true,
                 },
                 KeySecret {
@@ -192,8 +207,8 @@ mod tests {
             [
                 "new secret  created 2027-01-15T08:00:00Z, never used",
                 "old secret  created 2023-11-14T22:13:20Z, imported, works until 2027-01-16T08:00:00Z, last used \
-                 2027-01-15T08:01:00Z",
-                "last used   2027-01-15T08:01:00Z",
+                 2027-01-15T08:01:00Z from 203.0.113.9",
+                "last used   2027-01-15T08:01:00Z from 203.0.113.9",
             ]
         );
     }

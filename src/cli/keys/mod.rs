@@ -3,7 +3,6 @@
 //! `key` has what the commands share. `revealed_key` shows an API key, which the server returns only once.
 
 mod bulk;
-mod chart;
 mod delete;
 mod enable;
 mod filter;

@@ -399,7 +399,20 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .admin
             .run(move |authority| async move { authority.key_usage(&caller, &key, hours).await })
             .await?;
-        Ok(Response::new(usage::usage(&usage)))
+        Ok(Response::new(usage::of_key(usage)))
+    }
+
+    async fn get_usage(
+        &self,
+        request: Request<pb::GetUsageRequest>,
+    ) -> Result<Response<pb::GetUsageResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let (filter, top) = usage::filter_and_top(request.into_inner(), self.clock.now())?;
+        let usage = self
+            .admin
+            .run(move |authority| async move { authority.owner_usage(&caller, filter, top).await })
+            .await?;
+        Ok(Response::new(usage::of_owners(usage)))
     }
 
     async fn delete_key(

@@ -3,6 +3,7 @@
 use crate::domain::event::{Actor, Event, Subject};
 use crate::domain::ids::{KeyId, PartnerId};
 use crate::domain::key::{Key, KeyState, OPERATOR_LABELS, Secret};
+use crate::domain::last_use::LastUse;
 use crate::domain::time::Timestamp;
 use crate::grpc::encode::{expiry, level, scope_names, time};
 use crate::pb::claviger::v1 as pb;
@@ -39,7 +40,7 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
         withheld: _,
         revocation,
         secrets,
-        last_used_at,
+        last_use,
         revision,
     } = key;
     let (revoke_time, revoke_reason) = revocation.map_or_else(Default::default, |revocation| {
@@ -66,7 +67,8 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
             .as_ref()
             .map(KeyId::to_string)
             .unwrap_or_default(),
-        last_used_time: last_used_at.map(time),
+        last_used_time: last_use.map(|last| time(last.at)),
+        last_used_address: last_used_address(last_use),
         secrets: secrets
             .into_iter()
             .map(|of_key| secret(of_key, &hint))
@@ -78,7 +80,8 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
 }
 
 /// Encodes the part of a key that its holder may see, who need not be its owner: what a server behind a gateway may tell its
-/// clients anyway, and what a rotation needs. Other systems' ids, other keys and the operator's labels are not the holder's.
+/// clients anyway, and what a rotation needs. Other systems' ids, other keys and the operator's labels are not the holder's. Nor is
+/// the address of the last use, because the holder may be a thief.
 pub(super) fn own_key(own: Key, now: Timestamp) -> pb::Key {
     let pb::Key {
         id,
@@ -100,11 +103,15 @@ pub(super) fn own_key(own: Key, now: Timestamp) -> pb::Key {
         revoke_reason: _,
         created_by: _,
         last_used_time,
-        secrets,
+        mut secrets,
         revision,
         external_id: _,
+        last_used_address: _,
     } = key(own, now);
     labels.retain(|name, _| !name.starts_with(OPERATOR_LABELS));
+    for secret in &mut secrets {
+        secret.last_used_address.clear();
+    }
     pb::Key {
         id,
         realm,
@@ -128,6 +135,7 @@ pub(super) fn own_key(own: Key, now: Timestamp) -> pb::Key {
         secrets,
         revision,
         external_id: String::new(),
+        last_used_address: String::new(),
     }
 }
 
@@ -151,6 +159,13 @@ pub(super) fn self_revoked_key(revoked: Key, now: Timestamp) -> pb::Key {
     }
 }
 
+fn last_used_address(last: Option<LastUse>) -> String {
+    last.and_then(|last| last.address)
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default()
+}
+
 fn secret(secret: Secret, hint_of_newest: &str) -> pb::KeySecret {
     let Secret {
         digest: _,
@@ -158,12 +173,13 @@ fn secret(secret: Secret, hint_of_newest: &str) -> pb::KeySecret {
         expires_at,
         imported,
         hint,
-        last_used_at,
+        last_use,
     } = secret;
     pb::KeySecret {
         create_time: Some(time(created_at)),
         expire_time: expiry(expires_at),
-        last_used_time: last_used_at.map(time),
+        last_used_time: last_use.map(|last| time(last.at)),
+        last_used_address: last_used_address(last_use),
         imported,
         hint: if hint.is_empty() {
             hint_of_newest.to_owned()

@@ -1,21 +1,30 @@
-//! Decodes the request of `GetKeyUsage` and encodes its answer.
+//! Decodes the requests of `GetKeyUsage` and `GetUsage`, and encodes their answers.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
 use super::request;
-use crate::authority::{KeyReference, KeyUsage, Refusal};
+use crate::authority::{KeyReference, KeyUsage, OwnerUsage, Refusal};
+use crate::domain::ids::{EnvironmentName, PartnerId, ProjectId, RealmId};
 use crate::domain::time::{Hour, Timestamp};
+use crate::domain::verdict::Verdict;
 use crate::domain::violation::Violations;
 use crate::grpc::{decode, encode};
 use crate::pb::claviger::v1 as pb;
+use crate::store::{HourCount, KeyOwner, OwnerCounts, UsageFilter};
 
 /// The default length of the range.
 const DEFAULT_RANGE: Duration = Duration::from_hours(24);
 
 /// The longest range.
 const MAX_RANGE: Duration = Duration::from_hours(400 * 24);
+
+/// The default number of owners.
+const DEFAULT_TOP: u32 = 20;
+
+/// The largest number of owners.
+const MAX_TOP: u32 = 1_000;
 
 /// Decodes the key and the range of hours.
 pub(super) fn key_and_hours(
@@ -30,9 +39,61 @@ pub(super) fn key_and_hours(
     } = request;
     let mut bad = Violations::default();
     let key = request::key(&mut bad, &key_id, &if_partner);
+    let hours = range(&mut bad, start_time, end_time, now);
+    bad.finish(key.map(|key| (key, hours)))
+        .map_err(Refusal::Invalid)
+}
+
+/// Decodes the filter of `GetUsage`, and the number of owners.
+pub(super) fn filter_and_top(
+    request: pb::GetUsageRequest,
+    now: Timestamp,
+) -> Result<(UsageFilter, u32), Refusal> {
+    let pb::GetUsageRequest {
+        realm,
+        partner,
+        project,
+        environment,
+        start_time,
+        end_time,
+        top,
+    } = request;
+    let mut bad = Violations::default();
+    let realm = bad.check("realm", RealmId::parse(&realm));
+    let partner = decode::optional(&mut bad, "partner", &partner, PartnerId::parse);
+    let project = decode::optional(&mut bad, "project", &project, ProjectId::parse);
+    let environment = decode::optional(
+        &mut bad,
+        "environment",
+        &environment,
+        EnvironmentName::parse,
+    );
+    let hours = range(&mut bad, start_time, end_time, now);
+    if top > MAX_TOP {
+        bad.add("top", "must be at most 1000");
+    }
+    let top = if top == 0 { DEFAULT_TOP } else { top };
+    let filter = realm.map(|realm| UsageFilter {
+        realm,
+        partner,
+        project,
+        environment,
+        hours,
+    });
+    bad.finish(filter.map(|filter| (filter, top)))
+        .map_err(Refusal::Invalid)
+}
+
+/// Decodes the range of hours.
+fn range(
+    bad: &mut Violations,
+    start_time: Option<prost_types::Timestamp>,
+    end_time: Option<prost_types::Timestamp>,
+    now: Timestamp,
+) -> Range<Hour> {
     let is_until_now = end_time.is_none();
-    let end = decode::timestamp(&mut bad, "end_time", end_time).unwrap_or(now);
-    let start = decode::timestamp(&mut bad, "start_time", start_time)
+    let end = decode::timestamp(bad, "end_time", end_time).unwrap_or(now);
+    let start = decode::timestamp(bad, "start_time", start_time)
         .unwrap_or_else(|| end.saturating_sub(DEFAULT_RANGE));
     // Invalid times are not compared.
     if bad.is_empty() && end < start {
@@ -40,8 +101,7 @@ pub(super) fn key_and_hours(
     } else if bad.is_empty() && end.since(start) > MAX_RANGE {
         bad.add("start_time", "must be at most 400 days before `end_time`");
     }
-    bad.finish(key.map(|key| (key, hours(start, end, is_until_now))))
-        .map_err(Refusal::Invalid)
+    hours(start, end, is_until_now)
 }
 
 /// Returns the hours between two times. The hour that contains the end belongs to the range, except if the end is a full hour:
@@ -56,33 +116,67 @@ fn hours(start: Timestamp, end: Timestamp, is_until_now: bool) -> Range<Hour> {
     Hour::of(start)..until
 }
 
-pub(super) fn usage(usage: &KeyUsage) -> pb::GetKeyUsageResponse {
-    // By the number of the verdict in the proto.
-    let mut totals = BTreeMap::new();
-    let mut hours: BTreeMap<Hour, BTreeMap<i32, u64>> = BTreeMap::new();
-    for count in &usage.counts {
-        let verdict = i32::from(encode::verdict(count.verdict));
-        *totals.entry(verdict).or_default() += count.count;
-        hours
-            .entry(count.hour)
-            .or_default()
-            .insert(verdict, count.count);
-    }
-    let bucket = |(hour, counts): (Hour, _)| pb::UsageBucket {
-        start_time: Some(encode::time(hour.start())),
-        counts: verdicts(counts),
-    };
+pub(super) fn of_key(usage: KeyUsage) -> pb::GetKeyUsageResponse {
+    let KeyUsage {
+        counts,
+        last_used_at,
+    } = usage;
+    let (totals, buckets) = totals_and_buckets(&counts);
     pb::GetKeyUsageResponse {
-        totals: verdicts(totals),
-        buckets: hours.into_iter().map(bucket).collect(),
-        last_used_time: usage.last_used_at.map(encode::time),
+        totals,
+        buckets,
+        last_used_time: last_used_at.map(encode::time),
     }
 }
 
-fn verdicts(counts: BTreeMap<i32, u64>) -> Vec<pb::VerdictCount> {
-    let counts = counts.into_iter();
-    counts
-        .map(|(verdict, count)| pb::VerdictCount { verdict, count })
+pub(super) fn of_owners(usage: OwnerUsage) -> pb::GetUsageResponse {
+    let OwnerUsage {
+        counts,
+        top,
+        more_owners,
+    } = usage;
+    let (totals, buckets) = totals_and_buckets(&counts);
+    pb::GetUsageResponse {
+        totals,
+        buckets,
+        owners: top.into_iter().map(owner).collect(),
+        more_owners,
+    }
+}
+
+fn owner(usage: OwnerCounts) -> pb::OwnerUsage {
+    let OwnerCounts {
+        owner: KeyOwner { partner, project },
+        counts,
+    } = usage;
+    pb::OwnerUsage {
+        partner: partner.to_string(),
+        project: project
+            .as_ref()
+            .map(ProjectId::to_string)
+            .unwrap_or_default(),
+        counts: verdicts(counts),
+    }
+}
+
+fn totals_and_buckets(counts: &[HourCount]) -> (Vec<pb::VerdictCount>, Vec<pb::UsageBucket>) {
+    let all = counts.iter().map(|each| (each.verdict, each.count));
+    let bucket = |hour: &[HourCount]| pb::UsageBucket {
+        start_time: Some(encode::time(hour[0].hour.start())),
+        counts: verdicts(hour.iter().map(|each| (each.verdict, each.count))),
+    };
+    let hours = counts.chunk_by(|a, b| a.hour == b.hour);
+    (verdicts(all), hours.map(bucket).collect())
+}
+
+/// Sums up by verdict, in the order of the numbers that the proto gives to verdicts.
+fn verdicts(counts: impl IntoIterator<Item = (Verdict, u64)>) -> Vec<pb::VerdictCount> {
+    let mut sums: BTreeMap<i32, u64> = BTreeMap::new();
+    for (verdict, count) in counts {
+        *sums.entry(encode::verdict(verdict).into()).or_default() += count;
+    }
+    let sums = sums.into_iter();
+    sums.map(|(verdict, count)| pb::VerdictCount { verdict, count })
         .collect()
 }
 
@@ -95,18 +189,18 @@ mod tests {
         Timestamp::from_micros(Hour::from_number(hour).start().as_micros() + micros)
     }
 
-    fn range(start: Timestamp, end: Timestamp, is_until_now: bool) -> (i64, i64) {
+    fn numbers(start: Timestamp, end: Timestamp, is_until_now: bool) -> (i64, i64) {
         let Range { start, end } = hours(start, end, is_until_now);
         (start.number(), end.number())
     }
 
     #[test]
     fn hours_are_whole_and_ranges_that_meet_share_none() {
-        assert_eq!(range(at(10, 5), at(11, 0), false), (10, 11));
-        assert_eq!(range(at(11, 0), at(11, 1), false), (11, 12));
-        assert_eq!(range(at(11, 7), at(11, 7), false), (11, 12));
-        assert_eq!(range(at(11, 0), at(11, 0), false), (11, 11));
-        assert_eq!(range(at(11, 0), at(11, 0), true), (11, 12));
+        assert_eq!(numbers(at(10, 5), at(11, 0), false), (10, 11));
+        assert_eq!(numbers(at(11, 0), at(11, 1), false), (11, 12));
+        assert_eq!(numbers(at(11, 7), at(11, 7), false), (11, 12));
+        assert_eq!(numbers(at(11, 0), at(11, 0), false), (11, 11));
+        assert_eq!(numbers(at(11, 0), at(11, 0), true), (11, 12));
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl Verifier {
         let question = question(view, asked)?;
         let decision = decide(asked.plain_key, &question, view, &self.peppers, moment)
             .map_err(verify_error)?;
-        self.recorder.count(&decision, moment.now());
+        self.recorder.count(&question, &decision, moment.now());
         question.realm.decisions.here().verdict(decision.verdict);
         if decision.verdict != Verdict::Allowed {
             tracing::debug!(

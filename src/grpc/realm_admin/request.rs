@@ -62,6 +62,7 @@ pub(super) fn parse_realm(
         encoded_characters,
         identity_labels,
         self_rotation,
+        record_addresses,
     } = realm;
     let Some(id) = bad.check("realm.id", RealmId::parse(&id)) else {
         // Without an id it is unknown whether the caller may manage the realm, so nothing more is validated.
@@ -109,6 +110,7 @@ pub(super) fn parse_realm(
             denials,
             identity_labels,
             self_rotation,
+            record_addresses,
         });
     // The parts of a realm are compared only if each part is valid.
     if let Some(realm) = realm.as_ref().filter(|_| bad.is_empty()) {

@@ -27,6 +27,7 @@ pub(super) fn realm(row: RealmRow) -> pb::Realm {
         denials,
         identity_labels,
         self_rotation: _,
+        record_addresses,
     } = row.value;
     pb::Realm {
         id: id.to_string(),
@@ -78,6 +79,7 @@ pub(super) fn realm(row: RealmRow) -> pb::Realm {
             .map(|label| label.name().to_owned())
             .collect(),
         self_rotation,
+        record_addresses,
     }
 }
 

@@ -55,6 +55,9 @@ const TABLE: &[(&str, &str)] = &[
     ("KeyAdmin.ImportKeys", "+-+----"),
     ("KeyAdmin.ImportKeys dry", "+-+----"),
     ("KeyAdmin.GetKeyUsage", "+++++--"),
+    ("KeyAdmin.GetUsage", "+++++--"),
+    ("KeyAdmin.GetUsage of another realm", "++-----"),
+    ("KeyAdmin.GetUsage of claviger", "++-----"),
     ("KeyAdmin.ListEvents", "++++---"),
     ("KeyAdmin.ListEvents of all realms", "++-----"),
     ("KeyAdmin.ListEvents of claviger", "++-----"),
@@ -196,6 +199,13 @@ impl World {
                     ..Default::default()
                 };
                 api.keys.get_key_usage(request).await.map(drop)
+            }
+            "KeyAdmin.GetUsage" => {
+                let request = pb::GetUsageRequest {
+                    realm: realm.to_owned(),
+                    ..Default::default()
+                };
+                api.keys.get_usage(request).await.map(drop)
             }
             "KeyAdmin.ListKeys" => list_keys(api, |list| {
                 realm.clone_into(&mut list.filter.get_or_insert_default().realm);

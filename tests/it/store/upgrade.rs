@@ -96,6 +96,40 @@ async fn verdict(api: &mut Api, plain_key: &str, client_ip: &str) -> Verdict {
     answer.verdict()
 }
 
+/// How the keys of `demo` were used in the hour when the store was written, by the number of the verdict.
+async fn of_keys(api: &mut Api, ids: &[String]) -> BTreeMap<i32, u64> {
+    let mut sums = BTreeMap::new();
+    for id in ids {
+        let request = pb::GetKeyUsageRequest {
+            key_id: id.clone(),
+            start_time: time(-DAY),
+            end_time: time(SECOND),
+            ..Default::default()
+        };
+        let usage = api.keys.get_key_usage(request).await.unwrap().into_inner();
+        for total in usage.totals {
+            *sums.entry(total.verdict).or_insert(0) += total.count;
+        }
+    }
+    sums
+}
+
+/// The same, as it is kept for owners.
+async fn of_owners(api: &mut Api) -> BTreeMap<i32, u64> {
+    let request = pb::GetUsageRequest {
+        realm: "demo".to_owned(),
+        start_time: time(-DAY),
+        end_time: time(SECOND),
+        ..Default::default()
+    };
+    let usage = api.keys.get_usage(request).await.unwrap().into_inner();
+    usage
+        .totals
+        .into_iter()
+        .map(|total| (total.verdict, total.count))
+        .collect()
+}
+
 on_both_engines! {
     /// Seen red with the digest of one key changed in the fixture, with another version's pepper, and with revisions that the
     /// migration does not fill in.
@@ -156,6 +190,7 @@ on_both_engines! {
             };
             let usage = root.keys.get_key_usage(usage).await.unwrap().into_inner();
             assert!(!usage.totals.is_empty(), "usage was kept");
+            assert_eq!(of_owners(&mut root).await, of_keys(&mut root, &ids).await, "usage was added up");
             service.stop().await;
         }
     }

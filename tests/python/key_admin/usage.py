@@ -185,3 +185,47 @@ def keys_are_listed_by_their_use_and_their_end(fixture: Fixture):
     token = fixture.operator.call("ListKeys", realm=realm, never_expires=True, page_size=1).next_page_token
     for other in ({}, {"never_expires": True, "unused_for": {"seconds": 1}}, {"expires_within": {"seconds": 1}}):
         fixture.operator.refused_field("page_token", "ListKeys", realm=realm, page_token=token, **other)
+
+
+@check
+def the_usage_of_owners_is_the_sum_of_that_of_their_keys(fixture: Fixture):
+    realm = realm_of_its_own(fixture, record_addresses=True)
+    must(fixture.operator.call("GetRealm", realm_id=realm).realm.record_addresses, "record_addresses was not kept")
+    whole = fixture.issue(realm=realm)
+    one = fixture.issue(realm=realm, project="one")
+    other = fixture.issue(realm=realm, partner="umbrella")
+    for key, times in ((whole, 1), (one, 3), (other, 2)):
+        for _ in range(times):
+            fixture.expect("VERDICT_ALLOWED", key, realm=realm, any_target=True, client_ip="2001:db8:1:2:3:4:5:6")
+    fixture.expect("VERDICT_SCOPE_MISSING", other, realm=realm, any_target=True, scopes=["admin"], client_ip="192.0.2.1")
+
+    def all_of_them():
+        found = fixture.operator.call("GetUsage", realm=realm)
+        return sum(count.count for count in found.totals) >= 7 and found
+
+    def owners(found):
+        return [(owner.partner, owner.project, counted(fixture, owner.counts)) for owner in found.owners]
+
+    usage = until(all_of_them, "the uses of a realm", USAGE_SECONDS)
+    same(counted(fixture, usage.totals), {"VERDICT_ALLOWED": 6, "VERDICT_SCOPE_MISSING": 1}, "the uses of a realm")
+    same(owners(usage), [("acme", "", {"VERDICT_ALLOWED": 4}),
+                         ("umbrella", "", {"VERDICT_ALLOWED": 2, "VERDICT_SCOPE_MISSING": 1})], "the partners")
+    must(not usage.more_owners, "there are more partners")
+    first = fixture.operator.call("GetUsage", realm=realm, top=1)
+    same((len(first.owners), first.more_owners), (1, True), "the first partner alone")
+    acme = fixture.operator.call("GetUsage", realm=realm, partner="acme", environment="production")
+    same(owners(acme), [("acme", "one", {"VERDICT_ALLOWED": 3}), ("acme", "", {"VERDICT_ALLOWED": 1})], "the projects")
+    reader = fixture.operator.with_key(fixture.key_of_the_authority("read", realm).plain_key)
+    same(owners(reader.call("GetUsage", realm=realm)), owners(usage), "what a reader is told")
+    reader.refused("GetUsage", Code.PERMISSION_DENIED, realm=fixture.realm)
+    fixture.operator.refused("GetUsage", Code.NOT_FOUND, realm="py-nowhere")
+    fixture.operator.refused_field("top", "GetUsage", realm=realm, top=1001)
+
+    def addresses(issued):
+        key = fixture.operator.call("GetKey", key_id=issued.id).key
+        return key.last_used_address, key.secrets[0].last_used_address
+
+    until(lambda: addresses(one) == ("2001:db8:1:2::/64",) * 2, "the address of the last use", USAGE_SECONDS)
+    until(lambda: addresses(other) == ("192.0.2.1",) * 2, "the address of a denied use", USAGE_SECONDS)
+    own = fixture.operator.with_key(one.plain_key).call("GetSelf").key
+    same((own.last_used_address, own.secrets[0].last_used_address), ("", ""), "what the holder is told")

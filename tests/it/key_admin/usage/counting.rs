@@ -241,9 +241,16 @@ on_both_engines! {
         let mut api = service.api();
         let kinds: usize = expected.values().map(BTreeMap::len).sum();
         assert_eq!(kinds, 11, "each verdict on a proven key, and allowed twice");
+        let mut of_realm = BTreeMap::new();
         for (id, counts) in expected {
             assert_eq!(totals(&mut api, &id).await, counts, "{id}");
+            for (verdict, count) in counts {
+                *of_realm.entry(verdict).or_default() += count;
+            }
         }
+        let request = pb::GetUsageRequest { realm: "demo".to_owned(), ..Default::default() };
+        let told = api.keys.get_usage(request).await.unwrap().into_inner();
+        assert_eq!(super::counts(&told.totals), of_realm, "the sum of all keys");
         service.stop().await;
     }
 

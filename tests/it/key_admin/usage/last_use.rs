@@ -42,7 +42,7 @@ on_both_engines! {
             expires_at: Expiry::Never,
             imported: false,
             hint: String::new(),
-            last_used_at: None,
+            last_use: None,
         });
         change.update_key(&mut key).await.unwrap();
         record(change, key_id).await;

@@ -1,11 +1,13 @@
 //! How keys are used: counted exactly, whatever the store does meanwhile, told by hour and verdict, and forgotten when the time
 //! to retain it is over.
 
+mod addresses;
 mod counting;
 mod filters;
 mod hours;
 mod last_use;
 mod outage;
+mod owners;
 mod retention;
 
 use std::collections::BTreeMap;

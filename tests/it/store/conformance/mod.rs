@@ -1,6 +1,7 @@
 //! What the use cases rely on in a store, of whichever engine: each test is written once and run on both.
 
 mod changes;
+mod owner_usage;
 mod pages;
 mod rows;
 mod usage;
@@ -170,9 +171,9 @@ fn key(number: u8) -> Key {
             expires_at: Expiry::Never,
             imported: false,
             hint: String::new(),
-            last_used_at: None,
+            last_use: None,
         }],
-        last_used_at: None,
+        last_use: None,
         revision: Revision::default(),
     }
 }

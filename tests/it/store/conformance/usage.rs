@@ -3,11 +3,14 @@
 use claviger::domain::event::{EventKind, Revision};
 use claviger::domain::ids::{KeyId, PartnerId};
 use claviger::domain::key::Key;
+use claviger::domain::last_use::{LastUse, RecordedAddress};
 use claviger::domain::time::{Hour, Timestamp};
 use claviger::domain::verdict::Verdict;
-use claviger::store::{Error, KeyCount, KeyFilter, MoreRows, SecretUse, Tombstone};
+use claviger::store::{Error, HourCount, KeyCount, KeyFilter, MoreRows, SecretUse, Tombstone};
 
-use super::{DemoStore, about, all_keys, at, key, partner_id, project_id, realm_id, record};
+use claviger::domain::realm::Realm;
+
+use super::{DemoStore, about, all_keys, at, key, partner_id, project_id, realm, realm_id, record};
 use crate::fixtures::{Engine, on_both_engines};
 
 const FOR_EVER: std::ops::Range<Hour> = Hour::from_number(0)..Hour::from_number(1_000_000);
@@ -21,12 +24,29 @@ fn counted(number: u8, hour: i64, verdict: Verdict, count: u64) -> KeyCount {
     }
 }
 
+fn hour_count(hour: i64, verdict: Verdict, count: u64) -> HourCount {
+    HourCount {
+        hour: Hour::from_number(hour),
+        verdict,
+        count,
+    }
+}
+
 fn used(number: u8, secret: i64, last_used_at: i64) -> SecretUse {
     SecretUse {
         key: key(number).id,
         secret: at(secret),
-        last_used_at: at(last_used_at),
+        last: LastUse {
+            at: at(last_used_at),
+            address: None,
+        },
     }
+}
+
+fn used_from(number: u8, secret: i64, last_used_at: i64, address: &str) -> SecretUse {
+    let mut used = used(number, secret, last_used_at);
+    used.last.address = RecordedAddress::of(address.parse().unwrap());
+    used
 }
 
 /// An id that stands for a number too large for one byte.
@@ -70,8 +90,8 @@ on_both_engines! {
         let mut counts = snapshot.key_counts(key(1).id, FOR_EVER).await.unwrap();
         counts.sort_by_key(|count| (count.hour, count.verdict));
         let mut expected: Vec<_> =
-            each.iter().map(|(verdict, count)| counted(1, 5, *verdict, 3 * count)).collect();
-        expected.push(counted(1, 6, Verdict::Allowed, 7));
+            each.iter().map(|(verdict, count)| hour_count(5, *verdict, 3 * count)).collect();
+        expected.push(hour_count(6, Verdict::Allowed, 7));
         assert_eq!(counts, expected);
         let one_hour = Hour::from_number(6)..Hour::from_number(7);
         assert_eq!(snapshot.key_counts(key(1).id, one_hour).await.unwrap(), expected[each.len()..]);
@@ -102,6 +122,59 @@ on_both_engines! {
         }
     }
 
+    /// Seen red without the address of the later use in the statement.
+    async fn a_later_use_without_an_address_takes_the_address_away(engine: Engine) {
+        let demo = DemoStore::new(engine).await;
+        demo.put(async |change| change.insert_key(&key(1)).await.unwrap()).await;
+        for (use_, is_known) in [
+            (used_from(1, 1, 30, "203.0.113.9"), true),
+            (used(1, 1, 40), false),
+            (used_from(1, 1, 50, "203.0.113.9"), true),
+        ] {
+            demo.store().add_usage(&[], &[use_]).await.unwrap();
+            let last = demo.find(1).await.last_use.unwrap();
+            assert_eq!(last.address.is_some(), is_known, "{last:?}");
+        }
+    }
+
+    /// Seen red without the condition on the realm.
+    async fn addresses_that_are_not_recorded_any_more_are_forgotten(engine: Engine) {
+        let demo = DemoStore::new(engine).await;
+        let store = demo.store();
+        demo.put(async |change| {
+            for number in 1..=2 {
+                change.insert_key(&key(number)).await.unwrap();
+            }
+        }).await;
+        let record_addresses = async |record_addresses| {
+            let realm = Realm { record_addresses, ..realm("demo") };
+            demo.put(async |change| {
+                change.put_realm(&realm).await.unwrap();
+            }).await;
+        };
+        let addresses = async || {
+            let mut known = Vec::new();
+            for number in 1..=2 {
+                known.push(demo.find(number).await.last_use.unwrap().address.is_some());
+            }
+            known
+        };
+        record_addresses(true).await;
+        let many: Vec<_> = (0..1_000)
+            .map(|number| SecretUse { key: id(number), ..used_from(1, 1, 30, "203.0.113.9") })
+            .chain([used_from(1, 1, 30, "203.0.113.9"), used_from(2, 1, 30, "203.0.113.9")])
+            .collect();
+        store.add_usage(&[], &many).await.unwrap();
+        // Those of a thousand keys that are not there, and none of a key that is.
+        assert_eq!(store.forget_addresses().await.unwrap(), MoreRows(true));
+        assert_eq!(store.forget_addresses().await.unwrap(), MoreRows(false));
+        assert_eq!(addresses().await, [true, true]);
+        record_addresses(false).await;
+        assert_eq!(store.forget_addresses().await.unwrap(), MoreRows(false));
+        assert_eq!(addresses().await, [false, false]);
+        assert_eq!(demo.find(1).await.last_use.unwrap().at, at(30), "the time stays");
+    }
+
     async fn keys_tell_their_own_last_use_and_that_of_each_secret(engine: Engine) {
         let demo = DemoStore::new(engine).await;
         let mut two = key(2);
@@ -113,16 +186,31 @@ on_both_engines! {
             }
         }).await;
         // Of the second key also the use of a secret that is gone.
-        let uses = [used(1, 1, 30), used(2, 5, 40), used(2, 3, 60), used(2, 1, 20)];
+        let uses = [
+            used_from(1, 1, 30, "203.0.113.9"),
+            used_from(2, 5, 40, "203.0.113.10"),
+            used_from(2, 3, 60, "2001:db8:1:2:3::4"),
+            used(2, 1, 20),
+        ];
         demo.store().add_usage(&[], &uses).await.unwrap();
-        let told = |key: &Key| {
-            let secrets = key.secrets.iter().map(|secret| secret.last_used_at);
-            (key.last_used_at, secrets.collect::<Vec<_>>())
+        // Earlier uses change nothing.
+        let earlier = [used(1, 1, 29), used_from(2, 5, 40, "198.51.100.1")];
+        demo.store().add_usage(&[], &earlier).await.unwrap();
+        let last = |last: Option<LastUse>| {
+            last.map(|last| (last.at, last.address.map(|address| address.to_string())))
         };
+        let told = |key: &Key| {
+            let secrets = key.secrets.iter().map(|secret| last(secret.last_use));
+            (last(key.last_use), secrets.collect::<Vec<_>>())
+        };
+        let from = |micros, address: &str| Some((at(micros), Some(address.to_owned())));
         let listed = demo.snapshot().await.list_keys(&all_keys(), Some).await.unwrap().items;
         for (number, listed, expected) in [
-            (1, &listed[2], (Some(at(30)), vec![Some(at(30))])),
-            (2, &listed[1], (Some(at(60)), vec![Some(at(20)), Some(at(40))])),
+            (1, &listed[2], (from(30, "203.0.113.9"), vec![from(30, "203.0.113.9")])),
+            (2, &listed[1], (
+                from(60, "2001:db8:1:2::/64"),
+                vec![Some((at(20), None)), from(40, "203.0.113.10")],
+            )),
             (3, &listed[0], (None, vec![None])),
         ] {
             assert_eq!(told(listed), expected, "{number}");

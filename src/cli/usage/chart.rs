@@ -7,10 +7,10 @@ const LONG_GAP: usize = 4;
 
 /// One row of the chart: a label, and the counts of allowed and denied requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Bar {
-    pub(super) label: String,
-    pub(super) allowed: u64,
-    pub(super) denied: u64,
+pub(in crate::cli) struct Bar {
+    pub(in crate::cli) label: String,
+    pub(in crate::cli) allowed: u64,
+    pub(in crate::cli) denied: u64,
 }
 
 impl Bar {
@@ -27,8 +27,13 @@ impl Bar {
     }
 }
 
+/// Draws the bars, and says what they mean.
+pub(in crate::cli) fn legend(bars: &[Bar], width: usize) -> String {
+    format!("{}\n\n█ allowed  ░ denied", chart(bars, width))
+}
+
 /// Draws the bars, scaled so that the longest row fits `width` columns.
-pub(super) fn chart(bars: &[Bar], width: usize) -> String {
+fn chart(bars: &[Bar], width: usize) -> String {
     let longest = |text: fn(&Bar) -> usize| bars.iter().map(text).max().unwrap_or(0);
     let labels = longest(|bar| bar.label.chars().count());
     let counts = longest(|bar| bar.count().chars().count());

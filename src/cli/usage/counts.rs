@@ -1,0 +1,37 @@
+//! Counts by verdict, for people.
+
+use super::chart::Bar;
+use crate::cli::text;
+use crate::pb::claviger::v1::{Verdict, VerdictCount};
+
+/// Adds counts to a bar.
+pub(super) fn count_bar(bar: &mut Bar, counts: &[VerdictCount]) {
+    for count in counts {
+        if count.verdict() == Verdict::Allowed {
+            bar.allowed = bar.allowed.saturating_add(count.count);
+        } else {
+            bar.denied = bar.denied.saturating_add(count.count);
+        }
+    }
+}
+
+/// The sum of all counts, and each count with the name of its verdict.
+pub(in crate::cli) fn count_rows(totals: &[VerdictCount]) -> Vec<(String, String)> {
+    let all = totals
+        .iter()
+        .fold(0_u64, |all, total| all.saturating_add(total.count));
+    let counts = totals
+        .iter()
+        .map(|total| (verdict(total), text::grouped(total.count)));
+    [("presented".to_owned(), text::grouped(all))]
+        .into_iter()
+        .chain(counts)
+        .collect()
+}
+
+fn verdict(count: &VerdictCount) -> String {
+    Verdict::try_from(count.verdict).map_or_else(
+        |_| format!("verdict {} (not known here)", count.verdict),
+        |verdict| text::enum_value(verdict.as_str_name(), "VERDICT_").replace('-', " "),
+    )
+}

@@ -1,0 +1,187 @@
+//! The `usage` command, and what it shares with the usage of a key.
+
+mod chart;
+mod counts;
+mod range;
+
+use clap::Args;
+
+pub(super) use chart::legend;
+pub(super) use counts::count_rows;
+pub(super) use range::{Range, RangeFlags};
+
+use chart::Bar;
+use counts::count_bar;
+
+use super::connect::Connection;
+use super::failure::Failure;
+use super::output::Output;
+use super::text;
+use crate::pb::claviger::v1::{GetUsageRequest, GetUsageResponse, OwnerUsage, VerdictCount};
+
+/// The number of columns without a terminal.
+const DEFAULT_WIDTH: usize = 80;
+
+/// Show how often the keys of a realm were presented, and whose keys were presented most.
+///
+/// Times are in UTC. Without --partner, partners are compared; with it, the projects of the partner. Requests that did not
+/// prove a key, such as those with a wrong secret, are not counted.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger usage --realm demo --since 7d
+  claviger usage --realm demo --partner acme --from 2026-10-01 --to 2026-11-01")]
+pub struct Usage {
+    /// The realm of the keys.
+    #[arg(long)]
+    realm: String,
+    /// Only keys of this partner.
+    #[arg(long)]
+    partner: Option<String>,
+    /// Only keys that are bound to this project.
+    #[arg(long)]
+    project: Option<String>,
+    /// Only keys of this environment.
+    #[arg(long)]
+    environment: Option<String>,
+    #[command(flatten)]
+    range: RangeFlags,
+    /// How many partners or projects are compared, those with the most requests.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    top: u32,
+    /// Show hours or days instead of partners or projects.
+    #[arg(long, conflicts_with = "top")]
+    over_time: bool,
+}
+
+impl Usage {
+    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let range = self.range.range();
+        let request = GetUsageRequest {
+            realm: self.realm,
+            partner: self.partner.unwrap_or_default(),
+            project: self.project.unwrap_or_default(),
+            environment: self.environment.unwrap_or_default(),
+            start_time: Some(range.start()),
+            end_time: range.end(),
+            top: self.top,
+        };
+        let client = connection.connect().await?;
+        let answer = client.ask(client.keys().get_usage(request)).await?;
+        let bars = |answer: &GetUsageResponse| {
+            if self.over_time {
+                range.bars(&answer.buckets)
+            } else {
+                owners(answer)
+            }
+        };
+        output.show(&answer, |answer| {
+            shown(answer, &bars(answer), width(output))
+        })
+    }
+}
+
+/// The number of columns of the terminal.
+pub(super) fn width(output: &Output) -> usize {
+    output.width().unwrap_or(DEFAULT_WIDTH)
+}
+
+fn shown(answer: &GetUsageResponse, bars: &[Bar], width: usize) -> String {
+    let facts = text::facts(count_rows(&answer.totals));
+    if answer.buckets.is_empty() {
+        return facts;
+    }
+    format!("{facts}\n\n{}", legend(bars, width))
+}
+
+/// Returns one bar for each owner, and one for all others.
+fn owners(answer: &GetUsageResponse) -> Vec<Bar> {
+    let is_by_project = answer.owners.iter().any(|owner| !owner.project.is_empty());
+    let bar = |label: String, counts: &[VerdictCount]| {
+        let mut bar = Bar {
+            label,
+            ..Bar::default()
+        };
+        count_bar(&mut bar, counts);
+        bar
+    };
+    let label = |owner: &OwnerUsage| match (&*owner.partner, &*owner.project) {
+        ("", _) => "(no partner)".to_owned(),
+        (_, "") if is_by_project => "(keys of the partner)".to_owned(),
+        (partner, "") => text::plain(partner).to_string(),
+        (_, project) => text::plain(project).to_string(),
+    };
+    let mut bars: Vec<_> = answer
+        .owners
+        .iter()
+        .map(|owner| bar(label(owner), &owner.counts))
+        .collect();
+    if answer.more_owners {
+        let mut others = bar("(others)".to_owned(), &answer.totals);
+        for bar in &bars {
+            // The server reads both in one snapshot, so nothing is below zero.
+            others.allowed = others.allowed.saturating_sub(bar.allowed);
+            others.denied = others.denied.saturating_sub(bar.denied);
+        }
+        bars.push(others);
+    }
+    bars
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pb::claviger::v1::Verdict;
+
+    fn counts(allowed: u64, revoked: u64) -> Vec<VerdictCount> {
+        let count = |verdict: Verdict, count| VerdictCount {
+            verdict: verdict.into(),
+            count,
+        };
+        vec![
+            count(Verdict::Allowed, allowed),
+            count(Verdict::Revoked, revoked),
+        ]
+    }
+
+    fn owner(partner: &str, project: &str, allowed: u64) -> OwnerUsage {
+        OwnerUsage {
+            partner: partner.to_owned(),
+            project: project.to_owned(),
+            counts: counts(allowed, 1),
+        }
+    }
+
+    fn bars(owners: Vec<OwnerUsage>, more_owners: bool) -> Vec<(String, u64, u64)> {
+        let answer = GetUsageResponse {
+            totals: counts(100, 10),
+            owners,
+            more_owners,
+            ..GetUsageResponse::default()
+        };
+        let bars = super::owners(&answer).into_iter();
+        bars.map(|bar| (bar.label, bar.allowed, bar.denied))
+            .collect()
+    }
+
+    #[test]
+    fn each_owner_has_a_bar_and_all_others_have_one_together() {
+        let partners = vec![owner("acme", "", 60), owner("", "", 20)];
+        assert_eq!(
+            bars(partners, true),
+            [
+                ("acme".to_owned(), 60, 1),
+                ("(no partner)".to_owned(), 20, 1),
+                ("(others)".to_owned(), 20, 8),
+            ]
+        );
+        let projects = vec![owner("acme", "web", 60), owner("acme", "", 20)];
+        assert_eq!(
+            bars(projects, false),
+            [
+                ("web".to_owned(), 60, 1),
+                ("(keys of the partner)".to_owned(), 20, 1),
+            ]
+        );
+    }
+}

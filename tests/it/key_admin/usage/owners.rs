@@ -1,0 +1,228 @@
+//! How the keys of a realm, a partner or a project are used, and who may know it.
+
+use std::collections::BTreeMap;
+
+use claviger::pb::claviger::v1 as pb;
+use pb::Verdict;
+use tonic::{Code, Status};
+
+use super::{WRITE_OFTEN, await_allowed, counts};
+use crate::fixtures::{
+    Api, Engine, HOUR, IssuedKey, Service, delegating_service_with, eventually, issue,
+    issue_request_with, on_both_engines, refused, refused_field, strings, verify_request,
+};
+
+/// What makes a request another one.
+type Ask = fn(&mut pb::GetUsageRequest);
+
+/// How keys of the realm `demo` were used in the last day.
+async fn usage_of(
+    api: &mut Api,
+    change: impl FnOnce(&mut pb::GetUsageRequest),
+) -> Result<pb::GetUsageResponse, Status> {
+    let mut request = pb::GetUsageRequest {
+        realm: "demo".to_owned(),
+        ..Default::default()
+    };
+    change(&mut request);
+    api.keys
+        .get_usage(request)
+        .await
+        .map(tonic::Response::into_inner)
+}
+
+/// Each owner with the number of times that its keys were presented.
+fn owners(usage: &pb::GetUsageResponse) -> Vec<(String, u64)> {
+    let sum = |owner: &pb::OwnerUsage| owner.counts.iter().map(|count| count.count).sum();
+    usage
+        .owners
+        .iter()
+        .map(|owner| (format!("{}/{}", owner.partner, owner.project), sum(owner)))
+        .collect()
+}
+
+fn expected(owners: &[(&str, u64)]) -> Vec<(String, u64)> {
+    owners
+        .iter()
+        .map(|(name, count)| ((*name).to_owned(), *count))
+        .collect()
+}
+
+/// A key of this owner, presented so often.
+async fn used(
+    api: &mut Api,
+    (partner, project, environment): (&str, &str, &str),
+    scope: &str,
+    times: u64,
+) -> IssuedKey {
+    let key = issue(
+        api,
+        issue_request_with(|new| {
+            partner.clone_into(&mut new.partner);
+            project.clone_into(&mut new.project);
+            if !project.is_empty() {
+                new.level = pb::KeyLevel::Project.into();
+            }
+            environment.clone_into(&mut new.environment);
+            new.scopes = strings(&[scope]);
+        }),
+    )
+    .await;
+    for _ in 0..times {
+        let request = pb::VerifyRequest {
+            environment: environment.to_owned(),
+            target: Some(pb::verify_request::Target::AnyTarget(true)),
+            ..verify_request(&key.plain_key)
+        };
+        let answer = api.verify.verify(request).await.unwrap().into_inner();
+        assert_eq!(answer.verdict(), Verdict::Allowed);
+    }
+    if times > 0 {
+        await_allowed(api, &key.id, times).await;
+    }
+    key
+}
+
+async fn used_keys(engine: Engine) -> (Service, Api) {
+    let (service, mut root) = delegating_service_with(engine, &WRITE_OFTEN).await;
+    for (owner, times) in [
+        (("acme", "", "production"), 2),
+        (("acme", "one", "production"), 5),
+        (("acme", "two", "staging"), 1),
+        (("umbrella", "", "production"), 9),
+    ] {
+        used(&mut root, owner, "read", times).await;
+    }
+    (service, root)
+}
+
+on_both_engines! {
+    async fn usage_is_told_by_partner_and_for_a_partner_by_project(engine: Engine) {
+        let (service, mut root) = used_keys(engine).await;
+        let all = usage_of(&mut root, |_| ()).await.unwrap();
+        assert_eq!(owners(&all), expected(&[("umbrella/", 9), ("acme/", 8)]));
+        assert_eq!(counts(&all.totals), BTreeMap::from([(Verdict::Allowed, 17)]));
+        assert!(!all.more_owners);
+        let in_hours: u64 = all.buckets.iter().flat_map(|bucket| &bucket.counts).map(|count| count.count).sum();
+        assert_eq!(in_hours, 17);
+
+        let first = usage_of(&mut root, |asked| asked.top = 1).await.unwrap();
+        assert_eq!((owners(&first), first.more_owners), (expected(&[("umbrella/", 9)]), true));
+        assert_eq!(first.totals, all.totals, "the totals are of all");
+
+        let acme = usage_of(&mut root, |asked| "acme".clone_into(&mut asked.partner)).await.unwrap();
+        assert_eq!(owners(&acme), expected(&[("acme/one", 5), ("acme/", 2), ("acme/two", 1)]));
+        let one = usage_of(&mut root, |asked| "one".clone_into(&mut asked.project)).await.unwrap();
+        assert_eq!(owners(&one), expected(&[("acme/one", 5)]));
+        let staging = usage_of(&mut root, |asked| "staging".clone_into(&mut asked.environment)).await.unwrap();
+        assert_eq!(owners(&staging), expected(&[("acme/", 1)]));
+        let nobody = usage_of(&mut root, |asked| "ghost".clone_into(&mut asked.partner)).await.unwrap();
+        assert_eq!(nobody, pb::GetUsageResponse::default());
+        let before = usage_of(&mut root, |asked| {
+            asked.end_time = Some(prost_types::Timestamp { seconds: HOUR / 1_000_000, nanos: 0 });
+        });
+        assert_eq!(before.await.unwrap(), pb::GetUsageResponse::default());
+        service.stop().await;
+    }
+
+    /// Seen red without the tombstones in the statement that adds up.
+    async fn the_usage_of_deleted_keys_and_partners_stays(engine: Engine) {
+        let (service, mut root) = used_keys(engine).await;
+        let before = usage_of(&mut root, |_| ()).await.unwrap();
+        let filter = pb::KeyFilter {
+            realm: "demo".to_owned(),
+            partner: "umbrella".to_owned(),
+            ..Default::default()
+        };
+        let delete = pb::DeleteKeysRequest { filter: Some(filter), ..Default::default() };
+        root.keys.delete_keys(delete).await.unwrap();
+        let delete = pb::DeleteProjectRequest {
+            realm: "demo".to_owned(),
+            project: "three".to_owned(),
+            ..Default::default()
+        };
+        root.realms.delete_project(delete).await.unwrap();
+        let delete = pb::DeletePartnerRequest {
+            realm: "demo".to_owned(),
+            partner: "umbrella".to_owned(),
+            ..Default::default()
+        };
+        root.realms.delete_partner(delete).await.unwrap();
+        assert_eq!(usage_of(&mut root, |_| ()).await.unwrap(), before);
+        service.stop().await;
+    }
+
+    /// Seen red without `narrow_owner`.
+    async fn a_partner_sees_its_own_usage_only(engine: Engine) {
+        let (service, mut root) = used_keys(engine).await;
+        let acme = used(&mut root, ("acme", "", "production"), "keys", 0).await;
+        let one = used(&mut root, ("acme", "one", "production"), "keys", 0).await;
+        let staging = used(&mut root, ("acme", "", "staging"), "keys", 0).await;
+        for (key, own) in [
+            (&acme, &[("acme/one", 5), ("acme/", 2)][..]),
+            (&one, &[("acme/one", 5)]),
+            (&staging, &[("acme/two", 1)]),
+        ] {
+            let mut api = service.api_as(&key.plain_key);
+            let usage = usage_of(&mut api, |_| ()).await.unwrap();
+            assert_eq!(owners(&usage), expected(own));
+            let sum: u64 = own.iter().map(|(_, count)| count).sum();
+            assert_eq!(counts(&usage.totals), BTreeMap::from([(Verdict::Allowed, sum)]));
+        }
+        let beyond: [(&IssuedKey, Ask); 5] = [
+            (&acme, |asked| "umbrella".clone_into(&mut asked.partner)),
+            (&acme, |asked| "ghost".clone_into(&mut asked.partner)),
+            (&acme, |asked| "staging".clone_into(&mut asked.environment)),
+            (&acme, |asked| "claviger".clone_into(&mut asked.realm)),
+            (&one, |asked| "two".clone_into(&mut asked.project)),
+        ];
+        for (key, ask) in beyond {
+            let refusal = refused(usage_of(&mut service.api_as(&key.plain_key), ask).await);
+            assert_eq!((refusal.code, refusal.reason.as_str()), (Code::PermissionDenied, "NOT_ALLOWED"));
+        }
+        // A project of another partner is one that the caller has no keys of.
+        let mut api = service.api_as(&acme.plain_key);
+        let foreign = usage_of(&mut api, |asked| "three".clone_into(&mut asked.project));
+        assert_eq!(foreign.await.unwrap(), pb::GetUsageResponse::default());
+        service.stop().await;
+    }
+
+    async fn a_wrong_request_names_its_field(engine: Engine) {
+        let (service, mut root) = delegating_service_with(engine, &WRITE_OFTEN).await;
+        let wrong: [(&str, Ask); 6] = [
+            ("realm", |asked| asked.realm.clear()),
+            ("partner", |asked| "a b".clone_into(&mut asked.partner)),
+            ("project", |asked| "a/b".clone_into(&mut asked.project)),
+            ("environment", |asked| "A B".clone_into(&mut asked.environment)),
+            ("top", |asked| asked.top = 1_001),
+            ("end_time", |asked| {
+                asked.start_time = Some(prost_types::Timestamp { seconds: 7_200, nanos: 0 });
+                asked.end_time = Some(prost_types::Timestamp { seconds: 3_600, nanos: 0 });
+            }),
+        ];
+        for (field, change) in wrong {
+            refused_field(usage_of(&mut root, change).await, field);
+        }
+        let unknown = refused(usage_of(&mut root, |asked| "ghost".clone_into(&mut asked.realm)).await);
+        assert_eq!(unknown.code, Code::NotFound);
+        service.stop().await;
+    }
+
+    async fn the_key_of_an_operator_belongs_to_no_partner(engine: Engine) {
+        let (service, mut root) = delegating_service_with(engine, &WRITE_OFTEN).await;
+        let request = pb::VerifyRequest {
+            realm: "claviger".to_owned(),
+            environment: String::new(),
+            target: Some(pb::verify_request::Target::AnyTarget(true)),
+            ..verify_request(&service.operator)
+        };
+        let answer = root.verify.verify(request).await.unwrap().into_inner();
+        assert_eq!(answer.verdict(), Verdict::Allowed);
+        eventually("it is written down", async || {
+            let usage = usage_of(&mut root, |asked| "claviger".clone_into(&mut asked.realm)).await.unwrap();
+            (owners(&usage) == expected(&[("/", 1)])).then_some(())
+        })
+        .await;
+        service.stop().await;
+    }
+}
