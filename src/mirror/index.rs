@@ -488,7 +488,7 @@ impl Index {
             Some(known.revoked(&self.interner))
         } else {
             let hierarchy = to_be.get(&realm.definition.id).unwrap_or(&realm.hierarchy);
-            known.restricted_by(&access_of(row, hierarchy), &realm.hierarchy, &self.interner)
+            known.narrowed_to(&access_of(row, hierarchy), &realm.hierarchy, &self.interner)
         };
         let Some(narrowed) = narrowed else { return };
         let narrowed = PackedEntry::Key(narrowed);

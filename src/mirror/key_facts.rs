@@ -303,11 +303,45 @@ impl PackedFacts {
     }
 
     /// The same facts without what the key did not have `before`, or `None` if it had everything.
-    ///
-    /// A key that keeps no secret, or may be used from nowhere, is disabled.
     pub(super) fn restricted_by(
         &self,
         before: &HadAccess,
+        hierarchy: &ScopeHierarchy,
+        interner: &Interner,
+    ) -> Option<Self> {
+        let common = self.common_scopes(before, hierarchy);
+        // By today's hierarchy a scope may imply one that the key did not have.
+        let granted = hierarchy.closed_within(common);
+        self.restricted_to(before, granted, hierarchy, interner)
+    }
+
+    /// The same facts without what the key will not have `after` a change of its realm, or `None` if it will have everything.
+    ///
+    /// By today's hierarchy a scope that stays may imply one that the key will not have. The key has that one today, and loses it with
+    /// the hierarchy.
+    pub(super) fn narrowed_to(
+        &self,
+        after: &HadAccess,
+        hierarchy: &ScopeHierarchy,
+        interner: &Interner,
+    ) -> Option<Self> {
+        let granted = self.common_scopes(after, hierarchy);
+        self.restricted_to(after, granted, hierarchy, interner)
+    }
+
+    /// The scopes that the key has, by this hierarchy, and has at the other time too.
+    fn common_scopes(&self, other: &HadAccess, hierarchy: &ScopeHierarchy) -> ScopeSet {
+        let effective = self.effective(hierarchy);
+        effective.intersection(hierarchy.set(&other.scopes))
+    }
+
+    /// The same facts with these scopes, and without what the key did not have `before` besides.
+    ///
+    /// A key that keeps no secret, or may be used from nowhere, is disabled.
+    fn restricted_to(
+        &self,
+        before: &HadAccess,
+        granted: ScopeSet,
         hierarchy: &ScopeHierarchy,
         interner: &Interner,
     ) -> Option<Self> {
@@ -329,9 +363,6 @@ impl PackedFacts {
             .collect();
         let full_access = self.shared.full_access && before.full_access;
         let effective = self.effective(hierarchy);
-        // By today's hierarchy a scope may imply one that the key did not have.
-        let granted =
-            hierarchy.closed_within(effective.intersection(hierarchy.set(&before.scopes)));
         let is_narrower = full_access != self.shared.full_access
             || !full_access && !effective.without(granted).is_empty();
         let has_nothing = kept.is_empty() || allowed_cidrs.is_none();

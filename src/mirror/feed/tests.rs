@@ -302,12 +302,46 @@ async fn put_realms_and_key(
 
 /// Whether the key of `sample` may write.
 fn may_write(view: &View<'_>) -> bool {
+    holds(view, "write")
+}
+
+/// Whether the key of `sample` holds this scope.
+fn holds(view: &View<'_>, scope: &str) -> bool {
     let hierarchy = &view.realm("demo").unwrap().hierarchy;
     let Some(Entry::Key(key)) = view.key(sample().id) else {
         panic!("there is a key");
     };
-    let write = hierarchy.index_of("write").unwrap();
-    key.effective(hierarchy).contains(write)
+    let index = hierarchy.index_of(scope).unwrap();
+    key.effective(hierarchy).contains(index)
+}
+
+/// The other way round: it has at every moment what all states of the store give it. Seen red with `restricted_by` in the place of
+/// `narrowed_to`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_keeps_a_scope_while_the_implications_of_the_scope_change() {
+    let mut world = World::new().await;
+    put_realms_and_key(&world, realms(false, 0), true, true).await;
+    world.feed.poll().await.unwrap();
+    let mirror = world.feed.mirror();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = Arc::clone(&is_over);
+    let reader = std::thread::spawn(move || {
+        let mut decisions = 0;
+        while !over.load(Ordering::Relaxed) {
+            assert!(
+                holds(&mirror.index().view(), "read"),
+                "decision {decisions}"
+            );
+            decisions += 1;
+        }
+    });
+    for round in 1..20 {
+        put_realms_and_key(&world, realms(round % 2 == 1, round), true, false).await;
+        world.feed.poll().await.unwrap();
+    }
+    is_over.store(true, Ordering::Relaxed);
+    reader.join().unwrap();
+    world.assert_equals_a_fresh_load().await;
 }
 
 /// Seen red without `Keys::take_away`, and with the keys put before the realms.
