@@ -388,6 +388,7 @@ fn demo() -> Realm {
         name,
         implies: implies.iter().map(|name| scope_name(name)).collect(),
         description: String::new(),
+        replaces: None,
     };
     Realm {
         id: RealmId::parse("demo").expect("a valid realm"),

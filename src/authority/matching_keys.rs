@@ -20,11 +20,11 @@ use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::store::{KeyFilter, Snapshot};
 
-/// How many keys one call ends.
-const KEYS_OF_A_CALL: usize = 10_000;
+/// How many keys one call ends or changes.
+pub(super) const KEYS_OF_A_CALL: usize = 10_000;
 
-/// How many keys one transaction ends. Others wait for at most one transaction.
-const KEYS_AT_ONCE: usize = 1_000;
+/// How many keys one transaction ends or changes. Others wait for at most one transaction.
+pub(super) const KEYS_AT_ONCE: usize = 1_000;
 
 /// What becomes of the keys that match a filter.
 #[derive(Clone, Debug)]
@@ -35,12 +35,12 @@ pub enum EndOfKeys {
     Deletion,
 }
 
-/// What a call did to the keys that matched its filter.
+/// What a call did to the keys that it was about.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct BulkOutcome {
-    /// The number of keys that the call ended.
+    /// The number of keys that the call ended or changed.
     pub count: u64,
-    /// Whether more keys matched than one call ends.
+    /// Whether the call left more to do than one call does.
     pub more: bool,
     /// Whether this is the answer to a repeated request.
     #[serde(skip)]
@@ -75,7 +75,7 @@ impl Authority {
         let now = self.clock.now();
         let caller_state = caller.reread(&mut snapshot, now).await?;
         let before = self
-            .ended_before(principal, idempotency.as_ref(), &mut snapshot, now)
+            .outcome_before(principal, idempotency.as_ref(), &mut snapshot, now)
             .await?;
         if let Some((ended, revision, last)) = before {
             drop(snapshot);
@@ -102,7 +102,7 @@ impl Authority {
             // The same request may have been made twice at the same time.
             let time = change.time();
             let before = self
-                .ended_before(principal, idempotency.as_ref(), &mut change, time)
+                .outcome_before(principal, idempotency.as_ref(), &mut change, time)
                 .await?;
             if let Some((ended, revision, last)) = before {
                 drop(change);
@@ -132,7 +132,7 @@ impl Authority {
     }
 
     /// Returns the answer that this request got before, with its revision, and the last event of the state in which it was read.
-    async fn ended_before(
+    pub(super) async fn outcome_before(
         &self,
         principal: &Principal,
         idempotency: Option<&IdempotencyKey>,
@@ -255,35 +255,48 @@ impl Authority {
         mut keys: Vec<Key>,
         end: &EndOfKeys,
     ) -> Result<Option<AuditEntry>, Refusal> {
-        change.reserve(keys.len().saturating_sub(1)).await?;
-        let mut last: Option<AuditEntry> = None;
-        for key in &mut keys {
-            if let Some(entry) = last.take() {
-                let event = entry.event(&caller.principal, request, change);
-                change.start_next(event).await?;
+        let principal = &caller.principal;
+        let last = change_each(principal, request, change, &mut keys, |key, at| match end {
+            EndOfKeys::Revocation(reason) => {
+                let reason = reason.clone();
+                let detail = non_empty_detail([("reason", reason.clone())]);
+                key.revocation = Some(Revocation { at, reason });
+                AuditEntry::of_key(EventKind::KeyRevoked, key, detail)
             }
-            last = Some(match end {
-                EndOfKeys::Revocation(reason) => {
-                    let reason = reason.clone();
-                    let detail = non_empty_detail([("reason", reason.clone())]);
-                    key.revocation = Some(Revocation {
-                        at: change.time(),
-                        reason,
-                    });
-                    key.revision = change.revision();
-                    AuditEntry::of_key(EventKind::KeyRevoked, key, detail)
-                }
-                EndOfKeys::Deletion => {
-                    AuditEntry::of_key(EventKind::KeyDeleted, key, key.deletion_detail())
-                }
-            });
-        }
+            EndOfKeys::Deletion => {
+                AuditEntry::of_key(EventKind::KeyDeleted, key, key.deletion_detail())
+            }
+        });
+        let last = last.await?;
         match end {
             EndOfKeys::Revocation(_) => change.update_keys(&keys).await?,
             EndOfKeys::Deletion => change.delete_keys_and_imports(&keys).await?,
         }
         Ok(last)
     }
+}
+
+/// Makes a change of each of these keys with `each`, which gets the key and the time of its change and returns what the change records.
+/// Each change has its own revision and event. The keys remain to be written. Returns the audit entry of the last key, or `None` if
+/// there are no keys.
+pub(super) async fn change_each(
+    principal: &Principal,
+    request: &ChangeRequest,
+    change: &mut OpenChange,
+    keys: &mut [Key],
+    mut each: impl FnMut(&mut Key, Timestamp) -> AuditEntry,
+) -> Result<Option<AuditEntry>, Refusal> {
+    change.reserve(keys.len().saturating_sub(1)).await?;
+    let mut last: Option<AuditEntry> = None;
+    for key in keys {
+        if let Some(entry) = last.take() {
+            let event = entry.event(principal, request, change);
+            change.start_next(event).await?;
+        }
+        key.revision = change.revision();
+        last = Some(each(key, change.time()));
+    }
+    Ok(last)
 }
 
 /// The refusal for keys that are neither living nor dead.

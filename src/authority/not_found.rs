@@ -2,6 +2,10 @@
 
 pub(super) const REALM: &str = "the realm does not exist: check the realm id";
 
+pub(super) const SCOPE: &str = "the realm has no such scope: check the name in `scope`";
+
+pub(super) const RENAMED_SCOPE: &str = "the realm has no such scope, but one with the name in `new_name`: if the scope was renamed already, there is nothing left to do";
+
 pub(super) const PARTNER: &str = "the partner does not exist in this realm: check the partner id";
 
 /// For keys of the built-in realm, whose partners are the other realms.

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 
-use super::admission::Effect;
+use super::admission::{Effect, OpenChange};
 use super::audit::{AuditEntry, non_empty_detail, realm_detail};
 use super::caller_state::CallerState;
 use super::matching_keys::OwnerOfKeys;
@@ -36,9 +36,7 @@ impl Authority {
         let (mut change, CallerState { role, .. }) = self.begin(caller, Effect::MayGrant).await?;
         role.may_manage(&realm.id)?;
         if realm.id.is_built_in() {
-            return Err(built_in(
-                "the realm \"claviger\" is built in and cannot be changed",
-            ));
+            return Err(built_in(IS_BUILT_IN));
         }
         let found = change.find_realm(&realm.id).await?;
         change
@@ -68,7 +66,6 @@ impl Authority {
                 None
             }
         };
-        let sha256 = change.put_realm(realm).await?;
         if before.is_none() {
             change
                 .put_partner(&Partner {
@@ -79,18 +76,31 @@ impl Authority {
                 })
                 .await?;
         }
+        self.finish_put(caller, request, change, before.as_ref(), prepared)
+            .await
+    }
+
+    /// Writes the prepared realm and finishes the change.
+    pub(super) async fn finish_put(
+        &self,
+        caller: &AuthorizedCaller,
+        request: &ChangeRequest,
+        mut change: OpenChange,
+        before: Option<&Realm>,
+        prepared: PreparedRealm,
+    ) -> Result<ChangeResult<RealmRow>, Refusal> {
+        let realm = prepared.definition();
+        let sha256 = change.put_realm(realm).await?;
         let put = change
             .find_realm(&realm.id)
             .await?
             .ok_or(Refusal::NotFound(not_found::REALM))?;
-        let detail = realm_detail(before.as_ref(), realm, sha256);
-        let subject = subject(&realm.id);
-        self.mirror.prepare(prepared);
         let entry = AuditEntry {
             kind: EventKind::RealmPut,
-            subject,
-            detail,
+            subject: subject(&realm.id),
+            detail: realm_detail(before, realm, sha256),
         };
+        self.mirror.prepare(prepared);
         self.finish(&caller.principal, request, change, entry, put)
             .await
     }
@@ -194,6 +204,9 @@ impl Authority {
             .await
     }
 }
+
+/// The message of the refusal to change the built-in realm.
+pub(super) const IS_BUILT_IN: &str = "the realm \"claviger\" is built in and cannot be changed";
 
 /// Checks that the change keeps the parts of the realm that keys depend on.
 ///

@@ -366,6 +366,7 @@ fn check_not_locked_out(own: &Key, filter: &KeyFilter, before: Revision) -> Resu
         name: _,
         labels: _,
         hint: _,
+        scope: _,
         created_by: _,
         states: _,
         unused_for: _,

@@ -151,7 +151,7 @@ impl KeyUpdate {
 }
 
 /// Returns the event's detail: the names of the changed fields, and the new values.
-fn changed_detail(before: &Key, after: &Key) -> BTreeMap<String, String> {
+pub(super) fn changed_detail(before: &Key, after: &Key) -> BTreeMap<String, String> {
     let was = audit_detail(before);
     let mut detail = audit_detail(after);
     detail.retain(|name, value| was.get(name) != Some(value));

@@ -16,6 +16,7 @@ use super::page::{Listing, PageFlags};
 use super::prompt;
 use super::realm_file;
 use super::reflect;
+use super::rename_scope::RenameScope;
 use super::request_id;
 use super::response::ChangeResponse as _;
 use super::text;
@@ -34,6 +35,7 @@ pub enum Command {
     Get(Get),
     List(List),
     Delete(Delete),
+    RenameScope(RenameScope),
 }
 
 /// Create or change a realm with flags, or replace it by a file.
@@ -149,6 +151,7 @@ impl Command {
             Self::Get(get) => get.run(connection, output).await,
             Self::List(list) => list.run(connection, output).await,
             Self::Delete(delete) => delete.run(connection, output).await,
+            Self::RenameScope(rename) => rename.run(connection, output).await,
         }
     }
 }
@@ -378,6 +381,7 @@ fn scope(text: &str) -> Result<Scope, String> {
         name: name.to_owned(),
         implies,
         description: String::new(),
+        replaces: String::new(),
     })
 }
 

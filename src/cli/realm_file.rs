@@ -293,6 +293,7 @@ body = '{"code":"Unauthorized"}'
                     name: "admin".to_owned(),
                     implies: vec!["read".to_owned()],
                     description: "Everything, \"billing\" too".to_owned(),
+                    ..Scope::default()
                 },
             ],
             admin_scope: "admin".to_owned(),

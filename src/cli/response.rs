@@ -12,9 +12,9 @@ use crate::pb::claviger::v1::{
     GetSelfResponse, GetUsageResponse, ImportKeysResponse, IssueKeyResponse, Key,
     ListEventsResponse, ListKeysResponse, ListPartnersResponse, ListProjectsResponse,
     ListRealmsResponse, ListReplicasResponse, Partner, Project, PutPartnerResponse,
-    PutProjectResponse, PutRealmResponse, Realm, RevokeKeyResponse, RevokeKeysResponse,
-    RevokeSelfResponse, RotateKeyResponse, RotateSelfResponse, SetClockResponse, SetLeaseResponse,
-    UpdateKeyResponse, VerifyResponse,
+    PutProjectResponse, PutRealmResponse, Realm, RenameScopeResponse, RevokeKeyResponse,
+    RevokeKeysResponse, RevokeSelfResponse, RotateKeyResponse, RotateSelfResponse,
+    SetClockResponse, SetLeaseResponse, UpdateKeyResponse, VerifyResponse,
 };
 
 /// A response message that can be shown as JSON.
@@ -89,6 +89,7 @@ macro_rules! changes {
 responses!(
     ExplainResponse,
     PutRealmResponse,
+    RenameScopeResponse,
     GetRealmResponse,
     ListRealmsResponse,
     DeleteRealmResponse,
@@ -137,6 +138,7 @@ pages!(
 
 changes!(
     PutRealmResponse,
+    RenameScopeResponse,
     DeleteRealmResponse,
     PutPartnerResponse,
     DeletePartnerResponse,

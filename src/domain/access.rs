@@ -16,6 +16,9 @@ pub struct Scope {
     pub implies: BTreeSet<ScopeName>,
     /// A description for people.
     pub description: String,
+    /// The scope that this one is about to replace, while a renaming is unfinished. It is then the only one that this one implies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<ScopeName>,
 }
 
 /// The access that a key was granted.
@@ -287,6 +290,7 @@ mod tests {
                 .map(|name| ScopeName::parse(name).unwrap())
                 .collect(),
             description: String::new(),
+            replaces: None,
         }
     }
 

@@ -19,6 +19,7 @@ pub mod path;
 pub mod realm;
 pub mod revocation;
 pub mod route;
+pub mod scope_renaming;
 pub mod span;
 pub mod time;
 pub mod verdict;

@@ -264,12 +264,32 @@ impl Realm {
                 );
             }
         }
+        self.check_renamings(bad);
         if self
             .admin_scope
             .as_ref()
             .is_some_and(|admin| !names.contains(admin))
         {
             bad.add("realm.admin_scope", "must be one of the realm's scopes");
+        }
+    }
+
+    /// Checks what is known of unfinished renamings.
+    fn check_renamings(&self, bad: &mut Violations) {
+        let mut replaced = HashSet::new();
+        for (i, scope) in self.scopes.iter().enumerate() {
+            let Some(old) = &scope.replaces else { continue };
+            let mut refuse = |rule| bad.add(format!("realm.scopes[{i}].replaces"), rule);
+            if !scope.implies.iter().eq([old]) {
+                refuse("must be the one scope that the scope implies");
+            }
+            if !replaced.insert(old) {
+                refuse("must be unique: no two scopes replace the same one");
+            }
+            let is_new_too = |other: &Scope| other.name == *old && other.replaces.is_some();
+            if self.scopes.iter().any(is_new_too) {
+                refuse("must not be a scope that replaces another one: finish that renaming first");
+            }
         }
     }
 
@@ -399,6 +419,7 @@ impl Realm {
             name: scope_name(name),
             implies: implies.iter().map(|name| scope_name(name)).collect(),
             description: description.to_owned(),
+            replaces: None,
         };
         Self {
             id: RealmId::built_in(),
@@ -595,6 +616,32 @@ mod tests {
             problems(|realm| realm.max_cache = MAX_CACHE_LIMIT + Duration::from_nanos(1)),
             ["realm.max_cache"]
         );
+    }
+
+    /// Seen red without each of the three rules.
+    #[test]
+    fn a_scope_replaces_the_one_that_it_implies_and_no_other() {
+        let replacing = |renamings: &[(&str, &str, &str)]| {
+            let name = |name: &str| ScopeName::parse(name).unwrap();
+            problems(|realm| {
+                let new = renamings.iter().map(|(new, implied, old)| Scope {
+                    name: name(new),
+                    implies: implied.split_whitespace().map(name).collect(),
+                    description: String::new(),
+                    replaces: Some(name(old)),
+                });
+                realm.scopes.extend(new);
+            })
+        };
+        let refused = ["realm.scopes[4].replaces"];
+        assert_eq!(replacing(&[("new", "read", "read")]), [""; 0]);
+        assert_eq!(replacing(&[("new", "read", "verify")]), refused);
+        assert_eq!(replacing(&[("new", "read verify", "read")]), refused);
+        assert_eq!(replacing(&[("new", "", "ghost")]), refused);
+        let twice = [("new", "read", "read"), ("other", "read", "read")];
+        assert_eq!(replacing(&twice), ["realm.scopes[5].replaces"]);
+        let chain = [("newer", "new", "new"), ("new", "read", "read")];
+        assert_eq!(replacing(&chain), refused);
     }
 
     /// Seen red without each of the two checks.

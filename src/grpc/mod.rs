@@ -31,6 +31,16 @@ macro_rules! issued {
     }};
 }
 
+/// Returns the fingerprint of a request: a hash of the method and of the message without `wait`.
+macro_rules! fingerprint {
+    ($method:literal, $message:ident) => {{
+        let wait = std::mem::take(&mut $message.wait);
+        let fingerprint = crate::grpc::hash($method, &$message);
+        $message.wait = wait;
+        fingerprint
+    }};
+}
+
 mod authority_admin;
 mod call_metrics;
 mod decode;
@@ -61,9 +71,12 @@ pub use realm_admin::RealmAdminService;
 pub use services::{AdminPlane, MAX_VERIFY_MESSAGE, Services};
 
 use page_limiter::{PageLimiter, PagePermit};
+use prost::Message;
+use sha2::{Digest, Sha256};
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 use tracing::Instrument;
+use zeroize::Zeroizing;
 
 use crate::auth::{Authenticator, AuthorizedCaller, Forbidden, KeyHolder};
 use crate::authority::{Authority, Queued, Refusal};
@@ -172,6 +185,13 @@ impl Admin {
         })
         .await
     }
+}
+
+fn hash(method: &str, request: &impl Message) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(method);
+    hash.update(Zeroizing::new(request.encode_to_vec()));
+    hash.finalize().into()
 }
 
 /// The limit because of which a use case is refused, if it is one.

@@ -31,6 +31,7 @@ fn demo() -> Index {
             name: ScopeName::parse("read").unwrap(),
             implies: BTreeSet::new(),
             description: String::new(),
+            replaces: None,
         }],
         ..built_in
     }));

@@ -7,7 +7,7 @@ use sqlx::QueryBuilder;
 
 use super::stored;
 use crate::domain::event::Revision;
-use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
+use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId, ScopeName};
 use crate::domain::key::KeyState;
 use crate::domain::time::Timestamp;
 
@@ -36,6 +36,8 @@ pub struct KeyFilter {
     pub labels: BTreeMap<String, String>,
     /// The hint of one of the key's secrets contains this text.
     pub hint: Option<String>,
+    /// The key was granted this scope by name.
+    pub scope: Option<ScopeName>,
     /// The key was issued with this key.
     pub created_by: Option<KeyId>,
     /// The key is in one of these states at `now`. Empty: any state.
@@ -111,6 +113,7 @@ impl KeyFilter {
             name: None,
             labels: BTreeMap::new(),
             hint: None,
+            scope: None,
             created_by: None,
             states: BTreeSet::new(),
             unused_for: None,
@@ -256,6 +259,13 @@ impl KeyFilter {
                 .push_bind(hint.clone())
                 .push(", '') <> k.hint");
         }
+        if let Some(scope) = &self.scope {
+            // An entry of a JSON list. No name of a scope contains a quotation mark.
+            query
+                .push(" AND replace(k.scopes, ")
+                .push_bind(format!("\"{scope}\""))
+                .push(", '') <> k.scopes");
+        }
         if let Some(creator) = self.created_by {
             query
                 .push(" AND k.created_by = ")
@@ -278,6 +288,7 @@ impl KeyFilter {
     pub(super) fn is_search(&self) -> bool {
         self.name.is_some()
             || self.hint.is_some()
+            || self.scope.is_some()
             || self.created_by.is_some()
             || !self.labels.is_empty()
             || self.issued_from.is_some()

@@ -36,6 +36,7 @@ fn realm(id: &str, prefix: &str) -> Realm {
         name: scope_name(name),
         implies: implies.iter().map(|name| scope_name(name)).collect(),
         description: String::new(),
+        replaces: None,
     };
     Realm {
         id: realm_id(id),

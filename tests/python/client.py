@@ -36,6 +36,7 @@ import key_verify.questions
 import realm_admin.bad_fields
 import realm_admin.definitions
 import realm_admin.deletion
+import realm_admin.renaming
 import reflection
 import transport
 from checks import CHECKS, ok, passed
@@ -62,6 +63,7 @@ MODULES = (
     key_admin.usage,
     key_admin.delegation,
     key_admin.own_key,
+    realm_admin.renaming,
     realm_admin.deletion,
     # Last, because they look at the events of all the others.
     key_admin.events,

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::bulk::{counted, in_rounds, just_after, preview, repeat};
+use super::bulk::{just_after, preview, repeat};
 use super::filter::FilterFlags;
 use super::key::KeyId;
 use crate::cli::connect::Connection;
@@ -12,6 +12,7 @@ use crate::cli::output::Output;
 use crate::cli::prompt;
 use crate::cli::request_id::{self, RequestIdFlag};
 use crate::cli::response::ChangeResponse as _;
+use crate::cli::rounds::{counted, in_rounds};
 use crate::pb::claviger::v1::{DeleteKeyRequest, DeleteKeysRequest, DeleteKeysResponse};
 
 /// Delete a key, so that it becomes unknown. Its events stay in the audit trail.

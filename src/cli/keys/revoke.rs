@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::bulk::{counted, in_rounds, preview, repeat};
+use super::bulk::{preview, repeat};
 use super::filter::FilterFlags;
 use super::key::KeyId;
 use crate::cli::connect::Connection;
@@ -12,6 +12,7 @@ use crate::cli::output::Output;
 use crate::cli::prompt;
 use crate::cli::request_id::{self, RequestIdFlag};
 use crate::cli::response::ChangeResponse as _;
+use crate::cli::rounds::{counted, in_rounds};
 use crate::cli::text;
 use crate::pb::claviger::v1::{
     RevokeKeyRequest, RevokeKeysRequest, RevokeKeysResponse, RevokeSelfRequest,

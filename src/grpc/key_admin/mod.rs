@@ -7,9 +7,7 @@ mod response;
 mod usage;
 
 use prost::Message;
-use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status};
-use zeroize::Zeroizing;
 
 use request::Sought;
 
@@ -22,16 +20,6 @@ use crate::domain::key::Key;
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
 use crate::verify::VerifyError;
-
-/// Returns the fingerprint of a request: a hash of the method and of the message without `wait`.
-macro_rules! fingerprint {
-    ($method:literal, $message:ident) => {{
-        let wait = std::mem::take(&mut $message.wait);
-        let fingerprint = hash($method, &$message);
-        $message.wait = wait;
-        fingerprint
-    }};
-}
 
 /// The maximum number of keys that `FindKey` returns. They fit into an answer, however large they are.
 const MAX_FOUND: u32 = 20;
@@ -476,13 +464,6 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             next_page_token: self.admin.pages.token(&caller, "events", &filters, next),
         }))
     }
-}
-
-fn hash(method: &str, request: &impl Message) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update(method);
-    hash.update(Zeroizing::new(request.encode_to_vec()));
-    hash.finalize().into()
 }
 
 fn import_result(outcome: Result<Option<KeyId>, EntryRefusal>) -> pb::ImportResult {

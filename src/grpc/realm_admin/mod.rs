@@ -7,10 +7,12 @@ mod response;
 use prost::Message;
 use tonic::{Request, Response, Status};
 
-use request::{parse_change, parse_in_realm, parse_partner, parse_project, parse_realm};
+use request::{
+    parse_change, parse_in_realm, parse_partner, parse_project, parse_realm, parse_rename,
+};
 
-use super::{Admin, decode, page};
-use crate::authority::{Page, Refusal};
+use super::{Admin, decode, encode, page};
+use crate::authority::{Page, Read, Refusal, RenamedScope};
 use crate::domain::ids::{PartnerId, ProjectId, RealmId};
 use crate::domain::violation::Violations;
 use crate::pb::claviger::v1 as pb;
@@ -56,6 +58,47 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
             })
             .await?;
         changed!(PutRealmResponse, result, realm: response::realm)
+    }
+
+    async fn rename_scope(
+        &self,
+        request: Request<pb::RenameScopeRequest>,
+    ) -> Result<Response<pb::RenameScopeResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let mut message = request.into_inner();
+        let fingerprint = fingerprint!("RenameScope", message);
+        let is_dry_run = message.dry_run;
+        let (work, change_request) = parse_rename(message)?;
+        if is_dry_run {
+            let found = self.admin.run(move |authority| async move {
+                authority.dry_run_rename_scope(&caller, &work).await
+            });
+            let Read { value, revision } = found.await?;
+            return Ok(Response::new(pb::RenameScopeResponse {
+                realm: Some(response::realm(value.realm)),
+                would_update_keys: value.keys.count,
+                more: value.keys.more,
+                revision: revision.as_u64(),
+                ..pb::RenameScopeResponse::default()
+            }));
+        }
+        let made = self.admin.run(move |authority| async move {
+            authority
+                .rename_scope(&caller, &change_request, &work, fingerprint)
+                .await
+        });
+        let made = made.await?;
+        let RenamedScope { keys, realm } = made.value;
+        Ok(Response::new(pb::RenameScopeResponse {
+            realm: Some(response::realm(realm)),
+            updated_keys: keys.count,
+            more: keys.more,
+            revision: made.revision.as_u64(),
+            effective_everywhere_time: Some(encode::time(made.effective_at)),
+            confirmed: made.is_everywhere,
+            replayed: keys.replayed,
+            ..pb::RenameScopeResponse::default()
+        }))
     }
 
     async fn get_realm(

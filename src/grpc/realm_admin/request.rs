@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::gateway_rules;
-use crate::authority::{ChangeRequest, PartnerDefinition, Refusal};
+use crate::authority::{ChangeRequest, PartnerDefinition, Refusal, RenameScope};
 use crate::domain::access::{MAX_SCOPES, Scope};
 use crate::domain::ids::{EnvironmentName, PartnerId, Prefix, ProjectId, RealmId, ScopeName, Tag};
 use crate::domain::key::LevelKind;
 use crate::domain::partner::Project;
 use crate::domain::realm::{Environment, MAX_ENVIRONMENTS, Realm, UnscopedKeys};
+use crate::domain::scope_renaming::ScopeRenaming;
 use crate::domain::violation::Violations;
 use crate::grpc::decode;
 use crate::pb::claviger::v1 as pb;
@@ -29,6 +30,38 @@ pub(super) fn parse_in_realm<T>(
     let realm = bad.check("realm", RealmId::parse(realm));
     let id = bad.check(field, parse(id));
     bad.finish(realm.zip(id)).map_err(Refusal::Invalid)
+}
+
+pub(super) fn parse_rename(
+    request: pb::RenameScopeRequest,
+) -> Result<(RenameScope, ChangeRequest), Refusal> {
+    let pb::RenameScopeRequest {
+        realm,
+        scope,
+        new_name,
+        keep_old_scope: keep_old,
+        if_revision,
+        dry_run: _,
+        wait,
+        request_id,
+    } = request;
+    let mut bad = Violations::default();
+    let change = decode::change(&mut bad, wait, &request_id);
+    let realm = bad.check("realm", RealmId::parse(&realm));
+    let old = bad.check("scope", ScopeName::parse(&scope));
+    let new = bad.check("new_name", ScopeName::parse(&new_name));
+    if new.is_some() && old == new {
+        bad.add("new_name", "must differ from `scope`");
+    }
+    let names = old.zip(new);
+    let work = realm.zip(names).map(|(realm, (old, new))| RenameScope {
+        realm,
+        renaming: ScopeRenaming { old, new },
+        keep_old,
+        if_revision,
+    });
+    bad.finish(work.map(|work| (work, change)))
+        .map_err(Refusal::Invalid)
 }
 
 pub(super) fn parse_realm(
@@ -165,6 +198,7 @@ fn parse_scopes(bad: &mut Violations, scopes: Vec<pb::Scope>) -> Vec<Scope> {
                     name,
                     implies,
                     description,
+                    replaces,
                 },
             )| {
                 let name = bad.check(format!("realm.scopes[{i}].name"), ScopeName::parse(&name));
@@ -180,10 +214,17 @@ fn parse_scopes(bad: &mut Violations, scopes: Vec<pb::Scope>) -> Vec<Scope> {
                     .collect();
                 let description =
                     decode::reason(bad, &format!("realm.scopes[{i}].description"), description);
+                let replaces = decode::optional(
+                    bad,
+                    &format!("realm.scopes[{i}].replaces"),
+                    &replaces,
+                    ScopeName::parse,
+                );
                 name.map(|name| Scope {
                     name,
                     implies,
                     description,
+                    replaces,
                 })
             },
         )

@@ -46,10 +46,15 @@ pub(super) fn realm(row: RealmRow) -> pb::Realm {
                      name,
                      implies,
                      description,
+                     replaces,
                  }| pb::Scope {
                     name: name.to_string(),
                     implies: scope_names(&implies),
                     description,
+                    replaces: replaces
+                        .as_ref()
+                        .map(ScopeName::to_string)
+                        .unwrap_or_default(),
                 },
             )
             .collect(),

@@ -229,6 +229,7 @@ fn realms(implies: bool, round: usize) -> [Realm; 2] {
             .map(|name| ScopeName::parse(name).unwrap())
             .collect(),
         description: String::new(),
+        replaces: None,
     };
     let sample = sample();
     let demo = Realm {

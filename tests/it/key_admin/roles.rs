@@ -62,6 +62,9 @@ const TABLE: &[(&str, &str)] = &[
     ("KeyAdmin.ListEvents of all realms", "++-----"),
     ("KeyAdmin.ListEvents of claviger", "++-----"),
     ("RealmAdmin.PutRealm", "+-+----"),
+    ("RealmAdmin.RenameScope", "+-+----"),
+    ("RealmAdmin.RenameScope dry", "+-+----"),
+    ("RealmAdmin.RenameScope of another", "+------"),
     ("RealmAdmin.GetRealm", "++++---"),
     ("RealmAdmin.GetRealm claviger", "++-----"),
     ("RealmAdmin.GetRealm of another", "++-----"),
@@ -156,6 +159,7 @@ impl World {
                 self.read_keys(api, call).await
             }
             "KeyAdmin" => self.change_keys(api, call).await,
+            "RealmAdmin" if call.contains("RenameScope") => rename_scope(api, call).await,
             "RealmAdmin" => call_realms(api, call).await,
             "KeyVerify" => self.verify(api, call).await,
             _ => call_authority(api, call).await,
@@ -367,6 +371,24 @@ async fn call_on_self(api: &mut Api, call: &str) -> Result<(), Status> {
         "KeyAdmin.RevokeSelf" => revoke_self(api, "").await.map(drop),
         _ => unknown(call),
     }
+}
+
+/// Renames a scope, and leaves the old one, so that the next caller can call it again.
+async fn rename_scope(api: &mut Api, call: &str) -> Result<(), Status> {
+    let realm = if call.ends_with("of another") {
+        "other"
+    } else {
+        "demo"
+    };
+    let request = pb::RenameScopeRequest {
+        realm: realm.to_owned(),
+        scope: "billing".to_owned(),
+        new_name: "accounting".to_owned(),
+        keep_old_scope: true,
+        dry_run: call.ends_with("dry"),
+        ..Default::default()
+    };
+    api.realms.rename_scope(request).await.map(drop)
 }
 
 async fn call_realms(api: &mut Api, call: &str) -> Result<(), Status> {

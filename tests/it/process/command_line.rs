@@ -554,3 +554,49 @@ fn keys_that_match_are_ended_and_an_empty_value_selects_none() {
     let answer = shell.json("keys delete-all --realm demo --state active --yes", "", 0);
     assert_eq!(answer["deleted"], 1);
 }
+
+#[test]
+fn a_scope_is_renamed_in_one_command_or_in_two() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let program = Program::serve(&test_store, &[]);
+    let operator = program.operator();
+    let shell = Shell { program, operator };
+    let scopes = "--scope read --scope write=read";
+    let put = format!("realm put demo --prefix demo --environment production=live {scopes}");
+    shell.says(&put, "", 0);
+    shell.says("partner put acme --realm demo", "", 0);
+    let issue = "keys issue --realm demo --partner acme --level partner --scope write";
+    let id = shell.json(issue, "", 0)["key"]["id"].clone();
+    let id = id.as_str().unwrap();
+
+    let rename = "realm rename-scope demo write edit";
+    let said = shell.says(&format!("{rename} --dry-run"), "", 0);
+    assert_eq!(
+        said.trim_end(),
+        "This would rename the scope write of realm demo to edit, on 1 key."
+    );
+    let said = shell.says(&format!("{rename} --keep-old-scope"), "", 0);
+    assert!(
+        said.starts_with("renamed the scope write to edit, on 1 key: in force"),
+        "{said}"
+    );
+    assert!(said.contains("still has the old scope"), "{said}");
+    // A put with flags keeps what tells that the renaming is unfinished.
+    let with_both = "realm put demo --scope read --scope write=read --scope edit=write";
+    shell.says(with_both, "", 0);
+    let request_id = "01234567-89ab-4cde-8f01-23456789abcd";
+    let finish = format!("{rename} --yes --request-id {request_id}");
+    for done in [
+        "renamed the scope write to edit, on 0 keys: in force",
+        "this request was made before, and changed 0 keys then",
+    ] {
+        let said = shell.says(&finish, "", 0);
+        assert!(said.starts_with(done), "{said}");
+    }
+    let scopes = shell.json(&format!("keys scopes {id}"), "", 0);
+    assert_eq!(scopes["granted"], serde_json::json!(["edit"]));
+    let complaint = shell.says(rename, "", 1);
+    assert!(complaint.contains("renamed already"), "{complaint}");
+    let answer = shell.json("realm rename-scope demo edit write --yes", "", 0);
+    assert_eq!(answer["updated_keys"], 1);
+}

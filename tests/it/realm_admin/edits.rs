@@ -92,7 +92,8 @@ async fn a_scope_is_added_and_the_routes_stay_in_force() {
         0,
     );
     assert_eq!(status().await, "200");
-    let extra = serde_json::json!({ "name": "extra", "implies": [], "description": "" });
+    let extra =
+        serde_json::json!({ "name": "extra", "implies": [], "description": "", "replaces": "" });
     expected["scopes"].as_array_mut().unwrap().push(extra);
     assert_eq!(realm(&shell), expected);
 }

@@ -297,6 +297,7 @@ impl RealmFlags {
                     name: (*name).to_owned(),
                     implies: strings(implies),
                     description: description(name),
+                    ..Default::default()
                 })
                 .collect();
         }

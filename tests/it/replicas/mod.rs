@@ -13,6 +13,7 @@ mod lost_commits;
 mod network;
 mod outage;
 mod promotion;
+mod rename_scope;
 mod rig;
 mod rolling_restart;
 mod servers;

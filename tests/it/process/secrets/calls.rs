@@ -361,6 +361,17 @@ pub(super) async fn send_keys_to_wrong_places(
         ..Default::default()
     };
     errors.push(api.realms.put_realm(put).await.unwrap_err());
+    let rename = rename_request(key(), key());
+    errors.push(api.realms.rename_scope(rename).await.unwrap_err());
+}
+
+fn rename_request(scope: String, new_name: String) -> pb::RenameScopeRequest {
+    pb::RenameScopeRequest {
+        realm: "demo".to_owned(),
+        scope,
+        new_name,
+        ..Default::default()
+    }
 }
 
 fn keys_of(realm: &str) -> pb::ListKeysRequest {

@@ -97,6 +97,7 @@ async fn fill(demo: &DemoStore) {
                 name: ScopeName::parse("read").unwrap(),
                 implies: BTreeSet::new(),
                 description: text(size),
+                replaces: None,
             });
             change.put_realm(&realm).await.unwrap();
             let mut partner = partner(&id(number));

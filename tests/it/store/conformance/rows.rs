@@ -165,6 +165,9 @@ on_both_engines! {
         keys[6].expires_at = Expiry::At(at(11));
         keys[7].revocation = Some(Revocation { at: at(5), reason: String::new() });
         keys[7].disabled = true;
+        for (place, scopes) in [(2, &["over:write"][..]), (4, &["over:read", "over:write"])] {
+            keys[place].access = Access::Scopes(scopes.iter().map(|scope| ScopeName::parse(scope).unwrap()).collect());
+        }
         demo.put(async |change| {
             for key in &keys {
                 change.insert_key(key).await.unwrap();
@@ -179,6 +182,8 @@ on_both_engines! {
             (KeyFilter { project: Some(project_id("web")), ..all_keys() }, vec![3]),
             (KeyFilter { environment: EnvironmentName::parse("staging").ok(), ..all_keys() }, vec![4]),
             (KeyFilter { realm: realm_id("other"), ..all_keys() }, vec![]),
+            (KeyFilter { scope: ScopeName::parse("over:write").ok(), ..all_keys() }, vec![5, 3]),
+            (KeyFilter { scope: ScopeName::parse("over").ok(), ..all_keys() }, vec![]),
             (states(&[KeyState::Active]), vec![7, 4, 3, 2, 1]),
             (states(&[KeyState::Disabled]), vec![5]),
             (states(&[KeyState::Expired]), vec![6]),

@@ -1,0 +1,174 @@
+//! The command that renames a scope, also on the keys that hold it: `realm rename-scope`.
+
+use clap::Args;
+
+use super::connect::Connection;
+use super::failure::Failure;
+use super::flags::WaitFlag;
+use super::output::Output;
+use super::prompt;
+use super::request_id::RequestIdFlag;
+use super::response::ChangeResponse as _;
+use super::rounds::{counted, in_rounds};
+use super::text;
+use crate::pb::claviger::v1::{RenameScopeRequest, RenameScopeResponse};
+
+/// Rename a scope of a realm, also on the keys that hold it. No key loses access at any moment.
+///
+/// Afterwards the realm does not know the old name: a Verify that names it is an error. With --keep-old-scope the realm keeps
+/// both names, so that these callers can be changed; the same command without it then finishes the renaming. It also goes on
+/// after a failure. At a terminal, the command asks for confirmation.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger realm rename-scope demo write edit --dry-run
+
+  claviger realm rename-scope demo write edit --keep-old-scope
+  claviger realm rename-scope demo write edit")]
+pub struct RenameScope {
+    /// The realm's id.
+    id: String,
+    /// The name of the scope.
+    #[arg(value_name = "OLD")]
+    scope: String,
+    /// The new name.
+    #[arg(value_name = "NEW")]
+    new_name: String,
+    /// Leave the old scope in the realm when every key has the new one.
+    #[arg(long)]
+    keep_old_scope: bool,
+    /// Only show how many keys this would change.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask for confirmation.
+    #[arg(long, short, conflicts_with = "dry_run")]
+    yes: bool,
+    /// Fail unless the realm has this revision when the renaming begins.
+    #[arg(long, value_name = "N")]
+    if_revision: Option<u64>,
+    #[command(flatten)]
+    request_id: RequestIdFlag,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+impl RenameScope {
+    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let request = RenameScopeRequest {
+            realm: self.id.clone(),
+            scope: self.scope.clone(),
+            new_name: self.new_name.clone(),
+            keep_old_scope: self.keep_old_scope,
+            if_revision: self.if_revision,
+            dry_run: false,
+            wait: self.wait.to_proto(),
+            request_id: String::new(),
+        };
+        let client = connection.connect().await?;
+        // The scope of a repeated request may have its new name already.
+        if self.dry_run || !(self.yes || self.request_id.is_given()) {
+            let dry_run = RenameScopeRequest {
+                dry_run: true,
+                ..request.clone()
+            };
+            let found = client.ask(client.realms().rename_scope(dry_run)).await?;
+            if self.dry_run {
+                return output.show(&found, |found| {
+                    format!("This would {}.", self.on_keys("rename", found))
+                });
+            }
+            prompt::confirm(false, &format!("{}?", self.on_keys("Rename", &found)))?;
+        }
+        let first = self.request_id.id();
+        let answer = in_rounds(first, async |id| {
+            let request = RenameScopeRequest {
+                request_id: id.to_proto(),
+                ..request.clone()
+            };
+            client
+                .change(client.realms().rename_scope(request))
+                .await
+                .map_err(|failure| first.or_repeat_hint(failure, ""))
+        })
+        .await?;
+        output.show_change(&answer, |answer| self.done(answer))
+    }
+
+    /// What the command would do, and to how many keys.
+    fn on_keys(&self, verb: &str, found: &RenameScopeResponse) -> String {
+        format!(
+            "{verb} the scope {} of realm {} to {}, on {}",
+            text::plain(&self.scope),
+            text::plain(&self.id),
+            text::plain(&self.new_name),
+            counted(found.would_update_keys, found.more).trim_end_matches(','),
+        )
+    }
+
+    fn done(&self, answer: &RenameScopeResponse) -> String {
+        let (old, new) = (text::plain(&self.scope), text::plain(&self.new_name));
+        let keys = counted(answer.updated_keys, false);
+        let done = if answer.replayed {
+            format!("this request was made before, and changed {keys} then")
+        } else {
+            format!("renamed the scope {old} to {new}, on {keys}")
+        };
+        let scopes = answer.realm.iter().flat_map(|realm| &realm.scopes);
+        let kept = if scopes.clone().any(|scope| scope.name == self.scope) {
+            "\nThe realm still has the old scope: the same command without --keep-old-scope removes it."
+        } else {
+            ""
+        };
+        format!("{done}: {}{kept}", answer.effect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::pb::claviger::v1::{Realm, Scope};
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        rename: RenameScope,
+    }
+
+    fn rename() -> RenameScope {
+        Command::parse_from(["x", "demo", "write", "edit"]).rename
+    }
+
+    #[test]
+    fn the_keys_are_counted_before_and_after() {
+        let found = RenameScopeResponse {
+            would_update_keys: 10_000,
+            more: true,
+            ..RenameScopeResponse::default()
+        };
+        assert_eq!(
+            rename().on_keys("Rename", &found),
+            "Rename the scope write of realm demo to edit, on 10,000 keys, and then more"
+        );
+        let mut made = RenameScopeResponse {
+            updated_keys: 1,
+            revision: 7,
+            confirmed: true,
+            ..RenameScopeResponse::default()
+        };
+        assert_eq!(
+            rename().done(&made),
+            "renamed the scope write to edit, on 1 key: in force on every server, revision 7"
+        );
+        made.realm = Some(Realm {
+            scopes: vec![Scope {
+                name: "write".to_owned(),
+                ..Scope::default()
+            }],
+            ..Realm::default()
+        });
+        let kept = rename().done(&made);
+        assert!(kept.contains("still has the old scope"), "{kept}");
+    }
+}
