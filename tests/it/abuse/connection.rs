@@ -17,7 +17,7 @@ use crate::fixtures::{Program, Refusal};
 #[derive(Clone)]
 pub(super) struct Connection {
     pub(super) channel: Channel,
-    key: Option<String>,
+    pub(super) key: Option<String>,
 }
 
 impl Connection {

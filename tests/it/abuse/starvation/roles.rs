@@ -1,6 +1,7 @@
 //! The roles, and the most expensive calls that each may make.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use claviger::pb::claviger::v1 as pb;
@@ -12,6 +13,7 @@ use pb::key_verify_client::KeyVerifyClient;
 use pb::{KeyLevel, KeyState};
 use prost::Message;
 use sha2::{Digest, Sha256};
+use tokio::sync::Mutex;
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -47,6 +49,11 @@ const BULK_REVOCATIONS: usize = 10;
 const ISSUE_KEY: &str = "claviger.v1.KeyAdmin/IssueKey";
 const GET_KEY: &str = "claviger.v1.KeyAdmin/GetKey";
 const GET_KEY_USAGE: &str = "claviger.v1.KeyAdmin/GetKeyUsage";
+const GET_USAGE: &str = "claviger.v1.KeyAdmin/GetUsage";
+const GET_SELF: &str = "claviger.v1.KeyAdmin/GetSelf";
+const ROTATE_SELF: &str = "claviger.v1.KeyAdmin/RotateSelf";
+const DELETE_KEYS: &str = "claviger.v1.KeyAdmin/DeleteKeys";
+const RENAME_SCOPE: &str = "claviger.v1.RealmAdmin/RenameScope";
 const LIST_KEYS: &str = "claviger.v1.KeyAdmin/ListKeys";
 const UPDATE_KEY: &str = "claviger.v1.KeyAdmin/UpdateKey";
 const DISABLE_KEY: &str = "claviger.v1.KeyAdmin/DisableKey";
@@ -78,6 +85,9 @@ pub(super) struct World {
     verify: String,
     delegate: String,
     manage: String,
+    /// A key that may rotate itself, and the old secret of another one.
+    holder: String,
+    old_secret: String,
     /// The ids of keys of the partner.
     key_ids: Vec<String>,
     /// The ids of keys of the other partner.
@@ -122,6 +132,8 @@ impl World {
         let delegate = issue_request_with(|key| key.scopes = strings(&["write", "keys"]));
         let wrong = issue(&mut api, authority_key_request("verify", "demo")).await;
         rotate(&mut api, &wrong.id, 0).await.unwrap();
+        let rotated = issue(&mut api, issue_request_with(|_| ())).await;
+        rotate(&mut api, &rotated.id, 3_600).await.unwrap();
         let mut issued = async |request| issue(&mut api, request).await.plain_key;
         Self {
             gateway_key: issued(authority_key_request("verify", "demo")).await,
@@ -130,6 +142,8 @@ impl World {
             verify: issued(authority_key_request("verify", "demo")).await,
             delegate: issued(delegate).await,
             manage: issued(authority_key_request("manage", "demo")).await,
+            holder: issued(issue_request_with(|_| ())).await,
+            old_secret: rotated.plain_key,
             key_ids,
             others,
         }
@@ -146,6 +160,9 @@ impl World {
             self.new_keys_of_manager(),
             self.revocations_of_manager(),
             self.imports_and_realms_of_manager(),
+            self.holder(),
+            self.holder_of_old_secret(),
+            self.searches_of_manager(),
         ]
     }
 
@@ -181,6 +198,8 @@ impl World {
             (CHECK, 16, self.check()),
             (REVOKE_SELF, 64, Vec::new()),
             (REVOKE_KEYS, 90, dry_run("")),
+            (DELETE_KEYS, 90, delete_keys("acme", "nobody's")),
+            (ROTATE_SELF, 64, rotate_self()),
             (IMPORT_KEYS, 4, import_of(0, MOST, "acme", sha256)),
             (PUT_REALM, 4, largest_realms().swap_remove(1)),
         ];
@@ -238,6 +257,7 @@ impl World {
                 Attack::repeat(LIST_KEYS, 32, list_keys("acme")),
                 Attack::repeat(GET_KEY, 16, get.encode_to_vec()).limited(),
                 Attack::repeat(GET_KEY_USAGE, 16, usage.encode_to_vec()).limited(),
+                Attack::repeat(GET_USAGE, 16, get_usage("acme")).limited(),
             ],
         }
     }
@@ -265,6 +285,8 @@ impl World {
                     .limited(),
                 Attack::repeat(ISSUE_KEY, 16, issue.encode_to_vec()).limited(),
                 Attack::repeat(REVOKE_KEYS, 16, revoke_project.encode_to_vec()),
+                Attack::repeat(DELETE_KEYS, 16, delete_keys("acme", "nobody's")),
+                Attack::with_number(REVOKE_KEYS, 16, |n| revoke_named(&format!("number {n}"))),
                 Attack::repeat(DISABLE_KEY, 16, disable.encode_to_vec()),
                 Attack::repeat(REVOKE_KEY, 16, revoke(revoked)),
             ],
@@ -310,6 +332,49 @@ impl World {
                 Attack::with_number(IMPORT_KEYS, 2, |_| next_import(plain_key)),
                 Attack::with_number(IMPORT_KEYS, 2, |_| next_import(sha256)),
                 Attack::with_number(PUT_REALM, 4, move |n| realms[n as usize % 3].clone()),
+            ],
+        }
+    }
+
+    /// Searches over all keys, and changes of all that they find.
+    fn searches_of_manager(&self) -> Role {
+        Role {
+            name: "manage, searches",
+            key: Some(self.manage.clone()),
+            attacks: vec![
+                Attack::with_number(DELETE_KEYS, 32, |n| {
+                    delete_keys("umbrella", &format!("{n}"))
+                }),
+                Attack::with_number(REVOKE_KEYS, 32, |n| revoke_named(&format!("{n}"))),
+                Attack::new(RENAME_SCOPE, 4, rename_scope),
+                Attack::repeat(GET_USAGE, 64, get_usage("")),
+            ],
+        }
+    }
+
+    /// Each call rotates the key with the API key that the call before returned.
+    fn holder(&self) -> Role {
+        let newest = Arc::new(Mutex::new(self.holder.clone()));
+        Role {
+            name: "holder",
+            key: Some(self.holder.clone()),
+            attacks: vec![
+                Attack::new(ROTATE_SELF, 16, move |connection, _| {
+                    rotate_newest(connection, Arc::clone(&newest))
+                })
+                .limited(),
+                Attack::repeat(GET_SELF, 64, Vec::new()).limited(),
+            ],
+        }
+    }
+
+    fn holder_of_old_secret(&self) -> Role {
+        Role {
+            name: "holder, old secret",
+            key: Some(self.old_secret.clone()),
+            attacks: vec![
+                Attack::repeat(ROTATE_SELF, 64, rotate_self()).refused(Code::FailedPrecondition),
+                Attack::repeat(GET_SELF, 16, Vec::new()).limited(),
             ],
         }
     }
@@ -373,6 +438,7 @@ impl Role {
 /// The realm `demo`, which delegates, with many scopes.
 fn attacked_realm() -> pb::Realm {
     let mut realm = delegating_realm();
+    realm.self_rotation = true;
     realm
         .scopes
         .extend(scope_names().into_iter().map(|name| pb::Scope {
@@ -441,6 +507,86 @@ fn list_keys(partner: &str) -> Vec<u8> {
         ..Default::default()
     };
     request.encode_to_vec()
+}
+
+fn filter_of_name(partner: &str, name: &str) -> pb::KeyFilter {
+    pb::KeyFilter {
+        realm: "demo".to_owned(),
+        partner: partner.to_owned(),
+        name: name.to_owned(),
+        ..Default::default()
+    }
+}
+
+fn delete_keys(partner: &str, name: &str) -> Vec<u8> {
+    let request = pb::DeleteKeysRequest {
+        filter: Some(filter_of_name(partner, name)),
+        ..Default::default()
+    };
+    request.encode_to_vec()
+}
+
+fn revoke_named(name: &str) -> Vec<u8> {
+    let request = pb::RevokeKeysRequest {
+        filter: Some(filter_of_name("acme", name)),
+        ..Default::default()
+    };
+    request.encode_to_vec()
+}
+
+/// Renames a scope that most keys hold, or renames it back, whichever is next.
+async fn rename_scope(connection: Connection, number: u32) -> Result<(), Status> {
+    let mut names = ["write", "written"];
+    names.rotate_left(number as usize % 2);
+    let request = pb::RenameScopeRequest {
+        realm: "demo".to_owned(),
+        scope: names[0].to_owned(),
+        new_name: names[1].to_owned(),
+        ..Default::default()
+    };
+    match connection
+        .call(RENAME_SCOPE, &request.encode_to_vec())
+        .await
+    {
+        // Another call has renamed it, or is about to.
+        Err(status) if [Code::NotFound, Code::FailedPrecondition].contains(&status.code()) => {
+            Ok(())
+        }
+        answer => answer,
+    }
+}
+
+fn get_usage(partner: &str) -> Vec<u8> {
+    let request = pb::GetUsageRequest {
+        realm: "demo".to_owned(),
+        partner: partner.to_owned(),
+        top: MOST,
+        ..Default::default()
+    };
+    request.encode_to_vec()
+}
+
+fn rotate_self() -> Vec<u8> {
+    let request = pb::RotateSelfRequest {
+        overlap: Some(prost_types::Duration {
+            seconds: 3_600,
+            nanos: 0,
+        }),
+        ..Default::default()
+    };
+    request.encode_to_vec()
+}
+
+/// Rotates a key with its newest API key, and remembers the next one.
+async fn rotate_newest(
+    mut connection: Connection,
+    newest: Arc<Mutex<String>>,
+) -> Result<(), Status> {
+    let mut newest = newest.lock().await;
+    connection.key = Some(newest.clone());
+    let rotated: pb::RotateSelfResponse = connection.ask(ROTATE_SELF, rotate_self()).await?;
+    *newest = rotated.plain_key;
+    Ok(())
 }
 
 fn rename(key_id: &str, number: u32) -> Vec<u8> {
