@@ -11,7 +11,7 @@ use crate::domain::ids::KeyId;
 use crate::domain::span;
 use crate::domain::time::{Hour, Timestamp};
 use crate::mirror::Mirror;
-use crate::store::{AnsweredRequest, Error, MoreRows, Store};
+use crate::store::{AddressCursor, AnsweredRequest, Error, MoreRows, Store};
 
 /// The time from the start to the first deletion, because a starting server has more urgent work.
 const FIRST_DELAY: Duration = Duration::from_mins(1);
@@ -93,9 +93,18 @@ impl Retention {
             let before = now.saturating_sub(kept);
             while store.forget_tombstones(before).await? == MoreRows(true) {}
         }
-        while store.forget_addresses().await? == MoreRows(true) {}
         let before = now.saturating_sub(AnsweredRequest::LIFETIME);
         while store.forget_requests(before).await? == MoreRows(true) {}
+        let records = |realm: &str| {
+            let index = mirror.index();
+            let view = index.view();
+            view.realm(realm)
+                .is_some_and(|realm| realm.definition.record_addresses)
+        };
+        let mut place = AddressCursor::default();
+        while let Some(next) = store.forget_addresses(place, records).await? {
+            place = next;
+        }
         Ok(())
     }
 }

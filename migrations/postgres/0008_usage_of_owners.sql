@@ -8,9 +8,10 @@ CREATE TABLE owner_usage (
     environment     TEXT    COLLATE "C" NOT NULL,
     verdict         TEXT    COLLATE "C" NOT NULL,
     count           BIGINT  NOT NULL,
-    PRIMARY KEY (hour, realm, partner, project, environment, verdict)
+    PRIMARY KEY (realm, hour, partner, project, environment, verdict)
 );
 CREATE INDEX owner_usage_by_partner ON owner_usage (realm, partner, hour);
+CREATE INDEX owner_usage_by_hour ON owner_usage (hour);
 
 INSERT INTO owner_usage (hour, realm, partner, project, environment, verdict, count)
 SELECT u.hour, o.realm, o.partner, coalesce(o.project, ''), o.environment, u.verdict, sum(u.count)
@@ -20,10 +21,8 @@ JOIN (
     UNION ALL
     SELECT key_id, realm, partner, project, environment FROM tombstones
 ) AS o ON o.id = u.key_id
-WHERE o.realm IS NOT NULL AND o.partner IS NOT NULL AND o.environment IS NOT NULL
+WHERE o.realm <> '' AND o.environment <> '' AND (o.partner <> '' OR o.partner = '' AND o.realm = 'claviger')
 GROUP BY 1, 2, 3, 4, 5, 6;
 
 ALTER TABLE uses ADD COLUMN address BIGINT;
-
-ALTER TABLE realms ADD COLUMN record_addresses BOOLEAN GENERATED ALWAYS AS
-    (coalesce((definition::jsonb ->> 'record_addresses')::boolean, FALSE)) STORED;
+CREATE INDEX uses_with_address ON uses (key_id, secret) WHERE address IS NOT NULL;

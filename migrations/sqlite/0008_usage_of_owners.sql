@@ -9,11 +9,12 @@ CREATE TABLE owner_usage (
     environment     TEXT    NOT NULL,
     verdict         TEXT    NOT NULL,
     count           INTEGER NOT NULL,
-    PRIMARY KEY (hour, realm, partner, project, environment, verdict)
+    PRIMARY KEY (realm, hour, partner, project, environment, verdict)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX owner_usage_by_partner ON owner_usage (realm, partner, hour);
+CREATE INDEX owner_usage_by_hour ON owner_usage (hour);
 
--- The keys whose owner is known.
+-- The keys whose owner is known. Only the realm of the authority has keys that belong to no partner.
 INSERT INTO owner_usage (hour, realm, partner, project, environment, verdict, count)
 SELECT u.hour, o.realm, o.partner, coalesce(o.project, ''), o.environment, u.verdict, sum(u.count)
 FROM usage AS u
@@ -22,12 +23,10 @@ JOIN (
     UNION ALL
     SELECT key_id, realm, partner, project, environment FROM tombstones
 ) AS o ON o.id = u.key_id
-WHERE o.realm IS NOT NULL AND o.partner IS NOT NULL AND o.environment IS NOT NULL
+WHERE o.realm <> '' AND o.environment <> '' AND (o.partner <> '' OR o.partner = '' AND o.realm = 'claviger')
 GROUP BY 1, 2, 3, 4, 5, 6;
 
 -- From where a secret was used last, if the realm records it: the number of an IPv4 address, or the first 64 bits of an IPv6
 -- address.
 ALTER TABLE uses ADD COLUMN address INTEGER;
-
-ALTER TABLE realms ADD COLUMN record_addresses INTEGER GENERATED ALWAYS AS
-    (CASE WHEN json_valid(definition) THEN coalesce(definition ->> '$.record_addresses', 0) ELSE 0 END) VIRTUAL;
+CREATE INDEX uses_with_address ON uses (key_id, secret) WHERE address IS NOT NULL;

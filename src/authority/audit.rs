@@ -118,11 +118,12 @@ pub(super) fn audit_detail(key: &Key) -> BTreeMap<String, String> {
 }
 
 /// Returns the detail that describes a put of a realm: the names of the changed fields, or that the realm is new, and the SHA-256
-/// of the stored definition. It does not contain the definition, which may have hundreds of kilobytes.
+/// of the stored definition. `renamed` has the two names of a scope that is renamed. It does not contain the definition, which may have hundreds of kilobytes.
 pub(super) fn realm_detail(
     before: Option<&Realm>,
     after: &Realm,
     sha256: [u8; 32],
+    renamed: String,
 ) -> BTreeMap<String, String> {
     let what = match before {
         Some(before) => ("changed", before.changed_fields(after).join(" ")),
@@ -132,7 +133,7 @@ pub(super) fn realm_detail(
         write!(digits, "{byte:02x}").expect("a string takes everything");
         digits
     });
-    non_empty_detail([what, ("definition_sha256", hex)])
+    non_empty_detail([what, ("definition_sha256", hex), ("renamed_scope", renamed)])
 }
 
 /// Formats a time as in RFC 3339, with microseconds.

@@ -43,7 +43,7 @@ pub async fn update_built_in_realm(store: &Store, clock: &Clock) -> Result<bool,
             project: None,
             key: None,
         },
-        detail: realm_detail(before.as_ref(), &built_in, sha256),
+        detail: realm_detail(before.as_ref(), &built_in, sha256, String::new()),
     };
     change.commit(&event).await?;
     Ok(true)

@@ -20,6 +20,16 @@ use crate::domain::realm::{Environment, Realm};
 use crate::mirror::PreparedRealm;
 use crate::store::{Change, RealmRow};
 
+/// A realm that is put.
+pub(super) struct Put<'p> {
+    /// The realm as it was, if there was one.
+    pub(super) before: Option<&'p Realm>,
+    /// The realm as it becomes.
+    pub(super) prepared: PreparedRealm,
+    /// The two names of the scope that is renamed, for the audit trail; empty if none is.
+    pub(super) renamed: String,
+}
+
 impl Authority {
     /// Creates or replaces a realm. Only operators create realms.
     pub async fn put_realm(
@@ -76,8 +86,12 @@ impl Authority {
                 })
                 .await?;
         }
-        self.finish_put(caller, request, change, before.as_ref(), prepared)
-            .await
+        let put = Put {
+            before: before.as_ref(),
+            prepared,
+            renamed: String::new(),
+        };
+        self.finish_put(caller, request, change, put).await
     }
 
     /// Writes the prepared realm and finishes the change.
@@ -86,9 +100,13 @@ impl Authority {
         caller: &AuthorizedCaller,
         request: &ChangeRequest,
         mut change: OpenChange,
-        before: Option<&Realm>,
-        prepared: PreparedRealm,
+        put: Put<'_>,
     ) -> Result<ChangeResult<RealmRow>, Refusal> {
+        let Put {
+            before,
+            prepared,
+            renamed,
+        } = put;
         let realm = prepared.definition();
         let sha256 = change.put_realm(realm).await?;
         let put = change
@@ -98,7 +116,7 @@ impl Authority {
         let entry = AuditEntry {
             kind: EventKind::RealmPut,
             subject: subject(&realm.id),
-            detail: realm_detail(before, realm, sha256),
+            detail: realm_detail(before, realm, sha256, renamed),
         };
         self.mirror.prepare(prepared);
         self.finish(&caller.principal, request, change, entry, put)

@@ -9,10 +9,10 @@ use std::ops::ControlFlow;
 use super::admission::{Effect, OpenChange};
 use super::audit::AuditEntry;
 use super::caller_state::Caller as _;
-use super::holds::check_not_held;
+use super::holds::history_rewritten;
 use super::idempotency::IdempotencyKey;
 use super::matching_keys::{BulkOutcome, KEYS_AT_ONCE, KEYS_OF_A_CALL, change_each};
-use super::realms::IS_BUILT_IN;
+use super::realms::{IS_BUILT_IN, Put};
 use super::update::changed_detail;
 use super::{
     APPLY_TIMEOUT, Authority, ChangeRequest, ChangeResult, Read, Refusal, Wait, built_in,
@@ -21,7 +21,6 @@ use super::{
 use crate::auth::AuthorizedCaller;
 use crate::domain::access::MAX_SCOPES;
 use crate::domain::event::{EventId, EventKind, Revision};
-use crate::domain::hold::Holdable;
 use crate::domain::ids::{KeyId, RealmId};
 use crate::domain::key::Key;
 use crate::domain::realm::Realm;
@@ -30,6 +29,9 @@ use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 use crate::mirror::PreparedRealm;
 use crate::store::{KeyFilter, RealmRow, Snapshot};
+
+/// How many unreadable keys an error names.
+const EXAMPLES: usize = 5;
 
 /// How often a call looks what is left to do. Three times are enough if nobody interferes.
 const MAX_LOOKS: usize = 6;
@@ -72,12 +74,20 @@ struct Plan {
 type Progress = ControlFlow<ChangeResult<RenamedScope>>;
 
 impl Authority {
+    /// Checks that no lost change took anything away from anybody. What is held has the scopes that it had then, by their names.
+    async fn check_nothing_held(&self, snapshot: &mut Snapshot) -> Result<(), Refusal> {
+        if self.mirror.index().held() > 0 || snapshot.has_holds().await? {
+            return Err(history_rewritten());
+        }
+        Ok(())
+    }
+
     /// Renames a scope, or goes on with an unfinished renaming, as far as one call does.
     ///
     /// # Errors
     /// [`Refusal::NotFound`] if the realm does not have the scope, also if it was renamed. [`Refusal::AlreadyExists`] if the realm has
     /// another scope with the new name. [`Refusal::Precondition`] if another renaming is unfinished, if the realm has no room for a
-    /// scope, or if keys with the scope cannot be read. What was changed before an error stays, and another call goes on.
+    /// scope, if keys with the scope cannot be read, or if anything is held. What was changed before an error stays, and another call goes on.
     pub async fn rename_scope(
         &self,
         caller: &AuthorizedCaller,
@@ -94,7 +104,7 @@ impl Authority {
             idempotency: request.idempotency_key(fingerprint),
             keys: BulkOutcome::default(),
             has_changed: false,
-            is_stuck: false,
+            unchanged: Vec::new(),
         };
         call.run().await
     }
@@ -116,6 +126,7 @@ impl Authority {
             .await?
             .role
             .may_manage(&work.realm)?;
+        self.check_nothing_held(&mut snapshot).await?;
         let plan = work.plan(&mut snapshot, now, KEYS_OF_A_CALL).await?;
         if plan.stage == RenamingStage::Finished {
             return Err(Refusal::NotFound(not_found::RENAMED_SCOPE));
@@ -204,15 +215,15 @@ impl RenameScope {
         match conflict {
             RenamingConflict::NoScope => Refusal::NotFound(not_found::SCOPE),
             RenamingConflict::NameTaken => Refusal::AlreadyExists(format!(
-                "the realm has another scope \"{new}\": choose another name. If \"{new}\" is from an unfinished renaming, put the \
-                 realm with `replaces` set to \"{old}\" in this scope",
+                "the realm has another scope \"{new}\": choose another name. Only if \"{new}\" is from an unfinished renaming, put \
+                 the realm with `replaces` set to \"{old}\" in this scope; every key with \"{old}\" then also holds \"{new}\"",
                 new = self.renaming.new,
                 old = self.renaming.old
             )),
             RenamingConflict::Other(from, to) => Refusal::Precondition {
                 reason: "RENAMING_UNFINISHED",
                 message: format!(
-                    "the renaming of the scope \"{from}\" to \"{to}\" is unfinished: finish it first"
+                    "the renaming of the scope \"{from}\" to \"{to}\" is unfinished: finish it first, then rename the scope again"
                 ),
             },
         }
@@ -237,8 +248,8 @@ struct Call<'c> {
     keys: BulkOutcome,
     /// Whether the call has changed anything.
     has_changed: bool,
-    /// Whether the last look found only keys that could not be changed.
-    is_stuck: bool,
+    /// The keys that the last look found, if none of them could be changed.
+    unchanged: Vec<KeyId>,
 }
 
 impl Call<'_> {
@@ -299,6 +310,7 @@ impl Call<'_> {
             drop(snapshot);
             return self.repeat(before).await.map(ControlFlow::Break);
         }
+        self.authority.check_nothing_held(&mut snapshot).await?;
         let left = KEYS_OF_A_CALL - self.keys.count as usize;
         let plan = self.work.plan(&mut snapshot, now, left).await?;
         Ok(ControlFlow::Continue(plan))
@@ -336,10 +348,12 @@ impl Call<'_> {
             Opened::OtherState => return Ok(ControlFlow::Continue(())),
             Opened::Repeated(answer) => return Ok(ControlFlow::Break(answer)),
         };
-        // A key may have been given the scope since the look, by whoever knew only the old name.
+        // A key may have been given the old scope since the look. To look at all keys again takes long, and everybody waits.
+        let realm = &self.work.realm;
         if removes_scope
+            && change.has_events_after(realm, plan.last.revision).await?
             && change
-                .scopes_in_use(&self.work.realm, None)
+                .scopes_in_use(realm, None)
                 .await?
                 .contains(old.as_str())
         {
@@ -351,7 +365,13 @@ impl Call<'_> {
         }
         let before = &plan.realm.value;
         let (authority, request) = (self.authority, self.request_of(is_last));
-        let put = authority.finish_put(self.caller, &request, change, Some(before), prepared);
+        let renamed = self.work.renaming.to_string();
+        let put = Put {
+            before: Some(before),
+            prepared,
+            renamed,
+        };
+        let put = authority.finish_put(self.caller, &request, change, put);
         let put = put.await?;
         self.has_changed = true;
         Ok(self.progress(put, is_last))
@@ -379,13 +399,13 @@ impl Call<'_> {
                 return Ok(ControlFlow::Break(answer));
             }
         }
-        // Another call may have changed all of them since the look, but not twice.
-        let was_stuck = self.is_stuck;
-        self.is_stuck = self.keys.count == before;
-        if was_stuck && self.is_stuck {
-            return Err(in_use(
-                "keys whose stored data cannot be read still hold the scope: delete them one by one, then call again".to_owned(),
-            ));
+        if self.keys.count > before {
+            self.unchanged.clear();
+        } else if self.unchanged == ids {
+            return Err(unreadable(&ids));
+        } else {
+            // Another call may have changed all of them since the look.
+            self.unchanged = ids;
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -402,11 +422,6 @@ impl Call<'_> {
         let request = self.request_of(is_last);
         let filter = self.work.filter(change.time(), 0);
         let mut keys = change.matching_keys(&filter, batch).await?;
-        if change.has_holds() || authority.mirror.index().held() > 0 {
-            for key in &keys {
-                check_not_held(&mut change, &authority.mirror, &Holdable::Key(key.id)).await?;
-            }
-        }
         let principal = &self.caller.principal;
         let rename = |key: &mut Key, _| {
             let before = key.clone();
@@ -444,8 +459,9 @@ impl Call<'_> {
         if found.is_none_or(|found| found.revision != chosen_for.revision) {
             return Ok(Opened::OtherState);
         }
-        let realm = Holdable::Realm(work.realm.clone());
-        change.give_to(&authority.mirror, realm).await?;
+        if change.has_holds() || authority.mirror.index().held() > 0 {
+            return Err(history_rewritten());
+        }
         Ok(Opened::Change(change))
     }
 
@@ -548,6 +564,19 @@ impl Call<'_> {
             is_everywhere,
         })
     }
+}
+
+fn unreadable(ids: &[KeyId]) -> Refusal {
+    let some: Vec<_> = ids.iter().take(EXAMPLES).map(KeyId::to_string).collect();
+    let more = if ids.len() > EXAMPLES {
+        " and others"
+    } else {
+        ""
+    };
+    in_use(format!(
+        "keys whose stored data cannot be read still hold the scope ({}{more}): ask an operator to delete them, then call again",
+        some.join(", ")
+    ))
 }
 
 /// What becomes of a step when its change is opened.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::key_reference::KeyReference;
 use super::keys::{narrow_owner, visible};
 use super::{Authority, Refusal, not_found};
-use crate::auth::{AuthorizedCaller, Purpose};
+use crate::auth::{AuthorizedCaller, Purpose, Role};
 use crate::domain::time::{Hour, Timestamp};
 use crate::store::{HourCount, OwnerCounts, Tombstone, UsageFilter};
 
@@ -31,7 +31,7 @@ pub struct OwnerUsage {
 
 impl Authority {
     /// Returns the usage of the keys that the filter matches, and its shares of at most `top` owners. Keys that are deleted now, also
-    /// together with their owner, are included.
+    /// together with their owner, are included. A partner sees nothing from before it was created.
     pub async fn owner_usage(
         &self,
         caller: &AuthorizedCaller,
@@ -54,9 +54,15 @@ impl Authority {
             Purpose::Read,
         )?;
         let mut snapshot = self.read(caller).await?;
-        if snapshot.find_realm(&filter.realm).await?.is_none() {
-            return Err(Refusal::NotFound(not_found::REALM));
+        let found = snapshot.find_realm(&filter.realm).await?;
+        let mut begin = found.ok_or(Refusal::NotFound(not_found::REALM))?.created_at;
+        if let (Role::Delegate(_), Some(partner)) = (&caller.role, &filter.partner)
+            && let Some(found) = snapshot.find_partner(&filter.realm, partner).await?
+        {
+            begin = begin.max(found.created_at);
         }
+        // What an earlier realm or partner with the same id did is not for the people of this one.
+        filter.hours.start = filter.hours.start.max(Hour::of(begin));
         let (counts, mut owners) = snapshot.owner_usage(&filter, top + 1).await?;
         let more_owners = owners.len() > top as usize;
         owners.truncate(top as usize);

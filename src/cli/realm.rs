@@ -392,7 +392,12 @@ fn facts(realm: &Realm) -> String {
         } else {
             format!(" (implies {})", scope.implies.join(", "))
         };
-        format!("{}{implied}", scope.name)
+        let renamed = if scope.replaces.is_empty() {
+            String::new()
+        } else {
+            format!(" (replaces {}, unfinished)", scope.replaces)
+        };
+        format!("{}{implied}{renamed}", scope.name)
     });
     let levels = if realm.levels.is_empty() {
         "partner, project".to_owned()

@@ -18,10 +18,16 @@ pub(super) fn counted(keys: u64, more: bool) -> String {
     }
 }
 
+const UNREADABLE_OR_CHANGED: &str =
+    "more keys match: their stored data may be unreadable, or others change them";
+
 /// The response to a change of many keys, with whether more remain.
 pub(super) trait RoundResponse {
     /// What happened to the keys, for people.
     const DONE: &'static str;
+
+    /// The error if more remain, but none was changed.
+    const STUCK: &'static str;
 
     /// The number of keys, and whether more remain.
     fn progress(&mut self) -> (&mut u64, bool);
@@ -29,6 +35,7 @@ pub(super) trait RoundResponse {
 
 impl RoundResponse for RevokeKeysResponse {
     const DONE: &'static str = "revoked";
+    const STUCK: &'static str = UNREADABLE_OR_CHANGED;
 
     fn progress(&mut self) -> (&mut u64, bool) {
         (&mut self.revoked, self.more)
@@ -37,6 +44,8 @@ impl RoundResponse for RevokeKeysResponse {
 
 impl RoundResponse for RenameScopeResponse {
     const DONE: &'static str = "changed";
+    const STUCK: &'static str =
+        "not every server knows yet that the keys are changed. Repeat the command: it goes on";
 
     fn progress(&mut self) -> (&mut u64, bool) {
         (&mut self.updated_keys, self.more)
@@ -45,6 +54,7 @@ impl RoundResponse for RenameScopeResponse {
 
 impl RoundResponse for DeleteKeysResponse {
     const DONE: &'static str = "deleted";
+    const STUCK: &'static str = UNREADABLE_OR_CHANGED;
 
     fn progress(&mut self) -> (&mut u64, bool) {
         (&mut self.deleted, self.more)
@@ -64,8 +74,10 @@ pub(super) async fn in_rounds<R: RoundResponse>(
             (_, false) => break,
             (0, true) => {
                 return Err(Failure::failed(format!(
-                    "more keys match, but none of them was {}: their stored data may be unreadable, or others change them",
-                    R::DONE
+                    "{} {}, but {}",
+                    counted(sum, false),
+                    R::DONE,
+                    R::STUCK
                 )));
             }
             _ => {}
@@ -102,7 +114,9 @@ mod tests {
         assert_eq!(rounds(&[(0, false)]).await.unwrap().deleted, 0);
         let endless = rounds(&[(10_000, true), (0, true)]).await.unwrap_err();
         assert!(
-            endless.to_string().contains("none of them was deleted"),
+            endless
+                .to_string()
+                .contains("10,000 keys deleted, but more keys match"),
             "{endless}"
         );
     }

@@ -1,5 +1,6 @@
 //! The access of a key: its granted scopes, and the hierarchy in which a scope of a realm implies others.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use serde::{Deserialize, Serialize};
@@ -132,7 +133,7 @@ pub struct ScopeHierarchy {
 }
 
 impl ScopeHierarchy {
-    /// Builds the hierarchy of `scopes`.
+    /// Builds the hierarchy of `scopes`. While a scope is renamed, its two names imply each other.
     ///
     /// A scope that `previous` contains keeps its index, so that the sets of `previous` remain valid.
     ///
@@ -159,7 +160,8 @@ impl ScopeHierarchy {
             .collect();
 
         let mut implied = vec![ScopeSet::default(); MAX_SCOPES];
-        for ((index, below), i) in indexed.iter().zip(reach(scopes)).zip(0..) {
+        let reach = reach(&with_equal_names(scopes));
+        for ((index, below), i) in indexed.iter().zip(reach).zip(0..) {
             let mut all = collect(
                 below
                     .indexes()
@@ -236,6 +238,24 @@ impl ScopeHierarchy {
             .filter(move |(_, index)| set.contains(*index))
             .map(|(name, _)| name)
     }
+}
+
+/// The scopes, in which each one that is renamed implies the scope that replaces it. The other way round it is so in the definition.
+fn with_equal_names(scopes: &[Scope]) -> Cow<'_, [Scope]> {
+    let renamings = || {
+        let both = |new: &Scope| Some((new.replaces.clone()?, new.name.clone()));
+        scopes.iter().filter_map(both)
+    };
+    if renamings().next().is_none() {
+        return Cow::Borrowed(scopes);
+    }
+    let mut equal = scopes.to_vec();
+    for (old, new) in renamings() {
+        if let Some(old) = equal.iter_mut().find(|scope| scope.name == old) {
+            old.implies.insert(new);
+        }
+    }
+    Cow::Owned(equal)
 }
 
 /// Returns for each scope, by its place in the list, the places of all scopes that it implies over any number of steps.

@@ -183,6 +183,21 @@ impl Snapshot {
         Ok(oldest.is_some_and(|oldest| oldest > stored(revision)))
     }
 
+    /// Returns whether anything was changed in this realm after this revision.
+    pub async fn has_events_after(
+        &mut self,
+        realm: &RealmId,
+        revision: Revision,
+    ) -> Result<bool, Error> {
+        let found = on!(self.session, |conn| sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM events WHERE realm = $1 AND revision > $2)"
+        )
+        .bind(realm.as_str())
+        .bind(stored(revision))
+        .fetch_one(&mut *conn))?;
+        Ok(found)
+    }
+
     /// Returns whether there is an event of this kind after this revision.
     pub async fn has_event_after(
         &mut self,

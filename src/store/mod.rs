@@ -58,7 +58,7 @@ pub use postgres::DatabaseUrl;
 pub use realms::{PartnerRow, ProjectRow, RealmRow};
 pub use replicas::{Beat, HeartbeatConnection, Replica, ReplicaState, Replicas, Report};
 pub use requests::AnsweredRequest;
-pub use retention::MoreRows;
+pub use retention::{AddressCursor, MoreRows};
 pub use stored_key::{StoredKey, StoredSecret};
 pub use usage::{HourCount, KeyCount, SecretUse, Tombstone};
 

@@ -60,16 +60,8 @@ impl UsageFilter {
         for<'q> String: sqlx::Encode<'q, DB> + sqlx::Type<DB>,
         for<'q> i64: sqlx::Encode<'q, DB> + sqlx::Type<DB>,
     {
-        // Of a whole realm, the rows of these hours are adjacent. SQLite would look in the index of partners, through all hours.
-        let realm = if self.partner.is_some() {
-            "realm"
-        } else {
-            "realm || ''"
-        };
         query
-            .push(" WHERE ")
-            .push(realm)
-            .push(" = ")
+            .push(" WHERE realm = ")
             .push_bind(self.realm.to_string())
             .push(" AND hour >= ")
             .push_bind(self.hours.start.number())
@@ -100,7 +92,7 @@ impl Snapshot {
                     .push_bind(verdict_name(each.verdict))
                     .push_bind(i64::try_from(each.count).unwrap_or(i64::MAX));
             });
-            // A key whose owner cannot be read has no owner here.
+            // A key whose owner cannot be read has no owner here. Only the built-in realm has keys that belong to no partner.
             query.push(
                 ")
                  INSERT INTO owner_usage (hour, realm, partner, project, environment, verdict, count)
@@ -110,11 +102,12 @@ impl Snapshot {
                  FROM counted AS c
                  LEFT JOIN keys AS k ON k.id = c.key_id
                  LEFT JOIN tombstones AS t ON t.key_id = c.key_id
-                 WHERE coalesce(k.realm, t.realm) IS NOT NULL AND coalesce(k.partner, t.partner) IS NOT NULL
-                     AND coalesce(k.environment, t.environment) IS NOT NULL
+                 WHERE coalesce(k.realm, t.realm) <> '' AND coalesce(k.environment, t.environment) <> ''
+                     AND (coalesce(k.partner, t.partner) <> ''
+                         OR coalesce(k.partner, t.partner) = '' AND coalesce(k.realm, t.realm) = 'claviger')
                  GROUP BY 1, 2, 3, 4, 5, 6
                  ORDER BY 1, 2, 3, 4, 5, 6
-                 ON CONFLICT (hour, realm, partner, project, environment, verdict)
+                 ON CONFLICT (realm, hour, partner, project, environment, verdict)
                  DO UPDATE SET count = owner_usage.count + excluded.count",
             );
             // Each number of rows is a different statement, so caching it is of no use.

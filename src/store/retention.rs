@@ -1,16 +1,25 @@
 //! The deletion of old rows, in small batches. It is not a change: it has no revision and no event. Of servers that share a database,
 //! one deletes at a time.
 
-use sqlx::QueryBuilder;
 use uuid::Uuid;
 
 use super::database_lock::RETENTION_LOCK_KEY;
-use super::{Engine, Error, Snapshot, Store, on, stored};
+use super::{Engine, Error, Snapshot, Store, execute, on, stored};
 use crate::domain::event::Revision;
 use crate::domain::time::{Hour, Timestamp};
 
 /// The maximum number of rows that one transaction deletes. A change waits for at most one such transaction.
 const ROWS_AT_ONCE: i64 = 1_000;
+
+/// The maximum number of addresses that one transaction deletes, each with a statement.
+const ADDRESSES_AT_ONCE: usize = 100;
+
+/// A place among the recorded addresses. The default is before the first one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AddressCursor {
+    key: Uuid,
+    secret: i64,
+}
 
 /// Whether there may be more rows to delete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,38 +123,51 @@ impl Store {
         ))
     }
 
-    /// Deletes some recorded addresses of keys whose realm does not record addresses any more, and of deleted keys.
-    pub async fn forget_addresses(&self) -> Result<MoreRows, Error> {
-        // They are looked for in a snapshot, because there may be many rows with addresses that stay.
+    /// Looks at the next recorded addresses after this place, and deletes those of keys that are gone or belong to a realm that does
+    /// not record addresses. Returns the place up to which it looked; `None` after the last one.
+    ///
+    /// The addresses of realms that record stay, however many there are. So nobody waits for the search, which is not part of the
+    /// transactions that delete.
+    pub async fn forget_addresses(
+        &self,
+        after: AddressCursor,
+        records: impl Fn(&str) -> bool,
+    ) -> Result<Option<AddressCursor>, Error> {
         let mut snapshot = self.snapshot().await?;
-        let found: Vec<(Uuid, i64)> = on!(snapshot.session, |conn| sqlx::query_as(
-            "SELECT u.key_id, u.secret FROM uses AS u
-             WHERE u.address IS NOT NULL AND NOT EXISTS (
-                 SELECT 1 FROM keys AS k JOIN realms AS r ON r.id = k.realm
-                 WHERE k.id = u.key_id AND r.record_addresses)
-             LIMIT $1",
-        )
-        .bind(ROWS_AT_ONCE)
-        .fetch_all(&mut *conn))?;
-        drop(snapshot);
-        if found.is_empty() {
-            return Ok(MoreRows(false));
-        }
-        let Some(mut write) = self.begin_to_forget().await? else {
-            return Ok(MoreRows(false));
-        };
-        on!(write.session, |conn| async {
-            let mut query =
-                QueryBuilder::new("UPDATE uses SET address = NULL WHERE (key_id, secret) IN (");
-            query.push_values(&found, |mut row, (key, secret)| {
-                row.push_bind(*key).push_bind(*secret);
-            });
-            query.push(")");
-            let statement = query.build().persistent(false);
-            statement.execute(&mut *conn).await.map(drop)
+        let found: Vec<(Uuid, i64, Option<String>)> = on!(snapshot.session, |conn| {
+            sqlx::query_as(
+                "SELECT u.key_id, u.secret, k.realm FROM uses AS u LEFT JOIN keys AS k ON k.id = u.key_id
+                 WHERE u.address IS NOT NULL AND (u.key_id, u.secret) > ($1, $2)
+                 ORDER BY u.key_id, u.secret LIMIT $3",
+            )
+            .bind(after.key)
+            .bind(after.secret)
+            .bind(ROWS_AT_ONCE)
+            .fetch_all(&mut *conn)
         })?;
-        write.commit().await?;
-        Ok(MoreRows(found.len() as i64 >= ROWS_AT_ONCE))
+        drop(snapshot);
+        let next = found
+            .last()
+            .map(|&(key, secret, _)| AddressCursor { key, secret });
+        let is_over =
+            |(_, _, realm): &(_, _, Option<String>)| !realm.as_deref().is_some_and(&records);
+        let over: Vec<_> = found.into_iter().filter(is_over).collect();
+        for rows in over.chunks(ADDRESSES_AT_ONCE) {
+            let Some(mut write) = self.begin_to_forget().await? else {
+                return Ok(None);
+            };
+            // One by one in this order, in which another server locks them when it writes usage.
+            for (key, secret, _) in rows {
+                execute!(
+                    write.session,
+                    sqlx::query("UPDATE uses SET address = NULL WHERE key_id = $1 AND secret = $2")
+                        .bind(key)
+                        .bind(secret)
+                )?;
+            }
+            write.commit().await?;
+        }
+        Ok(next)
     }
 
     /// Deletes some tombstones of keys that were deleted before `before`.

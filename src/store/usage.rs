@@ -80,11 +80,10 @@ impl Store {
         uses.sort_by_key(|each| (each.key.as_uuid(), each.secret));
         let mut write = self.write().await?;
         if !counts.is_empty() {
-            write.add_owner_counts(&counts).await?;
             on!(write.session, |conn| async {
                 let mut query =
                     QueryBuilder::new("INSERT INTO usage (key_id, hour, verdict, count) ");
-                query.push_values(counts, |mut row, each| {
+                query.push_values(&counts, |mut row, each| {
                     row.push_bind(each.key.as_uuid())
                         .push_bind(each.hour.number())
                         .push_bind(verdict_name(each.verdict))
@@ -116,6 +115,10 @@ impl Store {
                 let statement = query.build().persistent(false);
                 statement.execute(&mut *conn).await.map(drop)
             })?;
+        }
+        // Last, because the servers share few rows of keys and many of owners.
+        if !counts.is_empty() {
+            write.add_owner_counts(&counts).await?;
         }
         write.commit().await
     }

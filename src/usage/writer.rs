@@ -11,7 +11,7 @@ use super::backlog::{Backlog, rows};
 use super::recorder::UsageRecorder;
 use crate::store::{Error, Store};
 
-/// The number of entries that one transaction writes, each with at most two rows. A change waits for at most one such transaction.
+/// The number of entries that one transaction writes, each with at most three rows. A change waits for at most one such transaction.
 const ENTRIES_PER_TRANSACTION: usize = 500;
 
 /// The number of entries that are written per second, at most, until the server stops: a few percent of one thread. If more keys

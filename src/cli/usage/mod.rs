@@ -66,13 +66,14 @@ impl Usage {
             end_time: range.end(),
             top: self.top,
         };
+        let is_by_project = !(request.partner.is_empty() && request.project.is_empty());
         let client = connection.connect().await?;
         let answer = client.ask(client.keys().get_usage(request)).await?;
         let bars = |answer: &GetUsageResponse| {
             if self.over_time {
                 range.bars(&answer.buckets)
             } else {
-                owners(answer)
+                owners(answer, is_by_project)
             }
         };
         output.show(&answer, |answer| {
@@ -95,8 +96,10 @@ fn shown(answer: &GetUsageResponse, bars: &[Bar], width: usize) -> String {
 }
 
 /// Returns one bar for each owner, and one for all others.
-fn owners(answer: &GetUsageResponse) -> Vec<Bar> {
-    let is_by_project = answer.owners.iter().any(|owner| !owner.project.is_empty());
+fn owners(answer: &GetUsageResponse, is_by_project: bool) -> Vec<Bar> {
+    // The key of a partner always gets its projects.
+    let is_by_project =
+        is_by_project || answer.owners.iter().any(|owner| !owner.project.is_empty());
     let bar = |label: String, counts: &[VerdictCount]| {
         let mut bar = Bar {
             label,
@@ -152,14 +155,18 @@ mod tests {
         }
     }
 
-    fn bars(owners: Vec<OwnerUsage>, more_owners: bool) -> Vec<(String, u64, u64)> {
+    fn bars(
+        owners: Vec<OwnerUsage>,
+        is_by_project: bool,
+        more_owners: bool,
+    ) -> Vec<(String, u64, u64)> {
         let answer = GetUsageResponse {
             totals: counts(100, 10),
             owners,
             more_owners,
             ..GetUsageResponse::default()
         };
-        let bars = super::owners(&answer).into_iter();
+        let bars = super::owners(&answer, is_by_project).into_iter();
         bars.map(|bar| (bar.label, bar.allowed, bar.denied))
             .collect()
     }
@@ -168,7 +175,7 @@ mod tests {
     fn each_owner_has_a_bar_and_all_others_have_one_together() {
         let partners = vec![owner("acme", "", 60), owner("", "", 20)];
         assert_eq!(
-            bars(partners, true),
+            bars(partners, false, true),
             [
                 ("acme".to_owned(), 60, 1),
                 ("(no partner)".to_owned(), 20, 1),
@@ -177,11 +184,14 @@ mod tests {
         );
         let projects = vec![owner("acme", "web", 60), owner("acme", "", 20)];
         assert_eq!(
-            bars(projects, false),
+            bars(projects, false, false),
             [
                 ("web".to_owned(), 60, 1),
                 ("(keys of the partner)".to_owned(), 20, 1),
             ]
         );
+        let whole = vec![owner("acme", "", 60)];
+        let named = bars(whole, true, true);
+        assert_eq!(named[0].0, "(keys of the partner)");
     }
 }

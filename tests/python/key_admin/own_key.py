@@ -11,7 +11,7 @@ from wire import must, same
 HOUR = 3600
 
 # Which fields the holder does not learn. Of the labels, those of the operator.
-HIDDEN = {"external_id", "created_by", "revoke_reason", "last_used_address"}
+HIDDEN = {"external_id", "created_by", "revoke_reason"}
 
 
 def rotating_realm(fixture: Fixture) -> str:

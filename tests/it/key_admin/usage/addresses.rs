@@ -8,7 +8,7 @@ use super::{WRITE_OFTEN, await_uses};
 use crate::fixtures::{
     Api, Engine, Program, Service, TestStore, delegating_realm, eventually, forward_auth, get,
     get_self, header_source, issue, issue_request, issue_request_with, list_keys, on_both_engines,
-    rotate, strings, verify_request,
+    rotate, rotate_self, strings, verify_request,
 };
 
 async fn verify_from(api: &mut Api, plain_key: &str, client_ip: &str) -> Verdict {
@@ -89,6 +89,10 @@ on_both_engines! {
             assert_eq!(own.last_used_address, "");
             assert!(own.secrets.iter().all(|secret| secret.last_used_address.is_empty()));
         }
+
+        let rotated = rotate_self(&mut service.api_as(&new.plain_key), 3_600).await.unwrap().key.unwrap();
+        assert_eq!(rotated.last_used_address, "");
+        assert!(rotated.secrets.iter().all(|secret| secret.last_used_address.is_empty()));
 
         // A realm that does not record it any more forgets it.
         root.put_realm(delegating_realm()).await;

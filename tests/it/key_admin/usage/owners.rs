@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use claviger::domain::clock::Clock;
 use claviger::pb::claviger::v1 as pb;
 use pb::Verdict;
 use tonic::{Code, Status};
 
 use super::{WRITE_OFTEN, await_allowed, counts};
 use crate::fixtures::{
-    Api, Engine, HOUR, IssuedKey, Service, delegating_service_with, eventually, issue,
-    issue_request_with, on_both_engines, refused, refused_field, strings, verify_request,
+    Api, Engine, HOUR, IssuedKey, NOW, Service, TestStore, after, delegating_realm,
+    delegating_service_with, eventually, issue, issue_request_with, on_both_engines, refused,
+    refused_field, strings, verify_request,
 };
 
 /// What makes a request another one.
@@ -184,6 +186,37 @@ on_both_engines! {
         let mut api = service.api_as(&acme.plain_key);
         let foreign = usage_of(&mut api, |asked| "three".clone_into(&mut asked.project));
         assert_eq!(foreign.await.unwrap(), pb::GetUsageResponse::default());
+        service.stop().await;
+    }
+
+    /// Seen red without the time of the partner's creation.
+    async fn a_new_partner_does_not_see_the_usage_of_an_earlier_one_with_its_id(engine: Engine) {
+        let clock = Clock::manual(NOW);
+        let service = Service::start_with(TestStore::on(engine), clock.clone(), "", &WRITE_OFTEN).await;
+        let mut root = service.api();
+        root.make_demo().await;
+        root.put_realm(delegating_realm()).await;
+        let gone = used(&mut root, ("umbrella", "", "production"), "read", 4).await;
+        root.delete(&gone.id).await.unwrap();
+        let delete = pb::DeleteProjectRequest {
+            realm: "demo".to_owned(),
+            project: "three".to_owned(),
+            ..Default::default()
+        };
+        root.realms.delete_project(delete).await.unwrap();
+        let delete = pb::DeletePartnerRequest {
+            realm: "demo".to_owned(),
+            partner: "umbrella".to_owned(),
+            ..Default::default()
+        };
+        root.realms.delete_partner(delete).await.unwrap();
+        clock.set(after(2 * HOUR));
+        root.put_partner("umbrella", false).await;
+        let new = used(&mut root, ("umbrella", "", "production"), "keys", 3).await;
+        let told = usage_of(&mut service.api_as(&new.plain_key), |_| ()).await.unwrap();
+        assert_eq!(owners(&told), expected(&[("umbrella/", 3)]));
+        let all = usage_of(&mut root, |_| ()).await.unwrap();
+        assert_eq!(owners(&all), expected(&[("umbrella/", 7)]), "an operator sees both");
         service.stop().await;
     }
 
