@@ -127,7 +127,6 @@ on_both_engines! {
         service.stop().await;
     }
 
-    /// Seen red without the tombstones in the statement that adds up.
     async fn the_usage_of_deleted_keys_and_partners_stays(engine: Engine) {
         let (service, mut root) = used_keys(engine).await;
         let before = usage_of(&mut root, |_| ()).await.unwrap();
