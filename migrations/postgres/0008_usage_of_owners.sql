@@ -10,7 +10,7 @@ CREATE TABLE owner_usage (
     count           BIGINT  NOT NULL,
     PRIMARY KEY (realm, hour, partner, project, environment, verdict)
 );
-CREATE INDEX owner_usage_by_partner ON owner_usage (realm, partner, hour);
+CREATE INDEX owner_usage_by_partner ON owner_usage (partner, hour);
 CREATE INDEX owner_usage_by_hour ON owner_usage (hour);
 
 INSERT INTO owner_usage (hour, realm, partner, project, environment, verdict, count)

@@ -11,7 +11,7 @@ CREATE TABLE owner_usage (
     count           INTEGER NOT NULL,
     PRIMARY KEY (realm, hour, partner, project, environment, verdict)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX owner_usage_by_partner ON owner_usage (realm, partner, hour);
+CREATE INDEX owner_usage_by_partner ON owner_usage (partner, hour);
 CREATE INDEX owner_usage_by_hour ON owner_usage (hour);
 
 -- The keys whose owner is known. Only the realm of the authority has keys that belong to no partner.

@@ -60,8 +60,16 @@ impl UsageFilter {
         for<'q> String: sqlx::Encode<'q, DB> + sqlx::Type<DB>,
         for<'q> i64: sqlx::Encode<'q, DB> + sqlx::Type<DB>,
     {
+        // Without its calculation, SQLite reads all partners of the hours and not the index of partners.
+        let realm = if self.partner.is_some() {
+            "realm || ''"
+        } else {
+            "realm"
+        };
         query
-            .push(" WHERE realm = ")
+            .push(" WHERE ")
+            .push(realm)
+            .push(" = ")
             .push_bind(self.realm.to_string())
             .push(" AND hour >= ")
             .push_bind(self.hours.start.number())

@@ -168,8 +168,12 @@ on_both_engines! {
     async fn the_keys_of_every_released_store_keep_their_verdicts(engine: Engine) {
         for folder in versions() {
             let (test_store, contents) = restore(engine, &folder);
-            let rows = usage_of_deleted_keys(engine);
-            test_store.execute_sql(&rows.iter().map(String::as_str).collect::<Vec<_>>()).await;
+            // Only there the migration adds the usage of owners up.
+            let is_before_owners = folder.ends_with("0.1.0-before-release");
+            if is_before_owners {
+                let rows = usage_of_deleted_keys(engine);
+                test_store.execute_sql(&rows.iter().map(String::as_str).collect::<Vec<_>>()).await;
+            }
             let clock = Clock::manual(after(HOUR));
             let service = Service::start_with(test_store, clock, &contents.operator, &[]).await;
             let mut root = service.api();
@@ -225,7 +229,9 @@ on_both_engines! {
             let usage = root.keys.get_key_usage(usage).await.unwrap().into_inner();
             assert!(!usage.totals.is_empty(), "usage was kept");
             let mut sums = of_keys(&mut root, &ids).await;
-            *sums.entry(Verdict::Allowed.into()).or_insert(0) += 7;
+            if is_before_owners {
+                *sums.entry(Verdict::Allowed.into()).or_insert(0) += 7;
+            }
             assert_eq!(of_owners(&mut root).await, sums, "usage was added up");
             service.stop().await;
         }
