@@ -274,7 +274,7 @@ mod tests {
             concat!(
                 r#"{"keys":[{"allowed_cidrs":[],"create_time":"2027-01-15T08:00:00.005Z","created_by":"","#,
                 r#""environment":"","external_id":"","full_access":false,"hint":"","id":"0192f0c1-2345-7abc-8def-0123456789ab","#,
-                r#""labels":{"a":"1","b":"2"},"level":"KEY_LEVEL_PARTNER","name":"bell\u0007, csi\u009b","#,
+                r#""labels":{"a":"1","b":"2"},"last_used_address":"","level":"KEY_LEVEL_PARTNER","name":"bell\u0007, csi\u009b","#,
                 r#""partner":"","project":"","realm":"","revoke_reason":"","scopes":[],"secrets":[],"#,
                 r#""state":"KEY_STATE_ACTIVE"}],"next_page_token":"","revision":9007199254740993}"#,
             )
