@@ -21,6 +21,7 @@ use super::{
 use crate::auth::AuthorizedCaller;
 use crate::domain::access::MAX_SCOPES;
 use crate::domain::event::{EventId, EventKind, Revision};
+use crate::domain::hold::Holdable;
 use crate::domain::ids::{KeyId, RealmId};
 use crate::domain::key::Key;
 use crate::domain::realm::Realm;
@@ -462,6 +463,9 @@ impl Call<'_> {
         if change.has_holds() || authority.mirror.index().held() > 0 {
             return Err(history_rewritten());
         }
+        // So that a hold is noticed that this server learns of before the commit.
+        let realm = Holdable::Realm(work.realm.clone());
+        change.give_to(&authority.mirror, realm).await?;
         Ok(Opened::Change(change))
     }
 

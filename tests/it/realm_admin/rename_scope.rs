@@ -389,7 +389,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Until the renaming is finished, whoever has one name has the other. Seen red without the equality of both names in
+    /// Until the renaming is finished, a key with one name holds the other too. Seen red without the equality of both names in
     /// `ScopeHierarchy::new`.
     async fn between_the_steps_both_names_are_one_scope(engine: Engine) {
         let (service, mut root) = delegating_service(engine).await;
@@ -518,7 +518,7 @@ on_both_engines! {
         demo.service.stop().await;
     }
 
-    /// Seen red with an error for whoever finds that nothing is left to do.
+    /// Seen red with an error for the caller that finds nothing left to do.
     async fn two_callers_rename_at_once(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let key = issue(&mut demo.root, issue_request()).await;

@@ -64,7 +64,7 @@ on_both_engines! {
             assert_eq!(verify_from(&mut root, &key.plain_key, client_ip).await, Verdict::Allowed);
             await_address(&mut root, &key.id, recorded).await;
         }
-        // Whatever the verdict.
+        // The address is recorded with a denial too.
         let denied = verify_request(&key.plain_key);
         let denied = pb::VerifyRequest {
             scopes: strings(&["billing"]),

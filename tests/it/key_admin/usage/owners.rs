@@ -85,6 +85,22 @@ async fn used(
     key
 }
 
+/// Deletes the partner `umbrella`, which has no keys, and its project.
+async fn delete_umbrella(root: &mut Api) {
+    let delete = pb::DeleteProjectRequest {
+        realm: "demo".to_owned(),
+        project: "three".to_owned(),
+        ..Default::default()
+    };
+    root.realms.delete_project(delete).await.unwrap();
+    let delete = pb::DeletePartnerRequest {
+        realm: "demo".to_owned(),
+        partner: "umbrella".to_owned(),
+        ..Default::default()
+    };
+    root.realms.delete_partner(delete).await.unwrap();
+}
+
 async fn used_keys(engine: Engine) -> (Service, Api) {
     let (service, mut root) = delegating_service_with(engine, &WRITE_OFTEN).await;
     for (owner, times) in [
@@ -137,18 +153,7 @@ on_both_engines! {
         };
         let delete = pb::DeleteKeysRequest { filter: Some(filter), ..Default::default() };
         root.keys.delete_keys(delete).await.unwrap();
-        let delete = pb::DeleteProjectRequest {
-            realm: "demo".to_owned(),
-            project: "three".to_owned(),
-            ..Default::default()
-        };
-        root.realms.delete_project(delete).await.unwrap();
-        let delete = pb::DeletePartnerRequest {
-            realm: "demo".to_owned(),
-            partner: "umbrella".to_owned(),
-            ..Default::default()
-        };
-        root.realms.delete_partner(delete).await.unwrap();
+        delete_umbrella(&mut root).await;
         assert_eq!(usage_of(&mut root, |_| ()).await.unwrap(), before);
         service.stop().await;
     }
@@ -197,18 +202,7 @@ on_both_engines! {
         root.put_realm(delegating_realm()).await;
         let gone = used(&mut root, ("umbrella", "", "production"), "read", 4).await;
         root.delete(&gone.id).await.unwrap();
-        let delete = pb::DeleteProjectRequest {
-            realm: "demo".to_owned(),
-            project: "three".to_owned(),
-            ..Default::default()
-        };
-        root.realms.delete_project(delete).await.unwrap();
-        let delete = pb::DeletePartnerRequest {
-            realm: "demo".to_owned(),
-            partner: "umbrella".to_owned(),
-            ..Default::default()
-        };
-        root.realms.delete_partner(delete).await.unwrap();
+        delete_umbrella(&mut root).await;
         clock.set(after(2 * HOUR));
         root.put_partner("umbrella", false).await;
         let new = used(&mut root, ("umbrella", "", "production"), "keys", 3).await;
