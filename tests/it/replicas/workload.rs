@@ -29,6 +29,10 @@ const BATCH: usize = 16;
 const UNANSWERED: usize = 60;
 /// After this time without an answer a client asks the next question.
 const IMPATIENCE: Duration = Duration::from_millis(25);
+/// The longest time that a client waits after a change that was not acknowledged, before it tries another. It doubles with each in
+/// a row, as with any well-behaved client: thirty that try again at once keep a server busy that has too little processor time to
+/// answer within its own limits.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(1);
 /// How long a client pauses before it asks again.
 const PAUSE: Duration = Duration::from_millis(20);
 /// How long a client waits for the answer to a change. More than the longest wait of a revocation.
@@ -351,6 +355,7 @@ impl Clients {
 
 /// Keeps enough keys good.
 async fn issue(clients: Arc<Clients>, mut random: Random) {
+    let mut backoff = IMPATIENCE;
     while !clients.is_over() {
         let enough = clients.locked_keys().live.len() >= LIVE;
         if enough {
@@ -358,14 +363,17 @@ async fn issue(clients: Arc<Clients>, mut random: Random) {
             continue;
         }
         let called = clients.any_replica(&mut random).api();
-        if clients.issue(called).await.is_none() {
-            tokio::time::sleep(IMPATIENCE).await;
+        if clients.issue(called).await.is_some() {
+            backoff = IMPATIENCE;
+        } else {
+            back_off(&mut backoff).await;
         }
     }
 }
 
 /// Revokes one key after the other, with either wait.
 async fn revoke(clients: Arc<Clients>, mut random: Random) {
+    let mut backoff = IMPATIENCE;
     while !clients.is_over() {
         let key = clients.locked_keys().take(&mut random);
         let Some(key) = key else {
@@ -377,10 +385,18 @@ async fn revoke(clients: Arc<Clients>, mut random: Random) {
         let outcome = clients.revoke(called, &key, wait).await;
         let until = clients.now() + clients.rig.longest_wait();
         clients.locked_keys().watch_until(key.number, until);
-        if outcome == Outcome::Unknown || outcome == Outcome::NotMade {
-            tokio::time::sleep(IMPATIENCE).await;
+        if matches!(outcome, Outcome::Acknowledged { .. }) {
+            backoff = IMPATIENCE;
+        } else {
+            back_off(&mut backoff).await;
         }
     }
+}
+
+/// Waits, the next time for twice as long.
+async fn back_off(backoff: &mut Duration) {
+    tokio::time::sleep(*backoff).await;
+    *backoff = LONGEST_BACKOFF.min(*backoff * 2);
 }
 
 /// Asks one replica about one key after the other. A question without an answer does not hold up the next for long.
