@@ -81,6 +81,7 @@ pub(super) fn any_seed() -> usize {
 
 /// Waits until every server answers again, and the clients have seen for long enough that what was revoked stays so.
 pub(super) async fn recovered(rig: &Arc<Rig>, workload: Workload) -> Arc<Clients> {
+    workload.stop_changes();
     for replica in &rig.replicas {
         let key = eventually("keys are issued again", async || {
             workload.clients.issue(replica.api()).await

@@ -59,6 +59,8 @@ pub(super) struct Clients {
     /// How many issues were asked for without an answer.
     issued_perhaps: AtomicUsize,
     revoked: AtomicUsize,
+    /// Whether no more changes are begun.
+    changes_are_over: AtomicBool,
     is_over: AtomicBool,
 }
 
@@ -145,8 +147,16 @@ impl Workload {
         Self { clients, working }
     }
 
+    /// Lets the clients begin no more changes; they go on asking. Revocations come before all other changes, so on a server that
+    /// cannot keep up with them nobody else gets a turn.
+    pub(super) fn stop_changes(&self) {
+        let clients = &self.clients;
+        clients.changes_are_over.store(true, Ordering::Relaxed);
+    }
+
     /// Waits until the clients have their last answers.
     pub(super) async fn stop(self) -> Arc<Clients> {
+        self.stop_changes();
         self.clients.is_over.store(true, Ordering::Relaxed);
         for working in self.working {
             working.await.unwrap();
@@ -165,6 +175,7 @@ impl Clients {
             keys: Mutex::default(),
             issued_perhaps: AtomicUsize::new(0),
             revoked: AtomicUsize::new(0),
+            changes_are_over: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
         })
     }
@@ -202,6 +213,10 @@ impl Clients {
 
     fn is_over(&self) -> bool {
         self.is_over.load(Ordering::Relaxed)
+    }
+
+    fn changes_are_over(&self) -> bool {
+        self.changes_are_over.load(Ordering::Relaxed)
     }
 
     fn any_replica(&self, random: &mut Random) -> &Arc<Replica> {
@@ -356,7 +371,7 @@ impl Clients {
 /// Keeps enough keys good.
 async fn issue(clients: Arc<Clients>, mut random: Random) {
     let mut backoff = IMPATIENCE;
-    while !clients.is_over() {
+    while !clients.changes_are_over() {
         let enough = clients.locked_keys().live.len() >= LIVE;
         if enough {
             tokio::time::sleep(PAUSE).await;
@@ -374,7 +389,7 @@ async fn issue(clients: Arc<Clients>, mut random: Random) {
 /// Revokes one key after the other, with either wait.
 async fn revoke(clients: Arc<Clients>, mut random: Random) {
     let mut backoff = IMPATIENCE;
-    while !clients.is_over() {
+    while !clients.changes_are_over() {
         let key = clients.locked_keys().take(&mut random);
         let Some(key) = key else {
             tokio::time::sleep(PAUSE).await;
