@@ -6,7 +6,7 @@ use std::{env, fs};
 
 /// The messages that carry an API key, and the messages that contain them. They have no derived `Debug`, so that no log line can
 /// show an API key. Nearly all of Envoy's messages contain a header.
-const CARRY_A_KEY: [&str; 15] = [
+const CARRY_A_KEY: [&str; 22] = [
     "claviger.v1.VerifyRequest",
     "claviger.v1.VerifyBatchRequest",
     "claviger.v1.VerifyStreamRequest",
@@ -21,6 +21,13 @@ const CARRY_A_KEY: [&str; 15] = [
     "claviger.v1.ExplainRequest",
     "claviger.v1.HttpQuestion",
     "claviger.v1.HttpHeader",
+    "claviger.v1.ApplyRequest",
+    "claviger.v1.ApplyResponse",
+    "claviger.v1.DeclaredState",
+    "claviger.v1.DeclaredKey",
+    "claviger.v1.DeclaredChange",
+    "claviger.v1.DeclaredResource",
+    "claviger.v1.DeclaredResource.resource",
     ".envoy",
 ];
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::authority::{
-    CreatedAuthority, Refusal, ReplacedHints, create, recover, replace_hash_hints,
-    update_built_in_realm,
+    CreatedAuthority, DeclaredState, Refusal, ReplacedHints, create, create_declared, recover,
+    replace_hash_hints, update_built_in_realm,
 };
 use crate::config::{LocationArgs, StoreArgs};
 use crate::domain::clock::{Clock, ElapsedClock};
@@ -50,6 +50,8 @@ pub enum IfEmpty<'a> {
     Refuse,
     /// Create an authority, and pass its first operator key to this function.
     Create(&'a mut dyn FnMut(&PlainKey) -> io::Result<()>),
+    /// Create an authority that is as declared, with the operator key in it.
+    Declare(&'a DeclaredState),
 }
 
 /// The reason why a store cannot be opened. Each message is for the operator, and ends with what to do.
@@ -247,18 +249,32 @@ impl<'a> StoreLock<'a> {
         let store = self.open_store().await?;
         let existing = Peppers::load(&path)?;
         let peppers = if store.snapshot().await?.head().await?.is_some() {
+            if matches!(if_empty, IfEmpty::Declare(_)) {
+                tracing::info!(
+                    "there is an authority already, so the files of --apply are not used; `claviger apply` changes it"
+                );
+            }
             existing.ok_or_else(|| OpenStoreError::PepperMissing(path.clone()))?
         } else {
-            let IfEmpty::Create(hand_over) = if_empty else {
+            if matches!(if_empty, IfEmpty::Refuse) {
                 return Err(OpenStoreError::Empty(self.location()));
-            };
+            }
             // An existing file is from an earlier start that failed, or the operator has put it there.
             let peppers = match existing {
                 Some(peppers) => peppers,
                 None => create_pepper(&path)?,
             };
             let clock = follow_database(&store, clock.clone()).await?;
-            create(&store, &clock, &peppers, &roots, hand_over).await?;
+            match if_empty {
+                IfEmpty::Refuse => {}
+                IfEmpty::Create(hand_over) => {
+                    create(&store, &clock, &peppers, &roots, hand_over).await?;
+                }
+                IfEmpty::Declare(state) => {
+                    create_declared(&store, &clock, &peppers, &roots, state).await?;
+                    tracing::info!("authority created as declared");
+                }
+            }
             peppers
         };
         let head = store
@@ -307,7 +323,7 @@ impl OpenedStore {
         clock: Clock,
         if_empty: IfEmpty<'_>,
     ) -> Result<Self, OpenStoreError> {
-        let may_create = matches!(if_empty, IfEmpty::Create(_));
+        let may_create = !matches!(if_empty, IfEmpty::Refuse);
         let lock = StoreLock::take_to_open(args, mode, may_create).await?;
         lock.open(args, clock, if_empty).await
     }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use super::Refusal;
 use super::audit::{audit_detail, subject};
+use super::declared::InitialState;
 use super::resolve::{LookupCache, NewKey};
 use super::secret::NewSecret;
+use super::{DeclaredState, Refusal};
 use crate::domain::clock::Clock;
-use crate::domain::event::{Actor, Event, EventKind};
+use crate::domain::event::{Actor, Event, EventKind, Subject};
 use crate::domain::ids::{KeyId, PartnerId, RealmId, ScopeName};
 use crate::domain::key_text::PlainKey;
 use crate::domain::partner::Partner;
@@ -22,6 +23,57 @@ pub struct CreatedAuthority {
     pub id: KeyId,
     /// The API key.
     pub plain_key: PlainKey,
+}
+
+/// Creates a new authority that is as declared. Returns whether it did: `false` if the store already has an authority.
+///
+/// Everything is one transaction, so a crash leaves either no authority or the declared one.
+///
+/// # Errors
+/// [`Refusal::Precondition`] if the state has no operator key, so that nobody could administer the authority, or if the pepper file
+/// lacks the first version. [`Refusal::Invalid`] if the state contradicts itself.
+pub async fn create_declared(
+    store: &Store,
+    clock: &Clock,
+    peppers: &Peppers,
+    roots: &Roots,
+    state: &DeclaredState,
+) -> Result<bool, Refusal> {
+    let Some(mut change) = begin_authority(store, clock, peppers).await? else {
+        return Ok(false);
+    };
+    let mut initial = InitialState::plan(&mut change, peppers, state).await?;
+    initial.make_roots(roots).await;
+    let event = |kind, subject, detail, change: &Change| Event {
+        revision: change.revision(),
+        time: change.time(),
+        actor: Actor::command_line(),
+        kind,
+        subject,
+        detail,
+    };
+    change.reserve(1).await?;
+    let created = Subject {
+        realm: RealmId::built_in(),
+        partner: None,
+        project: None,
+        key: None,
+    };
+    let created = event(
+        EventKind::AuthorityCreated,
+        created,
+        BTreeMap::new(),
+        &change,
+    );
+    change.start_next(created).await?;
+    let last = initial
+        .write(&mut change, |entry, change| {
+            event(entry.kind, entry.subject, entry.detail, change)
+        })
+        .await?;
+    let last = event(last.kind, last.subject, last.detail, &change);
+    change.commit(&last).await?;
+    Ok(true)
 }
 
 /// Creates a new authority with its first operator key. Returns `None` if the store already has an authority.
@@ -38,6 +90,26 @@ pub async fn create(
     roots: &Roots,
     hand_over: impl FnOnce(&PlainKey) -> io::Result<()>,
 ) -> Result<Option<CreatedAuthority>, Refusal> {
+    let Some(change) = begin_authority(store, clock, peppers).await? else {
+        return Ok(None);
+    };
+    issue_operator(
+        change,
+        peppers,
+        roots,
+        EventKind::AuthorityCreated,
+        hand_over,
+    )
+    .await
+    .map(Some)
+}
+
+/// Begins the change that creates an authority, and writes the built-in realm. Returns `None` if there is an authority.
+async fn begin_authority(
+    store: &Store,
+    clock: &Clock,
+    peppers: &Peppers,
+) -> Result<Option<Change>, Refusal> {
     let canary = peppers
         .canary(Peppers::FIRST)
         .ok_or_else(|| Refusal::Precondition {
@@ -65,15 +137,7 @@ pub async fn create(
             suspended: false,
         })
         .await?;
-    issue_operator(
-        change,
-        peppers,
-        roots,
-        EventKind::AuthorityCreated,
-        hand_over,
-    )
-    .await
-    .map(Some)
+    Ok(Some(change))
 }
 
 /// Issues another operator key, for an authority whose operator keys were lost. `hand_over` is as in [`create`].

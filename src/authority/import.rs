@@ -11,7 +11,7 @@ use super::keys::visible;
 use super::resolve::LookupCache;
 use super::secret::pepper_missing;
 use super::two_pass::{Applied, ChangeContext, Pass, Preparation, TwoPassChange};
-use super::{Authority, ChangeRequest, ChangeResult, NewKey, Queued, Refusal, built_in};
+use super::{Authority, ChangeRequest, ChangeResult, NewKey, Queued, Refusal};
 use crate::auth::{AuthorizedCaller, Purpose};
 use crate::domain::event::EventKind;
 use crate::domain::ids::{KeyId, RealmId};
@@ -19,7 +19,7 @@ use crate::domain::imported_key::digest_hint;
 use crate::domain::key::{Key, KeyState, Secret};
 use crate::domain::time::{Expiry, Timestamp};
 use crate::domain::violation::Violations;
-use crate::hashing::{ImportHash, random};
+use crate::hashing::{ImportHash, Peppers, random};
 use crate::store::{Change, Error, Snapshot};
 
 /// A key that another system issued.
@@ -86,9 +86,7 @@ impl Authority {
     ) -> Result<ChangeResult<ImportOutcomes>, Refusal> {
         caller.role.may_manage(&realm)?;
         if realm.is_built_in() {
-            return Err(built_in(
-                "the realm \"claviger\" does not accept imported keys: issue new keys",
-            ));
+            caller.role.may_operate()?;
         }
         let import = Import {
             authority: self,
@@ -276,7 +274,7 @@ impl TwoPassChange for Import<'_> {
                         let before = entry.event(event.principal, event.request, change);
                         change.start_next(before).await?;
                     }
-                    let key = authority.imported_key(key, imported, change)?;
+                    let key = imported_key(&authority.peppers, key, imported, change)?;
                     let (id, detail) = (key.id, audit_detail(&key));
                     last = Some(AuditEntry::of_key(EventKind::KeyImported, &key, detail));
                     rows.push((key, root));
@@ -313,43 +311,43 @@ impl ImportOutcomes {
 /// How many keys are written together: as many as one statement inserts, so that few of them are in memory twice.
 const KEYS_AT_ONCE: usize = Change::INSERTS_AT_ONCE;
 
-impl Authority {
-    /// Returns the key that the current change imports.
-    fn imported_key(
-        &self,
-        resolved: Key,
-        imported: &ImportedKey,
-        change: &Change,
-    ) -> Result<Key, Refusal> {
-        let digest = self
-            .peppers
-            .digest_import(change.pepper(), &imported.hash)
-            .ok_or_else(pepper_missing)?;
-        let secret = Secret {
-            digest,
-            created_at: change.time(),
-            expires_at: Expiry::Never,
-            imported: true,
-            hint: String::new(),
-            last_use: None,
-        };
-        Ok(Key {
-            id: KeyId::new(change.time(), &random()),
-            created_at: change.time(),
-            created_revision: change.revision(),
-            revision: change.revision(),
-            hint: imported
-                .hint
-                .clone()
-                .unwrap_or_else(|| digest_hint(&digest.mac)),
-            secrets: vec![secret],
-            ..resolved
-        })
-    }
+/// Returns the key that the current change imports.
+pub(super) fn imported_key(
+    peppers: &Peppers,
+    resolved: Key,
+    imported: &ImportedKey,
+    change: &Change,
+) -> Result<Key, Refusal> {
+    let digest = peppers
+        .digest_import(change.pepper(), &imported.hash)
+        .ok_or_else(pepper_missing)?;
+    let secret = Secret {
+        digest,
+        created_at: change.time(),
+        expires_at: Expiry::Never,
+        imported: true,
+        hint: String::new(),
+        last_use: None,
+    };
+    Ok(Key {
+        id: KeyId::new(change.time(), &random()),
+        created_at: change.time(),
+        created_revision: change.revision(),
+        revision: change.revision(),
+        hint: imported
+            .hint
+            .clone()
+            .unwrap_or_else(|| digest_hint(&digest.mac)),
+        secrets: vec![secret],
+        ..resolved
+    })
 }
 
 /// Writes imported keys, each with the root of its secret.
-async fn insert_imported(change: &mut Change, rows: &[(Key, String)]) -> Result<(), Refusal> {
+pub(super) async fn insert_imported(
+    change: &mut Change,
+    rows: &[(Key, String)],
+) -> Result<(), Refusal> {
     let mut keys = Vec::with_capacity(rows.len());
     let mut roots = Vec::with_capacity(rows.len());
     let mut imports = Vec::with_capacity(rows.len());

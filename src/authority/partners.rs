@@ -36,7 +36,7 @@ pub struct PartnerDefinition {
 
 impl PartnerDefinition {
     /// Returns the partner, given the partner as it is before the change.
-    fn resolve(&self, before: Option<&Partner>) -> Partner {
+    pub(super) fn resolve(&self, before: Option<&Partner>) -> Partner {
         let Self {
             realm,
             id,
@@ -102,16 +102,7 @@ impl Authority {
         };
         change.put_partner(&partner).await?;
         let put = get_partner(&mut change, &partner.realm, &partner.id).await?;
-        let detail = non_empty_detail([
-            ("display_name", partner.display_name.clone()),
-            ("suspended", partner.suspended.to_string()),
-        ]);
-        let subject = subject(&partner.realm, &partner.id);
-        let entry = AuditEntry {
-            kind: EventKind::PartnerPut,
-            subject,
-            detail,
-        };
+        let entry = put_entry(&partner);
         self.finish(&caller.principal, request, change, entry, put)
             .await
     }
@@ -182,12 +173,7 @@ impl Authority {
             }
         };
         change.delete_partner(realm, id).await?;
-        let detail = non_empty_detail([("display_name", found.value.display_name)]);
-        let entry = AuditEntry {
-            kind: EventKind::PartnerDeleted,
-            subject: subject(realm, id),
-            detail,
-        };
+        let entry = deletion_entry(&found.value);
         self.finish(&caller.principal, request, change, entry, ())
             .await
     }
@@ -223,6 +209,27 @@ pub(super) async fn get_partner(
         .find_partner(realm, id)
         .await?
         .ok_or(Refusal::NotFound(not_found::PARTNER))
+}
+
+/// The entry of a partner that is created or replaced.
+pub(super) fn put_entry(partner: &Partner) -> AuditEntry {
+    AuditEntry {
+        kind: EventKind::PartnerPut,
+        subject: subject(&partner.realm, &partner.id),
+        detail: non_empty_detail([
+            ("display_name", partner.display_name.clone()),
+            ("suspended", partner.suspended.to_string()),
+        ]),
+    }
+}
+
+/// The entry of a partner that is deleted.
+pub(super) fn deletion_entry(partner: &Partner) -> AuditEntry {
+    AuditEntry {
+        kind: EventKind::PartnerDeleted,
+        subject: subject(&partner.realm, &partner.id),
+        detail: non_empty_detail([("display_name", partner.display_name.clone())]),
+    }
 }
 
 fn subject(realm: &RealmId, id: &PartnerId) -> Subject {

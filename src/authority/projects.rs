@@ -40,11 +40,7 @@ impl Authority {
                 .map(|(found, _)| found.clone());
             // Before the revision: no later attempt with another revision can succeed.
             if known.is_some_and(|(known, _)| known.value.partner != project.partner) {
-                return Err(Refusal::Precondition {
-                    reason: "PROJECT_OF_ANOTHER_PARTNER",
-                    message: "this project id belongs to another partner, even after a deletion: choose another project id"
-                        .to_owned(),
-                });
+                return Err(of_another_partner());
             }
             check_revision(found.as_ref().map(|found| found.revision), if_revision)?;
             let (realm, id) = (project.realm.clone(), project.id.clone());
@@ -65,12 +61,7 @@ impl Authority {
         };
         change.put_project(&project).await?;
         let put = get_project(&mut change, &project.realm, &project.id).await?;
-        let detail = non_empty_detail([("display_name", project.display_name.clone())]);
-        let entry = AuditEntry {
-            kind: EventKind::ProjectPut,
-            subject: subject(&project),
-            detail,
-        };
+        let entry = put_entry(&project);
         self.finish(&caller.principal, request, change, entry, put)
             .await
     }
@@ -127,12 +118,7 @@ impl Authority {
             }
         };
         change.delete_project(realm, id).await?;
-        let detail = non_empty_detail([("display_name", found.value.display_name.clone())]);
-        let entry = AuditEntry {
-            kind: EventKind::ProjectDeleted,
-            subject: subject(&found.value),
-            detail,
-        };
+        let entry = deletion_entry(&found.value);
         self.finish(&caller.principal, request, change, entry, ())
             .await
     }
@@ -149,6 +135,36 @@ async fn get_project(
         .filter(|(_, deleted)| !deleted)
         .map(|(found, _)| found)
         .ok_or(Refusal::NotFound(not_found::PROJECT))
+}
+
+/// The refusal to give a project id to another partner.
+fn of_another_partner() -> Refusal {
+    Refusal::Precondition {
+        reason: "PROJECT_OF_ANOTHER_PARTNER",
+        message: format!("this project id {OF_ANOTHER_PARTNER}"),
+    }
+}
+
+/// Why a project id cannot be given to another partner.
+pub(super) const OF_ANOTHER_PARTNER: &str =
+    "belongs to another partner, even after a deletion: choose another project id";
+
+/// The entry of a project that is created or replaced.
+pub(super) fn put_entry(project: &Project) -> AuditEntry {
+    entry(EventKind::ProjectPut, project)
+}
+
+/// The entry of a project that is deleted.
+pub(super) fn deletion_entry(project: &Project) -> AuditEntry {
+    entry(EventKind::ProjectDeleted, project)
+}
+
+fn entry(kind: EventKind, project: &Project) -> AuditEntry {
+    AuditEntry {
+        kind,
+        subject: subject(project),
+        detail: non_empty_detail([("display_name", project.display_name.clone())]),
+    }
 }
 
 fn subject(project: &Project) -> Subject {

@@ -17,8 +17,9 @@ use crate::domain::hold::Holdable;
 use crate::domain::ids::RealmId;
 use crate::domain::partner::Partner;
 use crate::domain::realm::{Environment, Realm};
+use crate::domain::time::Timestamp;
 use crate::mirror::PreparedRealm;
-use crate::store::{Change, RealmRow};
+use crate::store::{RealmRow, Snapshot};
 
 /// A realm that is put.
 pub(super) struct Put<'p> {
@@ -68,7 +69,8 @@ impl Authority {
                     .await;
             }
             Some(found) => {
-                check_frozen(&mut change, &found.value, realm).await?;
+                let now = change.time();
+                check_frozen(&mut change, &found.value, realm, now).await?;
                 Some(found.value)
             }
             None => {
@@ -77,14 +79,7 @@ impl Authority {
             }
         };
         if before.is_none() {
-            change
-                .put_partner(&Partner {
-                    realm: RealmId::built_in(),
-                    id: realm.id.as_partner(),
-                    display_name: String::new(),
-                    suspended: false,
-                })
-                .await?;
+            change.put_partner(&served_realm(&realm.id)).await?;
         }
         let put = Put {
             before: before.as_ref(),
@@ -230,9 +225,14 @@ pub(super) const IS_BUILT_IN: &str = "the realm \"claviger\" is built in and can
 ///
 /// # Errors
 /// [`Refusal::Precondition`] names the first part that keys depend on.
-async fn check_frozen(change: &mut Change, before: &Realm, after: &Realm) -> Result<(), Refusal> {
+pub(super) async fn check_frozen(
+    state: &mut Snapshot,
+    before: &Realm,
+    after: &Realm,
+    now: Timestamp,
+) -> Result<(), Refusal> {
     if before.prefix != after.prefix {
-        let keys = change.count_keys(&before.id, None, None).await?;
+        let keys = state.count_keys(&before.id, None, None).await?;
         if keys > 0 {
             return Err(in_use(format!(
                 "the prefix cannot change while the realm has keys ({keys}): keep the prefix, or delete the keys first"
@@ -246,7 +246,7 @@ async fn check_frozen(change: &mut Change, before: &Realm, after: &Realm) -> Res
         .filter(|environment| lost(after.environment(environment.name.as_str()), environment))
         .collect();
     if !environments.is_empty() {
-        let used = change.environments_in_use(&before.id).await?;
+        let used = state.environments_in_use(&before.id).await?;
         if let Some(kept) = environments
             .iter()
             .find(|lost| used.contains(lost.name.as_str()))
@@ -268,12 +268,11 @@ async fn check_frozen(change: &mut Change, before: &Realm, after: &Realm) -> Res
             lost.find(|lost| used.contains(lost.name.as_str()))
                 .map(|lost| lost.name.clone())
         };
-        let used = change.scopes_in_use(&before.id, None).await?;
+        let used = state.scopes_in_use(&before.id, None).await?;
         if is_used(&used).is_some() {
             // This takes longer. A revoked key stays revoked, and an expired one gets no later expiry while it has a scope that the
             // realm has not.
-            let now = change.time();
-            let used = change.scopes_in_use(&before.id, Some(now)).await?;
+            let used = state.scopes_in_use(&before.id, Some(now)).await?;
             if let Some(kept) = is_used(&used) {
                 return Err(in_use(format!(
                     "keys still hold the scope \"{kept}\": keep the scope, or update or revoke these keys first"
@@ -284,7 +283,17 @@ async fn check_frozen(change: &mut Change, before: &Realm, after: &Realm) -> Res
     Ok(())
 }
 
-fn subject(id: &RealmId) -> Subject {
+/// The partner of the built-in realm that stands for a realm.
+pub(super) fn served_realm(id: &RealmId) -> Partner {
+    Partner {
+        realm: RealmId::built_in(),
+        id: id.as_partner(),
+        display_name: String::new(),
+        suspended: false,
+    }
+}
+
+pub(super) fn subject(id: &RealmId) -> Subject {
     Subject {
         realm: id.clone(),
         partner: None,

@@ -76,7 +76,7 @@ type Progress = ControlFlow<ChangeResult<RenamedScope>>;
 
 impl Authority {
     /// Checks that no lost change took anything away from anybody. What is held has the scopes that it had then, by their names.
-    async fn check_nothing_held(&self, snapshot: &mut Snapshot) -> Result<(), Refusal> {
+    pub(super) async fn check_nothing_held(&self, snapshot: &mut Snapshot) -> Result<(), Refusal> {
         if self.mirror.index().held() > 0 || snapshot.has_holds().await? {
             return Err(history_rewritten());
         }

@@ -218,6 +218,11 @@ impl ResolvedKey {
 }
 
 impl LookupCache {
+    /// Takes a partner of the realm for known that the same change creates.
+    pub(super) fn assume_partner(&mut self, realm: &RealmId, partner: &PartnerId) {
+        self.partners.insert((realm.clone(), partner.clone()), true);
+    }
+
     /// Reads the partners and the projects that these requests name in the realm, with a few statements for all of them.
     ///
     /// A project whose row is corrupt is left to the look-up of the request that needs it.

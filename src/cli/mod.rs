@@ -10,6 +10,7 @@ mod canary;
 mod client;
 mod codec;
 mod connect;
+mod declared;
 mod diagnostics;
 mod edit;
 mod events;
@@ -24,7 +25,6 @@ mod partner;
 mod project;
 mod prompt;
 mod realm;
-mod realm_file;
 mod redact;
 mod reflect;
 mod rename_scope;
@@ -33,6 +33,7 @@ mod request_id;
 mod response;
 mod rounds;
 mod text;
+mod toml_file;
 mod usage;
 mod verify;
 
@@ -43,6 +44,7 @@ use clap::Subcommand;
 use tokio::runtime::Builder;
 
 pub use connect::Connection;
+pub use declared::read_declared;
 pub use redact::mask_keys;
 
 use failure::Failure;
@@ -63,6 +65,13 @@ pub enum ClientCommand {
     /// Issue, change and revoke keys.
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Make an API key without a server.
+    #[command(subcommand)]
+    Key(keys::Offline),
+    /// Make the authority as files declare it.
+    Apply(declared::Apply),
+    /// Show what `apply` would change.
+    Diff(declared::Diff),
     /// Configure gateways.
     #[command(subcommand)]
     Gateway(gateway::Command),
@@ -130,6 +139,9 @@ async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
         ClientCommand::Partner(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Project(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Keys(command) => command.run(&connection, &output).await,
+        ClientCommand::Key(command) => command.run(&output).map(|()| 0),
+        ClientCommand::Apply(apply) => apply.run(&connection, &output).await.map(|()| 0),
+        ClientCommand::Diff(diff) => diff.run(&connection, &output).await,
         ClientCommand::Gateway(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Replicas(command) => command.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Verify(verify) => verify.run(&connection, &output).await,

@@ -1,8 +1,6 @@
 //! Realms: the protected APIs.
 
-use std::fs;
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -14,12 +12,12 @@ use super::flags::{self, Level, WaitFlag};
 use super::output::Output;
 use super::page::{Listing, PageFlags};
 use super::prompt;
-use super::realm_file;
 use super::reflect;
 use super::rename_scope::RenameScope;
 use super::request_id;
 use super::response::ChangeResponse as _;
 use super::text;
+use super::toml_file;
 use crate::domain::ids::RealmId;
 use crate::pb::claviger::v1::credential_source::Source;
 use crate::pb::claviger::v1::{
@@ -162,7 +160,7 @@ impl Put {
             (Some(path), _) => {
                 let request = PutRealmRequest {
                     request_id: request_id::fresh(),
-                    realm: Some(read(&path)?),
+                    realm: Some(toml_file::read(&path, toml_file::parse_realm)?),
                     if_revision: self.if_revision,
                     wait: self.wait.to_proto(),
                 };
@@ -294,7 +292,7 @@ impl Get {
             )
             .hint("use the version of this program that the server has"));
         }
-        let text = realm_file::to_toml(&reflect::generated(&realm)?).map_err(|why| {
+        let text = toml_file::realm_to_toml(&reflect::generated(&realm)?).map_err(|why| {
             Failure::failed(format!("the realm cannot be written as TOML: {why}"))
         })?;
         output.print_file(&text)
@@ -354,18 +352,6 @@ impl Delete {
             )
         })
     }
-}
-
-fn read(path: &Path) -> Result<Realm, Failure> {
-    let (name, text) = if path == Path::new("-") {
-        let mut text = String::new();
-        let read = io::stdin().lock().read_to_string(&mut text);
-        ("standard input".to_owned(), read.map(|_| text))
-    } else {
-        (path.display().to_string(), fs::read_to_string(path))
-    };
-    let text = text.map_err(|error| Failure::usage(format!("cannot read {name}: {error}")))?;
-    realm_file::parse(&text).map_err(|why| Failure::usage(format!("{name}: {why}")))
 }
 
 /// Parses `name` or `name=implied,implied`. The name of a scope may contain a colon, but no equals sign.

@@ -5,11 +5,11 @@ use prost_types::Timestamp;
 
 use super::text;
 use crate::pb::claviger::v1::{
-    AcceptHistoryResponse, DeleteKeyResponse, DeleteKeysResponse, DeletePartnerResponse,
-    DeleteProjectResponse, DeleteRealmResponse, DisableKeyResponse, EnableKeyResponse,
-    EndRotationResponse, Event, ExplainResponse, FindKeyResponse, GetKeyResponse,
-    GetKeyScopesResponse, GetKeyUsageResponse, GetPartnerResponse, GetRealmResponse,
-    GetSelfResponse, GetUsageResponse, ImportKeysResponse, IssueKeyResponse, Key,
+    AcceptHistoryResponse, ApplyResponse, DeleteKeyResponse, DeleteKeysResponse,
+    DeletePartnerResponse, DeleteProjectResponse, DeleteRealmResponse, DisableKeyResponse,
+    EnableKeyResponse, EndRotationResponse, Event, ExplainResponse, FindKeyResponse,
+    GetKeyResponse, GetKeyScopesResponse, GetKeyUsageResponse, GetPartnerResponse,
+    GetRealmResponse, GetSelfResponse, GetUsageResponse, ImportKeysResponse, IssueKeyResponse, Key,
     ListEventsResponse, ListKeysResponse, ListPartnersResponse, ListProjectsResponse,
     ListRealmsResponse, ListReplicasResponse, Partner, Project, PutPartnerResponse,
     PutProjectResponse, PutRealmResponse, Realm, RenameScopeResponse, RevokeKeyResponse,
@@ -126,6 +126,7 @@ responses!(
     SetLeaseResponse,
     AcceptHistoryResponse,
     SetClockResponse,
+    ApplyResponse,
 );
 
 pages!(
@@ -160,6 +161,7 @@ changes!(
     SetLeaseResponse,
     AcceptHistoryResponse,
     SetClockResponse,
+    ApplyResponse,
 );
 
 fn effect(revision: u64, everywhere: Option<&Timestamp>, confirmed: bool) -> String {

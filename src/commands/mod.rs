@@ -2,8 +2,10 @@
 
 mod check;
 
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -12,10 +14,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::authority::Refusal;
+use crate::authority::{DeclaredState, Refusal};
+use crate::cli;
 use crate::config::{CertifiedService, LocationArgs, ServeArgs, StoreArgs};
 use crate::domain::clock::Clock;
 use crate::domain::key_text::PlainKey;
+use crate::domain::violation::{Violation, Violations};
+use crate::grpc;
 use crate::open::{
     IfEmpty, OpenStoreError, OpenedStore, StoreLock, operator_key_path, write_operator_key,
 };
@@ -69,6 +74,8 @@ enum CommandError {
          `claviger bootstrap --recover`"
     )]
     AlreadyCreated,
+    #[error("{0}")]
+    Declared(String),
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
     #[error("cannot start the threads of the program: {0}")]
@@ -88,9 +95,9 @@ impl CommandError {
             | Self::Signals(_)
             | Self::Runtime(_) => 1,
             Self::Serve(ServeError::Listen(error)) if !error.is_of_configuration() => 1,
-            Self::Serve(ServeError::Listen(_) | ServeError::Traces(_)) | Self::OpenStore(_) => {
-                BAD_CONFIGURATION
-            }
+            Self::Serve(ServeError::Listen(_) | ServeError::Traces(_))
+            | Self::OpenStore(_)
+            | Self::Declared(_) => BAD_CONFIGURATION,
             Self::Serve(_) => 1,
         }
     }
@@ -143,6 +150,7 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
     // First, so that no signal during the start is lost.
     let stop = signals().map_err(CommandError::Signals)?;
     let hangups = signal(SignalKind::hangup()).map_err(CommandError::Signals)?;
+    let declared = declared_state(&args.apply)?;
     // The lock comes before the ports, so that a second process reports the lock, and the ports before the store, so that
     // nothing is created if a port is in use.
     let lock = StoreLock::take_to_open(&args.store, LockMode::Shared, args.init).await?;
@@ -169,13 +177,17 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
         tracing::info!(file = %key_file.display(), "first operator key written to a file");
         Ok(())
     };
-    let if_empty = if args.init {
-        IfEmpty::Create(&mut hand_over)
-    } else {
-        IfEmpty::Refuse
+    let if_empty = match &declared {
+        Some(state) => IfEmpty::Declare(state),
+        None if args.init => IfEmpty::Create(&mut hand_over),
+        None => IfEmpty::Refuse,
     };
     let location = lock.location();
-    let opened = lock.open(&args.store, Clock::system(), if_empty).await?;
+    let opened = lock.open(&args.store, Clock::system(), if_empty).await;
+    let opened = opened.map_err(|error| match error {
+        OpenStoreError::Refused(Refusal::Invalid(violations)) => not_declarable(&violations),
+        error => error.into(),
+    })?;
     let http = listeners.http_address();
     let unix = listeners.unix_path();
     tracing::info!(
@@ -192,6 +204,30 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
         .run(stop)
         .await?;
     Ok(())
+}
+
+/// Reads the files that declare a new authority, if there are any.
+fn declared_state(files: &[PathBuf]) -> Result<Option<DeclaredState>, CommandError> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let state = cli::read_declared(files).map_err(CommandError::Declared)?;
+    let state = grpc::declared_state(state);
+    state
+        .map(Some)
+        .map_err(|violations| not_declarable(&violations))
+}
+
+/// The error for files of which no authority can be made.
+fn not_declarable(violations: &Violations) -> CommandError {
+    let mut message = "the files of --apply do not declare an authority:".to_owned();
+    for Violation { field, description } in violations.kept() {
+        let _ = write!(message, "\n  {field}: {description}");
+    }
+    if violations.more() > 0 {
+        let _ = write!(message, "\n  and {} more", violations.more());
+    }
+    CommandError::Declared(message)
 }
 
 /// The variables of the client's certificate.

@@ -1,6 +1,7 @@
 //! The flags of `serve`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -28,6 +29,17 @@ pub struct ServeArgs {
     /// Create a new authority if there is none yet
     #[arg(long, env = "CLAVIGER_INIT", value_parser = BoolishValueParser::new())]
     pub init: bool,
+
+    /// With --init, create the new authority as this file declares it, with the operator key in it; can be repeated. An authority
+    /// that exists stays as it is: see `claviger apply`
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "CLAVIGER_APPLY",
+        value_delimiter = ',',
+        requires = "init"
+    )]
+    pub apply: Vec<PathBuf>,
 
     #[command(flatten)]
     #[expect(

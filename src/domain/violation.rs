@@ -35,6 +35,20 @@ impl Violations {
         }
     }
 
+    /// Adds the violations of a part of the request. Their fields get the path of the part, instead of `root` if they begin with it.
+    pub fn add_within(&mut self, part: &str, root: &str, violations: Self) {
+        for Violation { field, description } in violations.kept {
+            let rest = field.strip_prefix(root).unwrap_or(&field);
+            let dot = if rest.is_empty() || rest.starts_with('.') {
+                ""
+            } else {
+                "."
+            };
+            self.add(format!("{part}{dot}{rest}"), description);
+        }
+        self.more += violations.more;
+    }
+
     /// Gives all violations the same description.
     pub fn describe_all(&mut self, description: &str) {
         for violation in &mut self.kept {

@@ -59,7 +59,7 @@ mod status;
 
 use std::sync::Arc;
 
-pub use authority_admin::AuthorityAdminService;
+pub use authority_admin::{AuthorityAdminService, declared_state};
 pub use call_metrics::{CallMetrics, Method, MethodCalls, code_name};
 pub use ext_authz::ExtAuthzService;
 pub use guard::{CertifiedClients, Destination, Dispatch, Guard};

@@ -1,5 +1,6 @@
 //! The SHA-256 of an imported API key.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -43,6 +44,15 @@ impl ImportHash {
             .ok_or("must be a SHA-256 hash: 64 hexadecimal digits, or 32 bytes in base64")
     }
 
+    /// Returns the hash as 64 hexadecimal digits.
+    pub fn hex(&self) -> String {
+        let bytes = self.0.expose().iter();
+        bytes.fold(String::with_capacity(64), |mut digits, byte| {
+            write!(digits, "{byte:02x}").expect("a string takes everything");
+            digits
+        })
+    }
+
     /// Returns the 32 bytes, for hashing.
     pub fn secret(&self) -> &Arc<SecretBytes> {
         &self.0
@@ -68,6 +78,7 @@ mod tests {
         ] {
             let read = ImportHash::parse(&written).unwrap_or_else(|why| panic!("{written} {why}"));
             assert_eq!(read.secret().expose(), hash.secret().expose(), "{written}");
+            assert_eq!(read.hex(), OF_ABC);
         }
     }
 

@@ -55,7 +55,7 @@ pub use metrics::{ErrorKind, SessionKind, StoreMetrics};
 pub use migrations::Schema;
 pub use owner_usage::{KeyOwner, OwnerCounts, UsageFilter};
 pub use postgres::DatabaseUrl;
-pub use realms::{PartnerRow, ProjectRow, RealmRow};
+pub use realms::{PartnerRow, ProjectRow, RealmRow, Versioned};
 pub use replicas::{Beat, HeartbeatConnection, Replica, ReplicaState, Replicas, Report};
 pub use requests::AnsweredRequest;
 pub use retention::{AddressCursor, MoreRows};

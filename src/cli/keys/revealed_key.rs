@@ -210,7 +210,7 @@ fn rotate_hint(id: &str) -> String {
 
 /// A new file for an API key. It is removed again unless the API key is written to it.
 pub(super) struct KeyFile {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     file: File,
     is_kept: bool,
 }
@@ -238,7 +238,7 @@ impl KeyFile {
         }
     }
 
-    fn keep(mut self, plain_key: &str) -> io::Result<()> {
+    pub(super) fn keep(mut self, plain_key: &str) -> io::Result<()> {
         writeln!(self.file, "{plain_key}")?;
         self.file.sync_all()?;
         self.is_kept = true;

@@ -2,7 +2,7 @@
 
 mod bulk;
 mod filters;
-mod request;
+pub(super) mod request;
 mod response;
 mod usage;
 

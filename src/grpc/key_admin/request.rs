@@ -584,6 +584,12 @@ fn imported_key(
         external_id,
     } = entry;
     let mut bad = Violations::default();
+    if realm.is_built_in() && matches!(secret, Some(pb::import_entry::Secret::PlainKey(_))) {
+        bad.add(
+            "plain_key",
+            "must not be sent for the realm \"claviger\": set `sha256`",
+        );
+    }
     let identity = hash_and_hint(&mut bad, secret);
     let properties = KeyProperties {
         partner,
@@ -604,6 +610,50 @@ fn imported_key(
             .zip(new)
             .map(|((hash, hint), new)| ImportedKey { new, hash, hint }),
     )
+}
+
+/// Decodes a key of the built-in realm that is declared. Its end may be over: then the key has it already.
+pub(in crate::grpc) fn declared_key(key: pb::DeclaredKey) -> Result<ImportedKey, Violations> {
+    let pb::DeclaredKey {
+        sha256,
+        partner,
+        name,
+        scopes,
+        expire_time,
+        labels,
+        allowed_cidrs,
+    } = key;
+    let mut bad = Violations::default();
+    let hash = bad.check("sha256", ImportHash::parse(&Zeroizing::new(sha256)));
+    if scopes.is_empty() {
+        bad.add(
+            "scopes",
+            "must have at least 1 entry: the key would be good for nothing",
+        );
+    }
+    let properties = KeyProperties {
+        partner,
+        project: String::new(),
+        level: 0,
+        environment: String::new(),
+        name,
+        external_id: String::new(),
+        scopes,
+        full_access: false,
+        expire_time,
+        labels,
+        allowed_cidrs,
+    };
+    let new = properties.decode(
+        &mut bad,
+        Some(RealmId::built_in()),
+        Timestamp::from_micros(0),
+    );
+    bad.finish(hash.zip(new).map(|(hash, new)| ImportedKey {
+        new,
+        hash,
+        hint: None,
+    }))
 }
 
 /// Decodes the SHA-256 of an imported API key, and the part of the API key that may be shown, if there is one.

@@ -1,8 +1,8 @@
 //! The gRPC service `claviger.v1.RealmAdmin`.
 
 mod gateway_rules;
-mod request;
-mod response;
+pub(super) mod request;
+pub(super) mod response;
 
 use prost::Message;
 use tonic::{Request, Response, Status};

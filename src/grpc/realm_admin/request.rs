@@ -64,7 +64,7 @@ pub(super) fn parse_rename(
         .map_err(Refusal::Invalid)
 }
 
-pub(super) fn parse_realm(
+pub(in crate::grpc) fn parse_realm(
     realm: Option<pb::Realm>,
     wait: i32,
     request_id: &str,
@@ -262,7 +262,7 @@ fn parse_levels(bad: &mut Violations, levels: Vec<i32>) -> BTreeSet<LevelKind> {
     kinds
 }
 
-pub(super) fn parse_partner(
+pub(in crate::grpc) fn parse_partner(
     partner: Option<pb::Partner>,
     wait: i32,
     request_id: &str,
@@ -293,7 +293,7 @@ pub(super) fn parse_partner(
         .map_err(Refusal::Invalid)
 }
 
-pub(super) fn parse_project(
+pub(in crate::grpc) fn parse_project(
     project: Option<pb::Project>,
     wait: i32,
     request_id: &str,

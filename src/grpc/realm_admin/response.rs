@@ -9,7 +9,7 @@ use crate::grpc::encode::{level, scope_names, span, time};
 use crate::pb::claviger::v1 as pb;
 use crate::store::{PartnerRow, ProjectRow, RealmRow};
 
-pub(super) fn realm(row: RealmRow) -> pb::Realm {
+pub(in crate::grpc) fn realm(row: RealmRow) -> pb::Realm {
     let self_rotation = row.value.has_self_rotation();
     let Realm {
         id,
@@ -88,7 +88,7 @@ pub(super) fn realm(row: RealmRow) -> pb::Realm {
     }
 }
 
-pub(super) fn partner(row: PartnerRow) -> pb::Partner {
+pub(in crate::grpc) fn partner(row: PartnerRow) -> pb::Partner {
     let Partner {
         realm,
         id,
@@ -105,7 +105,7 @@ pub(super) fn partner(row: PartnerRow) -> pb::Partner {
     }
 }
 
-pub(super) fn project(row: ProjectRow) -> pb::Project {
+pub(in crate::grpc) fn project(row: ProjectRow) -> pb::Project {
     let Project {
         realm,
         id,

@@ -1,11 +1,15 @@
 //! The gRPC service `claviger.v1.AuthorityAdmin`.
 
+mod declared;
+
 use std::time::Duration;
 
 use tonic::{Request, Response, Status};
 
+pub use declared::declared_state;
+
 use super::{Admin, decode, encode};
-use crate::authority::{ChangeRequest, ClockCorrection, ForkWithHolds, Refusal};
+use crate::authority::{ChangeRequest, ClockCorrection, ForkWithHolds, Read, Refusal};
 use crate::domain::event::Revision;
 use crate::domain::lease::LeaseTerms;
 use crate::domain::time::Timestamp;
@@ -110,6 +114,46 @@ impl pb::authority_admin_server::AuthorityAdmin for AuthorityAdminService {
             revision: result.revision.as_u64(),
             effective_everywhere_time: Some(encode::time(result.effective_at)),
             confirmed: result.is_everywhere,
+        }))
+    }
+
+    async fn apply(
+        &self,
+        request: Request<pb::ApplyRequest>,
+    ) -> Result<Response<pb::ApplyResponse>, Status> {
+        let caller = self.admin.caller(&request)?;
+        let message = request.into_inner();
+        let is_dry_run = message.dry_run;
+        // Before the validation, which may take long.
+        if is_dry_run {
+            caller.role.may_read_everything()?;
+        } else {
+            caller.role.may_operate()?;
+        }
+        let declared::Apply {
+            state,
+            change,
+            if_plan,
+        } = declared::parse(message)?;
+        if is_dry_run {
+            let planned = self
+                .admin
+                .run(move |authority| async move { authority.plan(&caller, &state).await });
+            let Read { value, revision } = planned.await?;
+            return Ok(Response::new(declared::response(value, revision)));
+        }
+        let result = self
+            .admin
+            .run(move |authority| async move {
+                authority
+                    .apply(&caller, &change, &state, if_plan.as_deref())
+                    .await
+            })
+            .await?;
+        Ok(Response::new(pb::ApplyResponse {
+            effective_everywhere_time: Some(encode::time(result.effective_at)),
+            confirmed: result.is_everywhere,
+            ..declared::response(result.value, result.revision)
         }))
     }
 }

@@ -1,58 +1,126 @@
-//! A realm as a TOML file with the field names of the proto, which stays the only list of the fields.
+//! Realms and declared states as TOML files with the field names of the proto, which stays the only list of the fields.
 //!
-//! The file differs from the proto's JSON in two ways: time spans are written as `"1h"` instead of `"3600s"`, and the
+//! A file differs from the proto's JSON in two ways: time spans are written as `"1h"` instead of `"3600s"`, and the
 //! common prefix of enum values may be omitted (`"full_access"`).
 
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::time::Duration;
 
+use prost::Message;
 use prost_reflect::{DynamicMessage, EnumDescriptor, Kind, MessageDescriptor};
 use toml::Value;
 
+use super::failure::Failure;
 use super::{reflect, text};
 use crate::domain::span::{self, SpanError};
-use crate::pb::claviger::v1::Realm;
+use crate::pb::claviger::v1::{DeclaredState, Realm};
 
 const SPAN: &str = "google.protobuf.Duration";
+const TIME: &str = "google.protobuf.Timestamp";
+
+/// Reads a file, or standard input if its name is `-`, and parses it.
+pub(super) fn read<T>(
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, Failure> {
+    let (name, text) = if path == Path::new("-") {
+        let mut text = String::new();
+        let read = io::stdin().lock().read_to_string(&mut text);
+        ("standard input".to_owned(), read.map(|_| text))
+    } else {
+        (path.display().to_string(), fs::read_to_string(path))
+    };
+    let text = text.map_err(|error| Failure::usage(format!("cannot read {name}: {error}")))?;
+    parse(&text).map_err(|why| Failure::usage(format!("{name}: {why}")))
+}
 
 /// Parses a realm. The error names the place and the cause.
-pub(super) fn parse(text: &str) -> Result<Realm, String> {
-    let table: toml::Table = toml::from_str(text).map_err(|error| {
+pub(super) fn parse_realm(text: &str) -> Result<Realm, String> {
+    message("Realm", table(text)?)
+}
+
+/// Parses a declared state. A file with one realm declares this realm. The error names the place and the cause.
+pub(super) fn parse_declared(text: &str) -> Result<DeclaredState, String> {
+    let table = table(text)?;
+    if table.contains_key("id") {
+        let realm = message("Realm", table)?;
+        return Ok(DeclaredState {
+            realms: vec![realm],
+            ..DeclaredState::default()
+        });
+    }
+    message("DeclaredState", table)
+}
+
+fn table(text: &str) -> Result<toml::Table, String> {
+    toml::from_str(text).map_err(|error| {
         let line = error
             .span()
             .and_then(|span| text.get(..span.start))
             .map_or(1, |before| before.matches('\n').count() + 1);
         format!("line {line}: {}", error.message())
-    })?;
-    // The server would ignore both fields, and `revision` looks like a guard against concurrent changes.
-    if table.contains_key("revision") {
-        return Err(
-            "`revision` is set by the server; to change only that revision, use --if-revision"
-                .to_owned(),
-        );
-    }
-    if table.contains_key("create_time") {
-        return Err("`create_time` is set by the server: remove it from the file".to_owned());
-    }
-    let realm = reflect::descriptor("Realm");
+    })
+}
+
+fn message<M: Message + Default>(name: &str, table: toml::Table) -> Result<M, String> {
+    let message = reflect::descriptor(name);
     let mut value = Value::Table(table);
-    write_as_proto(&mut value, &Kind::Message(realm.clone()), "")?;
-    DynamicMessage::deserialize(realm, value)
+    write_as_proto(&mut value, &Kind::Message(message.clone()), "")?;
+    DynamicMessage::deserialize(message, value)
         .map_err(|error| reworded(&error.to_string()))?
         .transcode_to()
         .map_err(|error| error.to_string())
 }
 
 /// Formats a realm for editing, without the fields that the server sets.
-pub(super) fn to_toml(realm: &Realm) -> Result<String, String> {
+pub(super) fn realm_to_toml(realm: &Realm) -> Result<String, String> {
     let described = Realm {
         revision: 0,
         create_time: None,
         ..realm.clone()
     };
-    let described = reflect::Described::terse("Realm", &described);
+    to_toml("Realm", &described)
+}
+
+/// Formats a message of this name, without the fields that have their default value.
+pub(super) fn to_toml(name: &str, message: &impl Message) -> Result<String, String> {
+    let described = reflect::Described::terse(name, message);
     let mut value = Value::try_from(described).map_err(|error| error.to_string())?;
-    write_as_text(&mut value, &Kind::Message(reflect::descriptor("Realm")));
+    write_as_text(&mut value, &Kind::Message(reflect::descriptor(name)));
     toml::to_string(&value).map_err(|error| error.to_string())
+}
+
+/// Why a file must not have a field that the server sets. The server would ignore it, and `revision` looks like a guard against
+/// concurrent changes.
+fn set_by_the_server(path: &str, name: &str) -> Option<String> {
+    match (path, name) {
+        ("revision", _) => Some(
+            "`revision` is set by the server; to change only that revision, use --if-revision"
+                .to_owned(),
+        ),
+        (_, "revision" | "create_time") => Some(format!(
+            "`{path}` is set by the server: remove it from the file"
+        )),
+        _ => None,
+    }
+}
+
+/// The text of a time, as the proto's JSON has it: a date is its first moment, in UTC.
+fn time_text(value: &Value) -> Option<String> {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Datetime(time) => time.to_string(),
+        _ => return None,
+    };
+    let is_date = text.len() == "2030-01-31".len();
+    let text = if is_date {
+        format!("{text}T00:00:00Z")
+    } else {
+        text
+    };
+    text.parse::<prost_types::Timestamp>().ok().map(|_| text)
 }
 
 /// Converts the values of a file to those of the proto's JSON.
@@ -73,6 +141,9 @@ fn write_as_proto(value: &mut Value, kind: &Kind, path: &str) -> Result<(), Stri
                 } else {
                     format!("{path}.{name}")
                 };
+                if let Some(why) = set_by_the_server(&path, name) {
+                    return Err(why);
+                }
                 let field = message
                     .get_field_by_name(name)
                     .ok_or_else(|| format!("`{path}` is not a field: check its spelling"))?;
@@ -95,6 +166,11 @@ fn write_as_proto(value: &mut Value, kind: &Kind, path: &str) -> Result<(), Stri
                 )?;
             let span = prost_types::Duration::try_from(span).map_err(|_| malformed())?;
             *value = Value::String(span.to_string());
+        }
+        (Kind::Message(message), value) if message.full_name() == TIME => {
+            *value = Value::String(time_text(value).ok_or_else(|| {
+                format!("`{path}` must be a time such as 2030-01-31T12:00:00Z, or a date")
+            })?);
         }
         (Kind::Message(_), value) if !value.is_table() => {
             return Err(format!("`{path}` must be a table"));
@@ -360,7 +436,7 @@ body = '{"code":"Unauthorized"}'
 
     #[test]
     fn a_file_has_the_protos_names() {
-        assert_eq!(parse(FILE), Ok(realm()));
+        assert_eq!(parse_realm(FILE), Ok(realm()));
     }
 
     #[test]
@@ -370,19 +446,19 @@ body = '{"code":"Unauthorized"}'
             create_time: Some(prost_types::Timestamp::default()),
             ..realm()
         };
-        let text = to_toml(&stored).unwrap();
+        let text = realm_to_toml(&stored).unwrap();
         assert!(
             !text.contains("revision") && !text.contains("create_time"),
             "{text}"
         );
         assert!(text.contains("max_lifetime = \"90d\""), "{text}");
-        assert_eq!(parse(&text), Ok(realm()));
+        assert_eq!(parse_realm(&text), Ok(realm()));
     }
 
     #[test]
     fn enums_may_be_written_short() {
         for word in ["full_access", "FULL_ACCESS", "full-access"] {
-            let realm = parse(&format!("unscoped_keys = \"{word}\"")).unwrap();
+            let realm = parse_realm(&format!("unscoped_keys = \"{word}\"")).unwrap();
             assert_eq!(realm.unscoped_keys(), UnscopedKeys::FullAccess);
         }
     }
@@ -464,9 +540,9 @@ body = '{"code":"Unauthorized"}'
                 "`lenient_paths` must be true or false",
             ),
         ] {
-            assert_eq!(parse(file).unwrap_err(), shown);
+            assert_eq!(parse_realm(file).unwrap_err(), shown);
         }
-        let shown = parse("id = \"demo\"\n\nprefix =").unwrap_err();
+        let shown = parse_realm("id = \"demo\"\n\nprefix =").unwrap_err();
         assert!(shown.starts_with("line 3: "), "{shown}");
     }
 }
