@@ -19,8 +19,12 @@ use tonic_prost::ProstCodec;
 /// usage of 400 days by hour.
 const MAX_FIELDS: usize = 16_384;
 
-/// The number of levels of messages in messages on which fields are counted: up to `PutRealmRequest.realm.routes`.
-const LEVELS: usize = 2;
+/// The number of fields that a message and the messages in it may have together, on all levels that are counted. A thousand entries
+/// of an import with as many scopes, labels and address ranges as they can have in a megabyte have about 125,000.
+const MAX_FIELDS_IN_ALL: usize = 8 * MAX_FIELDS;
+
+/// The number of levels of messages in messages on which fields are counted: up to `ApplyRequest.state.realms.routes`.
+const LEVELS: usize = 3;
 
 /// The tag of a field that has a length. The number of the field is at most 15.
 pub const fn tag(number: u8) -> u8 {
@@ -278,18 +282,23 @@ impl<D: Decoder<Error = Status>> Decoder for BoundedDecoder<D> {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<D::Item>, Status> {
         // tonic has the whole message in one piece.
-        if has_too_many_fields(buffer.chunk(), LEVELS) {
+        if has_too_many_fields(buffer.chunk()) {
             return Err(Status::out_of_range(format!(
-                "a message has more than {MAX_FIELDS} fields"
+                "a message has more than {MAX_FIELDS} fields, or more than {MAX_FIELDS_IN_ALL} with those of the messages in it"
             )));
         }
         self.0.decode(buffer)
     }
 }
 
-/// Whether a message, or a message in it on one of this number of levels, has too many fields. A string is read like a message, up
-/// to the first byte that does not fit. What cannot be decoded is left to the real decoder.
-fn has_too_many_fields(mut message: &[u8], levels: usize) -> bool {
+/// Whether a message, or a message in it, has too many fields, or all of them together. A string is read like a message, up to the
+/// first byte that does not fit. What cannot be decoded is left to the real decoder.
+fn has_too_many_fields(message: &[u8]) -> bool {
+    exceeds(message, LEVELS, &mut 0)
+}
+
+/// The same for this number of levels, with the number of fields so far.
+fn exceeds(mut message: &[u8], levels: usize, in_all: &mut usize) -> bool {
     let mut fields = 0;
     while !message.is_empty() {
         let value = match next_field(&mut message) {
@@ -299,7 +308,11 @@ fn has_too_many_fields(mut message: &[u8], levels: usize) -> bool {
             None => return false,
         };
         fields += 1;
-        if fields > MAX_FIELDS || levels > 1 && has_too_many_fields(value, levels - 1) {
+        *in_all += 1;
+        if fields > MAX_FIELDS || *in_all > MAX_FIELDS_IN_ALL {
+            return true;
+        }
+        if levels > 1 && exceeds(value, levels - 1, in_all) {
             return true;
         }
     }
@@ -323,14 +336,48 @@ mod tests {
                 realm: Some(realm.clone()),
                 ..Default::default()
             };
-            [realm.encode_to_vec(), request.encode_to_vec()]
+            let state = pb::DeclaredState {
+                realms: vec![realm.clone()],
+                ..Default::default()
+            };
+            let applied = pb::ApplyRequest {
+                state: Some(state),
+                ..Default::default()
+            };
+            [
+                realm.encode_to_vec(),
+                request.encode_to_vec(),
+                applied.encode_to_vec(),
+            ]
         };
         for message in of(MAX_FIELDS - 2, 2) {
-            assert!(!has_too_many_fields(&message, LEVELS));
+            assert!(!has_too_many_fields(&message));
         }
         for message in of(MAX_FIELDS - 2, 3) {
-            assert!(has_too_many_fields(&message, LEVELS));
+            assert!(has_too_many_fields(&message));
         }
+    }
+
+    /// Seen red without the count of all.
+    #[test]
+    fn messages_with_too_many_fields_together_are_found() {
+        let of = |realms| {
+            let realm = pb::Realm {
+                routes: vec![pb::Route::default(); MAX_FIELDS / 2],
+                ..Default::default()
+            };
+            let state = pb::DeclaredState {
+                realms: vec![realm; realms],
+                ..Default::default()
+            };
+            pb::ApplyRequest {
+                state: Some(state),
+                ..Default::default()
+            }
+            .encode_to_vec()
+        };
+        assert!(!has_too_many_fields(&of(15)));
+        assert!(has_too_many_fields(&of(16)));
     }
 
     #[test]
@@ -350,7 +397,7 @@ mod tests {
             name: "\u{a}\u{0}".repeat(MAX_FIELDS / 2),
             ..Default::default()
         };
-        assert!(!has_too_many_fields(&request.encode_to_vec(), LEVELS));
-        assert!(!has_too_many_fields(&vec![0xff; 100_000], LEVELS));
+        assert!(!has_too_many_fields(&request.encode_to_vec()));
+        assert!(!has_too_many_fields(&vec![0xff; 100_000]));
     }
 }

@@ -65,7 +65,7 @@ impl Client {
     pub(super) fn authority(
         &self,
     ) -> AuthorityAdminClient<InterceptedService<Channel, CallerMetadata>> {
-        AuthorityAdminClient::new(self.channel.clone())
+        AuthorityAdminClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE_SIZE)
     }
 
     /// The service that verifies keys.

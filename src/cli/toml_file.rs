@@ -120,7 +120,10 @@ fn time_text(value: &Value) -> Option<String> {
     } else {
         text
     };
-    text.parse::<prost_types::Timestamp>().ok().map(|_| text)
+    // The parser takes a time without a zone for one in UTC.
+    let zone = text.get("2030-01-31T12:00:00".len()..)?;
+    let has_zone = zone.contains(['Z', 'z', '+', '-']);
+    (has_zone && text.parse::<prost_types::Timestamp>().is_ok()).then_some(text)
 }
 
 /// Converts the values of a file to those of the proto's JSON.

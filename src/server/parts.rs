@@ -187,7 +187,7 @@ impl Parts {
             )
             .add_service(
                 AuthorityAdminServer::new(AuthorityAdminService::new(admin))
-                    .max_decoding_message_size(MAX_OPEN_MESSAGE),
+                    .max_decoding_message_size(MAX_ADMIN_MESSAGE),
             );
         if has_reflection {
             add_reflection(&mut services)?;

@@ -26,6 +26,7 @@ use crate::domain::ids::RealmId;
 use crate::domain::partner::Project;
 use crate::domain::realm::Realm;
 use crate::domain::time::Timestamp;
+use crate::domain::violation::Violations;
 use crate::hashing::{Peppers, Roots};
 use crate::mirror::PreparedRealm;
 use crate::store::{Change, Snapshot};
@@ -181,7 +182,7 @@ impl Authority {
         self.check_nothing_held(snapshot).await?;
         let planner = Planner::new(state, &self.peppers, Some(caller_state), now);
         let plan = planner.plan(snapshot).await?;
-        if if_plan.is_some_and(|seen| seen != plan.id()) {
+        if if_plan.is_some_and(|seen| seen != plan.id) {
             return Err(Refusal::Conflict(
                 "`if_plan` is another plan, because something has changed since: look at the changes again, then decide".to_owned(),
             ));
@@ -228,12 +229,13 @@ impl<'s> InitialState<'s> {
         let now = change.time();
         let plan = Planner::new(state, peppers, None, now).plan(change).await?;
         if !plan.creates_operator() {
-            return Err(Refusal::Precondition {
-                reason: "NO_OPERATOR",
-                message: "no operator key is declared, so nobody could administer the new authority: make an API key with `claviger \
-                          key new`, and declare its SHA-256 as a key with scopes = [\"operator\"]"
-                    .to_owned(),
-            });
+            let mut bad = Violations::default();
+            bad.add(
+                "keys",
+                "must have an operator key, or nobody could administer the authority: make an API key with `claviger key new`, \
+                 and declare its SHA-256 with scopes = [\"operator\"]",
+            );
+            return Err(Refusal::Invalid(bad));
         }
         Ok(Self {
             state,

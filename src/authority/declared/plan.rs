@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
-use super::super::caller_state::CallerState;
-use super::super::grants::{self, Grant};
-use super::super::realms::check_frozen;
-use super::super::resolve::LookupCache;
-use super::super::{ImportedKey, Refusal, in_use, projects};
 use super::{AppliedState, DeclaredState, MAX_CHANGES};
+use crate::authority::caller_state::CallerState;
+use crate::authority::grants::{self, Grant};
+use crate::authority::realms::check_frozen;
+use crate::authority::resolve::LookupCache;
+use crate::authority::{ImportedKey, Refusal, in_use, projects};
 use crate::domain::access::Access;
 use crate::domain::ids::{KeyId, PartnerId, RealmId};
 use crate::domain::key::{Key, KeyState};
@@ -23,6 +23,12 @@ use crate::store::{KeyFilter, Snapshot};
 
 /// How many rows are read at a time.
 const ROWS: u32 = 1_000;
+
+/// How many realms are read at a time. One may have a megabyte.
+const REALMS: u32 = 8;
+
+/// How many bytes the realms that change or go may have together. They are in the answer.
+const MAX_BYTES: usize = 4 << 20;
 
 const NO_REALM: &str = "does not exist: declare the realm too, or check its id";
 const NO_PARTNER: &str = "does not exist: declare the partner too, or check its id";
@@ -66,13 +72,14 @@ pub enum PlannedChange {
 /// The changes that make a declared state true, in the order in which they can be made.
 pub(super) struct Plan {
     pub(super) changes: Vec<PlannedChange>,
+    /// Identifies the changes, whoever makes them and when.
+    pub(super) id: String,
 }
 
 impl Plan {
-    /// Identifies the changes, whoever makes them and when.
-    pub(super) fn id(&self) -> String {
+    fn new(changes: Vec<PlannedChange>) -> Self {
         let mut hash = Sha256::new();
-        for change in &self.changes {
+        for change in &changes {
             let text = match change {
                 PlannedChange::Key { before, after, .. } => {
                     let [before, after] = [before, after].map(|key| key.as_deref().map(identity));
@@ -83,17 +90,17 @@ impl Plan {
             hash.update((text.len() as u64).to_be_bytes());
             hash.update(text);
         }
-        hash.finalize()[..16]
-            .iter()
-            .fold(String::new(), |mut digits, byte| {
-                write!(digits, "{byte:02x}").expect("a string takes everything");
-                digits
-            })
+        let digest = hash.finalize();
+        let id = digest[..16].iter().fold(String::new(), |mut digits, byte| {
+            write!(digits, "{byte:02x}").expect("a string takes everything");
+            digits
+        });
+        Self { changes, id }
     }
 
     pub(super) fn into_applied(self) -> AppliedState {
         AppliedState {
-            plan: self.id(),
+            plan: self.id,
             changes: self.changes,
         }
     }
@@ -181,6 +188,8 @@ pub(super) struct Planner<'p> {
     now: Timestamp,
     bad: Violations,
     changes: Vec<PlannedChange>,
+    /// The size of the definitions of realms that change or go.
+    bytes: usize,
 }
 
 impl<'p> Planner<'p> {
@@ -197,6 +206,7 @@ impl<'p> Planner<'p> {
             now,
             bad: Violations::default(),
             changes: Vec::new(),
+            bytes: 0,
         }
     }
 
@@ -221,16 +231,24 @@ impl<'p> Planner<'p> {
             self.prune_realms(snapshot).await?;
         }
         let Self { bad, changes, .. } = self;
-        bad.finish(Some(Plan { changes })).map_err(Refusal::Invalid)
+        bad.finish(Some(Plan::new(changes)))
+            .map_err(Refusal::Invalid)
     }
 
     fn add(&mut self, change: PlannedChange) -> Result<(), Refusal> {
-        if self.changes.len() == MAX_CHANGES {
+        if let PlannedChange::Realm {
+            before: Some(realm),
+            ..
+        } = &change
+        {
+            self.bytes += serde_json::to_string(realm).map_or(0, |text| text.len());
+        }
+        if self.changes.len() == MAX_CHANGES || self.bytes > MAX_BYTES {
             return Err(Refusal::Precondition {
-                reason: "TOO_MANY_CHANGES",
+                reason: "TOO_MANY_DIFFERENCES",
                 message: format!(
-                    "the declared state differs from the authority in more than {MAX_CHANGES} places, the most that one call \
-                     changes: apply a part of it first"
+                    "the declared state differs from the authority in more than one call changes, {MAX_CHANGES} resources and \
+                     {MAX_BYTES} bytes of realms: apply a part of it first"
                 ),
             });
         }
@@ -314,14 +332,13 @@ impl<'p> Planner<'p> {
     async fn plan_partners(&mut self, snapshot: &mut Snapshot) -> Result<(), Refusal> {
         let mut realms = HashMap::new();
         for (i, declared) in self.state.partners.iter().enumerate() {
-            let exists = match realms.get(&declared.realm) {
-                Some(known) => *known,
-                None => {
-                    let exists = !declared.realm.is_built_in()
-                        && self.will_exist(snapshot, &declared.realm).await?;
-                    realms.insert(&declared.realm, exists);
-                    exists
-                }
+            let exists = if let Some(known) = realms.get(&declared.realm) {
+                *known
+            } else {
+                let exists = !declared.realm.is_built_in()
+                    && self.will_exist(snapshot, &declared.realm).await?;
+                realms.insert(&declared.realm, exists);
+                exists
             };
             if !exists {
                 self.bad.add(format!("partners[{i}].realm"), NO_REALM);
@@ -344,8 +361,9 @@ impl<'p> Planner<'p> {
         let declared_partners = self.declared_partners();
         for (i, project) in self.state.projects.iter().enumerate() {
             let (realm, partner) = (&project.realm, &project.partner);
+            let partners_stay = !self.state.prune.partners || !self.declares_realm(realm);
             let has_partner = declared_partners.contains(&(realm, partner))
-                || (!(self.state.prune.partners && self.declares_realm(realm))
+                || (partners_stay
                     && !realm.is_built_in()
                     && self.will_exist(snapshot, realm).await?
                     && snapshot.find_partner(realm, partner).await?.is_some());
@@ -630,7 +648,7 @@ impl<'p> Planner<'p> {
     async fn prune_realms(&mut self, snapshot: &mut Snapshot) -> Result<(), Refusal> {
         let mut after = String::new();
         loop {
-            let page = snapshot.list_realms(&after, ROWS, Some).await?;
+            let page = snapshot.list_realms(&after, REALMS, Some).await?;
             for row in page.items {
                 let realm = row.value;
                 if realm.id.is_built_in() || self.declares_realm(&realm.id) {

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::super::audit::{AuditEntry, audit_detail, non_empty_detail, realm_detail};
-use super::super::import::{imported_key, insert_imported};
-use super::super::update::changed_detail;
-use super::super::{Refusal, partners, projects, realms};
 use super::plan::PlannedChange;
 use super::{DeclaredState, needs_another_try};
+use crate::authority::audit::{AuditEntry, audit_detail, non_empty_detail, realm_detail};
+use crate::authority::import::{imported_key, insert_imported};
+use crate::authority::update::changed_detail;
+use crate::authority::{Refusal, partners, projects, realms};
 use crate::domain::event::{Event, EventKind};
 use crate::domain::ids::RealmId;
 use crate::domain::key::Key;

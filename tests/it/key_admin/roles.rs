@@ -85,6 +85,8 @@ const TABLE: &[(&str, &str)] = &[
     ("AuthorityAdmin.SetLease", "*------"),
     ("AuthorityAdmin.AcceptHistory", "*------"),
     ("AuthorityAdmin.SetClock", "*------"),
+    ("AuthorityAdmin.Apply", "+------"),
+    ("AuthorityAdmin.Apply dry", "++-----"),
 ];
 
 /// An authority in which each call has something to be about.
@@ -521,6 +523,14 @@ async fn call_authority(api: &mut Api, call: &str) -> Result<(), Status> {
                 ..Default::default()
             };
             api.authority.set_clock(request).await.map(drop)
+        }
+        "AuthorityAdmin.Apply" | "AuthorityAdmin.Apply dry" => {
+            let request = pb::ApplyRequest {
+                state: Some(pb::DeclaredState::default()),
+                dry_run: call.ends_with("dry"),
+                ..Default::default()
+            };
+            api.authority.apply(request).await.map(drop)
         }
         _ => unknown(call),
     }
