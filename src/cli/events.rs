@@ -1,18 +1,36 @@
 //! The audit trail.
 
+use std::io;
+use std::time::Duration;
+
 use clap::Args;
 use prost_types::Timestamp;
 
+use super::client::Client;
 use super::connect::Connection;
 use super::failure::Failure;
 use super::flags;
 use super::output::Output;
 use super::page::{Listing, PageFlags};
+use super::reflect::Described;
 use super::text;
 use crate::pb::claviger::v1::{Event, ListEventsRequest};
 
+/// The time between two looks for new events.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How long to wait after a look that failed, at the most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How many events one look asks for.
+const EVENTS_AT_ONCE: i32 = 500;
+
 /// Show the audit trail, newest first: who changed what, when and from where.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger events --realm demo --since 24h
+  claviger events --follow --kind key.revoked")]
 pub struct Events {
     /// Only events of this realm; only an operator may omit it.
     #[arg(long, default_value_t, hide_default_value = true)]
@@ -41,6 +59,10 @@ pub struct Events {
     /// Only events before this time, or before that long ago.
     #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "until")]
     until: Option<Timestamp>,
+    /// Go on with the events that come, oldest first, one line for each, until Ctrl-C. Begins with those since --since, or else
+    /// with the next one.
+    #[arg(long, short, conflicts_with_all = ["until", "PageFlags"])]
+    follow: bool,
     #[command(flatten)]
     page: PageFlags,
 }
@@ -48,6 +70,9 @@ pub struct Events {
 impl Events {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
+        if self.follow {
+            return self.follow(&client, output).await;
+        }
         let row = |event: &Event| {
             vec![
                 event.revision.to_string(),
@@ -73,19 +98,78 @@ impl Events {
         self.page
             .show(output, listing, row, async |page_size, page_token| {
                 let request = ListEventsRequest {
-                    realm: self.realm.clone(),
-                    partner: self.partner.clone(),
-                    key_id: self.key_id.clone(),
-                    kind: self.kind.clone(),
-                    start_time: self.since,
-                    end_time: self.until,
                     page_size,
                     page_token,
-                    actor: self.actor.clone(),
+                    ..self.request()
                 };
                 client.ask(client.keys().list_events(request)).await
             })
             .await
+    }
+
+    /// A request for events that match the flags.
+    fn request(&self) -> ListEventsRequest {
+        ListEventsRequest {
+            realm: self.realm.clone(),
+            partner: self.partner.clone(),
+            key_id: self.key_id.clone(),
+            kind: self.kind.clone(),
+            start_time: self.since,
+            end_time: self.until,
+            page_size: 0,
+            page_token: String::new(),
+            actor: self.actor.clone(),
+            after_revision: None,
+        }
+    }
+
+    /// Prints events as they come. An outage is waited for: the revision says where to go on.
+    async fn follow(&self, client: &Client, output: &Output) -> Result<(), Failure> {
+        let mut after = if self.since.is_some() {
+            0
+        } else {
+            let request = ListEventsRequest {
+                page_size: 1,
+                ..self.request()
+            };
+            client
+                .ask(client.keys().list_events(request))
+                .await?
+                .revision
+        };
+        let mut pause = PAUSE;
+        loop {
+            let request = ListEventsRequest {
+                page_size: EVENTS_AT_ONCE,
+                after_revision: Some(after),
+                ..self.request()
+            };
+            match client.ask(client.keys().list_events(request)).await {
+                Ok(answer) => {
+                    for event in &answer.events {
+                        match output.print_line(&Described::whole("Event", event), || line(event)) {
+                            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                                return Ok(());
+                            }
+                            Err(error) => {
+                                return Err(Failure::failed(format!(
+                                    "cannot show the events: {error}"
+                                )));
+                            }
+                            Ok(()) => {}
+                        }
+                    }
+                    after = answer.revision;
+                    pause = PAUSE;
+                }
+                Err(failure) if failure.is_outage() => {
+                    output.print_failure(&failure);
+                    pause = LONGEST_PAUSE.min(pause * 2);
+                }
+                Err(failure) => return Err(failure),
+            }
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// The flags with absolute times, for the next page: by then, a relative time such as `24h` means another time.
@@ -96,4 +180,21 @@ impl Events {
             .filter_map(|(flag, time)| Some(format!("{flag} {} ", time?)))
             .collect()
     }
+}
+
+/// An event on one line.
+fn line(event: &Event) -> String {
+    let place = [&event.realm, &event.partner, &event.key_id];
+    let place: Vec<_> = place
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .map(String::as_str)
+        .collect();
+    format!(
+        "{}  {}  {}  {}",
+        text::time_if_any(event.time.as_ref()),
+        event.kind,
+        place.join(" "),
+        text::pairs(&event.detail)
+    )
 }

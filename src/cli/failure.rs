@@ -149,6 +149,14 @@ impl Failure {
         self.code == Code::NotFound
     }
 
+    /// Whether the same call may succeed later, because the server could not be reached, or was too slow or too busy.
+    pub(super) fn is_outage(&self) -> bool {
+        matches!(
+            self.code,
+            Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted
+        )
+    }
+
     /// Whether the caller may not do this.
     pub(super) fn is_forbidden(&self) -> bool {
         self.code == Code::PermissionDenied

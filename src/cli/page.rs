@@ -207,6 +207,7 @@ mod tests {
         let listed: u64 = token.parse().unwrap_or(0);
         let end = (listed + size as u64).min(5);
         Ok(ListEventsResponse {
+            revision: 0,
             events: (listed..end)
                 .map(|index| Event {
                     revision: 5 - index,
@@ -278,6 +279,7 @@ mod tests {
     async fn a_list_without_an_end_is_given_up() {
         let endless = async |_, _| {
             Ok(ListEventsResponse {
+                revision: 0,
                 events: Vec::new(),
                 next_page_token: "again".to_owned(),
             })

@@ -58,6 +58,7 @@ mod services;
 mod status;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use authority_admin::{AuthorityAdminService, declared_state};
 pub use call_metrics::{CallMetrics, Method, MethodCalls, code_name};
@@ -73,6 +74,9 @@ pub use services::{AdminPlane, MAX_VERIFY_MESSAGE, Services};
 use page_limiter::{PageLimiter, PagePermit};
 use prost::Message;
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::{Request, Status};
 use tracing::Instrument;
@@ -80,6 +84,7 @@ use zeroize::Zeroizing;
 
 use crate::auth::{Authenticator, AuthorizedCaller, Forbidden, KeyHolder};
 use crate::authority::{Authority, Queued, Refusal};
+use crate::domain::event::Revision;
 use crate::metrics::{Limit, Refusals};
 use crate::store;
 use crate::telemetry::limited;
@@ -97,17 +102,31 @@ pub struct Admin {
     /// The use cases in progress.
     use_cases: TaskTracker,
     refusals: Arc<Refusals>,
+    /// A permit for each call that waits for a change.
+    waits: Arc<Semaphore>,
+    /// Cancelled when the server stops.
+    stopping: CancellationToken,
 }
+
+/// How many calls may wait for a change.
+const MAX_WAITS: usize = 64;
+
+/// How long a call waits for a change at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// How long before its deadline a call that waits is answered.
+const ANSWER_BEFORE: Duration = Duration::from_millis(500);
 
 impl Admin {
     /// Creates the shared parts. `use_cases` tracks the use cases in progress, and `refusals` counts those that are refused because
-    /// of a limit.
+    /// of a limit. When `stopping` is cancelled, no call waits for changes any more.
     pub fn new(
         authority: Arc<Authority>,
         authenticator: Authenticator,
         pages: Pages,
         use_cases: TaskTracker,
         refusals: Arc<Refusals>,
+        stopping: CancellationToken,
     ) -> Self {
         Self {
             authority,
@@ -116,6 +135,8 @@ impl Admin {
             page_limiter: PageLimiter::default(),
             use_cases,
             refusals,
+            waits: Arc::new(Semaphore::new(MAX_WAITS)),
+            stopping,
         }
     }
 
@@ -159,6 +180,25 @@ impl Admin {
                 limited!(error, %panic, "use case panicked");
                 Err(status::internal())
             }
+        }
+    }
+
+    /// Waits until there is a change after this revision, as long as the caller and the server can. It holds no permit that others
+    /// need.
+    async fn wait_for_change(&self, caller: &AuthorizedCaller, after: Revision) {
+        let Ok(_permit) = self.waits.try_acquire() else {
+            return;
+        };
+        let left = caller
+            .principal
+            .answer_by
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(LONGEST_WAIT, |left| {
+            LONGEST_WAIT.min(left.saturating_sub(ANSWER_BEFORE))
+        });
+        tokio::select! {
+            () = self.authority.wait_for_change(after, timeout) => {}
+            () = self.stopping.cancelled() => {}
         }
     }
 

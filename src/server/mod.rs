@@ -195,16 +195,17 @@ impl Server {
         ));
         let refusals: Arc<Refusals> = Arc::default();
         let use_cases = TaskTracker::new();
+        let stop_serving = CancellationToken::new();
         let admin = Admin::new(
             Arc::clone(&authority),
             parts.authenticator(&admin_recorder),
             Pages::new(&head.seal),
             use_cases.clone(),
             Arc::clone(&refusals),
+            stop_serving.clone(),
         );
         let admin_plane = parts.admin_plane(admin, &admin_recorder, !args.no_reflection)?;
         let readiness = watch::Sender::new(Readiness::Starting);
-        let stop_serving = CancellationToken::new();
         let transport = transport::within_descriptors(args.transport, listeners.count());
         // Services and a recorder of its own for each thread, so that no call writes what another thread writes too.
         let recorders: Vec<_> = (0..threads.verify.count()).map(|_| recorder()).collect();

@@ -41,6 +41,8 @@ pub struct EventFilter {
     pub until: Option<Timestamp>,
     /// The revision is lower than this one, the last of the previous page.
     pub before: Option<Revision>,
+    /// The revision is higher than this one, and the events are listed oldest first.
+    pub after: Option<Revision>,
     /// The maximum number of events.
     pub limit: u32,
 }
@@ -330,8 +332,15 @@ impl Snapshot {
                 if let Some(before) = filter.before {
                     query.push(" AND revision < ").push_bind(stored(before));
                 }
+                if let Some(after) = filter.after {
+                    query.push(" AND revision > ").push_bind(stored(after));
+                }
                 query
-                    .push(" ORDER BY revision DESC LIMIT ")
+                    .push(if filter.after.is_some() {
+                        " ORDER BY revision LIMIT "
+                    } else {
+                        " ORDER BY revision DESC LIMIT "
+                    })
                     .push_bind(page_and_one(filter.limit));
                 query
             };

@@ -163,8 +163,12 @@ pub(super) fn event_filter(
         page_size: _,
         page_token: _,
         actor,
+        after_revision,
     } = request;
     let limit = page::size(&mut bad, page_size);
+    if after_revision.is_some() && !cursor.is_empty() {
+        bad.add("page_token", "must be empty if `after_revision` is set");
+    }
     let filter = EventFilter {
         realm: decode::optional(&mut bad, "realm", &realm, RealmId::parse),
         partner: decode::optional(&mut bad, "partner", &partner, PartnerId::parse),
@@ -181,6 +185,7 @@ pub(super) fn event_filter(
                 .map(Revision::from)
                 .map_err(|_| "must be the `next_page_token` of the previous page")
         }),
+        after: after_revision.map(Revision::from),
         limit,
     };
     bad.finish(Some(filter)).map_err(Refusal::Invalid)

@@ -13,7 +13,7 @@ use request::Sought;
 
 use super::{Admin, encode, page, status};
 use crate::auth::{AuthError, Purpose};
-use crate::authority::{EntryRefusal, ImportOutcomes, Page};
+use crate::authority::{EntryRefusal, ImportOutcomes, Page, Read};
 use crate::domain::clock::Clock;
 use crate::domain::ids::KeyId;
 use crate::domain::key::Key;
@@ -456,16 +456,22 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let filter = filters::event_filter(bad, message, page_size, &cursor)?;
         let take = page::fitting(response::event);
         let allowed = caller.role.may_read_events(filter.realm.as_ref());
+        if let Some(after) = filter.after {
+            allowed?;
+            self.admin.wait_for_change(&caller, after).await;
+        }
         let (permit, page) = self
             .admin
             .list(&caller, allowed, |authority, caller| async move {
                 authority.list_events(&caller, filter, take).await
             })
             .await?;
-        let Page { items, next } = page;
+        let Read { value, revision } = page;
+        let Page { items, next } = value;
         Ok(permit.answer(pb::ListEventsResponse {
             events: items,
             next_page_token: self.admin.pages.token(&caller, "events", &filters, next),
+            revision: revision.as_u64(),
         }))
     }
 }

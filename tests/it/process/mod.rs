@@ -5,6 +5,7 @@ mod cancelled_calls;
 mod command_line;
 mod configuration;
 mod crash;
+mod follow;
 mod full_disk;
 mod gateway_config;
 mod grpc_tools;
