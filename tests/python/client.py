@@ -36,6 +36,7 @@ import key_verify.questions
 import realm_admin.bad_fields
 import realm_admin.definitions
 import realm_admin.deletion
+import realm_admin.declared
 import realm_admin.renaming
 import reflection
 import transport
@@ -64,6 +65,7 @@ MODULES = (
     key_admin.delegation,
     key_admin.own_key,
     realm_admin.renaming,
+    realm_admin.declared,
     realm_admin.deletion,
     # Last, because they look at the events of all the others.
     key_admin.events,

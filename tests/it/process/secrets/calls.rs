@@ -120,6 +120,43 @@ pub(super) async fn use_every_call(
     }
 }
 
+/// Declares a key, and an API key in the place of its hash.
+async fn declare(api: &mut Api, canaries: &mut Canaries, errors: &mut Vec<Status>) {
+    let declared = canaries.plant("a declared key", "claviger-Xq7mZ2vK9pLw4RtY8bNc5HdJ");
+    let hash = claviger::hashing::ImportHash::of(&declared);
+    canaries.plant_bytes("the SHA-256 of a declared key", hash.secret().expose());
+    for (sha256, dry_run) in [
+        (hash.hex(), true),
+        (hash.hex(), false),
+        (hash.hex(), true),
+        (declared.clone(), false),
+    ] {
+        let key = pb::DeclaredKey {
+            sha256,
+            partner: "demo".to_owned(),
+            scopes: vec!["verify".to_owned()],
+            ..Default::default()
+        };
+        let state = pb::DeclaredState {
+            keys: vec![key],
+            ..Default::default()
+        };
+        let request = pb::ApplyRequest {
+            state: Some(state),
+            dry_run,
+            ..Default::default()
+        };
+        match api.authority.apply(request).await {
+            Ok(applied) => {
+                let applied = prost::Message::encode_to_vec(&applied.into_inner());
+                canaries.assert_absent("an applied state", &applied);
+            }
+            Err(status) => errors.push(status),
+        }
+    }
+    api.with_key(&declared).ask("demo_live_x").await;
+}
+
 /// Calls that change keys after their issue, and imports of keys of another system.
 pub(super) async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut Vec<Status>) {
     let issued = api.issue().await;
@@ -182,6 +219,8 @@ pub(super) async fn live_on(api: &mut Api, canaries: &mut Canaries, errors: &mut
     canaries.assert_absent("the outcome of an import", imported.as_bytes());
     assert_eq!(api.verdict(&plain_key).await, pb::Verdict::Allowed);
     api.ask(&short).await;
+
+    declare(api, canaries, errors).await;
 
     // To be found. Both answers are the key without its API key.
     let sought = pb::find_key_request::Key::PlainKey(plain_key.clone());

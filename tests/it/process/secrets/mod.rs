@@ -153,6 +153,9 @@ fn what_carries_a_secret_cannot_be_printed() {
     <pb::ImportKeysRequest as Printable<_>>::cannot_be();
     <pb::ImportEntry as Printable<_>>::cannot_be();
     <pb::import_entry::Secret as Printable<_>>::cannot_be();
+    <pb::ApplyRequest as Printable<_>>::cannot_be();
+    <pb::DeclaredState as Printable<_>>::cannot_be();
+    <pb::DeclaredKey as Printable<_>>::cannot_be();
     <claviger::authority::IssuedKey as Printable<_>>::cannot_be();
     <claviger::authority::ImportedKey as Printable<_>>::cannot_be();
     <claviger::hashing::ImportHash as Printable<_>>::cannot_be();
