@@ -176,7 +176,7 @@ async fn make_used_keys(root: &mut Api) {
 }
 
 on_both_engines! {
-    /// Seen red with a plan that stops at the first realm.
+    /// Seen red with partners of realms that do not exist.
     async fn what_contradicts_is_refused_as_a_whole_and_named(engine: Engine) {
         let mut demo = DemoService::on(engine).await;
         let root = &mut demo.root;

@@ -210,8 +210,8 @@ fn any_key(random: &mut Random, plain_key: &str, serves: &str) -> DeclaredKey {
 }
 
 on_both_engines! {
-    /// `CLAVIGER_TEST_STATES=500` is a long run. Seen red without the deletion of projects, with partners that lose their suspension,
-    /// and with keys whose labels are not compared.
+    /// `CLAVIGER_TEST_STATES=500` is a long run. Seen red without the deletion of projects, and with keys that keep their name or
+    /// their end.
     async fn after_any_states_everything_is_as_the_last_one_says(engine: Engine) {
         let seed = from_env("CLAVIGER_TEST_SEED", 20_261_128);
         println!("CLAVIGER_TEST_SEED={seed}");
