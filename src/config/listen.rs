@@ -20,7 +20,7 @@ pub struct ListenArgs {
     )]
     pub listen: SocketAddr,
 
-    /// The address on which to serve /livez, /readyz, /metrics and /auth over HTTP/1.1
+    /// The address on which to serve /livez, /readyz, /metrics, /auth, and the services as JSON, over HTTP/1.1
     #[arg(
         long,
         env = "CLAVIGER_HTTP_LISTEN",
@@ -30,8 +30,8 @@ pub struct ListenArgs {
     )]
     pub http_listen: SocketAddr,
 
-    /// A further address on which to serve gRPC. With it, --listen serves only what gateways call: no `KeyAdmin`, no `RealmAdmin`,
-    /// no `Explain` and no reflection
+    /// A further address on which to serve gRPC. With it, --listen and --http-listen serve only what gateways call: no `KeyAdmin`,
+    /// no `RealmAdmin`, no `Explain` and no reflection
     #[arg(
         long,
         env = "CLAVIGER_ADMIN_LISTEN",

@@ -1,4 +1,5 @@
-//! The gRPC services. Each handler decodes the request, calls a use case and encodes the answer.
+//! The gRPC services, which can also be called with JSON. Each handler decodes the request, calls a use case and encodes the
+//! answer.
 
 /// The answer to a change.
 macro_rules! changed {
@@ -49,6 +50,7 @@ mod ext_authz;
 mod gateway_refusal;
 mod guard;
 mod health;
+mod json;
 mod key_admin;
 mod key_verify;
 mod page;
@@ -65,11 +67,12 @@ pub use call_metrics::{CallMetrics, Method, MethodCalls, code_name};
 pub use ext_authz::ExtAuthzService;
 pub use guard::{CertifiedClients, Destination, Dispatch, Guard};
 pub use health::HealthService;
+pub use json::{JsonApi, JsonConnection, JsonServices, error_details};
 pub use key_admin::KeyAdminService;
 pub use key_verify::KeyVerifyService;
 pub use page::Pages;
 pub use realm_admin::RealmAdminService;
-pub use services::{AdminPlane, MAX_VERIFY_MESSAGE, Services};
+pub use services::{AdminPlane, MAX_ADMIN_MESSAGE, MAX_VERIFY_MESSAGE, Services};
 
 use page_limiter::{PageLimiter, PagePermit};
 use prost::Message;

@@ -26,6 +26,9 @@ use crate::protobuf::Encoded;
 /// The largest message that `KeyVerify` accepts, in bytes.
 pub const MAX_VERIFY_MESSAGE: usize = 64 * 1024;
 
+/// The largest message that the admin services accept, in bytes.
+pub const MAX_ADMIN_MESSAGE: usize = 1024 * 1024;
+
 /// The largest message that the service for Envoy accepts, in bytes. It contains all headers of a client's request.
 const MAX_GATEWAY_MESSAGE: usize = 256 * 1024;
 

@@ -384,9 +384,39 @@ pub(super) fn administration_elsewhere() -> Status {
     error(
         Code::Unimplemented,
         "this address serves only gateways, and administration is on another one: call the address of --admin-listen, or the path of \
-         --unix-socket",
+         --unix-socket, over gRPC",
         info("ADMINISTRATION_ELSEWHERE"),
     )
+}
+
+/// The error for a request whose body is no JSON. `why` repeats nothing of the body.
+pub(super) fn malformed_json(why: &str) -> Status {
+    error(
+        Code::InvalidArgument,
+        format!("the request is not valid JSON: {why}"),
+        info("MALFORMED_REQUEST"),
+    )
+}
+
+/// The error for a message that is larger than the server accepts.
+pub(super) fn message_too_large(why: &str) -> Status {
+    error(
+        Code::ResourceExhausted,
+        format!("the message is larger than this server accepts: send less at once ({why})"),
+        info("MESSAGE_TOO_LARGE"),
+    )
+}
+
+/// The error for a form of a call that the server does not support.
+pub(super) fn unsupported(message: &str) -> Status {
+    error(Code::Unimplemented, message, info("UNIMPLEMENTED"))
+}
+
+/// The error for a header of a request that breaks a rule.
+pub(super) fn invalid_header(name: &str, problem: &'static str) -> Status {
+    let mut violations = Violations::default();
+    violations.add(name, problem);
+    invalid(&violations)
 }
 
 /// An error that tonic returned, with a reason added, and with the code that other gRPC servers use for it.
@@ -399,13 +429,7 @@ pub(super) fn from_tonic(code: Code, message: &str) -> Status {
             format!("the request cannot be decoded: {message}"),
             info("MALFORMED_REQUEST"),
         ),
-        Code::OutOfRange => error(
-            Code::ResourceExhausted,
-            format!(
-                "the message is larger than this server accepts: send less at once ({message})"
-            ),
-            info("MESSAGE_TOO_LARGE"),
-        ),
+        Code::OutOfRange => message_too_large(message),
         Code::Unimplemented if message.is_empty() => no_such_method(),
         Code::Unimplemented => error(code, message, info("UNIMPLEMENTED")),
         other => error(other, message, info("TRANSPORT")),

@@ -19,6 +19,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCo
 use axum::routing::any;
 use clap::ValueEnum;
 
+use super::HasClientCertificate;
 use super::gateway_metrics::{GatewayMetrics, QuestionRecord};
 use crate::auth::{AuthError, Forbidden, bearer};
 use crate::config::{GatewayArgs, GatewayKind};
@@ -28,7 +29,6 @@ use crate::gateway::{
     HttpDenial, ProtectedApi, SetHeader, client_address, log_misconfigured,
 };
 use crate::telemetry::{limited, request_id_text};
-use crate::transport::HasClientCertificate;
 use crate::verify::VerifyError;
 
 /// The header with the API key of the gateway itself, because `authorization` belongs to the client.

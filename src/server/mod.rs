@@ -33,7 +33,7 @@ use crate::grpc::{
 };
 use crate::hashing::Roots;
 use crate::history;
-use crate::http::{GatewayMetrics, Scraper};
+use crate::http::{GatewayMetrics, HttpServices, Scraper};
 use crate::metrics::Refusals;
 use crate::mirror::{Feed, Mirror};
 use crate::open::{LockHandle, OpenedStore};
@@ -231,6 +231,7 @@ impl Server {
         let shared = Shared {
             args,
             limits: transport,
+            has_admin_address: listeners.admin.is_some(),
             admin_plane,
             gateways,
             scraper,
@@ -336,9 +337,7 @@ impl Server {
             grpc_listeners(grpc, admin, unix, grpc_services)
                 .map(|(listener, services)| accept_grpc(&acceptor, listener, &verify, services)),
         );
-        let probes = acceptor.accept(http, &verify, move |thread, accepted| {
-            accepted.http1(http_services[thread].clone())
-        });
+        let probes = accept_http(&acceptor, http, &verify, http_services);
 
         let mut locked = AbortOnDropHandle::new(tokio::spawn(lock.keep()));
         let began = std::time::Instant::now();
@@ -428,6 +427,20 @@ fn accept_grpc(
     acceptor.accept(listener, threads, move |thread, accepted| {
         let services = services[thread].clone();
         accepted.http2(move |peer| services.for_peer(peer))
+    })
+}
+
+/// Accepts the connections of the listener of HTTP/1.1.
+fn accept_http(
+    acceptor: &Acceptor,
+    listener: Listener,
+    threads: &Threads,
+    services: Vec<HttpServices>,
+) -> AbortOnDropHandle<io::Result<()>> {
+    let acceptor = acceptor.clone();
+    acceptor.accept(listener, threads, move |thread, accepted| {
+        let services = services[thread].clone();
+        accepted.http1(move |peer| services.for_peer(peer))
     })
 }
 

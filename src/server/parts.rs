@@ -2,9 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Router;
-use prost::Message;
-use prost_types::FileDescriptorSet;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -18,11 +15,11 @@ use crate::domain::clock::Clock;
 use crate::gateway::GatewayAuthorizer;
 use crate::grpc::{
     Admin, AdminPlane, AuthorityAdminService, CallMetrics, CertifiedClients, ExtAuthzService,
-    Guard, HealthService, KeyAdminService, KeyVerifyService, MAX_VERIFY_MESSAGE, RealmAdminService,
-    Services,
+    Guard, HealthService, JsonApi, JsonServices, KeyAdminService, KeyVerifyService,
+    MAX_ADMIN_MESSAGE, MAX_VERIFY_MESSAGE, RealmAdminService, Services, error_details,
 };
 use crate::hashing::Peppers;
-use crate::http::{self, GatewayMetrics, Scraper};
+use crate::http::{self, GatewayMetrics, HttpServices, Scraper};
 use crate::mirror::Mirror;
 use crate::pb::DESCRIPTORS;
 use crate::pb::claviger::v1::authority_admin_server::AuthorityAdminServer;
@@ -36,9 +33,6 @@ use crate::usage::UsageRecorder;
 /// key.
 const MAX_OPEN_MESSAGE: usize = 4 * 1024;
 
-/// The largest message that the admin services accept, in bytes.
-const MAX_ADMIN_MESSAGE: usize = 1024 * 1024;
-
 /// What the services share.
 pub(super) struct Parts {
     pub(super) mirror: Arc<Mirror>,
@@ -50,7 +44,7 @@ pub(super) struct Parts {
 /// The services of one thread that serves connections.
 pub(super) struct ThreadServices {
     pub(super) grpc: Guard<Services>,
-    pub(super) http: Router,
+    pub(super) http: HttpServices,
 }
 
 /// What the services of all threads have in common.
@@ -58,6 +52,8 @@ pub(super) struct Shared<'a> {
     pub(super) args: &'a ServeArgs,
     /// The limits of `args`, within what the system allows.
     pub(super) limits: TransportArgs,
+    /// Whether administration has an address of its own.
+    pub(super) has_admin_address: bool,
     pub(super) admin_plane: AdminPlane,
     pub(super) gateways: Arc<GatewayMetrics>,
     pub(super) scraper: Scraper,
@@ -96,23 +92,30 @@ impl Parts {
             call_timeout,
             ..
         } = shared.limits;
+        let stop = || shared.stop.clone();
+        let json = JsonServices::new(services.clone());
+        let json = Guard::new(json, Arc::clone(&calls), max_calls, call_timeout, stop())
+            .with_certified_clients(certified_clients);
+        // Gateways reach this address too.
+        let json = if shared.has_admin_address {
+            json.for_gateways_only()
+        } else {
+            json
+        };
         ThreadServices {
-            grpc: Guard::new(
-                services,
-                calls,
-                max_calls,
-                call_timeout,
-                shared.stop.clone(),
-            )
-            .with_certified_clients(certified_clients),
-            http: http::router(
-                shared.readiness.clone(),
-                self.authorizer(recorder),
-                shared.args.gateway.clone(),
-                requires_certificate(CertifiedService::Gateway),
-                Arc::clone(&shared.gateways),
-                shared.scraper.clone(),
-            ),
+            grpc: Guard::new(services, calls, max_calls, call_timeout, stop())
+                .with_certified_clients(certified_clients),
+            http: HttpServices {
+                router: http::router(
+                    shared.readiness.clone(),
+                    self.authorizer(recorder),
+                    shared.args.gateway.clone(),
+                    requires_certificate(CertifiedService::Gateway),
+                    Arc::clone(&shared.gateways),
+                    shared.scraper.clone(),
+                ),
+                json: JsonApi::new(json),
+            },
         }
     }
 
@@ -212,15 +215,4 @@ fn add_reflection(services: &mut RoutesBuilder) -> Result<(), tonic_reflection::
         .add_service(v1.max_decoding_message_size(MAX_OPEN_MESSAGE))
         .add_service(v1alpha.max_decoding_message_size(MAX_OPEN_MESSAGE));
     Ok(())
-}
-
-/// The descriptors of the messages in error details, so that a client can decode them. `google.rpc.Status` itself is in
-/// [`DESCRIPTORS`].
-fn error_details() -> FileDescriptorSet {
-    let mut files = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)
-        .expect("tonic-types contains valid descriptors");
-    files
-        .file
-        .retain(|file| file.name().ends_with("error_details.proto"));
-    files
 }

@@ -6,8 +6,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::ConnectInfo;
 use hyper::body::{Body, Incoming};
 use hyper::header::{CONNECTION, HeaderValue};
 use hyper::rt::Executor;
@@ -15,7 +13,6 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -75,10 +72,6 @@ pub struct Peer {
     pub closing: CancellationToken,
 }
 
-/// Whether the peer of an HTTP request has proven itself by a certificate too. An extension of each request.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct HasClientCertificate(pub bool);
-
 impl AcceptedConnection {
     /// Serves gRPC over HTTP/2 until the connection ends.
     pub async fn http2<S, B>(self, service: impl FnOnce(Peer) -> S)
@@ -98,19 +91,20 @@ impl AcceptedConnection {
     }
 
     /// Serves HTTP/1.1 and HTTP/1.0 until the connection ends.
-    pub async fn http1(self, router: Router) {
+    pub async fn http1<S, B>(self, service: impl FnOnce(Peer) -> S)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>,
+        B: Body + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let Some(begun) = self.begin(Protocol::Http1).await else {
             return;
         };
-        let router = TowerToHyperService::new(router);
-        let (calls, peer) = (begun.calls, begun.peer.address);
-        let has_certificate = HasClientCertificate(begun.peer.has_client_certificate);
-        let closing = begun.peer.closing;
-        let service = hyper::service::service_fn(move |mut request: Request<Incoming>| {
+        let (calls, closing) = (begun.calls, begun.peer.closing.clone());
+        let service = service(begun.peer);
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
             calls.count();
-            request.extensions_mut().insert(ConnectInfo(peer));
-            request.extensions_mut().insert(has_certificate);
-            let (answer, closing) = (router.call(request), closing.clone());
+            let (answer, closing) = (service.call(request), closing.clone());
             calls.tasks.track_future(async move {
                 let mut answer = answer.await;
                 if let Ok(answer) = &mut answer

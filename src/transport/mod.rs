@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-pub use connection::{AcceptedConnection, HasClientCertificate, Peer};
+pub use connection::{AcceptedConnection, Peer};
 pub use connection_limiter::CallQuota;
 pub use descriptors::within_descriptors;
 pub use listener::{Listener, UnixSocketFile};

@@ -6,6 +6,7 @@ mod declared;
 mod documents;
 mod fixtures;
 mod gateways;
+mod json;
 mod key_admin;
 mod key_verify;
 mod metrics;

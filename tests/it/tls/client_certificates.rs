@@ -293,3 +293,33 @@ async fn another_issuer_of_clients_holds_for_new_connections() {
         .await
         .unwrap();
 }
+
+/// The same services over JSON. Seen red with a guard for JSON that knows of no certificates.
+#[test]
+fn a_service_that_requires_a_certificate_refuses_json_without() {
+    for required in ["verify", "admin"] {
+        let server = server(&[required], &[]);
+        let bearer = format!("authorization: Bearer {}", server.program.operator());
+        let json = "content-type: application/json";
+        let request = ["-H", &bearer, "-H", json, "-d"];
+        let [cert, key_file] =
+            ["gateway.pem", "gateway.key"].map(|name| server.certificates.path(name));
+        for (method, body, service) in [
+            ("KeyVerify/Verify", r#"{"realm": "claviger"}"#, "verify"),
+            ("KeyVerify/VerifyBatch", r#"{"requests": [{}]}"#, "verify"),
+            ("RealmAdmin/ListRealms", "{}", "admin"),
+            ("AuthorityAdmin/ListReplicas", "{}", "admin"),
+        ] {
+            let path = format!("/claviger.v1.{method}");
+            let without = [&request[..], &[body]].concat();
+            let (status, told) = server.curl(&without, &path);
+            let is_required = told.contains("CLIENT_CERTIFICATE_REQUIRED");
+            assert_eq!(is_required, required == service, "{method}: {told}");
+            let expected = if is_required { "401" } else { "200" };
+            assert_eq!(status, expected, "{method}: {told}");
+            let certified = [&without[..], &["--cert", &cert, "--key", &key_file]].concat();
+            let (status, told) = server.curl(&certified, &path);
+            assert_eq!(status, "200", "{method}: {told}");
+        }
+    }
+}
