@@ -1,9 +1,11 @@
 """An independent client of claviger: does a running server keep what the contract promises?
 
     CLAVIGER_ENDPOINT=127.0.0.1:7700 CLAVIGER_KEY=... python client.py
+    CLAVIGER_ENDPOINT=127.0.0.1:7700 CLAVIGER_JSON_ENDPOINT=127.0.0.1:7701 CLAVIGER_KEY=... python client.py
     python client.py --self-test
 
-`CLAVIGER_KEY` is an operator's API key. Everything is made anew in realms with a random name, so the program can be run
+`CLAVIGER_KEY` is an operator's API key. With the second line all calls but streams are made as JSON over HTTP, and must be
+answered in the same way. Everything is made anew in realms with a random name, so the program can be run
 on the same server again and again. It ends at the first promise that is not kept, with a traceback in which no key is
 shown, and exit code 1.
 
@@ -42,7 +44,8 @@ import reflection
 import transport
 from checks import CHECKS, ok, passed
 from fixture import Fixture
-from wire import Secrets, connect
+from json_calls import JsonCalls
+from wire import GrpcCalls, Secrets, connect
 
 MODULES = (
     reflection,
@@ -72,11 +75,12 @@ MODULES = (
 )
 
 
-def run(endpoint: str, operator_key: str, secrets: Secrets):
+def run(endpoint: str, json_endpoint: str | None, operator_key: str, secrets: Secrets):
     secrets.remember(operator_key)
     run_so_far = set()
     with connect(endpoint) as channel:
-        fixture = Fixture(channel, secrets, operator_key)
+        calls = JsonCalls(json_endpoint) if json_endpoint else GrpcCalls(channel)
+        fixture = Fixture(channel, calls, secrets, operator_key)
         for module in MODULES:
             for function in CHECKS:
                 if function.__module__ == module.__name__:
@@ -102,7 +106,7 @@ def main() -> int:
         return 2
     secrets = Secrets()
     try:
-        run(endpoint, operator_key, secrets)
+        run(endpoint, os.environ.get("CLAVIGER_JSON_ENDPOINT"), operator_key, secrets)
     except Exception:
         # Through the filter, because an error's words may come from the server.
         print(secrets.hidden(traceback.format_exc()), file=sys.stderr)

@@ -39,10 +39,10 @@ def letters(count: int) -> str:
 class Fixture:
     """One realm with two partners and their projects, and two realms more which differ in their rules."""
 
-    def __init__(self, channel: grpc.Channel, secrets: Secrets, operator_key: str):
+    def __init__(self, channel: grpc.Channel, calls, secrets: Secrets, operator_key: str):
         self.channel, self.secrets = channel, secrets
         self.schema = Schema(channel)
-        self.operator = Caller(channel, self.schema, secrets, key=operator_key)
+        self.operator = Caller(channel, calls, self.schema, secrets, key=operator_key)
         self.nobody = self.operator.with_header(None)
         self.operator_text = operator_key
         self.operator_id = keytext.Parts(operator_key).key_id

@@ -114,12 +114,27 @@ class Schema:
         return known[value].name if value in known else f"{enum} {value}"
 
 
-class Caller:
-    """Somebody who calls with a credential of theirs, or with none."""
+class GrpcCalls:
+    """Calls each method over gRPC."""
 
-    def __init__(self, channel: grpc.Channel, schema: Schema, secrets: Secrets, key: str | None = None,
+    def __init__(self, channel: grpc.Channel):
+        self.channel = channel
+
+    def unary(self, path: str, request, response_class, metadata, timeout: float):
+        invoke = self.channel.unary_unary(
+            path,
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response_class.FromString,
+        )
+        return invoke(request, metadata=metadata, timeout=timeout)
+
+
+class Caller:
+    """Somebody who calls with a credential of theirs, or with none. `calls` makes the calls with one message each."""
+
+    def __init__(self, channel: grpc.Channel, calls, schema: Schema, secrets: Secrets, key: str | None = None,
                  authorization: str | None = None):
-        self.channel, self.schema, self.secrets = channel, schema, secrets
+        self.channel, self.calls, self.schema, self.secrets = channel, calls, schema, secrets
         if key is not None:
             secrets.remember(key)
             authorization = f"Bearer {key}"
@@ -128,12 +143,12 @@ class Caller:
         self.revision = 0
 
     def with_key(self, key: str) -> "Caller":
-        return Caller(self.channel, self.schema, self.secrets, key=key)
+        return Caller(self.channel, self.calls, self.schema, self.secrets, key=key)
 
     def with_header(self, authorization: str | None) -> "Caller":
         for word in (authorization or "").split():
             self.secrets.remember(word)
-        return Caller(self.channel, self.schema, self.secrets, authorization=authorization)
+        return Caller(self.channel, self.calls, self.schema, self.secrets, authorization=authorization)
 
     def call(self, method: str, **fields):
         """Calls `method`; what holds of every answer and of every error is checked here once.
@@ -147,13 +162,11 @@ class Caller:
             filters = {name: value for name, value in fields.items() if name not in known and name in of_filter}
             fields = {name: value for name, value in fields.items() if name not in filters} | {"filter": filters}
         request = message(**fields)
-        invoke = self.channel.unary_unary(
-            self.schema.path(method),
-            request_serializer=type(request).SerializeToString,
-            response_deserializer=self.schema.response(method).FromString,
-        )
+        # Only gRPC has streams.
+        calls = GrpcCalls(self.channel) if self.schema.methods[method].client_streaming else self.calls
+        path, kind = self.schema.path(method), self.schema.response(method)
         try:
-            response = invoke(request, metadata=self._metadata, timeout=DEADLINE_SECONDS)
+            response = calls.unary(path, request, kind, self._metadata, DEADLINE_SECONDS)
         except grpc.RpcError as error:
             self._shows_no_key(method, error)
             raise

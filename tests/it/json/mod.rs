@@ -5,6 +5,7 @@ mod errors;
 mod forms;
 mod limits;
 mod mutations;
+mod python;
 mod tour;
 
 use std::sync::Arc;

@@ -19,3 +19,4 @@ mod stop;
 mod transport;
 
 pub(crate) use grpc_tools::tool;
+pub(crate) use python::run_python_client;

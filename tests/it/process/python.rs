@@ -7,25 +7,30 @@ use crate::fixtures::{Engine, Program, TestStore, on_both_engines};
 
 on_both_engines! {
     async fn a_python_client_that_knows_the_schema_by_reflection_alone_does_everything(engine: Engine) {
-        let python = python();
         let test_store = TestStore::on(engine);
         let program = Program::serve(&test_store, &[]);
-        let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/client.py");
-        let output = Command::new(&python)
-            .arg("-B")
-            .arg(&client)
-            .env("CLAVIGER_ENDPOINT", &program.address)
-            .env("CLAVIGER_KEY", program.operator())
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && said.contains("checks passed"),
-            "{said}\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        println!("{}", said.lines().last().unwrap_or_default());
+        run_python_client(&program, &[]);
     }
+}
+
+/// Runs all checks of the client, with more variables in its environment.
+pub(crate) fn run_python_client(program: &Program, variables: &[(&str, &str)]) {
+    let client = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/python/client.py");
+    let output = Command::new(python())
+        .arg("-B")
+        .arg(&client)
+        .env("CLAVIGER_ENDPOINT", &program.address)
+        .env("CLAVIGER_KEY", program.operator())
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && said.contains("checks passed"),
+        "{said}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    println!("{}", said.lines().last().unwrap_or_default());
 }
 
 /// The interpreter that `tests/run` prepares.
