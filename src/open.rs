@@ -13,6 +13,7 @@ use crate::authority::{
 use crate::config::{LocationArgs, StoreArgs};
 use crate::domain::clock::{Clock, ElapsedClock};
 use crate::domain::key_text::PlainKey;
+use crate::domain::violation::{Violation, Violations};
 use crate::hashing::{PepperFileError, Peppers, Roots, sync_folder_of};
 use crate::store::{self, DatabaseLock, Head, LockLost, LockMode, OpenError, Schema, Store};
 
@@ -50,8 +51,9 @@ pub enum IfEmpty<'a> {
     Refuse,
     /// Create an authority, and pass its first operator key to this function.
     Create(&'a mut dyn FnMut(&PlainKey) -> io::Result<()>),
-    /// Create an authority that is as declared, with the operator key in it.
-    Declare(&'a DeclaredState),
+    /// Create an authority that is as declared, with the operator key in it. The function reads the declaration, which is not needed
+    /// if there is an authority.
+    Declare(&'a dyn Fn() -> Result<DeclaredState, String>),
 }
 
 /// The reason why a store cannot be opened. Each message is for the operator, and ends with what to do.
@@ -115,6 +117,9 @@ pub enum OpenStoreError {
     /// The cost of roots is out of range.
     #[error("{0}")]
     RootCost(String),
+    /// The authority could not be created, because its declaration is wrong.
+    #[error("{0}")]
+    Undeclared(String),
     /// The authority could not be created.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -270,9 +275,13 @@ impl<'a> StoreLock<'a> {
                 IfEmpty::Create(hand_over) => {
                     create(&store, &clock, &peppers, &roots, hand_over).await?;
                 }
-                IfEmpty::Declare(state) => {
-                    create_declared(&store, &clock, &peppers, &roots, state).await?;
-                    tracing::info!("authority created as declared");
+                IfEmpty::Declare(read) => {
+                    let state = read().map_err(OpenStoreError::Undeclared)?;
+                    let created = create_declared(&store, &clock, &peppers, &roots, &state);
+                    let created = created.await.map_err(undeclared)?;
+                    if created {
+                        tracing::info!("authority created as declared");
+                    }
                 }
             }
             peppers
@@ -453,6 +462,28 @@ fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.write(true).mode(0o600);
     options
+}
+
+/// Tells a declaration that is wrong from other reasons why an authority cannot be created.
+fn undeclared(refusal: Refusal) -> OpenStoreError {
+    match refusal {
+        Refusal::Invalid(violations) => {
+            OpenStoreError::Undeclared(describe_declaration(&violations))
+        }
+        other => other.into(),
+    }
+}
+
+/// Describes what is wrong with the declaration of a new authority.
+pub fn describe_declaration(violations: &Violations) -> String {
+    let mut message = "the files of --apply do not declare an authority:".to_owned();
+    for Violation { field, description } in violations.kept() {
+        message.push_str(&format!("\n  {field}: {description}"));
+    }
+    if violations.more() > 0 {
+        message.push_str(&format!("\n  and {} more", violations.more()));
+    }
+    message
 }
 
 fn io_error(path: &Path, source: io::Error) -> OpenStoreError {

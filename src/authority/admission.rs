@@ -77,6 +77,8 @@ pub(super) struct OpenChange {
     effect: Effect,
     /// What exists and may get more access by the change.
     gives_to: Option<Holdable>,
+    /// Whether anything may get more access by the change.
+    gives_to_all: bool,
 }
 
 impl Admission {
@@ -179,6 +181,7 @@ impl Authority {
             charged,
             effect,
             gives_to: None,
+            gives_to_all: false,
         })
     }
 
@@ -236,6 +239,7 @@ impl Authority {
             charged,
             effect: _,
             gives_to: _,
+            gives_to_all: _,
         } = change;
         let committed = change.commit(event).await?;
         // Before the next change of the partner, which looks at the budget.
@@ -255,6 +259,16 @@ impl OpenChange {
         }
         self.gives_to = Some(what);
         Ok(())
+    }
+
+    /// Lets the change give more access to anything, for which nothing may be held until it is over.
+    pub(super) fn give_to_all(&mut self) {
+        self.gives_to_all = true;
+    }
+
+    /// Whether anything may get more access by the change.
+    pub(super) fn gives_to_all(&self) -> bool {
+        self.gives_to_all
     }
 
     /// Whether the change may grant something.

@@ -252,7 +252,11 @@ impl Authority {
             return Err(history_rewritten());
         }
         let gifts: Vec<_> = caller.iter().chain(change.gives_to()).cloned().collect();
-        let is_held = || gifts.iter().any(|what| self.mirror.index().is_held(what));
+        let gives_to_all = change.gives_to_all();
+        let is_held = || {
+            let index = self.mirror.index();
+            gives_to_all && index.held() > 0 || gifts.iter().any(|what| index.is_held(what))
+        };
         if is_held() {
             return Err(history_rewritten());
         }

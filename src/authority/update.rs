@@ -18,7 +18,7 @@ use crate::domain::hold::Holdable;
 use crate::domain::ids::ScopeName;
 use crate::domain::key::{Key, MAX_LABELS};
 use crate::domain::realm::Realm;
-use crate::domain::time::{Expiry, Timestamp};
+use crate::domain::time::Timestamp;
 use crate::domain::violation::Violations;
 
 /// The new properties of a key. A property that is `None` stays unchanged.
@@ -116,14 +116,8 @@ impl KeyUpdate {
         }
         let was_expired = key.expires_at.is_over(now);
         if let Some(requested) = expires_at {
-            key.expires_at = resolve_expiry(realm, requested, key.lifetime_start(), now, &mut bad);
-            if let Expiry::At(last) = key.expires_at {
-                let in_overlap =
-                    |secret: &&mut crate::domain::key::Secret| secret.expires_at != Expiry::Never;
-                for secret in key.secrets.iter_mut().filter(in_overlap) {
-                    secret.expires_at = secret.expires_at.or_earlier(last);
-                }
-            }
+            let expiry = resolve_expiry(realm, requested, key.lifetime_start(), now, &mut bad);
+            key.set_expiry(expiry);
         }
         // Expired keys do not keep the scopes of a realm from being deleted.
         if was_expired && !key.expires_at.is_over(now) {

@@ -214,7 +214,7 @@ fn described(answer: &ApplyResponse) -> String {
         let DeclaredChange {
             before,
             after,
-            key_id: _,
+            key_id,
         } = change;
         let resource =
             |side: &Option<DeclaredResource>| side.as_ref().and_then(|side| side.resource.clone());
@@ -228,8 +228,16 @@ fn described(answer: &ApplyResponse) -> String {
             continue;
         };
         let _ = writeln!(lines, "{verb} {}", text::plain(&name(named)));
-        if let (Some(before), Some(after)) = (&before, &after) {
-            lines.push_str(&differences(&toml(before), &toml(after)));
+        if !key_id.is_empty() {
+            let _ = writeln!(lines, "      id {}", text::plain(key_id));
+        }
+        match (&before, &after) {
+            (Some(before), Some(after)) => {
+                lines.push_str(&differences(&toml(before), &toml(after)));
+            }
+            // What a key may do is worth a look.
+            (None, Some(key @ Resource::Key(_))) => lines.push_str(&differences("", &toml(key))),
+            _ => {}
         }
     }
     lines.truncate(lines.trim_end().len());
@@ -285,8 +293,10 @@ fn differences(before: &str, after: &str) -> String {
             .flat_map(|operation| diff.iter_changes(operation))
         {
             let line = change.value().trim_end();
+            if line.is_empty() {
+                continue;
+            }
             let sign = match change.tag() {
-                ChangeTag::Equal if line.is_empty() => continue,
                 ChangeTag::Equal => ' ',
                 ChangeTag::Delete => '-',
                 ChangeTag::Insert => '+',

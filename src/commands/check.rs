@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use super::BAD_CONFIGURATION;
+use super::{BAD_CONFIGURATION, check_apply, declared_state};
 use crate::config::{ServeArgs, StoreArgs};
 use crate::domain::clock::Clock;
 use crate::hashing::{Peppers, Roots};
@@ -46,6 +46,10 @@ impl Findings {
         findings.take(args.traces.check());
         findings.take(check_store(args));
         findings.take(check_pepper(&args.store, args.init));
+        findings.take(check_apply(args));
+        if !args.apply.is_empty() {
+            findings.take(declared_state(&args.apply));
+        }
         findings.check_authority(args);
         findings.check_addresses(args);
         findings.check_certificates(args);

@@ -2,7 +2,6 @@
 
 mod check;
 
-use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,10 +18,10 @@ use crate::cli;
 use crate::config::{CertifiedService, LocationArgs, ServeArgs, StoreArgs};
 use crate::domain::clock::Clock;
 use crate::domain::key_text::PlainKey;
-use crate::domain::violation::{Violation, Violations};
 use crate::grpc;
 use crate::open::{
-    IfEmpty, OpenStoreError, OpenedStore, StoreLock, operator_key_path, write_operator_key,
+    IfEmpty, OpenStoreError, OpenedStore, StoreLock, describe_declaration, operator_key_path,
+    write_operator_key,
 };
 use crate::server::{Listeners, ServeError, Server, ServerThreads, Stop};
 use crate::store::{LockMode, OpenError, Schema};
@@ -75,7 +74,7 @@ enum CommandError {
     )]
     AlreadyCreated,
     #[error("{0}")]
-    Declared(String),
+    Declared(&'static str),
     #[error("cannot wait for signals: {0}")]
     Signals(io::Error),
     #[error("cannot start the threads of the program: {0}")]
@@ -150,7 +149,7 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
     // First, so that no signal during the start is lost.
     let stop = signals().map_err(CommandError::Signals)?;
     let hangups = signal(SignalKind::hangup()).map_err(CommandError::Signals)?;
-    let declared = declared_state(&args.apply)?;
+    check_apply(args).map_err(CommandError::Declared)?;
     // The lock comes before the ports, so that a second process reports the lock, and the ports before the store, so that
     // nothing is created if a port is in use.
     let lock = StoreLock::take_to_open(&args.store, LockMode::Shared, args.init).await?;
@@ -177,17 +176,14 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
         tracing::info!(file = %key_file.display(), "first operator key written to a file");
         Ok(())
     };
-    let if_empty = match &declared {
-        Some(state) => IfEmpty::Declare(state),
-        None if args.init => IfEmpty::Create(&mut hand_over),
-        None => IfEmpty::Refuse,
+    let declared = || declared_state(&args.apply);
+    let if_empty = match args.init {
+        true if !args.apply.is_empty() => IfEmpty::Declare(&declared),
+        true => IfEmpty::Create(&mut hand_over),
+        false => IfEmpty::Refuse,
     };
     let location = lock.location();
-    let opened = lock.open(&args.store, Clock::system(), if_empty).await;
-    let opened = opened.map_err(|error| match error {
-        OpenStoreError::Refused(Refusal::Invalid(violations)) => not_declarable(&violations),
-        error => error.into(),
-    })?;
+    let opened = lock.open(&args.store, Clock::system(), if_empty).await?;
     let http = listeners.http_address();
     let unix = listeners.unix_path();
     tracing::info!(
@@ -206,28 +202,20 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
     Ok(())
 }
 
-/// Reads the files that declare a new authority, if there are any.
-fn declared_state(files: &[PathBuf]) -> Result<Option<DeclaredState>, CommandError> {
-    if files.is_empty() {
-        return Ok(None);
-    }
-    let state = cli::read_declared(files).map_err(CommandError::Declared)?;
-    let state = grpc::declared_state(state);
-    state
-        .map(Some)
-        .map_err(|violations| not_declarable(&violations))
+/// Reads the files that declare a new authority.
+fn declared_state(files: &[PathBuf]) -> Result<DeclaredState, String> {
+    let state = cli::read_declared(files)?;
+    grpc::declared_state(state).map_err(|violations| describe_declaration(&violations))
 }
 
-/// The error for files of which no authority can be made.
-fn not_declarable(violations: &Violations) -> CommandError {
-    let mut message = "the files of --apply do not declare an authority:".to_owned();
-    for Violation { field, description } in violations.kept() {
-        let _ = write!(message, "\n  {field}: {description}");
+/// Checks that `--apply` is given with `--init` only.
+fn check_apply(args: &ServeArgs) -> Result<(), &'static str> {
+    if args.apply.is_empty() || args.init {
+        return Ok(());
     }
-    if violations.more() > 0 {
-        let _ = write!(message, "\n  and {} more", violations.more());
-    }
-    CommandError::Declared(message)
+    Err(
+        "--apply is only for a new authority: add --init, or use `claviger apply` for one that exists",
+    )
 }
 
 /// The variables of the client's certificate.

@@ -36,8 +36,7 @@ pub struct ServeArgs {
         long,
         value_name = "FILE",
         env = "CLAVIGER_APPLY",
-        value_delimiter = ',',
-        requires = "init"
+        value_delimiter = ','
     )]
     pub apply: Vec<PathBuf>,
 

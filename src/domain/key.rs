@@ -73,6 +73,17 @@ pub struct Key {
 }
 
 impl Key {
+    /// Sets the expiry. A secret that a rotation replaces, and that is still accepted for a time, ends no later.
+    pub fn set_expiry(&mut self, expiry: Expiry) {
+        self.expires_at = expiry;
+        if let Expiry::At(last) = expiry {
+            let in_overlap = |secret: &&mut Secret| secret.expires_at != Expiry::Never;
+            for secret in self.secrets.iter_mut().filter(in_overlap) {
+                secret.expires_at = secret.expires_at.or_earlier(last);
+            }
+        }
+    }
+
     /// Returns the time from which the realm's `max_lifetime` counts: the issue, or the latest rotation. A secret that a rotation
     /// made is as good as that of a new key.
     pub fn lifetime_start(&self) -> Timestamp {

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
+use std::net::IpAddr;
 
 use sha2::{Digest as _, Sha256};
 
@@ -13,7 +14,7 @@ use crate::authority::resolve::LookupCache;
 use crate::authority::{ImportedKey, Refusal, in_use, projects};
 use crate::domain::access::Access;
 use crate::domain::ids::{KeyId, PartnerId, RealmId};
-use crate::domain::key::{Key, KeyState};
+use crate::domain::key::{Key, KeyState, admits};
 use crate::domain::partner::{Partner, Project};
 use crate::domain::realm::{Realm, scopes};
 use crate::domain::time::Timestamp;
@@ -77,11 +78,18 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    fn new(changes: Vec<PlannedChange>) -> Self {
+    fn new(changes: Vec<PlannedChange>, state: &DeclaredState) -> Self {
         let mut hash = Sha256::new();
         for change in &changes {
             let text = match change {
-                PlannedChange::Key { before, after, .. } => {
+                PlannedChange::Key {
+                    before,
+                    after,
+                    index,
+                } => {
+                    if before.is_none() {
+                        hash.update(state.keys[*index].hash.secret().expose());
+                    }
                     let [before, after] = [before, after].map(|key| key.as_deref().map(identity));
                     format!("{before:?}{after:?}")
                 }
@@ -137,21 +145,26 @@ impl Plan {
         })
     }
 
-    /// Checks that the caller is still an operator afterwards.
-    pub(super) fn check_not_locked_out(&self, own: &Key) -> Result<(), Refusal> {
+    /// Checks that the caller is still an operator afterwards, at its address.
+    pub(super) fn check_not_locked_out(
+        &self,
+        own: &Key,
+        peer: Option<IpAddr>,
+    ) -> Result<(), Refusal> {
+        let stays = |key: &Key| is_operator(&key.access) && admits(&key.allowed_cidrs, peer);
         let loses_role = self.changes.iter().any(|change| match change {
             PlannedChange::Key {
                 before: Some(before),
                 after,
                 ..
-            } => before.id == own.id && after.as_ref().is_none_or(|key| !is_operator(&key.access)),
+            } => before.id == own.id && !after.as_deref().is_some_and(stays),
             _ => false,
         });
         if loses_role {
             return Err(Refusal::Precondition {
                 reason: "LOCKS_OUT_CALLER",
-                message: "the caller's own key would be deleted, or be an operator key no more: declare it, or call with another \
-                          operator key"
+                message: "the caller's own key would be deleted, be an operator key no more, or not be accepted from the caller's \
+                          address: declare it so that it is, or call with another operator key"
                     .to_owned(),
             });
         }
@@ -190,6 +203,14 @@ pub(super) struct Planner<'p> {
     changes: Vec<PlannedChange>,
     /// The size of the definitions of realms that change or go.
     bytes: usize,
+    /// The realms that are declared.
+    declared_realms: HashSet<&'p RealmId>,
+    /// Whether realms that are not declared will exist.
+    other_realms: HashMap<RealmId, bool>,
+    /// Whether partners that are not declared exist.
+    other_partners: HashMap<(RealmId, PartnerId), bool>,
+    /// How many changes there may be.
+    max_changes: usize,
 }
 
 impl<'p> Planner<'p> {
@@ -207,6 +228,22 @@ impl<'p> Planner<'p> {
             bad: Violations::default(),
             changes: Vec::new(),
             bytes: 0,
+            declared_realms: state.realms.iter().map(|realm| &realm.id).collect(),
+            other_realms: HashMap::new(),
+            other_partners: HashMap::new(),
+            max_changes: MAX_CHANGES,
+        }
+    }
+
+    /// A plan for a new authority, whose changes nobody waits for.
+    pub(super) fn of_new_authority(
+        state: &'p DeclaredState,
+        peppers: &'p Peppers,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            max_changes: usize::MAX,
+            ..Self::new(state, peppers, None, now)
         }
     }
 
@@ -221,7 +258,7 @@ impl<'p> Planner<'p> {
         if self.state.prune.keys {
             self.prune_keys(snapshot, &declared_keys).await?;
         }
-        if self.state.prune.projects {
+        if self.state.prune.projects || self.state.prune.partners {
             self.prune_projects(snapshot).await?;
         }
         if self.state.prune.partners {
@@ -230,8 +267,13 @@ impl<'p> Planner<'p> {
         if self.state.prune.realms {
             self.prune_realms(snapshot).await?;
         }
-        let Self { bad, changes, .. } = self;
-        bad.finish(Some(Plan::new(changes)))
+        let Self {
+            bad,
+            changes,
+            state,
+            ..
+        } = self;
+        bad.finish(Some(Plan::new(changes, state)))
             .map_err(Refusal::Invalid)
     }
 
@@ -243,7 +285,7 @@ impl<'p> Planner<'p> {
         {
             self.bytes += serde_json::to_string(realm).map_or(0, |text| text.len());
         }
-        if self.changes.len() == MAX_CHANGES || self.bytes > MAX_BYTES {
+        if self.changes.len() == self.max_changes || self.bytes > MAX_BYTES {
             return Err(Refusal::Precondition {
                 reason: "TOO_MANY_DIFFERENCES",
                 message: format!(
@@ -311,15 +353,43 @@ impl<'p> Planner<'p> {
     }
 
     /// Whether the realm is declared, or exists and is not about to be deleted.
-    async fn will_exist(&self, snapshot: &mut Snapshot, id: &RealmId) -> Result<bool, Refusal> {
+    async fn will_exist(&mut self, snapshot: &mut Snapshot, id: &RealmId) -> Result<bool, Refusal> {
         if self.declares_realm(id) {
             return Ok(true);
         }
-        Ok(!self.state.prune.realms && snapshot.find_realm(id).await?.is_some())
+        if let Some(known) = self.other_realms.get(id) {
+            return Ok(*known);
+        }
+        let exists = !self.state.prune.realms
+            && !id.is_built_in()
+            && snapshot.find_realm(id).await?.is_some();
+        self.other_realms.insert(id.clone(), exists);
+        Ok(exists)
+    }
+
+    /// Whether a partner that is not declared exists and is not about to be deleted.
+    async fn stays(
+        &mut self,
+        snapshot: &mut Snapshot,
+        realm: &RealmId,
+        partner: &PartnerId,
+    ) -> Result<bool, Refusal> {
+        if self.state.prune.partners && self.declares_realm(realm)
+            || !self.will_exist(snapshot, realm).await?
+        {
+            return Ok(false);
+        }
+        let id = (realm.clone(), partner.clone());
+        if let Some(known) = self.other_partners.get(&id) {
+            return Ok(*known);
+        }
+        let exists = snapshot.find_partner(realm, partner).await?.is_some();
+        self.other_partners.insert(id, exists);
+        Ok(exists)
     }
 
     fn declares_realm(&self, id: &RealmId) -> bool {
-        self.state.realms.iter().any(|realm| realm.id == *id)
+        self.declared_realms.contains(id)
     }
 
     fn declared_partners(&self) -> HashSet<(&'p RealmId, &'p PartnerId)> {
@@ -330,16 +400,8 @@ impl<'p> Planner<'p> {
     }
 
     async fn plan_partners(&mut self, snapshot: &mut Snapshot) -> Result<(), Refusal> {
-        let mut realms = HashMap::new();
         for (i, declared) in self.state.partners.iter().enumerate() {
-            let exists = if let Some(known) = realms.get(&declared.realm) {
-                *known
-            } else {
-                let exists = !declared.realm.is_built_in()
-                    && self.will_exist(snapshot, &declared.realm).await?;
-                realms.insert(&declared.realm, exists);
-                exists
-            };
+            let exists = self.will_exist(snapshot, &declared.realm).await?;
             if !exists {
                 self.bad.add(format!("partners[{i}].realm"), NO_REALM);
                 continue;
@@ -361,12 +423,8 @@ impl<'p> Planner<'p> {
         let declared_partners = self.declared_partners();
         for (i, project) in self.state.projects.iter().enumerate() {
             let (realm, partner) = (&project.realm, &project.partner);
-            let partners_stay = !self.state.prune.partners || !self.declares_realm(realm);
             let has_partner = declared_partners.contains(&(realm, partner))
-                || (partners_stay
-                    && !realm.is_built_in()
-                    && self.will_exist(snapshot, realm).await?
-                    && snapshot.find_partner(realm, partner).await?.is_some());
+                || self.stays(snapshot, realm, partner).await?;
             if !has_partner {
                 self.bad.add(format!("projects[{i}].partner"), NO_PARTNER);
                 continue;
@@ -467,11 +525,7 @@ impl<'p> Planner<'p> {
     ) -> Result<(), Refusal> {
         if let Some(served) = &declared.new.partner
             && self.state.prune.realms
-            && !self
-                .state
-                .realms
-                .iter()
-                .any(|realm| realm.id.as_partner() == *served)
+            && RealmId::parse(served.as_str()).is_ok_and(|realm| !self.declares_realm(&realm))
         {
             self.bad.add(format!("keys[{i}].partner"), NO_REALM);
             return Ok(());
@@ -502,14 +556,14 @@ impl<'p> Planner<'p> {
             );
             return Ok(());
         }
-        let after = Key {
+        let mut after = Key {
             name: resolved.name,
             access: resolved.access,
             labels: resolved.labels,
             allowed_cidrs: resolved.allowed_cidrs,
-            expires_at: resolved.expires_at,
             ..before.clone()
         };
+        after.set_expiry(resolved.expires_at);
         if after == before {
             return Ok(());
         }
@@ -586,10 +640,11 @@ impl<'p> Planner<'p> {
                     .await?;
                 for row in page.items {
                     let project = row.value;
-                    // A partner that goes takes its projects with it.
+                    // A partner that goes takes its projects with it, each as a change that is seen.
                     let goes_with_partner = self.state.prune.partners
                         && !declared_partners.contains(&(&realm.id, &project.partner));
-                    if declared.contains(&(&realm.id, &project.id)) || goes_with_partner {
+                    let goes = self.state.prune.projects || goes_with_partner;
+                    if declared.contains(&(&realm.id, &project.id)) || !goes {
                         continue;
                     }
                     let keys = snapshot

@@ -14,7 +14,7 @@ use crate::store::Versioned;
 use pb::declared_resource::Resource;
 
 /// How many resources a state declares at most.
-const MAX_RESOURCES: usize = 10_000;
+const MAX_RESOURCES: usize = 5_000;
 
 /// A decoded request.
 pub(super) struct Apply {
@@ -86,7 +86,7 @@ fn parse_state(
         keys,
     } = state;
     if realms.len() + partners.len() + projects.len() + keys.len() > MAX_RESOURCES {
-        bad.add("state", "must declare at most 10,000 resources");
+        bad.add("state", "must declare at most 5,000 resources");
         return None;
     }
     let realms = each(bad, "realms", "realm", realms, |realm| {

@@ -79,7 +79,7 @@ async fn files_are_applied_once_and_what_was_edited_by_hand_is_shown() {
     let started = Started::new();
     let shell = &started.shell;
     let file = started.file("state.toml", STATE);
-    let created = "create realm demo\ncreate partner acme of demo\ncreate project web of demo/acme\ncreate key \"edge\" (verify of demo)\n";
+    let created = "create realm demo\ncreate partner acme of demo\ncreate project web of demo/acme\ncreate key \"edge\" (verify of demo)\n    + partner = \"demo\"\n    + name = \"edge\"\n    + scopes = [\"verify\"]\n    + expire_time = \"2090-01-31T00:00:00Z\"\n    + [labels]\n    + team = \"edge\"\n";
     let diff = shell.says(&format!("diff {file}"), "", 0);
     assert_eq!(diff, format!("{created}\n4 changes.\n"));
     shell.says(&format!("diff {file} --fail-if-any"), "", 5);
@@ -109,7 +109,7 @@ async fn files_are_applied_once_and_what_was_edited_by_hand_is_shown() {
     );
     let diff = shell.says(&format!("diff {file} --prune"), "", 0);
     assert_eq!(
-        diff,
+        diff.replace(&id, "ID"),
         "change realm demo\n\
          \x20     levels = [\"KEY_LEVEL_PARTNER\", \"KEY_LEVEL_PROJECT\"]\n\
          \x20   - max_cache = \"30s\"\n\
@@ -121,6 +121,7 @@ async fn files_are_applied_once_and_what_was_edited_by_hand_is_shown() {
          \x20   + display_name = \"Acme\"\n\
          \x20     suspended = false\n\
          change key \"edge\" (verify of demo)\n\
+         \x20     id ID\n\
          \x20     scopes = [\"verify\"]\n\
          \x20   - expire_time = \"2091-01-31T00:00:00Z\"\n\
          \x20   + expire_time = \"2090-01-31T00:00:00Z\"\n\

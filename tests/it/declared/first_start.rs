@@ -49,11 +49,6 @@ on_both_engines! {
         let realms = operator.realms.list_realms(pb::ListRealmsRequest::default()).await;
         let ids: Vec<_> = realms.unwrap().into_inner().realms.into_iter().map(|realm| realm.id).collect();
         assert_eq!(ids, ["bullseye", "claviger", "partna", "partnero", "peaka"]);
-        let issue = pb::IssueKeyRequest {
-            realm: "bullseye".to_owned(),
-            ..Default::default()
-        };
-        let _ = operator.keys.issue_key(issue).await;
         let mut gateway = Api::new(&program.address, GATEWAY);
         let question = pb::VerifyRequest {
             key: "bullseye_live_x".to_owned(),
@@ -71,18 +66,23 @@ on_both_engines! {
         }
         let events = operator.keys.list_events(pb::ListEventsRequest::default()).await.unwrap().into_inner().events;
         assert_eq!(events.last().unwrap().kind, "authority.created");
-        // The next start changes nothing, whatever the file says then.
+        // Later starts change nothing, and do not need the file.
         drop(program);
-        fs::write(&file, example().replace("mtKDhe1U", "another")).unwrap();
-        let program = Program::serve(&test_store, &flags);
-        let mut operator = Api::new(&program.address, OPERATOR);
-        let projects = pb::ListProjectsRequest { realm: "peaka".to_owned(), ..Default::default() };
-        let projects = operator.realms.list_projects(projects).await.unwrap().into_inner().projects;
-        assert_eq!(projects[0].id, "mtKDhe1U");
-        let again = operator.keys.list_events(pb::ListEventsRequest::default()).await.unwrap().into_inner().events;
-        assert_eq!(again.len(), events.len());
-        let log = String::from_utf8(program.log.lock().unwrap().clone()).unwrap();
-        assert!(log.contains("the files of --apply are not used"), "{log}");
+        for text in [Some(example().replace("mtKDhe1U", "another")), Some("[[realms".to_owned()), None] {
+            match text {
+                Some(text) => fs::write(&file, text).unwrap(),
+                None => fs::remove_file(&file).unwrap(),
+            }
+            let program = Program::serve(&test_store, &flags);
+            let mut operator = Api::new(&program.address, OPERATOR);
+            let projects = pb::ListProjectsRequest { realm: "peaka".to_owned(), ..Default::default() };
+            let projects = operator.realms.list_projects(projects).await.unwrap().into_inner().projects;
+            assert_eq!(projects[0].id, "mtKDhe1U");
+            let again = operator.keys.list_events(pb::ListEventsRequest::default()).await.unwrap().into_inner().events;
+            assert_eq!(again.len(), events.len());
+            let log = String::from_utf8(program.log.lock().unwrap().clone()).unwrap();
+            assert!(log.contains("the files of --apply are not used"), "{log}");
+        }
     }
 
     /// Seen red without the check for an operator.
@@ -111,6 +111,37 @@ on_both_engines! {
         fs::write(&file, example()).unwrap();
         Program::serve(&test_store, &flags);
         let output = outcome(claviger(&SERVE).args(["--apply", "x"]).args(test_store.flags()));
-        assert_eq!(output.status.code(), Some(2), "--apply needs --init");
+        assert_eq!(output.status.code(), Some(78), "--apply needs --init");
+    }
+
+    /// By a variable, a file of settings, and a check of these.
+    async fn the_files_can_be_named_like_every_other_setting(engine: Engine) {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("authority.toml");
+        fs::write(&file, example().replace("id = \"acme\"", "id = \"a b\"")).unwrap();
+        let settings = dir.path().join("claviger.toml");
+        fs::write(&settings, format!("init = true\napply = [{file:?}]\n")).unwrap();
+        let test_store = TestStore::on(engine);
+        let by_variable = || {
+            let mut command = claviger(&SERVE);
+            command.env("CLAVIGER_INIT", "true").env("CLAVIGER_APPLY", &file);
+            command
+        };
+        let by_file = || {
+            let mut command = claviger(&SERVE);
+            command.args(["--config", settings.to_str().unwrap()]);
+            command
+        };
+        for mut command in [by_variable(), by_file()] {
+            let output = outcome(command.args(test_store.flags()));
+            let complaint = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(78), "{complaint}");
+            assert!(complaint.contains("partners[0].id: must match"), "{complaint}");
+        }
+        let mut check = by_variable();
+        let output = outcome(check.arg("--check-config").args(test_store.flags()));
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(78), "{complaint}");
+        assert!(complaint.contains("partners[0].id: must match"), "{complaint}");
     }
 }

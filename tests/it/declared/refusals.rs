@@ -9,8 +9,8 @@ use tonic::Code;
 
 use super::{apply, apply_request, key, partner, plan, project, realm};
 use crate::fixtures::{
-    Api, DemoService, Engine, import_entry, issue, issue_request, on_both_engines, refused,
-    rotate_request, strings,
+    Api, DemoService, Engine, MINUTE, after, import_entry, issue, issue_request, on_both_engines,
+    proto_time, refused, rotate_request, strings,
 };
 
 const PLAIN_KEY: &str = "claviger-test-0123456789-abcdefghij";
@@ -240,8 +240,10 @@ on_both_engines! {
         apply(&mut demo.root, apply_request(declared("operator", ""))).await.unwrap();
         let mut own = demo.root.with_key(PLAIN_KEY);
         let only_reads = apply_request(declared("read", ""));
+        let elsewhere = DeclaredKey { allowed_cidrs: strings(&["10.0.0.0/8"]), ..key(PLAIN_KEY, "", "operator") };
+        let elsewhere = apply_request(keys(vec![elsewhere]));
         let deleted = pb::ApplyRequest { prune: vec![DeclaredKind::Key.into()], ..apply_request(DeclaredState::default()) };
-        for request in [only_reads, deleted] {
+        for request in [only_reads, elsewhere, deleted] {
             assert_eq!(plan(&mut own, &request).await.unwrap().changes.len(), 1);
             assert_eq!(refused(apply(&mut own, request.clone()).await).reason, "LOCKS_OUT_CALLER");
             // Another operator may, and the first one stays: nobody has declared it.
@@ -266,6 +268,24 @@ on_both_engines! {
         let refusal = refused(apply(&mut own, gateway(&[])).await);
         assert_eq!(refusal.code, Code::PermissionDenied, "{refusal:?}");
         apply(&mut own, gateway(&["127.0.0.0/24"])).await.unwrap();
+        demo.service.stop().await;
+    }
+
+    /// Seen red with an end of the key alone.
+    async fn an_earlier_end_is_also_that_of_a_secret_that_is_replaced(engine: Engine) {
+        let mut demo = DemoService::on(engine).await;
+        let root = &mut demo.root;
+        let declared = |minutes: Option<i64>| {
+            let expire_time = minutes.map(|minutes| proto_time(after(minutes * MINUTE)));
+            apply_request(keys(vec![DeclaredKey { expire_time, ..key(PLAIN_KEY, "demo", "verify") }]))
+        };
+        let made = apply(root, declared(None)).await.unwrap();
+        root.keys.rotate_key(rotate_request(&made.changes[0].key_id, 7200)).await.unwrap();
+        apply(root, declared(Some(10))).await.unwrap();
+        apply(root, declared(None)).await.unwrap();
+        demo.clock.set(after(11 * MINUTE));
+        let mut old = root.with_key(PLAIN_KEY);
+        assert!(old.keys.get_self(pb::GetSelfRequest::default()).await.is_err());
         demo.service.stop().await;
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use claviger::pb::claviger::v1 as pb;
+use pb::declared_resource::Resource;
 use pb::{DeclaredKey, DeclaredState};
 
 use super::{apply, key, partner, plan, project, pruning_request, realm};
@@ -255,7 +256,7 @@ on_both_engines! {
             realms: vec![realm("a"), realm("b")],
             partners: vec![partner("a", "p")],
             projects: vec![project("a", "p", "x")],
-            keys: vec![key(plain_key, "a", "verify")],
+            keys: vec![DeclaredKey { name: "edge".to_owned(), ..key(plain_key, "a", "verify") }],
         };
         apply(&mut api, super::apply_request(full)).await.unwrap();
         let less = DeclaredState {
@@ -264,16 +265,24 @@ on_both_engines! {
         };
         let kept = apply(&mut api, super::apply_request(less.clone())).await.unwrap();
         assert_eq!(kept.changes.len(), 0);
-        // Each kind by itself.
-        for (kind, gone) in super::EVERYTHING.into_iter().zip([1, 1, 1, 1]) {
+        // Each kind by itself. A partner takes its projects with it, and a realm everything.
+        for (kind, gone) in super::EVERYTHING.into_iter().zip([&["realm b"][..], &["project x", "partner p"], &["project x"], &["key edge"]]) {
             let request = pb::ApplyRequest {
                 prune: vec![kind.into()],
                 dry_run: true,
                 ..super::apply_request(less.clone())
             };
             let planned = apply(&mut api, request).await.unwrap();
-            assert_eq!(planned.changes.len(), gone, "{kind:?}");
-            assert!(planned.changes[0].after.is_none() && planned.changes[0].before.is_some());
+            let names = planned.changes.into_iter().map(|change| {
+                assert!(change.after.is_none());
+                match change.before.unwrap().resource.unwrap() {
+                    Resource::Realm(realm) => format!("realm {}", realm.id),
+                    Resource::Partner(partner) => format!("partner {}", partner.id),
+                    Resource::Project(project) => format!("project {}", project.id),
+                    Resource::Key(key) => format!("key {}", key.name),
+                }
+            });
+            assert_eq!(names.collect::<Vec<_>>(), gone);
         }
         service.stop().await;
     }
@@ -294,8 +303,19 @@ on_both_engines! {
         let refusal = refused(apply(&mut api, request.clone()).await);
         assert_eq!(refusal.code, tonic::Code::Aborted);
         let planned = plan(&mut api, &pb::ApplyRequest { if_plan: String::new(), ..request.clone() }).await.unwrap();
-        let done = apply(&mut api, pb::ApplyRequest { if_plan: planned.plan, ..request }).await.unwrap();
+        let request = pb::ApplyRequest { if_plan: planned.plan, ..request };
+        let done = apply(&mut api, request.clone()).await.unwrap();
         assert_eq!(done.changes.len(), 1);
+        // Somebody whose answer was lost asks again.
+        let again = apply(&mut api, request).await.unwrap();
+        assert_eq!((again.changes.len(), again.revision), (0, done.revision));
+        // Another API key is another plan.
+        let mut plans = std::collections::BTreeSet::new();
+        for plain_key in [KEYS[1].0, KEYS[2].0] {
+            let state = DeclaredState { keys: vec![key(plain_key, "a", "verify")], ..Default::default() };
+            plans.insert(plan(&mut api, &super::apply_request(state)).await.unwrap().plan);
+        }
+        assert_eq!(plans.len(), 2);
         service.stop().await;
     }
 }
