@@ -40,6 +40,11 @@ impl RuntimeThread {
         })
     }
 
+    /// The name of the thread.
+    pub fn name(&self) -> &str {
+        self.thread.thread().name().unwrap_or_default()
+    }
+
     /// The runtime of the thread.
     pub fn runtime(&self) -> &Handle {
         &self.runtime

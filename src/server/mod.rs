@@ -4,6 +4,7 @@ mod contact;
 mod exposition;
 mod listeners;
 mod parts;
+mod service_manager;
 
 use std::io;
 use std::iter;
@@ -23,6 +24,7 @@ use contact::Contact;
 use exposition::Sources;
 pub use listeners::{ListenError, Listeners};
 use parts::{Parts, Shared, ThreadServices};
+use service_manager::WatchedThread;
 
 use crate::authority::Authority;
 use crate::config::{RetentionArgs, ServeArgs};
@@ -131,6 +133,16 @@ impl ServerThreads {
             })
         };
         start().map_err(ServeError::Threads)
+    }
+
+    /// The threads without which the server serves nobody, or what is not true any more.
+    fn watched(&self) -> Vec<WatchedThread> {
+        let threads = self.verify.all().chain([&self.feed, &self.heartbeat]);
+        let watched = threads.map(|thread| WatchedThread {
+            name: thread.name().to_owned(),
+            runtime: thread.runtime().clone(),
+        });
+        watched.collect()
     }
 }
 
@@ -293,6 +305,7 @@ impl Server {
     /// # Errors
     /// If the keys cannot be loaded, a task of the server fails, or another process takes the database for itself.
     pub async fn run(self, mut stop: mpsc::Receiver<Stop>) -> Result<(), ServeError> {
+        let _telling = service_manager::start(self.readiness(), self.threads.watched());
         let Self {
             listeners:
                 Listeners {
@@ -369,10 +382,7 @@ impl Server {
         background_tasks.abort_all();
         withdraw(&readiness, &health).await;
         if mode == Stop::Drain {
-            tokio::select! {
-                () = tokio::time::sleep(drain_delay) => {}
-                Some(_) = stop.recv() => {}
-            }
+            wait(drain_delay, &mut stop).await;
         }
         stop_serving.cancel();
         // With the listener, so that a server that takes its place has its file.
@@ -448,6 +458,14 @@ fn accept_http(
 async fn withdraw(readiness: &watch::Sender<Readiness>, health: &HealthReporter) {
     readiness.send_replace(Readiness::Draining);
     set_health(health, ServingStatus::NotServing).await;
+}
+
+/// Waits for this time. A further stop request ends the wait.
+async fn wait(delay: Duration, stop: &mut mpsc::Receiver<Stop>) {
+    tokio::select! {
+        () = tokio::time::sleep(delay) => {}
+        Some(_) = stop.recv() => {}
+    }
 }
 
 async fn send_last_spans(tracer: Option<Arc<Tracer>>) {

@@ -91,6 +91,11 @@ impl Threads {
         self.0.len()
     }
 
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &RuntimeThread> {
+        self.0.iter().map(|thread| &thread.thread)
+    }
+
     /// How many connections each thread has open. The result can be asked again and again.
     pub fn connections(&self) -> ThreadConnections {
         let load = |thread: &Thread| Arc::clone(&thread.load);
