@@ -26,6 +26,7 @@ pub mod domain;
 pub mod gateway;
 pub mod grpc;
 pub mod hashing;
+pub mod help;
 pub mod history;
 pub mod http;
 pub mod metrics;

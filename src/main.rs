@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -11,6 +12,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use claviger::cli::{self, ClientCommand, Connection};
 use claviger::commands::{self, BootstrapArgs, MigrateArgs};
 use claviger::config::{self, ConfigFileArgs, Environment, Resolved, ServeArgs};
+use claviger::help::{self, Shell};
 use claviger::telemetry::{self, LogArgs};
 
 // The measurements are in docs/performance.md.
@@ -66,6 +68,17 @@ enum Command {
     },
     #[command(flatten)]
     Client(ClientCommand),
+    /// Print the completions of a shell: it then completes commands and flags.
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+    /// Write a man page for each command.
+    Man {
+        /// The directory for the pages, made if it does not exist.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -74,10 +87,12 @@ fn main() -> ExitCode {
     let program = CommandLine::command();
     let (name, of_command) = matches.subcommand().expect("a command is required");
     let command = program.find_subcommand(name).expect("it was parsed");
+    if !calls_server(command) {
+        refuse_client_flags(of_command);
+    }
     if !config::has_settings(command) {
         return run(&matches, &Resolved::default());
     }
-    refuse_client_flags(of_command);
     let environment = Environment::of_process();
     let resolved = config::resolve(
         &program,
@@ -144,7 +159,7 @@ fn run(matches: &ArgMatches, resolved: &Resolved) -> ExitCode {
         Command::Serve { log, .. }
         | Command::Bootstrap { log, .. }
         | Command::Migrate { log, .. } => Some(log),
-        Command::Client(_) => None,
+        Command::Client(_) | Command::Completions { .. } | Command::Man { .. } => None,
     };
     // Dropped after the command, which waits until the log is written.
     let _log = match log.map(telemetry::start).transpose() {
@@ -162,7 +177,38 @@ fn run(matches: &ArgMatches, resolved: &Resolved) -> ExitCode {
         Command::Bootstrap { bootstrap, .. } => commands::bootstrap(&bootstrap),
         Command::Migrate { migrate, .. } => commands::migrate(&migrate),
         Command::Client(command) => cli::run(connection, command),
+        Command::Completions { shell } => help::print_completions(described(), shell),
+        Command::Man { directory } => help::write_pages(described(), &directory),
     }
+}
+
+/// The command line as it is described to users: without the flags of the client commands where they are refused.
+fn described() -> clap::Command {
+    let mut program = CommandLine::command().disable_help_subcommand(true);
+    // This copies the flags that may stand anywhere to each command.
+    program.build();
+    program.mut_subcommands(|command| {
+        if calls_server(&command) {
+            return command;
+        }
+        let flags = Connection::augment_args(clap::Command::new("client"));
+        let ids: Vec<_> = flags
+            .get_arguments()
+            .map(|flag| flag.get_id().clone())
+            .collect();
+        command.mut_args(|arg| {
+            if ids.contains(arg.get_id()) {
+                arg.hide(true)
+            } else {
+                arg
+            }
+        })
+    })
+}
+
+/// Whether a command calls a running server, so that it takes the flags of the connection.
+fn calls_server(command: &clap::Command) -> bool {
+    !config::has_settings(command) && !["completions", "man"].contains(&command.get_name())
 }
 
 /// Prints the settings in force of the command on standard output.

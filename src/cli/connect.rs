@@ -89,16 +89,15 @@ pub struct Connection {
     /// `CLAVIGER_KEY_FILE`.
     #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
     key_file: Option<PathBuf>,
-    /// How long to wait for each answer.
+    /// How long to wait for each answer [default: 10s; healthcheck: 3s].
     #[arg(
         long,
         global = true,
         env = "CLAVIGER_TIMEOUT",
         value_name = "SPAN",
-        default_value = DEFAULT_TIMEOUT,
         help_heading = "Connection"
     )]
-    timeout: OsString,
+    timeout: Option<OsString>,
     /// Print responses and errors as JSON, with the field names of the proto and times in RFC 3339.
     #[arg(long, global = true, help_heading = "Connection")]
     pub(super) json: bool,
@@ -165,10 +164,30 @@ impl Connection {
         Ok(Client::new(channel, server.authorization, context))
     }
 
+    /// Returns the server for calls that need no API key, each with this timeout unless --timeout is set.
+    pub(super) fn open_server(&self, timeout: &str) -> Result<(Endpoint, CallContext), Failure> {
+        self.address(&self.one_endpoint()?, "no key", timeout)
+    }
+
     fn server(&self, text: &str, key: &ApiKey, source: &KeySource) -> Result<Server, Failure> {
         let authorization = authorization(key, source)?;
+        let (endpoint, context) = self.address(text, &source.name(), DEFAULT_TIMEOUT)?;
+        Ok(Server {
+            endpoint,
+            authorization,
+            context,
+        })
+    }
+
+    fn address(
+        &self,
+        text: &str,
+        key_source: &str,
+        default_timeout: &str,
+    ) -> Result<(Endpoint, CallContext), Failure> {
         let endpoint = self.endpoint(text)?;
-        let timeout = timeout(&or_default(&self.timeout, DEFAULT_TIMEOUT))
+        let given = self.timeout.as_deref().unwrap_or_default();
+        let timeout = timeout(&or_default(given, default_timeout))
             .map_err(|why| Failure::usage(format!("--timeout or CLAVIGER_TIMEOUT: {why}")))?;
         let name = if text.starts_with(UNIX) {
             text.to_owned()
@@ -181,16 +200,13 @@ impl Connection {
                 .client_cert
                 .as_ref()
                 .is_some_and(|path| !path.is_empty());
-        Ok(Server {
-            endpoint,
-            authorization,
-            context: CallContext {
-                endpoint: name,
-                key_source: source.name(),
-                timeout,
-                has_client_certificate,
-            },
-        })
+        let context = CallContext {
+            endpoint: name,
+            key_source: key_source.to_owned(),
+            timeout,
+            has_client_certificate,
+        };
+        Ok((endpoint, context))
     }
 
     /// The values of --endpoint, or its default.

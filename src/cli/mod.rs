@@ -18,6 +18,7 @@ mod explain;
 mod failure;
 mod flags;
 mod gateway;
+mod healthcheck;
 mod keys;
 mod output;
 mod page;
@@ -87,6 +88,11 @@ pub enum ClientCommand {
     Events(events::Events),
     /// Measure how fast every server denies a revoked key, and report every broken promise.
     Canary(canary::Canary),
+    /// Ask a server whether it should get requests. Needs no key.
+    ///
+    /// Exits with 0 if it should, and with 1 if it should not, does not answer, or does not have the service. Prints one line. For
+    /// the health checks of containers, in which no other program could ask.
+    Healthcheck(healthcheck::Healthcheck),
 }
 
 /// Runs one command. The answer goes to standard output, everything else to standard error.
@@ -148,6 +154,7 @@ async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
         ClientCommand::Explain(explain) => explain.run(&connection, &output).await,
         ClientCommand::Usage(usage) => usage.run(&connection, &output).await.map(|()| 0),
         ClientCommand::Events(events) => events.run(&connection, &output).await.map(|()| 0),
+        ClientCommand::Healthcheck(check) => check.run(&connection, &output).await,
         ClientCommand::Canary(canary) => Box::pin(canary.run(&connection, &output)).await,
     };
     ExitCode::from(outcome.unwrap_or_else(|failure: Failure| {

@@ -3,7 +3,7 @@
 import calls
 from checks import check
 from fixture import Code, Fixture
-from wire import Caller, must, same
+from wire import must, same
 
 
 @check
@@ -33,7 +33,7 @@ def a_declared_state_is_made_true_as_a_whole(fixture: Fixture):
     again = fixture.operator.call("Apply", state=state)
     same((len(again.changes), again.revision), (0, done.revision), "the second time")
 
-    gateway = Caller(fixture.operator.channel, fixture.operator.schema, fixture.secrets, text)
+    gateway = fixture.operator.with_key(text)
     answer = gateway.call("Verify", **fixture.question("nothing", realm=realm["id"]))
     must(answer.verdict, "the declared gateway's question has no answer")
     gateway.refused("Apply", Code.PERMISSION_DENIED, state=state, dry_run=True)
