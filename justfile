@@ -20,6 +20,15 @@ bench *ARGS:
 serve *ARGS:
     cargo run --release -- serve --init {{ARGS}}
 
+# Build the Debian package in target/
+deb:
+    cargo build --release --locked
+    packaging/deb target target/release/claviger
+
+# Write the list of all dependencies (CycloneDX) to claviger.cdx.json; needs cargo-cyclonedx
+sbom:
+    cargo cyclonedx --format json --target x86_64-unknown-linux-gnu --override-filename claviger.cdx
+
 # Format the code
 fmt:
     cargo fmt

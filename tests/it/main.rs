@@ -11,6 +11,7 @@ mod key_admin;
 mod key_verify;
 mod metrics;
 mod model;
+mod packaging;
 mod process;
 mod realm_admin;
 mod replicas;

@@ -10,6 +10,8 @@ mod pasted;
 use std::fs;
 use std::path::Path;
 
+pub(crate) use pasted::block_of_page;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }

@@ -64,6 +64,11 @@ fn printed(page: &'static str) -> Vec<BlockRef> {
     ]
 }
 
+/// A block of commands of a page, by the heading above it and its index there.
+pub(crate) fn block_of_page(page: &'static str, heading: &'static str, index: usize) -> String {
+    block(in_page(page, heading, index))
+}
+
 /// The statuses that the comments of the commands promise.
 fn promised(blocks: &[String]) -> Vec<&str> {
     blocks
