@@ -158,6 +158,15 @@ class Fixture:
         must(-CLOCK_TOLERANCE_SECONDS < age < 60, f"the answer is {age:.1f} seconds old")
 
 
+def without_use(key):
+    """The key without the times of its use, which are written at any moment after it."""
+    copy = type(key)()
+    copy.CopyFrom(key)
+    for used in (copy, *copy.secrets):
+        used.ClearField("last_used_time")
+    return copy
+
+
 def seconds(span_or_time) -> float:
     return span_or_time.seconds + span_or_time.nanos / 1e9
 
