@@ -1,5 +1,6 @@
 //! Opening the store: locks it, and checks that the pepper file belongs to the database.
 
+use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -478,10 +479,10 @@ fn undeclared(refusal: Refusal) -> OpenStoreError {
 pub fn describe_declaration(violations: &Violations) -> String {
     let mut message = "the files of --apply do not declare an authority:".to_owned();
     for Violation { field, description } in violations.kept() {
-        message.push_str(&format!("\n  {field}: {description}"));
+        let _ = write!(message, "\n  {field}: {description}");
     }
     if violations.more() > 0 {
-        message.push_str(&format!("\n  and {} more", violations.more()));
+        let _ = write!(message, "\n  and {} more", violations.more());
     }
     message
 }

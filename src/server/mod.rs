@@ -206,8 +206,7 @@ impl Server {
             args.limits.delegated_changes_per_hour,
         ));
         let refusals: Arc<Refusals> = Arc::default();
-        let use_cases = TaskTracker::new();
-        let stop_serving = CancellationToken::new();
+        let (use_cases, stop_serving) = (TaskTracker::new(), CancellationToken::new());
         let admin = Admin::new(
             Arc::clone(&authority),
             parts.authenticator(&admin_recorder),
