@@ -120,7 +120,7 @@ on_both_engines! {
         let file = dir.path().join("authority.toml");
         fs::write(&file, example().replace("id = \"acme\"", "id = \"a b\"")).unwrap();
         let settings = dir.path().join("claviger.toml");
-        fs::write(&settings, format!("init = true\napply = [{file:?}]\n")).unwrap();
+        fs::write(&settings, format!("init = true\napply = [\"{}\"]\n", file.display())).unwrap();
         let test_store = TestStore::on(engine);
         let by_variable = || {
             let mut command = claviger(&SERVE);
