@@ -34,7 +34,7 @@ fn bash_completes_commands_flags_and_values() {
         .unwrap();
     assert_eq!(
         String::from_utf8(output.stdout).unwrap(),
-        "keys\nrevoke revoke-all revoke-self\n--scope\nactive disabled expired revoked\n"
+        "keys key\nrevoke revoke-all revoke-self\n--scope\nactive disabled expired revoked\n"
     );
     for shell in ["elvish", "fish", "powershell", "zsh"] {
         let script = succeeds(&mut claviger(&["completions", shell]));
