@@ -66,6 +66,19 @@ enum Command {
         #[command(flatten)]
         config: ConfigFileArgs,
     },
+    /// Examine the machine, the files and the store of a server, also while it runs: takes the flags of `serve`, and changes
+    /// nothing.
+    #[command(
+        after_help = "Exit code: 0 if nothing failed, 1 if a check failed, 78 if the configuration cannot work."
+    )]
+    Doctor {
+        #[command(flatten)]
+        serve: Box<ServeArgs>,
+        #[command(flatten)]
+        log: LogArgs,
+        #[command(flatten)]
+        config: ConfigFileArgs,
+    },
     #[command(flatten)]
     Client(ClientCommand),
     /// Print the completions of a shell: it then completes commands and flags.
@@ -81,14 +94,21 @@ enum Command {
     },
 }
 
+/// The command that examines a server.
+const DOCTOR: &str = "doctor";
+
+/// The flag for JSON, which client commands have, and [`DOCTOR`].
+const JSON: &str = "json";
+
 fn main() -> ExitCode {
     let line: Vec<OsString> = std::env::args_os().collect();
     let matches = parse(&line);
     let program = CommandLine::command();
     let (name, of_command) = matches.subcommand().expect("a command is required");
     let command = program.find_subcommand(name).expect("it was parsed");
+    let is_doctor = name == DOCTOR;
     if !calls_server(command) {
-        refuse_client_flags(of_command);
+        refuse_client_flags(of_command, is_doctor);
     }
     if !config::has_settings(command) {
         return run(&matches, &Resolved::default());
@@ -107,6 +127,9 @@ fn main() -> ExitCode {
             let (command, rest) = line.split_at(2);
             let line = [command, &resolved.flags, rest].concat();
             run(&parse(&line), &resolved)
+        }
+        Err(problems) if is_doctor => {
+            commands::doctor_without_settings(&problems, of_command.get_flag(JSON))
         }
         Err(problems) => {
             for problem in problems {
@@ -159,7 +182,11 @@ fn run(matches: &ArgMatches, resolved: &Resolved) -> ExitCode {
         Command::Serve { log, .. }
         | Command::Bootstrap { log, .. }
         | Command::Migrate { log, .. } => Some(log),
-        Command::Client(_) | Command::Completions { .. } | Command::Man { .. } => None,
+        // Its report has everything.
+        Command::Doctor { .. }
+        | Command::Client(_)
+        | Command::Completions { .. }
+        | Command::Man { .. } => None,
     };
     // Dropped after the command, which waits until the log is written.
     let _log = match log.map(telemetry::start).transpose() {
@@ -173,6 +200,9 @@ fn run(matches: &ArgMatches, resolved: &Resolved) -> ExitCode {
         tracing::warn!("{warning}");
     }
     match command {
+        Command::Doctor { serve, log, .. } => {
+            commands::doctor(&serve, &log, resolved, connection.json)
+        }
         Command::Serve { serve, .. } => commands::serve(&serve),
         Command::Bootstrap { bootstrap, .. } => commands::bootstrap(&bootstrap),
         Command::Migrate { migrate, .. } => commands::migrate(&migrate),
@@ -264,10 +294,11 @@ fn names(command: &clap::Command) -> Vec<String> {
 }
 
 /// Refuses flags of the client commands. They may stand anywhere on the command line, so clap accepts them with every command;
-/// ignoring them would mislead the user.
-fn refuse_client_flags(of_command: &ArgMatches) {
+/// ignoring them would mislead the user. A report can be JSON.
+fn refuse_client_flags(of_command: &ArgMatches, has_report: bool) {
     let flags = Connection::augment_args(clap::Command::new("client"));
-    for flag in flags.get_arguments() {
+    let flags = flags.get_arguments();
+    for flag in flags.filter(|flag| !(has_report && flag.get_id() == JSON)) {
         if of_command.value_source(flag.get_id().as_str()) == Some(ValueSource::CommandLine) {
             let name = flag.get_long().unwrap_or_default();
             let message = format!(

@@ -18,8 +18,10 @@ use crate::domain::violation::{Violation, Violations};
 use crate::hashing::{PepperFileError, Peppers, Roots, sync_folder_of};
 use crate::store::{self, DatabaseLock, Head, LockLost, LockMode, OpenError, Schema, Store};
 
-const DATABASE: &str = "claviger.db";
-const LOCK: &str = "claviger.lock";
+/// The name of the embedded database in a data directory. SQLite's other files have names that begin with it.
+pub const DATABASE: &str = "claviger.db";
+/// The name of the lock file of a data directory.
+pub const LOCK: &str = "claviger.lock";
 const OPERATOR_KEY: &str = "operator.key";
 
 /// An opened store and the pepper that belongs to it.
@@ -293,15 +295,8 @@ impl<'a> StoreLock<'a> {
             .head()
             .await?
             .ok_or_else(|| OpenStoreError::Empty(self.location()))?;
-        for (version, canary) in &head.peppers {
-            if peppers.canary(*version).as_ref().map(<[u8; 32]>::as_slice)
-                != Some(canary.as_slice())
-            {
-                return Err(OpenStoreError::PepperWrong {
-                    path,
-                    version: *version,
-                });
-            }
+        if let Some(version) = wrong_pepper(&head, &peppers) {
+            return Err(OpenStoreError::PepperWrong { path, version });
         }
         let clock = start_clock(&store, clock, &head, args.trust_clock).await?;
         if update_built_in_realm(&store, &clock).await? {
@@ -352,6 +347,16 @@ impl OpenedStore {
         )
         .await
     }
+}
+
+/// Returns the version of a pepper that an authority has, and that the pepper file lacks or has another value for.
+pub fn wrong_pepper(head: &Head, peppers: &Peppers) -> Option<u32> {
+    let is_right = |(version, canary): &&(u32, Vec<u8>)| {
+        let own = peppers.canary(*version);
+        own.as_ref().map(<[u8; 32]>::as_slice) == Some(canary.as_slice())
+    };
+    let wrong = head.peppers.iter().find(|pepper| !is_right(pepper))?;
+    Some(wrong.0)
 }
 
 fn create_pepper(path: &Path) -> Result<Peppers, PepperFileError> {

@@ -19,9 +19,6 @@ use crate::domain::time::Timestamp;
 use crate::mirror::Mirror;
 use crate::store::{Beat, Error, HeartbeatConnection, ReplicaState, Replicas, Report, Store};
 
-/// The longest time between two heartbeats.
-const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
-
 /// The shortest time between two heartbeats, the second of which is early because it reports changes.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -132,14 +129,13 @@ impl Heartbeats {
         };
         let sent = self.clock.read();
         let terms = self.mirror.lease().terms();
-        // A connection that is silent for longer is given up, as long as there is time for another one.
-        let outcome = self.connection.beat(&report, terms.length / 3).await;
+        let outcome = self.connection.beat(&report, terms.heartbeat_limit()).await;
         match outcome {
             Ok(Some(beat)) => {
                 self.note_reachable();
                 self.count(sent, &beat);
                 if beat.was_serving {
-                    interval(beat.terms)
+                    beat.terms.heartbeat_interval()
                 } else {
                     // It gave no lease, so the next one need not wait.
                     Duration::ZERO
@@ -152,13 +148,13 @@ impl Heartbeats {
                     Ok(()) => Duration::ZERO,
                     Err(error) => {
                         self.note_unreachable(&error);
-                        interval(terms)
+                        terms.heartbeat_interval()
                     }
                 }
             }
             Err(error) => {
                 self.note_unreachable(&error);
-                interval(terms)
+                terms.heartbeat_interval()
             }
         }
     }
@@ -281,11 +277,6 @@ impl Heartbeats {
             tracing::error!(%error, ?lease_left, "heartbeat not answered");
         }
     }
-}
-
-/// The time between two heartbeats.
-fn interval(terms: LeaseTerms) -> Duration {
-    (terms.length / 10).min(LONGEST_INTERVAL)
 }
 
 /// Looks after what all servers of a database share: removes servers that have been silent for so long that they have no lease, and

@@ -100,7 +100,7 @@ pub struct Connection {
     timeout: Option<OsString>,
     /// Print responses and errors as JSON, with the field names of the proto and times in RFC 3339.
     #[arg(long, global = true, help_heading = "Connection")]
-    pub(super) json: bool,
+    pub json: bool,
 }
 
 impl Connection {

@@ -42,11 +42,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use serde::Serialize;
 use tokio::runtime::Builder;
 
 pub use connect::Connection;
 pub use declared::read_declared;
 pub use redact::mask_keys;
+pub use text::plain;
 
 use failure::Failure;
 use output::Output;
@@ -107,6 +109,18 @@ pub fn run(connection: Connection, command: ClientCommand) -> ExitCode {
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: cannot start the program: {error}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints the report of a command that calls no server: as JSON, or by `human`. Returns whether it could be printed.
+pub fn show_report(json: bool, report: &impl Serialize, human: impl FnOnce() -> String) -> bool {
+    let output = Output::new(json);
+    match output.show_summary(report, human) {
+        Ok(()) => true,
+        Err(failure) => {
+            output.print_failure(&failure);
+            false
         }
     }
 }

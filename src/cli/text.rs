@@ -13,7 +13,7 @@ use prost_types::Timestamp;
 pub(super) use crate::domain::span::format as span;
 
 /// Escapes control characters and the characters that change the writing direction.
-pub(super) fn plain(text: &str) -> Cow<'_, str> {
+pub fn plain(text: &str) -> Cow<'_, str> {
     escape(text, |unsafe_char, out| {
         out.extend(unsafe_char.escape_default());
     })

@@ -11,13 +11,13 @@ use crate::hashing::{Peppers, Roots};
 use crate::open::{OpenStoreError, has_database};
 use crate::server::ListenError;
 use crate::telemetry::{self, LogArgs};
-use crate::transport::{EXPIRES_SOON, Listener, Tls};
+use crate::transport::{CertificateError, EXPIRES_SOON, Listener, Tls};
 
 /// What is wrong with a configuration, and what the operator should know. Each message ends with what to do.
 #[derive(Default)]
-struct Findings {
-    problems: Vec<String>,
-    warnings: Vec<String>,
+pub(super) struct Findings {
+    pub(super) problems: Vec<String>,
+    pub(super) warnings: Vec<String>,
 }
 
 /// Checks the configuration of `serve` as far as that is possible without opening the store, listening or writing. Prints the
@@ -40,19 +40,29 @@ pub fn check_config(args: &ServeArgs, log: &LogArgs, follows_settings: bool) -> 
 
 impl Findings {
     fn of(args: &ServeArgs, log: &LogArgs) -> Self {
-        let mut findings = Self::default();
-        findings.take(log.filter());
-        findings.take(Roots::new(args.store.root_cost()));
-        findings.take(args.traces.check());
-        findings.take(check_store(args));
+        let mut findings = Self::of_settings(args, log);
+        findings.take(check_directory(args));
         findings.take(check_pepper(&args.store, args.init));
-        findings.take(check_apply(args));
         if !args.apply.is_empty() {
             findings.take(declared_state(&args.apply));
         }
         findings.check_authority(args);
-        findings.check_addresses(args);
         findings.check_certificates(args);
+        findings
+    }
+
+    /// Of the settings alone, and not of the files that they name.
+    pub(super) fn of_settings(args: &ServeArgs, log: &LogArgs) -> Self {
+        let mut findings = Self::default();
+        findings.take(log.filter());
+        findings.take(Roots::new(args.store.root_cost()));
+        findings.take(args.traces.check());
+        findings.take(check_apply(args));
+        if let Some(urls) = args.store.location.database() {
+            findings.take(urls.check());
+        }
+        findings.take(Tls::check_flags(&args.tls));
+        findings.check_addresses(args);
         findings.check_limits(args);
         findings
     }
@@ -103,7 +113,8 @@ impl Findings {
     fn check_certificates(&mut self, args: &ServeArgs) {
         let (tls, path) = match (Tls::load(&args.tls), &args.tls.tls_cert) {
             (Ok(Some(tls)), Some(path)) => (tls, path.display()),
-            (Ok(_), _) => return,
+            // The check of the settings has found it.
+            (Ok(_), _) | (Err(CertificateError::Incomplete { .. }), _) => return,
             (Err(error), _) => return self.problems.push(error.to_string()),
         };
         let (validity, now) = (tls.validity(), Clock::system().now());
@@ -129,13 +140,9 @@ impl Findings {
     }
 }
 
-/// Checks the place of the store, which need not exist yet.
-fn check_store(args: &ServeArgs) -> Result<(), OpenStoreError> {
-    let location = &args.store.location;
-    if let Some(urls) = location.database() {
-        urls.check()?;
-    }
-    let path = &location.data_dir;
+/// Checks the data directory, which need not exist yet.
+fn check_directory(args: &ServeArgs) -> Result<(), OpenStoreError> {
+    let path = &args.store.location.data_dir;
     if path.exists() && !path.is_dir() {
         return Err(OpenStoreError::Io {
             path: path.clone(),

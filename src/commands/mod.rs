@@ -1,6 +1,7 @@
-//! The commands that open the store themselves: `serve`, `bootstrap` and `migrate`.
+//! The commands that open the store themselves: `serve`, `bootstrap`, `migrate` and `doctor`.
 
 mod check;
+mod doctor;
 
 use std::io::{self, IsTerminal, Write};
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use crate::telemetry;
 use crate::threads::lower_priority;
 
 pub use check::check_config;
+pub use doctor::{doctor, doctor_without_settings};
 
 /// The exit code for a wrong configuration (`EX_CONFIG` of sysexits.h).
 pub const BAD_CONFIGURATION: u8 = 78;

@@ -1,7 +1,7 @@
 //! Finds the values of settings that are not on the command line.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Command};
@@ -19,6 +19,8 @@ pub struct Resolved {
     pub flags: Vec<OsString>,
     /// Where the values come from.
     pub sources: Sources,
+    /// The configuration file, if there is one.
+    pub config_file: Option<PathBuf>,
     /// What the operator should know.
     pub warnings: Vec<String>,
 }
@@ -38,17 +40,18 @@ pub fn resolve(
     environment: &Environment,
 ) -> Result<Resolved, Vec<String>> {
     let mut problems = unknown_variables(program, other_variables, environment);
-    let file = match config_path(command, matches, environment) {
-        Ok(Some(path)) => file::read(Path::new(&path), program, command),
-        Ok(None) => ConfigFile::default(),
-        Err(problem) => {
-            problems.push(problem);
-            ConfigFile::default()
-        }
+    let path = config_path(command, matches, environment).unwrap_or_else(|problem| {
+        problems.push(problem);
+        None
+    });
+    let file = match &path {
+        Some(path) => file::read(Path::new(path), program, command),
+        None => ConfigFile::default(),
     };
     problems.extend(file.problems);
     let mut resolved = Resolved {
         warnings: file.warnings,
+        config_file: path.map(PathBuf::from),
         ..Resolved::default()
     };
     let mut of_file = file.values;

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use super::clock::{ElapsedClock, ElapsedReading};
 
+/// The longest time between two heartbeats.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The right to say "allowed", until an end that is moved ahead as long as the database answers.
 ///
 /// A thread that decides reads it without a lock. Only the task that proves the contact with the database writes it.
@@ -130,6 +133,16 @@ impl LeaseTerms {
 
     /// The longest length that can be set.
     pub const MAX: Duration = Duration::from_mins(5);
+
+    /// The time between two heartbeats.
+    pub fn heartbeat_interval(self) -> Duration {
+        (self.length / 10).min(LONGEST_INTERVAL)
+    }
+
+    /// How long a heartbeat may take. A connection that is silent for longer is given up, as long as there is time for another one.
+    pub fn heartbeat_limit(self) -> Duration {
+        self.length / 3
+    }
 
     /// The time after which no lease is left that began before it, measured with any clock whose rate is right within one percent.
     pub fn outlasting(self) -> Duration {

@@ -67,6 +67,11 @@ impl Connector {
         self.servers.choose(limit).await
     }
 
+    /// Asks every server who it is, and returns the names of those that cannot be used, with the reasons.
+    pub(super) async fn examine(&self) -> Vec<(String, String)> {
+        self.servers.examine().await
+    }
+
     /// Looks in the background whether another server was promoted.
     pub(super) fn look_around(&self) {
         self.servers.look_around();

@@ -52,6 +52,7 @@ pub(super) fn unreachable(error: &sqlx::Error) -> OpenError {
         (_, Some(code)) if code.starts_with("28") || code == "3D000" => {
             ". Check the user, the password and the database in --database-url"
         }
+        (_, Some("42501")) => ". Give the role its rights: see docs/postgresql.md",
         // PostgreSQL knows every parameter that this program sends, and PgBouncer does not.
         (_, Some("08P01")) => {
             ". If a connection pooler answers there, connect to PostgreSQL directly"

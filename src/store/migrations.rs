@@ -1,5 +1,7 @@
 //! The migrations of the schema. The folders of the two engines have the same numbers.
 
+use std::cmp::Ordering;
+
 use sqlx::SqlStr;
 use sqlx::migrate::{Migrate, MigrateError, Migration, MigrationType, Migrator};
 
@@ -15,6 +17,34 @@ pub struct Schema {
     pub found: i64,
     /// The version after.
     pub now: i64,
+}
+
+/// The schema of a store, compared with that of this program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SchemaState {
+    /// The database is empty.
+    Missing,
+    /// It is that of this program.
+    Current(i64),
+    /// The next start of a server, or `claviger migrate`, brings it up to date.
+    Older {
+        /// The version of the database.
+        found: i64,
+        /// The version of this program.
+        needed: i64,
+    },
+    /// A newer program has written it.
+    Newer {
+        /// The version of the database.
+        found: i64,
+        /// The version of this program.
+        needed: i64,
+    },
+    /// A migration is another one than that of this program.
+    Different {
+        /// The version of the migration.
+        at: i64,
+    },
 }
 
 /// Returns the migrations of the embedded store.
@@ -156,6 +186,34 @@ pub(super) async fn run(
         .last()
         .map_or(0, |migration| migration.version);
     Ok(Schema { found, now })
+}
+
+/// Compares the applied migrations with those of this program. Nothing is written.
+///
+/// # Errors
+/// If the table of the migrations cannot be read, also because there is none.
+pub(super) async fn compare(
+    migrator: &Migrator,
+    connection: &mut impl Migrate,
+) -> Result<SchemaState, MigrateError> {
+    let applied = connection.list_applied_migrations(TABLE).await?;
+    let needed = migrator.iter().last().map_or(0, |own| own.version);
+    let Some(last) = applied.last() else {
+        return Ok(SchemaState::Missing);
+    };
+    let found = last.version;
+    let same = migrator.iter().zip(&applied);
+    let mut other = same.filter(|(own, applied)| {
+        (own.version, &own.checksum) != (applied.version, &applied.checksum)
+    });
+    Ok(match (other.next(), found.cmp(&needed)) {
+        (_, Ordering::Greater) => SchemaState::Newer { found, needed },
+        (Some((_, applied)), _) => SchemaState::Different {
+            at: applied.version,
+        },
+        (None, Ordering::Equal) => SchemaState::Current(found),
+        (None, Ordering::Less) => SchemaState::Older { found, needed },
+    })
 }
 
 fn describe(error: &MigrateError) -> String {

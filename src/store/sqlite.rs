@@ -71,7 +71,7 @@ impl Store {
 }
 
 /// Returns what to do about an error, if the file is damaged or is not a database.
-fn advice(error: &sqlx::Error) -> &'static str {
+pub(super) fn advice(error: &sqlx::Error) -> &'static str {
     // SQLITE_CORRUPT and SQLITE_NOTADB, and the extended codes of the former (<https://sqlite.org/rescode.html>).
     let is_damaged = error
         .as_database_error()

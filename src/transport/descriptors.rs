@@ -12,10 +12,7 @@ const RESERVED: usize = 128;
 /// soft limit of the process as far as the system allows, because many systems start programs with 1,024 for the sake of
 /// programs that use `select`.
 pub fn within_descriptors(args: TransportArgs, listeners: usize) -> TransportArgs {
-    let needed = args
-        .max_connections
-        .saturating_mul(listeners)
-        .saturating_add(RESERVED) as u64;
+    let needed = needed_descriptors(args, listeners);
     let limit = getrlimit(Resource::Nofile);
     // `None` means no limit.
     if limit.current.is_none_or(|current| current >= needed) {
@@ -42,6 +39,17 @@ pub fn within_descriptors(args: TransportArgs, listeners: usize) -> TransportArg
         max_connections,
         ..args
     }
+}
+
+/// The number of file descriptors that a server needs for all connections of so many listeners.
+pub fn needed_descriptors(args: TransportArgs, listeners: usize) -> u64 {
+    let connections = args.max_connections.saturating_mul(listeners);
+    connections.saturating_add(RESERVED) as u64
+}
+
+/// The number of file descriptors that a process of this user can have; `None` if there is no limit.
+pub fn most_descriptors() -> Option<u64> {
+    getrlimit(Resource::Nofile).maximum
 }
 
 /// The number of connections that a listener can have with this number of descriptors.

@@ -67,6 +67,16 @@ impl Listener {
         Ok(Self::Tcp(socket.into()))
     }
 
+    /// Checks that an address can be listened on now, without listening there: another process that begins to is not disturbed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AddrInUse`] if something listens on it.
+    pub fn check_tcp(address: SocketAddr) -> io::Result<()> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&address.into())
+    }
+
     /// Listens on a path, for the owner and the group of the file only. Replaces the file of a server that is gone.
     ///
     /// # Errors

@@ -24,13 +24,13 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 pub use connection::{AcceptedConnection, Peer};
 pub use connection_limiter::CallQuota;
-pub use descriptors::within_descriptors;
+pub use descriptors::{most_descriptors, needed_descriptors, within_descriptors};
 pub use listener::{Listener, UnixSocketFile};
 pub use pace::Pace;
 pub use passed_sockets::PassedSockets;
 pub use socket::Allowance;
 pub use threads::{ThreadConnections, Threads};
-pub use tls::{CertificateError, EXPIRES_SOON, Tls, reload};
+pub use tls::{CertificateError, CertificateFacts, EXPIRES_SOON, Tls, reload};
 
 use crate::config::TransportArgs;
 use crate::metrics::Refusals;

@@ -170,6 +170,27 @@ impl Servers {
         Ok((connection, choice.generation))
     }
 
+    /// Asks every server who it is, and returns why those that cannot be used cannot. A standby is not among them: it is there for a
+    /// failover.
+    pub(super) async fn examine(self: &Arc<Self>) -> Vec<(String, String)> {
+        let mut answers = self.ask(0..self.all.len());
+        let mut unusable: Vec<_> = self
+            .all
+            .iter()
+            .map(|server| (server.name(), late(self.deadline).to_string()))
+            .map(Some)
+            .collect();
+        let end = Instant::now() + self.deadline * Self::STEPS;
+        while let Ok(Some((server, answer))) = timeout_at(end, answers.recv()).await {
+            let judged = answer.and_then(|found| Ok(self.choice.borrow().judge(server, &found)?));
+            unusable[server] = match judged {
+                Ok(_) | Err(ConnectError::Refused(Refusal::Standby)) => None,
+                Err(reason) => Some((self.all[server].name(), reason.to_string())),
+            };
+        }
+        unusable.into_iter().flatten().collect()
+    }
+
     /// Asks servers who they are, each in a task of its own that goes on when nobody waits for the answers.
     fn ask(
         self: &Arc<Self>,

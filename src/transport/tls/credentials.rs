@@ -296,7 +296,7 @@ impl Contents {
 }
 
 /// The certificates of a file, of which there is at least one.
-fn certificates(
+pub(super) fn certificates(
     flag: &'static str,
     path: &Path,
     contents: &[u8],

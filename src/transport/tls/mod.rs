@@ -1,5 +1,6 @@
 //! TLS: the handshake of a connection, and the certificates, which are replaced while the server runs.
 
+mod certificate_facts;
 mod credentials;
 mod handshake;
 mod handshake_limiter;
@@ -18,6 +19,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+pub use certificate_facts::CertificateFacts;
 pub use credentials::CertificateError;
 use credentials::{CertificateFiles, Credentials};
 pub(super) use handshake::{HANDSHAKE_RECORD, HandshakeError};
@@ -71,6 +73,14 @@ impl Tls {
             failed: Default::default(),
             is_stale: AtomicBool::new(false),
         })))
+    }
+
+    /// Checks that no flag is given without another one that it needs.
+    ///
+    /// # Errors
+    /// [`CertificateError::Incomplete`].
+    pub fn check_flags(args: &TlsArgs) -> Result<(), CertificateError> {
+        CertificateFiles::of(args).map(drop)
     }
 
     /// From when to when the server's certificate is valid.

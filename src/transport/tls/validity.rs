@@ -7,12 +7,12 @@ use std::time::SystemTime;
 
 use crate::domain::time::Timestamp;
 
-const INTEGER: u8 = 0x02;
+pub(super) const INTEGER: u8 = 0x02;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
-const SEQUENCE: u8 = 0x30;
+pub(super) const SEQUENCE: u8 = 0x30;
 /// The optional version of the certificate.
-const VERSION: u8 = 0xa0;
+pub(super) const VERSION: u8 = 0xa0;
 
 /// Returns from when to when a certificate in DER is valid. Returns `None` if its times cannot be read.
 pub(super) fn validity(certificate: &[u8]) -> Option<Range<Timestamp>> {
@@ -27,11 +27,11 @@ pub(super) fn validity(certificate: &[u8]) -> Option<Range<Timestamp>> {
 }
 
 /// A sequence of DER elements.
-struct Elements<'d>(&'d [u8]);
+pub(super) struct Elements<'d>(pub(super) &'d [u8]);
 
 impl<'d> Elements<'d> {
     /// Returns the contents of the next element. Returns `None`, and skips nothing, if it has another tag or is incomplete.
-    fn next(&mut self, tag: u8) -> Option<&'d [u8]> {
+    pub(super) fn next(&mut self, tag: u8) -> Option<&'d [u8]> {
         let (head, rest) = self.0.split_first_chunk::<2>()?;
         if head[0] != tag {
             return None;
