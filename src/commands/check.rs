@@ -114,7 +114,7 @@ impl Findings {
         let (tls, path) = match (Tls::load(&args.tls), &args.tls.tls_cert) {
             (Ok(Some(tls)), Some(path)) => (tls, path.display()),
             // The check of the settings has found it.
-            (Ok(_), _) | (Err(CertificateError::Incomplete { .. }), _) => return,
+            (Ok(_) | Err(CertificateError::Incomplete { .. }), _) => return,
             (Err(error), _) => return self.problems.push(error.to_string()),
         };
         let (validity, now) = (tls.validity(), Clock::system().now());

@@ -1,16 +1,19 @@
 //! Opens a store only to look at it. Nothing in it is changed, no lock is taken, and its schema stays as it is. A server may run on it.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use rustix::process::geteuid;
 use sqlx::migrate::MigrateError;
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{PgConnection, SqliteConnection};
+use sqlx::{PgConnection, SqliteConnection, SqlitePool};
+use tokio::time::sleep;
 
 use super::connections::Connections;
 use super::connector::Connector;
@@ -24,6 +27,10 @@ use super::{
 
 /// With it, no transaction of the store can write.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// How often an embedded database is opened, and how long to wait in between.
+const ATTEMPTS: u32 = 3;
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The settings of a PostgreSQL database on which it depends whether an acknowledged change can be lost, by their names.
 #[derive(Clone, Debug)]
@@ -84,13 +91,7 @@ impl Store {
     /// # Errors
     /// If the file cannot be read, or if nobody can read it without writing.
     pub async fn examine_sqlite(file: &Path) -> Result<(Self, SchemaState), OpenError> {
-        let options = read_only(file)?;
-        let refused = |error: sqlx::Error| unreadable(file, &error);
-        let pool = PoolOptions::new().max_connections(1);
-        let read = pool.connect_with(options).await.map_err(refused)?;
-        let mut connection = read.acquire().await.map_err(refused)?;
-        let schema = compare_sqlite(&mut connection).await.map_err(refused)?;
-        drop(connection);
+        let (read, schema) = open_read_only(file).await?;
         let engine = Engine::Sqlite {
             feed: read.clone(),
             write: read.clone(),
@@ -142,6 +143,26 @@ impl Store {
     }
 }
 
+/// Opens a database file. A server that starts or stops at this moment makes or removes the other files, so it is tried again.
+async fn open_read_only(file: &Path) -> Result<(SqlitePool, SchemaState), OpenError> {
+    let mut attempt = 1;
+    loop {
+        let options = read_only(file)?;
+        let opened = async {
+            let pool = PoolOptions::new().max_connections(1);
+            let read = pool.connect_with(options).await?;
+            let schema = compare_sqlite(&mut *read.acquire().await?).await?;
+            Ok::<_, sqlx::Error>((read, schema))
+        };
+        match opened.await {
+            Ok(opened) => return Ok(opened),
+            Err(error) if attempt == ATTEMPTS => return Err(unreadable(file, &error)),
+            Err(_) => sleep(RETRY_INTERVAL).await,
+        }
+        attempt += 1;
+    }
+}
+
 /// The options for reading a database file without writing anything, not even SQLite's index of the write-ahead log.
 fn read_only(file: &Path) -> Result<SqliteConnectOptions, OpenError> {
     let other = |ending: &str| {
@@ -150,9 +171,22 @@ fn read_only(file: &Path) -> Result<SqliteConnectOptions, OpenError> {
         PathBuf::from(name)
     };
     let (log, index) = (other("-wal"), other("-shm"));
-    let has_log = fs::metadata(&log).is_ok_and(|log| log.len() > 0);
     let options = SqliteConnectOptions::new().read_only(true);
-    match (index.exists(), has_log) {
+    let Ok(of_log) = fs::metadata(&log) else {
+        return Ok(options.filename(file).immutable(true));
+    };
+    let owner = |file: &Metadata| (file.uid(), file.gid());
+    let is_foreign = fs::metadata(file).is_ok_and(|file| owner(&file) != owner(&of_log));
+    if is_foreign && geteuid().is_root() {
+        return Err(OpenError::Unfit(format!(
+            "{} has another owner or group than the database, and SQLite would correct that before it reads. Correct it: chown \
+             --reference={} {}",
+            log.display(),
+            file.display(),
+            log.display()
+        )));
+    }
+    match (index.exists(), of_log.len()) {
         // A server runs, or has crashed. Without the right to write the index, SQLite makes one in memory if nobody keeps it.
         (true, _) => {
             let path = percent_encode(file.as_os_str().as_bytes(), NON_ALPHANUMERIC);
@@ -160,8 +194,8 @@ fn read_only(file: &Path) -> Result<SqliteConnectOptions, OpenError> {
                 .filename(format!("file:{path}?mode=ro&readonly_shm=1"))
                 .busy_timeout(Duration::from_secs(5)))
         }
-        (false, false) => Ok(options.filename(file).immutable(true)),
-        (false, true) => Err(OpenError::Unfit(format!(
+        (false, 0) => Ok(options.filename(file).immutable(true)),
+        (false, _) => Err(OpenError::Unfit(format!(
             "{} is there without {}, as in a copy, and SQLite cannot read the database then without writing. Start the server, \
              then look again",
             log.display(),

@@ -3,6 +3,7 @@
 
 mod abuse;
 mod declared;
+mod doctor;
 mod documents;
 mod fixtures;
 mod gateways;

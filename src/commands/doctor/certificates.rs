@@ -25,7 +25,7 @@ pub(super) fn examine(report: &mut Report, args: &TlsArgs) {
     }
     match &args.client_ca {
         Some(path) if args.tls_cert.is_some() => {
-            report.add(Check::ClientCa, clients(args, path, now))
+            report.add(Check::ClientCa, clients(args, path, now));
         }
         _ => report.skip(&[Check::ClientCa], "no client certificates are verified"),
     }

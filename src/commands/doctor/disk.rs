@@ -95,7 +95,7 @@ fn file_system(magic: u32, is_read_only: bool) -> Finding {
 
 fn space(free: u64, reserve: u64, size: u64) -> Finding {
     let facts = format!(
-        "{} free, {} reserved, the database has {}",
+        "{} free, {} reserved, database {}",
         bytes(free),
         bytes(reserve),
         bytes(size)

@@ -10,6 +10,7 @@ mod listeners;
 mod machine;
 mod probe;
 mod report;
+mod shared;
 mod store;
 
 use std::process::ExitCode;

@@ -178,7 +178,9 @@ async fn get(mut stream: Box<dyn Connection>, path: &str) -> io::Result<String> 
 /// Asks for the health of the service that only claviger has.
 async fn health(stream: Box<dyn Connection>) -> io::Result<Answerer> {
     let endpoint = Endpoint::from_static("http://localhost");
-    let channel = endpoint.connect_with_connector(Once(Some(stream))).await;
+    let channel = endpoint
+        .connect_with_connector(OneConnection(Some(stream)))
+        .await;
     let channel = channel.map_err(|_| io::Error::other("it does not speak HTTP/2"))?;
     let request = HealthCheckRequest {
         service: SERVICE.to_owned(),
@@ -200,9 +202,9 @@ async fn health(stream: Box<dyn Connection>) -> io::Result<Answerer> {
 }
 
 /// Connects once, with a connection that exists.
-struct Once(Option<Box<dyn Connection>>);
+struct OneConnection(Option<Box<dyn Connection>>);
 
-impl Service<Uri> for Once {
+impl Service<Uri> for OneConnection {
     type Response = TokioIo<Box<dyn Connection>>;
     type Error = io::Error;
     type Future = std::future::Ready<io::Result<Self::Response>>;

@@ -1,8 +1,11 @@
 //! What `claviger doctor` has found: as text for people, and as JSON.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::cli::plain;
+use crate::domain::span;
 
 /// The number of columns of the text.
 const WIDTH: usize = 80;
@@ -149,6 +152,11 @@ pub(super) fn counted(count: u64, thing: &str) -> String {
     format!("{count} {thing}{plural}")
 }
 
+/// A time span in seconds.
+pub(super) fn whole(time: Duration) -> String {
+    span::format(Duration::from_secs(time.as_secs().max(1)))
+}
+
 /// What all checks have found.
 #[derive(Default)]
 pub(super) struct Report(Vec<(Check, Vec<Finding>)>);
@@ -225,13 +233,13 @@ impl Report {
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         for outcome in [Outcome::Failed, Outcome::Warning] {
-            for (check, id) in Check::ALL.iter() {
+            for (check, id) in &Check::ALL {
                 if self.outcome(*check) == outcome {
                     self.write_problems(&mut text, *check, id);
                 }
             }
         }
-        for (check, id) in Check::ALL.iter() {
+        for (check, id) in &Check::ALL {
             let outcome = self.outcome(*check);
             if outcome < Outcome::Warning {
                 let head = format!("{:8} {id}", word(outcome));
@@ -245,7 +253,8 @@ impl Report {
     }
 
     fn write_problems(&self, text: &mut String, check: Check, id: &str) {
-        text.push_str(&format!("{:8} {id}\n", word(self.outcome(check))));
+        let head = format!("{:8} ", word(self.outcome(check)));
+        push_wrapped(text, &head, 0, id);
         for finding in self.of(check) {
             push_wrapped(text, "  ", 2, &finding.found);
             if !finding.advice.is_empty() {

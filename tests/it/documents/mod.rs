@@ -59,7 +59,7 @@ fn pages() -> Vec<String> {
 }
 
 /// The rows of the table that follows a heading, each with its cells.
-fn table(page: &str, heading: &str) -> Vec<Vec<String>> {
+pub(crate) fn table(page: &str, heading: &str) -> Vec<Vec<String>> {
     let text = read(page);
     let start = text
         .lines()
