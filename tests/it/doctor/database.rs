@@ -305,7 +305,7 @@ async fn a_database_that_is_away_far_or_behind_a_pooler_is_found() {
     report.says("http-listen", "lease lapsed", "look into its log");
 }
 
-/// Seen red with a standby taken for a server that can be used, and for each with its judgement left out.
+/// Seen red with every standby taken for a server that cannot be used, and for each with its judgement left out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_of_the_database_that_cannot_be_used_are_found() {
     let database = ReplicatedDatabase::start(Replication::Asynchronous).await;

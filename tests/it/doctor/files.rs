@@ -13,7 +13,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// Seen red for each with the mode left out of the judgement.
+/// Seen red with the modes left out of the judgement: who may change a file, and who may read it.
 #[test]
 fn files_that_others_can_read_or_change_are_found() {
     let test_store = authority(Engine::Sqlite);

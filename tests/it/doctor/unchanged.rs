@@ -41,7 +41,7 @@ fn files(directory: &Path) -> BTreeMap<String, File> {
         .collect()
 }
 
-/// Seen red with a connection that may write: it leaves files of SQLite behind, and after a crash it changes them.
+/// Seen red with a connection that may write, and with SQLite's own kind of reading only: both leave files behind.
 #[test]
 fn no_file_of_an_embedded_database_is_changed() {
     let test_store = authority(Engine::Sqlite);
