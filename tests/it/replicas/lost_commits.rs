@@ -168,11 +168,21 @@ async fn what_lost_commits_took_away_stays_away_until_an_operator_accepts_the_lo
         .await;
         let found = (refusal.code, refusal.reason.as_str());
         assert_eq!(found, (Code::FailedPrecondition, "HISTORY_REWRITTEN"));
-        // Everything else goes on.
-        let new = issue(&mut api, issue_request()).await;
+        // Everything else goes on, as soon as the server has a lease of the new primary.
+        let new = eventually("the server issues keys", async || {
+            let issued = api.keys.issue_key(issue_request()).await;
+            let refusal = issued.as_ref().err().map(tonic::Status::code);
+            assert!(
+                refusal.is_none_or(|code| code == Code::Unavailable),
+                "{refusal:?}"
+            );
+            issued.ok().map(tonic::Response::into_inner)
+        })
+        .await;
+        let id = new.key.unwrap().id;
         assert_eq!(api.verdict(&new.plain_key).await, Verdict::Allowed);
-        rotate(&mut api, &new.id, 0).await.unwrap();
-        api.revoke(&new.id).await.unwrap();
+        rotate(&mut api, &id, 0).await.unwrap();
+        api.revoke(&id).await.unwrap();
         assert_eq!(api.verdict(&new.plain_key).await, Verdict::Unknown);
     }
     for replica in &rig.replicas {
