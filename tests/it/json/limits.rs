@@ -187,8 +187,7 @@ fn administration_is_not_at_the_address_of_gateways_if_it_has_its_own() {
 /// other. Seen red with JSON read on the thread of its connection: a question then waits for whole bodies.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_bodies_delay_no_verification() {
-    // To read one of the bodies takes several times as long.
-    const LATE: Duration = Duration::from_millis(30);
+    const BODIES: usize = 30;
     let server = JsonServer::start(&["--verify-threads", "1"]);
     let mut client = server.client_with_demo();
     let (_, key) = issue(&mut client);
@@ -199,14 +198,13 @@ async fn large_bodies_delay_no_verification() {
     let body = format!("{{\"realm\":\"demo\",\"labels\":{{{labels}{label}{label}\"\":\"\"}}}}");
     assert!(body.len() < 1024 * KIB && body.len() > 700 * KIB);
     let loading = std::thread::spawn(move || {
-        let until = Instant::now() + Duration::from_secs(3);
-        let mut sent = 0;
-        while Instant::now() < until {
+        let times = (0..BODIES).map(|_| {
+            let begun = Instant::now();
             let reply = client.post("KeyAdmin/IssueKey", body.as_bytes());
             assert_eq!(reply.fields(), ["labels"], "{reply:?}");
-            sent += 1;
-        }
-        sent
+            begun.elapsed()
+        });
+        times.min().unwrap()
     });
     let mut api = server.program.api();
     let mut took = Vec::new();
@@ -215,20 +213,17 @@ async fn large_bodies_delay_no_verification() {
         api.verify.verify(verify_request(&key)).await.unwrap();
         took.push(begun.elapsed());
     }
-    let sent = loading.join().unwrap();
-    let late = took.iter().filter(|took| **took > LATE).count();
+    // Who waits for a body on the same thread waits for most of its time, however fast the machine is.
+    let shortest = loading.join().unwrap();
+    let late = took.iter().filter(|took| **took > shortest / 2).count();
     println!(
-        "{sent} bodies, {} questions, {late} of them late",
+        "{BODIES} bodies of {shortest:?} or more, {} questions, {late} of them late",
         took.len()
     );
+    assert!(took.len() > BODIES, "{} questions", took.len());
     assert!(
-        sent > 3 && took.len() > 100,
-        "{sent} bodies, {} questions",
-        took.len()
-    );
-    assert!(
-        late < sent / 2,
-        "{late} questions waited for one of {sent} bodies"
+        late < BODIES / 2,
+        "{late} questions waited for one of {BODIES} bodies of {shortest:?} or more"
     );
 }
 
