@@ -73,7 +73,7 @@ pub enum PlannedChange {
 /// The changes that make a declared state true, in the order in which they can be made.
 pub(super) struct Plan {
     pub(super) changes: Vec<PlannedChange>,
-    /// Identifies the changes, whoever makes them and when.
+    /// Identifies the changes, independent of the caller and of the time.
     pub(super) id: String,
 }
 
@@ -758,7 +758,7 @@ fn check_unused(keys: u64, what: impl FnOnce() -> String) -> Result<(), Refusal>
         return Ok(());
     }
     Err(in_use(format!(
-        "the {} would be deleted, but has keys ({keys}): declare it, or revoke its keys and delete it with a call of its own first",
+        "the {} would be deleted, but has keys ({keys}): declare it, or revoke its keys and delete it with a separate call first",
         what()
     )))
 }
