@@ -17,6 +17,7 @@ use super::client::Client;
 use super::diagnostics::CallContext;
 use super::failure::Failure;
 use super::flags;
+use super::realm_flag::REALM;
 use super::redact;
 
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7700";
@@ -105,7 +106,7 @@ pub struct Connection {
 
 impl Connection {
     /// The variables of the client commands that no flag has. All others are those of flags.
-    pub const VARIABLES: [&str; 2] = [KEY, KEY_FILE];
+    pub const VARIABLES: [&str; 3] = [KEY, KEY_FILE, REALM];
 
     /// Connects to the server with the caller's API key.
     pub(super) async fn connect(&self) -> Result<Client, Failure> {

@@ -12,6 +12,7 @@ use super::failure::Failure;
 use super::flags;
 use super::output::Output;
 use super::page::{Listing, PageFlags};
+use super::realm_flag::RealmFlag;
 use super::reflect::Described;
 use super::text;
 use crate::pb::claviger::v1::{Event, ListEventsRequest};
@@ -32,9 +33,11 @@ Examples:
   claviger events --realm demo --since 24h
   claviger events --follow --kind key.revoked")]
 pub struct Events {
-    /// Only events of this realm; only an operator may omit it.
-    #[arg(long, default_value_t, hide_default_value = true)]
-    realm: String,
+    #[command(flatten)]
+    realm: RealmFlag,
+    /// Show the events of all realms, also with the variable `CLAVIGER_REALM`; only for operators.
+    #[arg(long, conflicts_with = "realm")]
+    all_realms: bool,
     /// Only events of this partner.
     #[arg(long, default_value_t, hide_default_value = true)]
     partner: String,
@@ -110,7 +113,11 @@ impl Events {
     /// A request for events that match the flags.
     fn request(&self) -> ListEventsRequest {
         ListEventsRequest {
-            realm: self.realm.clone(),
+            realm: if self.all_realms {
+                String::new()
+            } else {
+                self.realm.given().unwrap_or_default()
+            },
             partner: self.partner.clone(),
             key_id: self.key_id.clone(),
             kind: self.kind.clone(),

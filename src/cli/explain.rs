@@ -49,8 +49,14 @@ pub struct Explain {
 
 impl Explain {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
-        let question = self.question()?;
+        let realm = self.question.realm.clone();
+        let mut question = self.question()?;
         let client = connection.connect().await?;
+        let realm = realm.resolve(&client).await?;
+        match &mut question {
+            Question::Verify(question) => question.realm = realm,
+            Question::Http(question) => question.realm = realm,
+        }
         let request = ExplainRequest {
             question: Some(question),
         };
@@ -59,6 +65,7 @@ impl Explain {
         Ok(exit_code(answer.allowed))
     }
 
+    /// The question, without its realm.
     fn question(self) -> Result<Question, Failure> {
         let Self {
             mut question,
@@ -79,7 +86,7 @@ impl Explain {
         let key = has_key.then(|| question.key()).transpose()?;
         let key = key.as_ref().map_or("", |key| key.reveal());
         Ok(Question::Http(HttpQuestion {
-            realm: question.realm,
+            realm: String::new(),
             environment: question.environment,
             method,
             target,

@@ -26,6 +26,7 @@ mod partner;
 mod project;
 mod prompt;
 mod realm;
+mod realm_flag;
 mod redact;
 mod reflect;
 mod rename_scope;
@@ -275,8 +276,8 @@ mod tests {
             "claviger keys issue --realm demo --scope read --full-access",
             "claviger keys issue --realm demo --expires-in 1d --expires-at 2030-01-01T00:00:00Z",
             "claviger keys list --realm demo --all --page-token x",
-            "claviger keys list",
             "claviger keys list --realm demo --all-realms",
+            "claviger events --realm demo --all-realms",
             "claviger keys list --all-realms --page-token x",
             "claviger keys rotate id --expires-in 1d --expires-at 2030-01-01T00:00:00Z",
             "claviger keys rotate id --output key-only --output-file new.key",

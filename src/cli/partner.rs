@@ -11,6 +11,7 @@ use super::flags::WaitFlag;
 use super::output::Output;
 use super::page::{Listing, PageFlags};
 use super::prompt;
+use super::realm_flag::RealmFlag;
 use super::request_id;
 use super::response::ChangeResponse as _;
 use super::text;
@@ -58,9 +59,8 @@ pub struct Get {
 /// List the partners of a realm.
 #[derive(Debug, Args)]
 pub struct List {
-    /// The realm.
-    #[arg(long)]
-    realm: String,
+    #[command(flatten)]
+    realm: RealmFlag,
     #[command(flatten)]
     page: PageFlags,
 }
@@ -95,9 +95,8 @@ pub struct Delete {
 struct PartnerName {
     /// The partner's id.
     id: String,
-    /// The realm of the partner.
-    #[arg(long)]
-    realm: String,
+    #[command(flatten)]
+    realm: RealmFlag,
 }
 
 impl Command {
@@ -119,13 +118,13 @@ impl Put {
         if self.display_name.is_some() {
             fields.push(EditedField::whole("display_name"));
         }
+        let client = connection.connect().await?;
         let partner = Partner {
             display_name: self.display_name.unwrap_or_default(),
-            ..self.partner.with_ids()
+            ..self.partner.resolve(&client).await?
         };
         let edit = Edit::new("Partner", &partner, fields, self.if_revision, self.wait);
-        let client = connection.connect().await?;
-        let put = edit.put(&client, async || match self.partner.find(&client).await {
+        let put = edit.put(&client, async || match find(&client, &partner).await {
             Err(failure) if failure.is_not_found() => Ok(None),
             found => found.map(Some),
         });
@@ -136,9 +135,8 @@ impl Put {
 impl Get {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
-        let answer = client
-            .ask(client.realms().get_partner(self.partner.request()))
-            .await?;
+        let request = by_id(&self.partner.resolve(&client).await?);
+        let answer = client.ask(client.realms().get_partner(request)).await?;
         output.show(&answer, |answer| {
             answer.partner.as_ref().map(facts).unwrap_or_default()
         })
@@ -148,6 +146,7 @@ impl Get {
 impl List {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
+        let realm = self.realm.resolve(&client).await?;
         let row = |partner: &Partner| {
             vec![
                 partner.id.clone(),
@@ -166,7 +165,7 @@ impl List {
         self.page
             .show(output, listing, row, async |page_size, page_token| {
                 let request = ListPartnersRequest {
-                    realm: self.realm.clone(),
+                    realm: realm.clone(),
                     page_size,
                     page_token,
                 };
@@ -183,14 +182,14 @@ impl SuspensionChange {
         output: &Output,
         suspended: bool,
     ) -> Result<(), Failure> {
+        let client = connection.connect().await?;
         let partner = Partner {
             suspended: Some(suspended),
-            ..self.partner.with_ids()
+            ..self.partner.resolve(&client).await?
         };
         let fields = vec![EditedField::whole("suspended")];
         let edit = Edit::new("Partner", &partner, fields, None, self.wait);
-        let client = connection.connect().await?;
-        let put = edit.put(&client, async || self.partner.find(&client).await.map(Some));
+        let put = edit.put(&client, async || find(&client, &partner).await.map(Some));
         let done = if suspended { "suspended" } else { "restored" };
         show(output, done, &put.await?)
     }
@@ -203,10 +202,11 @@ impl Delete {
             &format!("Delete partner {} with its projects?", self.partner.id),
         )?;
         let client = connection.connect().await?;
+        let Partner { realm, id, .. } = self.partner.resolve(&client).await?;
         let request = DeletePartnerRequest {
             request_id: request_id::fresh(),
-            realm: self.partner.realm,
-            partner: self.partner.id.clone(),
+            realm,
+            partner: id.clone(),
             if_revision: self.if_revision,
             wait: self.wait.to_proto(),
         };
@@ -214,32 +214,32 @@ impl Delete {
             .change(client.realms().delete_partner(request))
             .await?;
         output.show_change(&answer, |answer| {
-            let id = text::plain(&self.partner.id);
+            let id = text::plain(&id);
             format!("deleted partner {id}: {}", answer.effect())
         })
     }
 }
 
 impl PartnerName {
-    fn request(&self) -> GetPartnerRequest {
-        GetPartnerRequest {
-            realm: self.realm.clone(),
-            partner: self.id.clone(),
-        }
-    }
-
-    async fn find(&self, client: &Client) -> Result<DynamicMessage, Failure> {
-        edit::get(client, "Partner", &self.request()).await
-    }
-
     /// A partner with only its ids.
-    fn with_ids(&self) -> Partner {
-        Partner {
-            realm: self.realm.clone(),
-            id: self.id.clone(),
+    async fn resolve(self, client: &Client) -> Result<Partner, Failure> {
+        Ok(Partner {
+            realm: self.realm.resolve(client).await?,
+            id: self.id,
             ..Partner::default()
-        }
+        })
     }
+}
+
+fn by_id(partner: &Partner) -> GetPartnerRequest {
+    GetPartnerRequest {
+        realm: partner.realm.clone(),
+        partner: partner.id.clone(),
+    }
+}
+
+async fn find(client: &Client, partner: &Partner) -> Result<DynamicMessage, Failure> {
+    edit::get(client, "Partner", &by_id(partner)).await
 }
 
 fn show(output: &Output, done: &str, answer: &PutPartnerResponse) -> Result<(), Failure> {

@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::flags::WaitFlag;
 use super::output::Output;
 use super::page::{Listing, PageFlags};
+use super::realm_flag::RealmFlag;
 use super::reflect;
 use super::request_id;
 use super::response::ChangeResponse as _;
@@ -33,9 +34,8 @@ pub enum Command {
 pub struct Put {
     /// The project's id, unique in the realm.
     id: String,
-    /// The realm of the project.
-    #[arg(long)]
-    realm: String,
+    #[command(flatten)]
+    realm: RealmFlag,
     /// The partner that owns the project.
     #[arg(long)]
     partner: String,
@@ -52,9 +52,8 @@ pub struct Put {
 /// List the projects of a realm, or of one partner.
 #[derive(Debug, Args)]
 pub struct List {
-    /// The realm.
-    #[arg(long)]
-    realm: String,
+    #[command(flatten)]
+    realm: RealmFlag,
     /// Only projects of this partner.
     #[arg(long, default_value_t, hide_default_value = true)]
     partner: String,
@@ -67,9 +66,8 @@ pub struct List {
 pub struct Delete {
     /// The project's id.
     id: String,
-    /// The realm of the project.
-    #[arg(long)]
-    realm: String,
+    #[command(flatten)]
+    realm: RealmFlag,
     /// Fail unless the project has this revision.
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
@@ -93,8 +91,9 @@ impl Put {
         if self.display_name.is_some() {
             fields.push(EditedField::whole("display_name"));
         }
+        let client = connection.connect().await?;
         let project = Project {
-            realm: self.realm,
+            realm: self.realm.resolve(&client).await?,
             id: self.id,
             partner: self.partner,
             display_name: self.display_name.unwrap_or_default(),
@@ -102,7 +101,6 @@ impl Put {
             create_time: None,
         };
         let edit = Edit::new("Project", &project, fields, self.if_revision, self.wait);
-        let client = connection.connect().await?;
         let answer: PutProjectResponse = edit
             .put(&client, async || find(&client, &project).await)
             .await?;
@@ -163,6 +161,7 @@ impl List {
                 text::time_if_any(project.create_time.as_ref()),
             ]
         };
+        let realm = self.realm.resolve(&client).await?;
         let listing = Listing {
             header: &["ID", "PARTNER", "DISPLAY NAME", "CREATED"],
             empty: "There are no such projects.",
@@ -173,7 +172,7 @@ impl List {
         self.page
             .show(output, listing, row, async |page_size, page_token| {
                 let request = ListProjectsRequest {
-                    realm: self.realm.clone(),
+                    realm: realm.clone(),
                     partner: self.partner.clone(),
                     page_size,
                     page_token,
@@ -189,7 +188,7 @@ impl Delete {
         let client = connection.connect().await?;
         let request = DeleteProjectRequest {
             request_id: request_id::fresh(),
-            realm: self.realm,
+            realm: self.realm.resolve(&client).await?,
             project: self.id.clone(),
             if_revision: self.if_revision,
             wait: self.wait.to_proto(),

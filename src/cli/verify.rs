@@ -10,6 +10,7 @@ use super::connect::Connection;
 use super::failure::Failure;
 use super::output::Output;
 use super::prompt;
+use super::realm_flag::RealmFlag;
 use super::text;
 use crate::pb::claviger::v1::verify_request::Target;
 use crate::pb::claviger::v1::{Verdict, VerifiedKey, VerifyRequest, VerifyResponse};
@@ -49,9 +50,8 @@ pub(super) struct VerifyFlags {
     /// its end. Every user of the machine can see arguments.
     #[arg(value_name = "KEY", value_parser = clap::value_parser!(ApiKey))]
     tested_key: Option<ApiKey>,
-    /// The realm of the request.
-    #[arg(long)]
-    pub(super) realm: String,
+    #[command(flatten)]
+    pub(super) realm: RealmFlag,
     /// The environment of the request; may be omitted where the realm has only one.
     #[arg(long, default_value_t, hide_default_value = true)]
     pub(super) environment: String,
@@ -91,8 +91,10 @@ struct TargetFlags {
 impl Verify {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
         let has_target = self.question.target.is_given();
-        let request = self.question.request()?;
+        let realm = self.question.realm.clone();
+        let mut request = self.question.request()?;
         let client = connection.connect().await?;
+        request.realm = realm.resolve(&client).await?;
         let answer = client.ask(client.verify().verify(request)).await?;
         output.show(&answer, |answer| shown(answer, has_target))?;
         // An unknown verdict is a denial.
@@ -113,11 +115,12 @@ impl VerifyFlags {
         }
     }
 
+    /// The request, without its realm.
     pub(super) fn request(mut self) -> Result<VerifyRequest, Failure> {
         let key = self.key()?;
         Ok(VerifyRequest {
             key: key.reveal().to_owned(),
-            realm: self.realm,
+            realm: String::new(),
             environment: self.environment,
             target: self.target.into_proto(),
             partner: self.partner,

@@ -15,6 +15,7 @@ use crate::cli::client::Client;
 use crate::cli::connect::{Connection, read_key};
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, Output};
+use crate::cli::realm_flag::RealmFlag;
 use crate::domain::realm::IdentityLabel;
 use crate::pb::claviger::v1::verify_request::Target;
 use crate::pb::claviger::v1::{GetRealmRequest, Realm, Verdict, VerifyRequest, VerifyResponse};
@@ -47,9 +48,8 @@ The gateway's own key can verify keys of this realm, and nothing else:
 pub struct Config {
     /// The kind of gateway. Envoy asks over gRPC (`envoy`) or over HTTP (`envoy-http`).
     kind: Kind,
-    /// The realm that describes the API.
-    #[arg(long)]
-    realm: String,
+    #[command(flatten)]
+    realm: RealmFlag,
     /// The environment of the realm; may be omitted where the realm has only one.
     #[arg(long)]
     environment: Option<String>,
@@ -137,7 +137,8 @@ impl Config {
             ));
         }
         let client = connection.connect().await?;
-        let realm = realm(&client, self.realm).await?;
+        let id = self.realm.resolve(&client).await?;
+        let realm = realm(&client, id).await?;
         let environment = environment(&realm, self.environment)?;
         for warning in warnings(&realm) {
             output::print_error(&format!("warning: {warning}"));

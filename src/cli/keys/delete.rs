@@ -10,6 +10,7 @@ use crate::cli::failure::Failure;
 use crate::cli::flags::WaitFlag;
 use crate::cli::output::Output;
 use crate::cli::prompt;
+use crate::cli::realm_flag::RealmFlag;
 use crate::cli::request_id::{self, RequestIdFlag};
 use crate::cli::response::ChangeResponse as _;
 use crate::cli::rounds::{counted, in_rounds};
@@ -40,9 +41,8 @@ Examples:
 
   claviger keys delete-all --realm demo --state revoked --issued-before 400d --yes")]
 pub struct DeleteAll {
-    /// The realm.
-    #[arg(long)]
-    realm: String,
+    #[command(flatten)]
+    realm: RealmFlag,
     #[command(flatten)]
     filter: FilterFlags,
     /// Only show how many keys this would delete, with examples.
@@ -66,13 +66,15 @@ impl DeleteAll {
         if !self.dry_run {
             prompt::require_yes_or_terminal(self.yes)?;
         }
+        let mut filter = self.filter.to_proto("")?;
+        let client = connection.connect().await?;
+        filter.realm = self.realm.resolve(&client).await?;
         let mut request = DeleteKeysRequest {
-            filter: Some(self.filter.to_proto(&self.realm)?),
+            filter: Some(filter.clone()),
             dry_run: false,
             wait: self.wait.to_proto(),
             request_id: String::new(),
         };
-        let client = connection.connect().await?;
         let dry_run = DeleteKeysRequest {
             dry_run: true,
             ..request.clone()
@@ -93,7 +95,7 @@ impl DeleteAll {
         // What was issued after the preview was not confirmed. A repeated request has the time of the first one, from the hint below.
         if let (Some(newest), false) = (found.examples.first(), self.request_id.is_given()) {
             self.filter.issued_before = newest.create_time.map(just_after);
-            request.filter = Some(self.filter.to_proto(&self.realm)?);
+            request.filter = Some(self.filter.to_proto(&filter.realm)?);
         }
         let first = self.request_id.id();
         let answer = in_rounds(first, async |id| {

@@ -8,6 +8,7 @@ use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, ExpiryFlags, Level, WaitFlag};
 use crate::cli::output::Output;
+use crate::cli::realm_flag::RealmFlag;
 use crate::cli::request_id::RequestIdFlag;
 use crate::cli::response::ChangeResponse as _;
 use crate::pb::claviger::v1::{IssueKeyRequest, IssueKeyResponse};
@@ -26,9 +27,8 @@ Examples:
 
   key=$(claviger keys issue --realm demo --project web --scope read --output key-only)")]
 pub struct Issue {
-    /// The realm of the key.
-    #[arg(long)]
-    realm: String,
+    #[command(flatten)]
+    realm: RealmFlag,
     /// The partner that owns the key; not needed with --project, nor for an operator's key in the realm `claviger`.
     #[arg(long, default_value_t, hide_default_value = true)]
     partner: String,
@@ -85,8 +85,8 @@ impl Issue {
         let repeat = self.expiry.repeat(expire_time);
         let destination = self.output.destination(output)?;
         let id = self.request_id.id();
-        let request = IssueKeyRequest {
-            realm: self.realm,
+        let mut request = IssueKeyRequest {
+            realm: String::new(),
             partner: self.partner,
             project: self.project,
             level: self.level.map_or(0, Level::to_proto),
@@ -103,6 +103,7 @@ impl Issue {
             request_id: id.to_proto(),
         };
         let client = connection.connect().await?;
+        request.realm = self.realm.resolve(&client).await?;
         let destination = destination.prepare()?;
         let answer = client
             .change(client.keys().issue_key(request))

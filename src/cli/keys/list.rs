@@ -9,6 +9,7 @@ use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::page::{self, Listing, PageFlags};
+use crate::cli::realm_flag::RealmFlag;
 use crate::cli::response::PageResponse as _;
 use crate::cli::text;
 use crate::pb::claviger::v1::{
@@ -26,9 +27,8 @@ Examples:
 
   claviger keys list --all-realms --state active --expires-within 14d --fail-if-any")]
 pub struct List {
-    /// The realm.
-    #[arg(long, required_unless_present = "all_realms")]
-    realm: Option<String>,
+    #[command(flatten)]
+    realm: RealmFlag,
     /// All realms that the caller administers, one after the other, with all pages. An error in one realm is an error of the
     /// command.
     #[arg(long, conflicts_with_all = ["realm", "page_token"])]
@@ -78,8 +78,9 @@ impl List {
         let client = connection.connect().await?;
         // A search for unused keys is about the last column.
         let is_about_use = self.filter.is_about_use();
-        let page = if let Some(realm) = &self.realm {
-            let page = self.page.fetch(in_realm(&client, &filter, realm)).await?;
+        let page = if !self.all_realms {
+            let realm = self.realm.resolve(&client).await?;
+            let page = self.page.fetch(in_realm(&client, &filter, &realm)).await?;
             let listing = Listing {
                 header: &HEADER[1..],
                 optional: if is_about_use { &[] } else { &[8] },

@@ -10,6 +10,7 @@ use crate::cli::failure::Failure;
 use crate::cli::flags::WaitFlag;
 use crate::cli::output::Output;
 use crate::cli::prompt;
+use crate::cli::realm_flag::RealmFlag;
 use crate::cli::request_id::{self, RequestIdFlag};
 use crate::cli::response::ChangeResponse as _;
 use crate::cli::rounds::{counted, in_rounds};
@@ -50,9 +51,8 @@ Examples:
 
   claviger keys revoke-all --realm demo --created-by 01a4f0c1-2345-7abc-8def-0123456789ab --reason 'stolen admin key'")]
 pub struct RevokeAll {
-    /// The realm.
-    #[arg(long)]
-    realm: String,
+    #[command(flatten)]
+    realm: RealmFlag,
     #[command(flatten)]
     filter: FilterFlags,
     /// The reason, for the audit trail.
@@ -115,14 +115,16 @@ impl RevokeAll {
         if !self.dry_run {
             prompt::require_yes_or_terminal(self.yes)?;
         }
+        let mut filter = self.filter.to_proto("")?;
+        let client = connection.connect().await?;
+        filter.realm = self.realm.resolve(&client).await?;
         let request = RevokeKeysRequest {
-            filter: Some(self.filter.to_proto(&self.realm)?),
+            filter: Some(filter),
             reason: self.reason,
             dry_run: false,
             wait: self.wait.to_proto(),
             request_id: String::new(),
         };
-        let client = connection.connect().await?;
         let dry_run = RevokeKeysRequest {
             dry_run: true,
             ..request.clone()

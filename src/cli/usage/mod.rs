@@ -16,6 +16,7 @@ use counts::count_bar;
 use super::connect::Connection;
 use super::failure::Failure;
 use super::output::Output;
+use super::realm_flag::RealmFlag;
 use super::text;
 use crate::pb::claviger::v1::{GetUsageRequest, GetUsageResponse, OwnerUsage, VerdictCount};
 
@@ -32,9 +33,8 @@ Examples:
   claviger usage --realm demo --since 7d
   claviger usage --realm demo --partner acme --from 2026-10-01 --to 2026-11-01")]
 pub struct Usage {
-    /// The realm of the keys.
-    #[arg(long)]
-    realm: String,
+    #[command(flatten)]
+    realm: RealmFlag,
     /// Only keys of this partner.
     #[arg(long)]
     partner: Option<String>,
@@ -57,8 +57,9 @@ pub struct Usage {
 impl Usage {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let range = self.range.range();
+        let client = connection.connect().await?;
         let request = GetUsageRequest {
-            realm: self.realm,
+            realm: self.realm.resolve(&client).await?,
             partner: self.partner.unwrap_or_default(),
             project: self.project.unwrap_or_default(),
             environment: self.environment.unwrap_or_default(),
@@ -67,7 +68,6 @@ impl Usage {
             top: self.top,
         };
         let is_by_project = !(request.partner.is_empty() && request.project.is_empty());
-        let client = connection.connect().await?;
         let answer = client.ask(client.keys().get_usage(request)).await?;
         let bars = |answer: &GetUsageResponse| {
             if self.over_time {

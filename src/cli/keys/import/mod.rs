@@ -21,6 +21,7 @@ use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, ExpiryFlags, Level, WaitFlag};
 use crate::cli::output::Output;
+use crate::cli::realm_flag::RealmFlag;
 use crate::cli::request_id::RequestIdFlag;
 use entry::Row;
 use outcome::{Classifier, SeenKeys};
@@ -52,9 +53,8 @@ Examples:
 pub struct Import {
     /// The file to import; `-` is standard input.
     file: PathBuf,
-    /// The realm to import them into.
-    #[arg(long)]
-    realm: String,
+    #[command(flatten)]
+    realm: RealmFlag,
     /// The format of the file [default: by its extension: csv, or jsonl and ndjson].
     #[arg(long)]
     format: Option<FileFormat>,
@@ -124,11 +124,12 @@ impl Import {
         let mut source = Source::open(&self.file, format, self.defaults.row()?)?;
         let report = self.report.map(|path| Report::create(path, &self.file));
         let client = connection.connect().await?;
+        let realm = self.realm.resolve(&client).await?;
         let mut import = Sender {
             client: &client,
             progress: ProgressReporter::start(output.is_json(), source.size()),
             classifier: Classifier {
-                realm: self.realm,
+                realm,
                 dry_run: self.dry_run,
                 seen: SeenKeys::default(),
                 seen_external_ids: SeenKeys::default(),

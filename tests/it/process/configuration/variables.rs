@@ -93,6 +93,7 @@ fn variables_of_clients_and_of_kubernetes_are_accepted() {
     for (variable, value) in [
         ("CLAVIGER_KEY", "k"),
         ("CLAVIGER_KEY_FILE", "k"),
+        ("CLAVIGER_REALM", "demo"),
         ("CLAVIGER_ENDPOINT", "not an endpoint"),
         ("CLAVIGER_CA_FILE", "ca.pem"),
         ("CLAVIGER_CLIENT_CERT", "c.pem"),

@@ -1,0 +1,108 @@
+//! The flag that names the realm of a command.
+
+use std::env;
+
+use clap::Args;
+
+use super::client::Client;
+use super::failure::Failure;
+use super::text;
+use crate::domain::ids::RealmId;
+use crate::pb::claviger::v1::{GetSelfRequest, ListRealmsRequest};
+
+/// The variable that names the realm.
+pub(super) const REALM: &str = "CLAVIGER_REALM";
+
+/// The flag that names the realm of a command.
+#[derive(Clone, Debug, Args)]
+pub(super) struct RealmFlag {
+    // Not clap's `env`: a variable would conflict with `--all-realms` as the flag does.
+    /// The realm [default: the variable `CLAVIGER_REALM`, or the only realm].
+    #[arg(long, value_name = "REALM")]
+    realm: Option<String>,
+}
+
+impl RealmFlag {
+    /// The realm that the flag or the variable names. An empty variable counts as unset, an empty flag does not.
+    pub(super) fn given(&self) -> Option<String> {
+        self.realm.clone().or_else(|| {
+            let realm = env::var(REALM).ok();
+            realm.filter(|realm| !realm.is_empty())
+        })
+    }
+
+    /// Returns the realm of the command: the given one, or the only one that the caller can mean.
+    pub(super) async fn resolve(&self, client: &Client) -> Result<String, Failure> {
+        match self.given() {
+            Some(realm) => Ok(realm),
+            None => only_realm(client).await,
+        }
+    }
+}
+
+/// Returns the only realm that the caller can mean: the realm of a gateway's key, or else the only one in the authority besides the
+/// built-in realm.
+async fn only_realm(client: &Client) -> Result<String, Failure> {
+    let request = ListRealmsRequest {
+        page_size: 10,
+        page_token: String::new(),
+    };
+    let realms = match client.ask(client.realms().list_realms(request)).await {
+        Ok(answer) => answer.realms.into_iter().map(|realm| realm.id).collect(),
+        Err(failure) if failure.is_forbidden() => own_realm(client).await?,
+        Err(failure) => return Err(failure),
+    };
+    choose(realms)
+}
+
+/// The realm of a key that may not list realms: what it verifies, or where it is.
+async fn own_realm(client: &Client) -> Result<Vec<String>, Failure> {
+    let answer = client
+        .ask(client.keys().get_self(GetSelfRequest {}))
+        .await?;
+    let key = answer.key.unwrap_or_default();
+    let realm = if key.realm == RealmId::BUILT_IN {
+        key.partner
+    } else {
+        key.realm
+    };
+    Ok(vec![realm])
+}
+
+fn choose(mut realms: Vec<String>) -> Result<String, Failure> {
+    realms.retain(|realm| realm != RealmId::BUILT_IN);
+    match realms.as_slice() {
+        [realm] => Ok(realm.clone()),
+        [] => Err(
+            Failure::usage("no realm is named, and there is none yet to take instead")
+                .hint("create one: claviger realm put --help"),
+        ),
+        several => {
+            let names: Vec<_> = several.iter().map(|id| text::plain(id)).collect();
+            Err(Failure::usage(format!(
+                "which realm? There are several: {}",
+                names.join(", ")
+            ))
+            .hint(format!("name one with --realm, or in the variable {REALM}")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_only_realm_needs_no_name() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        assert_eq!(choose(names(&["claviger", "demo"])).unwrap(), "demo");
+        assert!(choose(names(&["claviger"])).unwrap_err().is_usage());
+        let failure = choose(names(&["demo", "peaka"])).unwrap_err();
+        assert!(failure.is_usage());
+        assert_eq!(
+            failure.to_string(),
+            "error: which realm? There are several: demo, peaka\n\
+             hint: name one with --realm, or in the variable CLAVIGER_REALM"
+        );
+    }
+}
