@@ -267,25 +267,29 @@ impl<'a> StoreLock<'a> {
             if matches!(if_empty, IfEmpty::Refuse) {
                 return Err(OpenStoreError::Empty(self.location()));
             }
+            // Before a pepper is made, because the files may have mistakes.
+            let declared = match &if_empty {
+                IfEmpty::Declare(read) => Some(read().map_err(OpenStoreError::Undeclared)?),
+                IfEmpty::Refuse | IfEmpty::Create(_) => None,
+            };
             // An existing file is from an earlier start that failed, or the operator has put it there.
             let peppers = match existing {
                 Some(peppers) => peppers,
                 None => create_pepper(&path)?,
             };
             let clock = follow_database(&store, clock.clone()).await?;
-            match if_empty {
-                IfEmpty::Refuse => {}
-                IfEmpty::Create(hand_over) => {
+            match (if_empty, declared) {
+                (IfEmpty::Create(hand_over), _) => {
                     create(&store, &clock, &peppers, &roots, hand_over).await?;
                 }
-                IfEmpty::Declare(read) => {
-                    let state = read().map_err(OpenStoreError::Undeclared)?;
+                (_, Some(state)) => {
                     let created = create_declared(&store, &clock, &peppers, &roots, &state);
                     let created = created.await.map_err(undeclared)?;
                     if created {
                         tracing::info!("authority created as declared");
                     }
                 }
+                (IfEmpty::Refuse | IfEmpty::Declare(_), None) => {}
             }
             peppers
         };

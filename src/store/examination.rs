@@ -205,6 +205,13 @@ fn read_only(file: &Path) -> Result<SqliteConnectOptions, OpenError> {
 }
 
 fn unreadable(file: &Path, error: &sqlx::Error) -> OpenError {
+    // SQLite's own error for it is "unable to open database file".
+    if let Err(denied) = File::open(file) {
+        return OpenError::Unfit(format!(
+            "the database {} cannot be read: {denied}. Run this as the server's user, which owns the file",
+            file.display()
+        ));
+    }
     OpenError::Unfit(format!(
         "the database {} cannot be read: {error}{}",
         file.display(),

@@ -216,11 +216,27 @@ pub(super) async fn compare(
     })
 }
 
+/// Whether the role lacks the right (SQLSTATE 42501).
+fn is_denied(error: &sqlx::Error) -> bool {
+    let code = error
+        .as_database_error()
+        .and_then(sqlx::error::DatabaseError::code);
+    code.as_deref() == Some("42501")
+}
+
 fn describe(error: &MigrateError) -> String {
     match error {
         MigrateError::VersionMissing(version) => format!(
             "the database was written by a newer claviger with the unknown schema version {version}: start the newer program"
         ),
+        MigrateError::Execute(cause) | MigrateError::ExecuteMigration(cause, _)
+            if is_denied(cause) =>
+        {
+            format!(
+                "the schema of the database must be migrated, and this role may not do that ({cause}): run `claviger migrate` as \
+                 the owner of the database"
+            )
+        }
         other => format!("the schema of the database cannot be migrated: {other}"),
     }
 }

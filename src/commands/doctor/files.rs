@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
+use rustix::process::{getegid, geteuid, getgroups};
 
 use super::report::{Check, Finding, Report, counted, problems_or};
 use crate::config::{LocationArgs, Resolved, ServeArgs};
@@ -62,6 +63,9 @@ fn data_directory(location: &LocationArgs, creates: bool) -> Vec<Finding> {
         }
     };
     let mode = mode(&directory);
+    if may_use(path) && is_given_by_group(&directory) && mode & 0o002 == 0 {
+        return vec![Finding::passed(shown.to_string())];
+    }
     let mut problems = changeable(path, "the data directory");
     if mode & OWNER_ALL != OWNER_ALL || !may_use(path) {
         problems.push(Finding::failed(
@@ -81,6 +85,18 @@ fn data_directory(location: &LocationArgs, creates: bool) -> Vec<Finding> {
 fn may_use(path: &Path) -> bool {
     let all = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
     accessat(CWD, path, all, AtFlags::EACCESS).is_ok()
+}
+
+/// Whether root has given a directory to a group of this process. Kubernetes does this with a volume (`fsGroup`), and sets its mode.
+fn is_given_by_group(directory: &Metadata) -> bool {
+    let is_ours = |group: u32| {
+        getegid().as_raw() == group
+            || getgroups().is_ok_and(|groups| groups.iter().any(|own| own.as_raw() == group))
+    };
+    !geteuid().is_root()
+        && directory.uid() == 0
+        && mode(directory) & 0o020 != 0
+        && is_ours(directory.gid())
 }
 
 /// The files of the embedded database.
@@ -103,13 +119,20 @@ fn data_files(location: &LocationArgs) -> Vec<Finding> {
         .iter()
         .flat_map(|path| secret(path, "the file"))
         .collect();
+    let (user, found, new_owner) = if is_given_by_group(&owner) {
+        let user = geteuid().as_raw();
+        (user, "this user", user.to_string())
+    } else {
+        let reference = format!("--reference={}", directory.display());
+        (owner.uid(), "the owner of its directory", reference)
+    };
     for path in &files {
-        let is_foreign = fs::metadata(path).is_ok_and(|file| file.uid() != owner.uid());
+        let is_foreign = fs::metadata(path).is_ok_and(|file| file.uid() != user);
         if is_foreign {
-            let (path, directory) = (path.display(), directory.display());
+            let path = path.display();
             problems.push(Finding::failed(
-                format!("{path} does not belong to the owner of its directory"),
-                format!("chown --reference={directory} {path}"),
+                format!("{path} does not belong to {found}"),
+                format!("chown {new_owner} {path}"),
             ));
         }
     }
@@ -128,8 +151,12 @@ fn pepper_file(args: &ServeArgs) -> Vec<Finding> {
     };
     match Peppers::load(&path) {
         Ok(Some(_)) => problems_or(secret(&path, "the pepper file"), path.display().to_string()),
-        Ok(None) if args.init && !has_database(&args.store.location.data_dir).unwrap_or(true) => {
-            vec![Finding::passed("`serve --init` makes it")]
+        Ok(None) if lacks_database(&args.store.location) => {
+            if args.init {
+                vec![Finding::passed("`serve --init` makes it")]
+            } else {
+                vec![Finding::skipped("there is no authority that needs it")]
+            }
         }
         Ok(None) => vec![Finding::error(&OpenStoreError::PepperMissing(path))],
         Err(error) => vec![Finding::failed(
@@ -137,6 +164,11 @@ fn pepper_file(args: &ServeArgs) -> Vec<Finding> {
             "put it back from its copy, and let the server's user read it",
         )],
     }
+}
+
+/// Whether there is no embedded database, in a directory that could have one.
+fn lacks_database(location: &LocationArgs) -> bool {
+    location.database().is_none() && has_database(&location.data_dir).is_ok_and(|has| !has)
 }
 
 fn operator_key(location: &LocationArgs) -> Vec<Finding> {

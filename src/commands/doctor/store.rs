@@ -1,5 +1,6 @@
 //! The store: what is in it, and what claviger needs of its database.
 
+use std::io;
 use std::time::Duration;
 
 use super::report::{Check, Finding, Report, counted, problems_or, whole};
@@ -182,6 +183,9 @@ fn write_ahead_log(args: &ServeArgs) -> Finding {
             "the database has no write-ahead log: something other than claviger has changed its journal_mode",
             "restart the server, which sets it, and let no other program write to the database",
         ),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Finding::skipped("this user may not read the database")
+        }
         Err(error) => Finding::failed(
             format!("the head of {} cannot be read: {error}", file.display()),
             "restore the database from its backup",

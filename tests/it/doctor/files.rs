@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
 
@@ -115,6 +116,47 @@ fn files_that_others_can_read_or_change_are_found() {
     examine(&test_store, &[]).is_healthy(&["data-directory", "data-files", "pepper-file"]);
 }
 
+/// As Kubernetes gives a volume to `fsGroup`: root owns the directory, and the server its files. Seen red without the look at the
+/// groups: each file should have been given to root, with which no server starts.
+#[test]
+fn a_volume_that_belongs_to_the_group_of_the_server_is_healthy() {
+    const USER: u32 = 65_532;
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let test_store = authority(Engine::Sqlite);
+    let data = test_store.data();
+    for entry in fs::read_dir(&data).unwrap() {
+        chown(entry.unwrap().path(), Some(USER), Some(USER)).unwrap();
+    }
+    chown(&data, Some(0), Some(USER)).unwrap();
+    set_mode(&data, 0o2775);
+    set_mode(data.parent().unwrap(), 0o755);
+    // The program may be where only root may look.
+    let program = data.with_file_name("claviger");
+    let built = env!("CARGO_BIN_EXE_claviger");
+    if fs::hard_link(built, &program).is_err() {
+        fs::copy(built, &program).unwrap();
+    }
+    let examined = || {
+        let mut doctor = Command::new(&program);
+        let flags = FLAGS.iter().map(|flag| (*flag).to_owned());
+        doctor.arg("doctor").args(flags.chain(test_store.flags()));
+        let output = outcome(without_variables(&mut doctor).uid(USER).gid(USER));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let report = examined();
+    assert!(report.contains("passed   data-files"), "{report}");
+    assert!(report.contains("passed   data-directory"), "{report}");
+
+    chown(data.join("claviger.db"), Some(0), None).unwrap();
+    let report = examined();
+    assert!(report.contains("does not belong to this user"), "{report}");
+    assert!(report.contains("chown 65532 "), "{report}");
+    assert!(!report.contains("restore the database"), "{report}");
+    assert!(report.contains("Run this as the server's user"), "{report}");
+}
+
 /// Seen red without the warnings of the file, and without the look at its mode.
 #[test]
 fn a_configuration_file_that_others_can_read_or_change_is_found() {
@@ -177,7 +219,8 @@ fn what_is_missing_is_found_once() {
     // As an unmounted volume looks.
     fs::rename(&data, &elsewhere).unwrap();
     let report = examine(&test_store, &[]);
-    report.has(&["data-directory", "pepper-file", "store"], &[]);
+    report.has(&["data-directory", "store"], &[]);
+    assert_eq!(report.check("pepper-file")["outcome"], "skipped");
     report.says("data-directory", "cannot be used", "mount its volume");
     report.says("store", "there is no authority", "--init");
     examine(&test_store, &["--init"]).is_healthy(&["data-directory", "pepper-file", "store"]);

@@ -19,14 +19,12 @@ fn tour() -> &'static str {
 fn the_tour_by_curl_is_true_as_it_stands() {
     let server = JsonServer::start(&[]);
     let directory = tempfile::tempdir().unwrap();
-    std::fs::create_dir(directory.path().join("claviger-data")).unwrap();
-    let key_file = directory.path().join("claviger-data/operator.key");
-    std::fs::write(key_file, &server.operator).unwrap();
     // The address is the only thing that is not as it stands there.
     let tour = tour().replace("127.0.0.1:7701", &server.program.http);
     let output = Command::new("bash")
         .args(["-e", "-c", &tour])
         .current_dir(directory.path())
+        .env("CLAVIGER_KEY", server.operator.trim_end())
         .output()
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
