@@ -418,3 +418,22 @@ async fn a_role_that_may_not_change_the_schema_can_serve_it() {
     drop(program);
     database.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role};"));
 }
+
+/// Seen red with only PostgreSQL's own message.
+#[test]
+fn a_role_that_may_not_make_the_schema_says_who_must() {
+    let test_store = TestStore::on(Engine::Postgres);
+    let database = test_store.database();
+    let role = format!("role_of_{}", database.name);
+    database.execute(&format!(
+        "CREATE ROLE {role} LOGIN PASSWORD '{DATABASE_PASSWORD}';"
+    ));
+    let flags = test_store.as_role(&role).flags();
+    let refused = outcome(claviger(&["serve", "--init"]).args(&flags));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(78), "{said}");
+    let remedy = "run `claviger migrate` as the owner of the database";
+    assert!(said.contains(remedy), "{said}");
+    assert!(!said.contains(DATABASE_PASSWORD), "{said}");
+    database.execute(&format!("DROP ROLE {role};"));
+}
