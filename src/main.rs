@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -151,8 +151,28 @@ fn parse(line: &[OsString]) -> ArgMatches {
                 // It names the variables.
                 exit_without_keys(&help);
             }
-            exit_without_keys(&error)
+            exit_without_keys(&with_usage_of_command(error, line))
         })
+}
+
+/// The error with the usage of its command. The parser's own one has the flags whose variables are set, as if these were needed.
+fn with_usage_of_command(mut error: clap::Error, line: &[OsString]) -> clap::Error {
+    if error.get(ContextKind::Usage).is_none() {
+        return error;
+    }
+    let mut program = CommandLine::command();
+    program.build();
+    let mut command = &mut program;
+    for word in line.iter().skip(1).filter_map(|word| word.to_str()) {
+        if command.find_subcommand(word).is_some() {
+            command = command.find_subcommand_mut(word).expect("it was found");
+        } else if !word.starts_with('-') {
+            break;
+        }
+    }
+    let usage = command.render_usage();
+    error.insert(ContextKind::Usage, ContextValue::StyledStr(usage));
+    error
 }
 
 fn run(matches: &ArgMatches, resolved: &Resolved) -> ExitCode {

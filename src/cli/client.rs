@@ -12,9 +12,11 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::codec::DynamicCodec;
+use super::contexts::ChosenContext;
 use super::diagnostics::CallContext;
 use super::failure::Failure;
 use super::reflect;
+use super::waiting::attended;
 use crate::pb::claviger::v1::authority_admin_client::AuthorityAdminClient;
 use crate::pb::claviger::v1::key_admin_client::KeyAdminClient;
 use crate::pb::claviger::v1::key_verify_client::KeyVerifyClient;
@@ -27,6 +29,7 @@ const MAX_RESPONSE_SIZE: usize = 64 << 20;
 pub(super) struct Client {
     channel: InterceptedService<Channel, CallerMetadata>,
     context: CallContext,
+    is_in_foreground: bool,
 }
 
 impl Client {
@@ -43,7 +46,30 @@ impl Client {
         Self {
             channel: InterceptedService::new(channel, caller),
             context,
+            is_in_foreground: false,
         }
+    }
+
+    /// The client, whose calls tell a terminal that they take long, and whose changes end with Ctrl-C.
+    pub(super) fn in_foreground(mut self) -> Self {
+        self.is_in_foreground = true;
+        self
+    }
+
+    /// The client for a command that itself tells how far it is, and what Ctrl-C does.
+    pub(super) fn in_background(mut self) -> Self {
+        self.is_in_foreground = false;
+        self
+    }
+
+    /// The address of the server, for people.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.context.endpoint
+    }
+
+    /// The context whose settings are in force.
+    pub(super) fn chosen(&self) -> Option<&ChosenContext> {
+        self.context.chosen.as_ref()
     }
 
     /// Where the caller's key came from, for people.
@@ -115,7 +141,14 @@ impl Client {
         is_change: bool,
     ) -> Result<T, Failure> {
         // The channel limits the time until the response begins; this timeout limits the whole response.
-        match tokio::time::timeout(self.context.timeout, call).await {
+        let call = tokio::time::timeout(self.context.timeout, call);
+        let answer = if self.is_in_foreground {
+            let answer = attended(&self.context.server(), is_change, call).await;
+            answer.ok_or_else(|| self.context.interrupted(is_change))?
+        } else {
+            call.await
+        };
+        match answer {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.context.failed(&status, is_change)),
             Err(_) => Err(self.context.timeout(is_change)),

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::env;
 use std::error::Error as _;
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io::{self, IsTerminal as _};
+use std::path::{self, Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -14,35 +15,48 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Uri};
 
 use super::api_key::ApiKey;
 use super::client::Client;
+use super::contexts::{CONTEXT, ChosenContext, Context, ContextKey, ContextsFile};
 use super::diagnostics::CallContext;
 use super::failure::Failure;
 use super::flags;
-use super::realm_flag::REALM;
+use super::output;
+use super::realm_flag::{ENVIRONMENT, REALM};
 use super::redact;
+use super::waiting::attended;
+
+pub(super) use super::key_file::read_key;
+pub(super) use super::key_source::{KEY, KEY_FILE, KeySource};
 
 const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7700";
 /// The scheme of a Unix socket in gRPC's names.
 const UNIX: &str = "unix:";
 const DEFAULT_TIMEOUT: &str = "10s";
 
-const KEY: &str = "CLAVIGER_KEY";
-const KEY_FILE: &str = "CLAVIGER_KEY_FILE";
-
 /// The flags that say how to reach the server.
 #[derive(Clone, Debug, Args)]
 pub struct Connection {
+    /// The context to take the server, the key and other settings from [default: the current one of `claviger use`].
+    #[arg(
+        long,
+        short,
+        global = true,
+        env = CONTEXT,
+        value_name = "NAME",
+        help_heading = "Connection"
+    )]
+    context: Option<OsString>,
     // These flags are accepted by `claviger serve` too. A client's environment variable must not stop a server, so flags
     // with a variable accept any string here, and `connect` validates it. An empty variable counts as unset.
     // A list for `canary`. clap would refuse a second value for the other commands with a message of its own, but it cannot
     // tell them apart: the flag is global.
-    /// The server's gRPC address: `http://HOST:PORT`, `https://HOST:PORT`, `HOST:PORT` for http, or `unix:PATH`. Only
-    /// `claviger canary` takes several, separated by commas or with the flag repeated.
+    /// The server's gRPC address: `http://HOST:PORT`, `https://HOST:PORT`, `HOST:PORT` for http, or `unix:PATH`
+    /// [default: that of the context, or `http://127.0.0.1:7700`]. Only `claviger canary` takes several, separated by commas or
+    /// with the flag repeated.
     #[arg(
         long,
         global = true,
         env = "CLAVIGER_ENDPOINT",
         value_name = "URL",
-        default_value = DEFAULT_ENDPOINT,
         help_heading = "Connection"
     )]
     endpoint: Vec<OsString>,
@@ -74,8 +88,8 @@ pub struct Connection {
     )]
     client_key: Option<OsString>,
     // The id is not `key`: clap would confuse it with an argument of that id in a command.
-    /// The caller's own API key. Prefer the environment variable `CLAVIGER_KEY` or --key-file: every user of the machine can
-    /// see a command line in the list of processes, and the shell's history keeps it.
+    /// The caller's own API key. Prefer `claviger login` or --key-file: every user of the machine can see a command line in the
+    /// list of processes, and the shell's history keeps it.
     #[arg(
         id = "caller_key",
         long = "key",
@@ -87,7 +101,7 @@ pub struct Connection {
     )]
     key: Option<ApiKey>,
     /// The file with the caller's own API key; one newline at its end, also CR LF, is ignored. Overrides `CLAVIGER_KEY`, which overrides
-    /// `CLAVIGER_KEY_FILE`.
+    /// `CLAVIGER_KEY_FILE`, which overrides the key of the context.
     #[arg(long, global = true, value_name = "FILE", help_heading = "Connection")]
     key_file: Option<PathBuf>,
     /// How long to wait for each answer [default: 10s; healthcheck: 3s].
@@ -102,11 +116,137 @@ pub struct Connection {
     /// Print responses and errors as JSON, with the field names of the proto and times in RFC 3339.
     #[arg(long, global = true, help_heading = "Connection")]
     pub json: bool,
+    #[arg(skip)]
+    chosen: Option<ChosenContext>,
+    /// Whether the address is that of the context.
+    #[arg(skip)]
+    has_endpoint_of_context: bool,
 }
 
 impl Connection {
     /// The variables of the client commands that no flag has. All others are those of flags.
-    pub const VARIABLES: [&str; 3] = [KEY, KEY_FILE, REALM];
+    pub const VARIABLES: [&str; 4] = [KEY, KEY_FILE, REALM, ENVIRONMENT];
+
+    /// The connection with the settings of its context where no flag and no variable has set them.
+    ///
+    /// # Errors
+    /// If the file of the contexts cannot be used, or has no context with the given name.
+    pub(super) fn with_context(self) -> Result<Self, Failure> {
+        let name = self.context_name();
+        let contexts = match ContextsFile::of_user() {
+            Some(file) => file.read()?,
+            None => Default::default(),
+        };
+        let Some(ChosenContext { name, context }) = contexts.choose(name)? else {
+            return Ok(self);
+        };
+        self.warn_of_variables(&name, &context);
+        Ok(self.or_of(&name, &context))
+    }
+
+    /// The name of the context that the flag or the variable names.
+    pub(super) fn context_name(&self) -> Option<String> {
+        let name = self.context.as_ref().filter(|name| !name.is_empty());
+        name.map(|name| name.to_string_lossy().into_owned())
+    }
+
+    /// The connection with the settings of a context where it has none itself.
+    pub(super) fn or_of(mut self, name: &str, context: &Context) -> Self {
+        if !self.has_endpoint()
+            && let Some(endpoint) = &context.endpoint
+        {
+            self.endpoint = vec![endpoint.into()];
+            self.has_endpoint_of_context = true;
+        }
+        for (own, of_context) in [
+            (&mut self.ca_file, &context.ca_file),
+            (&mut self.client_cert, &context.client_cert),
+            (&mut self.client_key, &context.client_key),
+        ] {
+            if own.as_ref().is_none_or(|own| own.is_empty()) {
+                *own = of_context.clone().map(PathBuf::into_os_string);
+            }
+        }
+        self.chosen = Some(ChosenContext {
+            name: name.to_owned(),
+            context: context.clone(),
+        });
+        self
+    }
+
+    /// The connection without the address of a flag or a variable.
+    pub(super) fn without_endpoint(mut self) -> Self {
+        self.endpoint.clear();
+        self
+    }
+
+    /// Whether a flag or a variable has the address of the server.
+    pub(super) fn has_endpoint(&self) -> bool {
+        self.endpoint.iter().any(|text| !text.is_empty())
+    }
+
+    /// Warns of variables that come before a context that the user has named in the command itself, and probably not thought of.
+    fn warn_of_variables(&self, name: &str, context: &Context) {
+        let set = |variable: &str| env::var_os(variable).filter(|value| !value.is_empty());
+        if self.context.is_none() || self.context == set(CONTEXT) {
+            return;
+        }
+        let endpoint = set("CLAVIGER_ENDPOINT");
+        let endpoint = endpoint.is_some_and(|endpoint| self.endpoint == [endpoint]);
+        let has_key_flag = self.key.is_some() || self.key_file.is_some();
+        let key = [KEY, KEY_FILE].into_iter().find(|key| set(key).is_some());
+        let key = key.filter(|_| !has_key_flag && context.key.is_some());
+        let overriding = [endpoint.then_some("CLAVIGER_ENDPOINT"), key];
+        for variable in overriding.into_iter().flatten() {
+            output::print_error(&format!(
+                "warning: {variable} is set and comes before the context {name}: unset {variable}"
+            ));
+        }
+    }
+
+    /// The key that --key or --key-file gives to a new context.
+    pub(super) fn key_of_flags(&self) -> Result<Option<(ContextKey, KeySource)>, Failure> {
+        if let Some(key) = &self.key {
+            self.warn_of_key_flag();
+            return Ok(Some((ContextKey::Stored(key.clone()), KeySource::Flag)));
+        }
+        let Some(path) = &self.key_file else {
+            return Ok(None);
+        };
+        let absolute = absolute(path)?;
+        Ok(Some((
+            ContextKey::File(absolute),
+            KeySource::File(path.clone()),
+        )))
+    }
+
+    /// The files of --ca-file, --client-cert and --client-key, by their absolute paths.
+    pub(super) fn tls_files(&self) -> Result<[Option<PathBuf>; 3], Failure> {
+        let file = |file: &Option<OsString>| {
+            let file = file.as_ref().filter(|file| !file.is_empty());
+            file.map(|file| absolute(Path::new(file))).transpose()
+        };
+        Ok([
+            file(&self.ca_file)?,
+            file(&self.client_cert)?,
+            file(&self.client_key)?,
+        ])
+    }
+
+    /// The address of the server, for people and for a context.
+    pub(super) fn endpoint_name(&self) -> Result<String, Failure> {
+        let text = self.one_endpoint()?;
+        Ok(name_of(&text, &self.endpoint(&text)?))
+    }
+
+    fn warn_of_key_flag(&self) {
+        if self.key.is_some() && io::stderr().is_terminal() {
+            output::print_error(
+                "warning: every user of this machine can see the key of --key, and the shell keeps it in its history: use \
+                 `claviger login` or --key-file",
+            );
+        }
+    }
 
     /// Connects to the server with the caller's API key.
     pub(super) async fn connect(&self) -> Result<Client, Failure> {
@@ -155,24 +295,31 @@ impl Connection {
         Ok(Some((scheme, host, url.port_u16().unwrap_or(port))))
     }
 
-    async fn connect_as(&self, key: &ApiKey, source: &KeySource) -> Result<Client, Failure> {
+    /// Connects to the server with an API key from this source.
+    pub(super) async fn connect_as(
+        &self,
+        key: &ApiKey,
+        source: &KeySource,
+    ) -> Result<Client, Failure> {
         let server = self.server(&self.one_endpoint()?, key, source)?;
         let context = server.context;
-        let channel = tokio::time::timeout(context.timeout, server.endpoint.connect())
+        let connecting = tokio::time::timeout(context.timeout, server.endpoint.connect());
+        let channel = attended(&context.server(), false, connecting)
             .await
+            .ok_or_else(|| context.interrupted(false))?
             .map_err(|_| context.timeout(false))?
             .map_err(|error| context.unreachable(&error))?;
-        Ok(Client::new(channel, server.authorization, context))
+        Ok(Client::new(channel, server.authorization, context).in_foreground())
     }
 
     /// Returns the server for calls that need no API key, each with this timeout unless --timeout is set.
     pub(super) fn open_server(&self, timeout: &str) -> Result<(Endpoint, CallContext), Failure> {
-        self.address(&self.one_endpoint()?, "no key", timeout)
+        self.address(&self.one_endpoint()?, None, timeout)
     }
 
     fn server(&self, text: &str, key: &ApiKey, source: &KeySource) -> Result<Server, Failure> {
         let authorization = authorization(key, source)?;
-        let (endpoint, context) = self.address(text, &source.name(), DEFAULT_TIMEOUT)?;
+        let (endpoint, context) = self.address(text, Some(source), DEFAULT_TIMEOUT)?;
         Ok(Server {
             endpoint,
             authorization,
@@ -183,29 +330,26 @@ impl Connection {
     fn address(
         &self,
         text: &str,
-        key_source: &str,
+        key_source: Option<&KeySource>,
         default_timeout: &str,
     ) -> Result<(Endpoint, CallContext), Failure> {
         let endpoint = self.endpoint(text)?;
         let given = self.timeout.as_deref().unwrap_or_default();
         let timeout = timeout(&or_default(given, default_timeout))
             .map_err(|why| Failure::usage(format!("--timeout or CLAVIGER_TIMEOUT: {why}")))?;
-        let name = if text.starts_with(UNIX) {
-            text.to_owned()
-        } else {
-            let url = endpoint.uri().to_string();
-            url.trim_end_matches('/').to_owned()
-        };
         let has_client_certificate = endpoint.uri().scheme_str() == Some("https")
             && self
                 .client_cert
                 .as_ref()
                 .is_some_and(|path| !path.is_empty());
         let context = CallContext {
-            endpoint: name,
-            key_source: key_source.to_owned(),
+            endpoint: name_of(text, &endpoint),
+            key_source: key_source.map_or_else(|| "no key".to_owned(), KeySource::name),
+            other_key: key_source.map(KeySource::replacement).unwrap_or_default(),
             timeout,
             has_client_certificate,
+            has_endpoint_of_context: self.has_endpoint_of_context,
+            chosen: self.chosen.clone(),
         };
         Ok((endpoint, context))
     }
@@ -296,7 +440,12 @@ impl Connection {
             self.key_file.as_ref(),
             env::var_os(KEY).as_ref(),
             env::var_os(KEY_FILE).as_ref(),
+            self.chosen.as_ref().and_then(|chosen| {
+                let key = chosen.context.key.as_ref()?;
+                Some((chosen.name.as_str(), key))
+            }),
         );
+        self.warn_of_key_flag();
         let key = match &source {
             Some(KeySource::Flag) => self.key.clone(),
             Some(KeySource::Environment(key)) => Some(key.clone()),
@@ -307,12 +456,13 @@ impl Connection {
                 };
                 Some(read_key(path, name)?)
             }
-            None => None,
+            Some(KeySource::Context(name, key)) => Some(key.read(name)?),
+            Some(KeySource::Prompt | KeySource::StandardInput) | None => None,
         };
         key.zip(source).ok_or_else(|| {
             Failure::usage("no key to call the server with").hint(
-                "set the environment variable CLAVIGER_KEY to your API key, or name a file that holds it with --key-file; \
-                 `claviger serve --init` or `claviger bootstrap` issued the first operator key",
+                "claviger login, or --key-file FILE, or the environment variable CLAVIGER_KEY; `claviger serve --init` or \
+                 `claviger bootstrap` issued the first operator key",
             )
         })
     }
@@ -353,61 +503,6 @@ impl Server {
     }
 }
 
-/// Where the caller's API key comes from.
-#[derive(Debug)]
-enum KeySource {
-    Flag,
-    File(PathBuf),
-    Environment(ApiKey),
-}
-
-impl KeySource {
-    /// Chooses the source: flags before variables. An empty variable counts as unset.
-    fn choose(
-        flag: bool,
-        flag_file: Option<&PathBuf>,
-        variable: Option<&OsString>,
-        variable_file: Option<&OsString>,
-    ) -> Option<Self> {
-        if flag {
-            return Some(Self::Flag);
-        }
-        if let Some(path) = flag_file {
-            return Some(Self::File(path.clone()));
-        }
-        if let Some(key) = variable.filter(|key| !key.is_empty()) {
-            let key = key.to_string_lossy().into_owned();
-            return Some(Self::Environment(ApiKey::from(key)));
-        }
-        variable_file
-            .filter(|path| !path.is_empty())
-            .map(|path| Self::File(PathBuf::from(path)))
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Self::Flag => "--key".to_owned(),
-            Self::File(path) => format!("the file {}", path.display()),
-            Self::Environment(_) => KEY.to_owned(),
-        }
-    }
-}
-
-/// Reads the key from a file. `name` names the flag or variable in the error for a path that is an API key itself.
-pub(super) fn read_key(path: &Path, name: &str) -> Result<ApiKey, Failure> {
-    File::open(path).and_then(ApiKey::read).map_err(|error| {
-        if !path.exists() && path.to_str().is_some_and(redact::looks_like_key) {
-            return Failure::usage(format!(
-                "{name} must name a file, but the value looks like an API key"
-            ));
-        }
-        Failure::usage(format!(
-            "cannot read the key from {}: {error}",
-            path.display()
-        ))
-    })
-}
-
 /// Reads a file of PEM blocks, of which one must have a label that ends like this. An empty path counts as unset.
 fn read_pem(path: Option<&OsString>, flag: &str, label: &str) -> Result<Option<Vec<u8>>, Failure> {
     let Some(path) = path.filter(|path| !path.is_empty()).map(Path::new) else {
@@ -434,7 +529,7 @@ fn read_pem(path: Option<&OsString>, flag: &str, label: &str) -> Result<Option<V
 
 fn authorization(key: &ApiKey, source: &KeySource) -> Result<MetadataValue<Ascii>, Failure> {
     if let Some(flaw) = key.flaw() {
-        return Err(Failure::usage(format!("{} {flaw}", source.name())));
+        return Err(Failure::usage(format!("{} {flaw}", source.subject())));
     }
     // The parser's own error is dropped, because it may contain the key.
     let mut value: MetadataValue<Ascii> =
@@ -446,6 +541,24 @@ fn authorization(key: &ApiKey, source: &KeySource) -> Result<MetadataValue<Ascii
         })?;
     value.set_sensitive(true);
     Ok(value)
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    path::absolute(path).map_err(|error| {
+        Failure::usage(format!(
+            "cannot find the place of {}: {error}",
+            path.display()
+        ))
+    })
+}
+
+/// The address of a server, for people.
+fn name_of(text: &str, endpoint: &Endpoint) -> String {
+    if text.starts_with(UNIX) {
+        return text.to_owned();
+    }
+    let url = endpoint.uri().to_string();
+    url.trim_end_matches('/').to_owned()
 }
 
 fn or_default<'a>(value: &'a OsStr, default: &'a str) -> Cow<'a, str> {
@@ -578,28 +691,6 @@ mod tests {
         assert_eq!(socket.one_endpoint().unwrap(), "unix:/a,b");
         let wrong = connection("--endpoint", "a:1,,b:1".into());
         assert!(wrong.servers(None).err().unwrap().is_usage());
-    }
-
-    #[test]
-    fn flags_override_variables() {
-        let file = PathBuf::from("typed");
-        let key = OsString::from("exported");
-        let key_file = OsString::from("exported.key");
-        let empty = OsString::new();
-        let name = |source: Option<KeySource>| source.map(|source| source.name());
-
-        let all = KeySource::choose(true, Some(&file), Some(&key), Some(&key_file));
-        assert_eq!(name(all).as_deref(), Some("--key"));
-        let typed_file = KeySource::choose(false, Some(&file), Some(&key), Some(&key_file));
-        assert_eq!(name(typed_file).as_deref(), Some("the file typed"));
-        let exported = KeySource::choose(false, None, Some(&key), Some(&key_file));
-        assert_eq!(name(exported).as_deref(), Some("CLAVIGER_KEY"));
-        let exported_file = KeySource::choose(false, None, Some(&empty), Some(&key_file));
-        assert_eq!(
-            name(exported_file).as_deref(),
-            Some("the file exported.key")
-        );
-        assert!(KeySource::choose(false, None, Some(&empty), None).is_none());
     }
 
     #[test]

@@ -7,11 +7,31 @@ use std::time::Duration;
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt as _;
 
+use super::contexts::ChosenContext;
 use super::failure::{self, Failure, Violation};
 use super::text::span;
 
-/// The part of the server's message about a caller's key that it does not know.
-const UNKNOWN_KEY: &str = "does not know the caller's key";
+/// Parts of the server's messages about a caller's key, and why it refuses the key.
+const REFUSED_KEYS: [(&str, KeyRefusal); 5] = [
+    ("does not know the caller's key", KeyRefusal::Unknown),
+    ("has expired", KeyRefusal::Expired),
+    ("the caller's key is disabled", KeyRefusal::Disabled),
+    ("the caller's key is revoked", KeyRefusal::Revoked),
+    (
+        "the caller's key may not be used from this address",
+        KeyRefusal::Address,
+    ),
+];
+
+/// Why the server refuses the caller's key.
+#[derive(Clone, Copy, Debug)]
+enum KeyRefusal {
+    Unknown,
+    Expired,
+    Disabled,
+    Revoked,
+    Address,
+}
 
 /// What to do if the server refuses the client's certificate.
 const CLIENT_CERTIFICATE: &str = "use a certificate that has not expired and is from an issuer of the server's --client-ca, with --client-cert and \
@@ -26,12 +46,30 @@ const CLIENT_CERTIFICATE_MAYBE: &str =
 pub(super) struct CallContext {
     pub(super) endpoint: String,
     pub(super) key_source: String,
+    /// How to call with another key.
+    pub(super) other_key: String,
     pub(super) timeout: Duration,
     /// The client presents a certificate.
     pub(super) has_client_certificate: bool,
+    /// The address is that of the context.
+    pub(super) has_endpoint_of_context: bool,
+    /// The context whose settings are in force.
+    pub(super) chosen: Option<ChosenContext>,
 }
 
 impl CallContext {
+    /// The server in a sentence: `127.0.0.1:7700 (context prod)`.
+    pub(super) fn server(&self) -> String {
+        let address = self.endpoint.strip_prefix("http://");
+        let address = address.unwrap_or(&self.endpoint);
+        match &self.chosen {
+            Some(chosen) if self.has_endpoint_of_context => {
+                format!("{address} (context {})", chosen.name)
+            }
+            _ => address.to_owned(),
+        }
+    }
+
     /// The failure to connect to the server.
     pub(super) fn unreachable(&self, error: &(dyn Error + 'static)) -> Failure {
         let endpoint = &self.endpoint;
@@ -41,9 +79,13 @@ impl CallContext {
         if kind == Some(io::ErrorKind::ConnectionRefused) {
             return Failure::new(
                 Code::Unavailable,
-                format!("no server answers at {endpoint}: is `claviger serve` running?"),
+                format!("no answer from {}: connection refused", self.server()),
             )
-            .hint("set another address with --endpoint or CLAVIGER_ENDPOINT");
+            .hint(if self.chosen.is_some() {
+                "claviger serve, or --endpoint URL, or claviger use CONTEXT"
+            } else {
+                "claviger serve, or --endpoint URL"
+            });
         }
         let root = causes(error).last().unwrap_or(error);
         let is_https = endpoint.starts_with("https:");
@@ -97,7 +139,7 @@ impl CallContext {
     pub(super) fn timeout(&self, is_change: bool) -> Failure {
         Failure::new(
             Code::DeadlineExceeded,
-            format!("no answer from {} within {}", self.endpoint, span(self.timeout)),
+            format!("no answer from {} within {}", self.server(), span(self.timeout)),
         )
         .hint(if is_change {
             "the change may have been made or not: check before you repeat it; --timeout sets a longer wait"
@@ -105,6 +147,21 @@ impl CallContext {
             "--timeout sets a longer wait"
         })
         .outcome_unknown(is_change)
+    }
+
+    /// The failure of a call that Ctrl-C ended.
+    pub(super) fn interrupted(&self, is_change: bool) -> Failure {
+        let failure = Failure::new(
+            Code::Cancelled,
+            format!("interrupted before the answer of {}", self.server()),
+        )
+        .interrupted();
+        if !is_change {
+            return failure;
+        }
+        failure
+            .hint("the change may have been made or not: check before you repeat it")
+            .outcome_unknown(true)
     }
 
     /// The failure of a call that returned an error, or whose connection broke.
@@ -132,29 +189,23 @@ impl CallContext {
             info.is_some_and(|info| info.reason == reason)
         };
         let failure = match status.code() {
+            Code::Unauthenticated | Code::PermissionDenied
+                if let Some(refusal) = refusal(&message) =>
+            {
+                self.refused_key(status.code(), &message, refusal)
+            }
             Code::Unauthenticated if has_reason("CLIENT_CERTIFICATE_REQUIRED") =>
             {
                 Failure::new(Code::Unauthenticated, message)
                     .hint("name the certificate with --client-cert and its key with --client-key")
-            }
-            Code::Unauthenticated => {
-                let failure = Failure::new(Code::Unauthenticated, about_key(key, &message));
-                if message.contains(UNKNOWN_KEY) {
-                    failure.hint(
-                        "the key may be mistyped or deleted, or belong to another authority; give the key without the word \
-                         \"Bearer\"",
-                    )
-                } else {
-                    failure
-                }
             }
             Code::PermissionDenied if details.bad_request().is_some() => Failure::new(
                 Code::PermissionDenied,
                 format!("the key from {key} cannot grant more than it holds"),
             )
             .hint("grant less, or use a key that holds enough: an operator's or a realm manager's"),
-            Code::PermissionDenied => {
-                Failure::new(Code::PermissionDenied, about_key(key, &message))
+            code @ (Code::Unauthenticated | Code::PermissionDenied) => {
+                Failure::new(code, about_key(key, &message))
             }
             Code::Aborted => Failure::new(Code::Aborted, message).hint(
                 "read the current state, then repeat the change with its revision (--if-revision)",
@@ -210,6 +261,30 @@ impl CallContext {
             .outcome_unknown(is_outcome_unknown)
     }
 
+    /// The failure of a call with a key that the server refuses. What the server advises is for all clients; the hint is for this one.
+    fn refused_key(&self, code: Code, message: &str, refusal: KeyRefusal) -> Failure {
+        let fact = message.split(": ").next().unwrap_or(message);
+        let other = &self.other_key;
+        let hint = match refusal {
+            KeyRefusal::Unknown => format!(
+                "it may be mistyped or deleted, or be a key of another authority than {}; {other}",
+                self.server()
+            ),
+            KeyRefusal::Expired => {
+                format!("{other}; an administrator can give it a later end: claviger keys update")
+            }
+            KeyRefusal::Disabled => {
+                format!("an administrator can enable it: claviger keys enable; or {other}")
+            }
+            KeyRefusal::Revoked => other.clone(),
+            KeyRefusal::Address => {
+                "call from an address in the key's ranges; an administrator can change them: claviger keys update --allow-cidr"
+                    .to_owned()
+            }
+        };
+        Failure::new(code, about_key(&self.key_source, fact)).hint(hint)
+    }
+
     fn broken(&self, cause: &(dyn Error + 'static), is_change: bool) -> Failure {
         // A client that connects with its first call has not sent it then.
         if causes(cause).any(<dyn Error>::is::<ConnectError>) {
@@ -240,6 +315,14 @@ impl CallContext {
             // A call is sent only over a connection that was established on both sides.
             .outcome_unknown(is_change && !is_refused)
     }
+}
+
+/// Why the server refuses the caller's key, by its message.
+fn refusal(message: &str) -> Option<KeyRefusal> {
+    let mut refusals = REFUSED_KEYS.iter();
+    let found =
+        refusals.find(|(part, _)| message.contains(part) && message.contains("the caller's key"));
+    found.map(|(_, refusal)| *refusal)
 }
 
 /// Returns the hint for a reason that is more specific than the code.
@@ -367,8 +450,11 @@ mod tests {
         CallContext {
             endpoint: "http://127.0.0.1:7700".to_owned(),
             key_source: "CLAVIGER_KEY".to_owned(),
+            other_key: "set CLAVIGER_KEY to another key, or --key-file FILE".to_owned(),
             timeout: Duration::from_secs(10),
             has_client_certificate: false,
+            has_endpoint_of_context: false,
+            chosen: None,
         }
     }
 
@@ -434,14 +520,14 @@ mod tests {
         let shown = failed(&Status::unauthenticated(unknown)).to_string();
         assert_eq!(
             shown,
-            "error: this authority does not know the key from CLAVIGER_KEY: check that it is the right one\n\
-             hint: the key may be mistyped or deleted, or belong to another authority; give the key without the word \
-             \"Bearer\""
+            "error: this authority does not know the key from CLAVIGER_KEY\n\
+             hint: it may be mistyped or deleted, or be a key of another authority than 127.0.0.1:7700; set CLAVIGER_KEY to \
+             another key, or --key-file FILE"
         );
         let revoked = "the caller's key is revoked: use another key";
         assert_eq!(
             failed(&Status::unauthenticated(revoked)).to_string(),
-            "error: the key from CLAVIGER_KEY is revoked: use another key"
+            "error: the key from CLAVIGER_KEY is revoked\nhint: set CLAVIGER_KEY to another key, or --key-file FILE"
         );
         let forbidden = "the caller's key may not do this: use an operator key";
         assert_eq!(
@@ -502,12 +588,11 @@ mod tests {
         let refusal = io::Error::from(io::ErrorKind::ConnectionRefused);
         assert_eq!(
             context().unreachable(&refusal).to_string(),
-            "error: no server answers at http://127.0.0.1:7700: is `claviger serve` running?\n\
-             hint: set another address with --endpoint or CLAVIGER_ENDPOINT"
+            "error: no answer from 127.0.0.1:7700: connection refused\nhint: claviger serve, or --endpoint URL"
         );
         assert_eq!(
             context().timeout(false).to_string(),
-            "error: no answer from http://127.0.0.1:7700 within 10s\nhint: --timeout sets a longer wait"
+            "error: no answer from 127.0.0.1:7700 within 10s\nhint: --timeout sets a longer wait"
         );
     }
 

@@ -71,8 +71,13 @@ pub struct Events {
 }
 
 impl Events {
-    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+    pub(super) async fn run(
+        mut self,
+        connection: &Connection,
+        output: &Output,
+    ) -> Result<(), Failure> {
         let client = connection.connect().await?;
+        self.realm.or_of_context(&client);
         if self.follow {
             return self.follow(&client, output).await;
         }

@@ -1,10 +1,13 @@
 //! The `explain` command: why a key, or a whole HTTP request, is allowed or denied.
 
+use std::io::{self, IsTerminal as _};
+
 use clap::Args;
 
 use super::connect::Connection;
 use super::failure::Failure;
-use super::output::Output;
+use super::output::{self, Output};
+use super::redact;
 use super::text;
 use super::verify::{VerifyFlags, exit_code};
 use crate::pb::claviger::v1::explain_request::Question;
@@ -50,12 +53,20 @@ pub struct Explain {
 impl Explain {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
         let realm = self.question.realm.clone();
+        let environment = self.question.environment.clone();
         let mut question = self.question()?;
         let client = connection.connect().await?;
         let realm = realm.resolve(&client).await?;
+        let environment = environment.resolve(&client, &realm);
         match &mut question {
-            Question::Verify(question) => question.realm = realm,
-            Question::Http(question) => question.realm = realm,
+            Question::Verify(question) => {
+                question.realm = realm;
+                question.environment = environment;
+            }
+            Question::Http(question) => {
+                question.realm = realm;
+                question.environment = environment;
+            }
         }
         let request = ExplainRequest {
             question: Some(question),
@@ -65,7 +76,7 @@ impl Explain {
         Ok(exit_code(answer.allowed))
     }
 
-    /// The question, without its realm.
+    /// The question, without its realm and environment.
     fn question(self) -> Result<Question, Failure> {
         let Self {
             mut question,
@@ -83,11 +94,18 @@ impl Explain {
         let has_key = headers
             .iter()
             .any(|(_, value)| value.contains(KEY_PLACEHOLDER));
+        warn_of_shown_keys(&headers);
+        if !has_key && (question.has_key() || has_input()) {
+            output::print_error(
+                "warning: the API key is not used, because no --header has {key}, which stands for it: --header \
+                 'authorization: Bearer {key}'",
+            );
+        }
         let key = has_key.then(|| question.key()).transpose()?;
         let key = key.as_ref().map_or("", |key| key.reveal());
         Ok(Question::Http(HttpQuestion {
             realm: String::new(),
-            environment: question.environment,
+            environment: String::new(),
             method,
             target,
             headers: headers
@@ -100,6 +118,24 @@ impl Explain {
             client_ip: question.client_ip,
         }))
     }
+}
+
+/// Warns if a header seems to have an API key, which has no need to be on the command line.
+fn warn_of_shown_keys(headers: &[(String, String)]) {
+    let is_shown = |value: &str| redact::mask_keys(value, &[]) != value;
+    for (name, _) in headers.iter().filter(|(_, value)| is_shown(value)) {
+        output::print_error(&format!(
+            "warning: every user of this machine can see the API key in --header {}: write {{key}} in its place, and give the key \
+             on standard input",
+            text::plain(name)
+        ));
+    }
+}
+
+/// Whether standard input has something that nobody typed. It is not read: it may belong to another program.
+fn has_input() -> bool {
+    let stdin = io::stdin();
+    !stdin.is_terminal() && rustix::io::ioctl_fionread(&stdin).is_ok_and(|bytes| bytes > 0)
 }
 
 /// Parses a header as HTTP writes it: a space may follow the colon.

@@ -1,11 +1,13 @@
 //! Errors of a command, with hints on what to do.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tonic::Code;
 
+use super::arguments::{Arguments, folded};
 use super::text::plain;
 
 /// The error of a command. It never contains an API key.
@@ -17,9 +19,15 @@ pub(super) struct Failure {
     part: Option<String>,
     /// What to do about the error.
     hint: Option<String>,
+    /// The words of the command to type, after the hint.
+    command: Vec<String>,
+    /// Ctrl-C ended the command.
+    is_interrupted: bool,
     /// The `ErrorInfo` reason of the server, for programs.
     reason: Option<String>,
     violations: Vec<Violation>,
+    /// The arguments of the command, which name the fields.
+    arguments: Option<Arguments>,
     /// When the server allows a retry.
     retry_after: Option<Duration>,
     /// The call was a change, and the change may have been made.
@@ -59,8 +67,11 @@ impl Failure {
             message: message.into(),
             part: None,
             hint: None,
+            command: Vec::new(),
+            is_interrupted: false,
             reason: None,
             violations: Vec::new(),
+            arguments: None,
             retry_after: None,
             is_outcome_unknown: false,
         }
@@ -103,6 +114,32 @@ impl Failure {
             hint: Some(hint.into()),
             ..self
         }
+    }
+
+    /// Adds the words of the command to type, after the hint.
+    pub(super) fn command(self, command: Vec<String>) -> Self {
+        Self { command, ..self }
+    }
+
+    /// Adds what follows from the failure to the message.
+    pub(super) fn with_note(self, note: &str) -> Self {
+        Self {
+            message: format!("{}; {note}", self.message),
+            ..self
+        }
+    }
+
+    /// Sets that Ctrl-C ended the command.
+    pub(super) fn interrupted(self) -> Self {
+        Self {
+            is_interrupted: true,
+            ..self
+        }
+    }
+
+    /// Whether Ctrl-C ended the command.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.is_interrupted
     }
 
     /// Whether the request itself is wrong, so that a repetition cannot help.
@@ -167,6 +204,17 @@ impl Failure {
         self.code == Code::Aborted
     }
 
+    /// Names fields by the arguments of the command that failed, if the failure names any.
+    pub(super) fn of_command(self, arguments: impl FnOnce() -> Option<Arguments>) -> Self {
+        if self.violations.is_empty() {
+            return self;
+        }
+        Self {
+            arguments: arguments(),
+            ..self
+        }
+    }
+
     /// The message, without the hint.
     pub(super) fn message(&self) -> String {
         plain(&self.message).into_owned()
@@ -194,7 +242,11 @@ impl Failure {
             "message": self.message_of_part(),
             "violations": violations,
         });
-        for (name, text) in [("hint", &self.hint), ("reason", &self.reason)] {
+        let hint = self.hint.as_ref().map(|hint| {
+            let words = std::iter::once(hint).chain(&self.command);
+            words.map(String::as_str).collect::<Vec<_>>().join(" ")
+        });
+        for (name, text) in [("hint", &hint), ("reason", &self.reason)] {
             if let Some(text) = text {
                 error[name] = json!(text);
             }
@@ -223,17 +275,75 @@ impl fmt::Display for Failure {
         }
         for Violation { field, description } in &self.violations {
             let field = plain(field);
-            let description = plain(description);
-            match flag(&field) {
-                Some(flag) => write!(formatter, "\n  {flag} ({field}): {description}")?,
+            let description = in_words(description);
+            let description = plain(&description);
+            match setter(&field, self.arguments.as_ref()) {
+                Some(setter) => write!(formatter, "\n  {setter} ({field}): {description}")?,
                 None => write!(formatter, "\n  {field}: {description}")?,
             }
         }
         if let Some(hint) = &self.hint {
             write!(formatter, "\nhint: {}", plain(hint))?;
         }
+        if !self.command.is_empty() {
+            write!(formatter, "\n  {}", folded(&self.command))?;
+        }
         Ok(())
     }
+}
+
+/// A rule of the server in words: its regular expressions are those of identifiers, `[a-z][a-z0-9-]{0,31}`.
+fn in_words(description: &str) -> Cow<'_, str> {
+    let words = || {
+        let (before, rule) = description.split_once("must match [")?;
+        let (first, rest) = rule.split_once(']')?;
+        let (others, rest) = match rest.strip_prefix('[') {
+            Some(rest) => rest.split_once(']')?,
+            None => (first, rest),
+        };
+        let (least, most) = rest.strip_prefix('{')?.strip_suffix('}')?.split_once(',')?;
+        let lead = usize::from(rule.contains("]["));
+        let least = least.parse::<usize>().ok()? + lead;
+        let most = most.parse::<usize>().ok()? + lead;
+        let length = if least > 1 {
+            format!("{least} to {most} characters")
+        } else {
+            format!("at most {most} characters")
+        };
+        let start = if lead > 0 {
+            format!(
+                "must begin with {}, and may have",
+                characters(first, " or ", "a ")
+            )
+        } else {
+            "may only have".to_owned()
+        };
+        let others = characters(others, ", ", "");
+        Some(format!("{before}{start} {others}; {length}"))
+    };
+    words().map_or(Cow::Borrowed(description), Cow::Owned)
+}
+
+/// A class of characters in words: `A-Za-z0-9._-` is `letters, digits, . _ -`.
+fn characters(class: &str, between: &str, article: &str) -> String {
+    let plural = if article.is_empty() { "s" } else { "" };
+    let mut kinds = Vec::new();
+    let mut rest = class;
+    for (range, kind) in [
+        ("A-Za-z", "letter"),
+        ("a-z", "lower-case letter"),
+        ("0-9", "digit"),
+    ] {
+        if let Some(after) = rest.strip_prefix(range) {
+            kinds.push(format!("{article}{kind}{plural}"));
+            rest = after;
+        }
+    }
+    let signs: Vec<_> = rest.chars().map(String::from).collect();
+    if !signs.is_empty() {
+        kinds.push(signs.join(" "));
+    }
+    kinds.join(between)
 }
 
 /// The name of a code as gRPC writes it: `INVALID_ARGUMENT`.
@@ -298,13 +408,18 @@ pub(super) const FLAGS: [(&str, &str); 46] = [
     ("wait", "--wait"),
 ];
 
-/// Returns the flag that sets a field. A path such as `realm.environments[0].tag` belongs to the flag of its list.
-fn flag(field: &str) -> Option<&'static str> {
+/// Returns what sets a field: a flag, or a positional argument. A path such as `realm.environments[0].tag` belongs to the flag of its
+/// list.
+fn setter(field: &str, arguments: Option<&Arguments>) -> Option<String> {
     let path = field.split('[').next().unwrap_or(field);
     let leaf = path.rsplit('.').next().unwrap_or(path);
-    FLAGS
+    let flags = FLAGS
         .iter()
-        .find_map(|(field, flag)| (*field == leaf).then_some(*flag))
+        .find_map(|(field, flag)| (*field == leaf).then_some(*flag));
+    match arguments {
+        Some(arguments) => arguments.setter(leaf, flags),
+        None => flags.map(str::to_owned),
+    }
 }
 
 #[cfg(test)]
@@ -327,6 +442,32 @@ mod tests {
             failure.to_string(),
             "error: realm demo: the server rejected the request:\n  --hint (filter.hint): is wrong"
         );
+    }
+
+    #[test]
+    fn rules_are_told_in_words() {
+        for (rule, words) in [
+            (
+                "must match [a-z][a-z0-9-]{0,31}",
+                "must begin with a lower-case letter, and may have lower-case letters, digits, -; at most 32 characters",
+            ),
+            (
+                "is required and must match [a-z][a-z0-9]{1,15}",
+                "is required and must begin with a lower-case letter, and may have lower-case letters, digits; 2 to 16 characters",
+            ),
+            (
+                "must match [a-z0-9]{1,12}",
+                "may only have lower-case letters, digits; at most 12 characters",
+            ),
+            (
+                "must match [A-Za-z0-9][A-Za-z0-9._@|+:=-]{0,127}",
+                "must begin with a letter or a digit, and may have letters, digits, . _ @ | + : = -; at most 128 characters",
+            ),
+            ("must match the other", "must match the other"),
+            ("must match [a", "must match [a"),
+        ] {
+            assert_eq!(in_words(rule), words);
+        }
     }
 
     #[test]

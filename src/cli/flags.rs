@@ -79,9 +79,7 @@ impl ExpiryFlags {
     /// The absolute flag for a later repetition of the command: by then, a span such as `90d` means another time.
     pub(super) fn repeat(self, time: Option<Timestamp>) -> String {
         match (self.expires_in, time) {
-            (Some(_), Some(time)) => {
-                format!(", and `--expires-at {time}` instead of --expires-in,")
-            }
+            (Some(_), Some(time)) => format!("--expires-at {time}"),
             _ => String::new(),
         }
     }
@@ -117,7 +115,7 @@ pub(super) fn past(text: &str) -> Result<Timestamp, String> {
             )
         })?;
         let at = now().checked_sub(span);
-        at.map(Timestamp::from)
+        at.map(|at| to_the_second(at.into(), span))
             .ok_or_else(|| "is too long ago".to_owned())
     })
 }
@@ -129,7 +127,16 @@ pub(super) fn from_now(span: Duration) -> Option<Timestamp> {
     now()
         .checked_add(span)
         .filter(|at| *at <= SystemTime::UNIX_EPOCH + limit)
-        .map(Timestamp::from)
+        .map(|at| to_the_second(at.into(), span))
+}
+
+/// Leaves out the parts of a second, which nobody means who names a span of a minute or more, and which are hard to type again.
+fn to_the_second(at: Timestamp, span: Duration) -> Timestamp {
+    let is_exact = span < Duration::from_mins(1);
+    Timestamp {
+        nanos: if is_exact { at.nanos } else { 0 },
+        ..at
+    }
 }
 
 /// Returns the time of this machine.

@@ -6,10 +6,12 @@
 //! Imports run one way: from the commands to `page`, `edit`, `output` and `connect`, and from those to `failure` and `text`.
 
 mod api_key;
+mod arguments;
 mod canary;
 mod client;
 mod codec;
 mod connect;
+mod contexts;
 mod declared;
 mod diagnostics;
 mod edit;
@@ -19,7 +21,10 @@ mod failure;
 mod flags;
 mod gateway;
 mod healthcheck;
+mod key_file;
+mod key_source;
 mod keys;
+mod login;
 mod output;
 mod page;
 mod partner;
@@ -38,11 +43,13 @@ mod text;
 mod toml_file;
 mod usage;
 mod verify;
+mod waiting;
 
+use std::env;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Args as _, Subcommand};
 use serde::Serialize;
 use tokio::runtime::Builder;
 
@@ -51,12 +58,25 @@ pub use declared::read_declared;
 pub use redact::mask_keys;
 pub use text::plain;
 
+use arguments::Arguments;
 use failure::Failure;
 use output::Output;
 
 /// The commands that call a running server.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
+    /// Keep a server and the key to call it as a context, so that commands need no flags for them.
+    Login(login::Login),
+    /// Remove a context, with the API key in it. The key itself stays valid.
+    Logout(login::Logout),
+    /// List contexts, and choose the current one.
+    #[command(subcommand)]
+    Context(login::Command),
+    /// Make a context the current one, whose settings commands take if they name no context.
+    Use(login::Use),
+    /// Show which server commands call, from which context, and the key that they call it with.
+    #[command(name = "whoami")]
+    WhoAmI(login::WhoAmI),
     /// Manage realms: the protected APIs with their environments, scopes and routes.
     #[command(subcommand)]
     Realm(realm::Command),
@@ -97,6 +117,9 @@ pub enum ClientCommand {
     /// the health checks of containers, in which no other program could ask.
     Healthcheck(healthcheck::Healthcheck),
 }
+
+/// The exit code after Ctrl-C, as a shell has it.
+const INTERRUPTED: u8 = 130;
 
 /// Runs one command. The answer goes to standard output, everything else to standard error.
 ///
@@ -155,27 +178,77 @@ async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
         ClientCommand::Verify(_) | ClientCommand::Explain(_) => verify::NO_VERDICT,
         _ => 1,
     };
-    let outcome = match command {
-        ClientCommand::Realm(command) => command.run(&connection, &output).await.map(|()| 0),
-        ClientCommand::Partner(command) => command.run(&connection, &output).await.map(|()| 0),
-        ClientCommand::Project(command) => command.run(&connection, &output).await.map(|()| 0),
-        ClientCommand::Keys(command) => command.run(&connection, &output).await,
-        ClientCommand::Key(command) => command.run(&output).map(|()| 0),
-        ClientCommand::Apply(apply) => apply.run(&connection, &output).await.map(|()| 0),
-        ClientCommand::Diff(diff) => diff.run(&connection, &output).await,
-        ClientCommand::Gateway(command) => command.run(&connection, &output).await.map(|()| 0),
-        ClientCommand::Replicas(command) => command.run(&connection, &output).await.map(|()| 0),
-        ClientCommand::Verify(verify) => verify.run(&connection, &output).await,
-        ClientCommand::Explain(explain) => explain.run(&connection, &output).await,
-        ClientCommand::Usage(usage) => usage.run(&connection, &output).await.map(|()| 0),
-        ClientCommand::Events(events) => events.run(&connection, &output).await.map(|()| 0),
-        ClientCommand::Healthcheck(check) => check.run(&connection, &output).await,
-        ClientCommand::Canary(canary) => Box::pin(canary.run(&connection, &output)).await,
+    let outcome = match outcome_without_context(command, &connection, &output).await {
+        Ok(outcome) => outcome,
+        Err(command) => match connection.with_context() {
+            Ok(connection) => run_command(command, &connection, &output).await,
+            Err(failure) => Err(failure),
+        },
     };
     ExitCode::from(outcome.unwrap_or_else(|failure: Failure| {
+        let failure = failure.of_command(arguments);
         output.print_failure(&failure);
-        if failure.is_usage() { 2 } else { failed }
+        if failure.is_interrupted() {
+            INTERRUPTED
+        } else if failure.is_usage() {
+            2
+        } else {
+            failed
+        }
     }))
+}
+
+/// The arguments of the command of this process; `None` if the command line is not that of a client command.
+fn arguments() -> Option<Arguments> {
+    let program = Connection::augment_args(clap::Command::new("claviger"));
+    Arguments::of(ClientCommand::augment_subcommands(program), env::args_os())
+}
+
+/// Runs a command that calls no server, or that makes the context itself; gives back another one.
+async fn outcome_without_context(
+    command: ClientCommand,
+    connection: &Connection,
+    output: &Output,
+) -> Result<Result<u8, Failure>, ClientCommand> {
+    let done = match command {
+        ClientCommand::Key(command) => command.run(output),
+        ClientCommand::Login(login) => login.run(connection, output).await,
+        ClientCommand::Logout(logout) => logout.run(connection, output),
+        ClientCommand::Context(command) => command.run(output),
+        ClientCommand::Use(chosen) => chosen.run(output),
+        other => return Err(other),
+    };
+    Ok(done.map(|()| 0))
+}
+
+/// Runs a command that calls a server. Returns the exit code.
+async fn run_command(
+    command: ClientCommand,
+    connection: &Connection,
+    output: &Output,
+) -> Result<u8, Failure> {
+    match command {
+        ClientCommand::Realm(command) => command.run(connection, output).await.map(|()| 0),
+        ClientCommand::Partner(command) => command.run(connection, output).await.map(|()| 0),
+        ClientCommand::Project(command) => command.run(connection, output).await.map(|()| 0),
+        ClientCommand::Keys(command) => command.run(connection, output).await,
+        ClientCommand::Apply(apply) => apply.run(connection, output).await.map(|()| 0),
+        ClientCommand::Diff(diff) => diff.run(connection, output).await,
+        ClientCommand::Gateway(command) => command.run(connection, output).await.map(|()| 0),
+        ClientCommand::Replicas(command) => command.run(connection, output).await.map(|()| 0),
+        ClientCommand::Verify(verify) => verify.run(connection, output).await,
+        ClientCommand::Explain(explain) => explain.run(connection, output).await,
+        ClientCommand::Usage(usage) => usage.run(connection, output).await.map(|()| 0),
+        ClientCommand::Events(events) => events.run(connection, output).await.map(|()| 0),
+        ClientCommand::Healthcheck(check) => check.run(connection, output).await,
+        ClientCommand::Canary(canary) => Box::pin(canary.run(connection, output)).await,
+        ClientCommand::WhoAmI(who) => who.run(connection, output).await.map(|()| 0),
+        ClientCommand::Key(_)
+        | ClientCommand::Login(_)
+        | ClientCommand::Logout(_)
+        | ClientCommand::Context(_)
+        | ClientCommand::Use(_) => unreachable!("it has run without a context"),
+    }
 }
 
 #[cfg(test)]
@@ -241,7 +314,7 @@ mod tests {
             .filter(|argument| argument.is_global_set())
             .map(|argument| argument.get_id().clone())
             .collect();
-        assert_eq!(globals.len(), 8, "{globals:?}");
+        assert_eq!(globals.len(), 9, "{globals:?}");
         check(&command, &globals);
     }
 

@@ -2,10 +2,9 @@
 
 use std::io::{self, BufRead, IsTerminal, Write as _};
 
-use tokio::signal::unix::{SignalKind, signal};
-
 use super::failure::Failure;
 use super::text::plain;
+use super::waiting::catch_interrupts;
 
 /// Whether standard input and standard error are a terminal.
 fn is_interactive() -> bool {
@@ -17,7 +16,7 @@ pub(super) fn ask_hidden(question: &str) -> Option<io::Result<String>> {
     is_interactive().then(|| {
         // With a handler, Ctrl-C does not end the process, which would leave the terminal without echo: the prompt restores
         // the echo and fails. The rest of the command is short enough to run without an interruption.
-        let _caught = signal(SignalKind::interrupt())?;
+        let _caught = catch_interrupts()?;
         rpassword::prompt_password(format!("{question} "))
     })
 }

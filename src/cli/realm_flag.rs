@@ -1,4 +1,4 @@
-//! The flag that names the realm of a command.
+//! The flags that name the realm and the environment of a command.
 
 use std::env;
 
@@ -13,11 +13,14 @@ use crate::pb::claviger::v1::{GetSelfRequest, ListRealmsRequest};
 /// The variable that names the realm.
 pub(super) const REALM: &str = "CLAVIGER_REALM";
 
+/// The variable that names the environment.
+pub(super) const ENVIRONMENT: &str = "CLAVIGER_ENVIRONMENT";
+
 /// The flag that names the realm of a command.
 #[derive(Clone, Debug, Args)]
 pub(super) struct RealmFlag {
     // Not clap's `env`: a variable would conflict with `--all-realms` as the flag does.
-    /// The realm [default: the variable `CLAVIGER_REALM`, or the only realm].
+    /// The realm [default: the variable `CLAVIGER_REALM`, or that of the context, or the only realm].
     #[arg(long, value_name = "REALM")]
     realm: Option<String>,
 }
@@ -25,19 +28,60 @@ pub(super) struct RealmFlag {
 impl RealmFlag {
     /// The realm that the flag or the variable names. An empty variable counts as unset, an empty flag does not.
     pub(super) fn given(&self) -> Option<String> {
-        self.realm.clone().or_else(|| {
-            let realm = env::var(REALM).ok();
-            realm.filter(|realm| !realm.is_empty())
-        })
+        self.realm.clone().or_else(|| variable(REALM))
     }
 
-    /// Returns the realm of the command: the given one, or the only one that the caller can mean.
+    /// Takes the realm of the context, if neither the flag nor the variable names one.
+    pub(super) fn or_of_context(&mut self, client: &Client) {
+        self.realm = self.given().or_else(|| of_context(client));
+    }
+
+    /// Returns the realm of the command: the given one, that of the context, or the only one that the caller can mean.
     pub(super) async fn resolve(&self, client: &Client) -> Result<String, Failure> {
-        match self.given() {
+        match self.given().or_else(|| of_context(client)) {
             Some(realm) => Ok(realm),
             None => only_realm(client).await,
         }
     }
+}
+
+/// The flag that names the environment of a command that needs one.
+#[derive(Clone, Debug, Args)]
+pub(super) struct EnvironmentFlag {
+    /// The environment [default: the variable `CLAVIGER_ENVIRONMENT`, or that of the context]; may be omitted where the realm has
+    /// only one.
+    #[arg(long, value_name = "ENVIRONMENT")]
+    environment: Option<String>,
+}
+
+impl EnvironmentFlag {
+    /// Returns the environment of a command in this realm; empty for the realm's only one. An empty variable counts as unset.
+    pub(super) fn resolve(self, client: &Client, realm: &str) -> String {
+        if let Some(environment) = self.environment {
+            return environment;
+        }
+        // It has only one environment.
+        if realm == RealmId::BUILT_IN {
+            return String::new();
+        }
+        let of_context = || {
+            let context = &client.chosen()?.context;
+            let its = context.realm.as_deref();
+            let environment = context.environment.clone();
+            environment.filter(|_| its.is_none_or(|its| its == realm))
+        };
+        variable(ENVIRONMENT)
+            .or_else(of_context)
+            .unwrap_or_default()
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn of_context(client: &Client) -> Option<String> {
+    client.chosen()?.context.realm.clone()
 }
 
 /// Returns the only realm that the caller can mean: the realm of a gateway's key, or else the only one in the authority besides the
@@ -83,7 +127,7 @@ fn choose(mut realms: Vec<String>) -> Result<String, Failure> {
                 "which realm? There are several: {}",
                 names.join(", ")
             ))
-            .hint(format!("name one with --realm, or in the variable {REALM}")))
+            .hint(format!("name one with --realm, or in the variable {REALM}, or for the context: claviger use NAME --realm REALM")))
         }
     }
 }
@@ -102,7 +146,7 @@ mod tests {
         assert_eq!(
             failure.to_string(),
             "error: which realm? There are several: demo, peaka\n\
-             hint: name one with --realm, or in the variable CLAVIGER_REALM"
+             hint: name one with --realm, or in the variable CLAVIGER_REALM, or for the context: claviger use NAME --realm REALM"
         );
     }
 }

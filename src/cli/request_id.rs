@@ -4,6 +4,7 @@ use clap::Args;
 use sha2::{Digest as _, Sha256};
 use uuid::{Builder, Uuid};
 
+use super::arguments;
 use super::failure::Failure;
 use crate::hashing::random;
 
@@ -58,16 +59,22 @@ impl RequestId {
         Self(Builder::from_custom_bytes(bytes).into_uuid())
     }
 
-    /// Adds a hint on how to repeat the request, if the outcome of the change is unknown. `rest` names what else must be equal.
-    pub(super) fn or_repeat_hint(self, failure: Failure, rest: &str) -> Failure {
+    /// Adds how to repeat the request, if the outcome of the change is unknown. `flags` are the flags that must stand in the place of
+    /// relative times, each with its value.
+    pub(super) fn or_repeat_hint(self, failure: Failure, flags: &str) -> Failure {
         if !failure.is_outcome_unknown() {
             return failure;
         }
-        failure.hint(format!(
-            "the change may have been made or not; the same command with `--request-id {}`{rest} makes it at most \
-             once",
-            self.0
-        ))
+        let flags = format!("{flags} --request-id {}", self.0);
+        let flags = flags.trim_start();
+        match arguments::repeated(flags) {
+            Some(line) => failure
+                .hint("the change may have been made or not; this makes it at most once:")
+                .command(line),
+            None => failure.hint(format!(
+                "the change may have been made or not; the same command with `{flags}` makes it at most once"
+            )),
+        }
     }
 }
 
@@ -95,14 +102,16 @@ mod tests {
         let id = RequestId(Uuid::nil());
         let shown = id.or_repeat_hint(Failure::failed("no"), "").to_string();
         assert_eq!(shown, "error: no");
+        // The command line of the test itself has no secret.
+        let unknown = Failure::failed("no answer").outcome_unknown(true);
         let shown = id
-            .or_repeat_hint(
-                Failure::failed("no answer").outcome_unknown(true),
-                " and the same FILE",
-            )
+            .or_repeat_hint(unknown, "--expires-at 2030-01-31T12:00:00Z")
             .to_string();
+        assert!(shown.contains("at most once"), "{shown}");
         assert!(
-            shown.contains("`--request-id 00000000-0000-0000-0000-000000000000` and the same FILE"),
+            shown.replace(" \\\n    ", " ").contains(
+                "--expires-at 2030-01-31T12:00:00Z --request-id 00000000-0000-0000-0000-000000000000"
+            ),
             "{shown}"
         );
     }

@@ -10,7 +10,7 @@ use super::connect::Connection;
 use super::failure::Failure;
 use super::output::Output;
 use super::prompt;
-use super::realm_flag::RealmFlag;
+use super::realm_flag::{EnvironmentFlag, RealmFlag};
 use super::text;
 use crate::pb::claviger::v1::verify_request::Target;
 use crate::pb::claviger::v1::{Verdict, VerifiedKey, VerifyRequest, VerifyResponse};
@@ -52,19 +52,18 @@ pub(super) struct VerifyFlags {
     tested_key: Option<ApiKey>,
     #[command(flatten)]
     pub(super) realm: RealmFlag,
-    /// The environment of the request; may be omitted where the realm has only one.
-    #[arg(long, default_value_t, hide_default_value = true)]
-    pub(super) environment: String,
+    #[command(flatten)]
+    pub(super) environment: EnvironmentFlag,
     #[command(flatten)]
     target: TargetFlags,
     /// The partner that the request names.
     #[arg(long, default_value_t, hide_default_value = true)]
     partner: String,
-    /// A scope that the key must hold; can be repeated.
-    #[arg(long)]
+    /// A scope that the key must hold; can be repeated, or separated by commas.
+    #[arg(long, value_delimiter = ',')]
     scope: Vec<String>,
-    /// A scope of which the key must hold at least one; can be repeated.
-    #[arg(long, value_name = "SCOPE")]
+    /// A scope of which the key must hold at least one; can be repeated, or separated by commas.
+    #[arg(long, value_name = "SCOPE", value_delimiter = ',')]
     any_scope: Vec<String>,
     /// The address of the end client.
     #[arg(long, value_name = "IP", default_value_t, hide_default_value = true)]
@@ -92,9 +91,11 @@ impl Verify {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
         let has_target = self.question.target.is_given();
         let realm = self.question.realm.clone();
+        let environment = self.question.environment.clone();
         let mut request = self.question.request()?;
         let client = connection.connect().await?;
         request.realm = realm.resolve(&client).await?;
+        request.environment = environment.resolve(&client, &request.realm);
         let answer = client.ask(client.verify().verify(request)).await?;
         output.show(&answer, |answer| shown(answer, has_target))?;
         // An unknown verdict is a denial.
@@ -115,13 +116,19 @@ impl VerifyFlags {
         }
     }
 
-    /// The request, without its realm.
+    /// Whether the API key is an argument.
+    pub(super) fn has_key(&self) -> bool {
+        let key = self.tested_key.as_ref();
+        key.is_some_and(|key| key.reveal() != "-")
+    }
+
+    /// The request, without its realm and environment.
     pub(super) fn request(mut self) -> Result<VerifyRequest, Failure> {
         let key = self.key()?;
         Ok(VerifyRequest {
             key: key.reveal().to_owned(),
             realm: String::new(),
-            environment: self.environment,
+            environment: String::new(),
             target: self.target.into_proto(),
             partner: self.partner,
             scopes: self.scope,

@@ -168,11 +168,11 @@ async fn try_serve(args: &ServeArgs, threads: ServerThreads) -> Result<(), Comma
     let mut hand_over = |key: &PlainKey| {
         if on_terminal {
             let address = admin.unwrap_or(grpc);
-            let mut variables = endpoint(address, is_encrypted);
+            let mut flags = endpoint(address, is_encrypted);
             if needs_certificate {
-                variables.push_str(CLIENT_CERTIFICATE);
+                flags.push_str(CLIENT_CERTIFICATE);
             }
-            return welcome(&mut io::stdout(), &variables, is_encrypted, key);
+            return welcome(&mut io::stdout(), &flags, is_encrypted, key);
         }
         write_operator_key(&key_file, key)?;
         tracing::info!(file = %key_file.display(), "first operator key written to a file");
@@ -220,13 +220,13 @@ fn check_apply(args: &ServeArgs) -> Result<(), &'static str> {
     )
 }
 
-/// The variables of the client's certificate.
-const CLIENT_CERTIFICATE: &str = " CLAVIGER_CLIENT_CERT=client.pem CLAVIGER_CLIENT_KEY=client.key";
+/// The flags of the client's certificate.
+const CLIENT_CERTIFICATE: &str = " --client-cert client.pem --client-key client.key";
 
-/// Shows the operator key as part of the commands to type next. The key is shown only this once.
+/// Shows the operator key, and the commands to type next. The key is shown only this once.
 fn welcome(
     out: &mut impl Write,
-    variables: &str,
+    flags: &str,
     is_encrypted: bool,
     key: &PlainKey,
 ) -> io::Result<()> {
@@ -236,33 +236,29 @@ fn welcome(
     let key = key.expose();
     writeln!(
         out,
-        "\nCreated a new authority. The first of these two commands contains its operator key, which is shown only now.\n\
-         Type them in another terminal:\n\n\
-         \x20   export CLAVIGER_KEY={key}{variables}\n\
+        "\nCreated a new authority. This is its operator key, which is shown only now:\n\n\
+         {key}\n\n\
+         Type these commands in another terminal. The first one asks for the key, and keeps it for the commands after it:\n\n\
+         \x20   {program} login{flags}\n\
          \x20   {program} realm put demo --prefix demo --environment production=live --scope read --scope write=read\n"
     )?;
     if is_encrypted {
         writeln!(
             out,
-            "CLAVIGER_ENDPOINT must have a name or an address of the server's certificate. CLAVIGER_CA_FILE (or --ca-file) is\n\
-             the file with the certificate of its issuer; leave it out if this machine trusts the issuer.\n"
+            "--endpoint must have a name or an address of the server's certificate. --ca-file is the file with the certificate\n\
+             of its issuer; leave it out if this machine trusts the issuer.\n"
         )?;
     }
     out.flush()
 }
 
-/// The variables that a client needs to reach the server.
+/// The flags that a client needs to reach the server.
 fn endpoint(address: SocketAddr, is_encrypted: bool) -> String {
     let port = address.port();
     match (is_encrypted, address.ip().is_unspecified()) {
-        (true, true) => {
-            format!(" CLAVIGER_ENDPOINT=https://HOST:{port} CLAVIGER_CA_FILE=ca.pem")
-        }
-        (true, false) => {
-            format!(" CLAVIGER_ENDPOINT=https://{address} CLAVIGER_CA_FILE=ca.pem")
-        }
-        (false, _) if address.to_string() == "127.0.0.1:7700" => String::new(),
-        (false, _) => format!(" CLAVIGER_ENDPOINT=http://{address}"),
+        (true, true) => format!(" --endpoint https://HOST:{port} --ca-file ca.pem"),
+        (true, false) => format!(" --endpoint https://{address} --ca-file ca.pem"),
+        (false, _) => format!(" --endpoint http://{address}"),
     }
 }
 
@@ -347,26 +343,22 @@ mod tests {
     #[test]
     fn a_new_operator_is_told_how_to_reach_the_server() {
         for (address, is_encrypted, told) in [
-            ("127.0.0.1:7700", false, ""),
-            (
-                "127.0.0.1:1",
-                false,
-                " CLAVIGER_ENDPOINT=http://127.0.0.1:1",
-            ),
+            ("127.0.0.1:7700", false, " --endpoint http://127.0.0.1:7700"),
+            ("127.0.0.1:1", false, " --endpoint http://127.0.0.1:1"),
             (
                 "127.0.0.1:7700",
                 true,
-                " CLAVIGER_ENDPOINT=https://127.0.0.1:7700 CLAVIGER_CA_FILE=ca.pem",
+                " --endpoint https://127.0.0.1:7700 --ca-file ca.pem",
             ),
             (
                 "[::1]:1",
                 true,
-                " CLAVIGER_ENDPOINT=https://[::1]:1 CLAVIGER_CA_FILE=ca.pem",
+                " --endpoint https://[::1]:1 --ca-file ca.pem",
             ),
             (
                 "0.0.0.0:1",
                 true,
-                " CLAVIGER_ENDPOINT=https://HOST:1 CLAVIGER_CA_FILE=ca.pem",
+                " --endpoint https://HOST:1 --ca-file ca.pem",
             ),
         ] {
             assert_eq!(endpoint(address.parse().unwrap(), is_encrypted), told);

@@ -48,13 +48,9 @@ pub(super) fn preview(verb: &str, count: u64, more: bool, examples: &[Key]) -> S
     )
 }
 
-/// What a repetition of the command needs besides its request id.
+/// The flags that a repetition of the command needs besides its request id.
 pub(super) fn repeat(filter: &FilterFlags) -> String {
-    let flags = filter.repeat();
-    if flags.is_empty() {
-        return flags;
-    }
-    format!(" and `{}`", flags.trim_end())
+    filter.repeat().trim_end().to_owned()
 }
 
 /// The time a microsecond later, the precision of the server.

@@ -8,7 +8,7 @@ use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, ExpiryFlags, Level, WaitFlag};
 use crate::cli::output::Output;
-use crate::cli::realm_flag::RealmFlag;
+use crate::cli::realm_flag::{EnvironmentFlag, RealmFlag};
 use crate::cli::request_id::RequestIdFlag;
 use crate::cli::response::ChangeResponse as _;
 use crate::pb::claviger::v1::{IssueKeyRequest, IssueKeyResponse};
@@ -38,9 +38,8 @@ pub struct Issue {
     /// The level of the key; may be omitted with --project, or where the realm allows only one level.
     #[arg(long)]
     level: Option<Level>,
-    /// The environment of the key; may be omitted where the realm has only one.
-    #[arg(long, default_value_t, hide_default_value = true)]
-    environment: String,
+    #[command(flatten)]
+    environment: EnvironmentFlag,
     /// A display name.
     #[arg(
         long,
@@ -57,8 +56,8 @@ pub struct Issue {
         allow_hyphen_values = true
     )]
     external_id: String,
-    /// A scope to grant; can be repeated. Without scopes, the realm's `unscoped_keys` decides.
-    #[arg(long)]
+    /// A scope to grant; can be repeated, or separated by commas. Without scopes, the realm's `unscoped_keys` decides.
+    #[arg(long, value_delimiter = ',')]
     scope: Vec<String>,
     /// Grant every scope of the realm, also scopes that are added later.
     #[arg(long, conflicts_with = "scope")]
@@ -90,7 +89,7 @@ impl Issue {
             partner: self.partner,
             project: self.project,
             level: self.level.map_or(0, Level::to_proto),
-            environment: self.environment,
+            environment: String::new(),
             name: self.name,
             external_id: self.external_id,
             scopes: self.scope,
@@ -104,6 +103,7 @@ impl Issue {
         };
         let client = connection.connect().await?;
         request.realm = self.realm.resolve(&client).await?;
+        request.environment = self.environment.resolve(&client, &request.realm);
         let destination = destination.prepare()?;
         let answer = client
             .change(client.keys().issue_key(request))

@@ -44,7 +44,7 @@ pub(super) fn facts(key: &Key) -> String {
 }
 
 /// Formats the facts of a key, with the last use of the key and of each secret.
-pub(super) fn facts_with_usage(key: &Key) -> String {
+pub(in crate::cli) fn facts_with_usage(key: &Key) -> String {
     let last_used = key
         .last_used_time
         .as_ref()

@@ -10,7 +10,7 @@ mod find;
 mod get;
 mod import;
 mod issue;
-mod key;
+pub(super) mod key;
 mod list;
 mod new;
 mod revealed_key;

@@ -35,8 +35,8 @@ pub struct Update {
     /// The id that another system has for the key; the empty id removes it.
     #[arg(long, allow_hyphen_values = true)]
     external_id: Option<String>,
-    /// A scope to grant, instead of all scopes granted so far; can be repeated.
-    #[arg(long, conflicts_with_all = ["full_access", "no_scopes"])]
+    /// A scope to grant, instead of all scopes granted so far; can be repeated, or separated by commas.
+    #[arg(long, value_delimiter = ',', conflicts_with_all = ["full_access", "no_scopes"])]
     scope: Vec<String>,
     /// Remove all granted scopes.
     #[arg(long, conflicts_with = "full_access")]

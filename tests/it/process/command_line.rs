@@ -96,7 +96,7 @@ fn exit_codes_tell_failure_wrong_use_denial_and_indecision_apart() {
         "",
         2,
     );
-    assert!(complaint.contains("must match"), "{complaint}");
+    assert!(complaint.contains("must begin with"), "{complaint}");
     shell.says("verify --realm nothing", "x", 2);
     shell.says("verify --realm claviger", "x", 3);
     shell.says("verify --no-such-flag", "x", 2);
@@ -126,7 +126,12 @@ fn readmes_tour() -> (&'static str, &'static str) {
 #[test]
 fn the_readmes_tour_is_true_as_it_stands() {
     let (tour, grpcurl) = readmes_tour();
-    assert!(grpcurl.starts_with("grpcurl "), "{grpcurl}");
+    assert!(grpcurl.contains("\ngrpcurl "), "{grpcurl}");
+    let readme = include_str!("../../../README.md");
+    let login = "claviger login < claviger-data/operator.key";
+    assert!(readme.contains(login), "the login without a terminal");
+    let login = login.replace("claviger-data/", "");
+    let home = tempfile::tempdir().unwrap();
 
     let test_store = TestStore::on(Engine::Sqlite);
     let program = Program::serve(&test_store, &[]);
@@ -141,16 +146,19 @@ fn the_readmes_tour_is_true_as_it_stands() {
     // The address is the only thing that is not as it stands there.
     let grpcurl = grpcurl.replace("127.0.0.1:7700", &program.address);
     let output = std::process::Command::new("bash")
-        .args(["-c", &format!("{tour}\n{grpcurl}")])
+        .args(["-c", &format!("{login} >&2\n{tour}\n{grpcurl}")])
         .current_dir(test_store.data())
         .env("PATH", path)
         .env("CLAVIGER_ENDPOINT", &program.address)
-        .env("CLAVIGER_KEY", program.operator())
+        .env("XDG_CONFIG_HOME", home.path())
+        .env_remove("CLAVIGER_KEY")
         .output()
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
     let complaints = String::from_utf8(output.stderr).unwrap();
-    assert!(complaints.is_empty(), "{complaints}");
+    let (first, others) = complaints.split_once('\n').unwrap();
+    assert!(first.starts_with("Logged in to"), "{complaints}");
+    assert_eq!(others.lines().count(), 1, "{complaints}");
     let allowed = said.find("\nallowed\n").expect("the key is allowed");
     let denied = said
         .find("\ndenied: VERDICT_REVOKED")
@@ -399,7 +407,7 @@ fn with_json_an_error_in_the_arguments_is_json_too() {
         )
     };
     for (line, part) in [
-        ("keys list --json", "required arguments were not provided"),
+        ("keys get --json", "required arguments were not provided"),
         ("--json keys list --ream demo", "'--ream'"),
         (
             "keys list --realm demo --json --unused-for 1m",

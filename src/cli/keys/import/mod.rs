@@ -97,8 +97,8 @@ struct Defaults {
     /// The environment of the keys.
     #[arg(long)]
     environment: Option<String>,
-    /// A scope to grant; can be repeated.
-    #[arg(long)]
+    /// A scope to grant; can be repeated, or separated by commas.
+    #[arg(long, value_delimiter = ',')]
     scope: Vec<String>,
     /// Grant every scope of the realm, also scopes that are added later.
     #[arg(long, conflicts_with = "scope")]
@@ -123,7 +123,7 @@ impl Import {
         // Errors in the flags and the header line are reported before a connection is attempted.
         let mut source = Source::open(&self.file, format, self.defaults.row()?)?;
         let report = self.report.map(|path| Report::create(path, &self.file));
-        let client = connection.connect().await?;
+        let client = connection.connect().await?.in_background();
         let realm = self.realm.resolve(&client).await?;
         let mut import = Sender {
             client: &client,

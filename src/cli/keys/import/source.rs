@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use clap::ValueEnum;
@@ -12,7 +11,7 @@ use super::entry::{Entry, Field, Row};
 use super::json_line;
 use super::lines::Lines;
 use crate::cli::failure::Failure;
-use crate::cli::output;
+use crate::cli::key_file::warn_if_public;
 
 /// The format of a file.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -54,12 +53,7 @@ impl Source {
             let (file, metadata) = open().map_err(|error: io::Error| {
                 Failure::usage(format!("cannot read {}: {error}", path.display()))
             })?;
-            if metadata.is_file() && metadata.permissions().mode() & 0o004 != 0 {
-                output::print_error(&format!(
-                    "warning: every user of this machine can read {} and the API keys in it",
-                    path.display()
-                ));
-            }
+            warn_if_public(&metadata, path, "the API keys");
             let size = metadata.is_file().then_some(metadata.len());
             (Box::new(BufReader::new(file)), size)
         };

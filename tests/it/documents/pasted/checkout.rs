@@ -11,6 +11,9 @@ use crate::fixtures::{outcome, without_variables};
 use crate::gateways::envoy_program;
 use crate::process::tool;
 
+/// The command that asks for the key, on a line of its own.
+const LOGIN: &str = "claviger login\n";
+
 /// A checkout with nothing in it but what the pages use.
 pub(super) struct Checkout {
     dir: tempfile::TempDir,
@@ -52,7 +55,13 @@ impl Checkout {
 
     /// Pastes blocks into a second terminal while the first one runs the server, and returns what the second one shows.
     pub(super) fn paste(&self, server: &str, blocks: &[String]) -> String {
-        let mut second = String::from("export CLAVIGER_KEY=$(cat claviger-data/operator.key)\n");
+        let mut second = String::new();
+        // On a page that begins with a login, and in each later terminal of this home, the context has the key.
+        let logs_in = |block: &String| block.contains(LOGIN);
+        let contexts = self.dir.path().join("home/.config/claviger/contexts.toml");
+        if !blocks.iter().any(logs_in) && !contexts.exists() {
+            second.push_str("export CLAVIGER_KEY=$(cat claviger-data/operator.key)\n");
+        }
         let mut ports = BTreeSet::new();
         for block in blocks {
             // A person waits until what was started before listens.
@@ -65,7 +74,9 @@ impl Checkout {
             if block.contains("RevokeKey") {
                 second.push_str("set +e\n");
             }
-            second.push_str(block);
+            // The page says so for a server that does not run on a terminal.
+            let login = format!("{} < claviger-data/operator.key\n", LOGIN.trim_end());
+            second.push_str(&block.replace(LOGIN, &login));
             if block.contains("8081 ") || block.contains("upstream.py") {
                 ports.insert(8081);
             }

@@ -33,6 +33,7 @@ fn example(api: &'static str, gateway: &'static str) -> Vec<BlockRef> {
     };
     vec![
         in_page(EXAMPLES, "## 1. Start claviger", 1),
+        in_page(EXAMPLES, "## 1. Start claviger", 2),
         in_page(EXAMPLES, describe, 0),
         in_page(EXAMPLES, "## 3. Run a gateway", 0),
         in_page(EXAMPLES, run, 0),
@@ -49,6 +50,7 @@ const SERVER: BlockRef = in_page(EXAMPLES, "## 1. Start claviger", 0);
 fn several(page: &'static str, heading: &'static str) -> Vec<BlockRef> {
     vec![
         in_page(EXAMPLES, "## 1. Start claviger", 1),
+        in_page(EXAMPLES, "## 1. Start claviger", 2),
         in_page(page, heading, 0),
         in_page(page, heading, 1),
         in_page(page, heading, 2),
@@ -139,10 +141,14 @@ fn the_readme_leads_from_nothing_to_a_gateway_and_back() {
     const PAGE: &str = "README.md";
     let checkout = Checkout::new();
     let before = checkout.files();
-    let tour = block(in_page(PAGE, "## Five-minute tour", 1));
+    let login = block(in_page(PAGE, "## Five-minute tour", 0));
+    let [tour, grpcurl] = [1, 2].map(|index| block(in_page(PAGE, "## Five-minute tour", index)));
     // A denial is an exit code of its own.
     let tour = format!("set +e\n{tour}");
-    checkout.paste(&block(in_page(PAGE, "## Start", 0)), &[tour]);
+    checkout.paste(
+        &block(in_page(PAGE, "## Start", 0)),
+        &[login, tour, grpcurl],
+    );
 
     // The same terminal goes on with another server.
     let path = "export PATH=\"$PWD/target/release:$PATH\"\n".to_owned();
@@ -172,12 +178,13 @@ fn several_apis_in_one_gateway_are_as_the_pages_have_them() {
 fn several_apis_in_one_envoy_are_as_the_page_has_them() {
     const PAGE: &str = "examples/envoy/README.md";
     const HEADING: &str = "## Several APIs in one Envoy";
-    let path = block(in_page(EXAMPLES, "## 1. Start claviger", 1));
+    let [path, upstream] =
+        [1, 2].map(|index| block(in_page(EXAMPLES, "## 1. Start claviger", index)));
     let checkout = Checkout::new();
     let server = block(SERVER);
     let before = checkout.files();
     let part = |index| block(in_page(PAGE, HEADING, index));
-    checkout.paste(&server, &[path.clone(), part(0)]);
+    checkout.paste(&server, &[path.clone(), upstream.clone(), part(0)]);
     // What the page leaves to its reader.
     let [staging, production, peaka] = ["staging", "production", "peaka"]
         .map(|name| checkout.read(&format!("gateway/{name}.yaml")));
@@ -190,7 +197,7 @@ fn several_apis_in_one_envoy_are_as_the_page_has_them() {
         "examples/envoy/several.yaml",
     );
 
-    let blocks = [path, part(1), part(2), part(3)];
+    let blocks = [path, upstream, part(1), part(2), part(3)];
     let shown = checkout.paste(&server, &blocks);
     assert_eq!(statuses(&shown), promised(&blocks), "{shown}");
     assert_eq!(checkout.files(), before);

@@ -11,7 +11,8 @@ use crate::fixtures::{Engine, TestStore};
 const PAGE: &str = "examples/replicas/README.md";
 
 const SERVER: BlockRef = in_page(PAGE, "## 1. Start three servers", 0);
-const OTHERS: BlockRef = in_page(PAGE, "## 1. Start three servers", 1);
+const LOG_IN: BlockRef = in_page(PAGE, "## 1. Start three servers", 1);
+const OTHERS: BlockRef = in_page(PAGE, "## 1. Start three servers", 2);
 const RUN: BlockRef = in_page(PAGE, "## 2. Run the gateways", 0);
 const SEND: BlockRef = in_page(PAGE, "## 2. Run the gateways", 1);
 const RESTART: BlockRef = in_page(PAGE, "## 3. Restart servers under load", 0);
@@ -27,7 +28,7 @@ fn the_page_about_three_servers_leads_from_nothing_to_a_rolling_restart_and_back
     let checkout = Checkout::new();
     let before = checkout.files();
     let server = [&*database, &block(SERVER)].concat();
-    let mut pasted: Vec<_> = [OTHERS, RUN, SEND, RESTART, REVOKE, CLEAN_UP]
+    let mut pasted: Vec<_> = [LOG_IN, OTHERS, RUN, SEND, RESTART, REVOKE, CLEAN_UP]
         .into_iter()
         .map(block)
         .collect();
@@ -53,7 +54,7 @@ fn the_page_about_three_servers_leads_from_nothing_to_a_rolling_restart_and_back
 
 #[test]
 fn every_block_of_the_page_about_three_servers_is_pasted() {
-    let pasted = BTreeSet::from([SERVER, OTHERS, RUN, SEND, RESTART, REVOKE, CLEAN_UP]);
+    let pasted = BTreeSet::from([SERVER, LOG_IN, OTHERS, RUN, SEND, RESTART, REVOKE, CLEAN_UP]);
     let found: BTreeSet<_> = blocks(PAGE).into_iter().map(|(place, _)| place).collect();
     assert_eq!(found, pasted);
 }

@@ -1,0 +1,228 @@
+//! The file of the contexts: where it is, who may read it, and how it is changed.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::process;
+
+use super::Contexts;
+use super::parse::{format, parse};
+use crate::cli::failure::Failure;
+
+/// The largest file that is read, in bytes.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// The file of the contexts.
+#[derive(Debug)]
+pub(in crate::cli) struct ContextsFile {
+    path: PathBuf,
+}
+
+impl ContextsFile {
+    /// The file of this user, whether it exists or not; `None` if the user has no home.
+    pub(in crate::cli) fn of_user() -> Option<Self> {
+        // The XDG base directory specification ignores a relative path.
+        let folder = |name: &str| {
+            let path = std::env::var_os(name).map(PathBuf::from);
+            path.filter(|path| path.is_absolute())
+        };
+        let config = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")))?;
+        Some(Self {
+            path: config.join("claviger").join("contexts.toml"),
+        })
+    }
+
+    /// The file of this user, for a command that cannot do without.
+    pub(in crate::cli) fn of_user_or_failure() -> Result<Self, Failure> {
+        Self::of_user().ok_or_else(|| {
+            Failure::usage("there is no place for contexts: neither XDG_CONFIG_HOME nor HOME is an absolute path")
+        })
+    }
+
+    /// The path of the file.
+    pub(in crate::cli) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the contexts: none if there is no file.
+    ///
+    /// # Errors
+    /// If others than the user may read or change the file, or if it cannot be read or parsed.
+    pub(in crate::cli) fn read(&self) -> Result<Contexts, Failure> {
+        let shown = self.path.display();
+        let mut file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(error) if self.is_absent(&error) => return Ok(Contexts::default()),
+            Err(error) => {
+                return Err(Failure::usage(format!("cannot read {shown}: {error}")));
+            }
+        };
+        let mut bytes = Vec::new();
+        let metadata = file
+            .metadata()
+            .and_then(|metadata| {
+                (&mut file).take(MAX_SIZE).read_to_end(&mut bytes)?;
+                Ok(metadata)
+            })
+            .map_err(|error| Failure::usage(format!("cannot read {shown}: {error}")))?;
+        let me = process::geteuid().as_raw();
+        if let Some((why, remedy)) = objection(metadata.mode(), metadata.uid(), me) {
+            return Err(Failure::usage(format!("{shown}: {why}")).hint(format!("{remedy} {shown}")));
+        }
+        let text = String::from_utf8(bytes)
+            .map_err(|_| Failure::usage(format!("{shown} is not text in UTF-8")))?;
+        parse(&text).map_err(|why| {
+            Failure::usage(format!("{shown}: {why}"))
+                .hint("correct the file, or remove it and log in again: claviger login")
+        })
+    }
+
+    /// Whether there is no file. What this user may not even look for, because the home is that of another user, is not this user's.
+    fn is_absent(&self, error: &io::Error) -> bool {
+        match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => true,
+            io::ErrorKind::PermissionDenied => fs::symlink_metadata(&self.path).is_err(),
+            _ => false,
+        }
+    }
+
+    /// Changes the contexts. No other program changes them meanwhile, and a crash leaves the file as it was.
+    pub(in crate::cli) fn change<T>(
+        &self,
+        change: impl FnOnce(&mut Contexts) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let cannot = |error: io::Error| {
+            Failure::failed(format!("cannot write {}: {error}", self.path.display()))
+        };
+        let folder = self.path.parent().expect("it is in a folder");
+        // Folders that exist keep their modes.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(cannot)?;
+        // A lock of its own, because the file is replaced. It is free when the process ends, however it ends.
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(self.path.with_extension("lock"))
+            .map_err(cannot)?;
+        lock.lock().map_err(cannot)?;
+        let mut contexts = self.read()?;
+        let value = change(&mut contexts)?;
+        let text = format(&contexts).map_err(Failure::failed)?;
+        self.replace(&text).map_err(cannot)?;
+        Ok(value)
+    }
+
+    fn replace(&self, text: &str) -> io::Result<()> {
+        // The file may be a link, to where its user keeps such files.
+        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let new = path.with_extension("toml.new");
+        // Of a crash. Nobody else makes it, because the lock is held.
+        if let Err(error) = fs::remove_file(&new)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&new)?;
+        let written = file
+            .write_all(text.as_bytes())
+            .and_then(|()| file.sync_all())
+            .and_then(|()| fs::rename(&new, &path));
+        if written.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        written?;
+        File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    }
+}
+
+/// Why a file with this mode and owner must not be trusted by this user, and the command that helps. Who can change it can name
+/// a program in it, which would be run.
+fn objection(mode: u32, owner: u32, me: u32) -> Option<(&'static str, &'static str)> {
+    if owner != me && owner != 0 {
+        return Some(("it belongs to another user", "sudo chown $(id -u)"));
+    }
+    let shared = mode & 0o077 != 0;
+    shared.then_some((
+        "other users may read or change it, and it may have API keys",
+        "chmod 600",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::cli::contexts::Context;
+
+    #[test]
+    fn a_file_of_others_or_open_to_others_is_refused() {
+        assert_eq!(objection(0o100_600, 7, 7), None);
+        assert_eq!(objection(0o100_400, 0, 7), None);
+        for (mode, owner) in [(0o640, 7), (0o604, 7), (0o620, 7), (0o602, 7), (0o600, 8)] {
+            assert!(objection(mode, owner, 7).is_some(), "{mode:o} {owner}");
+        }
+    }
+
+    /// Seen red without the lock: of the contexts, a few are left.
+    #[test]
+    fn changes_at_the_same_time_lose_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/claviger/contexts.toml");
+        let file = ContextsFile { path: path.clone() };
+        std::thread::scope(|threads| {
+            for number in 0..16 {
+                let file = &file;
+                threads.spawn(move || {
+                    let add = |contexts: &mut Contexts| {
+                        let name = number.to_string();
+                        contexts.by_name.insert(name, Context::default());
+                        Ok(())
+                    };
+                    file.change(add).unwrap();
+                });
+            }
+        });
+        assert_eq!(file.read().unwrap().by_name.len(), 16);
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o600);
+        assert_eq!(mode(path.parent().unwrap()), 0o700);
+        let left: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
+        assert_eq!(left.len(), 2, "the file and its lock: {left:?}");
+    }
+
+    #[test]
+    fn a_failed_change_leaves_the_file_and_a_link_stays_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("kept.toml");
+        fs::write(&target, "[contexts.a]\n").unwrap();
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).unwrap();
+        let path = folder.path().join("contexts.toml");
+        std::os::unix::fs::symlink(&target, &path).unwrap();
+        let file = ContextsFile { path: path.clone() };
+        let refused = file.change(|contexts| {
+            contexts.by_name.clear();
+            Err::<(), _>(Failure::failed("no"))
+        });
+        assert!(refused.is_err());
+        assert_eq!(fs::read_to_string(&target).unwrap(), "[contexts.a]\n");
+        let rename = |contexts: &mut Contexts| {
+            contexts.current = Some("a".to_owned());
+            Ok(())
+        };
+        file.change(rename).unwrap();
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+        assert!(fs::read_to_string(&target).unwrap().contains("current"));
+    }
+}

@@ -1,0 +1,202 @@
+//! The commands `context list`, `context use`, `use` and `logout`.
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use crate::cli::connect::Connection;
+use crate::cli::contexts::{Context, ContextKey, Contexts, ContextsFile};
+use crate::cli::failure::Failure;
+use crate::cli::output::Output;
+use crate::cli::{prompt, text};
+
+/// The commands for contexts.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    List(List),
+    Use(Use),
+}
+
+/// List the contexts, without their API keys.
+#[derive(Debug, Args)]
+pub struct List {}
+
+/// Make a context the current one, whose settings commands take if they name no context.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Example:
+  claviger use prod --realm demo")]
+pub struct Use {
+    /// The name of the context.
+    #[arg(value_name = "NAME")]
+    name: String,
+    /// Also set the realm of commands that name none; '' for none.
+    #[arg(long, value_name = "REALM")]
+    realm: Option<String>,
+    /// Also set the environment of commands that need one and name none; '' for none.
+    #[arg(long, value_name = "ENVIRONMENT")]
+    environment: Option<String>,
+}
+
+/// Remove a context, with the API key in it. The key itself stays valid.
+///
+/// If the context has the API key and not only the name of a file or of a command, this asks at a terminal and needs --yes elsewhere:
+/// there may be no other copy.
+#[derive(Debug, Args)]
+pub struct Logout {
+    /// The name of the context [default: the current one].
+    #[arg(value_name = "CONTEXT")]
+    name: Option<String>,
+    /// Do not ask for confirmation.
+    #[arg(long, short)]
+    yes: bool,
+}
+
+impl Command {
+    pub(in crate::cli) fn run(self, output: &Output) -> Result<(), Failure> {
+        match self {
+            Self::List(List {}) => {
+                let contexts = ContextsFile::of_user_or_failure()?.read()?;
+                output.show_summary(&as_json(&contexts), || shown(&contexts))
+            }
+            Self::Use(chosen) => chosen.run(output),
+        }
+    }
+}
+
+impl Use {
+    pub(in crate::cli) fn run(self, output: &Output) -> Result<(), Failure> {
+        let Self {
+            name,
+            realm,
+            environment,
+        } = self;
+        let file = ContextsFile::of_user_or_failure()?;
+        let context = file.change(|contexts| {
+            if !contexts.by_name.contains_key(&name) {
+                return Err(contexts.no_such(&name));
+            }
+            let context = contexts.by_name.entry(name.clone()).or_default();
+            for (setting, given) in [
+                (&mut context.realm, realm),
+                (&mut context.environment, environment),
+            ] {
+                if let Some(given) = given {
+                    *setting = Some(given).filter(|given| !given.is_empty());
+                }
+            }
+            contexts.current = Some(name.clone());
+            Ok(context.clone())
+        })?;
+        output.show_summary(
+            &json!({"current": name, "context": fields(&name, &context)}),
+            || {
+                let realm = context.realm.as_deref();
+                let realm = realm.map_or(String::new(), |realm| {
+                    format!(", realm {}", text::plain(realm))
+                });
+                let endpoint = context
+                    .endpoint
+                    .as_deref()
+                    .unwrap_or("the default endpoint");
+                format!(
+                    "The current context is {name}: {}{realm}.",
+                    text::plain(endpoint)
+                )
+            },
+        )
+    }
+}
+
+impl Logout {
+    pub(in crate::cli) fn run(
+        self,
+        connection: &Connection,
+        output: &Output,
+    ) -> Result<(), Failure> {
+        let file = ContextsFile::of_user_or_failure()?;
+        let contexts = file.read()?;
+        let name = self
+            .name
+            .or_else(|| connection.context_name())
+            .or_else(|| contexts.current.clone())
+            .ok_or_else(|| {
+                Failure::usage("no context is named, and none is the current one")
+                    .hint("name one of `claviger context list`")
+            })?;
+        let context = contexts.by_name.get(&name);
+        let context = context.ok_or_else(|| contexts.no_such(&name))?;
+        let has_key = matches!(context.key, Some(ContextKey::Stored(_)));
+        if has_key {
+            let question = format!(
+                "Remove the context {name} and the API key in it? Nobody can show this API key again."
+            );
+            prompt::require_confirmation(self.yes, &question)?;
+        }
+        let is_left = file.change(|contexts| {
+            contexts.by_name.remove(&name);
+            if contexts.current.as_ref() == Some(&name) {
+                contexts.current = None;
+            }
+            Ok(contexts.current.is_some() || contexts.by_name.is_empty())
+        })?;
+        output.show_summary(&json!({"removed": name}), || {
+            let key = if has_key {
+                " The key itself stays valid: `claviger keys revoke` ends one."
+            } else {
+                ""
+            };
+            let current = if is_left {
+                ""
+            } else {
+                "\nNo context is the current one now: claviger use NAME"
+            };
+            format!("Removed the context {name}.{key}{current}")
+        })
+    }
+}
+
+fn shown(contexts: &Contexts) -> String {
+    if contexts.by_name.is_empty() {
+        return "There are no contexts. Make one: claviger login".to_owned();
+    }
+    let rows = contexts.by_name.iter().map(|(name, context)| {
+        let is_current = contexts.current.as_ref() == Some(name);
+        let mark = if is_current { " (current)" } else { "" };
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        vec![
+            format!("{name}{mark}"),
+            text(&context.endpoint),
+            text(&context.realm),
+            text(&context.environment),
+            context
+                .key
+                .as_ref()
+                .map(ContextKey::place)
+                .unwrap_or_default(),
+        ]
+    });
+    text::table(&["NAME", "ENDPOINT", "REALM", "ENVIRONMENT", "KEY"], rows)
+}
+
+fn as_json(contexts: &Contexts) -> serde_json::Value {
+    let each: Vec<_> = contexts
+        .by_name
+        .iter()
+        .map(|(name, context)| fields(name, context))
+        .collect();
+    json!({"current": contexts.current, "contexts": each})
+}
+
+/// The settings of a context for programs, without its API key.
+fn fields(name: &str, context: &Context) -> serde_json::Value {
+    json!({
+        "name": name,
+        "endpoint": context.endpoint,
+        "ca_file": context.ca_file,
+        "client_cert": context.client_cert,
+        "client_key": context.client_key,
+        "key": context.key.as_ref().map(ContextKey::place),
+        "realm": context.realm,
+        "environment": context.environment,
+    })
+}

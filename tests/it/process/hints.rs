@@ -1,0 +1,312 @@
+//! What the command line says when something is wrong or takes long: hints that follow the reason, the names of arguments, warnings.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+
+use claviger::pb::claviger::v1::DisableKeyRequest;
+
+use crate::fixtures::{Engine, Program, Shell, Terminal, TestStore, claviger, eventually};
+
+fn shell(test_store: &TestStore) -> Shell {
+    let program = Program::serve(test_store, &[]);
+    let operator = program.operator();
+    let shell = Shell { program, operator };
+    let put =
+        "realm put demo --prefix demo --environment production=live --scope read --scope write";
+    shell.says(put, "", 0);
+    shell.says("partner put acme --realm demo", "", 0);
+    shell
+}
+
+/// Seen red without each line of `REFUSED_KEYS`.
+#[tokio::test]
+async fn a_hint_follows_the_reason_for_which_a_key_is_refused() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let mut shell = shell(&test_store);
+    let operator = shell.operator.clone();
+    let mut issue = |flags: &str| {
+        shell.operator.clone_from(&operator);
+        let issue = "keys issue --realm claviger --partner demo --scope read";
+        let issued = shell.json(&format!("{issue} {flags}"), "", 0);
+        let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+        (text(&issued["key"]["id"]), text(&issued["plain_key"]))
+    };
+    let (_, expired) = issue("--expires-in 3s");
+    let (disabled_id, disabled) = issue("");
+    let (revoked_id, revoked) = issue("");
+    let (_, elsewhere) = issue("--allow-cidr 192.0.2.0/24");
+    let mut api = shell.program.api();
+    let disable = DisableKeyRequest {
+        key_id: disabled_id,
+        ..Default::default()
+    };
+    api.keys.disable_key(disable).await.unwrap();
+    api.revoke(&revoked_id).await.unwrap();
+    shell.operator.clone_from(&expired);
+    eventually("it expires", async || {
+        let answer = shell.run("realm list", "");
+        (answer.status.code() != Some(0)).then_some(())
+    })
+    .await;
+    let other = "set CLAVIGER_KEY to another key, or --key-file FILE";
+    let server = shell.program.address.clone();
+    for (key, error, hint) in [
+        (
+            &*expired,
+            "the key from CLAVIGER_KEY or its old secret has expired",
+            format!("{other}; an administrator can give it a later end: claviger keys update"),
+        ),
+        (
+            &disabled,
+            "the key from CLAVIGER_KEY is disabled",
+            format!("an administrator can enable it: claviger keys enable; or {other}"),
+        ),
+        (&revoked, "the key from CLAVIGER_KEY is revoked", other.to_owned()),
+        (
+            "claviger_main_wrong",
+            "this authority does not know the key from CLAVIGER_KEY",
+            format!("it may be mistyped or deleted, or be a key of another authority than {server}; {other}"),
+        ),
+        (
+            &elsewhere,
+            "the key from CLAVIGER_KEY may not be used from this address",
+            "call from an address in the key's ranges; an administrator can change them: claviger keys update --allow-cidr"
+                .to_owned(),
+        ),
+    ] {
+        key.clone_into(&mut shell.operator);
+        let complaint = shell.says("keys list --realm demo", "", 1);
+        assert_eq!(complaint, format!("error: {error}\nhint: {hint}\n"));
+    }
+}
+
+/// Seen red without `Arguments`, and without `in_words`.
+#[test]
+fn an_error_names_arguments_as_they_are_typed_and_rules_in_words() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let shell = shell(&test_store);
+    let rule = "must begin with a letter or a digit, and may have letters, digits, . _ @ | + : = -; at most 128 characters";
+    for (line, setter) in [
+        ("partner put Ac/me --realm demo", "ID (partner)"),
+        (
+            "project put w/b --realm demo --partner acme",
+            "ID (project.id)",
+        ),
+        (
+            "project put web --realm demo --partner ac/me",
+            "--partner (partner)",
+        ),
+        (
+            "keys issue --realm demo --partner ac/me --level partner",
+            "--partner (partner)",
+        ),
+    ] {
+        let complaint = shell.says(line, "", 2);
+        assert!(
+            complaint.contains(&format!("\n  {setter}: {rule}\n")),
+            "{line}: {complaint}"
+        );
+    }
+    // For programs, the rule as the server gives it.
+    let complaint = shell.says("partner put Ac/me --realm demo --json", "", 2);
+    assert!(complaint.contains("must match [A-Za-z0-9]["), "{complaint}");
+
+    let issued = shell.json(
+        "keys issue --realm demo --partner acme --level partner --scope read,write",
+        "",
+        0,
+    );
+    assert_eq!(
+        issued["key"]["scopes"],
+        serde_json::json!(["read", "write"])
+    );
+    let id = issued["key"]["id"].as_str().unwrap();
+    let key = issued["plain_key"].as_str().unwrap();
+    assert!(
+        shell
+            .says("verify --realm demo --scope read,write", key, 0)
+            .starts_with("allowed")
+    );
+    shell.says(&format!("keys update {id} --scope read"), "", 0);
+    shell.says("verify --realm demo --scope read,write", key, 3);
+    shell.says("verify --realm demo --any-scope read,write", key, 0);
+
+    // The variable of the endpoint is set.
+    let complaint = shell.says("keys get", "", 2);
+    assert!(
+        complaint.contains("Usage: claviger keys get [OPTIONS] <"),
+        "{complaint}"
+    );
+    assert!(!complaint.contains("--endpoint"), "{complaint}");
+}
+
+/// Seen red without the warnings.
+#[test]
+fn a_key_in_sight_of_others_is_warned_of() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let shell = shell(&test_store);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("k");
+    fs::write(&file, &shell.operator).unwrap();
+    for (mode, warns) in [(0o600, false), (0o640, false), (0o644, true)] {
+        fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+        let output = shell.run(&format!("realm list --key-file {}", file.display()), "");
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(
+            complaint.contains("every user of this machine can read"),
+            warns,
+            "{complaint}"
+        );
+    }
+    let complaint = |words: &[&str], input: &str| {
+        use std::io::Write as _;
+        let mut command = claviger(words);
+        let command = command
+            .env("CLAVIGER_ENDPOINT", &shell.program.address)
+            .env("CLAVIGER_KEY", &shell.operator)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        String::from_utf8(child.wait_with_output().unwrap().stderr).unwrap()
+    };
+    let explain = ["explain", "--realm", "demo", "--path", "/"];
+    let key = "demo_live_4fzs3fzs3fzs3fzs3fzs3fz";
+    let header = format!("authorization: Bearer {key}");
+    let shown = complaint(&[&explain[..], &["--header", &header]].concat(), "");
+    assert!(
+        shown.starts_with(
+            "warning: every user of this machine can see the API key in --header authorization"
+        ),
+        "{shown}"
+    );
+    assert!(!shown.contains(key), "{shown}");
+    let unused = "warning: the API key is not used, because no --header has {key}";
+    let header = "x-other: 1";
+    let given = complaint(&[&explain[..], &["--header", header, key]].concat(), "");
+    assert!(given.starts_with(unused), "{given}");
+    let with_place = [&explain[..], &["--header", "authorization: Bearer {key}"]].concat();
+    assert!(
+        !complaint(&with_place, key).contains("warning"),
+        "it is used"
+    );
+    assert!(
+        !complaint(&explain, "").contains("warning"),
+        "no key is given"
+    );
+
+    // At a terminal, because a script has chosen so.
+    let mut list = claviger(&["realm", "list", "--key", &shell.operator]);
+    list.env("CLAVIGER_ENDPOINT", &shell.program.address);
+    let (code, said) = Terminal::run(&list).end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.starts_with("warning: every user of this machine can see the key of --key"),
+        "{said}"
+    );
+    let output = list.output().unwrap();
+    assert!(output.stderr.is_empty());
+}
+
+/// Seen red without the notice, with one that stays, and with the default handler of Ctrl-C.
+#[test]
+fn a_slow_server_is_told_and_an_interrupted_change_can_be_repeated() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let shell = shell(&test_store);
+    let address = shell.program.address.clone();
+    let command = |words: &[&str]| {
+        let mut command = claviger(words);
+        command
+            .env("CLAVIGER_ENDPOINT", &address)
+            .env("CLAVIGER_KEY", &shell.operator)
+            .env("CLAVIGER_REALM", "demo");
+        command
+    };
+    let notice = format!("waiting for {address} …");
+    shell.program.signal("STOP");
+    let waiting = Terminal::run(&command(&["realm", "list"]));
+    waiting.wait_for(&notice);
+    shell.program.signal("CONT");
+    let (code, said) = waiting.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.starts_with(&format!("{notice}\r\x1b[K")), "{said:?}");
+    let quick = Terminal::run(&command(&["realm", "list"])).end().1;
+    assert!(
+        !quick.contains("waiting") && quick.contains("demo"),
+        "{quick:?}"
+    );
+
+    let issue = [
+        "keys",
+        "issue",
+        "--partner",
+        "acme",
+        "--level",
+        "partner",
+        "--name",
+        "it's new",
+        "--scope",
+        "read",
+    ];
+    let words = [&issue[..], &["--expires-in", "90d"]].concat();
+    shell.program.signal("STOP");
+    let mut change = Terminal::run(&command(&words));
+    change.wait_for(&notice);
+    // The connection is made by the system, so that the notice may be that of the change or of a question before it.
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    change.enter("\x03");
+    let (code, said) = change.end();
+    shell.program.signal("CONT");
+    assert_eq!(code, Some(130), "{said}");
+    let hint = "hint: the change may have been made or not; this makes it at most once:\n  ";
+    let (before, line) = said.split_once(hint).unwrap_or_else(|| panic!("{said}"));
+    assert!(
+        before.contains(&format!(
+            "error: interrupted before the answer of {address}\n"
+        )),
+        "{said}"
+    );
+    assert!(
+        line.contains("--name \"it's new\"") && !line.contains("--expires-in"),
+        "{line}"
+    );
+    assert!(!line.contains('.') || !line.contains("Z."), "{line}");
+    assert!(
+        line.lines().all(|line| line.chars().count() <= 80),
+        "{line}"
+    );
+    // It is pasted as it stands, twice: the key is issued once.
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let mut paste = std::process::Command::new("sh");
+        let like = command(&[]);
+        for (name, value) in like.get_envs() {
+            match value {
+                Some(value) => paste.env(name, value),
+                None => paste.env_remove(name),
+            };
+        }
+        let output = paste.args(["-c", line]).output().unwrap();
+        told.push((
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        ));
+    }
+    assert!(
+        told[1].1.contains("this request was made before"),
+        "{told:?}"
+    );
+    let listed = shell.json("keys list --realm demo", "", 0);
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 1, "{listed}");
+    assert_eq!(listed["keys"][0]["name"], "it's new");
+
+    // A read is over with Ctrl-C, without a word.
+    shell.program.signal("STOP");
+    let mut read = Terminal::run(&command(&["realm", "list"]));
+    read.wait_for(&notice);
+    read.enter("\x03");
+    let (code, _) = read.end();
+    shell.program.signal("CONT");
+    assert_eq!(code, None, "the signal has ended it");
+}
