@@ -141,7 +141,8 @@ impl Client {
         is_change: bool,
     ) -> Result<T, Failure> {
         // The channel limits the time until the response begins; this timeout limits the whole response.
-        let call = tokio::time::timeout(self.context.timeout, call);
+        // In a box, because the futures of commands would have it several times.
+        let call = Box::pin(tokio::time::timeout(self.context.timeout, call));
         let answer = if self.is_in_foreground {
             let answer = attended(&self.context.server(), is_change, call).await;
             answer.ok_or_else(|| self.context.interrupted(is_change))?

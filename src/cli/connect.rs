@@ -15,11 +15,12 @@ use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Uri};
 
 use super::api_key::ApiKey;
 use super::client::Client;
-use super::contexts::{CONTEXT, ChosenContext, Context, ContextKey, ContextsFile};
+use super::contexts::{CONTEXT, ChosenContext, Context, ContextKey, Contexts, ContextsFile};
 use super::diagnostics::CallContext;
 use super::failure::Failure;
 use super::flags;
 use super::output;
+use super::pager::PAGER;
 use super::realm_flag::{ENVIRONMENT, REALM};
 use super::redact;
 use super::waiting::attended;
@@ -125,7 +126,7 @@ pub struct Connection {
 
 impl Connection {
     /// The variables of the client commands that no flag has. All others are those of flags.
-    pub const VARIABLES: [&str; 4] = [KEY, KEY_FILE, REALM, ENVIRONMENT];
+    pub const VARIABLES: [&str; 5] = [KEY, KEY_FILE, REALM, ENVIRONMENT, PAGER];
 
     /// The connection with the settings of its context where no flag and no variable has set them.
     ///
@@ -135,7 +136,7 @@ impl Connection {
         let name = self.context_name();
         let contexts = match ContextsFile::of_user() {
             Some(file) => file.read()?,
-            None => Default::default(),
+            None => Contexts::default(),
         };
         let Some(ChosenContext { name, context }) = contexts.choose(name)? else {
             return Ok(self);

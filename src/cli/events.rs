@@ -1,27 +1,37 @@
 //! The audit trail.
 
+use std::collections::HashSet;
 use std::io;
 use std::time::Duration;
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
+use futures_util::future::join_all;
 use prost_types::Timestamp;
 
 use super::client::Client;
 use super::connect::Connection;
+use super::event_line::{self, Names};
 use super::failure::Failure;
 use super::flags;
 use super::output::Output;
-use super::page::{Listing, PageFlags};
+use super::page::{FlagValue, PageFlags};
 use super::realm_flag::RealmFlag;
 use super::reflect::Described;
 use super::text;
-use crate::pb::claviger::v1::{Event, ListEventsRequest};
+use crate::domain::event::EventKind;
+use crate::pb::claviger::v1::{
+    Event, GetKeyRequest, KeyFilter, ListEventsRequest, ListKeysRequest,
+};
 
 /// The time between two looks for new events.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// How long to wait after a look that failed, at the most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How many keys are looked up for the names of those who made the changes.
+const MOST_ACTORS: usize = 8;
 
 /// How many events one look asks for.
 const EVENTS_AT_ONCE: i32 = 500;
@@ -52,15 +62,15 @@ pub struct Events {
         hide_default_value = true
     )]
     actor: String,
-    /// Only events of this kind, such as `key.revoked`.
-    #[arg(long, default_value_t, hide_default_value = true)]
-    kind: String,
-    /// Only events since this time, or since that long ago, such as 24h.
+    /// Only events of this kind.
+    #[arg(long, value_parser = PossibleValuesParser::new(EventKind::ALL.map(EventKind::as_str)))]
+    kind: Option<String>,
+    /// Only events since this time, or since that long ago, such as 24h, `today`, `yesterday` or 2026-11-01.
     // As with the page token: the flags that are printed for the next page are appended to the command line of this page.
-    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "since")]
+    #[arg(long, value_name = flags::PAST, value_parser = flags::past, overrides_with = "since")]
     since: Option<Timestamp>,
     /// Only events before this time, or before that long ago.
-    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "until")]
+    #[arg(long, value_name = flags::PAST, value_parser = flags::past, overrides_with = "until")]
     until: Option<Timestamp>,
     /// Go on with the events that come, oldest first, one line for each, until Ctrl-C. Begins with those since --since, or else
     /// with the next one.
@@ -76,43 +86,34 @@ impl Events {
         connection: &Connection,
         output: &Output,
     ) -> Result<(), Failure> {
+        self.page.check(&event_line::FIELDS)?;
         let client = connection.connect().await?;
         self.realm.or_of_context(&client);
         if self.follow {
             return self.follow(&client, output).await;
         }
-        let row = |event: &Event| {
-            vec![
-                event.revision.to_string(),
-                text::time_if_any(event.time.as_ref()),
-                event.kind.clone(),
-                event.realm.clone(),
-                event.partner.clone(),
-                event.key_id.clone(),
-                event.actor.clone(),
-                event.peer.clone(),
-                text::pairs(&event.detail),
-            ]
+        let request = |page_size, page_token| ListEventsRequest {
+            page_size,
+            page_token,
+            ..self.request()
         };
-        let listing = Listing {
-            header: &[
-                "REVISION", "TIME", "KIND", "REALM", "PARTNER", "KEY", "ACTOR", "PEER", "DETAIL",
-            ],
-            empty: "There are no such events.",
-            optional: &[],
-            cut: None,
-            repeat: self.repeat(),
-        };
+        let page = self.page.fetch(async |page_size, page_token| {
+            let request = request(page_size, page_token);
+            client.ask(client.keys().list_events(request)).await
+        });
+        let page = page.await?;
+        let mut names = Names::of(&page.events);
+        let screen = output.screen();
+        if screen.is_some() {
+            add_keys(&client, &mut names, &page.events, self.request().realm).await;
+            add_actors(&client, &mut names, &page.events).await;
+        }
+        let now = screen.map_or_else(|| flags::now().into(), |screen| screen.now);
+        let realm = self.request().realm;
+        let lines = |events: &[Event]| event_line::lines(events, &names, !realm.is_empty(), &now);
+        let listing = event_line::listing(&realm);
         self.page
-            .show(output, listing, row, async |page_size, page_token| {
-                let request = ListEventsRequest {
-                    page_size,
-                    page_token,
-                    ..self.request()
-                };
-                client.ask(client.keys().list_events(request)).await
-            })
-            .await
+            .show_page(output, &page, &listing, lines, &self.repeat())
     }
 
     /// A request for events that match the flags.
@@ -125,7 +126,7 @@ impl Events {
             },
             partner: self.partner.clone(),
             key_id: self.key_id.clone(),
-            kind: self.kind.clone(),
+            kind: self.kind.clone().unwrap_or_default(),
             start_time: self.since,
             end_time: self.until,
             page_size: 0,
@@ -185,12 +186,51 @@ impl Events {
     }
 
     /// The flags with absolute times, for the next page: by then, a relative time such as `24h` means another time.
-    fn repeat(&self) -> String {
+    fn repeat(&self) -> Vec<FlagValue> {
         let times = [("--since", self.since), ("--until", self.until)];
         times
             .into_iter()
-            .filter_map(|(flag, time)| Some(format!("{flag} {} ", time?)))
+            .filter_map(|(flag, time)| Some((flag, time?.to_string())))
             .collect()
+    }
+}
+
+/// Looks up the keys that were changed, with one request: the newest ones of the realm, which is enough for most realms.
+async fn add_keys(client: &Client, names: &mut Names, events: &[Event], realm: String) {
+    if realm.is_empty() || !names.lacks_keys(events) {
+        return;
+    }
+    let request = ListKeysRequest {
+        filter: Some(KeyFilter {
+            realm,
+            ..KeyFilter::default()
+        }),
+        page_size: 1_000,
+        page_token: String::new(),
+    };
+    let wanted: HashSet<&str> = events.iter().map(|event| &*event.key_id).collect();
+    if let Ok(answer) = client.ask(client.keys().list_keys(request)).await {
+        let keys = answer.keys.into_iter();
+        for key in keys.filter(|key| wanted.contains(&*key.id)) {
+            names.add(key);
+        }
+    }
+}
+
+/// Looks up the keys that made the changes, if they are few. A key that is gone, or that the caller may not see, keeps its id.
+async fn add_actors(client: &Client, names: &mut Names, events: &[Event]) {
+    let actors = names.unknown_actors(events).into_iter().take(MOST_ACTORS);
+    let found = actors.map(async |key_id| {
+        let request = GetKeyRequest {
+            key_id,
+            ..GetKeyRequest::default()
+        };
+        client.ask(client.keys().get_key(request)).await
+    });
+    for answer in join_all(found).await.into_iter().flatten() {
+        if let Some(key) = answer.key {
+            names.add(key);
+        }
     }
 }
 

@@ -6,13 +6,16 @@ use clap::Args;
 
 use super::connect::Connection;
 use super::failure::Failure;
-use super::output::{self, Output};
+use super::output::{self, Output, Screen};
 use super::redact;
+use super::style::Tone;
+use super::table::{self, Cell, Column, Row, Table};
 use super::text;
-use super::verify::{VerifyFlags, exit_code};
+use super::verify::{VerifyFlags, exit_code, reason};
+use super::width::wrap;
 use crate::pb::claviger::v1::explain_request::Question;
 use crate::pb::claviger::v1::{
-    CheckOutcome, ExplainRequest, ExplainResponse, HttpHeader, HttpQuestion,
+    Check, CheckOutcome, ExplainRequest, ExplainResponse, HttpHeader, HttpQuestion,
 };
 
 /// The placeholder in a header for the API key to test.
@@ -48,12 +51,18 @@ pub struct Explain {
     // `question` parses the headers: clap would repeat a wrong one in its error, with the key in it.
     #[arg(long, value_name = "HEADER", requires = "path")]
     header: Vec<String>,
+    /// Show all checks, also on a terminal, which shows those that failed.
+    #[arg(long)]
+    all: bool,
 }
 
 impl Explain {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
         let realm = self.question.realm.clone();
         let environment = self.question.environment.clone();
+        let (all, screen) = (self.all, output.screen());
+        // A route says what a request touches.
+        let has_target = self.path.is_some() || self.question.has_target();
         let mut question = self.question()?;
         let client = connection.connect().await?;
         let realm = realm.resolve(&client).await?;
@@ -72,7 +81,7 @@ impl Explain {
             question: Some(question),
         };
         let answer = client.ask(client.verify().explain(request)).await?;
-        output.show(&answer, shown)?;
+        output.show(&answer, |answer| shown(answer, has_target, all, screen))?;
         Ok(exit_code(answer.allowed))
     }
 
@@ -83,6 +92,7 @@ impl Explain {
             method,
             path,
             header,
+            all: _,
         } = self;
         let Some(target) = path else {
             return question.request().map(Question::Verify);
@@ -151,37 +161,107 @@ fn parse_header(text: &str) -> Result<(String, String), Failure> {
     ))
 }
 
-fn shown(answer: &ExplainResponse) -> String {
-    let verdict = answer.verdict().as_str_name();
-    let headline = match (answer.allowed, answer.decided_by.as_str()) {
-        (true, _) => "allowed".to_owned(),
-        (false, by) => format!("denied by \"{by}\": {verdict}, HTTP {}", answer.http_status),
-    };
-    let checks = answer.checks.iter().map(|check| {
-        let outcome = match check.outcome() {
-            CheckOutcome::Passed => "passed",
-            CheckOutcome::Failed => "FAILED",
-            CheckOutcome::Skipped => "skipped",
-            CheckOutcome::Unspecified => "?",
-        };
-        vec![check.name.clone(), outcome.to_owned(), check.detail.clone()]
-    });
-    let key = answer.key.as_ref();
-    let facts = text::facts([
-        ("route", answer.route.clone()),
-        ("missing scopes", answer.missing_scopes.join(", ")),
-        ("key id", key.map(|key| key.id.clone()).unwrap_or_default()),
-        (
-            "partner",
-            key.map(|key| key.partner.clone()).unwrap_or_default(),
-        ),
-    ]);
-    let table = text::table(&["CHECK", "OUTCOME", "DETAIL"], checks);
-    if facts.is_empty() {
-        format!("{headline}\n\n{table}")
-    } else {
-        format!("{headline}\n\n{facts}\n\n{table}")
+/// The columns of the checks.
+const CHECKS: [Column; 3] = [
+    Column::whole("CHECK", 3),
+    Column::whole("OUTCOME", 2),
+    Column::wrapped("DETAIL", 1, 20),
+];
+
+/// Formats the answer. On a screen, without `all`, the checks that failed stand for all.
+pub(super) fn shown(
+    answer: &ExplainResponse,
+    has_target: bool,
+    all: bool,
+    screen: Option<Screen>,
+) -> String {
+    let failed = |check: &&Check| check.outcome() == CheckOutcome::Failed;
+    let all = all || screen.is_none();
+    // The one that decided is the first that failed, and what is to be mended stands first.
+    let mut checks: Vec<_> = answer.checks.iter().filter(failed).collect();
+    let others = answer.checks.len() - checks.len();
+    if screen.is_none() {
+        checks = answer.checks.iter().collect();
+    } else if all {
+        checks.extend(answer.checks.iter().filter(|check| !failed(check)));
     }
+    let mut table = Table::new(CHECKS);
+    for check in &checks {
+        let (outcome, tone) = match check.outcome() {
+            CheckOutcome::Passed => ("passed", Tone::Good),
+            CheckOutcome::Failed => ("FAILED", Tone::Bad),
+            CheckOutcome::Skipped => ("skipped", Tone::Dim),
+            CheckOutcome::Unspecified => ("?", Tone::Warning),
+        };
+        table.push(Row {
+            cells: vec![
+                Cell::new(&check.name),
+                Cell::toned(outcome, tone),
+                Cell::new(&check.detail),
+            ],
+            ..Row::default()
+        });
+    }
+    let mut parts = vec![headline(answer, has_target, screen)];
+    let facts = facts(answer, screen);
+    if !facts.is_empty() {
+        parts.push(facts);
+    }
+    if !checks.is_empty() {
+        parts.push(table.shown(screen.map(|screen| screen.width)).text());
+    }
+    if !all && others > 0 {
+        let checks = if others == 1 { "check" } else { "checks" };
+        parts.push(format!("{others} {checks} did not fail: --all shows them."));
+    }
+    parts.join("\n\n")
+}
+
+/// The first line. On a screen it has the reason in words, and elsewhere the names that programs compare.
+fn headline(answer: &ExplainResponse, has_target: bool, screen: Option<Screen>) -> String {
+    if answer.allowed {
+        return Tone::Good.paint_on(screen.is_some(), "allowed");
+    }
+    let Some(screen) = screen else {
+        return format!(
+            "denied by \"{}\": {}, HTTP {}",
+            answer.decided_by,
+            answer.verdict().as_str_name(),
+            answer.http_status
+        );
+    };
+    let line = format!(
+        "denied ({}): {}",
+        answer.http_status,
+        reason(answer.verdict(), has_target)
+    );
+    let line = wrap(&line, screen.width).join("\n");
+    match line.strip_prefix("denied") {
+        Some(rest) => format!("{}{rest}", Tone::Bad.paint("denied")),
+        None => line,
+    }
+}
+
+/// What was asked about. The checks on a screen have the missing scopes.
+fn facts(answer: &ExplainResponse, screen: Option<Screen>) -> String {
+    let key = answer.key.clone().unwrap_or_default();
+    let Some(screen) = screen else {
+        return text::facts([
+            ("route", answer.route.clone()),
+            ("missing scopes", answer.missing_scopes.join(", ")),
+            ("key id", key.id),
+            ("partner", key.partner),
+        ]);
+    };
+    let owner = [key.partner, key.project];
+    let owner: Vec<_> = owner.into_iter().filter(|part| !part.is_empty()).collect();
+    let facts = [
+        ("key", key.name),
+        ("owner", owner.join("/")),
+        ("id", key.id),
+        ("route", answer.route.clone()),
+    ];
+    table::facts(&facts, screen.width)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(super) struct Failure {
     reason: Option<String>,
     violations: Vec<Violation>,
     /// The arguments of the command, which name the fields.
-    arguments: Option<Arguments>,
+    arguments: Option<Box<Arguments>>,
     /// When the server allows a retry.
     retry_after: Option<Duration>,
     /// The call was a change, and the change may have been made.
@@ -210,7 +210,7 @@ impl Failure {
             return self;
         }
         Self {
-            arguments: arguments(),
+            arguments: arguments().map(Box::new),
             ..self
         }
     }
@@ -277,7 +277,7 @@ impl fmt::Display for Failure {
             let field = plain(field);
             let description = in_words(description);
             let description = plain(&description);
-            match setter(&field, self.arguments.as_ref()) {
+            match setter(&field, self.arguments.as_deref()) {
                 Some(setter) => write!(formatter, "\n  {setter} ({field}): {description}")?,
                 None => write!(formatter, "\n  {field}: {description}")?,
             }
@@ -369,7 +369,7 @@ pub(super) const FLAGS: [(&str, &str); 46] = [
     ("client_ip", "--client-ip"),
     ("created_by", "--created-by"),
     ("display_name", "--display-name"),
-    ("end_time", "--until or --to"),
+    ("end_time", "--until"),
     ("entries", "--batch"),
     ("environment", "--environment"),
     ("environments", "--environment"),
@@ -400,7 +400,7 @@ pub(super) const FLAGS: [(&str, &str); 46] = [
     ("reason", "--reason"),
     ("request_id", "--request-id"),
     ("scopes", "--scope"),
-    ("start_time", "--since or --from"),
+    ("start_time", "--since"),
     ("states", "--state"),
     ("top", "--top"),
     ("unused_for", "--unused-for"),

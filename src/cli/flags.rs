@@ -10,6 +10,9 @@ use super::failure::Failure;
 use crate::domain::span;
 use crate::pb::claviger::v1 as pb;
 
+/// The seconds of a day.
+const DAY: i64 = 24 * 3_600;
+
 /// When a change is answered.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct WaitFlag {
@@ -106,13 +109,27 @@ pub(super) fn time(text: &str) -> Result<Timestamp, String> {
         .map_err(|_| "must be a time such as `2030-01-31T12:00:00Z`".to_owned())
 }
 
-/// Parses a time in RFC 3339, or a time span before now.
+/// What [`past`] parses, in the words of the help.
+pub(super) const PAST: &str = "TIME|SPAN|DAY";
+
+/// Parses a time in RFC 3339, a time span before now, or a day in UTC, which stands for its beginning.
 pub(super) fn past(text: &str) -> Result<Timestamp, String> {
+    let day = |days_ago: i64| {
+        let days = Timestamp::from(now()).seconds.div_euclid(DAY);
+        Ok(Timestamp {
+            seconds: (days - days_ago) * DAY,
+            nanos: 0,
+        })
+    };
+    match text {
+        "today" => return day(0),
+        "yesterday" => return day(1),
+        _ => {}
+    }
     time(text).or_else(|_| {
         let span = span::parse(text).map_err(|error| {
-            error.or(
-                "must be a time such as `2030-01-31T12:00:00Z`, or a span such as `24h` for that long ago",
-            )
+            error.or("must be a time such as `2030-01-31T12:00:00Z`, a span such as `24h` for that long ago, or a day: \
+                      `today`, `yesterday` or `2030-01-31`")
         })?;
         let at = now().checked_sub(span);
         at.map(|at| to_the_second(at.into(), span))
@@ -203,7 +220,12 @@ mod tests {
         let day_ago = past("24h").unwrap().seconds;
         let now = from_now(Duration::ZERO).unwrap().seconds;
         assert!((now - 86_405..=now - 86_400).contains(&day_ago));
-        assert!(past("yesterday").is_err());
+        let today = past("today").unwrap().seconds;
+        assert!(today % DAY == 0 && (0..DAY + 5).contains(&(now - today)));
+        let yesterday = past("yesterday").unwrap().seconds;
+        assert!(yesterday % DAY == 0 && (DAY..2 * DAY + 5).contains(&(now - yesterday)));
+        assert_eq!(past("2027-01-15").unwrap().seconds, 1_799_971_200);
+        assert!(past("tomorrow").is_err());
     }
 
     #[test]

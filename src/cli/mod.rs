@@ -15,6 +15,7 @@ mod contexts;
 mod declared;
 mod diagnostics;
 mod edit;
+mod event_line;
 mod events;
 mod explain;
 mod failure;
@@ -24,9 +25,11 @@ mod healthcheck;
 mod key_file;
 mod key_source;
 mod keys;
+mod listing;
 mod login;
 mod output;
 mod page;
+mod pager;
 mod partner;
 mod project;
 mod prompt;
@@ -39,11 +42,17 @@ mod replicas;
 mod request_id;
 mod response;
 mod rounds;
+#[cfg(test)]
+mod screens;
+mod style;
+mod table;
 mod text;
 mod toml_file;
 mod usage;
 mod verify;
 mod waiting;
+mod when;
+mod width;
 
 use std::env;
 use std::io::{self, Write};
@@ -231,7 +240,7 @@ async fn run_command(
         ClientCommand::Realm(command) => command.run(connection, output).await.map(|()| 0),
         ClientCommand::Partner(command) => command.run(connection, output).await.map(|()| 0),
         ClientCommand::Project(command) => command.run(connection, output).await.map(|()| 0),
-        ClientCommand::Keys(command) => command.run(connection, output).await,
+        ClientCommand::Keys(command) => Box::pin(command.run(connection, output)).await,
         ClientCommand::Apply(apply) => apply.run(connection, output).await.map(|()| 0),
         ClientCommand::Diff(diff) => diff.run(connection, output).await,
         ClientCommand::Gateway(command) => command.run(connection, output).await.map(|()| 0),
@@ -357,7 +366,7 @@ mod tests {
             "claviger keys issue --realm demo --output secret",
             "claviger keys list --realm demo --unused-for 1m",
             "claviger keys list --realm demo --never-expires --expires-within 7d",
-            "claviger keys usage id --since 24h --to 1h",
+            "claviger keys usage id --since 24h --from 1h",
             "claviger keys revoke-all --realm demo",
             "claviger keys revoke-all --realm demo --reason x --dry-run --yes",
             "claviger keys import keys.csv --realm demo --scope read --full-access",

@@ -3,19 +3,39 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 
+use anstream::{AutoStream, ColorChoice};
+use prost_types::Timestamp;
 use rustix::termios;
 use serde::Serialize;
 
 use super::failure::Failure;
+use super::flags;
+use super::pager;
 use super::reflect::Described;
 use super::response::{ChangeResponse, Response};
+use super::style::{with_coloured_words, without_colours};
 use super::text::{escape, plain};
+use super::width;
+
+/// The size of a terminal that does not tell it.
+const DEFAULT_SIZE: (usize, usize) = (80, 24);
 
 /// The output of a command.
 #[derive(Debug)]
 pub(super) struct Output {
     json: bool,
     terminal: bool,
+}
+
+/// The terminal that shows an answer to a person.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Screen {
+    /// The number of columns.
+    pub(super) width: usize,
+    /// The number of lines.
+    pub(super) height: usize,
+    /// The time, for those that are shown as a distance from it.
+    pub(super) now: Timestamp,
 }
 
 impl Output {
@@ -32,13 +52,26 @@ impl Output {
         self.json
     }
 
-    /// The number of columns of the terminal; `None` if standard output is not a terminal.
+    /// The terminal; `None` if answers are for a program, since standard output is not a terminal or they are JSON.
+    pub(super) fn screen(&self) -> Option<Screen> {
+        if !self.terminal || self.json {
+            return None;
+        }
+        let size = termios::tcgetwinsize(io::stdout()).ok();
+        let size = size.filter(|size| size.ws_col > 0 && size.ws_row > 0);
+        let (width, height) = size.map_or(DEFAULT_SIZE, |size| {
+            (usize::from(size.ws_col), usize::from(size.ws_row))
+        });
+        Some(Screen {
+            width,
+            height,
+            now: flags::now().into(),
+        })
+    }
+
+    /// The number of columns of the terminal; `None` without one.
     pub(super) fn width(&self) -> Option<usize> {
-        self.terminal
-            .then(|| termios::tcgetwinsize(io::stdout()).ok())
-            .flatten()
-            .map(|size| usize::from(size.ws_col))
-            .filter(|width| *width > 0)
+        self.screen().map(|screen| screen.width)
     }
 
     /// Formats an answer, by `human` or as JSON. JSON fails for a time beyond the year 9999.
@@ -61,8 +94,30 @@ impl Output {
         human: impl FnOnce(&R) -> String,
     ) -> Result<(), Failure> {
         self.render(answer, human)
-            .and_then(|text| print_tolerant(&text))
+            .and_then(|text| self.print_answer(&text))
             .map_err(|error| cannot_show(&error))
+    }
+
+    /// Prints an answer, on a terminal with its colours, and through the pager if it is longer than the terminal.
+    fn print_answer(&self, text: &str) -> io::Result<()> {
+        let Some(screen) = self.screen() else {
+            return print_tolerant(text);
+        };
+        let bare = without_colours(text);
+        let lines = bare.lines();
+        let height: usize = lines
+            .map(|line| width::width(line).div_ceil(screen.width).max(1))
+            .sum();
+        let text = if AutoStream::choice(&io::stdout()) == ColorChoice::Never {
+            &*bare
+        } else {
+            text
+        };
+        // The last line of the terminal is for the next prompt.
+        if height < screen.height || !pager::show(text)? {
+            print_tolerant(text)?;
+        }
+        Ok(())
     }
 
     /// Shows the answer to a change. An error says that the change was made.
@@ -197,7 +252,12 @@ pub(super) fn print(text: &str) -> io::Result<()> {
 
 /// Writes to standard error. A failure is ignored, because there is nowhere to report it.
 pub(super) fn print_error(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let mut stderr = io::stderr().lock();
+    let _ = if AutoStream::choice(&stderr) == ColorChoice::Never {
+        writeln!(stderr, "{}", without_colours(text))
+    } else {
+        writeln!(stderr, "{}", with_coloured_words(text))
+    };
 }
 
 #[cfg(test)]

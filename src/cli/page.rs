@@ -1,11 +1,16 @@
 //! Lists, which are fetched in pages.
 
+use std::env;
+
 use clap::Args;
 
 use super::failure::Failure;
-use super::output::{self, Output};
+use super::listing::{Field, Listing, ViewFlags};
+use super::output::{self, Output, Screen};
+use super::redact;
 use super::response::PageResponse;
 use super::text;
+use super::width::width;
 
 /// The flags of a list.
 #[derive(Debug, Args)]
@@ -26,34 +31,74 @@ pub(super) struct PageFlags {
         overrides_with = "page_token"
     )]
     page_token: Option<String>,
+    #[command(flatten)]
+    pub(super) view: ViewFlags,
 }
 
-/// How a list is shown as a table.
-#[derive(Debug)]
-pub(super) struct Listing<'a> {
-    /// The names of the columns.
-    pub(super) header: &'a [&'a str],
-    /// The indexes of the columns that are omitted, in this order, on a terminal that is too narrow for all.
-    pub(super) optional: &'a [usize],
-    /// The index of the column whose texts are cut if the table is still too wide.
-    pub(super) cut: Option<usize>,
-    /// The sentence for an empty list.
-    pub(super) empty: &'a str,
-    /// Flags to repeat for the next page, because their values depend on the time.
-    pub(super) repeat: String,
-}
+/// A flag and its value.
+pub(super) type FlagValue = (&'static str, String);
 
 impl PageFlags {
+    /// Refuses names of columns that the list does not have.
+    pub(super) fn check<T>(&self, fields: &[Field<T>]) -> Result<(), Failure> {
+        self.view.check(fields)
+    }
+
     /// Fetches one page or all pages, and shows them.
     pub(super) async fn show<P: PageResponse>(
         &self,
         output: &Output,
-        listing: Listing<'_>,
-        row: impl Fn(&P::Item) -> Vec<String>,
+        listing: &Listing<'_, P::Item>,
         fetch: impl AsyncFnMut(i32, String) -> Result<P, Failure>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Failure>
+    where
+        P::Item: Clone,
+    {
         let page = self.fetch(fetch).await?;
-        listing.show(output, &page, row, self.is_first())
+        self.show_page(output, &page, listing, <[P::Item]>::to_vec, &[])
+    }
+
+    /// Shows a page, whose items `rows` turns into what the list has columns for, and how to get the next page. `repeat` has the
+    /// flags to repeat for it, because their values depend on the time.
+    pub(super) fn show_page<P: PageResponse, T>(
+        &self,
+        output: &Output,
+        page: &P,
+        listing: &Listing<'_, T>,
+        rows: impl FnOnce(&[P::Item]) -> Vec<T>,
+        repeat: &[FlagValue],
+    ) -> Result<(), Failure> {
+        let next = Some(page.next()).filter(|token| !token.is_empty());
+        let screen = output.screen();
+        output.show(page, |page| {
+            let more = next.zip(screen);
+            let more = more.map(|(token, screen)| self.more_on(screen, repeat, token));
+            listing.text(&rows(page.items()), &self.view, screen, more.as_deref())
+        })?;
+        if let Some(token) = next.filter(|_| screen.is_none() && !output.is_json()) {
+            output::print_error(&more(repeat, token, self.is_first()));
+        }
+        Ok(())
+    }
+
+    /// Says on a terminal how to get the next page: by a command to paste, which fits unless a word of it does not.
+    fn more_on(&self, screen: Screen, repeat: &[FlagValue], token: &str) -> String {
+        let line: Option<Vec<String>> = env::args_os()
+            .skip(1)
+            .map(|word| word.into_string().ok())
+            .collect();
+        let all = if self.is_first() {
+            "--all, or the"
+        } else {
+            "The"
+        };
+        match line.and_then(|line| next_command(&line, repeat, token)) {
+            Some(words) => format!(
+                "More follow. {all} next page:\n{}",
+                folded(&words, screen.width)
+            ),
+            None => more(repeat, token, self.is_first()),
+        }
     }
 
     /// Fetches one page, or all pages with --all.
@@ -77,7 +122,7 @@ impl PageFlags {
     }
 
     /// Whether the page is the first one.
-    pub(super) fn is_first(&self) -> bool {
+    fn is_first(&self) -> bool {
         self.page_token.is_none()
     }
 }
@@ -100,92 +145,76 @@ pub(super) async fn fetch_all<P: PageResponse>(
     Ok(page)
 }
 
-impl Listing<'_> {
-    /// Shows a page, and how to get the next one.
-    pub(super) fn show<P: PageResponse>(
-        &self,
-        output: &Output,
-        page: &P,
-        row: impl Fn(&P::Item) -> Vec<String>,
-        is_first: bool,
-    ) -> Result<(), Failure> {
-        output.show(page, |page| {
-            if page.items().is_empty() {
-                self.empty.to_owned()
-            } else {
-                let rows: Vec<_> = page.items().iter().map(row).collect();
-                self.table(&rows, output.width())
-            }
-        })?;
-        if !page.next().is_empty() && !output.is_json() {
-            output::print_error(&more(&self.repeat, page.next(), is_first));
-        }
-        Ok(())
-    }
-
-    /// Formats the table. If it is wider than `width`, columns are omitted and texts are cut.
-    fn table(&self, rows: &[Vec<String>], width: Option<usize>) -> String {
-        let mut columns: Vec<usize> = (0..self.header.len()).collect();
-        let mut optional = self.optional.iter();
-        let mut table = self.table_of(&columns, rows);
-        let Some(width) = width else { return table };
-        while overhang(&table, width) > 0 {
-            let Some(omitted) = optional.next() else {
-                break;
-            };
-            columns.retain(|column| column != omitted);
-            table = self.table_of(&columns, rows);
-        }
-        let too_wide = overhang(&table, width);
-        let Some(cut) = self.cut.filter(|_| too_wide > 0) else {
-            return table;
-        };
-        let mut rows = rows.to_vec();
-        let cells = || {
-            rows.iter()
-                .map(|row| text::plain(&row[cut]).chars().count())
-        };
-        let longest = cells().max().unwrap_or(0);
-        let length = longest.saturating_sub(too_wide).max(SHORTEST_CUT);
-        for row in &mut rows {
-            row[cut] = cut_to(&text::plain(&row[cut]), length);
-        }
-        self.table_of(&columns, &rows)
-    }
-
-    fn table_of(&self, columns: &[usize], rows: &[Vec<String>]) -> String {
-        let header: Vec<_> = columns.iter().map(|column| self.header[*column]).collect();
-        let rows = rows
-            .iter()
-            .map(|row| columns.iter().map(|column| row[*column].clone()).collect());
-        text::table(&header, rows)
-    }
-}
-
-/// The length to which a text is cut at most, in characters.
-const SHORTEST_CUT: usize = 8;
-
-/// Cuts a text to this many characters.
-fn cut_to(text: &str, length: usize) -> String {
-    if text.chars().count() <= length {
-        return text.to_owned();
-    }
-    text.chars().take(length - 1).chain(['\u{2026}']).collect()
-}
-
-/// Returns by how many characters the widest line is wider than `width`.
-fn overhang(table: &str, width: usize) -> usize {
-    let widest = table.lines().map(|line| line.chars().count()).max();
-    widest.unwrap_or(0).saturating_sub(width)
-}
-
 /// Says how to get the next page. A command line with a token accepts no `--all`.
-fn more(repeat: &str, token: &str, is_first: bool) -> String {
+fn more(repeat: &[FlagValue], token: &str, is_first: bool) -> String {
+    let repeat = repeat.iter().fold(String::new(), |flags, (flag, value)| {
+        flags + flag + " " + value + " "
+    });
     format!(
         "There are more: add `{repeat}--page-token={}` for the next page{}.",
         text::plain(token),
         if is_first { ", or `--all`" } else { "" }
     )
+}
+
+/// The words of the command for the next page; `None` if the command may contain an API key, which would be shown.
+fn next_command(line: &[String], repeat: &[FlagValue], token: &str) -> Option<Vec<String>> {
+    if line
+        .iter()
+        .any(|word| word == "--key" || word.starts_with("--key="))
+    {
+        return None;
+    }
+    let replaced = |word: &str| {
+        let names = repeat.iter().map(|(flag, _)| *flag);
+        names.chain(["--page-token"]).any(|flag| flag == word)
+    };
+    let mut words = vec!["claviger".to_owned()];
+    let mut line = line.iter();
+    while let Some(word) = line.next() {
+        if replaced(word) {
+            line.next();
+        } else if !word.split_once('=').is_some_and(|(flag, _)| replaced(flag)) {
+            words.push(quoted(word));
+        }
+    }
+    let shown = words.join("\n");
+    if redact::mask_keys(&shown, &[]) != shown {
+        return None;
+    }
+    for (flag, value) in repeat {
+        words.push((*flag).to_owned());
+        words.push(quoted(value));
+    }
+    words.push("--page-token".to_owned());
+    words.push(quoted(token));
+    Some(words)
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_safe = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(is_safe) {
+        return word.to_owned();
+    }
+    format!("'{}'", text::plain(word).replace('\'', "'\\''"))
+}
+
+/// A command on lines of at most `columns`, as a shell reads it.
+fn folded(words: &[String], columns: usize) -> String {
+    let mut lines = vec![" ".to_owned()];
+    for word in words {
+        let line = lines.last_mut().expect("there is always a line");
+        // A backslash follows each line but the last.
+        if width(line) + 1 + width(word) + 2 <= columns || width(line) == 1 {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            line.push_str(" \\");
+            lines.push(format!("    {word}"));
+        }
+    }
+    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -199,6 +228,7 @@ mod tests {
             page_size: Some(2),
             all,
             page_token: None,
+            view: ViewFlags::default(),
         }
     }
 
@@ -228,37 +258,48 @@ mod tests {
 
     #[test]
     fn the_next_page_is_fetched_with_the_printed_flags() {
-        let since = "--since 2027-01-15T08:00:00Z ";
+        let since = [("--since", "2027-01-15T08:00:00Z".to_owned())];
         assert_eq!(
-            more(since, "-t", true),
+            more(&since, "-t", true),
             "There are more: add `--since 2027-01-15T08:00:00Z --page-token=-t` for the next page, or `--all`."
         );
         assert_eq!(
-            more("", "-t", false),
+            more(&[], "-t", false),
             "There are more: add `--page-token=-t` for the next page."
         );
     }
 
     #[test]
-    fn columns_that_do_not_fit_are_omitted_and_then_texts_are_cut() {
-        let listing = Listing {
-            header: &["ID", "NAME", "LAST USED"],
-            optional: &[2],
-            cut: Some(1),
-            empty: "",
-            repeat: String::new(),
+    fn the_command_for_the_next_page_is_that_of_this_page() {
+        let next = |line: &str, token| {
+            let line: Vec<_> = line.split(' ').map(str::to_owned).collect();
+            let since = [("--since", "2027-01-15T08:00:00Z".to_owned())];
+            next_command(&line, &since, token).map(|words| words.join(" "))
         };
-        let rows = [["acme", "a long name", "never"].map(str::to_owned).to_vec()];
-        let whole = "ID    NAME         LAST USED\nacme  a long name  never";
-        assert_eq!(listing.table(&rows, None), whole);
-        assert_eq!(listing.table(&rows, Some(28)), whole);
-        let narrow = "ID    NAME\nacme  a long name";
-        assert_eq!(listing.table(&rows, Some(27)), narrow);
-        assert_eq!(listing.table(&rows, Some(17)), narrow);
-        let cut = "ID    NAME\nacme  a long n\u{2026}";
-        assert_eq!(listing.table(&rows, Some(15)), cut);
-        let least = "ID    NAME\nacme  a long \u{2026}";
-        assert_eq!(listing.table(&rows, Some(5)), least);
+        assert_eq!(
+            next(
+                "events --since 24h --page-token=-a --kind key.revoked --page-token -b",
+                "-c"
+            )
+            .unwrap(),
+            "claviger events --kind key.revoked --since 2027-01-15T08:00:00Z --page-token -c"
+        );
+        assert_eq!(next("events --key k", "-c"), None);
+        assert_eq!(next("events --key=k", "-c"), None);
+        assert_eq!(quoted("it's $HOME"), "'it'\\''s $HOME'");
+        assert_eq!(quoted(""), "''");
+    }
+
+    #[test]
+    fn a_command_is_folded_between_its_words() {
+        let words: Vec<_> = ["claviger", "events", "--since", "today"]
+            .map(str::to_owned)
+            .to_vec();
+        assert_eq!(folded(&words, 80), "  claviger events --since today");
+        assert_eq!(
+            folded(&words, 22),
+            "  claviger events \\\n    --since today"
+        );
     }
 
     #[tokio::test]

@@ -8,12 +8,15 @@ use super::connect::Connection;
 use super::edit::{self, Edit, EditedField};
 use super::failure::Failure;
 use super::flags::WaitFlag;
+use super::listing::{Field, Listing};
 use super::output::Output;
-use super::page::{Listing, PageFlags};
+use super::page::PageFlags;
 use super::prompt;
 use super::realm_flag::RealmFlag;
 use super::request_id;
 use super::response::ChangeResponse as _;
+use super::style::Tone;
+use super::table::{Cell, Column};
 use super::text;
 use crate::pb::claviger::v1::{
     DeletePartnerRequest, GetPartnerRequest, ListPartnersRequest, Partner, PutPartnerResponse,
@@ -143,27 +146,48 @@ impl Get {
     }
 }
 
+/// The columns of a list of partners.
+const FIELDS: [Field<Partner>; 4] = [
+    Field::new(Column::id("ID", 4, 16, 32), |partner, _| {
+        Cell::new(&partner.id)
+    }),
+    Field::new(Column::text("DISPLAY NAME", 2, 12, 32), |partner, _| {
+        Cell::new(&partner.display_name)
+    }),
+    Field::new(Column::whole("ACCESS", 3), |partner, _| {
+        let tone = if partner.suspended() {
+            Tone::Warning
+        } else {
+            Tone::Good
+        };
+        Cell::toned(access(partner), tone)
+    }),
+    Field::new(Column::whole("CREATED", 1), |partner, times| {
+        times.past(partner.create_time.as_ref(), "")
+    }),
+];
+
+/// How partners are listed.
+pub(super) fn listing(realm: &str) -> Listing<'static, Partner> {
+    Listing {
+        fields: &FIELDS,
+        place: format!("realm {realm}"),
+        nouns: ["partner", "partners"],
+        order: "",
+        empty: "There are no partners in this realm.",
+        identity: |partner| partner.id.clone(),
+        note: |_| String::new(),
+        footer: "",
+    }
+}
+
 impl List {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        self.page.check(&FIELDS)?;
         let client = connection.connect().await?;
         let realm = self.realm.resolve(&client).await?;
-        let row = |partner: &Partner| {
-            vec![
-                partner.id.clone(),
-                partner.display_name.clone(),
-                access(partner).to_owned(),
-                text::time_if_any(partner.create_time.as_ref()),
-            ]
-        };
-        let listing = Listing {
-            header: &["ID", "DISPLAY NAME", "ACCESS", "CREATED"],
-            empty: "There are no partners in this realm.",
-            optional: &[],
-            cut: None,
-            repeat: String::new(),
-        };
         self.page
-            .show(output, listing, row, async |page_size, page_token| {
+            .show(output, &listing(&realm), async |page_size, page_token| {
                 let request = ListPartnersRequest {
                     realm: realm.clone(),
                     page_size,

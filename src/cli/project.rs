@@ -8,12 +8,14 @@ use super::connect::Connection;
 use super::edit::{Edit, EditedField};
 use super::failure::Failure;
 use super::flags::WaitFlag;
+use super::listing::{Field, Listing};
 use super::output::Output;
-use super::page::{Listing, PageFlags};
+use super::page::PageFlags;
 use super::realm_flag::RealmFlag;
 use super::reflect;
 use super::request_id;
 use super::response::ChangeResponse as _;
+use super::table::{Cell, Column};
 use super::text;
 use crate::pb::claviger::v1::{
     DeleteProjectRequest, ListProjectsRequest, Project, PutProjectResponse,
@@ -150,27 +152,43 @@ async fn find(client: &Client, project: &Project) -> Result<Option<DynamicMessag
     }
 }
 
+/// The columns of a list of projects.
+const FIELDS: [Field<Project>; 4] = [
+    Field::new(Column::id("ID", 4, 16, 24), |project, _| {
+        Cell::new(&project.id)
+    }),
+    Field::new(Column::id("PARTNER", 3, 12, 20), |project, _| {
+        Cell::new(&project.partner)
+    }),
+    Field::new(Column::text("DISPLAY NAME", 2, 12, 32), |project, _| {
+        Cell::new(&project.display_name)
+    }),
+    Field::new(Column::whole("CREATED", 1), |project, times| {
+        times.past(project.create_time.as_ref(), "")
+    }),
+];
+
+/// How projects are listed.
+pub(super) fn listing(realm: &str) -> Listing<'static, Project> {
+    Listing {
+        fields: &FIELDS,
+        place: format!("realm {realm}"),
+        nouns: ["project", "projects"],
+        order: "",
+        empty: "There are no such projects.",
+        identity: |project| project.id.clone(),
+        note: |_| String::new(),
+        footer: "",
+    }
+}
+
 impl List {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        self.page.check(&FIELDS)?;
         let client = connection.connect().await?;
-        let row = |project: &Project| {
-            vec![
-                project.id.clone(),
-                project.partner.clone(),
-                project.display_name.clone(),
-                text::time_if_any(project.create_time.as_ref()),
-            ]
-        };
         let realm = self.realm.resolve(&client).await?;
-        let listing = Listing {
-            header: &["ID", "PARTNER", "DISPLAY NAME", "CREATED"],
-            empty: "There are no such projects.",
-            optional: &[],
-            cut: None,
-            repeat: String::new(),
-        };
         self.page
-            .show(output, listing, row, async |page_size, page_token| {
+            .show(output, &listing(&realm), async |page_size, page_token| {
                 let request = ListProjectsRequest {
                     realm: realm.clone(),
                     partner: self.partner.clone(),

@@ -9,13 +9,15 @@ use super::connect::Connection;
 use super::edit::{self, Edit, EditedField};
 use super::failure::Failure;
 use super::flags::{self, Level, WaitFlag};
+use super::listing::{Field, Listing};
 use super::output::Output;
-use super::page::{Listing, PageFlags};
+use super::page::PageFlags;
 use super::prompt;
 use super::reflect;
 use super::rename_scope::RenameScope;
 use super::request_id;
 use super::response::ChangeResponse as _;
+use super::table::{Cell, Column};
 use super::text;
 use super::toml_file;
 use crate::domain::ids::RealmId;
@@ -299,27 +301,43 @@ impl Get {
     }
 }
 
+/// The columns of a list of realms.
+const FIELDS: [Field<Realm>; 5] = [
+    Field::new(Column::id("ID", 5, 16, 24), |realm, _| Cell::new(&realm.id)),
+    Field::new(Column::whole("PREFIX", 4), |realm, _| {
+        Cell::new(&realm.prefix)
+    }),
+    Field::new(Column::text("ENVIRONMENTS", 3, 16, 40), |realm, _| {
+        Cell::new(environments(realm))
+    }),
+    Field::new(Column::whole("SCOPES", 2), |realm, _| {
+        Cell::new(realm.scopes.len().to_string())
+    }),
+    Field::new(Column::whole("CREATED", 1), |realm, times| {
+        times.past(realm.create_time.as_ref(), "")
+    }),
+];
+
+/// How realms are listed.
+pub(super) fn listing() -> Listing<'static, Realm> {
+    Listing {
+        fields: &FIELDS,
+        place: String::new(),
+        nouns: ["realm", "realms"],
+        order: "",
+        empty: "There are no realms; `claviger realm put --help` shows how to create one.",
+        identity: |realm| realm.id.clone(),
+        note: |_| String::new(),
+        footer: "",
+    }
+}
+
 impl List {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        self.page.check(&FIELDS)?;
         let client = connection.connect().await?;
-        let row = |realm: &Realm| {
-            vec![
-                realm.id.clone(),
-                realm.prefix.clone(),
-                environments(realm),
-                realm.scopes.len().to_string(),
-                text::time_if_any(realm.create_time.as_ref()),
-            ]
-        };
-        let listing = Listing {
-            header: &["ID", "PREFIX", "ENVIRONMENTS", "SCOPES", "CREATED"],
-            empty: "There are no realms; `claviger realm put --help` shows how to create one.",
-            optional: &[],
-            cut: None,
-            repeat: String::new(),
-        };
         self.page
-            .show(output, listing, row, async |page_size, page_token| {
+            .show(output, &listing(), async |page_size, page_token| {
                 let request = ListRealmsRequest {
                     page_size,
                     page_token,

@@ -9,12 +9,15 @@ use super::client::Client;
 use super::connect::Connection;
 use super::failure::Failure;
 use super::flags::{WaitFlag, now, span};
-use super::output::Output;
+use super::listing::{Field, Listing, ViewFlags};
+use super::output::{Output, Screen};
 use super::request_id;
 use super::response::ChangeResponse as _;
+use super::style::Tone;
+use super::table::{Cell, Column};
 use super::text;
 use crate::pb::claviger::v1::{
-    AcceptHistoryRequest, Fork, ListReplicasRequest, ListReplicasResponse, Replica,
+    AcceptHistoryRequest, Fork, ListReplicasRequest, ListReplicasResponse, Replica, ReplicaState,
     SetClockRequest, SetLeaseRequest,
 };
 
@@ -22,6 +25,8 @@ use crate::pb::claviger::v1::{
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Replicas {
+    #[command(flatten)]
+    view: ViewFlags,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -29,7 +34,7 @@ pub struct Replicas {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List the servers [the default].
-    List,
+    List(ViewFlags),
     SetLease(SetLease),
     AcceptHistory(AcceptHistory),
     SetClock(SetClock),
@@ -72,22 +77,29 @@ struct SetClock {
 
 impl Replicas {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        match &self.command {
+            None => self.view.check(&FIELDS)?,
+            Some(Command::List(view)) => view.check(&FIELDS)?,
+            Some(_) => {}
+        }
         let client = connection.connect().await?;
-        match self.command.unwrap_or(Command::List) {
-            Command::List => list(&client, output).await,
-            Command::SetLease(set) => set.run(&client, output).await,
-            Command::AcceptHistory(accept) => accept.run(&client, output).await,
-            Command::SetClock(set) => set.run(&client, output).await,
+        match self.command {
+            None => list(&client, output, &self.view).await,
+            Some(Command::List(view)) => list(&client, output, &view).await,
+            Some(Command::SetLease(set)) => set.run(&client, output).await,
+            Some(Command::AcceptHistory(accept)) => accept.run(&client, output).await,
+            Some(Command::SetClock(set)) => set.run(&client, output).await,
         }
     }
 }
 
-async fn list(client: &Client, output: &Output) -> Result<(), Failure> {
+async fn list(client: &Client, output: &Output, view: &ViewFlags) -> Result<(), Failure> {
     let request = ListReplicasRequest {};
     let answer = client
         .ask(client.authority().list_replicas(request))
         .await?;
-    output.show(&answer, table)
+    let screen = output.screen();
+    output.show(&answer, |answer| shown(answer, view, screen))
 }
 
 impl SetLease {
@@ -144,7 +156,57 @@ impl SetClock {
     }
 }
 
-fn table(answer: &ListReplicasResponse) -> String {
+/// The columns of the list of servers.
+const FIELDS: [Field<Replica>; 7] = [
+    Field::new(Column::id("NAME", 7, 12, 24), |replica, _| {
+        Cell::new(&replica.name)
+    }),
+    Field::new(Column::id("VERSION", 2, 8, 12), |replica, _| {
+        Cell::new(&replica.version)
+    }),
+    Field::new(Column::whole("STATE", 6), |replica, _| {
+        let tone = match replica.state() {
+            ReplicaState::Serving => Tone::Good,
+            _ => Tone::Warning,
+        };
+        Cell::toned(
+            text::enum_value(replica.state().as_str_name(), "REPLICA_STATE_"),
+            tone,
+        )
+    }),
+    Field::new(Column::whole("REVISION", 1), |replica, _| {
+        Cell::new(replica.reported_revision.to_string())
+    }),
+    Field::new(Column::whole("LAG", 5), |replica, _| {
+        Cell::new(replica.lag.to_string())
+    }),
+    Field::new(Column::whole("LEASE LEFT", 4), |replica, _| {
+        Cell::new(rounded(replica.lease_left.as_ref()))
+    }),
+    Field::new(Column::whole("HEARTBEAT", 3), |replica, _| {
+        Cell::new(rounded(replica.heartbeat_age.as_ref()))
+    }),
+];
+
+/// How servers are listed.
+pub(super) fn listing() -> Listing<'static, Replica> {
+    Listing {
+        fields: &FIELDS,
+        place: String::new(),
+        nouns: ["server", "servers"],
+        order: "",
+        empty: "There are no servers.",
+        identity: |replica| replica.id.clone(),
+        note: |_| String::new(),
+        footer: "",
+    }
+}
+
+pub(super) fn shown(
+    answer: &ListReplicasResponse,
+    view: &ViewFlags,
+    screen: Option<Screen>,
+) -> String {
     let ListReplicasResponse {
         replicas,
         revision,
@@ -156,27 +218,7 @@ fn table(answer: &ListReplicasResponse) -> String {
         let embedded = "The database is embedded, so it has one server, which needs no lease.";
         return format!("{embedded}{}", held(forks));
     }
-    let row = |replica: &Replica| {
-        vec![
-            text::plain(&replica.name).into_owned(),
-            text::plain(&replica.version).into_owned(),
-            text::enum_value(replica.state().as_str_name(), "REPLICA_STATE_"),
-            replica.reported_revision.to_string(),
-            replica.lag.to_string(),
-            rounded(replica.lease_left.as_ref()),
-            rounded(replica.heartbeat_age.as_ref()),
-        ]
-    };
-    let header = [
-        "NAME",
-        "VERSION",
-        "STATE",
-        "REVISION",
-        "LAG",
-        "LEASE LEFT",
-        "HEARTBEAT",
-    ];
-    let mut shown = text::table(&header, replicas.iter().map(row));
+    let mut shown = listing().text(replicas, view, screen, None);
     let warned = replicas
         .iter()
         .filter(|replica| !replica.warning.is_empty());

@@ -1,4 +1,4 @@
-//! Formatting for people: tables, facts, times and time spans.
+//! Formatting for people: facts, times and time spans.
 //!
 //! Names, labels and reasons are free text of other people. [`plain`] escapes the control characters in them, which could
 //! control the terminal.
@@ -7,8 +7,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use comfy_table::{Table, presets};
 use prost_types::Timestamp;
+
+use super::width::width;
 
 pub(super) use crate::domain::span::format as span;
 
@@ -39,37 +40,19 @@ pub(super) fn escape(text: &str, write: impl Fn(char, &mut String)) -> Cow<'_, s
     Cow::Owned(out)
 }
 
-/// Formats aligned columns under a header.
-pub(super) fn table(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(header.iter().copied());
-    for row in rows {
-        table.add_row(row.iter().map(|cell| match plain(cell) {
-            Cow::Borrowed("") => Cow::Borrowed("-"),
-            cell => cell,
-        }));
-    }
-    aligned(&mut table)
-}
-
 /// Formats one fact on each line: its name and its value. Facts with an empty value are omitted.
 pub(super) fn facts<N: Into<String>>(facts: impl IntoIterator<Item = (N, String)>) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    for (name, fact) in facts {
-        if !fact.is_empty() {
-            table.add_row([Cow::Owned(name.into()), plain(&fact)]);
-        }
-    }
-    aligned(&mut table)
-}
-
-fn aligned(table: &mut Table) -> String {
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-    }
-    table.trim_fmt()
+    let facts: Vec<_> = facts
+        .into_iter()
+        .filter(|(_, fact)| !fact.is_empty())
+        .map(|(name, fact)| (name.into(), fact))
+        .collect();
+    let longest = facts.iter().map(|(name, _)| width(name)).max();
+    let lines = facts.iter().map(|(name, fact)| {
+        let blank = " ".repeat(longest.unwrap_or(0) - width(name) + 2);
+        format!("{name}{blank}{}", plain(fact))
+    });
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Formats a time in RFC 3339, to the second.
@@ -111,6 +94,16 @@ pub(super) fn grouped(count: u64) -> String {
         grouped.push(digit);
     }
     grouped
+}
+
+/// Formats a part of a whole in per cent: `0.4 %`, `25 %`. Only the whole is 100 %, and only nothing 0 %.
+pub(super) fn percent(part: u64, whole: u64) -> String {
+    let thousandths = u128::from(part) * 1_000 / u128::from(whole.max(1));
+    match thousandths {
+        0 if part > 0 => "< 0.1 %".to_owned(),
+        0..100 => format!("{}.{} %", thousandths / 10, thousandths % 10),
+        _ => format!("{} %", thousandths / 10),
+    }
 }
 
 /// Formats pairs as `name=value`, in the order of the names.
@@ -167,18 +160,6 @@ mod tests {
     }
 
     #[test]
-    fn a_table_aligns_its_columns_and_escapes_its_cells() {
-        let rows = [
-            vec!["acme".to_owned(), "two\nlines".to_owned()],
-            vec!["b".to_owned(), String::new()],
-        ];
-        assert_eq!(
-            table(&["ID", "DISPLAY NAME"], rows),
-            "ID    DISPLAY NAME\nacme  two\\nlines\nb     -"
-        );
-    }
-
-    #[test]
     fn facts_without_a_value_are_omitted() {
         let facts = facts([
             ("id", "1".to_owned()),
@@ -196,6 +177,21 @@ mod tests {
         };
         assert_eq!(time(&at), "2027-01-15T08:00:00Z");
         assert_eq!(expiry(None), "never");
+    }
+
+    #[test]
+    fn a_share_is_never_rounded_to_all_or_nothing() {
+        for (part, whole, shown) in [
+            (0, 7, "0.0 %"),
+            (1, 10_000, "< 0.1 %"),
+            (41, 7_570, "0.5 %"),
+            (32, 313, "10 %"),
+            (9_999, 10_000, "99 %"),
+            (5, 5, "100 %"),
+            (0, 0, "0.0 %"),
+        ] {
+            assert_eq!(percent(part, whole), shown);
+        }
     }
 
     #[test]

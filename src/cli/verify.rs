@@ -89,7 +89,7 @@ struct TargetFlags {
 
 impl Verify {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
-        let has_target = self.question.target.is_given();
+        let has_target = self.question.has_target();
         let realm = self.question.realm.clone();
         let environment = self.question.environment.clone();
         let mut request = self.question.request()?;
@@ -108,6 +108,11 @@ pub(super) fn exit_code(is_allowed: bool) -> u8 {
 }
 
 impl VerifyFlags {
+    /// Whether the flags say what the request touches.
+    pub(super) fn has_target(&self) -> bool {
+        self.target.is_given()
+    }
+
     /// The API key to test: the argument, or what a prompt or standard input returns.
     pub(super) fn key(&mut self) -> Result<ApiKey, Failure> {
         match self.tested_key.take() {
@@ -224,11 +229,21 @@ fn shown(answer: &VerifyResponse, has_target: bool) -> String {
 }
 
 fn verdict(number: i32, has_target: bool) -> String {
-    let Ok(verdict) = Verdict::try_from(number) else {
-        return format!("denied: verdict {number}, unknown to this program");
-    };
-    let why = match verdict {
-        Verdict::Allowed => return "allowed".to_owned(),
+    match Verdict::try_from(number) {
+        Ok(Verdict::Allowed) => "allowed".to_owned(),
+        Ok(verdict) => format!(
+            "denied: {} — {}",
+            verdict.as_str_name(),
+            reason(verdict, has_target)
+        ),
+        Err(_) => format!("denied: verdict {number}, unknown to this program"),
+    }
+}
+
+/// Why a key is denied. `has_target`: the question named what the request touches.
+pub(super) fn reason(verdict: Verdict, has_target: bool) -> &'static str {
+    match verdict {
+        Verdict::Allowed => "nothing speaks against the key",
         Verdict::Unspecified => "the server returned no verdict",
         Verdict::Malformed => "the API key is malformed",
         Verdict::Unknown => "the realm has no such key",
@@ -246,8 +261,7 @@ fn verdict(number: i32, has_target: bool) -> String {
         Verdict::AddressDenied => "the client's address is unknown or not in the key's ranges",
         Verdict::ScopeMissing => "the key lacks a scope",
         Verdict::NoRoute => "no route of the realm matches the request",
-    };
-    format!("denied: {} — {why}", verdict.as_str_name())
+    }
 }
 
 #[cfg(test)]

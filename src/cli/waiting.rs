@@ -62,7 +62,7 @@ impl Notice {
             print(&format!("waiting for {} …", text::plain(server)));
             self.is_given = true;
         }
-        future::pending().await
+        future::pending::<()>().await;
     }
 }
 

@@ -12,6 +12,7 @@ use super::round::{BrokenPromise, RoundResult};
 use crate::cli::failure::Failure;
 use crate::cli::flags;
 use crate::cli::output::Output;
+use crate::cli::table;
 use crate::cli::text;
 use crate::pb::claviger::v1::Wait;
 
@@ -304,6 +305,7 @@ impl<'a> Report<'a> {
     }
 
     fn summary(&self) -> String {
+        let width = self.output.width();
         let mut parts = vec![format!(
             "{}, {} failed; {}",
             counted(self.rounds, "round"),
@@ -313,7 +315,7 @@ impl<'a> Report<'a> {
         let revocations = rows(None, &self.revocations);
         if !revocations.is_empty() {
             let header = ["REVOCATION", "ROUNDS", "P50", "P99", "MAX"];
-            parts.push(text::table(&header, revocations));
+            parts.push(table::simple(&header, revocations, width));
         }
         let denials = self.endpoints.iter();
         let denials: Vec<_> = denials
@@ -321,15 +323,16 @@ impl<'a> Report<'a> {
             .collect();
         if !denials.is_empty() {
             let header = ["REVOKED TO DENIED", "WAIT", "ROUNDS", "P50", "P99", "MAX"];
-            parts.push(text::table(&header, denials));
+            parts.push(table::simple(&header, denials, width));
         }
         let counts = self.endpoints.iter().map(|endpoint| {
             let counts = [endpoint.unavailable, endpoint.violations].map(text::grouped);
             [&[endpoint.name.clone()][..], &counts].concat()
         });
-        parts.push(text::table(
+        parts.push(table::simple(
             &["ENDPOINT", "NO ANSWER", "VIOLATIONS"],
             counts,
+            width,
         ));
         parts.join("\n\n")
     }

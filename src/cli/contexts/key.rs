@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use crate::cli::api_key::ApiKey;
 use crate::cli::failure::Failure;
 use crate::cli::key_file::read_key;
-use crate::cli::text;
+use crate::cli::{redact, text};
 
 /// Where the API key of a context is.
 #[derive(Clone)]
@@ -81,9 +81,8 @@ fn run(line: &[String]) -> Result<ApiKey, String> {
 
 /// The program of a command, without its arguments, which may be secret.
 fn program(line: &[String]) -> String {
-    line.first()
-        .map(|program| text::plain(program).into_owned())
-        .unwrap_or_default()
+    let program = line.first().map_or("", String::as_str);
+    text::plain(&redact::mask_keys(program, &[])).into_owned()
 }
 
 /// Shows neither the API key nor the arguments of the command.

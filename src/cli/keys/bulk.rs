@@ -2,14 +2,20 @@
 
 use prost_types::Timestamp;
 
+use super::columns;
 use super::filter::FilterFlags;
-use super::key::last_used;
+use crate::cli::output::Screen;
 use crate::cli::rounds::counted;
-use crate::cli::text;
 use crate::pb::claviger::v1::Key;
 
 /// Describes what a command would do to this many keys, of which these are the newest. `more`: it goes on with others afterwards.
-pub(super) fn preview(verb: &str, count: u64, more: bool, examples: &[Key]) -> String {
+pub(super) fn preview(
+    verb: &str,
+    count: u64,
+    more: bool,
+    examples: &[Key],
+    screen: Option<Screen>,
+) -> String {
     if count == 0 {
         return if verb == "revoke" {
             "There are no such keys, or all of them are revoked already.".to_owned()
@@ -17,26 +23,6 @@ pub(super) fn preview(verb: &str, count: u64, more: bool, examples: &[Key]) -> S
             "There are no such keys.".to_owned()
         };
     }
-    let rows = examples.iter().map(|key| {
-        vec![
-            key.id.clone(),
-            key.name.clone(),
-            key.partner.clone(),
-            key.project.clone(),
-            key.environment.clone(),
-            key.hint.clone(),
-            last_used(key),
-        ]
-    });
-    let header = [
-        "ID",
-        "NAME",
-        "PARTNER",
-        "PROJECT",
-        "ENV",
-        "HINT",
-        "LAST USED",
-    ];
     let shown = match examples.len() {
         shown if shown as u64 == count => String::new(),
         shown => format!(" The newest {shown} of them:"),
@@ -44,13 +30,17 @@ pub(super) fn preview(verb: &str, count: u64, more: bool, examples: &[Key]) -> S
     format!(
         "This would {verb} {} permanently.{shown}\n\n{}\n",
         counted(count, more),
-        text::table(&header, rows)
+        columns::ended().table(examples, screen)
     )
 }
 
 /// The flags that a repetition of the command needs besides its request id.
 pub(super) fn repeat(filter: &FilterFlags) -> String {
-    filter.repeat().trim_end().to_owned()
+    let flags = filter.repeated().into_iter();
+    let flags: Vec<_> = flags
+        .map(|(flag, value)| format!("{flag} {value}"))
+        .collect();
+    flags.join(" ")
 }
 
 /// The time a microsecond later, the precision of the server.

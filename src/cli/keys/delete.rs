@@ -81,8 +81,10 @@ impl DeleteAll {
         };
         let found = client.ask(client.keys().delete_keys(dry_run)).await?;
         let count = found.would_delete;
-        let preview =
-            |found: &DeleteKeysResponse| preview("delete", count, found.more, &found.examples);
+        let screen = output.screen();
+        let preview = |found: &DeleteKeysResponse| {
+            preview("delete", count, found.more, &found.examples, screen)
+        };
         // A repeated request is sent again, to show its result, even if no keys are left to delete.
         let is_empty = count == 0 && !self.request_id.is_given();
         if self.dry_run || is_empty {

@@ -8,6 +8,7 @@ use prost_types::Timestamp;
 
 use crate::cli::failure::Failure;
 use crate::cli::flags;
+use crate::cli::page::FlagValue;
 use crate::pb::claviger::v1::{KeyFilter, KeyState};
 
 /// The flags that select keys of a realm. A key matches if it matches all of them. A value must not be empty: with a variable that is
@@ -40,10 +41,10 @@ pub(super) struct FilterFlags {
     created_by: Option<String>,
     /// Only keys that were issued at this time or later, or since that long ago, such as 24h.
     // As with the page token: the flags that are printed for the next page are appended to the command line of this page.
-    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "issued_after")]
+    #[arg(long, value_name = flags::PAST, value_parser = flags::past, overrides_with = "issued_after")]
     issued_after: Option<Timestamp>,
     /// Only keys that were issued before this time, or before that long ago, such as 90d.
-    #[arg(long, value_name = "TIME|SPAN", value_parser = flags::past, overrides_with = "issued_before")]
+    #[arg(long, value_name = flags::PAST, value_parser = flags::past, overrides_with = "issued_before")]
     pub(super) issued_before: Option<Timestamp>,
     /// Only keys in this state; can be repeated.
     #[arg(long, value_delimiter = ',')]
@@ -96,17 +97,15 @@ impl FilterFlags {
     }
 
     /// The absolute flags for the next page, or for a repetition: by then, a relative time such as `24h` means another time.
-    pub(super) fn repeat(&self) -> String {
-        let flag = |name: &str, time: Option<Timestamp>| {
-            time.map(|time| format!("{name} {time} "))
-                .unwrap_or_default()
-        };
-        flag("--issued-after", self.issued_after) + &flag("--issued-before", self.issued_before)
-    }
-
-    /// Whether the time of last use matters.
-    pub(super) fn is_about_use(&self) -> bool {
-        self.unused_for.is_some()
+    pub(super) fn repeated(&self) -> Vec<FlagValue> {
+        let flags = [
+            ("--issued-after", self.issued_after),
+            ("--issued-before", self.issued_before),
+        ];
+        let flags = flags.into_iter();
+        flags
+            .filter_map(|(flag, time)| Some((flag, time?.to_string())))
+            .collect()
     }
 }
 

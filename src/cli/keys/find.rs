@@ -2,14 +2,14 @@
 
 use clap::Args;
 
-use super::key::{facts_with_usage, state};
+use super::columns;
+use super::screen::{self, Background};
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
-use crate::cli::output::Output;
-use crate::cli::text;
+use crate::cli::output::{Output, Screen};
 use crate::cli::verify::read_key;
 use crate::pb::claviger::v1::find_key_request::Key as Sought;
-use crate::pb::claviger::v1::{FindKeyRequest, FindKeyResponse, Key};
+use crate::pb::claviger::v1::{FindKeyRequest, FindKeyResponse};
 
 /// Find keys by what somebody has of them: a whole API key, or the last characters of one.
 ///
@@ -36,27 +36,20 @@ impl Find {
         let client = connection.connect().await?;
         let request = FindKeyRequest { key: Some(sought) };
         let answer = client.ask(client.keys().find_key(request)).await?;
-        output.show(&answer, shown)
+        let only = Some(answer.keys.as_slice()).filter(|keys| keys.len() == 1);
+        let only = only.and_then(<[_]>::first);
+        let background = screen::background(&client, only, output).await;
+        let screen = output.screen();
+        output.show(&answer, |answer| shown(answer, &background, screen))
     }
 }
 
-fn shown(answer: &FindKeyResponse) -> String {
+fn shown(answer: &FindKeyResponse, background: &Background, screen: Option<Screen>) -> String {
     match answer.keys.as_slice() {
         [] => "There are no such keys.".to_owned(),
-        [only] => facts_with_usage(only),
+        [only] => screen::shown(only, background, screen),
         keys => {
-            let row = |key: &Key| {
-                vec![
-                    key.id.clone(),
-                    key.name.clone(),
-                    key.realm.clone(),
-                    key.partner.clone(),
-                    key.hint.clone(),
-                    state(key),
-                ]
-            };
-            let header = ["ID", "NAME", "REALM", "PARTNER", "HINT", "STATE"];
-            let mut table = text::table(&header, keys.iter().map(row));
+            let mut table = columns::found().table(keys, screen);
             if answer.more {
                 table.push_str("\n\nThere are more: give more of the hint.");
             }

@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::key::{KeyId, facts_with_usage};
+use super::key::KeyId;
+use super::screen::{Background, background, shown};
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
@@ -31,11 +32,10 @@ impl GetSelf {
         let answer = client
             .ask(client.keys().get_self(GetSelfRequest {}))
             .await?;
+        let background = Background::default();
         output.show(&answer, |answer| {
-            answer
-                .key
-                .as_ref()
-                .map(facts_with_usage)
+            let key = answer.key.as_ref();
+            key.map(|key| shown(key, &background, output.screen()))
                 .unwrap_or_default()
         })
     }
@@ -49,11 +49,10 @@ impl Get {
             ..GetKeyRequest::default()
         };
         let answer = client.ask(client.keys().get_key(request)).await?;
+        let background = background(&client, answer.key.as_ref(), output).await;
         output.show(&answer, |answer| {
-            answer
-                .key
-                .as_ref()
-                .map(facts_with_usage)
+            let key = answer.key.as_ref();
+            key.map(|key| shown(key, &background, output.screen()))
                 .unwrap_or_default()
         })
     }

@@ -5,6 +5,7 @@ use clap::Args;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
 use crate::cli::response::ChangeResponse;
+use crate::cli::style::Tone;
 use crate::cli::text;
 use crate::pb::claviger::v1::{Key, KeyState};
 
@@ -122,6 +123,48 @@ fn rows(key: &Key) -> Vec<(&'static str, String)> {
                 .unwrap_or_default(),
         ),
     ]
+}
+
+/// The owner of a key: its partner, or the project of the partner.
+pub(super) fn owner(key: &Key) -> String {
+    if key.project.is_empty() {
+        key.partner.clone()
+    } else {
+        format!("{}/{}", key.partner, key.project)
+    }
+}
+
+/// What people call a key by: of its hint, the tag of its environment and the last characters, as in `live …a5Ai`.
+pub(in crate::cli) fn short_hint(hint: &str) -> String {
+    let short = hint.split_once('…').and_then(|(head, end)| {
+        let (_, tag) = head.strip_suffix('_')?.rsplit_once('_')?;
+        Some(format!("{tag} …{end}"))
+    });
+    short.unwrap_or_else(|| hint.to_owned())
+}
+
+/// How a sentence names a key: `"ci" (acme, live …plvF)`, or without a name `… (acme, live …plvF)`.
+pub(super) fn title(key: &Key) -> String {
+    let name = if key.name.is_empty() {
+        "…".to_owned()
+    } else {
+        format!("\"{}\"", key.name)
+    };
+    let owner = owner(key);
+    let facts: Vec<_> = [owner, short_hint(&key.hint)]
+        .into_iter()
+        .filter(|fact| !fact.is_empty())
+        .collect();
+    text::plain(&format!("{name} ({})", facts.join(", "))).into_owned()
+}
+
+/// The colour of the state of a key.
+pub(super) fn tone(key: &Key) -> Tone {
+    match key.state() {
+        KeyState::Active => Tone::Good,
+        KeyState::Disabled | KeyState::Unspecified => Tone::Warning,
+        KeyState::Expired | KeyState::Revoked => Tone::Bad,
+    }
 }
 
 /// Formats the state of a key.

@@ -2,16 +2,15 @@
 
 use clap::Args;
 
+use super::columns;
 use super::filter::FilterFlags;
-use super::key::{last_used, state};
 use crate::cli::client::Client;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
-use crate::cli::page::{self, Listing, PageFlags};
+use crate::cli::page::{self, PageFlags};
 use crate::cli::realm_flag::RealmFlag;
 use crate::cli::response::PageResponse as _;
-use crate::cli::text;
 use crate::pb::claviger::v1::{
     Key, KeyFilter, ListKeysRequest, ListKeysResponse, ListRealmsRequest,
 };
@@ -42,69 +41,29 @@ pub struct List {
     page: PageFlags,
 }
 
-/// The columns of the table. The first one is only for several realms.
-const HEADER: [&str; 10] = [
-    "REALM",
-    "ID",
-    "NAME",
-    "PARTNER",
-    "PROJECT",
-    "ENV",
-    "HINT",
-    "STATE",
-    "EXPIRES",
-    "LAST USED",
-];
-
-fn row(key: &Key) -> Vec<String> {
-    vec![
-        key.realm.clone(),
-        key.id.clone(),
-        key.name.clone(),
-        key.partner.clone(),
-        key.project.clone(),
-        key.environment.clone(),
-        key.hint.clone(),
-        state(key),
-        text::expiry(key.expire_time.as_ref()),
-        last_used(key),
-    ]
-}
-
 impl List {
     /// Returns the exit code.
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
         let filter = self.filter.to_proto("")?;
+        self.page.check(&columns::OF_REALMS)?;
         let client = connection.connect().await?;
-        // A search for unused keys is about the last column.
-        let is_about_use = self.filter.is_about_use();
-        let page = if !self.all_realms {
-            let realm = self.realm.resolve(&client).await?;
-            let page = self.page.fetch(in_realm(&client, &filter, &realm)).await?;
-            let listing = Listing {
-                header: &HEADER[1..],
-                optional: if is_about_use { &[] } else { &[8] },
-                cut: None,
-                empty: "There are no such keys.",
-                repeat: self.filter.repeat(),
-            };
-            let row = |key: &Key| row(key).split_off(1);
-            listing.show(output, &page, row, self.page.is_first())?;
+        let rows = <[Key]>::to_vec;
+        let page = if self.all_realms {
+            let page = self.in_all_realms(&client, &filter).await?;
+            self.page
+                .show_page(output, &page, &columns::listing(None), rows, &[])?;
             page
         } else {
-            let page = self.in_all_realms(&client, &filter).await?;
-            let listing = Listing {
-                header: &HEADER,
-                optional: if is_about_use {
-                    &[4, 5, 6, 7, 3, 8]
-                } else {
-                    &[9, 4, 5, 6, 7, 3]
-                },
-                cut: Some(2),
-                empty: "There are no such keys.",
-                repeat: String::new(),
-            };
-            listing.show(output, &page, row, true)?;
+            let realm = self.realm.resolve(&client).await?;
+            let page = self.page.fetch(in_realm(&client, &filter, &realm)).await?;
+            let repeat = self.filter.repeated();
+            self.page.show_page(
+                output,
+                &page,
+                &columns::listing(Some(&realm)),
+                rows,
+                &repeat,
+            )?;
             page
         };
         let found = self.fail_if_any && !page.keys.is_empty();

@@ -3,6 +3,7 @@
 //! `key` has what the commands share. `revealed_key` shows an API key, which the server returns only once.
 
 mod bulk;
+pub(super) mod columns;
 mod delete;
 mod enable;
 mod filter;
@@ -17,8 +18,9 @@ mod revealed_key;
 mod revoke;
 mod rotate;
 mod scopes;
+pub(super) mod screen;
 mod update;
-mod usage;
+pub(super) mod usage;
 
 use clap::Subcommand;
 
@@ -31,6 +33,7 @@ use find::Find;
 use get::{Get, GetSelf};
 use import::Import;
 use issue::Issue;
+pub(super) use key::short_hint;
 use list::List;
 pub(super) use new::Offline;
 use revoke::{Revoke, RevokeAll, RevokeSelf};

@@ -131,8 +131,10 @@ impl RevokeAll {
         };
         let found = client.ask(client.keys().revoke_keys(dry_run)).await?;
         let count = found.would_revoke;
-        let preview =
-            |found: &RevokeKeysResponse| preview("revoke", count, found.more, &found.examples);
+        let screen = output.screen();
+        let preview = |found: &RevokeKeysResponse| {
+            preview("revoke", count, found.more, &found.examples, screen)
+        };
         // A repeated request is sent again, to show its result, even if no keys are left to revoke.
         let is_empty = count == 0 && !self.request_id.is_given();
         if self.dry_run || is_empty {
@@ -209,14 +211,14 @@ mod tests {
             id: "id".to_owned(),
             ..Key::default()
         }];
-        let shown = preview("revoke", 1_234, false, &examples);
+        let shown = preview("revoke", 1_234, false, &examples, None);
         assert!(
             shown.starts_with(
                 "This would revoke 1,234 keys permanently. The newest 1 of them:\n\nID  NAME  PARTNER"
             ),
             "{shown}"
         );
-        let more = preview("delete", 10_000, true, &examples);
+        let more = preview("delete", 10_000, true, &examples, None);
         assert!(
             more.starts_with(
                 "This would delete 10,000 keys, and then more, permanently. The newest"
@@ -224,10 +226,13 @@ mod tests {
             "{more}"
         );
         assert_eq!(
-            preview("revoke", 0, false, &[]),
+            preview("revoke", 0, false, &[], None),
             "There are no such keys, or all of them are revoked already."
         );
-        assert_eq!(preview("delete", 0, false, &[]), "There are no such keys.");
+        assert_eq!(
+            preview("delete", 0, false, &[], None),
+            "There are no such keys."
+        );
     }
 
     #[test]

@@ -2,13 +2,14 @@
 
 use clap::Args;
 
-use super::key::KeyId;
+use super::key::{KeyId, title};
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, Screen};
 use crate::cli::text;
-use crate::cli::usage::{Range, RangeFlags, count_rows, legend, width};
-use crate::pb::claviger::v1::{GetKeyUsageRequest, GetKeyUsageResponse};
+use crate::cli::usage::{self, Range, RangeFlags, count_rows};
+use crate::cli::when;
+use crate::pb::claviger::v1::{GetKeyRequest, GetKeyUsageRequest, GetKeyUsageResponse};
 
 /// Show how often a key was presented and with which verdicts, by hour or by day.
 ///
@@ -25,28 +26,53 @@ impl Usage {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let range = self.range.range();
         let request = GetKeyUsageRequest {
-            key_id: self.key.id,
+            key_id: self.key.id.clone(),
             start_time: Some(range.start()),
             end_time: range.end(),
             ..GetKeyUsageRequest::default()
         };
         let client = connection.connect().await?;
-        let answer = client.ask(client.keys().get_key_usage(request)).await?;
-        output.show(&answer, |answer| shown(answer, range, width(output)))
+        let screen = output.screen();
+        let usage = async { client.ask(client.keys().get_key_usage(request)).await };
+        let key = async {
+            let request = GetKeyRequest {
+                key_id: self.key.id.clone(),
+                ..GetKeyRequest::default()
+            };
+            // Only a screen says which key it is.
+            screen?;
+            client.ask(client.keys().get_key(request)).await.ok()?.key
+        };
+        let (answer, key) = tokio::join!(usage, key);
+        let title = key.map_or(self.key.id, |key| title(&key));
+        output.show(&answer?, |answer| shown(answer, &title, range, screen))
     }
 }
 
-fn shown(answer: &GetKeyUsageResponse, range: Range, width: usize) -> String {
-    let last_used = answer
-        .last_used_time
-        .as_ref()
-        .map_or_else(|| "never".to_owned(), text::time);
-    let facts = [("last used".to_owned(), last_used)];
-    let facts = text::facts(facts.into_iter().chain(count_rows(&answer.totals)));
-    if answer.buckets.is_empty() {
-        return facts;
-    }
-    format!("{facts}\n\n{}", legend(&range.bars(&answer.buckets), width))
+pub(in crate::cli) fn shown(
+    answer: &GetKeyUsageResponse,
+    title: &str,
+    range: Range,
+    screen: Option<Screen>,
+) -> String {
+    let last_used = answer.last_used_time.as_ref();
+    let heading = match screen {
+        None => {
+            let last_used = last_used.map_or_else(|| "never".to_owned(), text::time);
+            let facts = [("last used".to_owned(), last_used)];
+            text::facts(facts.into_iter().chain(count_rows(&answer.totals)))
+        }
+        Some(screen) => {
+            let last_used = last_used.map_or_else(
+                || "never used".to_owned(),
+                |at| format!("last used {}", when::ago(at, &screen.now)),
+            );
+            let heading = usage::heading([title, &last_used], &answer.totals, screen);
+            format!("{heading}\n{}", range.words())
+        }
+    };
+    let chart = range.chart(&answer.buckets, screen.is_some());
+    usage::shown(&heading, &answer.buckets, &chart, screen)
 }
 
 #[cfg(test)]
@@ -76,7 +102,7 @@ mod tests {
         };
         let range = Range::between(0, 86_400);
         assert_eq!(
-            shown(&answer, range, 80),
+            shown(&answer, "", range, None),
             "last used                    never\n\
              presented                    1,235\n\
              allowed                      1,200\n\

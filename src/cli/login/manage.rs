@@ -7,6 +7,7 @@ use crate::cli::connect::Connection;
 use crate::cli::contexts::{Context, ContextKey, Contexts, ContextsFile};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
+use crate::cli::table::{Cell, Column, Row, Table};
 use crate::cli::{prompt, text};
 
 /// The commands for contexts.
@@ -56,7 +57,7 @@ impl Command {
         match self {
             Self::List(List {}) => {
                 let contexts = ContextsFile::of_user_or_failure()?.read()?;
-                output.show_summary(&as_json(&contexts), || shown(&contexts))
+                output.show_summary(&as_json(&contexts), || shown(&contexts, output.width()))
             }
             Self::Use(chosen) => chosen.run(output),
         }
@@ -155,7 +156,15 @@ impl Logout {
     }
 }
 
-fn shown(contexts: &Contexts) -> String {
+const COLUMNS: [Column; 5] = [
+    Column::id("NAME", 5, 12, 24),
+    Column::id("ENDPOINT", 4, 16, 40),
+    Column::id("REALM", 2, 8, 20),
+    Column::id("ENVIRONMENT", 1, 8, 20),
+    Column::id("KEY", 3, 12, 40),
+];
+
+fn shown(contexts: &Contexts, width: Option<usize>) -> String {
     if contexts.by_name.is_empty() {
         return "There are no contexts. Make one: claviger login".to_owned();
     }
@@ -163,19 +172,22 @@ fn shown(contexts: &Contexts) -> String {
         let is_current = contexts.current.as_ref() == Some(name);
         let mark = if is_current { " (current)" } else { "" };
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
-        vec![
+        let key = context.key.as_ref().map(ContextKey::place);
+        let cells = [
             format!("{name}{mark}"),
             text(&context.endpoint),
             text(&context.realm),
             text(&context.environment),
-            context
-                .key
-                .as_ref()
-                .map(ContextKey::place)
-                .unwrap_or_default(),
-        ]
+            key.unwrap_or_default(),
+        ];
+        Row {
+            cells: cells.iter().map(Cell::new).collect(),
+            ..Row::default()
+        }
     });
-    text::table(&["NAME", "ENDPOINT", "REALM", "ENVIRONMENT", "KEY"], rows)
+    let mut table = Table::new(COLUMNS);
+    rows.for_each(|row| table.push(row));
+    table.shown(width).text()
 }
 
 fn as_json(contexts: &Contexts) -> serde_json::Value {

@@ -75,9 +75,10 @@ impl Login {
         let connection = connection.clone().or_of(&name, &old);
         let endpoint = connection.endpoint_name()?;
         let (key, source) = self.key(&connection, &name, &endpoint)?;
-        let plain_key = match &key {
-            ContextKey::File(path) => key_file::read_key(path, "--key-file")?,
-            key => key.read(&name)?,
+        let plain_key = match &source {
+            // As it was typed: it may be an API key, which no error repeats.
+            KeySource::File(path) => key_file::read_key(path, "--key-file")?,
+            _ => key.read(&name)?,
         };
 
         let client = connection.connect_as(&plain_key, &source).await?;

@@ -1,5 +1,7 @@
 //! Counts by verdict, for people.
 
+use std::fmt::Write as _;
+
 use super::chart::Bar;
 use crate::cli::text;
 use crate::pb::claviger::v1::{Verdict, VerdictCount};
@@ -27,6 +29,37 @@ pub(in crate::cli) fn count_rows(totals: &[VerdictCount]) -> Vec<(String, String
         .into_iter()
         .chain(counts)
         .collect()
+}
+
+/// The counts as a sentence: all, those that were allowed, and why the others were denied, most frequent first.
+pub(in crate::cli) fn totals_line(totals: &[VerdictCount]) -> String {
+    let mut bar = Bar::default();
+    count_bar(&mut bar, totals);
+    let all = bar.allowed.saturating_add(bar.denied);
+    let mut line = format!(
+        "{} presented   {} allowed",
+        text::grouped(all),
+        text::grouped(bar.allowed)
+    );
+    if bar.denied > 0 {
+        let denied = totals.iter();
+        let mut denied: Vec<_> = denied
+            .filter(|total| total.verdict() != Verdict::Allowed)
+            .collect();
+        denied.sort_by_key(|total| std::cmp::Reverse(total.count));
+        let why: Vec<_> = denied
+            .into_iter()
+            .map(|total| format!("{} {}", verdict(total), text::grouped(total.count)))
+            .collect();
+        let _ = write!(
+            line,
+            "   {} denied ({}): {}",
+            text::grouped(bar.denied),
+            text::percent(bar.denied, all),
+            why.join(", ")
+        );
+    }
+    line
 }
 
 fn verdict(count: &VerdictCount) -> String {

@@ -6,19 +6,22 @@ mod range;
 
 use clap::Args;
 
-pub(super) use chart::legend;
-pub(super) use counts::count_rows;
+pub(super) use counts::{count_rows, totals_line};
 pub(super) use range::{Range, RangeFlags};
 
-use chart::Bar;
+use chart::{Bar, Chart};
 use counts::count_bar;
 
 use super::connect::Connection;
 use super::failure::Failure;
-use super::output::Output;
+use super::output::{Output, Screen};
 use super::realm_flag::RealmFlag;
+use super::style::Tone;
 use super::text;
-use crate::pb::claviger::v1::{GetUsageRequest, GetUsageResponse, OwnerUsage, VerdictCount};
+use super::width::{spread, wrap};
+use crate::pb::claviger::v1::{
+    GetUsageRequest, GetUsageResponse, OwnerUsage, UsageBucket, VerdictCount,
+};
 
 /// The number of columns without a terminal.
 const DEFAULT_WIDTH: usize = 80;
@@ -31,7 +34,7 @@ const DEFAULT_WIDTH: usize = 80;
 #[command(after_help = "\
 Examples:
   claviger usage --realm demo --since 7d
-  claviger usage --realm demo --partner acme --from 2026-10-01 --to 2026-11-01")]
+  claviger usage --realm demo --partner acme --since 2026-10-01 --until 2026-11-01")]
 pub struct Usage {
     #[command(flatten)]
     realm: RealmFlag,
@@ -68,31 +71,60 @@ impl Usage {
             top: self.top,
         };
         let is_by_project = !(request.partner.is_empty() && request.project.is_empty());
+        let realm = format!("realm {}", request.realm);
+        let place = [
+            &realm,
+            &request.partner,
+            &request.project,
+            &request.environment,
+        ];
+        let place: Vec<_> = place.into_iter().filter(|part| !part.is_empty()).collect();
+        let place = place
+            .iter()
+            .map(|part| part.as_str())
+            .collect::<Vec<_>>()
+            .join(" / ");
         let answer = client.ask(client.keys().get_usage(request)).await?;
-        let bars = |answer: &GetUsageResponse| {
-            if self.over_time {
-                range.bars(&answer.buckets)
-            } else {
-                owners(answer, is_by_project)
-            }
-        };
+        let screen = output.screen();
         output.show(&answer, |answer| {
-            shown(answer, &bars(answer), width(output))
+            let chart = if self.over_time {
+                range.chart(&answer.buckets, screen.is_some())
+            } else {
+                Chart {
+                    bars: owners(answer, is_by_project),
+                    unit: "owner",
+                }
+            };
+            let heading = match screen {
+                None => text::facts(count_rows(&answer.totals)),
+                Some(screen) => heading([&place, &range.words()], &answer.totals, screen),
+            };
+            shown(&heading, &answer.buckets, &chart, screen)
         })
     }
 }
 
-/// The number of columns of the terminal.
-pub(super) fn width(output: &Output) -> usize {
-    output.width().unwrap_or(DEFAULT_WIDTH)
+/// What a screen shows above a chart: two texts, and the counts as a sentence.
+pub(super) fn heading([left, right]: [&str; 2], totals: &[VerdictCount], screen: Screen) -> String {
+    let (left, right) = (text::plain(left), text::plain(right));
+    let first = [(&*left, Tone::Strong), (&*right, Tone::Plain)];
+    let first = spread(first, screen.width, screen.width);
+    let second = wrap(&totals_line(totals), screen.width);
+    format!("{first}\n{}", second.join("\n"))
 }
 
-fn shown(answer: &GetUsageResponse, bars: &[Bar], width: usize) -> String {
-    let facts = text::facts(count_rows(&answer.totals));
-    if answer.buckets.is_empty() {
-        return facts;
+/// The heading, and the chart unless nothing was counted.
+pub(super) fn shown(
+    heading: &str,
+    buckets: &[UsageBucket],
+    chart: &Chart,
+    screen: Option<Screen>,
+) -> String {
+    if buckets.is_empty() {
+        return heading.to_owned();
     }
-    format!("{facts}\n\n{}", legend(bars, width))
+    let width = screen.map_or(DEFAULT_WIDTH, |screen| screen.width);
+    format!("{heading}\n\n{}", chart.text(width, screen.is_some()))
 }
 
 /// Returns one bar for each owner, and one for all others.
@@ -111,8 +143,8 @@ fn owners(answer: &GetUsageResponse, is_by_project: bool) -> Vec<Bar> {
     let label = |owner: &OwnerUsage| match (&*owner.partner, &*owner.project) {
         ("", _) => "(no partner)".to_owned(),
         (_, "") if is_by_project => "(keys of the partner)".to_owned(),
-        (partner, "") => text::plain(partner).to_string(),
-        (_, project) => text::plain(project).to_string(),
+        (partner, "") => partner.to_owned(),
+        (_, project) => project.to_owned(),
     };
     let mut bars: Vec<_> = answer
         .owners

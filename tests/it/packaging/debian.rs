@@ -133,6 +133,8 @@ fn the_pages_lead_from_an_empty_machine_to_an_upgrade_and_back() {
     let (build, package) = package.split_once('\n').unwrap();
     assert_eq!(build, "packaging/deb . target/release/claviger");
     let steps = [
+        // The context of `claviger login` is there.
+        "export HOME=/root".to_owned(),
         check("test ! -e /usr/bin/claviger && ! getent passwd claviger"),
         package.to_owned(),
         check("! grep -q 'start\\|now' /run/asked"),

@@ -213,14 +213,11 @@ fn a_login_keeps_the_key_for_later_commands() {
 
 /// Each setting from a flag, a variable, the context and by default. Seen red with the context before the variable.
 #[test]
-fn a_flag_comes_before_a_variable_and_this_before_the_context() {
+fn the_server_is_that_of_a_flag_or_a_variable_or_the_context() {
     let user = User::logged_in();
-    user.make_realm("one");
-    user.make_realm("two");
     // Which of the addresses is called, by the error.
     let at = |host: u8| format!("127.0.0.{host}:1");
     let (flag, variable, context) = (at(2), at(3), at(4));
-    let good = fs::read_to_string(user.file()).unwrap();
     user.write(&format!(
         "current = \"a\"\n[contexts.a]\nendpoint = \"{context}\"\nkey = \"k\"\n"
     ));
@@ -243,8 +240,15 @@ fn a_flag_comes_before_a_variable_and_this_before_the_context() {
         assert!(complaint.starts_with(&expected), "{complaint}");
         assert_eq!(code, Some(1));
     }
+}
 
-    // Which key is used, by the refusal.
+/// Seen red with the context before the variable.
+#[test]
+fn the_key_is_that_of_a_flag_or_a_variable_or_the_context() {
+    let user = User::logged_in();
+    let list = ["realm", "list"];
+    let good = fs::read_to_string(user.file()).unwrap();
+    // Which key is used is told by the refusal.
     let good = good.replace(&user.operator, "claviger_main_kept");
     user.write(&good);
     let key_file = user.home.path().join("a.key");
@@ -276,9 +280,15 @@ fn a_flag_comes_before_a_variable_and_this_before_the_context() {
             "{complaint}"
         );
     }
+}
 
-    // Which realm and environment a key gets.
-    let good = good.replace("claviger_main_kept", &user.operator);
+/// Seen red with the context before the variable, and with the environment of the context in every realm.
+#[test]
+fn the_realm_and_the_environment_are_those_of_a_flag_or_a_variable_or_the_context() {
+    let user = User::logged_in();
+    user.make_realm("one");
+    user.make_realm("two");
+    let good = fs::read_to_string(user.file()).unwrap();
     let issue = [
         "keys",
         "issue",
@@ -353,8 +363,12 @@ fn a_flag_comes_before_a_variable_and_this_before_the_context() {
     user.write(&format!("{good}{defaults}"));
     let (code, ..) = user.run(&operators, &[environment], "");
     assert_eq!(code, Some(0));
+}
 
-    // Variables that somebody forgot, who names the context in the command.
+/// Seen red without the warning.
+#[test]
+fn a_forgotten_variable_before_a_named_context_is_warned_of() {
+    let user = User::logged_in();
     let exported = [("CLAVIGER_KEY", user.operator.as_str())];
     let (code, _, complaint) = user.run(&["realm", "list", "-c", "default"], &exported, "");
     assert_eq!(code, Some(0));

@@ -280,8 +280,8 @@ fn a_slow_server_is_told_and_an_interrupted_change_can_be_repeated() {
     let mut told = Vec::new();
     for _ in 0..2 {
         let mut paste = std::process::Command::new("sh");
-        let like = command(&[]);
-        for (name, value) in like.get_envs() {
+        let variables = command(&[]);
+        for (name, value) in variables.get_envs() {
             match value {
                 Some(value) => paste.env(name, value),
                 None => paste.env_remove(name),

@@ -15,6 +15,7 @@ mod listeners;
 mod log;
 mod method_paths;
 mod python;
+mod screens;
 mod secrets;
 mod start;
 mod stop;

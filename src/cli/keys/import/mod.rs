@@ -146,7 +146,7 @@ impl Import {
         let reported = summary.finish();
         if summary.done() > 0 || outcome.is_ok() {
             output.show_summary(&summary.json(self.dry_run), || {
-                summary.describe(self.dry_run)
+                summary.describe(self.dry_run, output.width())
             })?;
         }
         outcome.and(reported)?;

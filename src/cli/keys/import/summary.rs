@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::outcome::Outcome;
 use crate::cli::failure::Failure;
+use crate::cli::table;
 use crate::cli::text;
 
 /// How many failures the summary lists; the report has all of them.
@@ -87,7 +88,7 @@ impl ImportSummary {
     }
 
     /// The summary for people.
-    pub(super) fn describe(&self, dry_run: bool) -> String {
+    pub(super) fn describe(&self, dry_run: bool, width: Option<usize>) -> String {
         let imported = if dry_run {
             "would be imported"
         } else {
@@ -108,7 +109,8 @@ impl ImportSummary {
         if !self.failures.is_empty() {
             let rows = self.failures.iter();
             let rows = rows.map(|(line, why)| vec![line.to_string(), why.clone()]);
-            lines.push(format!("\n{}", text::table(&["LINE", "REASON"], rows)));
+            let table = table::simple(&["LINE", "REASON"], rows, width);
+            lines.push(format!("\n{table}"));
         }
         let unlisted = self.failed - self.failures.len() as u64;
         match &self.report {
@@ -194,7 +196,7 @@ mod tests {
         }
         summary.effect = Some("in force on every server, revision 7".to_owned());
         assert_eq!(
-            summary.describe(false),
+            summary.describe(false, None),
             "imported       1\nalready there  1\nfailed         1\n\
              in force on every server, revision 7\n\n\
              LINE  REASON\n4     no such partner"
@@ -211,7 +213,7 @@ mod tests {
         for line in 0..1_000 {
             summary.add(line, failed("no")).unwrap();
         }
-        let text = summary.describe(false);
+        let text = summary.describe(false, None);
         assert!(
             text.ends_with("… and 980 more; --report FILE writes all of them."),
             "{text}"

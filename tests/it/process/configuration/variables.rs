@@ -94,6 +94,7 @@ fn variables_of_clients_and_of_kubernetes_are_accepted() {
         ("CLAVIGER_KEY", "k"),
         ("CLAVIGER_KEY_FILE", "k"),
         ("CLAVIGER_REALM", "demo"),
+        ("CLAVIGER_PAGER", "cat"),
         ("CLAVIGER_ENDPOINT", "not an endpoint"),
         ("CLAVIGER_CA_FILE", "ca.pem"),
         ("CLAVIGER_CLIENT_CERT", "c.pem"),

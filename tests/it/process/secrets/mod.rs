@@ -77,6 +77,8 @@ on_both_engines! {
             );
         }
 
+        use_contexts(&program.address, &operator, &canaries);
+
         for error in &errors {
             let shown = format!("{error:?} {error}");
             canaries.assert_absent("an error", &[shown.as_bytes(), error.details()].concat());
@@ -121,6 +123,77 @@ on_both_engines! {
             errors.len(),
             log.len()
         );
+    }
+}
+
+/// Logs in, uses the context and breaks its file: only this file has the key.
+///
+/// Seen red with a derived `Debug` that a failure shows, with the parser's own message about the file, and with `context list` that
+/// shows the key.
+fn use_contexts(address: &str, operator: &str, canaries: &Canaries) {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("claviger/contexts.toml");
+    let run = |args: &[&str], input: &str| {
+        let input_file = home.path().join("input");
+        fs::write(&input_file, input).unwrap();
+        let input = fs::File::open(&input_file).unwrap();
+        let output = claviger(args)
+            .env("XDG_CONFIG_HOME", home.path())
+            .stdin(input)
+            .output()
+            .unwrap();
+        fs::remove_file(input_file).unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        canaries.assert_absent(&args[0..1].concat(), &said);
+        output.status.success()
+    };
+    assert!(run(&["login", "--endpoint", address], operator));
+    let kept = fs::read_to_string(&file).unwrap();
+    assert!(kept.contains(operator), "the file has the key");
+    for args in [
+        &["whoami"][..],
+        &["whoami", "--json"],
+        &["context", "list"],
+        &["context", "list", "--json"],
+        &["use", "default", "--json"],
+        &["realm", "list"],
+    ] {
+        assert!(run(args, ""), "{args:?}");
+    }
+    for args in [
+        &["login", "--context", operator][..],
+        &["login", "--endpoint", operator],
+        &["login", "--key-file", operator],
+        &["login", "--", operator],
+        &["login", "--", "false", operator],
+        &["use", operator],
+        &["logout", operator],
+        &["whoami", "-c", operator],
+        &["realm", "list", "--context", operator],
+    ] {
+        assert!(!run(args, ""), "{args:?}");
+    }
+    for broken in [
+        kept.replace("key = ", "kye = "),
+        kept.replace("key = ", "key "),
+        kept.replace("key = ", "realm = "),
+        kept.replace("key = \"", "key_command = [\"") + "]",
+        kept.replace("key = \"", "key_file = \""),
+        kept.replace("key = \"", "key = \"\u{1b}"),
+        format!("{operator} = 1\n{kept}"),
+        kept.replace("contexts.default", &format!("contexts.{operator}")),
+        kept.replace("\"default\"", &format!("\"{operator}\"")),
+    ] {
+        fs::write(&file, &broken).unwrap();
+        for args in [&["realm", "list"][..], &["whoami", "--json"]] {
+            run(args, "");
+        }
+    }
+    fs::write(&file, kept).unwrap();
+    assert!(run(&["logout", "--yes"], ""));
+    for entry in fs::read_dir(file.parent().unwrap()).unwrap() {
+        let path = entry.unwrap().path();
+        canaries.assert_absent(&path.display().to_string(), &fs::read(&path).unwrap());
     }
 }
 

@@ -1,0 +1,158 @@
+//! The width of texts in columns of the terminal: an ideograph has two, a combining mark none.
+
+use unicode_segmentation::UnicodeSegmentation as _;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+
+use super::style::Tone;
+
+const ELLIPSIS: &str = "…";
+
+/// The number of columns that a text takes. Where terminals differ, as with joined emoji, it is the larger number.
+pub(super) fn width(text: &str) -> usize {
+    if text.is_ascii() {
+        return text.len();
+    }
+    text.graphemes(true).map(grapheme_width).sum()
+}
+
+fn grapheme_width(grapheme: &str) -> usize {
+    let apart: usize = grapheme
+        .chars()
+        .map(|character| character.width().unwrap_or(0))
+        .sum();
+    apart.max(grapheme.width())
+}
+
+/// Cuts the end of a text that takes more than `width` columns.
+pub(super) fn cut(text: &str, width: usize) -> String {
+    if self::width(text) <= width {
+        return text.to_owned();
+    }
+    if width == 0 {
+        return String::new();
+    }
+    format!("{}{ELLIPSIS}", head(text, width - 1).0)
+}
+
+/// Cuts the middle of a text that takes more than `width` columns.
+pub(super) fn cut_middle(text: &str, width: usize) -> String {
+    if self::width(text) <= width || width < 3 {
+        return cut(text, width);
+    }
+    let of_tail = (width - 1) / 2;
+    let (head, rest) = head(text, width - 1 - of_tail);
+    let mut tail = rest.len();
+    let mut taken = 0;
+    for (at, grapheme) in rest.grapheme_indices(true).rev() {
+        taken += grapheme_width(grapheme);
+        if taken > of_tail {
+            break;
+        }
+        tail = at;
+    }
+    format!("{head}{ELLIPSIS}{}", &rest[tail..])
+}
+
+/// Splits a text after at most `width` columns.
+fn head(text: &str, width: usize) -> (&str, &str) {
+    let mut taken = 0;
+    for (at, grapheme) in text.grapheme_indices(true) {
+        taken += grapheme_width(grapheme);
+        if taken > width {
+            return text.split_at(at);
+        }
+    }
+    (text, "")
+}
+
+/// Breaks a text into lines of at most `width` columns, between words where it can.
+pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+    let width = width.max(1);
+    let mut lines = vec![String::new()];
+    for mut word in text.split(' ') {
+        let line = lines.last_mut().expect("there is always a line");
+        if line.is_empty() || self::width(line) + 1 + self::width(word) <= width {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+        } else {
+            lines.push(String::new());
+        }
+        while self::width(word) > width {
+            let (start, rest) = head(word, width);
+            // A character can be wider than the line.
+            let (start, rest) = if start.is_empty() {
+                word.split_at(word.graphemes(true).next().map_or(0, str::len))
+            } else {
+                (start, rest)
+            };
+            lines.last_mut().expect("there is a line").push_str(start);
+            word = rest;
+            if word.is_empty() {
+                break;
+            }
+            lines.push(String::new());
+        }
+        lines.last_mut().expect("there is a line").push_str(word);
+    }
+    for line in &mut lines {
+        line.truncate(line.trim_end().len());
+    }
+    lines
+}
+
+/// Puts texts at both ends of a line of `width` columns, or of more if they need it and the terminal has them. Texts that do not
+/// fit get a line each.
+pub(super) fn spread(
+    [(left, left_tone), (right, right_tone)]: [(&str, Tone); 2],
+    width: usize,
+    terminal: usize,
+) -> String {
+    let texts = self::width(left) + self::width(right);
+    if texts + 2 > terminal {
+        let [left, right] = [left, right].map(|text| cut(text, terminal));
+        return format!("{}\n{}", left_tone.paint(&left), right_tone.paint(&right));
+    }
+    let blank = width.saturating_sub(texts).max(2);
+    format!(
+        "{}{}{}",
+        left_tone.paint(left),
+        " ".repeat(blank),
+        right_tone.paint(right)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_width_is_that_of_the_terminal() {
+        for (text, columns) in [
+            ("abc", 3),
+            ("東京", 4),
+            ("e\u{301}", 1),
+            ("Łódź", 4),
+            ("👍🏽", 4),
+            ("👩\u{200d}👧", 4),
+            ("❤\u{fe0f}", 2),
+        ] {
+            assert_eq!(width(text), columns, "{text}");
+        }
+        assert_eq!(cut("東京タワー", 5), "東京…");
+        assert_eq!(cut("東京タワー", 4), "東…");
+        assert_eq!(cut("e\u{301}e\u{301}e\u{301}", 2), "e\u{301}…");
+        assert_eq!(cut("ab👩\u{200d}👧", 5), "ab…", "an emoji is not torn");
+        assert_eq!(cut("abc", 0), "");
+        assert_eq!(cut_middle("umbrella-corporation", 9), "umbr…tion");
+        assert_eq!(cut_middle("東京タワー", 6), "東…ー");
+    }
+
+    #[test]
+    fn a_text_is_broken_between_words() {
+        assert_eq!(wrap("one two three", 8), ["one two", "three"]);
+        assert_eq!(wrap("abcdefgh ij", 3), ["abc", "def", "gh", "ij"]);
+        assert_eq!(wrap("東京", 1), ["東", "京"]);
+        assert_eq!(wrap("", 5), [""]);
+    }
+}
