@@ -1,7 +1,8 @@
-//! Compiles the proto files without `protoc`.
+//! Compiles the proto files without `protoc`, and finds the version with its commit.
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::{env, fs};
 
 /// The messages that carry an API key, and the messages that contain them. They have no derived `Debug`, so that no log line can
@@ -36,6 +37,7 @@ const CODEC: &str = "crate::protobuf::BoundedCodec";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rustc-env=CLAVIGER_VERSION={}", version());
 
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let mut compiler = protox::Compiler::new(["proto"])?;
@@ -95,4 +97,48 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     server.compile_fds(servers)?;
     Ok(())
+}
+
+/// The version, with the commit if it is known: from packaging, which builds without a repository, or else from git.
+///
+/// Only a release build asks git. Otherwise each commit of a developer would compile everything again.
+fn version() -> String {
+    println!("cargo:rerun-if-env-changed=CLAVIGER_COMMIT");
+    let packaged = env::var("CLAVIGER_COMMIT").unwrap_or_default();
+    let is_release = env::var("PROFILE").is_ok_and(|profile| profile == "release");
+    let commit = match packaged.trim() {
+        "" | "unknown" if is_release => commit_of_git(),
+        "" | "unknown" => None,
+        packaged => Some(packaged.to_owned()),
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    match commit.filter(|commit| commit.chars().all(|c| c.is_ascii_alphanumeric())) {
+        Some(commit) => format!("{version} ({})", commit.get(..12).unwrap_or(&commit)),
+        None => version.to_owned(),
+    }
+}
+
+/// The commit that is checked out; `None` in a source archive, and without git.
+fn commit_of_git() -> Option<String> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Not a repository that a source archive was unpacked into.
+    if !here.join(".git").exists() {
+        return None;
+    }
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git")
+            .arg("-C")
+            .arg(here)
+            .args(arguments)
+            .output()
+            .ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    };
+    // It changes with each commit and checkout.
+    let log = here.join(git(&["rev-parse", "--git-path", "logs/HEAD"])?);
+    if log.exists() {
+        println!("cargo:rerun-if-changed={}", log.display());
+    }
+    git(&["rev-parse", "HEAD"])
 }

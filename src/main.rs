@@ -12,16 +12,19 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use claviger::cli::{self, ClientCommand, Connection};
 use claviger::commands::{self, BootstrapArgs, MigrateArgs};
 use claviger::config::{self, ConfigFileArgs, Environment, Resolved, ServeArgs};
-use claviger::help::{self, Shell};
+use claviger::help::{self, Named, Shell};
 use claviger::telemetry::{self, LogArgs};
 
 // The measurements are in docs/performance.md.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// The version, with the commit of a release.
+const VERSION: &str = env!("CLAVIGER_VERSION");
+
 /// An authority for API keys: issues keys, and decides for each request whether its key may do it.
 #[derive(Parser)]
-#[command(name = "claviger", version, arg_required_else_help = true)]
+#[command(name = "claviger", version = VERSION, arg_required_else_help = true)]
 struct CommandLine {
     #[command(flatten)]
     connection: Connection,
@@ -32,6 +35,7 @@ struct CommandLine {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the authority.
+    #[command(after_help = SERVE_HELP)]
     Serve {
         #[command(flatten)]
         serve: Box<ServeArgs>,
@@ -49,6 +53,9 @@ enum Command {
         print_config: bool,
     },
     /// Create the authority and its first operator key, without serving, and print only the key on standard output.
+    #[command(
+        after_help = "Examples:\n  claviger bootstrap --data-dir ./claviger-data > operator.key"
+    )]
     Bootstrap {
         #[command(flatten)]
         bootstrap: BootstrapArgs,
@@ -58,6 +65,7 @@ enum Command {
         config: ConfigFileArgs,
     },
     /// Migrate the database's schema to this version, without serving.
+    #[command(after_help = "Examples:\n  claviger migrate --data-dir ./claviger-data")]
     Migrate {
         #[command(flatten)]
         migrate: MigrateArgs,
@@ -69,7 +77,7 @@ enum Command {
     /// Examine the machine, the files and the store of a server, also while it runs: takes the flags of `serve`, and changes
     /// nothing.
     #[command(
-        after_help = "Exit code: 0 if nothing failed, 1 if a check failed, 78 if the configuration cannot work."
+        after_help = DOCTOR_HELP
     )]
     Doctor {
         #[command(flatten)]
@@ -81,18 +89,45 @@ enum Command {
     },
     #[command(flatten)]
     Client(ClientCommand),
-    /// Print the completions of a shell: it then completes commands and flags.
+    /// Print the completions of a shell: of commands, flags, and the names of realms, partners, projects, environments and
+    /// scopes, for which the server is asked.
+    #[command(alias = "completion", after_help = COMPLETIONS_HELP)]
     Completions {
         /// The shell.
         shell: Shell,
     },
     /// Write a man page for each command.
+    #[command(after_help = "Examples:\n  claviger man ./man1")]
     Man {
         /// The directory for the pages, made if it does not exist.
         #[arg(value_name = "DIR")]
         directory: PathBuf,
     },
+    /// Print the version.
+    #[command(hide = true)]
+    Version,
 }
+
+const SERVE_HELP: &str = "\
+Examples:
+  claviger serve --init
+  claviger serve --config claviger.toml --check-config";
+
+const DOCTOR_HELP: &str = "\
+Exit code: 0 if nothing failed, 1 if a check failed, 78 if the configuration cannot work.
+
+Examples:
+  claviger doctor --data-dir ./claviger-data
+  claviger doctor --config claviger.toml --json";
+
+const COMPLETIONS_HELP: &str = "\
+In ~/.bashrc, in ~/.zshrc, and in ~/.config/fish/config.fish:
+  source <(claviger completions bash)
+  source <(claviger completions zsh)
+  claviger completions fish | source
+
+Examples:
+  claviger completions bash > claviger.bash";
 
 /// The command that examines a server.
 const DOCTOR: &str = "doctor";
@@ -102,8 +137,14 @@ const JSON: &str = "json";
 
 fn main() -> ExitCode {
     let line: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = help::answer(program, &line, names_of_server) {
+        return code;
+    }
     let matches = parse(&line);
-    let program = CommandLine::command();
+    if let Some(words) = help::asked(&matches) {
+        return print_help(&words);
+    }
+    let program = program();
     let (name, of_command) = matches.subcommand().expect("a command is required");
     let command = program.find_subcommand(name).expect("it was parsed");
     let is_doctor = name == DOCTOR;
@@ -140,18 +181,25 @@ fn main() -> ExitCode {
     }
 }
 
+/// The description of the command line.
+fn program() -> clap::Command {
+    help::with_help_commands(CommandLine::command())
+}
+
 /// Parses a command line. The commands that have settings are parsed without their variables.
 fn parse(line: &[OsString]) -> ArgMatches {
-    config::without_variables(CommandLine::command())
+    config::without_variables(program())
         .try_get_matches_from(line)
         .unwrap_or_else(|error| {
-            if error.exit_code() == 0
-                && let Err(help) = CommandLine::command().try_get_matches_from(line)
+            // The pages are made only where one is asked for.
+            if is_help(&error)
+                && error.kind() != ErrorKind::DisplayVersion
+                && let Err(page) =
+                    help::with_pages(program(), calls_server).try_get_matches_from(line)
             {
-                // It names the variables.
-                exit_without_keys(&help);
+                exit_without_keys(page);
             }
-            exit_without_keys(&with_usage_of_command(error, line))
+            exit_without_keys(with_usage_of_command(error, line))
         })
 }
 
@@ -160,7 +208,7 @@ fn with_usage_of_command(mut error: clap::Error, line: &[OsString]) -> clap::Err
     if error.get(ContextKind::Usage).is_none() {
         return error;
     }
-    let mut program = CommandLine::command();
+    let mut program = program();
     program.build();
     let mut command = &mut program;
     for word in line.iter().skip(1).filter_map(|word| word.to_str()) {
@@ -175,11 +223,55 @@ fn with_usage_of_command(mut error: clap::Error, line: &[OsString]) -> clap::Err
     error
 }
 
+/// Prints the help of a command or a topic.
+fn print_help(words: &[String]) -> ExitCode {
+    if let [name] = words
+        && let Some(text) = help::topic(&program(), name)
+    {
+        return help::print_topic(&text);
+    }
+    let mut line = vec![OsString::from("claviger")];
+    line.extend(
+        words
+            .iter()
+            .filter(|word| *word != help::HELP)
+            .map(OsString::from),
+    );
+    line.push(OsString::from("--help"));
+    parse(&line);
+    ExitCode::SUCCESS
+}
+
+/// The names of a server for the completions of the line that is typed. Without a server, or without a key for it, there are none.
+fn names_of_server(named: Named) -> Vec<String> {
+    let line: Vec<OsString> = std::env::args_os().collect();
+    let matches = program()
+        .ignore_errors(true)
+        .try_get_matches_from(help::typed_line(&line));
+    let Ok(matches) = matches else {
+        return Vec::new();
+    };
+    let Ok(connection) = Connection::from_arg_matches(&matches) else {
+        return Vec::new();
+    };
+    let mut below = &matches;
+    while let Some((_, matches)) = below.subcommand() {
+        below = matches;
+    }
+    let realm = below.try_get_one::<String>("realm").ok().flatten().cloned();
+    cli::names(&connection, named, realm)
+}
+
+/// Whether the error is a page of help, or the version.
+fn is_help(error: &clap::Error) -> bool {
+    error.exit_code() == 0 || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+}
+
 fn run(matches: &ArgMatches, resolved: &Resolved) -> ExitCode {
     let CommandLine {
         connection,
         command,
-    } = CommandLine::from_arg_matches(matches).unwrap_or_else(|error| exit_without_keys(&error));
+    } = CommandLine::from_arg_matches(matches).unwrap_or_else(|error| exit_without_keys(error));
     let log = match &command {
         Command::Serve {
             serve,
@@ -206,7 +298,8 @@ fn run(matches: &ArgMatches, resolved: &Resolved) -> ExitCode {
         Command::Doctor { .. }
         | Command::Client(_)
         | Command::Completions { .. }
-        | Command::Man { .. } => None,
+        | Command::Man { .. }
+        | Command::Version => None,
     };
     // Dropped after the command, which waits until the log is written.
     let _log = match log.map(telemetry::start).transpose() {
@@ -227,8 +320,9 @@ fn run(matches: &ArgMatches, resolved: &Resolved) -> ExitCode {
         Command::Bootstrap { bootstrap, .. } => commands::bootstrap(&bootstrap),
         Command::Migrate { migrate, .. } => commands::migrate(&migrate),
         Command::Client(command) => cli::run(connection, command),
-        Command::Completions { shell } => help::print_completions(described(), shell),
+        Command::Completions { shell } => help::print_script(shell),
         Command::Man { directory } => help::write_pages(described(), &directory),
+        Command::Version => help::print_topic(&format!("claviger {VERSION}")),
     }
 }
 
@@ -258,25 +352,26 @@ fn described() -> clap::Command {
 
 /// Whether a command calls a running server, so that it takes the flags of the connection.
 fn calls_server(command: &clap::Command) -> bool {
-    !config::has_settings(command) && !["completions", "man"].contains(&command.get_name())
+    !config::has_settings(command)
+        && !["completions", "man", "version", help::HELP].contains(&command.get_name())
 }
 
 /// Prints the settings in force of the command on standard output.
 fn print_settings(matches: &ArgMatches, resolved: &Resolved) {
     let (name, of_command) = matches.subcommand().expect("a command is required");
-    let program = CommandLine::command();
+    let program = program();
     let command = program.find_subcommand(name).expect("it was parsed");
     let settings = config::print(command, of_command, &resolved.sources);
     let _ = std::io::stdout().write_all(settings.as_bytes());
 }
 
 /// Prints an error of the parser and exits. The parser repeats wrong arguments, which may be API keys, so these are masked.
-fn exit_without_keys(error: &clap::Error) -> ! {
+fn exit_without_keys(mut error: clap::Error) -> ! {
     // Help and version texts contain no arguments of the user.
-    if error.exit_code() == 0 || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
-    {
+    if is_help(&error) {
         error.exit();
     }
+    help::keep_near(&mut error, &program());
     let message = error.render().to_string();
     let masked = masked(&message);
     if wants_json(std::env::args_os().skip(1)) {
@@ -299,7 +394,7 @@ fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
 }
 
 fn masked(message: &str) -> String {
-    cli::mask_keys(message, &names(&CommandLine::command()))
+    cli::mask_keys(message, &names(&program()))
 }
 
 /// Returns the names of all commands and flags.
@@ -324,7 +419,7 @@ fn refuse_client_flags(of_command: &ArgMatches, has_report: bool) {
             let message = format!(
                 "--{name} is only for the commands that call a running server: leave it out\n"
             );
-            exit_without_keys(&CommandLine::command().error(ErrorKind::ArgumentConflict, message));
+            exit_without_keys(program().error(ErrorKind::ArgumentConflict, message));
         }
     }
 }
@@ -347,9 +442,7 @@ mod tests {
             &["serve", "--listen", KEY],
         ] {
             let line = ["claviger"].iter().chain(line);
-            let error = CommandLine::command()
-                .try_get_matches_from(line)
-                .unwrap_err();
+            let error = program().try_get_matches_from(line).unwrap_err();
             let shown = error.render().to_string();
             assert!(shown.contains(KEY), "the parser repeats it: {shown}");
             let shown = masked(&shown);
@@ -360,7 +453,7 @@ mod tests {
 
     #[test]
     fn names_of_flags_stay_in_errors() {
-        let error = CommandLine::command()
+        let error = program()
             .try_get_matches_from(["claviger", "serve", "--max-connections-per-address", "0"])
             .unwrap_err();
         let shown = error.render().to_string();

@@ -12,6 +12,7 @@ use std::time::Duration;
 use clap::Args;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Uri};
+use uuid::Uuid;
 
 use super::api_key::ApiKey;
 use super::client::Client;
@@ -115,13 +116,17 @@ pub struct Connection {
     )]
     timeout: Option<OsString>,
     /// Print responses and errors as JSON, with the field names of the proto and times in RFC 3339.
-    #[arg(long, global = true, help_heading = "Connection")]
+    #[arg(long, global = true)]
     pub json: bool,
     #[arg(skip)]
     chosen: Option<ChosenContext>,
     /// Whether the address is that of the context.
     #[arg(skip)]
     has_endpoint_of_context: bool,
+    /// Print only this field of the answer, by its name in the JSON, with dots for fields in fields: `scopes`, `labels.team`. A list
+    /// has one value on each line.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(super) field: Option<String>,
 }
 
 impl Connection {
@@ -448,7 +453,16 @@ impl Connection {
         );
         self.warn_of_key_flag();
         let key = match &source {
-            Some(KeySource::Flag) => self.key.clone(),
+            Some(KeySource::Flag) => {
+                let is_id = |key: &ApiKey| Uuid::try_parse(key.reveal()).is_ok();
+                if self.key.as_ref().is_some_and(is_id) {
+                    return Err(Failure::usage(
+                        "--key: that is the id of a key, and not the API key of the caller",
+                    )
+                    .hint("the events of a key: claviger events --key-id ID"));
+                }
+                self.key.clone()
+            }
             Some(KeySource::Environment(key)) => Some(key.clone()),
             Some(KeySource::File(path)) => {
                 let name = match self.key_file {

@@ -37,7 +37,7 @@ const CONTEXT: usize = 1;
 #[command(after_help = "\
 Examples:
   claviger apply authority.toml
-  claviger apply realms.toml gateways.toml --prune=keys --yes --wait everywhere")]
+  claviger apply authority.toml --prune=keys --yes --wait everywhere")]
 pub struct Apply {
     #[command(flatten)]
     declared: DeclaredFlags,
@@ -55,7 +55,7 @@ pub struct Apply {
 #[command(after_help = "\
 Examples:
   claviger diff authority.toml
-  claviger diff authority.toml --prune --fail-if-any    # for a scheduled check")]
+  claviger diff authority.toml --prune=keys --fail-if-any   # of a scheduler")]
 pub struct Diff {
     #[command(flatten)]
     declared: DeclaredFlags,
@@ -147,53 +147,99 @@ impl Diff {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
         let request = self.declared.request()?;
         let client = connection.connect().await?;
-        let answer = plan(&client, request).await?;
-        let found = self.fail_if_any && !answer.changes.is_empty();
-        output.show(&answer, |answer| {
-            if answer.changes.is_empty() {
-                return "The authority is as declared.".to_owned();
-            }
-            let changes = counted(answer.changes.len(), "change");
-            format!("{}\n\n{changes}.", described(answer))
-        })?;
-        Ok(if found { FOUND } else { 0 })
+        let found = show_plan(&client, output, request).await?;
+        Ok(if found && self.fail_if_any { FOUND } else { 0 })
     }
 }
 
 impl Apply {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        let mut request = self.declared.request()?;
+        let request = self.declared.request()?;
         let client = connection.connect().await?;
-        let planned = plan(&client, request.clone()).await?;
-        if !planned.changes.is_empty() {
-            if !output.is_json() {
-                output::print_error(&described(&planned));
-            }
-            let changes = counted(planned.changes.len(), "change");
-            let question = format!("Make {}?", changes.replace("1 change", "this change"));
-            if deletes(&planned) {
-                prompt::require_confirmation(self.yes, &question)?;
-            } else {
-                prompt::confirm(self.yes, &question)?;
-            }
-        }
-        request.dry_run = false;
-        request.if_plan = planned.plan;
-        request.wait = self.wait.to_proto();
-        request.request_id = request_id::fresh();
-        let answer = client.change(client.authority().apply(request)).await?;
-        output.show_change(&answer, |answer| {
-            let done = match answer.changes.len() {
-                0 => "nothing to change".to_owned(),
-                count => format!("made {}", counted(count, "change")),
-            };
-            format!("{done}: {}", answer.effect())
-        })
+        apply(&client, output, request, self.yes, self.wait).await
     }
+}
+
+/// Shows what a request would change, and returns whether it would change anything.
+pub(super) async fn show_plan(
+    client: &Client,
+    output: &Output,
+    request: ApplyRequest,
+) -> Result<bool, Failure> {
+    let answer = plan(client, request).await?;
+    output.show(&answer, |answer| {
+        if answer.changes.is_empty() {
+            return "The authority is as declared.".to_owned();
+        }
+        let changes = counted(answer.changes.len(), "change");
+        format!("{}\n\n{changes}.", described(answer))
+    })?;
+    Ok(!answer.changes.is_empty())
+}
+
+/// Shows what a request would change, asks for confirmation, and makes it so. A realm that is created alone is not asked about.
+pub(super) async fn apply(
+    client: &Client,
+    output: &Output,
+    mut request: ApplyRequest,
+    yes: bool,
+    wait: WaitFlag,
+) -> Result<(), Failure> {
+    let planned = plan(client, request.clone()).await?;
+    if !planned.changes.is_empty() {
+        if !output.is_json() {
+            output::print_error(&described(&planned));
+        }
+        let changes = counted(planned.changes.len(), "change");
+        let question = format!("Make {}?", changes.replace("1 change", "this change"));
+        if deletes(&planned) {
+            prompt::require_confirmation(yes, &question)?;
+        } else if !creates_a_realm(&planned) {
+            prompt::confirm(yes, &question)?;
+        }
+    }
+    request.dry_run = false;
+    request.if_plan = planned.plan;
+    request.wait = wait.to_proto();
+    request.request_id = request_id::fresh();
+    let answer = client.change(client.authority().apply(request)).await?;
+    output.show_change(&answer, |answer| {
+        let effect = answer.effect();
+        match answer.changes.as_slice() {
+            [] => format!("unchanged: everything was so already, {effect}"),
+            [change] => format!("{}: {effect}", done(change)),
+            changes => format!("made {} changes: {effect}", changes.len()),
+        }
+    })
+}
+
+/// What a change did, for people.
+fn done(change: &DeclaredChange) -> String {
+    let named = change.after.as_ref().or(change.before.as_ref());
+    let named = named.and_then(|side| side.resource.as_ref());
+    let name = named.map(name).unwrap_or_default();
+    let verb = match (&change.before, &change.after) {
+        (None, _) => "created",
+        (_, None) => "deleted",
+        _ => "changed",
+    };
+    format!("{verb} {}", text::plain(&name))
 }
 
 async fn plan(client: &Client, request: ApplyRequest) -> Result<ApplyResponse, Failure> {
     client.ask(client.authority().apply(request)).await
+}
+
+/// Whether a realm is created and nothing else is done: no key gets or loses anything by that.
+fn creates_a_realm(answer: &ApplyResponse) -> bool {
+    let is_new_realm = |change: &DeclaredChange| {
+        let after = change
+            .after
+            .as_ref()
+            .and_then(|after| after.resource.as_ref());
+        change.before.is_none() && matches!(after, Some(Resource::Realm(_)))
+    };
+    matches!(answer.changes.as_slice(), [change] if is_new_realm(change))
 }
 
 fn deletes(answer: &ApplyResponse) -> bool {
@@ -272,7 +318,7 @@ fn name(resource: &Resource) -> String {
 
 fn toml(resource: &Resource) -> String {
     let text = match resource {
-        Resource::Realm(realm) => toml_file::to_toml("Realm", realm),
+        Resource::Realm(realm) => toml_file::realm_to_toml(realm),
         Resource::Partner(partner) => toml_file::to_toml("Partner", partner),
         Resource::Project(project) => toml_file::to_toml("Project", project),
         Resource::Key(key) => toml_file::to_toml("DeclaredKey", key),

@@ -5,12 +5,13 @@
 //! [`DynamicMessage`] all the way, because a generated message drops the fields that only a newer server knows.
 
 use prost::Message;
-use prost_reflect::{DynamicMessage, Value};
+use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
+use tonic::Code;
 
 use super::client::Client;
 use super::failure::Failure;
 use super::flags::WaitFlag;
-use super::{reflect, request_id};
+use super::{reflect, request_id, text};
 
 /// The maximum number of attempts. An attempt fails only if another caller's change has succeeded, so this is also the number
 /// of callers that can each make one change at the same time.
@@ -27,6 +28,41 @@ pub(super) struct Edit {
     /// The revision that the resource must have; 0 if it must not exist.
     if_revision: Option<u64>,
     wait: WaitFlag,
+}
+
+/// Whether an edit may create what it edits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// The resource may exist or not.
+    Put,
+    /// The resource must not exist.
+    Create,
+    /// The resource must exist.
+    Update,
+}
+
+/// What an edit did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Done {
+    /// The resource is new.
+    Created,
+    /// These fields have another value than before.
+    Changed(Vec<String>),
+    /// Everything was so already.
+    Unchanged,
+}
+
+impl Done {
+    /// What was done with the resource, and since when that is in force, for people.
+    pub(super) fn sentence(&self, resource: &str, effect: &str) -> String {
+        match self {
+            Self::Created => format!("created {resource}: {effect}"),
+            Self::Changed(fields) => {
+                format!("changed {resource} ({}): {effect}", fields.join(", "))
+            }
+            Self::Unchanged => format!("unchanged: {resource} was so already, {effect}"),
+        }
+    }
 }
 
 /// A field that an edit sets.
@@ -83,8 +119,20 @@ impl Edit {
         client: &Client,
         find: impl AsyncFn() -> Result<Option<DynamicMessage>, Failure>,
     ) -> Result<A, Failure> {
+        let (answer, _) = self.make(client, Mode::Put, find).await?;
+        Ok(answer)
+    }
+
+    /// Makes the edit as [`Self::put`] does, in a mode, and returns what it did.
+    pub(super) async fn make<A: Message + Default>(
+        &self,
+        client: &Client,
+        mode: Mode,
+        find: impl AsyncFn() -> Result<Option<DynamicMessage>, Failure>,
+    ) -> Result<(A, Done), Failure> {
         for _ in 0..ATTEMPTS {
             let found = find().await?;
+            self.require(mode, found.is_some())?;
             let revision = found.as_ref().map_or(0, revision);
             // Compared here, because the put must have the revision that was read and no other.
             if let Some(required) = self.if_revision
@@ -92,15 +140,19 @@ impl Edit {
             {
                 return Err(self.wrong_revision(required, revision));
             }
-            let put = match found {
-                Some(found) => self.applied_to(found),
+            let put = match &found {
+                Some(found) => self.applied_to(found.clone()),
                 None => self.values.clone(),
             };
             let method = format!("Put{}", self.resource);
             let call = client.call(&method, self.request(put, revision));
             match client.change(call).await {
                 Err(failure) if failure.is_changed_meanwhile() && self.if_revision.is_none() => {}
-                answer => return reflect::generated(&answer?),
+                answer => {
+                    let answer = answer?;
+                    let done = self.done(found.as_ref(), &answer);
+                    return Ok((reflect::generated(&answer)?, done));
+                }
             }
         }
         let message = format!(
@@ -109,6 +161,49 @@ impl Edit {
         );
         Err(Failure::changed_meanwhile(message)
             .hint("repeat the command when the other callers have finished"))
+    }
+
+    /// Fails if the resource exists and must not, or must and does not.
+    fn require(&self, mode: Mode, exists: bool) -> Result<(), Failure> {
+        let noun = self.noun();
+        let id = field(&self.values, "id");
+        let id = text::plain(id.as_str().unwrap_or_default()).into_owned();
+        match (mode, exists) {
+            (Mode::Create, true) => Err(Failure::new(
+                Code::AlreadyExists,
+                format!("the {noun} {id} exists already, and nothing was changed"),
+            )
+            .hint(format!("to change it: claviger {noun} update {id}"))),
+            (Mode::Update, false) => Err(Failure::new(
+                Code::NotFound,
+                format!("there is no {noun} {id}"),
+            )
+            .hint(format!("to create it: claviger {noun} create {id}"))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Compares the resource as it was read with that of the answer.
+    fn done(&self, before: Option<&DynamicMessage>, answer: &DynamicMessage) -> Done {
+        let Some(before) = before else {
+            return Done::Created;
+        };
+        let after = answer.get_field_by_name(&self.noun());
+        let Some(after) = after.as_deref().and_then(Value::as_message) else {
+            return Done::Unchanged;
+        };
+        let fields = after.descriptor();
+        let changed: Vec<_> = fields
+            .fields()
+            .filter(|field| !["revision", "create_time"].contains(&field.name()))
+            .filter(|field| before.get_field(field) != after.get_field(field))
+            .map(|field| field.name().replace('_', " "))
+            .collect();
+        if changed.is_empty() {
+            Done::Unchanged
+        } else {
+            Done::Changed(changed)
+        }
     }
 
     /// Sets the edited fields in the resource as it was read.

@@ -40,7 +40,7 @@ const EVENTS_AT_ONCE: i32 = 500;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  claviger events --realm demo --since 24h
+  claviger events --since 24h
   claviger events --follow --kind key.revoked")]
 pub struct Events {
     #[command(flatten)]

@@ -30,9 +30,8 @@ const KEY_PLACEHOLDER: &str = "{key}";
 Exit codes, as of `verify`: 0 allowed, 2 incorrect usage, 3 denied, 4 no verdict.
 
 Examples:
-  claviger explain --realm demo --scope write < demo.key
-
-  claviger explain --realm demo --environment production --method POST --path /v1/partners \\
+  claviger explain --scope write < demo.key
+  claviger explain --method POST --path /v1/items \\
       --header 'authorization: Bearer {key}' < demo.key")]
 pub struct Explain {
     #[command(flatten)]

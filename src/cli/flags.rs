@@ -61,7 +61,7 @@ impl Level {
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct ExpiryFlags {
     /// Expire that long from now, such as 90d.
-    #[arg(long, value_name = "SPAN", value_parser = span)]
+    #[arg(long, alias = "ttl", value_name = "SPAN", value_parser = span)]
     expires_in: Option<Duration>,
     /// Expire at this time, such as 2030-01-31T12:00:00Z.
     #[arg(long, value_name = "TIME", value_parser = time, conflicts_with = "expires_in")]

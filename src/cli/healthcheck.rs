@@ -18,6 +18,10 @@ const TIMEOUT: &str = "3s";
 
 /// The flags of `claviger healthcheck`.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger healthcheck
+  claviger healthcheck --service claviger.v1.KeyVerify")]
 pub struct Healthcheck {
     /// The full name of a service, such as `claviger.v1.KeyVerify`, to ask about this one and not about the whole server.
     #[arg(

@@ -10,6 +10,7 @@ mod arguments;
 mod canary;
 mod client;
 mod codec;
+mod complete;
 mod connect;
 mod contexts;
 mod declared;
@@ -19,6 +20,7 @@ mod event_line;
 mod events;
 mod explain;
 mod failure;
+mod field;
 mod flags;
 mod gateway;
 mod healthcheck;
@@ -62,6 +64,7 @@ use clap::{Args as _, Subcommand};
 use serde::Serialize;
 use tokio::runtime::Builder;
 
+pub use complete::names;
 pub use connect::Connection;
 pub use declared::read_declared;
 pub use redact::mask_keys;
@@ -87,13 +90,13 @@ pub enum ClientCommand {
     #[command(name = "whoami")]
     WhoAmI(login::WhoAmI),
     /// Manage realms: the protected APIs with their environments, scopes and routes.
-    #[command(subcommand)]
+    #[command(subcommand, alias = "realms")]
     Realm(realm::Command),
     /// Manage partners: the accounts that own keys.
-    #[command(subcommand)]
+    #[command(subcommand, alias = "partners")]
     Partner(partner::Command),
     /// Manage projects, to which keys of a partner can be bound.
-    #[command(subcommand)]
+    #[command(subcommand, alias = "projects")]
     Project(project::Command),
     /// Issue, change and revoke keys.
     #[command(subcommand)]
@@ -117,6 +120,7 @@ pub enum ClientCommand {
     /// Show how often the keys of a realm were presented, and whose keys most.
     Usage(usage::Usage),
     /// Show the audit trail, newest first.
+    #[command(aliases = ["audit", "log"])]
     Events(events::Events),
     /// Measure how fast every server denies a revoked key, and report every broken promise.
     Canary(canary::Canary),
@@ -180,7 +184,7 @@ fn usage_failure(message: &str) -> Failure {
 }
 
 async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
-    let output = Output::new(connection.json);
+    let output = Output::new(connection.json).of_field(connection.field.clone());
     // A script must be able to distinguish a denial from a missing verdict, so `verify` and `explain` fail with a code of
     // their own.
     let failed = match &command {

@@ -4,14 +4,17 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
 
 use anstream::{AutoStream, ColorChoice};
+use prost::Message;
 use prost_types::Timestamp;
 use rustix::termios;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::failure::Failure;
+use super::field;
 use super::flags;
 use super::pager;
-use super::reflect::Described;
+use super::reflect::{self, Described};
 use super::response::{ChangeResponse, Response};
 use super::style::{with_coloured_words, without_colours};
 use super::text::{escape, plain};
@@ -25,6 +28,8 @@ const DEFAULT_SIZE: (usize, usize) = (80, 24);
 pub(super) struct Output {
     json: bool,
     terminal: bool,
+    /// The field of answers that is shown instead of the whole answer.
+    field: Option<String>,
 }
 
 /// The terminal that shows an answer to a person.
@@ -44,7 +49,31 @@ impl Output {
         Self {
             json,
             terminal: io::stdout().is_terminal(),
+            field: None,
         }
+    }
+
+    /// The same output of one field of each answer.
+    pub(super) fn of_field(self, field: Option<String>) -> Self {
+        Self { field, ..self }
+    }
+
+    /// Whether answers are for people: no JSON, and no single field.
+    pub(super) fn is_for_people(&self) -> bool {
+        !self.json && self.field.is_none()
+    }
+
+    /// Whether standard output is a terminal.
+    pub(super) fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Fails if answers of this type do not have the field of `--field`: before a change, whose answer comes only once.
+    pub(super) fn check_field<R: Response>(&self) -> Result<(), Failure> {
+        let Some(name) = &self.field else {
+            return Ok(());
+        };
+        field::path(&reflect::descriptor(R::NAME), name).map(drop)
     }
 
     /// Whether answers and errors are JSON.
@@ -54,7 +83,7 @@ impl Output {
 
     /// The terminal; `None` if answers are for a program, since standard output is not a terminal or they are JSON.
     pub(super) fn screen(&self) -> Option<Screen> {
-        if !self.terminal || self.json {
+        if !self.terminal || !self.is_for_people() {
             return None;
         }
         let size = termios::tcgetwinsize(io::stdout()).ok();
@@ -80,10 +109,33 @@ impl Output {
         answer: &R,
         human: impl FnOnce(&R) -> String,
     ) -> io::Result<String> {
+        self.render_message(R::NAME, answer, human)
+    }
+
+    fn render_message<M: Message>(
+        &self,
+        name: &str,
+        message: &M,
+        human: impl FnOnce(&M) -> String,
+    ) -> io::Result<String> {
+        if self.is_for_people() {
+            return Ok(human(message));
+        }
+        let described = Described::whole(name, message);
+        let Some(field) = &self.field else {
+            return Ok(self.json_text(&described)?);
+        };
+        let path = field::path(&reflect::descriptor(name), field)
+            .map_err(|failure| io::Error::other(failure.message()))?;
+        self.field_text(&serde_json::to_value(described)?, &path)
+    }
+
+    /// Formats one field of a document.
+    fn field_text(&self, document: &Value, path: &[String]) -> io::Result<String> {
         if self.json {
-            Ok(self.json_text(&Described::whole(R::NAME, answer))?)
+            Ok(self.json_text(&field::json(document, path))?)
         } else {
-            Ok(human(answer))
+            Ok(field::lines(document, path))
         }
     }
 
@@ -93,13 +145,30 @@ impl Output {
         answer: &R,
         human: impl FnOnce(&R) -> String,
     ) -> Result<(), Failure> {
-        self.render(answer, human)
+        self.show_message(R::NAME, answer, human)
+    }
+
+    /// Shows a message that is no answer by itself, such as a project of a list.
+    pub(super) fn show_message<M: Message>(
+        &self,
+        name: &str,
+        message: &M,
+        human: impl FnOnce(&M) -> String,
+    ) -> Result<(), Failure> {
+        if let Some(field) = &self.field {
+            field::path(&reflect::descriptor(name), field)?;
+        }
+        self.render_message(name, message, human)
             .and_then(|text| self.print_answer(&text))
             .map_err(|error| cannot_show(&error))
     }
 
-    /// Prints an answer, on a terminal with its colours, and through the pager if it is longer than the terminal.
+    /// Prints an answer, on a terminal with its colours, and through the pager if it is longer than the terminal. A field without a
+    /// value has no line.
     fn print_answer(&self, text: &str) -> io::Result<()> {
+        if text.is_empty() && self.field.is_some() {
+            return Ok(());
+        }
         let Some(screen) = self.screen() else {
             return print_tolerant(text);
         };
@@ -127,7 +196,7 @@ impl Output {
         human: impl FnOnce(&C) -> String,
     ) -> Result<(), Failure> {
         self.render(answer, human)
-            .and_then(|text| print_tolerant(&text))
+            .and_then(|text| self.print_answer(&text))
             .map_err(|error| made_but_not_shown(answer, &error))
     }
 
@@ -137,8 +206,13 @@ impl Output {
         answer: &R,
         human: impl FnOnce(&R) -> String,
     ) -> Result<(), Failure> {
-        self.render(answer, human)
-            .map(|text| print_error(&text))
+        let text = if self.json {
+            self.json_text(&Described::whole(R::NAME, answer))
+                .map_err(io::Error::from)
+        } else {
+            Ok(human(answer))
+        };
+        text.map(|text| print_error(&text))
             .map_err(|error| cannot_show(&error))
     }
 
@@ -148,6 +222,15 @@ impl Output {
         summary: &impl Serialize,
         human: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
+        if let Some(field) = &self.field {
+            let document =
+                serde_json::to_value(summary).map_err(|error| cannot_show(&error.into()))?;
+            let path = field::path_in(&document, field)?;
+            return self
+                .field_text(&document, &path)
+                .and_then(|text| self.print_answer(&text))
+                .map_err(|error| cannot_show(&error));
+        }
         let text = if self.json {
             self.json_text(summary).map_err(io::Error::from)
         } else {
@@ -164,7 +247,12 @@ impl Output {
         document: &impl Serialize,
         human: impl FnOnce() -> String,
     ) -> io::Result<()> {
-        if self.json {
+        if let Some(field) = &self.field {
+            let document = serde_json::to_value(document)?;
+            let path = field::path_in(&document, field)
+                .map_err(|failure| io::Error::other(failure.message()))?;
+            print(&self.field_text(&document, &path)?)
+        } else if self.json {
             print(&one_json_line(document)?)
         } else {
             print(&plain(&human()))
@@ -285,6 +373,7 @@ mod tests {
         let output = Output {
             json: true,
             terminal: false,
+            field: None,
         };
         let failure = output.show(&answer, |_| String::new()).unwrap_err();
         assert!(!failure.is_usage());
@@ -326,6 +415,7 @@ mod tests {
         let output = Output {
             json: true,
             terminal: false,
+            field: None,
         };
         assert_eq!(
             output

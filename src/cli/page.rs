@@ -16,7 +16,13 @@ use super::width::width;
 #[derive(Debug, Args)]
 pub(super) struct PageFlags {
     /// Entries on a page, at most 1000 [default: 50; with --all, 1000 for each request].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000))]
+    #[arg(
+        long,
+        alias = "limit",
+        short_alias = 'n',
+        value_name = "N",
+        value_parser = clap::value_parser!(i32).range(1..=1000)
+    )]
     page_size: Option<i32>,
     /// Show all pages; with --json, as one document.
     #[arg(long)]

@@ -5,7 +5,7 @@ use prost_reflect::DynamicMessage;
 
 use super::client::Client;
 use super::connect::Connection;
-use super::edit::{self, Edit, EditedField};
+use super::edit::{self, Edit, EditedField, Mode};
 use super::failure::Failure;
 use super::flags::WaitFlag;
 use super::listing::{Field, Listing};
@@ -25,14 +25,58 @@ use crate::pb::claviger::v1::{
 /// The commands for partners.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Create(Create),
+    Update(Update),
+    #[command(hide = true)]
     Put(Put),
+    #[command(aliases = ["show", "describe"])]
     Get(Get),
+    #[command(alias = "ls")]
     List(List),
     /// Suspend a partner: each of its keys is denied until it is restored.
+    #[command(after_help = "Examples:\n  claviger partner suspend acme --yes")]
     Suspend(SuspensionChange),
     /// Restore a suspended partner.
+    #[command(after_help = "Examples:\n  claviger partner restore acme")]
     Restore(SuspensionChange),
+    #[command(alias = "rm")]
     Delete(Delete),
+}
+
+/// Create a partner. Fails if it exists.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger partner create acme
+  claviger partner create globex --realm demo --display-name Globex")]
+pub struct Create {
+    #[command(flatten)]
+    partner: PartnerName,
+    /// A display name.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    display_name: Option<String>,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+/// Change the settings of a partner that are named; the others stay. Fails if it does not exist.
+///
+/// This command never lifts a suspension; `partner restore` does.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger partner update acme --display-name 'Acme Inc.'")]
+pub struct Update {
+    #[command(flatten)]
+    partner: PartnerName,
+    /// A display name; '' for none.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    display_name: String,
+    /// Fail unless the partner has this revision.
+    #[arg(long, value_name = "N")]
+    if_revision: Option<u64>,
+    #[command(flatten)]
+    wait: WaitFlag,
 }
 
 /// Create a partner, or change its display name.
@@ -54,6 +98,9 @@ pub struct Put {
 
 /// Show a partner.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger partner get acme")]
 pub struct Get {
     #[command(flatten)]
     partner: PartnerName,
@@ -61,6 +108,10 @@ pub struct Get {
 
 /// List the partners of a realm.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger partner list
+  claviger partner list --realm demo --all --json")]
 pub struct List {
     #[command(flatten)]
     realm: RealmFlag,
@@ -81,6 +132,9 @@ pub struct SuspensionChange {
 ///
 /// At a terminal, the command asks for confirmation.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger partner delete globex --yes")]
 pub struct Delete {
     #[command(flatten)]
     partner: PartnerName,
@@ -105,7 +159,25 @@ struct PartnerName {
 impl Command {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         match self {
-            Self::Put(put) => put.run(connection, output).await,
+            Self::Create(create) => {
+                let put = Put {
+                    partner: create.partner,
+                    display_name: create.display_name,
+                    if_revision: None,
+                    wait: create.wait,
+                };
+                put.run(connection, output, Mode::Create).await
+            }
+            Self::Update(update) => {
+                let put = Put {
+                    partner: update.partner,
+                    display_name: Some(update.display_name),
+                    if_revision: update.if_revision,
+                    wait: update.wait,
+                };
+                put.run(connection, output, Mode::Update).await
+            }
+            Self::Put(put) => put.run(connection, output, Mode::Put).await,
             Self::Get(get) => get.run(connection, output).await,
             Self::List(list) => list.run(connection, output).await,
             Self::Suspend(change) => change.run(connection, output, true).await,
@@ -116,7 +188,12 @@ impl Command {
 }
 
 impl Put {
-    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+    async fn run(
+        self,
+        connection: &Connection,
+        output: &Output,
+        mode: Mode,
+    ) -> Result<(), Failure> {
         let mut fields = Vec::new();
         if self.display_name.is_some() {
             fields.push(EditedField::whole("display_name"));
@@ -127,11 +204,17 @@ impl Put {
             ..self.partner.resolve(&client).await?
         };
         let edit = Edit::new("Partner", &partner, fields, self.if_revision, self.wait);
-        let put = edit.put(&client, async || match find(&client, &partner).await {
-            Err(failure) if failure.is_not_found() => Ok(None),
-            found => found.map(Some),
+        let put = edit.make(&client, mode, async || {
+            match find(&client, &partner).await {
+                Err(failure) if failure.is_not_found() => Ok(None),
+                found => found.map(Some),
+            }
         });
-        show(output, "put", &put.await?)
+        let (answer, done): (PutPartnerResponse, _) = put.await?;
+        output.show_change(&answer, |answer| {
+            let id = answer.partner.as_ref().map_or("", |partner| &partner.id);
+            done.sentence(&format!("partner {}", text::plain(id)), &answer.effect())
+        })
     }
 }
 

@@ -2,15 +2,16 @@
 
 use clap::{Args, Subcommand};
 use prost_reflect::{DynamicMessage, Value};
+use tonic::Code;
 
 use super::client::Client;
 use super::connect::Connection;
-use super::edit::{Edit, EditedField};
+use super::edit::{Edit, EditedField, Mode};
 use super::failure::Failure;
 use super::flags::WaitFlag;
 use super::listing::{Field, Listing};
 use super::output::Output;
-use super::page::PageFlags;
+use super::page::{self, PageFlags};
 use super::realm_flag::RealmFlag;
 use super::reflect;
 use super::request_id;
@@ -24,9 +25,71 @@ use crate::pb::claviger::v1::{
 /// The commands for projects.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Create(Create),
+    Update(Update),
+    #[command(hide = true)]
     Put(Put),
+    #[command(aliases = ["show", "describe"])]
+    Get(Get),
+    #[command(alias = "ls")]
     List(List),
+    #[command(alias = "rm")]
     Delete(Delete),
+}
+
+/// Create a project of a partner. Fails if it exists. The partner of a project never changes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger project create web --partner acme
+  claviger project create app --realm demo --partner acme --display-name 'App'")]
+pub struct Create {
+    #[command(flatten)]
+    project: ProjectName,
+    /// The partner that owns the project.
+    #[arg(long)]
+    partner: String,
+    /// A display name.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    display_name: Option<String>,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+/// Change the settings of a project that are named; the others stay. Fails if it does not exist.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger project update web --display-name 'Web shop'")]
+pub struct Update {
+    #[command(flatten)]
+    project: ProjectName,
+    /// A display name; '' for none.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    display_name: String,
+    /// Fail unless the project has this revision.
+    #[arg(long, value_name = "N")]
+    if_revision: Option<u64>,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+/// Show a project.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger project get web")]
+pub struct Get {
+    #[command(flatten)]
+    project: ProjectName,
+}
+
+#[derive(Debug, Args)]
+struct ProjectName {
+    /// The project's id, unique in the realm.
+    id: String,
+    #[command(flatten)]
+    realm: RealmFlag,
 }
 
 /// Create a project, or change its display name; its partner cannot be changed.
@@ -34,10 +97,8 @@ pub enum Command {
 /// Settings that are not named stay as they are.
 #[derive(Debug, Args)]
 pub struct Put {
-    /// The project's id, unique in the realm.
-    id: String,
     #[command(flatten)]
-    realm: RealmFlag,
+    project: ProjectName,
     /// The partner that owns the project.
     #[arg(long)]
     partner: String,
@@ -53,6 +114,10 @@ pub struct Put {
 
 /// List the projects of a realm, or of one partner.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger project list
+  claviger project list --partner acme --json")]
 pub struct List {
     #[command(flatten)]
     realm: RealmFlag,
@@ -65,6 +130,9 @@ pub struct List {
 
 /// Delete a project; the project must have no keys.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger project delete app")]
 pub struct Delete {
     /// The project's id.
     id: String,
@@ -80,47 +148,135 @@ pub struct Delete {
 impl Command {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         match self {
+            Self::Create(create) => create.run(connection, output).await,
+            Self::Update(update) => update.run(connection, output).await,
             Self::Put(put) => put.run(connection, output).await,
+            Self::Get(get) => get.run(connection, output).await,
             Self::List(list) => list.run(connection, output).await,
             Self::Delete(delete) => delete.run(connection, output).await,
         }
     }
 }
 
+impl Create {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let put = Put {
+            project: self.project,
+            partner: self.partner,
+            display_name: self.display_name,
+            if_revision: None,
+            wait: self.wait,
+        };
+        let client = connection.connect().await?;
+        put.make(&client, output, Mode::Create).await
+    }
+}
+
+impl Update {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let client = connection.connect().await?;
+        let put = Put {
+            project: self.project,
+            // Any: the project that is found names its partner.
+            partner: String::new(),
+            display_name: Some(self.display_name),
+            if_revision: self.if_revision,
+            wait: self.wait,
+        };
+        put.make(&client, output, Mode::Update).await
+    }
+}
+
 impl Put {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let client = connection.connect().await?;
+        self.make(&client, output, Mode::Put).await
+    }
+
+    async fn make(self, client: &Client, output: &Output, mode: Mode) -> Result<(), Failure> {
         let mut fields = Vec::new();
         if self.display_name.is_some() {
             fields.push(EditedField::whole("display_name"));
         }
-        let client = connection.connect().await?;
         let project = Project {
-            realm: self.realm.resolve(&client).await?,
-            id: self.id,
             partner: self.partner,
             display_name: self.display_name.unwrap_or_default(),
-            revision: 0,
-            create_time: None,
+            ..self.project.resolve(client).await?
         };
         let edit = Edit::new("Project", &project, fields, self.if_revision, self.wait);
-        let answer: PutProjectResponse = edit
-            .put(&client, async || find(&client, &project).await)
+        let (answer, done): (PutProjectResponse, _) = edit
+            .make(client, mode, async || find(client, &project, mode).await)
             .await?;
         output.show_change(&answer, |answer| {
             let id = answer.project.as_ref().map_or("", |project| &project.id);
-            format!("put project {}: {}", text::plain(id), answer.effect())
+            done.sentence(&format!("project {}", text::plain(id)), &answer.effect())
         })
     }
 }
 
-/// Reads the project of this partner and id. There is no method for one project, so the partner's projects are listed.
-async fn find(client: &Client, project: &Project) -> Result<Option<DynamicMessage>, Failure> {
+impl Get {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let client = connection.connect().await?;
+        let Project { realm, id, .. } = self.project.resolve(&client).await?;
+        // There is no method for one project.
+        let listed = page::fetch_all(1000, async |page_size, page_token| {
+            let request = ListProjectsRequest {
+                realm: realm.clone(),
+                partner: String::new(),
+                page_size,
+                page_token,
+            };
+            client.ask(client.realms().list_projects(request)).await
+        });
+        let mut projects = listed.await?.projects.into_iter();
+        let Some(project) = projects.find(|project| project.id == id) else {
+            let id = text::plain(&id);
+            return Err(
+                Failure::new(Code::NotFound, format!("there is no project {id}"))
+                    .hint(format!("claviger project list --realm {realm}")),
+            );
+        };
+        output.show_message("Project", &project, |project| {
+            text::facts([
+                ("project", project.id.clone()),
+                ("realm", project.realm.clone()),
+                ("partner", project.partner.clone()),
+                ("display name", project.display_name.clone()),
+                ("created", text::time_if_any(project.create_time.as_ref())),
+                ("revision", project.revision.to_string()),
+            ])
+        })
+    }
+}
+
+impl ProjectName {
+    /// A project with only its ids, without its partner.
+    async fn resolve(self, client: &Client) -> Result<Project, Failure> {
+        Ok(Project {
+            realm: self.realm.resolve(client).await?,
+            id: self.id,
+            ..Project::default()
+        })
+    }
+}
+
+/// Reads the project with this id: of its partner, or for a new project of any partner. There is no method for one project, so they are
+/// listed.
+async fn find(
+    client: &Client,
+    project: &Project,
+    mode: Mode,
+) -> Result<Option<DynamicMessage>, Failure> {
+    let partner = match mode {
+        Mode::Create => "",
+        Mode::Put | Mode::Update => &project.partner,
+    };
     let id = Value::String(project.id.clone());
     let mut page_token = String::new();
     loop {
         let request = ListProjectsRequest {
             realm: project.realm.clone(),
-            partner: project.partner.clone(),
+            partner: partner.to_owned(),
             page_size: 1000,
             page_token: page_token.clone(),
         };

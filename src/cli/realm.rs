@@ -5,37 +5,110 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::client::Client;
 use super::connect::Connection;
-use super::edit::{self, Edit, EditedField};
+use super::declared;
+use super::edit::{self, Edit, EditedField, Mode};
 use super::failure::Failure;
 use super::flags::{self, Level, WaitFlag};
 use super::listing::{Field, Listing};
-use super::output::Output;
+use super::output::{self, Output};
 use super::page::PageFlags;
 use super::prompt;
 use super::reflect;
 use super::rename_scope::RenameScope;
-use super::request_id;
+use super::request_id::{self, RequestId};
 use super::response::ChangeResponse as _;
-use super::table::{Cell, Column};
+use super::rounds;
+use super::table::{Cell, Column, Row, Table};
 use super::text;
 use super::toml_file;
 use crate::domain::ids::RealmId;
 use crate::pb::claviger::v1::credential_source::Source;
+use crate::pb::claviger::v1::route::Target;
 use crate::pb::claviger::v1::{
-    CredentialSource, DeleteRealmRequest, EncodedCharacters, Environment, GetRealmRequest,
-    ListRealmsRequest, PutRealmRequest, PutRealmResponse, Realm, Scope, TrailingSlash,
-    UnscopedKeys,
+    ApplyRequest, CredentialSource, DeclaredState, DeleteKeysRequest, DeleteRealmRequest,
+    EncodedCharacters, Environment, GetRealmRequest, KeyFilter, ListRealmsRequest, PutRealmRequest,
+    PutRealmResponse, Realm, RevokeKeysRequest, Route, Scope, TrailingSlash, UnscopedKeys,
 };
 
 /// The commands for realms.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Create(Create),
+    Update(Update),
+    Apply(Apply),
+    #[command(hide = true)]
     Put(Put),
+    #[command(aliases = ["show", "describe"])]
     Get(Get),
+    #[command(alias = "ls")]
     List(List),
+    #[command(alias = "rm")]
     Delete(Delete),
     RenameScope(RenameScope),
+}
+
+/// Create a realm. Fails if it exists.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger realm create demo --prefix demo --environment production=live \\
+      --scope read --scope write=read
+  claviger realm create shop --prefix shop --environment production=live \\
+      --environment staging=test --unscoped-keys full-access")]
+pub struct Create {
+    /// The realm's id.
+    id: String,
+    #[command(flatten)]
+    flags: RealmFlags,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+/// Change the settings of a realm that are named; the others stay. Fails if it does not exist.
+///
+/// The routes and the other settings that only a file can name stay too: see `realm apply`. A flag for a list replaces the whole list:
+/// `--scope read` removes all other scopes.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger realm update demo --max-lifetime 90d
+  claviger realm update demo --scope read --scope write=read --scope admin")]
+pub struct Update {
+    /// The realm's id.
+    id: String,
+    #[command(flatten)]
+    flags: RealmFlags,
+    /// Fail unless the realm has this revision.
+    #[arg(long, value_name = "N")]
+    if_revision: Option<u64>,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+/// Create a realm as a file describes it, or change it until it is so.
+///
+/// The file is the whole definition: what is not in the file is removed. The file is TOML with the field names of the proto;
+/// `realm get ID --toml` writes such a file. What would change is shown first.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger realm get demo --toml > demo.toml
+  claviger realm apply --file demo.toml --dry-run
+  claviger realm apply --file demo.toml --yes")]
+pub struct Apply {
+    /// The file that describes the whole realm; `-` is standard input.
+    #[arg(long, short, value_name = "FILE")]
+    file: PathBuf,
+    /// Only show what would change.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask for confirmation.
+    #[arg(long, short, conflicts_with = "dry_run")]
+    yes: bool,
+    #[command(flatten)]
+    wait: WaitFlag,
 }
 
 /// Create or change a realm with flags, or replace it by a file.
@@ -49,12 +122,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  claviger realm put demo --prefix demo --environment production=live --environment staging=test \\
-      --scope read --scope write=read --scope admin=write --unscoped-keys full-access
-
-  claviger realm put demo --max-lifetime 90d --admin-scope admin
-
-  claviger realm get demo --toml > demo.toml
+  claviger realm put demo --max-lifetime 90d --admin-scope write
   claviger realm put --file demo.toml")]
 pub struct Put {
     /// The realm's id.
@@ -112,28 +180,41 @@ enum Unscoped {
 
 /// Show a realm.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger realm get demo
+  claviger realm get demo --toml > demo.toml")]
 pub struct Get {
     /// The realm's id.
     id: String,
-    /// Show the realm as a file for `realm put --file`.
+    /// Show the realm as a file for `realm apply`, without the settings that have their default.
     #[arg(long, conflicts_with = "json")]
     toml: bool,
 }
 
 /// List the realms.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger realm list")]
 pub struct List {
     #[command(flatten)]
     page: PageFlags,
 }
 
-/// Delete a realm with its partners and projects; the realm must have no keys.
+/// Delete a realm with its partners and projects; the realm must have no keys, unless they are deleted with it.
 ///
 /// At a terminal, the command asks for confirmation.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger realm delete demo --with-keys --yes")]
 pub struct Delete {
     /// The realm's id.
     id: String,
+    /// Revoke all keys of the realm first, also those of its gateways and managers, and delete them.
+    #[arg(long)]
+    with_keys: bool,
     /// Do not ask for confirmation.
     #[arg(long, short)]
     yes: bool,
@@ -147,6 +228,9 @@ pub struct Delete {
 impl Command {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         match self {
+            Self::Create(create) => create.run(connection, output).await,
+            Self::Update(update) => update.run(connection, output).await,
+            Self::Apply(apply) => apply.run(connection, output).await,
             Self::Put(put) => put.run(connection, output).await,
             Self::Get(get) => get.run(connection, output).await,
             Self::List(list) => list.run(connection, output).await,
@@ -156,51 +240,105 @@ impl Command {
     }
 }
 
+impl Create {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let (realm, fields) = self.flags.edit(&self.id)?;
+        let edit = Edit::new("Realm", &realm, fields, None, self.wait);
+        put_edited(connection, output, &edit, self.id, Mode::Create).await
+    }
+}
+
+impl Update {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let (realm, fields) = self.flags.edit(&self.id)?;
+        let edit = Edit::new("Realm", &realm, fields, self.if_revision, self.wait);
+        put_edited(connection, output, &edit, self.id, Mode::Update).await
+    }
+}
+
+impl Apply {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let realm = toml_file::read(&self.file, toml_file::parse_realm)?;
+        let state = DeclaredState {
+            realms: vec![realm],
+            ..DeclaredState::default()
+        };
+        let request = ApplyRequest {
+            state: Some(state),
+            dry_run: true,
+            ..ApplyRequest::default()
+        };
+        let client = connection.connect().await?;
+        if self.dry_run {
+            return declared::show_plan(&client, output, request)
+                .await
+                .map(drop);
+        }
+        declared::apply(&client, output, request, self.yes, self.wait).await
+    }
+}
+
 impl Put {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        let answer = match (self.file, self.id) {
+        match (self.file, self.id) {
             (Some(path), _) => {
+                let realm = toml_file::read(&path, toml_file::parse_realm)?;
+                let id = text::plain(&realm.id).into_owned();
                 let request = PutRealmRequest {
                     request_id: request_id::fresh(),
-                    realm: Some(toml_file::read(&path, toml_file::parse_realm)?),
+                    realm: Some(realm),
                     if_revision: self.if_revision,
                     wait: self.wait.to_proto(),
                 };
                 let client = connection.connect().await?;
-                client.change(client.realms().put_realm(request)).await?
+                let answer = client.change(client.realms().put_realm(request)).await?;
+                output.show_change(&answer, |answer| {
+                    format!("put realm {id}: {}", answer.effect())
+                })
             }
             (None, id) => {
                 let id = id.unwrap_or_default();
                 let (realm, fields) = self.flags.edit(&id)?;
                 let edit = Edit::new("Realm", &realm, fields, self.if_revision, self.wait);
-                put_edited(connection, &edit, GetRealmRequest { realm_id: id }).await?
+                put_edited(connection, output, &edit, id, Mode::Put).await
             }
-        };
-        output.show_change(&answer, |answer| {
-            let id = answer.realm.as_ref().map_or("", |realm| &realm.id);
-            format!("put realm {}: {}", text::plain(id), answer.effect())
-        })
+        }
     }
 }
 
 async fn put_edited(
     connection: &Connection,
+    output: &Output,
     edit: &Edit,
-    request: GetRealmRequest,
-) -> Result<PutRealmResponse, Failure> {
+    id: String,
+    mode: Mode,
+) -> Result<(), Failure> {
+    let creates = edit.names(&["prefix", "environments"]);
+    let incomplete = |failure: Failure| {
+        failure
+            .hint("to create the realm, name at least --prefix PREFIX and --environment NAME=TAG")
+    };
+    if mode == Mode::Create && !creates {
+        return Err(incomplete(Failure::usage(
+            "a new realm needs a prefix and an environment",
+        )));
+    }
     let client = connection.connect().await?;
-    edit.put(&client, async || {
+    let request = GetRealmRequest { realm_id: id };
+    let answered = edit.make(&client, mode, async || {
         match edit::get(&client, "Realm", &request).await {
-            Err(failure) if failure.is_not_found() && !edit.names(&["prefix", "environments"]) => {
-                Err(failure.hint(
-                    "to create the realm, name at least --prefix PREFIX and --environment NAME=TAG",
-                ))
+            Err(failure) if failure.is_not_found() && mode == Mode::Put && !creates => {
+                Err(incomplete(failure))
             }
             Err(failure) if failure.is_not_found() => Ok(None),
             found => found.map(Some),
         }
+    });
+    let (answer, done): (PutRealmResponse, _) = answered.await?;
+    output.show_change(&answer, |answer| {
+        let id = answer.realm.as_ref().map_or("", |realm| &realm.id);
+        done.sentence(&format!("realm {}", text::plain(id)), &answer.effect())
     })
-    .await
 }
 
 impl RealmFlags {
@@ -237,7 +375,7 @@ impl RealmFlags {
             .collect();
         if fields.is_empty() {
             return Err(Failure::usage("nothing to change").hint(
-                "give --file, or at least one of --prefix, --environment, --scope, --no-scopes, --admin-scope, \
+                "name at least one of --prefix, --environment, --scope, --no-scopes, --admin-scope, \
                  --unscoped-keys, --level, --max-cache or --max-lifetime",
             ));
         }
@@ -284,7 +422,8 @@ impl Get {
         if !self.toml {
             let answer = client.ask(client.realms().get_realm(request)).await?;
             return output.show(&answer, |answer| {
-                answer.realm.as_ref().map(facts).unwrap_or_default()
+                let realm = answer.realm.as_ref();
+                realm.map_or(String::new(), |realm| described(realm, output.width()))
             });
         }
         let realm = edit::get(&client, "Realm", &request).await?;
@@ -325,7 +464,7 @@ pub(super) fn listing() -> Listing<'static, Realm> {
         place: String::new(),
         nouns: ["realm", "realms"],
         order: "",
-        empty: "There are no realms; `claviger realm put --help` shows how to create one.",
+        empty: "There are no realms; `claviger realm create --help` shows how to create one.",
         identity: |realm| realm.id.clone(),
         note: |_| String::new(),
         footer: "",
@@ -350,11 +489,22 @@ impl List {
 
 impl Delete {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        prompt::confirm(
-            self.yes,
-            &format!("Delete realm {} with its partners and projects?", self.id),
-        )?;
-        let client = connection.connect().await?;
+        let client = if self.with_keys {
+            prompt::require_yes_or_terminal(self.yes)?;
+            let client = connection.connect().await?;
+            let keys = count_keys(&client, &self.id).await?;
+            let question = format!(
+                "Delete realm {} with its partners and projects, and revoke and delete {keys} first?",
+                self.id
+            );
+            prompt::require_confirmation(self.yes, &question)?;
+            end_keys(&client, output, &self.id).await?;
+            client
+        } else {
+            let question = format!("Delete realm {} with its partners and projects?", self.id);
+            prompt::confirm(self.yes, &question)?;
+            connection.connect().await?
+        };
         let request = DeleteRealmRequest {
             request_id: request_id::fresh(),
             realm_id: self.id.clone(),
@@ -372,6 +522,63 @@ impl Delete {
     }
 }
 
+/// The filters for all keys of a realm: those in it, and those of its gateways and managers.
+fn all_keys(realm: &str) -> [KeyFilter; 2] {
+    let filter = |realm: &str, partner: &str| KeyFilter {
+        realm: realm.to_owned(),
+        partner: partner.to_owned(),
+        ..KeyFilter::default()
+    };
+    [filter(realm, ""), filter(RealmId::BUILT_IN, realm)]
+}
+
+/// The number of all keys of a realm, for people.
+async fn count_keys(client: &Client, realm: &str) -> Result<String, Failure> {
+    let mut count = 0;
+    let mut more = false;
+    for filter in all_keys(realm) {
+        let request = DeleteKeysRequest {
+            filter: Some(filter),
+            dry_run: true,
+            ..DeleteKeysRequest::default()
+        };
+        let found = client.ask(client.keys().delete_keys(request)).await?;
+        count += found.would_delete;
+        more |= found.more;
+    }
+    Ok(rounds::counted(count, more))
+}
+
+/// Revokes all keys of a realm, so that they stop together, and deletes them.
+async fn end_keys(client: &Client, output: &Output, realm: &str) -> Result<(), Failure> {
+    for filter in all_keys(realm) {
+        let request = RevokeKeysRequest {
+            filter: Some(filter),
+            reason: "the realm is deleted".to_owned(),
+            request_id: request_id::fresh(),
+            ..RevokeKeysRequest::default()
+        };
+        client.change(client.keys().revoke_keys(request)).await?;
+    }
+    let mut count = 0;
+    for filter in all_keys(realm) {
+        let deleted = rounds::in_rounds(RequestId::fresh(), async |id| {
+            let request = DeleteKeysRequest {
+                filter: Some(filter.clone()),
+                request_id: id.to_proto(),
+                ..DeleteKeysRequest::default()
+            };
+            client.change(client.keys().delete_keys(request)).await
+        });
+        count += deleted.await?.deleted;
+    }
+    if output.is_for_people() {
+        let deleted = rounds::counted(count, false);
+        output::print_error(&format!("revoked and deleted {deleted}"));
+    }
+    Ok(())
+}
+
 /// Parses `name` or `name=implied,implied`. The name of a scope may contain a colon, but no equals sign.
 fn scope(text: &str) -> Result<Scope, String> {
     let (name, implies) = text.split_once('=').unwrap_or((text, ""));
@@ -387,6 +594,55 @@ fn scope(text: &str) -> Result<Scope, String> {
         description: String::new(),
         replaces: String::new(),
     })
+}
+
+/// The columns of the routes of a realm.
+const ROUTES: [Column; 3] = [
+    Column::whole("METHODS", 2),
+    Column::id("PATH", 3, 16, 60),
+    Column::wrapped("NEEDS", 1, 16),
+];
+
+fn described(realm: &Realm, width: Option<usize>) -> String {
+    let facts = facts(realm);
+    if realm.routes.is_empty() {
+        return facts;
+    }
+    let mut table = Table::new(ROUTES);
+    for route in &realm.routes {
+        let methods = if route.methods.is_empty() {
+            "any".to_owned()
+        } else {
+            route.methods.join(",")
+        };
+        table.push(Row {
+            cells: [&methods, &route.path, &needs(route)]
+                .map(Cell::new)
+                .to_vec(),
+            ..Row::default()
+        });
+    }
+    format!("{facts}\n\n{}", table.shown(width).text())
+}
+
+/// What a request to a route needs.
+fn needs(route: &Route) -> String {
+    let mut needs = vec![match &route.target {
+        Some(Target::Public(true)) if route.optional_key => "no key, but tells of a key".to_owned(),
+        Some(Target::Public(true)) => "no key".to_owned(),
+        Some(Target::AnyTarget(true)) => "a key of either level".to_owned(),
+        Some(Target::OwnProject(true)) => "a key; its own project".to_owned(),
+        Some(Target::Project(name)) => format!("a key for the project {{{name}}}"),
+        _ => "a partner key".to_owned(),
+    }];
+    if route.partner_key {
+        needs.push("of level partner".to_owned());
+    }
+    needs.extend(route.scopes.iter().cloned());
+    if !route.any_scopes.is_empty() {
+        needs.push(format!("one of {}", route.any_scopes.join(", ")));
+    }
+    needs.join(", ")
 }
 
 fn facts(realm: &Realm) -> String {
@@ -439,7 +695,15 @@ fn facts(realm: &Realm) -> String {
             or(text::span_if_any(realm.max_lifetime.as_ref()), "none"),
         ),
         ("credentials", or(credential_sources(realm), "none")),
-        ("routes", or(routes(realm), "none")),
+        (
+            "routes",
+            if realm.routes.is_empty() {
+                "none"
+            } else {
+                "below"
+            }
+            .to_owned(),
+        ),
         ("project segments", realm.project_segments.join(", ")),
         ("paths", paths(realm)),
         ("identity labels", realm.identity_labels.join(", ")),
@@ -497,14 +761,6 @@ fn credential_source(source: &CredentialSource) -> String {
             format!("websocket protocol {}KEY", protocol.prefix)
         }
         None => String::new(),
-    }
-}
-
-fn routes(realm: &Realm) -> String {
-    match realm.routes.len() {
-        0 => String::new(),
-        1 => "1 rule".to_owned(),
-        count => format!("{count} rules"),
     }
 }
 

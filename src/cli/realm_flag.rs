@@ -26,6 +26,11 @@ pub(super) struct RealmFlag {
 }
 
 impl RealmFlag {
+    /// The flag with this value; `None` if it is absent.
+    pub(super) fn of(realm: Option<String>) -> Self {
+        Self { realm }
+    }
+
     /// The realm that the flag or the variable names. An empty variable counts as unset, an empty flag does not.
     pub(super) fn given(&self) -> Option<String> {
         self.realm.clone().or_else(|| variable(REALM))
@@ -119,7 +124,7 @@ fn choose(mut realms: Vec<String>) -> Result<String, Failure> {
         [realm] => Ok(realm.clone()),
         [] => Err(
             Failure::usage("no realm is named, and there is none yet to take instead")
-                .hint("create one: claviger realm put --help"),
+                .hint("create one: claviger realm create --help"),
         ),
         several => {
             let names: Vec<_> = several.iter().map(|id| text::plain(id)).collect();

@@ -22,9 +22,7 @@ use crate::pb::claviger::v1::{RenameScopeRequest, RenameScopeResponse};
 #[command(after_help = "\
 Examples:
   claviger realm rename-scope demo write edit --dry-run
-
-  claviger realm rename-scope demo write edit --keep-old-scope
-  claviger realm rename-scope demo write edit")]
+  claviger realm rename-scope demo write edit --keep-old-scope --yes")]
 pub struct RenameScope {
     /// The realm's id.
     id: String,

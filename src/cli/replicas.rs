@@ -23,6 +23,9 @@ use crate::pb::claviger::v1::{
 
 /// The servers that share a PostgreSQL database.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger replicas")]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Replicas {
     #[command(flatten)]
@@ -34,6 +37,7 @@ pub struct Replicas {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List the servers [the default].
+    #[command(alias = "ls", after_help = "Examples:\n  claviger replicas list")]
     List(ViewFlags),
     SetLease(SetLease),
     AcceptHistory(AcceptHistory),
@@ -45,6 +49,9 @@ enum Command {
 /// The value is stored in the database and applies to all servers. A longer lease survives a longer outage of the database. A
 /// revocation is in force on every server after this time, 2 % and a second, whatever fails.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger replicas set-lease 30s")]
 struct SetLease {
     /// The length of the lease, from 1s to 5min; a new authority has 30s.
     #[arg(value_name = "TIME", value_parser = span)]
@@ -57,6 +64,9 @@ struct SetLease {
 ///
 /// `claviger replicas` names what is held. Take away again what must stay away, then accept: everything has what the database says.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger replicas accept-history 2")]
 struct AcceptHistory {
     /// The epoch that began at the fork, as `claviger replicas` shows it.
     epoch: u64,
@@ -70,6 +80,9 @@ struct AcceptHistory {
 /// again. Correct that clock first. It must agree with the clock of this machine to a minute. With an embedded database, the clock is that
 /// of the server's machine.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger replicas set-clock")]
 struct SetClock {
     #[command(flatten)]
     wait: WaitFlag,

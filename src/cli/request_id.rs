@@ -39,7 +39,8 @@ impl RequestIdFlag {
 pub(super) struct RequestId(Uuid);
 
 impl RequestId {
-    fn fresh() -> Self {
+    /// A new id.
+    pub(super) fn fresh() -> Self {
         Self(Builder::from_random_bytes(random()).into_uuid())
     }
 

@@ -1,7 +1,7 @@
 //! Realms and declared states as TOML files with the field names of the proto, which stays the only list of the fields.
 //!
-//! A file differs from the proto's JSON in two ways: time spans are written as `"1h"` instead of `"3600s"`, and the
-//! common prefix of enum values may be omitted (`"full_access"`).
+//! A file differs from the proto's JSON in two ways: time spans are written as `"1h"` instead of `"3600s"`, and enum values as
+//! `"full-access"`. Their names in the proto are accepted too.
 
 use std::fs;
 use std::io::{self, Read as _};
@@ -15,7 +15,9 @@ use toml::Value;
 use super::failure::Failure;
 use super::{reflect, text};
 use crate::domain::span::{self, SpanError};
-use crate::pb::claviger::v1::{DeclaredState, Realm};
+use crate::pb::claviger::v1::{
+    DeclaredState, EncodedCharacters, KeyLevel, Realm, TrailingSlash, UnscopedKeys,
+};
 
 const SPAN: &str = "google.protobuf.Duration";
 const TIME: &str = "google.protobuf.Timestamp";
@@ -74,13 +76,33 @@ fn message<M: Message + Default>(name: &str, table: toml::Table) -> Result<M, St
         .map_err(|error| error.to_string())
 }
 
-/// Formats a realm for editing, without the fields that the server sets.
+/// Formats a realm for editing, without the fields that the server sets or that have the default of a file.
 pub(super) fn realm_to_toml(realm: &Realm) -> Result<String, String> {
-    let described = Realm {
+    let mut described = Realm {
         revision: 0,
         create_time: None,
         ..realm.clone()
     };
+    // The defaults of a file, which the server writes out.
+    for span in [&mut described.max_cache, &mut described.max_lifetime] {
+        *span = span.filter(|span| (span.seconds, span.nanos) != (0, 0));
+    }
+    let every_level = [KeyLevel::Partner as i32, KeyLevel::Project as i32];
+    if every_level
+        .iter()
+        .all(|level| described.levels.contains(level))
+    {
+        described.levels.clear();
+    }
+    if described.unscoped_keys() == UnscopedKeys::NoAccess {
+        described.unscoped_keys = UnscopedKeys::Unspecified.into();
+    }
+    if described.trailing_slash() == TrailingSlash::Deny {
+        described.trailing_slash = TrailingSlash::Unspecified.into();
+    }
+    if described.encoded_characters() == EncodedCharacters::Deny {
+        described.encoded_characters = EncodedCharacters::Unspecified.into();
+    }
     to_toml("Realm", &described)
 }
 
@@ -244,11 +266,14 @@ fn short_names(values: &EnumDescriptor) -> Vec<String> {
     values
         .values()
         .filter(|value| value.number() != 0)
-        .map(|value| {
-            let name = value.name();
-            name.strip_prefix(prefix).unwrap_or(name).to_lowercase()
-        })
+        .map(|value| short_name(value.name(), prefix))
         .collect()
+}
+
+/// The name of an enum value as a file writes it: `no-access`.
+fn short_name(name: &str, prefix: &str) -> String {
+    let name = name.strip_prefix(prefix).unwrap_or(name);
+    name.to_lowercase().replace('_', "-")
 }
 
 /// Returns the full name of an enum value, from the full name or its last part, in any case.
@@ -263,7 +288,7 @@ fn value_of(values: &EnumDescriptor, text: &str) -> Option<String> {
         .find(|name| values.get_value_by_name(name).is_some())
 }
 
-/// Converts the time spans of the proto's JSON to those of a file.
+/// Converts the time spans and enum values of the proto's JSON to those of a file.
 fn write_as_text(value: &mut Value, kind: &Kind) {
     match (kind, value) {
         (kind, Value::Array(items)) => {
@@ -277,6 +302,11 @@ fn write_as_text(value: &mut Value, kind: &Kind) {
                     write_as_text(value, &field.kind());
                 }
             }
+        }
+        (Kind::Enum(values), Value::String(text)) => {
+            let zero = values.default_value();
+            let prefix = zero.name().strip_suffix("UNSPECIFIED").unwrap_or_default();
+            *text = short_name(text, prefix);
         }
         (Kind::Message(message), Value::String(text)) if message.full_name() == SPAN => {
             if let Some(span) = text
@@ -294,8 +324,8 @@ fn write_as_text(value: &mut Value, kind: &Kind) {
 #[cfg(test)]
 mod tests {
     use crate::pb::claviger::v1::{
-        CredentialSource, Credentials, Denial, DenialClass, EncodedCharacters, Environment,
-        KeyLevel, Route, Scope, TrailingSlash, UnscopedKeys, credential_source, route,
+        CredentialSource, Credentials, Denial, DenialClass, Environment, Route, Scope,
+        credential_source, route,
     };
 
     use super::*;
@@ -455,7 +485,34 @@ body = '{"code":"Unauthorized"}'
             "{text}"
         );
         assert!(text.contains("max_lifetime = \"90d\""), "{text}");
-        assert_eq!(parse_realm(&text), Ok(realm()));
+        assert!(text.contains("unscoped_keys = \"full-access\""), "{text}");
+        // Both levels, as by default.
+        let default = Realm {
+            levels: Vec::new(),
+            ..realm()
+        };
+        assert_eq!(parse_realm(&text), Ok(default));
+    }
+
+    #[test]
+    fn a_file_has_no_defaults() {
+        let realm = Realm {
+            id: "demo".to_owned(),
+            unscoped_keys: UnscopedKeys::NoAccess.into(),
+            levels: vec![KeyLevel::Partner.into(), KeyLevel::Project.into()],
+            max_cache: Some(prost_types::Duration::default()),
+            max_lifetime: Some(prost_types::Duration::default()),
+            trailing_slash: TrailingSlash::Deny.into(),
+            encoded_characters: EncodedCharacters::Deny.into(),
+            ..Realm::default()
+        };
+        assert_eq!(realm_to_toml(&realm).unwrap(), "id = \"demo\"\n");
+        let realm = Realm {
+            levels: vec![KeyLevel::Partner.into()],
+            ..realm
+        };
+        let text = realm_to_toml(&realm).unwrap();
+        assert_eq!(text, "id = \"demo\"\nlevels = [\"partner\"]\n");
     }
 
     #[test]

@@ -35,9 +35,8 @@ Exit codes:
      error, also about the caller's own key; never treat it as a denial
 
 Examples:
-  claviger verify --realm demo --environment production --scope read < demo.key
-
-  echo \"$KEY\" | claviger verify --realm demo --environment production --project web --json")]
+  claviger verify --scope read < demo.key
+  claviger verify --scope read --project web --json < demo.key")]
 pub struct Verify {
     #[command(flatten)]
     question: VerifyFlags,

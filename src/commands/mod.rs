@@ -240,7 +240,7 @@ fn welcome(
          {key}\n\n\
          Type these commands in another terminal. The first one asks for the key, and keeps it for the commands after it:\n\n\
          \x20   {program} login{flags}\n\
-         \x20   {program} realm put demo --prefix demo --environment production=live --scope read --scope write=read\n"
+         \x20   {program} realm create demo --prefix demo --environment production=live --scope read --scope write=read\n"
     )?;
     if is_encrypted {
         writeln!(

@@ -2,6 +2,7 @@
 //! time; what must come about is asked for until it has, or a deadline has passed.
 
 mod abuse;
+mod command_line;
 mod declared;
 mod doctor;
 mod documents;

@@ -50,13 +50,12 @@ Exit codes:
   1  a promise was broken, a key could not be deleted, or no round could be completed
   2  the command is invalid
 
-Examples:
-  claviger realm put canary --prefix canary --environment production=live
-  claviger partner put canary --realm canary
-  claviger canary --endpoint https://a.example:7700 --endpoint https://b.example:7700 --every 1min
+Before the first run:
+  claviger realm create canary --prefix canary --environment production=live
+  claviger partner create canary --realm canary
 
-  claviger canary --endpoint a.example:7700,b.example:7700 --realm demo --partner acme \\
-      --environment production --rounds 20 --json")]
+Examples:
+  claviger canary --every 1min --for 1h")]
 pub struct Canary {
     /// The realm of the keys.
     #[arg(long, default_value = CANARY)]
@@ -219,8 +218,8 @@ impl Canary {
         }
         let Self { realm, partner, .. } = self;
         failure.hint(format!(
-            "name a realm and its partner with --realm and --partner, or make those of the canary: `claviger realm put {realm} \
-             --prefix {realm} --environment production=live`, then `claviger partner put {partner} --realm {realm}`"
+            "name a realm and its partner with --realm and --partner, or make those of the canary: `claviger realm create {realm} \
+             --prefix {realm} --environment production=live`, then `claviger partner create {partner} --realm {realm}`"
         ))
     }
 }

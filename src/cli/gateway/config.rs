@@ -34,17 +34,12 @@ const BUILT_IN_REALM: &str = "claviger";
 /// it again when these change. It covers one environment of one realm; several configurations fit into one gateway.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Examples:
-  claviger gateway config envoy --realm demo --gateway-key-file demo-gateway.key \\
-      --upstream 127.0.0.1:8081 --output-file envoy.yaml
-
-  claviger gateway config nginx --realm demo --gateway-key-file demo-gateway.key \\
-      --upstream 127.0.0.1:8081 --listen 0.0.0.0:80 --host api.example.com \\
-      --output-file /etc/nginx/conf.d/demo.conf
-
 The gateway's own key can verify keys of this realm, and nothing else:
-  claviger keys issue --realm claviger --partner demo --scope verify --name gateway \\
-      --output-file demo-gateway.key")]
+  claviger keys issue --realm claviger --partner demo --scope verify
+
+Examples:
+  claviger gateway config envoy --gateway-key-file gateway.key \\
+      --upstream 127.0.0.1:8081 --output-file envoy.yaml")]
 pub struct Config {
     /// The kind of gateway. Envoy asks over gRPC (`envoy`) or over HTTP (`envoy-http`).
     kind: Kind,
@@ -275,7 +270,7 @@ fn warnings(realm: &Realm) -> Vec<String> {
     let mut warnings = Vec::new();
     if realm.routes.is_empty() {
         warnings.push(format!(
-            "the realm {id} has no routes, so its gateway denies every request: put them with `claviger realm put --file`"
+            "the realm {id} has no routes, so its gateway denies every request: name them in a file for `claviger realm apply`"
         ));
     }
     if sources == 0 {

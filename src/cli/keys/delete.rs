@@ -20,6 +20,9 @@ use crate::pb::claviger::v1::{DeleteKeyRequest, DeleteKeysRequest, DeleteKeysRes
 ///
 /// At a terminal, the command asks for confirmation.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger keys delete ci --yes")]
 pub struct Delete {
     #[command(flatten)]
     key: KeyId,
@@ -37,9 +40,8 @@ pub struct Delete {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  claviger keys delete-all --realm demo --partner acme --state revoked,expired --dry-run
-
-  claviger keys delete-all --realm demo --state revoked --issued-before 400d --yes")]
+  claviger keys delete-all --state revoked,expired --dry-run
+  claviger keys delete-all --state revoked --issued-before 400d --yes")]
 pub struct DeleteAll {
     #[command(flatten)]
     realm: RealmFlag,

@@ -12,6 +12,9 @@ use crate::pb::claviger::v1::{DisableKeyRequest, EnableKeyRequest};
 
 /// Disable a key until it is enabled again.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger keys disable ci --yes")]
 pub struct Disable {
     #[command(flatten)]
     key: KeyId,
@@ -23,6 +26,9 @@ pub struct Disable {
 
 /// Enable a disabled key.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger keys enable ci")]
 pub struct Enable {
     #[command(flatten)]
     key: KeyId,

@@ -19,7 +19,6 @@ use crate::pb::claviger::v1::{FindKeyRequest, FindKeyResponse};
 #[command(after_help = "\
 Examples:
   claviger keys find < leaked.key
-
   claviger keys find --hint 9fQx")]
 pub struct Find {
     /// A part of the hint, such as the last four characters of the API key.

@@ -11,6 +11,10 @@ use crate::pb::claviger::v1::{GetKeyRequest, GetSelfRequest};
 
 /// Show a key, without its API key.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger keys get ci
+  claviger keys get ci --field scopes")]
 pub struct Get {
     #[command(flatten)]
     key: KeyId,
@@ -21,7 +25,7 @@ pub struct Get {
 /// Every key that is accepted may do so: the call needs no scope.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
+Examples:
   claviger keys self --key-file my.key")]
 pub struct GetSelf {}
 

@@ -19,13 +19,9 @@ use crate::pb::claviger::v1::{IssueKeyRequest, IssueKeyResponse};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  claviger keys issue --realm demo --partner acme --environment production --name ci --scope read \\
-      --expires-in 90d
-
-  claviger keys issue --realm demo --partner acme --project web --environment staging \\
-      --output-file web.key
-
-  key=$(claviger keys issue --realm demo --project web --scope read --output key-only)")]
+  claviger keys issue --partner acme --level partner --scope read --name ci
+  claviger keys issue --project web --expires-in 90d --output-file web.key
+  key=$(claviger keys issue --partner acme --level partner --scope read)")]
 pub struct Issue {
     #[command(flatten)]
     realm: RealmFlag,
@@ -82,6 +78,7 @@ impl Issue {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let expire_time = self.expiry.time()?;
         let repeat = self.expiry.repeat(expire_time);
+        output.check_field::<IssueKeyResponse>()?;
         let destination = self.output.destination(output)?;
         let id = self.request_id.id();
         let mut request = IssueKeyRequest {

@@ -22,9 +22,9 @@ const FOUND: u8 = 5;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  claviger keys list --realm demo --partner acme --state active
-
-  claviger keys list --all-realms --state active --expires-within 14d --fail-if-any")]
+  claviger keys list
+  claviger keys list --partner acme --state active --all
+  claviger keys list --all-realms --expires-within 14d --fail-if-any")]
 pub struct List {
     #[command(flatten)]
     realm: RealmFlag,

@@ -45,11 +45,14 @@ use usage::Usage;
 /// The commands for keys.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    #[command(aliases = ["create", "new"])]
     Issue(Issue),
+    #[command(aliases = ["show", "describe"])]
     Get(Get),
     #[command(name = "self")]
     GetSelf(GetSelf),
     Find(Find),
+    #[command(alias = "ls")]
     List(Box<List>),
     Scopes(Scopes),
     Usage(Usage),
@@ -62,6 +65,7 @@ pub enum Command {
     Revoke(Revoke),
     RevokeAll(Box<RevokeAll>),
     RevokeSelf(RevokeSelf),
+    #[command(alias = "rm")]
     Delete(Delete),
     DeleteAll(Box<DeleteAll>),
     Import(Box<Import>),
@@ -89,7 +93,7 @@ impl Command {
             Self::RevokeSelf(revoke) => revoke.run(connection, output).await,
             Self::Delete(delete) => delete.run(connection, output).await,
             Self::DeleteAll(delete) => delete.run(connection, output).await,
-            Self::Import(import) => import.run(connection, output).await,
+            Self::Import(import) => return import.run(connection, output).await,
         };
         done.map(|()| 0)
     }

@@ -28,8 +28,8 @@ pub enum Offline {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  claviger key new --output-file gateway.key
-  claviger key new --realm demo --environment production --file authority.toml")]
+  claviger key new --output-file operator.key
+  claviger key new --realm demo --file authority.toml")]
 pub struct New {
     /// The realm of the key. Other realms than `claviger` are looked up in --file.
     #[arg(long, default_value = RealmId::BUILT_IN)]

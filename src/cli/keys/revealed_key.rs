@@ -62,8 +62,8 @@ pub(super) struct OutputFlags {
     /// Write the API key to a new file that only you can read, instead of showing it.
     #[arg(long, value_name = "FILE")]
     output_file: Option<PathBuf>,
-    /// Print `key-only` on standard output: the API key and a newline, for scripts. Everything else goes to standard error. Not
-    /// with --json.
+    /// Print `key-only` on standard output: the API key and a newline, and everything else on standard error. This is the default
+    /// where standard output is not a terminal. Not with --json.
     #[arg(long, value_name = "WHAT", conflicts_with = "output_file")]
     output: Option<Form>,
 }
@@ -112,9 +112,12 @@ impl OutputFlags {
                 "--output-file must name a file; without the flag, the API key is shown on standard output, and with `--output key-only` alone",
             ));
         }
-        Ok(self
-            .output_file
-            .map_or(KeyDestination::Shown, KeyDestination::File))
+        Ok(match self.output_file {
+            Some(file) => KeyDestination::File(file),
+            // A script reads standard output, and wants the API key.
+            None if output.is_for_people() && !output.is_terminal() => KeyDestination::KeyOnly,
+            None => KeyDestination::Shown,
+        })
     }
 }
 

@@ -21,6 +21,9 @@ use crate::pb::claviger::v1::{
 
 /// Revoke a key, which cannot be undone. The key stays listed, with the reason.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger keys revoke ci --reason 'found in a public repository' --yes")]
 pub struct Revoke {
     #[command(flatten)]
     key: KeyId,
@@ -45,11 +48,8 @@ pub struct Revoke {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  claviger keys revoke-all --realm demo --partner acme --reason 'their repository was public' --dry-run
-
-  claviger keys revoke-all --realm demo --issued-before 2030-01-31T12:00:00Z --reason 'old signer' --yes
-
-  claviger keys revoke-all --realm demo --created-by 01a4f0c1-2345-7abc-8def-0123456789ab --reason 'stolen admin key'")]
+  claviger keys revoke-all --partner acme --reason 'leaked' --dry-run
+  claviger keys revoke-all --issued-before 30d --reason 'old signer' --yes")]
 pub struct RevokeAll {
     #[command(flatten)]
     realm: RealmFlag,
@@ -76,8 +76,8 @@ pub struct RevokeAll {
 /// terminal, the command asks for confirmation; elsewhere it requires --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  claviger keys revoke-self --key-file leaked.key --reason 'found in a public repository'")]
+Examples:
+  claviger keys revoke-self --key-file leaked.key --reason 'leaked' --yes")]
 pub struct RevokeSelf {
     /// The reason, for the audit trail.
     #[arg(

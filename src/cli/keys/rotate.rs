@@ -14,7 +14,8 @@ use crate::cli::request_id::{self, RequestIdFlag};
 use crate::cli::response::ChangeResponse as _;
 use crate::cli::text;
 use crate::pb::claviger::v1::{
-    EndRotationRequest, KeepSecret, Key, RotateKeyRequest, RotateSelfRequest,
+    EndRotationRequest, KeepSecret, Key, RotateKeyRequest, RotateKeyResponse, RotateSelfRequest,
+    RotateSelfResponse,
 };
 
 /// Give a key a new secret, and show the new API key this once.
@@ -27,11 +28,8 @@ use crate::pb::claviger::v1::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  claviger keys rotate 01a4f0c1-2345-7abc-8def-0123456789ab --overlap 24h --output-file new.key
-
-  claviger keys rotate 01a4f0c1-2345-7abc-8def-0123456789ab --expires-in 90d --output key-only | store-secret
-
-  claviger keys rotate 01a4f0c1-2345-7abc-8def-0123456789ab      # it leaked: the old secret stops now")]
+  claviger keys rotate ci --overlap 24h --output-file new.key
+  claviger keys rotate ci --yes   # it leaked: the old secret stops now")]
 pub struct Rotate {
     #[command(flatten)]
     key: KeyId,
@@ -57,8 +55,9 @@ pub struct Rotate {
 /// overlap it stops at once, and the oldest one goes on.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  claviger keys rotate-self --overlap 24h --key-file my.key --output-file new.key")]
+Examples:
+  claviger keys rotate-self --overlap 24h --key-file my.key \\
+      --output-file new.key")]
 pub struct RotateSelf {
     /// How long the old secret works, from 1h to 366d, but not beyond the key's expiry.
     #[arg(long, value_name = "SPAN", value_parser = flags::span)]
@@ -73,6 +72,9 @@ pub struct RotateSelf {
 
 /// End the overlap of a rotation early: one secret stays, the other one is removed.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger keys end-rotation ci --keep new --yes")]
 pub struct EndRotation {
     #[command(flatten)]
     key: KeyId,
@@ -95,6 +97,7 @@ impl Rotate {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let expire_time = self.expiry.time()?;
         let repeat = self.expiry.repeat(expire_time);
+        output.check_field::<RotateKeyResponse>()?;
         let destination = self.output.destination(output)?;
         let id = self.request_id.id();
         let request = RotateKeyRequest {
@@ -121,6 +124,7 @@ impl Rotate {
 
 impl RotateSelf {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        output.check_field::<RotateSelfResponse>()?;
         let destination = self.output.destination(output)?;
         let id = self.request_id.id();
         let request = RotateSelfRequest {

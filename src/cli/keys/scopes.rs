@@ -11,6 +11,9 @@ use crate::pb::claviger::v1::GetKeyScopesRequest;
 
 /// Show the scopes that a key was granted, and the scopes that it holds by the scope hierarchy.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger keys scopes ci")]
 pub struct Scopes {
     #[command(flatten)]
     key: KeyId,

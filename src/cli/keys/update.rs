@@ -19,9 +19,8 @@ use crate::pb::claviger::v1::{UpdateKeyRequest, UpdateKeyResponse};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  claviger keys update 01a4f0c1-2345-7abc-8def-0123456789ab --scope read --scope write
-
-  claviger keys update 01a4f0c1-2345-7abc-8def-0123456789ab --never-expires --from-anywhere")]
+  claviger keys update ci --scope read --scope write
+  claviger keys update ci --never-expires --from-anywhere")]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each of them is a flag of the command line"

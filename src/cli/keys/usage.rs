@@ -15,6 +15,9 @@ use crate::pb::claviger::v1::{GetKeyRequest, GetKeyUsageRequest, GetKeyUsageResp
 ///
 /// Times are in UTC. Requests that did not prove the key, such as those with a wrong secret, are not counted.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger keys usage ci --since 7d")]
 pub struct Usage {
     #[command(flatten)]
     key: KeyId,

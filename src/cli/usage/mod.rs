@@ -33,8 +33,8 @@ const DEFAULT_WIDTH: usize = 80;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  claviger usage --realm demo --since 7d
-  claviger usage --realm demo --partner acme --since 2026-10-01 --until 2026-11-01")]
+  claviger usage --since 7d
+  claviger usage --partner acme --since 30d --over-time")]
 pub struct Usage {
     #[command(flatten)]
     realm: RealmFlag,

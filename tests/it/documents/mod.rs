@@ -87,6 +87,32 @@ fn quoted(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// The commands of the program in the blocks of README and docs, each with its page and with all its lines.
+pub(crate) fn command_lines() -> Vec<(String, String)> {
+    let mut found: Vec<(String, String)> = Vec::new();
+    let pages = pages().into_iter();
+    for page in pages.filter(|page| page == "README.md" || page.starts_with("docs/")) {
+        let text = read(&page);
+        for block in text.split("```sh\n").skip(1) {
+            let block = block.split("```").next().unwrap_or_default();
+            let mut goes_on = false;
+            for line in block.lines() {
+                if goes_on {
+                    let (_, last) = found.last_mut().unwrap();
+                    last.push('\n');
+                    last.push_str(line);
+                } else if line.starts_with("claviger ") {
+                    found.push((page.clone(), line.to_owned()));
+                } else {
+                    continue;
+                }
+                goes_on = line.ends_with('\\');
+            }
+        }
+    }
+    found
+}
+
 /// A source file without its tests and comments.
 fn code(path: &str) -> String {
     let text = read(path);

@@ -64,7 +64,7 @@ fn every_flag_of_serve_is_described_with_its_variable() {
                 .to_uppercase()
                 .replace('-', "_")
         );
-        let shown = format!("[env: {variable}=");
+        let shown = format!("[env: {variable}]");
         if whole.contains(&shown) && !of_clients.contains(&shown) {
             flags += 1;
             assert!(described.contains(&variable), "{variable}");

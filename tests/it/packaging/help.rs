@@ -1,65 +1,11 @@
-//! Completions and man pages.
+//! Man pages, and what the help commands do without a server. `tests/it/command_line/` tests completions.
 
 use std::collections::BTreeSet;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use super::succeeds;
+use crate::command_line::commands;
 use crate::fixtures::{claviger, outcome};
-
-/// Loads the completions, and prints those of each line on standard input, whose last word is the one to complete.
-const COMPLETE: &str = r#"source "$0" && while IFS= read -r line; do
-    IFS=' ' read -ra COMP_WORDS <<<"$line"
-    case $line in *' ') COMP_WORDS+=('') ;; esac
-    COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
-    _claviger claviger "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
-    echo "${COMPREPLY[*]}"
-done"#;
-
-#[test]
-fn bash_completes_commands_flags_and_values() {
-    let dir = tempfile::tempdir().unwrap();
-    let script = dir.path().join("claviger.bash");
-    std::fs::write(&script, succeeds(&mut claviger(&["completions", "bash"]))).unwrap();
-    let lines = dir.path().join("lines");
-    std::fs::write(
-        &lines,
-        "claviger ke\nclaviger keys re\nclaviger keys issue --sc\nclaviger keys list --state \n",
-    )
-    .unwrap();
-    let mut bash = Command::new("bash");
-    let bash = bash.args(["-c", COMPLETE]).arg(&script);
-    let output = bash
-        .stdin(std::fs::File::open(&lines).unwrap())
-        .output()
-        .unwrap();
-    assert_eq!(
-        String::from_utf8(output.stdout).unwrap(),
-        "keys key\nrevoke revoke-all revoke-self\n--scope\nactive disabled expired revoked\n"
-    );
-    for shell in ["elvish", "fish", "powershell", "zsh"] {
-        let script = succeeds(&mut claviger(&["completions", shell]));
-        assert!(script.contains("healthcheck"), "{shell}");
-    }
-}
-
-/// The paths of all commands, as their help lists them.
-fn commands(path: &[String]) -> Vec<Vec<String>> {
-    let mut line: Vec<&str> = path.iter().map(String::as_str).collect();
-    line.push("--help");
-    let help = succeeds(&mut claviger(&line));
-    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let names = listed
-        .take_while(|line| line.starts_with("  "))
-        .filter(|line| !line.starts_with("   "))
-        .map(|line| line.split_whitespace().next().unwrap().to_owned());
-    let mut found = vec![path.to_vec()];
-    for name in names.filter(|name| name != "help") {
-        let mut path = path.to_vec();
-        path.push(name);
-        found.extend(commands(&path));
-    }
-    found
-}
 
 /// Seen red with pages of the first level only.
 #[test]

@@ -183,7 +183,8 @@ fn key_commands_take_the_id_that_another_system_has_for_the_key() {
     );
     shell.says("partner put acme --realm demo", "", 0);
     let issue = "keys issue --realm demo --partner acme --level partner --external-id";
-    let shown = shell.says(&format!("{issue} -first"), "", 0);
+    let shown = shell.run(&format!("{issue} -first"), "");
+    let shown = String::from_utf8(shown.stderr).unwrap();
     assert!(shown.contains("external id  -first\n"), "{shown}");
     let listed = shell.json("keys list --realm demo --external-id -first", "", 0);
     let id = listed["keys"][0]["id"].as_str().unwrap().to_owned();

@@ -5,6 +5,7 @@
 
 mod csv_line;
 mod entry;
+mod interrupt;
 mod json_line;
 mod lines;
 mod outcome;
@@ -20,36 +21,38 @@ use clap::Args;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, ExpiryFlags, Level, WaitFlag};
-use crate::cli::output::Output;
+use crate::cli::output::{self, Output};
 use crate::cli::realm_flag::RealmFlag;
 use crate::cli::request_id::RequestIdFlag;
+use crate::cli::text;
 use entry::Row;
+use interrupt::Interrupt;
 use outcome::{Classifier, SeenKeys};
 use progress::ProgressReporter;
 use send::{Batch, Sender};
 use source::{FileFormat, Source};
 use summary::{ImportSummary, Report};
 
+/// The exit code after Ctrl-C, as a shell has it for a program that was interrupted.
+const INTERRUPTED: u8 = 130;
+
 /// Import the keys of another system, whose API keys stay valid.
 ///
-/// Each line is one entry. Its fields are `plain_key` or `sha256` (64 hexadecimal digits, or base64), `partner`, `project`,
-/// `level`, `environment`, `name`, `external_id`, `scopes`, `full_access`, `expire_time` (RFC 3339), `labels` and
-/// `allowed_cidrs`. The first line of a CSV file names its columns. In CSV, scopes and ranges are separated by spaces, and
-/// labels are written as name=value;name=value. In JSON Lines, scopes and ranges are lists, and labels are an object.
+/// Each line is one key: `claviger help import-format` says with which fields.
 ///
 /// An invalid line affects no other line. After an interruption, run the same command again: imported entries are
 /// recognised.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Exit codes:
-  0  every entry is imported, now or earlier
-  1  some entries failed, or the import could not be completed
-  2  the command or the header line is invalid
+  0    every entry is imported, now or earlier
+  1    some entries failed, or the import could not be completed
+  2    the command or the header line is invalid
+  130  stopped by Ctrl-C, after the batch that was sent
 
 Examples:
-  claviger keys import keys.csv --realm demo --environment production --scope read --dry-run
-
-  claviger keys import keys.jsonl --realm demo --partner acme --report failed.jsonl")]
+  claviger keys import keys.csv --realm demo --scope read --dry-run
+  claviger keys import keys.jsonl --partner acme --report failed.jsonl")]
 pub struct Import {
     /// The file to import; `-` is standard input.
     file: PathBuf,
@@ -114,7 +117,8 @@ struct Defaults {
 }
 
 impl Import {
-    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+    /// Returns the exit code.
+    pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
         let format = self.format.or_else(|| by_extension(&self.file));
         let format = format.ok_or_else(|| {
             Failure::usage("the format of the file is unknown: its name has no known extension")
@@ -125,9 +129,11 @@ impl Import {
         let report = self.report.map(|path| Report::create(path, &self.file));
         let client = connection.connect().await?.in_background();
         let realm = self.realm.resolve(&client).await?;
+        let interrupt = Interrupt::catch()
+            .map_err(|error| Failure::failed(format!("cannot wait for Ctrl-C: {error}")))?;
         let mut import = Sender {
             client: &client,
-            progress: ProgressReporter::start(output.is_json(), source.size()),
+            progress: ProgressReporter::start(!output.is_for_people(), source.size()),
             classifier: Classifier {
                 realm,
                 dry_run: self.dry_run,
@@ -138,20 +144,37 @@ impl Import {
             wait: self.wait,
             request_id: self.request_id.id(),
             batches: 0,
+            interrupt,
         };
 
         let outcome = import_all(&mut source, &mut import, usize::from(self.batch)).await;
         import.progress.finish();
+        let stopped = match &outcome {
+            Ok(stopped) => *stopped,
+            Err(_) => import.interrupt.has_come(),
+        };
         let mut summary = import.summary;
         let reported = summary.finish();
         if summary.done() > 0 || outcome.is_ok() {
-            output.show_summary(&summary.json(self.dry_run), || {
-                summary.describe(self.dry_run, output.width())
-            })?;
+            let mut json = summary.json(self.dry_run);
+            if stopped {
+                json["stopped"] = true.into();
+            }
+            output.show_summary(&json, || summary.describe(self.dry_run, output.width()))?;
+        }
+        if stopped {
+            if let Err(failure) = &outcome {
+                output.print_failure(failure);
+            }
+            if output.is_for_people() {
+                let all = source.count();
+                output::print_error(&stop(summary.are_in(), all, self.dry_run));
+            }
+            return Ok(INTERRUPTED);
         }
         outcome.and(reported)?;
         match summary.failed() {
-            0 => Ok(()),
+            0 => Ok(0),
             1 => Err(Failure::failed("1 entry was not imported")),
             failed => Err(Failure::failed(format!(
                 "{failed} entries were not imported"
@@ -160,19 +183,36 @@ impl Import {
     }
 }
 
+/// What is told after Ctrl-C.
+fn stop(are_in: u64, lines: Option<u64>, dry_run: bool) -> String {
+    let lines = lines.map_or_else(String::new, |lines| format!(" of {}", text::grouped(lines)));
+    let are_in = text::grouped(are_in);
+    if dry_run {
+        return format!(
+            "stopped: {are_in}{lines} could be imported or are in. Nothing was changed."
+        );
+    }
+    format!("stopped: {are_in}{lines} are in. The same command goes on from here.")
+}
+
+/// Imports all entries, and returns whether Ctrl-C stopped it before the end.
 async fn import_all(
     source: &mut Source,
     import: &mut Sender<'_>,
     size: usize,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let mut batch = Batch::default();
     while let Some((line, entry)) = source.next()? {
         if !batch.has_room(&entry, size) {
             import.send(&mut batch, source.read()).await?;
         }
+        if import.interrupt.has_come() {
+            return Ok(true);
+        }
         batch.add(line, entry);
     }
-    import.send(&mut batch, source.read()).await
+    import.send(&mut batch, source.read()).await?;
+    Ok(false)
 }
 
 impl Defaults {

@@ -6,8 +6,9 @@ use prost::Message as _;
 use zeroize::Zeroize as _;
 
 use super::entry::{Entry, KeyDigest};
+use super::interrupt::Interrupt;
 use super::outcome::{Classifier, Outcome};
-use super::progress::ProgressReporter;
+use super::progress::{ProgressReporter, Sent};
 use super::summary::ImportSummary;
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
@@ -81,6 +82,7 @@ pub(super) struct Sender<'a> {
     pub(super) wait: WaitFlag,
     pub(super) request_id: RequestId,
     pub(super) batches: u64,
+    pub(super) interrupt: Interrupt,
 }
 
 impl Sender<'_> {
@@ -99,11 +101,16 @@ impl Sender<'_> {
             };
             self.answer(request).await
         };
+        let imported = self.summary.imported();
         let counted = answered.and_then(|answer| self.count(batch, answer));
         batch.clear();
         counted?;
-        self.progress
-            .advance(self.summary.done(), read, self.classifier.dry_run);
+        let sent = Sent {
+            lines: self.summary.done(),
+            new: self.summary.imported() - imported,
+            bytes: read,
+        };
+        self.progress.advance(sent, self.classifier.dry_run);
         Ok(())
     }
 
@@ -137,7 +144,10 @@ impl Sender<'_> {
                 failure.message(),
                 span(Duration::from_secs(delay.as_secs().max(1)))
             ));
-            tokio::time::sleep(delay).await;
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = self.interrupt.came() => break Err(failure),
+            }
             pause = (pause * 2).min(LONGEST_PAUSE);
         };
         request.entries.iter_mut().for_each(wipe);

@@ -31,6 +31,8 @@ pub(super) struct Source {
     parser: RowParser,
     defaults: Row,
     size: Option<u64>,
+    /// How many were read, also of those that are invalid.
+    entries: u64,
 }
 
 /// The parser of a line.
@@ -92,6 +94,7 @@ impl Source {
             parser,
             defaults,
             size,
+            entries: 0,
         })
     }
 
@@ -105,12 +108,20 @@ impl Source {
         self.lines.read()
     }
 
+    /// Reads the rest of the file, and returns the number of all its entries; `None` for a pipe, which may have no end.
+    pub(super) fn count(&mut self) -> Option<u64> {
+        self.size?;
+        while let Ok(Some(_)) = self.next() {}
+        Some(self.entries)
+    }
+
     /// Returns the number of the next line, with its entry or the error in it.
     pub(super) fn next(&mut self) -> Result<Option<NumberedEntry>, Failure> {
         let next = self.lines.next().map_err(|error| unreadable(&error))?;
         let Some((number, line)) = next else {
             return Ok(None);
         };
+        self.entries += 1;
         let row = line
             .map_err(str::to_owned)
             .and_then(|line| match &self.parser {

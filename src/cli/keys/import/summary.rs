@@ -61,6 +61,16 @@ impl ImportSummary {
         self.imported + self.already_imported + self.failed
     }
 
+    /// The number of lines that were imported now.
+    pub(super) fn imported(&self) -> u64 {
+        self.imported
+    }
+
+    /// The number of lines whose keys are there, imported now or earlier.
+    pub(super) fn are_in(&self) -> u64 {
+        self.imported + self.already_imported
+    }
+
     /// The number of failures.
     pub(super) fn failed(&self) -> u64 {
         self.failed

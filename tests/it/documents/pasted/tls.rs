@@ -10,7 +10,7 @@ const PAGE: &str = "docs/tls.md";
 /// What the page expects its reader to have.
 const PATH: &str = "export PATH=\"$PWD/target/release:$PATH\"\n";
 const AUTHORITY: &str = "claviger bootstrap >new.key && mv new.key claviger-data/operator.key\n";
-const PEAKA: &str = "claviger realm put --file examples/realms/peaka.toml\n\
+const PEAKA: &str = "claviger realm apply --file examples/realms/peaka.toml\n\
     claviger keys issue --realm claviger --partner peaka --scope verify --output-file peaka.key\n";
 
 const MAKE: BlockRef = in_page(PAGE, "## Make certificates for a trial", 0);

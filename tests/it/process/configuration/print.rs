@@ -7,12 +7,9 @@ use crate::fixtures::claviger;
 fn flags(command: &str) -> Vec<String> {
     let output = claviger(&[command, "--help"]).output().unwrap();
     let help = String::from_utf8(output.stdout).unwrap();
-    let lines = help.lines().map(str::trim_start);
-    lines
-        .filter_map(|line| {
-            line.strip_prefix("--")
-                .or_else(|| line.strip_prefix("-h, --"))
-        })
+    // What is indented further explains a flag, and may name others.
+    help.lines()
+        .filter_map(|line| line.strip_prefix("  --"))
         .map(|line| line.split([' ', '=']).next().unwrap().to_owned())
         .collect()
 }
