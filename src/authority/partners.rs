@@ -107,6 +107,16 @@ impl Authority {
             .await
     }
 
+    /// Whether the partner is suspended, so that its keys are denied, as far as this server knows. It reads no store, so that a
+    /// list can ask for each of its keys.
+    pub fn is_suspended(&self, realm: &RealmId, partner: &PartnerId) -> bool {
+        let index = self.mirror.index();
+        index
+            .view()
+            .realm(realm.as_str())
+            .is_some_and(|realm| realm.is_suspended(partner))
+    }
+
     /// Returns a partner.
     pub async fn get_partner(
         &self,

@@ -141,7 +141,6 @@ mod tests {
         Arguments::of(program, line.split_whitespace().map(OsString::from)).unwrap()
     }
 
-    /// Seen red without the look at the flags of the command.
     #[test]
     fn a_field_is_named_as_the_command_sets_it() {
         for (line, field, flags, setter) in [

@@ -454,14 +454,14 @@ impl Connection {
         self.warn_of_key_flag();
         let key = match &source {
             Some(KeySource::Flag) => {
-                let is_id = |key: &ApiKey| Uuid::try_parse(key.reveal()).is_ok();
-                if self.key.as_ref().is_some_and(is_id) {
+                let key = self.key.clone();
+                if key.as_ref().is_some_and(|key| is_key_id(key.reveal())) {
                     return Err(Failure::usage(
-                        "--key: that is the id of a key, and not the API key of the caller",
+                        "--key: that is a key's id, not an API key; for events use --key-id",
                     )
-                    .hint("the events of a key: claviger events --key-id ID"));
+                    .hint("--key is the API key that the command calls with, for any command"));
                 }
-                self.key.clone()
+                key
             }
             Some(KeySource::Environment(key)) => Some(key.clone()),
             Some(KeySource::File(path)) => {
@@ -540,6 +540,12 @@ fn read_pem(path: Option<&OsString>, flag: &str, label: &str) -> Result<Option<V
         )));
     }
     Ok(Some(pem))
+}
+
+/// Whether the text is the id of a key: a UUID of version 7. API keys of other systems may be UUIDs of other versions.
+fn is_key_id(text: &str) -> bool {
+    let is_v7 = |id: Uuid| id.get_version_num() == 7;
+    redact::is_hyphenated_uuid(text) && Uuid::try_parse(text).is_ok_and(is_v7)
 }
 
 fn authorization(key: &ApiKey, source: &KeySource) -> Result<MetadataValue<Ascii>, Failure> {

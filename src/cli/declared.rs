@@ -11,7 +11,7 @@ use super::connect::Connection;
 use super::failure::Failure;
 use super::flags::WaitFlag;
 use super::output::{self, Output};
-use super::prompt;
+use super::prompt::YesFlag;
 use super::request_id;
 use super::response::ChangeResponse as _;
 use super::{text, toml_file};
@@ -32,7 +32,8 @@ const CONTEXT: usize = 1;
 /// The files are TOML with the field names of the proto: [[realms]], [[partners]], [[projects]] and [[keys]]. Keys are declared by
 /// the SHA-256 of their API keys, which `claviger key new` makes. What the files do not name stays, unless --prune says otherwise.
 ///
-/// The changes are shown first. They are made in one transaction: all, or none.
+/// The changes are shown first, and the command asks at a terminal. Elsewhere only deletions need --yes. The changes are made in one
+/// transaction: all, or none.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -41,9 +42,8 @@ Examples:
 pub struct Apply {
     #[command(flatten)]
     declared: DeclaredFlags,
-    /// Do not ask for confirmation. Without a terminal, only deletions need it.
-    #[arg(long, short)]
-    yes: bool,
+    #[command(flatten)]
+    yes: YesFlag,
     #[command(flatten)]
     wait: WaitFlag,
 }
@@ -182,20 +182,20 @@ pub(super) async fn apply(
     client: &Client,
     output: &Output,
     mut request: ApplyRequest,
-    yes: bool,
+    yes: YesFlag,
     wait: WaitFlag,
 ) -> Result<(), Failure> {
     let planned = plan(client, request.clone()).await?;
     if !planned.changes.is_empty() {
-        if !output.is_json() {
+        if output.is_for_people() {
             output::print_error(&described(&planned));
         }
         let changes = counted(planned.changes.len(), "change");
         let question = format!("Make {}?", changes.replace("1 change", "this change"));
         if deletes(&planned) {
-            prompt::require_confirmation(yes, &question)?;
+            yes.confirm(&question).await?;
         } else if !creates_a_realm(&planned) {
-            prompt::confirm(yes, &question)?;
+            yes.confirm_at_terminal(&question).await?;
         }
     }
     request.dry_run = false;
@@ -204,12 +204,12 @@ pub(super) async fn apply(
     request.request_id = request_id::fresh();
     let answer = client.change(client.authority().apply(request)).await?;
     output.show_change(&answer, |answer| {
-        let effect = answer.effect();
-        match answer.changes.as_slice() {
-            [] => format!("unchanged: everything was so already, {effect}"),
-            [change] => format!("{}: {effect}", done(change)),
-            changes => format!("made {} changes: {effect}", changes.len()),
-        }
+        let done = match answer.changes.as_slice() {
+            [] => "Nothing to change".to_owned(),
+            [change] => done(change),
+            changes => format!("Made {} changes", changes.len()),
+        };
+        answer.done(&done)
     })
 }
 
@@ -219,9 +219,9 @@ fn done(change: &DeclaredChange) -> String {
     let named = named.and_then(|side| side.resource.as_ref());
     let name = named.map(name).unwrap_or_default();
     let verb = match (&change.before, &change.after) {
-        (None, _) => "created",
-        (_, None) => "deleted",
-        _ => "changed",
+        (None, _) => "Created",
+        (_, None) => "Deleted",
+        _ => "Changed",
     };
     format!("{verb} {}", text::plain(&name))
 }

@@ -329,7 +329,7 @@ fn refusal(message: &str) -> Option<KeyRefusal> {
 fn remedy(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "KEY_EXPIRED" => {
-            "set a later expiry with `claviger keys update KEY_ID --expires-in SPAN`, if the key is to stay valid"
+            "set a later expiry with `claviger keys update KEY --expires-in SPAN`, if the key is to stay valid"
         }
         "LOCKS_OUT_CALLER" => {
             "the call would revoke your own key: add --partner, or an earlier --issued-before"

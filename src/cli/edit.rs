@@ -11,6 +11,7 @@ use tonic::Code;
 use super::client::Client;
 use super::failure::Failure;
 use super::flags::WaitFlag;
+use super::response::ChangeResponse;
 use super::{reflect, request_id, text};
 
 /// The maximum number of attempts. An attempt fails only if another caller's change has succeeded, so this is also the number
@@ -54,13 +55,13 @@ pub(super) enum Done {
 
 impl Done {
     /// What was done with the resource, and since when that is in force, for people.
-    pub(super) fn sentence(&self, resource: &str, effect: &str) -> String {
+    pub(super) fn sentence(&self, resource: &str, answer: &impl ChangeResponse) -> String {
         match self {
-            Self::Created => format!("created {resource}: {effect}"),
+            Self::Created => answer.done(&format!("Created {resource}")),
             Self::Changed(fields) => {
-                format!("changed {resource} ({}): {effect}", fields.join(", "))
+                answer.done(&format!("Changed {resource} ({})", fields.join(", ")))
             }
-            Self::Unchanged => format!("unchanged: {resource} was so already, {effect}"),
+            Self::Unchanged => format!("{resource} was so already; nothing was changed"),
         }
     }
 }
@@ -138,7 +139,7 @@ impl Edit {
             if let Some(required) = self.if_revision
                 && required != revision
             {
-                return Err(self.wrong_revision(required, revision));
+                return Err(wrong_revision(&self.noun(), required, revision));
             }
             let put = match &found {
                 Some(found) => self.applied_to(found.clone()),
@@ -234,18 +235,6 @@ impl Edit {
         request
     }
 
-    fn wrong_revision(&self, required: u64, found: u64) -> Failure {
-        let noun = self.noun();
-        let message = match (required, found) {
-            (0, _) => format!("the {noun} exists already, at revision {found}"),
-            (_, 0) => format!("the {noun} does not exist, so it has no revision {required}"),
-            _ => format!("the {noun} has the revision {found}, and not {required}"),
-        };
-        Failure::changed_meanwhile(message).hint(
-            "read the current state, then repeat the command with its revision (--if-revision)",
-        )
-    }
-
     /// The resource in a sentence, which is also the name of its field in requests.
     fn noun(&self) -> String {
         self.resource.to_lowercase()
@@ -267,6 +256,24 @@ pub(super) async fn get(
             "the server returned nothing: it may be of another version",
         )),
     }
+}
+
+/// Fails if the resource has another revision than required, as the server would after the question.
+pub(super) fn check_revision(noun: &str, required: Option<u64>, found: u64) -> Result<(), Failure> {
+    match required {
+        Some(required) if required != found => Err(wrong_revision(noun, required, found)),
+        _ => Ok(()),
+    }
+}
+
+fn wrong_revision(noun: &str, required: u64, found: u64) -> Failure {
+    let message = match (required, found) {
+        (0, _) => format!("the {noun} exists already, at revision {found}"),
+        (_, 0) => format!("the {noun} does not exist, so it has no revision {required}"),
+        _ => format!("the {noun} has the revision {found}, and not {required}"),
+    };
+    Failure::changed_meanwhile(message)
+        .hint("read the current state, then repeat the command with its revision (--if-revision)")
 }
 
 /// Takes the fields that an edit does not set from the old entry of the same name.

@@ -14,11 +14,13 @@ use super::connect::Connection;
 use super::event_line::{self, Names};
 use super::failure::Failure;
 use super::flags;
-use super::output::Output;
+use super::keys::named::{self, KeyName, Several};
+use super::output::{self, Output};
 use super::page::{FlagValue, PageFlags};
 use super::realm_flag::RealmFlag;
 use super::reflect::Described;
 use super::text;
+use super::unknown::Names as OwnerNames;
 use crate::domain::event::EventKind;
 use crate::pb::claviger::v1::{
     Event, GetKeyRequest, KeyFilter, ListEventsRequest, ListKeysRequest,
@@ -51,17 +53,13 @@ pub struct Events {
     /// Only events of this partner.
     #[arg(long, default_value_t, hide_default_value = true)]
     partner: String,
-    /// Only events of this key.
-    #[arg(long, default_value_t, hide_default_value = true)]
-    key_id: String,
-    /// Only changes that were made with the key that has this id.
-    #[arg(
-        long,
-        value_name = "KEY_ID",
-        default_value_t,
-        hide_default_value = true
-    )]
-    actor: String,
+    /// Only events of this key: its id, name, external id, or the end of its hint. A deleted key has only its id.
+    #[arg(long, value_name = "KEY", value_parser = named::parser())]
+    key_id: Option<KeyName>,
+    /// Only changes that were made with this key, of the realm or of the realm `claviger`; `me` is the key that this command calls
+    /// with.
+    #[arg(long, value_name = "KEY", value_parser = named::parser())]
+    actor: Option<KeyName>,
     /// Only events of this kind.
     #[arg(long, value_parser = PossibleValuesParser::new(EventKind::ALL.map(EventKind::as_str)))]
     kind: Option<String>,
@@ -89,27 +87,30 @@ impl Events {
         self.page.check(&event_line::FIELDS)?;
         let client = connection.connect().await?;
         self.realm.or_of_context(&client);
+        let request = self.request(&client).await?;
         if self.follow {
-            return self.follow(&client, output).await;
+            return follow(&client, output, &request).await;
         }
-        let request = |page_size, page_token| ListEventsRequest {
-            page_size,
-            page_token,
-            ..self.request()
-        };
-        let page = self.page.fetch(async |page_size, page_token| {
-            let request = request(page_size, page_token);
+        let fetch = async |page_size, page_token| {
+            let request = ListEventsRequest {
+                page_size,
+                page_token,
+                ..request.clone()
+            };
             client.ask(client.keys().list_events(request)).await
-        });
-        let page = page.await?;
+        };
+        let page = self.page.fetch(fetch).await?;
+        if page.events.is_empty() {
+            check_owner(&client, &request).await?;
+        }
         let mut names = Names::of(&page.events);
         let screen = output.screen();
+        let realm = request.realm;
         if screen.is_some() {
-            add_keys(&client, &mut names, &page.events, self.request().realm).await;
+            add_keys(&client, &mut names, &page.events, realm.clone()).await;
             add_actors(&client, &mut names, &page.events).await;
         }
         let now = screen.map_or_else(|| flags::now().into(), |screen| screen.now);
-        let realm = self.request().realm;
         let lines = |events: &[Event]| event_line::lines(events, &names, !realm.is_empty(), &now);
         let listing = event_line::listing(&realm);
         self.page
@@ -117,71 +118,47 @@ impl Events {
     }
 
     /// A request for events that match the flags.
-    fn request(&self) -> ListEventsRequest {
-        ListEventsRequest {
-            realm: if self.all_realms {
-                String::new()
-            } else {
-                self.realm.given().unwrap_or_default()
-            },
+    async fn request(&self, client: &Client) -> Result<ListEventsRequest, Failure> {
+        let realm = if self.all_realms {
+            None
+        } else {
+            self.realm.given()
+        };
+        Ok(ListEventsRequest {
+            key_id: self.key(client, self.key_id.as_ref(), false).await?,
+            actor: self.key(client, self.actor.as_ref(), true).await?,
+            realm: realm.unwrap_or_default(),
             partner: self.partner.clone(),
-            key_id: self.key_id.clone(),
             kind: self.kind.clone().unwrap_or_default(),
             start_time: self.since,
             end_time: self.until,
             page_size: 0,
             page_token: String::new(),
-            actor: self.actor.clone(),
             after_revision: None,
-        }
+        })
     }
 
-    /// Prints events as they come. An outage is waited for: the revision says where to go on.
-    async fn follow(&self, client: &Client, output: &Output) -> Result<(), Failure> {
-        let mut after = if self.since.is_some() {
-            0
-        } else {
-            let request = ListEventsRequest {
-                page_size: 1,
-                ..self.request()
-            };
-            client
-                .ask(client.keys().list_events(request))
-                .await?
-                .revision
+    /// Returns the id of a key. A name is looked up in the realm of the events, or in the only one that can be meant.
+    async fn key(
+        &self,
+        client: &Client,
+        name: Option<&KeyName>,
+        is_actor: bool,
+    ) -> Result<String, Failure> {
+        let Some(name) = name else {
+            return Ok(String::new());
         };
-        let mut pause = PAUSE;
-        loop {
-            let request = ListEventsRequest {
-                page_size: EVENTS_AT_ONCE,
-                after_revision: Some(after),
-                ..self.request()
-            };
-            match client.ask(client.keys().list_events(request)).await {
-                Ok(answer) => {
-                    for event in &answer.events {
-                        match output.print_line(&Described::whole("Event", event), || line(event)) {
-                            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                                return Ok(());
-                            }
-                            Err(error) => {
-                                return Err(Failure::failed(format!(
-                                    "cannot show the events: {error}"
-                                )));
-                            }
-                            Ok(()) => {}
-                        }
-                    }
-                    after = answer.revision;
-                    pause = PAUSE;
-                }
-                Err(failure) if failure.is_outage() => {
-                    output.print_failure(&failure);
-                    pause = LONGEST_PAUSE.min(pause * 2);
-                }
-                Err(failure) => return Err(failure),
-            }
-            tokio::time::sleep(pause).await;
+        name.check()?;
+        let realm = if name.needs_realm() {
+            self.realm.resolve(client).await?
+        } else {
+            String::new()
+        };
+        let several = Several::LivingWins;
+        if is_actor {
+            name.administrator(client, &realm, several).await
+        } else {
+            name.id_in(client, &[&realm], several).await
         }
     }
 
@@ -231,6 +208,92 @@ async fn add_actors(client: &Client, names: &mut Names, events: &[Event]) {
         if let Some(key) = answer.key {
             names.add(key);
         }
+    }
+}
+
+/// Fails if the realm or the partner of the events does not exist, and never did.
+async fn check_owner(client: &Client, request: &ListEventsRequest) -> Result<(), Failure> {
+    if request.realm.is_empty() {
+        return Ok(());
+    }
+    let names = OwnerNames {
+        realm: request.realm.clone(),
+        partner: request.partner.clone(),
+        ..OwnerNames::default()
+    };
+    let Err(failure) = names.check(client).await else {
+        return Ok(());
+    };
+    // The audit trail also has what was deleted since.
+    let ever = ListEventsRequest {
+        realm: request.realm.clone(),
+        partner: request.partner.clone(),
+        page_size: 1,
+        ..ListEventsRequest::default()
+    };
+    let ever = client.ask(client.keys().list_events(ever)).await?;
+    if ever.events.is_empty() {
+        return Err(failure);
+    }
+    let (realm, partner) = (text::plain(&request.realm), text::plain(&request.partner));
+    output::print_error(&if partner.is_empty() {
+        format!("note: realm {realm} was deleted; its earlier events are kept")
+    } else {
+        format!("note: {realm} has no partner {partner} any more; its earlier events are kept")
+    });
+    Ok(())
+}
+
+/// Prints events as they come. An outage is waited for: the revision says where to go on.
+async fn follow(
+    client: &Client,
+    output: &Output,
+    events: &ListEventsRequest,
+) -> Result<(), Failure> {
+    let mut after = if events.start_time.is_some() {
+        0
+    } else {
+        let request = ListEventsRequest {
+            page_size: 1,
+            ..events.clone()
+        };
+        client
+            .ask(client.keys().list_events(request))
+            .await?
+            .revision
+    };
+    let mut pause = PAUSE;
+    loop {
+        let request = ListEventsRequest {
+            page_size: EVENTS_AT_ONCE,
+            after_revision: Some(after),
+            ..events.clone()
+        };
+        match client.ask(client.keys().list_events(request)).await {
+            Ok(answer) => {
+                for event in &answer.events {
+                    match output.print_line(&Described::whole("Event", event), || line(event)) {
+                        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                            return Ok(());
+                        }
+                        Err(error) => {
+                            return Err(Failure::failed(format!(
+                                "cannot show the events: {error}"
+                            )));
+                        }
+                        Ok(()) => {}
+                    }
+                }
+                after = answer.revision;
+                pause = PAUSE;
+            }
+            Err(failure) if failure.is_outage() => {
+                output.print_failure(&failure);
+                pause = LONGEST_PAUSE.min(pause * 2);
+            }
+            Err(failure) => return Err(failure),
+        }
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Failure {
     violations: Vec<Violation>,
     /// The arguments of the command, which name the fields.
     arguments: Option<Box<Arguments>>,
+    /// Lines below the message, such as the keys that it is about.
+    details: Vec<String>,
     /// When the server allows a retry.
     retry_after: Option<Duration>,
     /// The call was a change, and the change may have been made.
@@ -72,6 +74,7 @@ impl Failure {
             reason: None,
             violations: Vec::new(),
             arguments: None,
+            details: Vec::new(),
             retry_after: None,
             is_outcome_unknown: false,
         }
@@ -88,6 +91,22 @@ impl Failure {
             reason,
             violations,
             retry_after,
+            ..self
+        }
+    }
+
+    /// Adds the reason, for programs.
+    pub(super) fn reason(self, reason: &str) -> Self {
+        Self {
+            reason: Some(reason.to_owned()),
+            ..self
+        }
+    }
+
+    /// Adds lines below the message.
+    pub(super) fn details(self, lines: impl IntoIterator<Item = String>) -> Self {
+        Self {
+            details: lines.into_iter().collect(),
             ..self
         }
     }
@@ -194,6 +213,21 @@ impl Failure {
         )
     }
 
+    /// Whether the state of something is in the way.
+    pub(super) fn is_precondition(&self) -> bool {
+        self.code == Code::FailedPrecondition
+    }
+
+    /// Whether the server could not do what it should, such as read stored data.
+    pub(super) fn is_fault(&self) -> bool {
+        matches!(self.code, Code::Internal | Code::DataLoss)
+    }
+
+    /// Whether a limit on the number of calls refused this one.
+    pub(super) fn is_too_many(&self) -> bool {
+        self.code == Code::ResourceExhausted
+    }
+
     /// Whether the caller may not do this.
     pub(super) fn is_forbidden(&self) -> bool {
         self.code == Code::PermissionDenied
@@ -242,6 +276,9 @@ impl Failure {
             "message": self.message_of_part(),
             "violations": violations,
         });
+        if !self.details.is_empty() {
+            error["details"] = json!(self.details);
+        }
         let hint = self.hint.as_ref().map(|hint| {
             let words = std::iter::once(hint).chain(&self.command);
             words.map(String::as_str).collect::<Vec<_>>().join(" ")
@@ -281,6 +318,9 @@ impl fmt::Display for Failure {
                 Some(setter) => write!(formatter, "\n  {setter} ({field}): {description}")?,
                 None => write!(formatter, "\n  {field}: {description}")?,
             }
+        }
+        for line in &self.details {
+            write!(formatter, "\n  {}", plain(line))?;
         }
         if let Some(hint) = &self.hint {
             write!(formatter, "\nhint: {}", plain(hint))?;

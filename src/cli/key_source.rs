@@ -91,7 +91,6 @@ impl KeySource {
 mod tests {
     use super::*;
 
-    /// Seen red with each pair of neighbours in the other order.
     #[test]
     fn flags_come_before_variables_and_these_before_the_context() {
         let file = PathBuf::from("typed");

@@ -30,6 +30,7 @@ mod keys;
 mod listing;
 mod login;
 mod output;
+mod owned_keys;
 mod page;
 mod pager;
 mod partner;
@@ -50,6 +51,7 @@ mod style;
 mod table;
 mod text;
 mod toml_file;
+mod unknown;
 mod usage;
 mod verify;
 mod waiting;
@@ -226,7 +228,7 @@ async fn outcome_without_context(
     let done = match command {
         ClientCommand::Key(command) => command.run(output),
         ClientCommand::Login(login) => login.run(connection, output).await,
-        ClientCommand::Logout(logout) => logout.run(connection, output),
+        ClientCommand::Logout(logout) => logout.run(connection, output).await,
         ClientCommand::Context(command) => command.run(output),
         ClientCommand::Use(chosen) => chosen.run(output),
         other => return Err(other),

@@ -310,7 +310,7 @@ fn without_control(json: &str) -> String {
 }
 
 /// Writes to standard output. A reader that closes the pipe early, as `head` does, is not an error.
-fn print_tolerant(text: &str) -> io::Result<()> {
+pub(super) fn print_tolerant(text: &str) -> io::Result<()> {
     match print(text) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome,
@@ -425,7 +425,7 @@ mod tests {
                 r#"{"keys":[{"allowed_cidrs":[],"create_time":"2027-01-15T08:00:00.005Z","created_by":"","#,
                 r#""environment":"","external_id":"","full_access":false,"hint":"","id":"0192f0c1-2345-7abc-8def-0123456789ab","#,
                 r#""labels":{"a":"1","b":"2"},"last_used_address":"","level":"KEY_LEVEL_PARTNER","name":"bell\u0007, csi\u009b","#,
-                r#""partner":"","project":"","realm":"","revoke_reason":"","scopes":[],"secrets":[],"#,
+                r#""partner":"","partner_suspended":false,"project":"","realm":"","revoke_reason":"","scopes":[],"secrets":[],"#,
                 r#""state":"KEY_STATE_ACTIVE"}],"next_page_token":"","revision":9007199254740993}"#,
             )
         );

@@ -81,7 +81,7 @@ impl PageFlags {
             let more = more.map(|(token, screen)| self.more_on(screen, repeat, token));
             listing.text(&rows(page.items()), &self.view, screen, more.as_deref())
         })?;
-        if let Some(token) = next.filter(|_| screen.is_none() && !output.is_json()) {
+        if let Some(token) = next.filter(|_| screen.is_none() && output.is_for_people()) {
             output::print_error(&more(repeat, token, self.is_first()));
         }
         Ok(())

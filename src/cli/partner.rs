@@ -10,16 +10,19 @@ use super::failure::Failure;
 use super::flags::WaitFlag;
 use super::listing::{Field, Listing};
 use super::output::Output;
+use super::owned_keys;
 use super::page::PageFlags;
-use super::prompt;
+use super::prompt::YesFlag;
 use super::realm_flag::RealmFlag;
 use super::request_id;
 use super::response::ChangeResponse as _;
 use super::style::Tone;
 use super::table::{Cell, Column};
 use super::text;
+use super::unknown::Names;
 use crate::pb::claviger::v1::{
-    DeletePartnerRequest, GetPartnerRequest, ListPartnersRequest, Partner, PutPartnerResponse,
+    DeletePartnerRequest, GetPartnerRequest, KeyFilter, ListPartnersRequest, Partner,
+    PutPartnerResponse,
 };
 
 /// The commands for partners.
@@ -33,12 +36,8 @@ pub enum Command {
     Get(Get),
     #[command(alias = "ls")]
     List(List),
-    /// Suspend a partner: each of its keys is denied until it is restored.
-    #[command(after_help = "Examples:\n  claviger partner suspend acme --yes")]
-    Suspend(SuspensionChange),
-    /// Restore a suspended partner.
-    #[command(after_help = "Examples:\n  claviger partner restore acme")]
-    Restore(SuspensionChange),
+    Suspend(Suspend),
+    Restore(Restore),
     #[command(alias = "rm")]
     Delete(Delete),
 }
@@ -119,18 +118,31 @@ pub struct List {
     page: PageFlags,
 }
 
-/// Suspend or restore a partner.
+/// Suspend a partner: each of its keys is denied until it is restored.
+///
+/// It says how many keys this stops and asks at a terminal; elsewhere it needs --yes.
 #[derive(Debug, Args)]
-pub struct SuspensionChange {
+pub struct Suspend {
+    #[command(flatten)]
+    partner: PartnerName,
+    #[command(flatten)]
+    yes: YesFlag,
+    #[command(flatten)]
+    wait: WaitFlag,
+}
+
+/// Restore a suspended partner.
+#[derive(Debug, Args)]
+pub struct Restore {
     #[command(flatten)]
     partner: PartnerName,
     #[command(flatten)]
     wait: WaitFlag,
 }
 
-/// Delete a partner and its projects; the partner must have no keys.
+/// Delete a partner with its projects, and its revoked and expired keys; it must have no others.
 ///
-/// At a terminal, the command asks for confirmation.
+/// It says what goes and asks at a terminal; elsewhere it needs --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -138,9 +150,8 @@ Examples:
 pub struct Delete {
     #[command(flatten)]
     partner: PartnerName,
-    /// Do not ask for confirmation.
-    #[arg(long, short)]
-    yes: bool,
+    #[command(flatten)]
+    yes: YesFlag,
     /// Fail unless the partner has this revision.
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
@@ -180,8 +191,8 @@ impl Command {
             Self::Put(put) => put.run(connection, output, Mode::Put).await,
             Self::Get(get) => get.run(connection, output).await,
             Self::List(list) => list.run(connection, output).await,
-            Self::Suspend(change) => change.run(connection, output, true).await,
-            Self::Restore(change) => change.run(connection, output, false).await,
+            Self::Suspend(suspend) => suspend.run(connection, output).await,
+            Self::Restore(restore) => restore.run(connection, output).await,
             Self::Delete(delete) => delete.run(connection, output).await,
         }
     }
@@ -213,7 +224,7 @@ impl Put {
         let (answer, done): (PutPartnerResponse, _) = put.await?;
         output.show_change(&answer, |answer| {
             let id = answer.partner.as_ref().map_or("", |partner| &partner.id);
-            done.sentence(&format!("partner {}", text::plain(id)), &answer.effect())
+            done.sentence(&format!("partner {}", text::plain(id)), answer)
         })
     }
 }
@@ -282,49 +293,116 @@ impl List {
     }
 }
 
-impl SuspensionChange {
-    async fn run(
-        self,
-        connection: &Connection,
-        output: &Output,
-        suspended: bool,
-    ) -> Result<(), Failure> {
+impl Suspend {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        self.yes.or_terminal()?;
         let client = connection.connect().await?;
-        let partner = Partner {
-            suspended: Some(suspended),
-            ..self.partner.resolve(&client).await?
-        };
-        let fields = vec![EditedField::whole("suspended")];
-        let edit = Edit::new("Partner", &partner, fields, None, self.wait);
-        let put = edit.put(&client, async || find(&client, &partner).await.map(Some));
-        let done = if suspended { "suspended" } else { "restored" };
-        show(output, done, &put.await?)
+        let partner = self.partner.resolve(&client).await?;
+        let before = get(&client, &partner).await?;
+        // What needs no change needs no question.
+        if !(before.suspended() || self.yes.is_given()) {
+            let keys = owned_keys::active(&client, keys_of(&partner)).await?;
+            let question = format!("Suspend {}?{keys}", title(&partner));
+            self.yes.confirm(&question).await?;
+        }
+        set_suspended(&client, output, &before, true, self.wait).await
     }
+}
+
+impl Restore {
+    async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        let client = connection.connect().await?;
+        let partner = self.partner.resolve(&client).await?;
+        let before = get(&client, &partner).await?;
+        set_suspended(&client, output, &before, false, self.wait).await
+    }
+}
+
+async fn set_suspended(
+    client: &Client,
+    output: &Output,
+    before: &Partner,
+    suspended: bool,
+    wait: WaitFlag,
+) -> Result<(), Failure> {
+    let partner = Partner {
+        realm: before.realm.clone(),
+        id: before.id.clone(),
+        suspended: Some(suspended),
+        ..Partner::default()
+    };
+    let fields = vec![EditedField::whole("suspended")];
+    let edit = Edit::new("Partner", &partner, fields, None, wait);
+    let put = edit.put(client, async || find(client, &partner).await.map(Some));
+    let answer: PutPartnerResponse = put.await?;
+    output.show_change(&answer, |answer| {
+        let after = answer.partner.as_ref().map(|partner| partner.revision);
+        let was_so = before.suspended() == suspended && after == Some(before.revision);
+        let title = title(&partner);
+        match (suspended, was_so) {
+            (true, true) => format!("{title}: already suspended; nothing was changed"),
+            (false, true) => format!("{title}: not suspended; nothing was changed"),
+            (true, false) => answer.done(&format!("Suspended {title}")),
+            (false, false) => answer.done(&format!("Restored {title}")),
+        }
+    })
 }
 
 impl Delete {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        prompt::confirm(
-            self.yes,
-            &format!("Delete partner {} with its projects?", self.partner.id),
-        )?;
+        self.yes.or_terminal()?;
         let client = connection.connect().await?;
-        let Partner { realm, id, .. } = self.partner.resolve(&client).await?;
+        let partner = self.partner.resolve(&client).await?;
+        let title = title(&partner);
+        if !self.yes.is_given() {
+            let found = get(&client, &partner).await?;
+            edit::check_revision("partner", self.if_revision, found.revision)?;
+            let keys = owned_keys::dead(&client, &title, &[keys_of(&partner)]).await?;
+            let question = format!("Delete {title} with its projects{keys}?");
+            self.yes.confirm(&question).await?;
+        }
         let request = DeletePartnerRequest {
             request_id: request_id::fresh(),
-            realm,
-            partner: id.clone(),
+            realm: partner.realm.clone(),
+            partner: partner.id.clone(),
             if_revision: self.if_revision,
             wait: self.wait.to_proto(),
         };
-        let answer = client
-            .change(client.realms().delete_partner(request))
-            .await?;
-        output.show_change(&answer, |answer| {
-            let id = text::plain(&id);
-            format!("deleted partner {id}: {}", answer.effect())
-        })
+        let answer = client.change(client.realms().delete_partner(request)).await;
+        let answer = names(&partner).known_or(&client, answer, |_| false).await?;
+        output.show_change(&answer, |answer| answer.done(&format!("Deleted {title}")))
     }
+}
+
+/// Names a partner in a sentence: `partner acme of demo`.
+fn title(partner: &Partner) -> String {
+    let (id, realm) = (text::plain(&partner.id), text::plain(&partner.realm));
+    format!("partner {id} of {realm}")
+}
+
+fn names(partner: &Partner) -> Names {
+    Names {
+        realm: partner.realm.clone(),
+        partner: partner.id.clone(),
+        ..Names::default()
+    }
+}
+
+fn keys_of(partner: &Partner) -> KeyFilter {
+    KeyFilter {
+        realm: partner.realm.clone(),
+        partner: partner.id.clone(),
+        ..KeyFilter::default()
+    }
+}
+
+/// Reads the partner. If it does not exist, the failure names the nearest one.
+async fn get(client: &Client, partner: &Partner) -> Result<Partner, Failure> {
+    let answer = client
+        .ask(client.realms().get_partner(by_id(partner)))
+        .await;
+    let answer = names(partner).known_or(client, answer, |_| false).await?;
+    Ok(answer.partner.unwrap_or_default())
 }
 
 impl PartnerName {
@@ -347,13 +425,6 @@ fn by_id(partner: &Partner) -> GetPartnerRequest {
 
 async fn find(client: &Client, partner: &Partner) -> Result<DynamicMessage, Failure> {
     edit::get(client, "Partner", &by_id(partner)).await
-}
-
-fn show(output: &Output, done: &str, answer: &PutPartnerResponse) -> Result<(), Failure> {
-    output.show_change(answer, |answer| {
-        let id = answer.partner.as_ref().map_or("", |partner| &partner.id);
-        format!("{done} partner {}: {}", text::plain(id), answer.effect())
-    })
 }
 
 fn facts(partner: &Partner) -> String {

@@ -11,15 +11,18 @@ use super::failure::Failure;
 use super::flags::WaitFlag;
 use super::listing::{Field, Listing};
 use super::output::Output;
+use super::owned_keys;
 use super::page::{self, PageFlags};
+use super::prompt::YesFlag;
 use super::realm_flag::RealmFlag;
 use super::reflect;
 use super::request_id;
 use super::response::ChangeResponse as _;
 use super::table::{Cell, Column};
 use super::text;
+use super::unknown::Names;
 use crate::pb::claviger::v1::{
-    DeleteProjectRequest, ListProjectsRequest, Project, PutProjectResponse,
+    DeleteProjectRequest, KeyFilter, ListProjectsRequest, Project, PutProjectResponse,
 };
 
 /// The commands for projects.
@@ -128,7 +131,9 @@ pub struct List {
     page: PageFlags,
 }
 
-/// Delete a project; the project must have no keys.
+/// Delete a project with its revoked and expired keys; it must have no others.
+///
+/// It says what goes and asks at a terminal; elsewhere it needs --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -138,6 +143,8 @@ pub struct Delete {
     id: String,
     #[command(flatten)]
     realm: RealmFlag,
+    #[command(flatten)]
+    yes: YesFlag,
     /// Fail unless the project has this revision.
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
@@ -209,7 +216,7 @@ impl Put {
             .await?;
         output.show_change(&answer, |answer| {
             let id = answer.project.as_ref().map_or("", |project| &project.id);
-            done.sentence(&format!("project {}", text::plain(id)), &answer.effect())
+            done.sentence(&format!("project {}", text::plain(id)), answer)
         })
     }
 }
@@ -359,23 +366,39 @@ impl List {
 
 impl Delete {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        self.yes.or_terminal()?;
         let client = connection.connect().await?;
+        let realm = self.realm.resolve(&client).await?;
+        let title = format!(
+            "project {} of {}",
+            text::plain(&self.id),
+            text::plain(&realm)
+        );
+        let names = Names {
+            realm: realm.clone(),
+            project: self.id.clone(),
+            ..Names::default()
+        };
+        if !self.yes.is_given() {
+            names.check(&client).await?;
+            let keys = KeyFilter {
+                realm: realm.clone(),
+                project: self.id.clone(),
+                ..KeyFilter::default()
+            };
+            let keys = owned_keys::dead(&client, &title, &[keys]).await?;
+            let keys = keys.replacen(" and", " with", 1);
+            self.yes.confirm(&format!("Delete {title}{keys}?")).await?;
+        }
         let request = DeleteProjectRequest {
             request_id: request_id::fresh(),
-            realm: self.realm.resolve(&client).await?,
+            realm,
             project: self.id.clone(),
             if_revision: self.if_revision,
             wait: self.wait.to_proto(),
         };
-        let answer = client
-            .change(client.realms().delete_project(request))
-            .await?;
-        output.show_change(&answer, |answer| {
-            format!(
-                "deleted project {}: {}",
-                text::plain(&self.id),
-                answer.effect()
-            )
-        })
+        let answer = client.change(client.realms().delete_project(request)).await;
+        let answer = names.known_or(&client, answer, |_| false).await?;
+        output.show_change(&answer, |answer| answer.done(&format!("Deleted {title}")))
     }
 }

@@ -13,8 +13,9 @@ use super::failure::Failure;
 use super::flags::{self, Level, WaitFlag};
 use super::listing::{Field, Listing};
 use super::output::{self, Output};
+use super::owned_keys;
 use super::page::PageFlags;
-use super::prompt;
+use super::prompt::YesFlag;
 use super::reflect;
 use super::rename_scope::RenameScope;
 use super::request_id::{self, RequestId};
@@ -23,6 +24,7 @@ use super::rounds;
 use super::table::{Cell, Column, Row, Table};
 use super::text;
 use super::toml_file;
+use super::unknown::Names;
 use crate::domain::ids::RealmId;
 use crate::pb::claviger::v1::credential_source::Source;
 use crate::pb::claviger::v1::route::Target;
@@ -104,9 +106,8 @@ pub struct Apply {
     /// Only show what would change.
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask for confirmation.
-    #[arg(long, short, conflicts_with = "dry_run")]
-    yes: bool,
+    #[command(flatten)]
+    yes: YesFlag,
     #[command(flatten)]
     wait: WaitFlag,
 }
@@ -202,9 +203,10 @@ pub struct List {
     page: PageFlags,
 }
 
-/// Delete a realm with its partners and projects; the realm must have no keys, unless they are deleted with it.
+/// Delete a realm with its partners and projects, and its revoked and expired keys; it must have no others, unless all are deleted
+/// with it.
 ///
-/// At a terminal, the command asks for confirmation.
+/// It says what goes and asks at a terminal; elsewhere it needs --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -215,9 +217,8 @@ pub struct Delete {
     /// Revoke all keys of the realm first, also those of its gateways and managers, and delete them.
     #[arg(long)]
     with_keys: bool,
-    /// Do not ask for confirmation.
-    #[arg(long, short)]
-    yes: bool,
+    #[command(flatten)]
+    yes: YesFlag,
     /// Fail unless the realm has this revision.
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
@@ -337,7 +338,7 @@ async fn put_edited(
     let (answer, done): (PutRealmResponse, _) = answered.await?;
     output.show_change(&answer, |answer| {
         let id = answer.realm.as_ref().map_or("", |realm| &realm.id);
-        done.sentence(&format!("realm {}", text::plain(id)), &answer.effect())
+        done.sentence(&format!("realm {}", text::plain(id)), answer)
     })
 }
 
@@ -489,36 +490,43 @@ impl List {
 
 impl Delete {
     async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        let client = if self.with_keys {
-            prompt::require_yes_or_terminal(self.yes)?;
-            let client = connection.connect().await?;
+        self.yes.or_terminal()?;
+        let client = connection.connect().await?;
+        let title = format!("realm {}", text::plain(&self.id));
+        let names = Names {
+            realm: self.id.clone(),
+            ..Names::default()
+        };
+        if self.with_keys || !self.yes.is_given() {
+            let request = GetRealmRequest {
+                realm_id: self.id.clone(),
+            };
+            let found = client.ask(client.realms().get_realm(request)).await;
+            let found = names.known_or(&client, found, |_| false).await?;
+            let revision = found.realm.unwrap_or_default().revision;
+            edit::check_revision("realm", self.if_revision, revision)?;
+        }
+        if self.with_keys {
             let keys = count_keys(&client, &self.id).await?;
             let question = format!(
-                "Delete realm {} with its partners and projects, and revoke and delete {keys} first?",
-                self.id
+                "Delete {title} with its partners and projects, and revoke and delete {keys} first?"
             );
-            prompt::require_confirmation(self.yes, &question)?;
+            self.yes.confirm(&question).await?;
             end_keys(&client, output, &self.id).await?;
-            client
-        } else {
-            let question = format!("Delete realm {} with its partners and projects?", self.id);
-            prompt::confirm(self.yes, &question)?;
-            connection.connect().await?
-        };
+        } else if !self.yes.is_given() {
+            let keys = owned_keys::dead(&client, &title, &all_keys(&self.id)).await?;
+            let question = format!("Delete {title} with its partners, its projects{keys}?");
+            self.yes.confirm(&question).await?;
+        }
         let request = DeleteRealmRequest {
             request_id: request_id::fresh(),
             realm_id: self.id.clone(),
             if_revision: self.if_revision,
             wait: self.wait.to_proto(),
         };
-        let answer = client.change(client.realms().delete_realm(request)).await?;
-        output.show_change(&answer, |answer| {
-            format!(
-                "deleted realm {}: {}",
-                text::plain(&self.id),
-                answer.effect()
-            )
-        })
+        let answer = client.change(client.realms().delete_realm(request)).await;
+        let answer = names.known_or(&client, answer, |_| false).await?;
+        output.show_change(&answer, |answer| answer.done(&format!("Deleted {title}")))
     }
 }
 

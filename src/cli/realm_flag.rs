@@ -31,6 +31,11 @@ impl RealmFlag {
         Self { realm }
     }
 
+    /// The realm that the flag names.
+    pub(super) fn flag(&self) -> Option<&str> {
+        self.realm.as_deref()
+    }
+
     /// The realm that the flag or the variable names. An empty variable counts as unset, an empty flag does not.
     pub(super) fn given(&self) -> Option<String> {
         self.realm.clone().or_else(|| variable(REALM))

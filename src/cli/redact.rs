@@ -58,7 +58,7 @@ fn is_token(c: char) -> bool {
 }
 
 /// An API key may consist of 32 hexadecimal digits, which are a UUID too, so only the form with hyphens counts.
-fn is_hyphenated_uuid(word: &str) -> bool {
+pub(super) fn is_hyphenated_uuid(word: &str) -> bool {
     word.len() == 36 && Uuid::try_parse(word).is_ok()
 }
 

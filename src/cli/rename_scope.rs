@@ -6,7 +6,7 @@ use super::connect::Connection;
 use super::failure::Failure;
 use super::flags::WaitFlag;
 use super::output::Output;
-use super::prompt;
+use super::prompt::YesFlag;
 use super::request_id::RequestIdFlag;
 use super::response::ChangeResponse as _;
 use super::rounds::{counted, in_rounds};
@@ -17,7 +17,7 @@ use crate::pb::claviger::v1::{RenameScopeRequest, RenameScopeResponse};
 ///
 /// Afterwards the realm does not know the old name: a Verify that names it is an error. With --keep-old-scope the realm keeps
 /// both names, so that these callers can be changed; the same command without it then finishes the renaming. It also goes on
-/// after a failure. At a terminal, the command asks for confirmation.
+/// after a failure. The command asks at a terminal; elsewhere it needs --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -36,11 +36,10 @@ pub struct RenameScope {
     #[arg(long)]
     keep_old_scope: bool,
     /// Only show how many keys this would change.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
-    /// Do not ask for confirmation.
-    #[arg(long, short, conflicts_with = "dry_run")]
-    yes: bool,
+    #[command(flatten)]
+    yes: YesFlag,
     /// Fail unless the realm has this revision when the renaming begins.
     #[arg(long, value_name = "N")]
     if_revision: Option<u64>,
@@ -62,9 +61,16 @@ impl RenameScope {
             wait: self.wait.to_proto(),
             request_id: String::new(),
         };
+        if !self.dry_run {
+            self.yes.or_terminal()?;
+        }
         let client = connection.connect().await?;
-        // The scope of a repeated request may have its new name already.
-        if self.dry_run || !(self.yes || self.request_id.is_given()) {
+        if self.request_id.is_given() && !self.dry_run {
+            // The scope of a repeated request may have its new name already, so there is nothing to count.
+            self.yes
+                .confirm(&format!("{}?", self.naming("Rename")))
+                .await?;
+        } else if self.dry_run || !self.yes.is_given() {
             let dry_run = RenameScopeRequest {
                 dry_run: true,
                 ..request.clone()
@@ -75,7 +81,8 @@ impl RenameScope {
                     format!("This would {}.", self.on_keys("rename", found))
                 });
             }
-            prompt::confirm(false, &format!("{}?", self.on_keys("Rename", &found)))?;
+            let question = format!("{}?", self.on_keys("Rename", &found));
+            self.yes.confirm(&question).await?;
         }
         let first = self.request_id.id();
         let answer = in_rounds(first, async |id| {
@@ -94,12 +101,16 @@ impl RenameScope {
 
     /// What the command would do, and to how many keys.
     fn on_keys(&self, verb: &str, found: &RenameScopeResponse) -> String {
+        let keys = counted(found.would_update_keys, found.more);
+        format!("{}, on {}", self.naming(verb), keys.trim_end_matches(','))
+    }
+
+    fn naming(&self, verb: &str) -> String {
         format!(
-            "{verb} the scope {} of realm {} to {}, on {}",
+            "{verb} the scope {} of realm {} to {}",
             text::plain(&self.scope),
             text::plain(&self.id),
             text::plain(&self.new_name),
-            counted(found.would_update_keys, found.more).trim_end_matches(','),
         )
     }
 
@@ -107,9 +118,9 @@ impl RenameScope {
         let (old, new) = (text::plain(&self.scope), text::plain(&self.new_name));
         let keys = counted(answer.updated_keys, false);
         let done = if answer.replayed {
-            format!("this request was made before, and changed {keys} then")
+            format!("This request was made before, and changed {keys} then")
         } else {
-            format!("renamed the scope {old} to {new}, on {keys}")
+            format!("Renamed the scope {old} to {new}, on {keys}")
         };
         let scopes = answer.realm.iter().flat_map(|realm| &realm.scopes);
         let kept = if scopes.clone().any(|scope| scope.name == self.scope) {
@@ -117,7 +128,7 @@ impl RenameScope {
         } else {
             ""
         };
-        format!("{done}: {}{kept}", answer.effect())
+        format!("{}{kept}", answer.done(&done))
     }
 }
 
@@ -157,7 +168,7 @@ mod tests {
         };
         assert_eq!(
             rename().done(&made),
-            "renamed the scope write to edit, on 1 key: in force on every server, revision 7"
+            "Renamed the scope write to edit, on 1 key."
         );
         made.realm = Some(Realm {
             scopes: vec![Scope {

@@ -11,6 +11,7 @@ use super::failure::Failure;
 use super::flags::{WaitFlag, now, span};
 use super::listing::{Field, Listing, ViewFlags};
 use super::output::{Output, Screen};
+use super::prompt::YesFlag;
 use super::request_id;
 use super::response::ChangeResponse as _;
 use super::style::Tone;
@@ -63,6 +64,7 @@ struct SetLease {
 /// Accept that changes were lost at a failover, and release what is held because of them.
 ///
 /// `claviger replicas` names what is held. Take away again what must stay away, then accept: everything has what the database says.
+/// This cannot be undone. The command asks at a terminal; elsewhere it needs --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -71,6 +73,8 @@ struct AcceptHistory {
     /// The epoch that began at the fork, as `claviger replicas` shows it.
     epoch: u64,
     #[command(flatten)]
+    yes: YesFlag,
+    #[command(flatten)]
     wait: WaitFlag,
 }
 
@@ -78,12 +82,14 @@ struct AcceptHistory {
 ///
 /// The time never runs back by itself: if the clock of the database's machine was far ahead, keys look expired until the time is right
 /// again. Correct that clock first. It must agree with the clock of this machine to a minute. With an embedded database, the clock is that
-/// of the server's machine.
+/// of the server's machine. The command asks at a terminal; elsewhere it needs --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   claviger replicas set-clock")]
 struct SetClock {
+    #[command(flatten)]
+    yes: YesFlag,
     #[command(flatten)]
     wait: WaitFlag,
 }
@@ -93,7 +99,11 @@ impl Replicas {
         match &self.command {
             None => self.view.check(&FIELDS)?,
             Some(Command::List(view)) => view.check(&FIELDS)?,
-            Some(_) => {}
+            Some(
+                Command::AcceptHistory(AcceptHistory { yes, .. })
+                | Command::SetClock(SetClock { yes, .. }),
+            ) => yes.or_terminal()?,
+            Some(Command::SetLease(_)) => {}
         }
         let client = connection.connect().await?;
         match self.command {
@@ -127,15 +137,29 @@ impl SetLease {
         let answer = client.change(client.authority().set_lease(request)).await?;
         output.show_change(&answer, |answer| {
             let lease = text::span_if_any(answer.lease.as_ref());
-            format!("set the lease to {lease}: {}", answer.effect())
+            answer.done(&format!("Set the lease to {lease}"))
         })
     }
 }
 
 impl AcceptHistory {
     async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
+        let epoch = self.epoch;
+        if !self.yes.is_given() {
+            let listed = client
+                .ask(client.authority().list_replicas(ListReplicasRequest {}))
+                .await?;
+            let fork = listed.forks.iter().find(|fork| fork.epoch == epoch);
+            // The server refuses an epoch that it does not know.
+            if let Some(Fork { held_count, .. }) = fork {
+                let question = format!(
+                    "Release {held_count} held because of epoch {epoch}? Everything then has what the database says."
+                );
+                self.yes.confirm(&question).await?;
+            }
+        }
         let request = AcceptHistoryRequest {
-            epoch: self.epoch,
+            epoch,
             wait: self.wait.to_proto(),
             request_id: request_id::fresh(),
         };
@@ -144,17 +168,20 @@ impl AcceptHistory {
             .await?;
         output.show_change(&answer, |answer| {
             let released = answer.released_count;
-            format!(
-                "released {released} held because of epoch {}: {}",
-                self.epoch,
-                answer.effect()
-            )
+            answer.done(&format!(
+                "Released {released} held because of epoch {epoch}"
+            ))
         })
     }
 }
 
 impl SetClock {
     async fn run(self, client: &Client, output: &Output) -> Result<(), Failure> {
+        self.yes
+            .confirm(
+                "Set the authority's time to that of this machine? Keys that look expired may work again, and others expire.",
+            )
+            .await?;
         let request = SetClockRequest {
             time: Some(now().into()),
             wait: self.wait.to_proto(),
@@ -164,7 +191,7 @@ impl SetClock {
         output.show_change(&answer, |answer| {
             let before = text::time_if_any(answer.time_before.as_ref());
             let time = text::time_if_any(answer.time.as_ref());
-            format!("set the time from {before} to {time}: {}", answer.effect())
+            answer.done(&format!("Set the time from {before} to {time}"))
         })
     }
 }

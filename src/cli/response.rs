@@ -42,6 +42,10 @@ pub(super) trait PageResponse: Response {
 pub(super) trait ChangeResponse: Response {
     /// Since when the change is in force on every server, for people.
     fn effect(&self) -> String;
+
+    /// Says that the change was made, in one sentence. `what` is the sentence without its full stop. If the change is not in force
+    /// on every server yet, the sentence says from when it will be.
+    fn done(&self, what: &str) -> String;
 }
 
 macro_rules! responses {
@@ -81,6 +85,10 @@ macro_rules! changes {
         $(impl ChangeResponse for $name {
             fn effect(&self) -> String {
                 effect(self.revision, self.effective_everywhere_time.as_ref(), self.confirmed)
+            }
+
+            fn done(&self, what: &str) -> String {
+                done(what, self.effective_everywhere_time.as_ref(), self.confirmed)
             }
         })*
     };
@@ -167,15 +175,30 @@ changes!(
 fn effect(revision: u64, everywhere: Option<&Timestamp>, confirmed: bool) -> String {
     match everywhere {
         _ if confirmed => format!("in force on every server, revision {revision}"),
-        // Rounded up to a whole second, because the time is a promise.
         Some(time) => format!(
             "in force on every server from {} on, revision {revision}",
-            text::time(&Timestamp {
-                seconds: time.seconds.saturating_add(i64::from(time.nanos > 0)),
-                nanos: 0,
-            })
+            text::time(&rounded_up(time))
         ),
         None => format!("in force on the server that answered, revision {revision}"),
+    }
+}
+
+fn done(what: &str, everywhere: Option<&Timestamp>, confirmed: bool) -> String {
+    match everywhere {
+        _ if confirmed => format!("{what}."),
+        Some(time) => {
+            let time = text::time(&rounded_up(time));
+            format!("{what}: in force on every server from {time} on.")
+        }
+        None => format!("{what}: in force on the server that answered."),
+    }
+}
+
+/// The time to a whole second, because that is what is shown. Rounded up, because the time is a promise.
+fn rounded_up(time: &Timestamp) -> Timestamp {
+    Timestamp {
+        seconds: time.seconds.saturating_add(i64::from(time.nanos > 0)),
+        nanos: 0,
     }
 }
 
@@ -205,6 +228,11 @@ mod tests {
             effect(7, Some(&time), false),
             "in force on every server from 2027-01-15T08:00:01Z on, revision 7",
             "rounded up: it is a promise"
+        );
+        assert_eq!(done("Deleted it", Some(&time), true), "Deleted it.");
+        assert_eq!(
+            done("Deleted it", Some(&time), false),
+            "Deleted it: in force on every server from 2027-01-15T08:00:01Z on."
         );
     }
 

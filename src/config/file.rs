@@ -10,9 +10,9 @@ use clap::Command;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::nearest::nearest;
 use super::setting::{Kind, Setting, has_settings, settings};
 use super::source::Source;
+use crate::domain::nearest::nearest;
 
 /// What a configuration file sets.
 #[derive(Default)]

@@ -9,7 +9,6 @@ mod file;
 mod gateway;
 mod limits;
 mod listen;
-mod nearest;
 mod parse;
 mod print;
 mod resolve;

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use clap::Command;
 
 use super::environment::{Environment, PREFIX};
-use super::nearest::nearest;
 use super::setting::settings;
+use crate::domain::nearest::nearest;
 
 /// Returns a message for each variable of the environment that nothing reads. `others` are variables that are read elsewhere.
 pub(super) fn unknown_variables(

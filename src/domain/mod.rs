@@ -14,6 +14,7 @@ pub mod key;
 pub mod key_text;
 pub mod last_use;
 pub mod lease;
+pub mod nearest;
 pub mod partner;
 pub mod path;
 pub mod realm;

@@ -137,6 +137,14 @@ impl MirroredRealm {
         !unreadable.is_empty() && unreadable.pin().contains_key(project)
     }
 
+    /// Whether this partner exists and is suspended, so that its keys are denied.
+    pub fn is_suspended(&self, partner: &PartnerId) -> bool {
+        let partners = self.members.partners.pin();
+        partners
+            .get(partner)
+            .is_some_and(|partner| partner.is_suspended())
+    }
+
     /// Whether this project exists and belongs to this partner.
     pub fn owns(&self, partner: &PartnerId, project: &str) -> bool {
         let projects = self.members.projects.pin();

@@ -175,7 +175,6 @@ mod tests {
         }
     }
 
-    /// Seen red without the lock: of the contexts, a few are left.
     #[test]
     fn changes_at_the_same_time_lose_nothing() {
         let folder = tempfile::tempdir().unwrap();

@@ -231,7 +231,6 @@ mod tests {
         assert_eq!(format(&parse("").unwrap()).unwrap(), "");
     }
 
-    /// Seen red with the parser's own message, which shows the line.
     #[test]
     fn an_error_names_line_and_column_and_no_value() {
         for (file, error) in [

@@ -4,31 +4,35 @@ use clap::Args;
 
 use super::bulk::{just_after, preview, repeat};
 use super::filter::FilterFlags;
-use super::key::KeyId;
+use super::key::{question, title};
+use super::lockout::LockOutFlag;
+use super::named::{KeyArg, Several};
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::WaitFlag;
 use crate::cli::output::Output;
-use crate::cli::prompt;
+use crate::cli::prompt::YesFlag;
 use crate::cli::realm_flag::RealmFlag;
 use crate::cli::request_id::{self, RequestIdFlag};
 use crate::cli::response::ChangeResponse as _;
 use crate::cli::rounds::{counted, in_rounds};
+use crate::cli::unknown::Names;
 use crate::pb::claviger::v1::{DeleteKeyRequest, DeleteKeysRequest, DeleteKeysResponse};
 
 /// Delete a key, so that it becomes unknown. Its events stay in the audit trail.
 ///
-/// At a terminal, the command asks for confirmation.
+/// It says which key it is and asks at a terminal; elsewhere it needs --yes.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   claviger keys delete ci --yes")]
 pub struct Delete {
     #[command(flatten)]
-    key: KeyId,
-    /// Do not ask for confirmation.
-    #[arg(long, short)]
-    yes: bool,
+    key: KeyArg,
+    #[command(flatten)]
+    yes: YesFlag,
+    #[command(flatten)]
+    lock_out: LockOutFlag,
     #[command(flatten)]
     wait: WaitFlag,
 }
@@ -48,11 +52,10 @@ pub struct DeleteAll {
     #[command(flatten)]
     filter: FilterFlags,
     /// Only show how many keys this would delete, with examples.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
-    /// Do not ask for confirmation.
-    #[arg(long, short, conflicts_with = "dry_run")]
-    yes: bool,
+    #[command(flatten)]
+    yes: YesFlag,
     #[command(flatten)]
     request_id: RequestIdFlag,
     #[command(flatten)]
@@ -66,11 +69,16 @@ impl DeleteAll {
         output: &Output,
     ) -> Result<(), Failure> {
         if !self.dry_run {
-            prompt::require_yes_or_terminal(self.yes)?;
+            self.yes.or_terminal()?;
         }
         let mut filter = self.filter.to_proto("")?;
         let client = connection.connect().await?;
         filter.realm = self.realm.resolve(&client).await?;
+        filter.created_by = self
+            .filter
+            .creator(&client, &filter.realm, Several::Refused)
+            .await?;
+        let names = Names::of_filter(&filter);
         let mut request = DeleteKeysRequest {
             filter: Some(filter.clone()),
             dry_run: false,
@@ -81,7 +89,10 @@ impl DeleteAll {
             dry_run: true,
             ..request.clone()
         };
-        let found = client.ask(client.keys().delete_keys(dry_run)).await?;
+        let found = client.ask(client.keys().delete_keys(dry_run)).await;
+        let found = names
+            .known_or(&client, found, |found| found.would_delete == 0)
+            .await?;
         let count = found.would_delete;
         let screen = output.screen();
         let preview = |found: &DeleteKeysResponse| {
@@ -94,12 +105,13 @@ impl DeleteAll {
         }
         output.show_on_stderr(&found, preview)?;
         let question = format!("Delete {} permanently?", counted(count, found.more));
-        prompt::require_confirmation(self.yes, &question)?;
+        self.yes.confirm(&question).await?;
 
         // What was issued after the preview was not confirmed. A repeated request has the time of the first one, from the hint below.
         if let (Some(newest), false) = (found.examples.first(), self.request_id.is_given()) {
             self.filter.issued_before = newest.create_time.map(just_after);
-            request.filter = Some(self.filter.to_proto(&filter.realm)?);
+            filter.issued_before = self.filter.issued_before;
+            request.filter = Some(filter);
         }
         let first = self.request_id.id();
         let answer = in_rounds(first, async |id| {
@@ -116,29 +128,41 @@ impl DeleteAll {
         output.show_change(&answer, |answer| {
             let deleted = counted(answer.deleted, false);
             let done = if answer.replayed {
-                format!("this request was made before, and deleted {deleted} then")
+                format!("This request was made before, and deleted {deleted} then")
             } else {
-                format!("deleted {deleted}")
+                format!("Deleted {deleted}")
             };
-            format!("{done}: {}", answer.effect())
+            answer.done(&done)
         })
     }
 }
 
 impl Delete {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        prompt::confirm(
-            self.yes,
-            &format!("Delete key {} permanently?", self.key.id),
-        )?;
+        self.yes.or_terminal()?;
         let client = connection.connect().await?;
+        let (id, which) = match self.key.key(&client, Several::Refused).await {
+            Ok(before) => {
+                self.lock_out.check(&client, &before).await?;
+                self.yes.confirm(&question("Delete", &before)).await?;
+                (before.id.clone(), title(&before))
+            }
+            // Especially a key whose stored data cannot be read must be deletable.
+            Err(failure) if failure.is_fault() && self.key.is_id() => {
+                let which = format!("the key {}", self.key.id());
+                let asked = format!("Delete {which}? Its stored data cannot be read.");
+                self.yes.confirm(&asked).await?;
+                (self.key.id().to_owned(), which)
+            }
+            Err(failure) => return Err(failure),
+        };
         let request = DeleteKeyRequest {
             request_id: request_id::fresh(),
-            key_id: self.key.id.clone(),
+            key_id: id,
             wait: self.wait.to_proto(),
             ..DeleteKeyRequest::default()
         };
         let answer = client.change(client.keys().delete_key(request)).await?;
-        self.key.show_change(output, "deleted", &answer)
+        output.show_change(&answer, |answer| answer.done(&format!("Deleted {which}")))
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::key::KeyId;
+use super::named::{KeyArg, Several};
 use super::screen::{Background, background, shown};
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
@@ -17,7 +17,7 @@ Examples:
   claviger keys get ci --field scopes")]
 pub struct Get {
     #[command(flatten)]
-    key: KeyId,
+    key: KeyArg,
 }
 
 /// Show the key that authenticates this call, from `CLAVIGER_KEY` or --key-file.
@@ -48,11 +48,14 @@ impl GetSelf {
 impl Get {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
-        let request = GetKeyRequest {
-            key_id: self.key.id,
-            ..GetKeyRequest::default()
+        let ask = async |key_id| {
+            let request = GetKeyRequest {
+                key_id,
+                ..GetKeyRequest::default()
+            };
+            client.ask(client.keys().get_key(request)).await
         };
-        let answer = client.ask(client.keys().get_key(request)).await?;
+        let answer = self.key.call(&client, Several::LivingWins, ask).await?;
         let background = background(&client, answer.key.as_ref(), output).await;
         output.show(&answer, |answer| {
             let key = answer.key.as_ref();

@@ -2,16 +2,19 @@
 
 use clap::Args;
 
-use super::key::facts;
+use super::key::{facts, title};
 use super::revealed_key::OutputFlags;
+use crate::cli::client::Client;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, ExpiryFlags, Level, WaitFlag};
-use crate::cli::output::Output;
+use crate::cli::output::{self, Output};
 use crate::cli::realm_flag::{EnvironmentFlag, RealmFlag};
 use crate::cli::request_id::RequestIdFlag;
 use crate::cli::response::ChangeResponse as _;
-use crate::pb::claviger::v1::{IssueKeyRequest, IssueKeyResponse};
+use crate::cli::text;
+use crate::cli::unknown::Names;
+use crate::pb::claviger::v1::{GetRealmRequest, IssueKeyRequest, IssueKeyResponse, Key};
 
 /// Issue a key, and show its API key this once.
 ///
@@ -102,15 +105,61 @@ impl Issue {
         request.realm = self.realm.resolve(&client).await?;
         request.environment = self.environment.resolve(&client, &request.realm);
         let destination = destination.prepare()?;
-        let answer = client
-            .change(client.keys().issue_key(request))
-            .await
-            .map_err(|failure| id.or_repeat_hint(failure, &repeat))?;
-        destination.deliver(answer, output, description)
+        let names = Names::of_issue(&request);
+        let answer = match client.change(client.keys().issue_key(request)).await {
+            Ok(answer) => answer,
+            Err(failure) => {
+                let failure = names.refused(&client, failure).await;
+                return Err(id.or_repeat_hint(failure, &repeat));
+            }
+        };
+        let key = answer.key.clone().unwrap_or_default();
+        destination.deliver(answer, output, description)?;
+        if output.is_for_people() {
+            warn_of_no_scope(&client, &key).await;
+        }
+        Ok(())
     }
 }
 
 fn description(answer: &IssueKeyResponse) -> String {
-    let facts = answer.key.as_ref().map(facts).unwrap_or_default();
-    format!("issued a key: {}\n\n{facts}", answer.effect())
+    let key = answer.key.clone().unwrap_or_default();
+    let done = answer.done(&format!("Issued {}", title(&key)));
+    format!("{done}\n\n{}", facts(&key))
+}
+
+/// Warns of a key that opens nothing, if its realm has scopes.
+async fn warn_of_no_scope(client: &Client, key: &Key) {
+    if key.full_access || !key.scopes.is_empty() {
+        return;
+    }
+    let request = GetRealmRequest {
+        realm_id: key.realm.clone(),
+    };
+    // Who may not read the realm is told without the names of its scopes.
+    let realm = client.ask(client.realms().get_realm(request)).await;
+    let scopes: Vec<_> = match realm {
+        Ok(answer) => {
+            let realm = answer.realm.unwrap_or_default();
+            if realm.scopes.is_empty() {
+                return;
+            }
+            realm.scopes.into_iter().map(|scope| scope.name).collect()
+        }
+        Err(_) => Vec::new(),
+    };
+    let of_realm = if scopes.is_empty() {
+        String::new()
+    } else {
+        let realm = text::plain(&key.realm);
+        format!(
+            "; the scopes of {realm}: {}",
+            text::plain(&scopes.join(", "))
+        )
+    };
+    output::print_error(&format!(
+        "warning: the key holds no scope, so no request that needs one is allowed: grant some with `claviger keys update {} \
+         --scope SCOPE`{of_realm}",
+        text::plain(&key.id)
+    ));
 }

@@ -1,21 +1,15 @@
-//! The argument that names a key, and the facts that commands show of a key.
+//! What commands say of a key: its name in a sentence, the questions about it, and its facts.
+
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
+use prost_types::Timestamp;
 
-use crate::cli::failure::Failure;
+use crate::cli::flags::now;
 use crate::cli::output::Output;
-use crate::cli::response::ChangeResponse;
 use crate::cli::style::Tone;
 use crate::cli::text;
 use crate::pb::claviger::v1::{Key, KeyState};
-
-/// The argument that names a key.
-#[derive(Debug, Args)]
-pub(super) struct KeyId {
-    /// The key's id, a UUID; not the API key.
-    #[arg(value_name = "KEY_ID")]
-    pub(super) id: String,
-}
 
 /// The flag that names the revision that the key must have.
 #[derive(Debug, Args)]
@@ -25,17 +19,115 @@ pub(super) struct IfRevisionFlag {
     pub(super) revision: Option<u64>,
 }
 
-impl KeyId {
-    /// Shows that the key was changed. `done` is the verb, such as `revoked`.
-    pub(super) fn show_change<C: ChangeResponse>(
-        &self,
-        output: &Output,
-        done: &str,
-        answer: &C,
-    ) -> Result<(), Failure> {
-        output.show_change(answer, |answer| {
-            format!("{done} key {}: {}", text::plain(&self.id), answer.effect())
-        })
+/// Names a key in a sentence: `"ci" (acme, live …plvF)`. What others chose is escaped, also quotation marks, so that no name looks like
+/// that of another key.
+pub(in crate::cli) fn title(key: &Key) -> String {
+    let name = if key.name.is_empty() {
+        "…".to_owned()
+    } else {
+        format!("\"{}\"", key.name.replace('"', "\\\""))
+    };
+    let parts = [owner(key), short_hint(&key.hint)];
+    let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    text::plain(&format!("{name} ({})", parts.join(", "))).into_owned()
+}
+
+/// The owner of a key: its partner, and its project if it is bound to one. The realm for a key of an operator.
+pub(super) fn owner(key: &Key) -> String {
+    match (key.partner.as_str(), key.project.as_str()) {
+        ("", _) => key.realm.clone(),
+        (partner, "") => partner.to_owned(),
+        (partner, project) => format!("{partner}/{project}"),
+    }
+}
+
+/// Shortens a hint to the tag and the last characters: `live …plvF`.
+pub(in crate::cli) fn short_hint(hint: &str) -> String {
+    let Some((head, end)) = hint.split_once('…') else {
+        return hint.to_owned();
+    };
+    match head.trim_end_matches('_').rsplit('_').next() {
+        Some(tag) if !tag.is_empty() => format!("{tag} …{end}"),
+        _ => format!("…{end}"),
+    }
+}
+
+/// The question before something is done to a key: `Revoke "ci" (acme, live …plvF)? It was used 3 s ago.`
+pub(super) fn question(verb: &str, key: &Key) -> String {
+    let state = match KeyState::try_from(key.state) {
+        Ok(KeyState::Active) | Err(_) => String::new(),
+        Ok(_) => format!(" It is {}.", state(key)),
+    };
+    format!(
+        "{verb} {}?{state} It was {}.",
+        title(key),
+        used_ago(key.last_used_time.as_ref())
+    )
+}
+
+/// `used 3 s ago`, or `never used`.
+pub(super) fn used_ago(at: Option<&Timestamp>) -> String {
+    let Some(at) = at else {
+        return "never used".to_owned();
+    };
+    format!("used {} ago", rough_span(age(at)))
+}
+
+/// How long ago a time is, by the clock of this machine; zero if it is later than now.
+pub(super) fn age(at: &Timestamp) -> Duration {
+    SystemTime::try_from(*at)
+        .ok()
+        .and_then(|at| now().duration_since(at).ok())
+        .unwrap_or_default()
+}
+
+/// Says that a key was revoked before, and that nothing was changed.
+pub(super) fn already_revoked(output: &Output, key: &Key) -> String {
+    let since = key.revoke_time.as_ref();
+    let since = since.map_or_else(String::new, |at| format!(" {}", moment(output, at)));
+    let reason = match key.revoke_reason.as_str() {
+        "" => String::new(),
+        reason => format!(" (reason: {})", text::plain(reason)),
+    };
+    already(key, &format!("revoked{since}{reason}"))
+}
+
+/// Says that a key was in this state before, and that nothing was changed.
+pub(super) fn already(key: &Key, state: &str) -> String {
+    format!("{}: already {state}; nothing was changed", title(key))
+}
+
+/// Whether a change left the key as it was before. A bulk revocation does not change the revision.
+pub(super) fn is_unchanged(before: &Key, after: Option<&Key>) -> bool {
+    after.is_some_and(|after| after.state == before.state && after.revision == before.revision)
+}
+
+/// A time as people read it on a terminal, to the minute: `25 Nov 22:27 UTC`. Elsewhere in RFC 3339.
+fn moment(output: &Output, at: &Timestamp) -> String {
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
+    let whole = text::time(at);
+    let short = || {
+        let month: usize = whole.get(5..7)?.parse().ok()?;
+        let day = whole.get(8..10)?.trim_start_matches('0');
+        let minute = whole.get(11..16)?;
+        Some(format!("{day} {} {minute} UTC", MONTHS.get(month - 1)?))
+    };
+    match output.width() {
+        Some(_) => short().unwrap_or(whole),
+        None => whole,
+    }
+}
+
+/// A time span in one unit: `3 s`, `12 min`, `5 h`, `8 d`.
+fn rough_span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        7_200..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
     }
 }
 
@@ -85,7 +177,7 @@ pub(super) fn last_used(key: &Key) -> String {
 }
 
 /// Formats the time of a use, and from where it was if that is known.
-fn used(at: &prost_types::Timestamp, address: &str) -> String {
+fn used(at: &Timestamp, address: &str) -> String {
     let at = text::time(at);
     if address.is_empty() {
         return at;
@@ -98,7 +190,7 @@ fn rows(key: &Key) -> Vec<(&'static str, String)> {
         ("key id", key.id.clone()),
         ("name", key.name.clone()),
         ("hint", key.hint.clone()),
-        ("state", state(key)),
+        ("state", whole_state(key)),
         ("external id", key.external_id.clone()),
         ("realm", key.realm.clone()),
         ("partner", key.partner.clone()),
@@ -125,50 +217,41 @@ fn rows(key: &Key) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// The owner of a key: its partner, or the project of the partner.
-pub(super) fn owner(key: &Key) -> String {
-    if key.project.is_empty() {
-        key.partner.clone()
-    } else {
-        format!("{}/{}", key.partner, key.project)
-    }
-}
-
-/// What people call a key by: of its hint, the tag of its environment and the last characters, as in `live …a5Ai`.
-pub(in crate::cli) fn short_hint(hint: &str) -> String {
-    let short = hint.split_once('…').and_then(|(head, end)| {
-        let (_, tag) = head.strip_suffix('_')?.rsplit_once('_')?;
-        Some(format!("{tag} …{end}"))
-    });
-    short.unwrap_or_else(|| hint.to_owned())
-}
-
-/// How a sentence names a key: `"ci" (acme, live …plvF)`, or without a name `… (acme, live …plvF)`.
-pub(super) fn title(key: &Key) -> String {
-    let name = if key.name.is_empty() {
-        "…".to_owned()
-    } else {
-        format!("\"{}\"", key.name)
-    };
-    let owner = owner(key);
-    let facts: Vec<_> = [owner, short_hint(&key.hint)]
-        .into_iter()
-        .filter(|fact| !fact.is_empty())
-        .collect();
-    text::plain(&format!("{name} ({})", facts.join(", "))).into_owned()
-}
-
 /// The colour of the state of a key.
 pub(super) fn tone(key: &Key) -> Tone {
     match key.state() {
+        KeyState::Active if key.partner_suspended => Tone::Warning,
         KeyState::Active => Tone::Good,
         KeyState::Disabled | KeyState::Unspecified => Tone::Warning,
         KeyState::Expired | KeyState::Revoked => Tone::Bad,
     }
 }
 
-/// Formats the state of a key.
+/// Formats the state of a key in one word. A key that would work, but whose partner is suspended, is `suspended`.
 pub(super) fn state(key: &Key) -> String {
+    if key.partner_suspended && key.state == KeyState::Active as i32 {
+        return "suspended".to_owned();
+    }
+    own_state(key)
+}
+
+/// Formats the state of a key, and whether its partner is suspended.
+fn whole_state(key: &Key) -> String {
+    let state = own_state(key);
+    let join = match KeyState::try_from(key.state) {
+        Ok(KeyState::Active) => "but",
+        Ok(KeyState::Disabled) => "and",
+        // Nothing brings it back, so its partner does not matter.
+        _ => return state,
+    };
+    if key.partner_suspended {
+        format!("{state}, {join} partner {} is suspended", key.partner)
+    } else {
+        state
+    }
+}
+
+fn own_state(key: &Key) -> String {
     KeyState::try_from(key.state).map_or_else(
         // A newer server may have more states, which must not look like a known one.
         |_| format!("{} (not known here)", key.state),
@@ -190,6 +273,91 @@ mod tests {
         };
         assert_eq!(state(&key(KeyState::Revoked as i32)), "revoked");
         assert_eq!(state(&key(99)), "99 (not known here)");
+    }
+
+    /// Seen red with names as they are: one that ends the quotation looks like another key.
+    #[test]
+    fn a_key_is_named_by_its_name_owner_and_hint() {
+        let key = |name: &str, project: &str, hint: &str| Key {
+            name: name.to_owned(),
+            partner: "acme".to_owned(),
+            project: project.to_owned(),
+            hint: hint.to_owned(),
+            ..Key::default()
+        };
+        for (key, is) in [
+            (
+                key("ci", "", "demo_live_…plvF"),
+                "\"ci\" (acme, live …plvF)",
+            ),
+            (key("", "web", "…plvF"), "… (acme/web, …plvF)"),
+            (key("a", "", "hmac:1a2b3c4d"), "\"a\" (acme, hmac:1a2b3c4d)"),
+            (key("a", "", ""), "\"a\" (acme)"),
+            (
+                key("x\" (globex)\n", "", "…aaaa"),
+                "\"x\\\" (globex)\\n\" (acme, …aaaa)",
+            ),
+        ] {
+            assert_eq!(title(&key), is);
+        }
+        let operators = Key {
+            name: "first operator".to_owned(),
+            realm: "claviger".to_owned(),
+            hint: "claviger_main_…WRWi".to_owned(),
+            ..Key::default()
+        };
+        assert_eq!(
+            title(&operators),
+            "\"first operator\" (claviger, main …WRWi)"
+        );
+    }
+
+    #[test]
+    fn the_age_of_a_use_has_one_unit() {
+        for (seconds, is) in [
+            (0, "0 s"),
+            (119, "119 s"),
+            (120, "2 min"),
+            (7_200, "2 h"),
+            (172_800, "2 d"),
+        ] {
+            assert_eq!(rough_span(Duration::from_secs(seconds)), is);
+        }
+        assert_eq!(used_ago(None), "never used");
+        let later = Timestamp {
+            seconds: 253_402_300_799,
+            nanos: 0,
+        };
+        assert_eq!(used_ago(Some(&later)), "used 0 s ago");
+    }
+
+    #[test]
+    fn a_key_of_a_suspended_partner_is_not_shown_as_active() {
+        let key = |state: KeyState, partner_suspended| Key {
+            state: state.into(),
+            partner: "globex".to_owned(),
+            partner_suspended,
+            ..Key::default()
+        };
+        for (key, short, long) in [
+            (key(KeyState::Active, false), "active", "active"),
+            (
+                key(KeyState::Active, true),
+                "suspended",
+                "active, but partner globex is suspended",
+            ),
+            (
+                key(KeyState::Disabled, true),
+                "disabled",
+                "disabled, and partner globex is suspended",
+            ),
+            (key(KeyState::Revoked, true), "revoked", "revoked"),
+        ] {
+            assert_eq!(
+                (state(&key), whole_state(&key)),
+                (short.to_owned(), long.to_owned())
+            );
+        }
     }
 
     #[test]

@@ -4,13 +4,17 @@ use clap::Args;
 
 use super::columns;
 use super::filter::FilterFlags;
+use super::named::Several;
 use crate::cli::client::Client;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
-use crate::cli::output::Output;
+use crate::cli::output::{self, Output};
 use crate::cli::page::{self, PageFlags};
 use crate::cli::realm_flag::RealmFlag;
 use crate::cli::response::PageResponse as _;
+use crate::cli::text;
+use crate::cli::unknown::Names;
+use crate::domain::ids::RealmId;
 use crate::pb::claviger::v1::{
     Key, KeyFilter, ListKeysRequest, ListKeysResponse, ListRealmsRequest,
 };
@@ -24,7 +28,8 @@ const FOUND: u8 = 5;
 Examples:
   claviger keys list
   claviger keys list --partner acme --state active --all
-  claviger keys list --all-realms --expires-within 14d --fail-if-any")]
+  claviger keys list --all-realms --expires-within 14d --fail-if-any
+  claviger keys list --unused-for 90d -q | xargs -n 1 claviger keys revoke -y")]
 pub struct List {
     #[command(flatten)]
     realm: RealmFlag,
@@ -35,6 +40,9 @@ pub struct List {
     /// Exit with 5 if a key is found, and with 0 if not.
     #[arg(long)]
     fail_if_any: bool,
+    /// Print only the ids of all matching keys, one on a line, for scripts.
+    #[arg(long, short, conflicts_with_all = ["json", "page_token"])]
+    quiet: bool,
     #[command(flatten)]
     filter: FilterFlags,
     #[command(flatten)]
@@ -44,30 +52,58 @@ pub struct List {
 impl List {
     /// Returns the exit code.
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
-        let filter = self.filter.to_proto("")?;
+        if self.quiet && !output.is_for_people() {
+            return Err(Failure::usage(
+                "--quiet excludes --json and --field: it prints ids only",
+            ));
+        }
         self.page.check(&columns::OF_REALMS)?;
+        let mut filter = self.filter.to_proto("")?;
         let client = connection.connect().await?;
-        let rows = <[Key]>::to_vec;
         let page = if self.all_realms {
-            let page = self.in_all_realms(&client, &filter).await?;
-            self.page
-                .show_page(output, &page, &columns::listing(None), rows, &[])?;
-            page
+            // A creator is an administrator, or must be named by its id.
+            filter.created_by = self.creator(&client, RealmId::BUILT_IN).await?;
+            self.in_all_realms(&client, &filter).await?
         } else {
-            let realm = self.realm.resolve(&client).await?;
-            let page = self.page.fetch(in_realm(&client, &filter, &realm)).await?;
-            let repeat = self.filter.repeated();
-            self.page.show_page(
-                output,
-                &page,
-                &columns::listing(Some(&realm)),
-                rows,
-                &repeat,
-            )?;
-            page
+            filter.realm = self.realm.resolve(&client).await?;
+            filter.created_by = self.creator(&client, &filter.realm).await?;
+            let fetch = in_realm(&client, &filter, &filter.realm);
+            let page = if self.quiet {
+                self.page.fetch_all(fetch).await
+            } else {
+                self.page.fetch(fetch).await
+            };
+            Names::of_filter(&filter)
+                .known_or(&client, page, |page| page.keys.is_empty())
+                .await?
         };
+        if self.quiet {
+            let ids: Vec<_> = page.keys.iter().map(|key| text::plain(&key.id)).collect();
+            if !ids.is_empty() {
+                output::print_tolerant(&ids.join("\n"))
+                    .map_err(|error| Failure::failed(format!("cannot show the keys: {error}")))?;
+            }
+        } else {
+            self.show(output, &page, &filter.realm)?;
+        }
         let found = self.fail_if_any && !page.keys.is_empty();
         Ok(if found { FOUND } else { 0 })
+    }
+
+    async fn creator(&self, client: &Client, realm: &str) -> Result<String, Failure> {
+        self.filter
+            .creator(client, realm, Several::LivingWins)
+            .await
+    }
+
+    fn show(&self, output: &Output, page: &ListKeysResponse, realm: &str) -> Result<(), Failure> {
+        let rows = <[Key]>::to_vec;
+        if self.all_realms {
+            let listing = columns::listing(None);
+            return self.page.show_page(output, page, &listing, rows, &[]);
+        }
+        let (listing, repeat) = (columns::listing(Some(realm)), self.filter.repeated());
+        self.page.show_page(output, page, &listing, rows, &repeat)
     }
 
     /// Fetches the keys of every realm that the caller administers.
@@ -88,16 +124,40 @@ impl List {
             revision: listed.revision,
             ..ListKeysResponse::default()
         };
-        for realm in listed.realms {
+        let realms: Vec<_> = listed.realms.into_iter().map(|realm| realm.id).collect();
+        for realm in &realms {
             let keys = self
                 .page
-                .fetch_all(in_realm(client, filter, &realm.id))
+                .fetch_all(in_realm(client, filter, realm))
                 .await
-                .map_err(|failure| failure.within(format!("realm {}", realm.id)))?;
+                .map_err(|failure| failure.within(format!("realm {realm}")))?;
             found.extend(keys);
+        }
+        if found.keys.is_empty() {
+            known_somewhere(client, filter, &realms).await?;
         }
         Ok(found)
     }
+}
+
+/// Fails if no realm has the names of the filter.
+async fn known_somewhere(
+    client: &Client,
+    filter: &KeyFilter,
+    realms: &[String],
+) -> Result<(), Failure> {
+    let mut unknown = None;
+    for realm in realms.iter().filter(|realm| *realm != RealmId::BUILT_IN) {
+        let names = Names {
+            realm: realm.clone(),
+            ..Names::of_filter(filter)
+        };
+        match names.check(client).await {
+            Ok(()) => return Ok(()),
+            Err(failure) => unknown = Some(failure),
+        }
+    }
+    unknown.map_or(Ok(()), Err)
 }
 
 /// Returns a function that fetches a page of the keys of a realm.

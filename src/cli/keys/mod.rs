@@ -1,6 +1,6 @@
 //! The commands for keys, one file for each.
 //!
-//! `key` has what the commands share. `revealed_key` shows an API key, which the server returns only once.
+//! `key` has what the commands share, `named` how a user names a key, and `lockout` the guard of the caller's own key. `revealed_key` shows an API key, which the server returns only once.
 
 mod bulk;
 pub(super) mod columns;
@@ -13,6 +13,8 @@ mod import;
 mod issue;
 pub(super) mod key;
 mod list;
+mod lockout;
+pub(super) mod named;
 mod new;
 mod revealed_key;
 mod revoke;

@@ -4,29 +4,37 @@ use clap::Args;
 
 use super::bulk::{preview, repeat};
 use super::filter::FilterFlags;
-use super::key::KeyId;
+use super::key::{already_revoked, is_unchanged, question, title};
+use super::lockout::LockOutFlag;
+use super::named::{KeyArg, Several};
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::WaitFlag;
 use crate::cli::output::Output;
-use crate::cli::prompt;
+use crate::cli::prompt::YesFlag;
 use crate::cli::realm_flag::RealmFlag;
 use crate::cli::request_id::{self, RequestIdFlag};
 use crate::cli::response::ChangeResponse as _;
 use crate::cli::rounds::{counted, in_rounds};
 use crate::cli::text;
+use crate::cli::unknown::Names;
 use crate::pb::claviger::v1::{
-    RevokeKeyRequest, RevokeKeysRequest, RevokeKeysResponse, RevokeSelfRequest,
+    GetSelfRequest, KeyState, RevokeKeyRequest, RevokeKeysRequest, RevokeKeysResponse,
+    RevokeSelfRequest,
 };
 
 /// Revoke a key, which cannot be undone. The key stays listed, with the reason.
+///
+/// It says which key it is and asks at a terminal; elsewhere it needs --yes. To revoke a revoked key changes nothing: the first
+/// reason stays.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  claviger keys revoke ci --reason 'found in a public repository' --yes")]
+  claviger keys revoke ci --reason 'found in a public repository'
+  claviger keys revoke …plvF --yes")]
 pub struct Revoke {
     #[command(flatten)]
-    key: KeyId,
+    key: KeyArg,
     /// The reason, for the audit trail.
     #[arg(
         long,
@@ -36,6 +44,10 @@ pub struct Revoke {
         allow_hyphen_values = true
     )]
     reason: String,
+    #[command(flatten)]
+    yes: YesFlag,
+    #[command(flatten)]
+    lock_out: LockOutFlag,
     #[command(flatten)]
     wait: WaitFlag,
 }
@@ -59,11 +71,10 @@ pub struct RevokeAll {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     reason: String,
     /// Only show how many keys this would revoke, with examples.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "yes")]
     dry_run: bool,
-    /// Do not ask for confirmation.
-    #[arg(long, short, conflicts_with = "dry_run")]
-    yes: bool,
+    #[command(flatten)]
+    yes: YesFlag,
     #[command(flatten)]
     request_id: RequestIdFlag,
     #[command(flatten)]
@@ -88,36 +99,54 @@ pub struct RevokeSelf {
         allow_hyphen_values = true
     )]
     reason: String,
-    /// Do not ask for confirmation.
-    #[arg(long, short)]
-    yes: bool,
+    #[command(flatten)]
+    yes: YesFlag,
     #[command(flatten)]
     wait: WaitFlag,
 }
 
 impl Revoke {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
+        self.yes.or_terminal()?;
         let client = connection.connect().await?;
+        let before = self.key.key(&client, Several::Refused).await?;
+        // What needs no change needs no question.
+        let is_revoked = before.state == KeyState::Revoked as i32;
+        if !is_revoked {
+            self.lock_out.check(&client, &before).await?;
+            self.yes.confirm(&question("Revoke", &before)).await?;
+        }
         let request = RevokeKeyRequest {
             request_id: request_id::fresh(),
-            key_id: self.key.id.clone(),
+            key_id: before.id.clone(),
             reason: self.reason,
             wait: self.wait.to_proto(),
             ..RevokeKeyRequest::default()
         };
         let answer = client.change(client.keys().revoke_key(request)).await?;
-        self.key.show_change(output, "revoked", &answer)
+        output.show_change(&answer, |answer| {
+            if is_revoked && is_unchanged(&before, answer.key.as_ref()) {
+                already_revoked(output, &before)
+            } else {
+                answer.done(&format!("Revoked {}", title(&before)))
+            }
+        })
     }
 }
 
 impl RevokeAll {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         if !self.dry_run {
-            prompt::require_yes_or_terminal(self.yes)?;
+            self.yes.or_terminal()?;
         }
         let mut filter = self.filter.to_proto("")?;
         let client = connection.connect().await?;
         filter.realm = self.realm.resolve(&client).await?;
+        filter.created_by = self
+            .filter
+            .creator(&client, &filter.realm, Several::Refused)
+            .await?;
+        let names = Names::of_filter(&filter);
         let request = RevokeKeysRequest {
             filter: Some(filter),
             reason: self.reason,
@@ -129,7 +158,10 @@ impl RevokeAll {
             dry_run: true,
             ..request.clone()
         };
-        let found = client.ask(client.keys().revoke_keys(dry_run)).await?;
+        let found = client.ask(client.keys().revoke_keys(dry_run)).await;
+        let found = names
+            .known_or(&client, found, |found| found.would_revoke == 0)
+            .await?;
         let count = found.would_revoke;
         let screen = output.screen();
         let preview = |found: &RevokeKeysResponse| {
@@ -142,7 +174,7 @@ impl RevokeAll {
         }
         output.show_on_stderr(&found, preview)?;
         let question = format!("Revoke {} permanently?", counted(count, found.more));
-        prompt::require_confirmation(self.yes, &question)?;
+        self.yes.confirm(&question).await?;
 
         let first = self.request_id.id();
         let answer = in_rounds(first, async |id| {
@@ -162,10 +194,26 @@ impl RevokeAll {
 
 impl RevokeSelf {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
-        prompt::require_yes_or_terminal(self.yes)?;
+        self.yes.or_terminal()?;
         let client = connection.connect().await?;
-        let question = format!("Revoke the key from {} permanently?", client.key_source());
-        prompt::require_confirmation(self.yes, &question)?;
+        // Not every key that may revoke itself may be read by its holder, such as a disabled one.
+        let own = client.ask(client.keys().get_self(GetSelfRequest {})).await;
+        let own = own.ok().and_then(|answer| answer.key);
+        let source = client.key_source();
+        let (asked, which) = match &own {
+            Some(key) => (
+                format!(
+                    "{} This command calls with it, from {source}.",
+                    question("Revoke", key)
+                ),
+                title(key),
+            ),
+            None => (
+                format!("Revoke the key from {source} permanently?"),
+                format!("the key from {}", text::plain(source)),
+            ),
+        };
+        self.yes.confirm(&asked).await?;
         let request = RevokeSelfRequest {
             reason: self.reason,
             wait: self.wait.to_proto(),
@@ -176,13 +224,11 @@ impl RevokeSelf {
             let key = answer.key.clone().unwrap_or_default();
             let facts = text::facts([
                 ("key id", key.id),
-                ("hint", key.hint),
                 ("realm", key.realm),
                 ("created", text::time_if_any(key.create_time.as_ref())),
                 ("revoked", text::time_if_any(key.revoke_time.as_ref())),
-                ("reason", key.revoke_reason),
             ]);
-            format!("revoked this key: {}\n\n{facts}", answer.effect())
+            format!("{}\n\n{facts}", answer.done(&format!("Revoked {which}")))
         })
     }
 }
@@ -190,13 +236,13 @@ impl RevokeSelf {
 fn done(answer: &RevokeKeysResponse) -> String {
     let done = match answer {
         RevokeKeysResponse { replayed: true, .. } => {
-            "this request was made before, and revoked the keys then".to_owned()
+            "This request was made before, and revoked the keys then".to_owned()
         }
         // One rule, for which the server does not count the keys.
-        RevokeKeysResponse { revoked: 0, .. } => "revoked the keys".to_owned(),
-        RevokeKeysResponse { revoked, .. } => format!("revoked {}", counted(*revoked, false)),
+        RevokeKeysResponse { revoked: 0, .. } => "Revoked the keys".to_owned(),
+        RevokeKeysResponse { revoked, .. } => format!("Revoked {}", counted(*revoked, false)),
     };
-    format!("{done}: {}", answer.effect())
+    answer.done(&done)
 }
 
 #[cfg(test)]
@@ -243,10 +289,7 @@ mod tests {
             revision: 7,
             ..RevokeKeysResponse::default()
         };
-        assert_eq!(
-            done(&answer),
-            "revoked 12,345 keys: in force on every server, revision 7"
-        );
+        assert_eq!(done(&answer), "Revoked 12,345 keys.");
     }
 
     #[test]
@@ -259,7 +302,7 @@ mod tests {
         };
         assert_eq!(
             done(&answer),
-            "this request was made before, and revoked the keys then: in force on every server, revision 7"
+            "This request was made before, and revoked the keys then."
         );
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::key::KeyId;
+use super::named::{KeyArg, Several};
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
@@ -16,17 +16,20 @@ Examples:
   claviger keys scopes ci")]
 pub struct Scopes {
     #[command(flatten)]
-    key: KeyId,
+    key: KeyArg,
 }
 
 impl Scopes {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let client = connection.connect().await?;
-        let request = GetKeyScopesRequest {
-            key_id: self.key.id,
-            ..GetKeyScopesRequest::default()
+        let ask = async |key_id| {
+            let request = GetKeyScopesRequest {
+                key_id,
+                ..GetKeyScopesRequest::default()
+            };
+            client.ask(client.keys().get_key_scopes(request)).await
         };
-        let answer = client.ask(client.keys().get_key_scopes(request)).await?;
+        let answer = self.key.call(&client, Several::LivingWins, ask).await?;
         output.show(&answer, |answer| {
             text::facts([
                 (

@@ -3,7 +3,8 @@
 use clap::Args;
 use prost_types::{FieldMask, Timestamp};
 
-use super::key::{IfRevisionFlag, KeyId, facts};
+use super::key::{IfRevisionFlag, facts, title};
+use super::named::{KeyArg, Several};
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, ExpiryFlags, WaitFlag};
@@ -20,14 +21,14 @@ use crate::pb::claviger::v1::{UpdateKeyRequest, UpdateKeyResponse};
 #[command(after_help = "\
 Examples:
   claviger keys update ci --scope read --scope write
-  claviger keys update ci --never-expires --from-anywhere")]
+  claviger keys update …plvF --never-expires --from-anywhere")]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each of them is a flag of the command line"
 )]
 pub struct Update {
     #[command(flatten)]
-    key: KeyId,
+    key: KeyArg,
     /// A display name.
     #[arg(long, allow_hyphen_values = true)]
     name: Option<String>,
@@ -72,17 +73,25 @@ pub struct Update {
 impl Update {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let expire_time = self.expiry.time()?;
-        let request = UpdateKeyRequest {
-            request_id: request_id::fresh(),
-            ..self.request(expire_time)?
-        };
+        let (key, request) = self.request(expire_time)?;
         let client = connection.connect().await?;
-        let answer = client.change(client.keys().update_key(request)).await?;
+        let change = async |key_id| {
+            let request = UpdateKeyRequest {
+                key_id,
+                request_id: request_id::fresh(),
+                ..request.clone()
+            };
+            client.change(client.keys().update_key(request)).await
+        };
+        let answer = key.call(&client, Several::LivingWins, change).await?;
         output.show_change(&answer, description)
     }
 
-    /// Builds the request. A given flag is in the mask even if its value is empty, which removes the old value.
-    fn request(self, expire_time: Option<Timestamp>) -> Result<UpdateKeyRequest, Failure> {
+    /// Builds the request, without the key that it is about. A given flag is in the mask even if its value is empty, which removes the old value.
+    fn request(
+        self,
+        expire_time: Option<Timestamp>,
+    ) -> Result<(KeyArg, UpdateKeyRequest), Failure> {
         let named = [
             ("name", self.name.is_some()),
             ("external_id", self.external_id.is_some()),
@@ -106,8 +115,8 @@ impl Update {
                  --expires-at, --never-expires, --label, --no-labels, --allow-cidr or --from-anywhere",
             ));
         }
-        Ok(UpdateKeyRequest {
-            key_id: self.key.id,
+        let request = UpdateKeyRequest {
+            key_id: String::new(),
             update_mask: Some(FieldMask { paths }),
             name: self.name.unwrap_or_default(),
             external_id: self.external_id.unwrap_or_default(),
@@ -121,13 +130,15 @@ impl Update {
             request_id: String::new(),
             if_partner: String::new(),
             if_revision: self.if_revision.revision,
-        })
+        };
+        Ok((self.key, request))
     }
 }
 
 fn description(answer: &UpdateKeyResponse) -> String {
-    let facts = answer.key.as_ref().map(facts).unwrap_or_default();
-    format!("updated a key: {}\n\n{facts}", answer.effect())
+    let key = answer.key.clone().unwrap_or_default();
+    let done = answer.done(&format!("Updated {}", title(&key)));
+    format!("{done}\n\n{}", facts(&key))
 }
 
 #[cfg(test)]
@@ -146,7 +157,7 @@ mod tests {
         let line = ["update", "id"].into_iter().chain(flags.split_whitespace());
         let update = Line::try_parse_from(line).unwrap().update;
         let expire_time = update.expiry.time()?;
-        update.request(expire_time)
+        update.request(expire_time).map(|(_, request)| request)
     }
 
     #[test]

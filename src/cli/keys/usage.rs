@@ -2,7 +2,8 @@
 
 use clap::Args;
 
-use super::key::{KeyId, title};
+use super::key::title;
+use super::named::{KeyArg, Several};
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, Screen};
@@ -20,7 +21,7 @@ Examples:
   claviger keys usage ci --since 7d")]
 pub struct Usage {
     #[command(flatten)]
-    key: KeyId,
+    key: KeyArg,
     #[command(flatten)]
     range: RangeFlags,
 }
@@ -28,27 +29,31 @@ pub struct Usage {
 impl Usage {
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<(), Failure> {
         let range = self.range.range();
-        let request = GetKeyUsageRequest {
-            key_id: self.key.id.clone(),
-            start_time: Some(range.start()),
-            end_time: range.end(),
-            ..GetKeyUsageRequest::default()
-        };
         let client = connection.connect().await?;
         let screen = output.screen();
-        let usage = async { client.ask(client.keys().get_key_usage(request)).await };
-        let key = async {
-            let request = GetKeyRequest {
-                key_id: self.key.id.clone(),
-                ..GetKeyRequest::default()
+        let ask = async |key_id: String| {
+            let request = GetKeyUsageRequest {
+                key_id: key_id.clone(),
+                start_time: Some(range.start()),
+                end_time: range.end(),
+                ..GetKeyUsageRequest::default()
             };
-            // Only a screen says which key it is.
-            screen?;
-            client.ask(client.keys().get_key(request)).await.ok()?.key
+            let usage = async { client.ask(client.keys().get_key_usage(request)).await };
+            let key = async {
+                let request = GetKeyRequest {
+                    key_id: key_id.clone(),
+                    ..GetKeyRequest::default()
+                };
+                // Only a screen says which key it is.
+                screen?;
+                client.ask(client.keys().get_key(request)).await.ok()?.key
+            };
+            let (answer, key) = tokio::join!(usage, key);
+            let title = key.map_or(key_id, |key| title(&key));
+            Ok((answer?, title))
         };
-        let (answer, key) = tokio::join!(usage, key);
-        let title = key.map_or(self.key.id, |key| title(&key));
-        output.show(&answer?, |answer| shown(answer, &title, range, screen))
+        let (answer, title) = self.key.call(&client, Several::LivingWins, ask).await?;
+        output.show(&answer, |answer| shown(answer, &title, range, screen))
     }
 }
 

@@ -7,8 +7,9 @@ use crate::cli::connect::Connection;
 use crate::cli::contexts::{Context, ContextKey, Contexts, ContextsFile};
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
+use crate::cli::prompt::YesFlag;
 use crate::cli::table::{Cell, Column, Row, Table};
-use crate::cli::{prompt, text};
+use crate::cli::text;
 
 /// The commands for contexts.
 #[derive(Debug, Subcommand)]
@@ -47,9 +48,8 @@ pub struct Logout {
     /// The name of the context [default: the current one].
     #[arg(value_name = "CONTEXT")]
     name: Option<String>,
-    /// Do not ask for confirmation.
-    #[arg(long, short)]
-    yes: bool,
+    #[command(flatten)]
+    yes: YesFlag,
 }
 
 impl Command {
@@ -109,7 +109,7 @@ impl Use {
 }
 
 impl Logout {
-    pub(in crate::cli) fn run(
+    pub(in crate::cli) async fn run(
         self,
         connection: &Connection,
         output: &Output,
@@ -131,7 +131,7 @@ impl Logout {
             let question = format!(
                 "Remove the context {name} and the API key in it? Nobody can show this API key again."
             );
-            prompt::require_confirmation(self.yes, &question)?;
+            self.yes.confirm(&question).await?;
         }
         let is_left = file.change(|contexts| {
             contexts.by_name.remove(&name);

@@ -18,6 +18,7 @@ use super::output::{Output, Screen};
 use super::realm_flag::RealmFlag;
 use super::style::Tone;
 use super::text;
+use super::unknown::Names;
 use super::width::{spread, wrap};
 use crate::pb::claviger::v1::{
     GetUsageRequest, GetUsageResponse, OwnerUsage, UsageBucket, VerdictCount,
@@ -84,7 +85,18 @@ impl Usage {
             .map(|part| part.as_str())
             .collect::<Vec<_>>()
             .join(" / ");
-        let answer = client.ask(client.keys().get_usage(request)).await?;
+        let names = Names {
+            realm: request.realm.clone(),
+            partner: request.partner.clone(),
+            project: request.project.clone(),
+            environment: request.environment.clone(),
+            scopes: Vec::new(),
+        };
+        let answer = client.ask(client.keys().get_usage(request)).await;
+        // Keys of an owner that was deleted since may have been used.
+        let answer = names
+            .known_or(&client, answer, |answer| answer.buckets.is_empty())
+            .await?;
         let screen = output.screen();
         output.show(&answer, |answer| {
             let chart = if self.over_time {

@@ -2,11 +2,10 @@
 
 use tonic::Status;
 
+use super::KeyAdminService;
 use super::request::{self, Revoked};
-use super::{KeyAdminService, response};
 use crate::auth::AuthorizedCaller;
 use crate::authority::{BulkOutcome, ChangeRequest, ChangeResult, DryRun, EndOfKeys, Read};
-use crate::domain::key::Key;
 use crate::grpc::encode;
 use crate::pb::claviger::v1 as pb;
 use crate::store::KeyFilter;
@@ -140,12 +139,5 @@ impl KeyAdminService {
                 .await
         });
         made.await
-    }
-
-    pub(super) fn keys(&self, keys: Vec<Key>) -> Vec<pb::Key> {
-        let now = self.clock.now();
-        keys.into_iter()
-            .map(|key| response::key(key, now))
-            .collect()
     }
 }

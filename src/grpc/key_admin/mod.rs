@@ -35,6 +35,15 @@ impl KeyAdminService {
     pub fn new(admin: Admin, clock: Clock) -> Self {
         Self { admin, clock }
     }
+
+    fn key(&self, key: Key) -> pb::Key {
+        let suspended = self.admin.authority.is_suspended(&key.realm, &key.partner);
+        response::key(key, self.clock.now(), suspended)
+    }
+
+    fn keys(&self, keys: Vec<Key>) -> Vec<pb::Key> {
+        keys.into_iter().map(|key| self.key(key)).collect()
+    }
 }
 
 #[tonic::async_trait]
@@ -55,7 +64,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                     .await
             })
             .await?;
-        issued!(IssueKeyResponse, result, key: |key| response::key(key, self.clock.now()))
+        issued!(IssueKeyResponse, result, key: |key| self.key(key))
     }
 
     async fn get_key(
@@ -69,7 +78,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .run(move |authority| async move { authority.get_key(&caller, &key).await })
             .await?;
         Ok(Response::new(pb::GetKeyResponse {
-            key: Some(response::key(read.value, self.clock.now())),
+            key: Some(self.key(read.value)),
             revision: read.revision.as_u64(),
         }))
     }
@@ -91,7 +100,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let filter = filters::page_filter(bad, message, page_size, &cursor, self.clock.now())?;
         let now = filter.now;
         // The times of last use are read after the keys. They are a small part of a key's message, for which there is room.
-        let mut fit = page::fitting(move |key| response::key(key, now));
+        let mut fit = page::fitting(move |key| response::key(key, now, true));
         let take = move |key: Key| fit(key.clone()).map(|_| key);
         let allowed = caller.role.may_use_keys(Purpose::Read);
         let (permit, read) = self
@@ -101,12 +110,8 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             })
             .await?;
         let Page { items, next } = read.value;
-        let now = self.clock.now();
         Ok(permit.answer(pb::ListKeysResponse {
-            keys: items
-                .into_iter()
-                .map(|key| response::key(key, now))
-                .collect(),
+            keys: self.keys(items),
             next_page_token: self.admin.pages.token(&caller, "keys", &filters, next),
             revision: read.revision.as_u64(),
         }))
@@ -181,7 +186,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                     .await
             })
             .await?;
-        changed!(DisableKeyResponse, result, key: |key| response::key(key, self.clock.now()))
+        changed!(DisableKeyResponse, result, key: |key| self.key(key))
     }
 
     async fn enable_key(
@@ -198,7 +203,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                     .await
             })
             .await?;
-        changed!(EnableKeyResponse, result, key: |key| response::key(key, self.clock.now()))
+        changed!(EnableKeyResponse, result, key: |key| self.key(key))
     }
 
     async fn revoke_key(
@@ -215,7 +220,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                     .await
             })
             .await?;
-        changed!(RevokeKeyResponse, result, key: |key| response::key(key, self.clock.now()))
+        changed!(RevokeKeyResponse, result, key: |key| self.key(key))
     }
 
     async fn update_key(
@@ -232,7 +237,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                     .await
             })
             .await?;
-        changed!(UpdateKeyResponse, result, key: |key| response::key(key, self.clock.now()))
+        changed!(UpdateKeyResponse, result, key: |key| self.key(key))
     }
 
     async fn rotate_key(
@@ -258,7 +263,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                     .await
             })
             .await?;
-        issued!(RotateKeyResponse, result, key: |key| response::key(key, self.clock.now()))
+        issued!(RotateKeyResponse, result, key: |key| self.key(key))
     }
 
     async fn end_rotation(
@@ -276,7 +281,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                     .await
             })
             .await?;
-        changed!(EndRotationResponse, result, key: |key| response::key(key, self.clock.now()))
+        changed!(EndRotationResponse, result, key: |key| self.key(key))
     }
 
     async fn revoke_keys(
@@ -301,7 +306,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
             .run(move |authority| async move { authority.get_self(&holder).await })
             .await?;
         Ok(Response::new(pb::GetSelfResponse {
-            key: Some(response::own_key(read.value, self.clock.now())),
+            key: Some(response::own_key(self.key(read.value))),
             revision: read.revision.as_u64(),
         }))
     }
@@ -322,7 +327,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                     .await
             })
             .await?;
-        issued!(RotateSelfResponse, result, key: |key| response::own_key(key, self.clock.now()))
+        issued!(RotateSelfResponse, result, key: |key| response::own_key(self.key(key)))
     }
 
     async fn revoke_self(
@@ -339,8 +344,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                     .await
             })
             .await?;
-        let now = self.clock.now();
-        changed!(RevokeSelfResponse, result, key: |key| response::self_revoked_key(key, now))
+        changed!(RevokeSelfResponse, result, key: |key| response::self_revoked_key(self.key(key)))
     }
 
     async fn import_keys(
@@ -419,9 +423,8 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
                 authority.delete_key(&caller, &change_request, &key).await
             })
             .await?;
-        let now = self.clock.now();
         Ok(Response::new(pb::DeleteKeyResponse {
-            key: result.value.map(|key| response::key(key, now)),
+            key: result.value.map(|key| self.key(key)),
             revision: result.revision.as_u64(),
             effective_everywhere_time: Some(encode::time(result.effective_at)),
             confirmed: result.is_everywhere,

@@ -17,7 +17,8 @@ fn state(state: KeyState) -> pb::KeyState {
     }
 }
 
-pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
+/// Encodes a key, whose partner is suspended or not.
+pub(super) fn key(key: Key, now: Timestamp, partner_suspended: bool) -> pb::Key {
     let state = state(key.state(now)).into();
     let level_kind = level(key.level.kind()).into();
     let Key {
@@ -76,13 +77,14 @@ pub(super) fn key(key: Key, now: Timestamp) -> pb::Key {
         hint,
         revision: Some(revision.as_u64()),
         external_id: external_id.unwrap_or_default(),
+        partner_suspended,
     }
 }
 
 /// Encodes the part of a key that its holder may see, who need not be its owner: what a server behind a gateway may tell its
 /// clients anyway, and what a rotation needs. Other systems' ids, other keys and the operator's labels are not the holder's. Nor is
 /// the address of the last use, because the holder may be a thief.
-pub(super) fn own_key(own: Key, now: Timestamp) -> pb::Key {
+pub(super) fn own_key(own: pb::Key) -> pb::Key {
     let pb::Key {
         id,
         realm,
@@ -107,7 +109,8 @@ pub(super) fn own_key(own: Key, now: Timestamp) -> pb::Key {
         revision,
         external_id: _,
         last_used_address: _,
-    } = key(own, now);
+        partner_suspended,
+    } = own;
     labels.retain(|name, _| !name.starts_with(OPERATOR_LABELS));
     for secret in &mut secrets {
         secret.last_used_address.clear();
@@ -136,11 +139,12 @@ pub(super) fn own_key(own: Key, now: Timestamp) -> pb::Key {
         revision,
         external_id: String::new(),
         last_used_address: String::new(),
+        partner_suspended,
     }
 }
 
 /// Encodes the part of a key that the caller of `RevokeSelf` may see. The caller holds the key, but need not be its owner.
-pub(super) fn self_revoked_key(revoked: Key, now: Timestamp) -> pb::Key {
+pub(super) fn self_revoked_key(revoked: pb::Key) -> pb::Key {
     let pb::Key {
         id,
         realm,
@@ -148,7 +152,7 @@ pub(super) fn self_revoked_key(revoked: Key, now: Timestamp) -> pb::Key {
         create_time,
         revoke_time,
         ..
-    } = key(revoked, now);
+    } = revoked;
     pb::Key {
         id,
         realm,

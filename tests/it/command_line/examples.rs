@@ -145,31 +145,26 @@ impl World {
     }
 
     fn prepare(&self, lines: &str, is_of_server: bool) {
-        let lines = format!("set -e\n{}", self.as_it_is_today(lines));
+        let lines = format!("set -e\n{}", self.with_hint(lines));
         let output = self.paste(&lines, is_of_server);
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{lines}: {complaint}");
     }
 
-    /// The commands of keys take ids, and some of them no --yes: both come with the names of keys. Then this function goes.
-    fn as_it_is_today(&self, line: &str) -> String {
-        let listed = self.shell.json("keys list --all-realms --name ci", "", 0);
-        let id = listed["keys"][0]["id"].as_str().unwrap_or("ci").to_owned();
-        let mut words: Vec<_> = line.split(' ').map(str::to_owned).collect();
-        let command = words.iter().skip(1).take(2).cloned().collect::<Vec<_>>();
-        let named = words.get(3).is_some_and(|word| word == "ci");
-        if named && line.starts_with("claviger keys ") {
-            words[3] = id;
+    /// An example names a key by the end of a hint, which this key has not.
+    fn with_hint(&self, lines: &str) -> String {
+        if !lines.contains(HINT) {
+            return lines.to_owned();
         }
-        let page = command.iter().map(String::as_str).chain(["--help"]);
-        if words.contains(&"--yes".to_owned())
-            && !prints(&page.collect::<Vec<_>>()).contains("\n  -y, --yes ")
-        {
-            words.retain(|word| word != "--yes");
-        }
-        words.join(" ")
+        let listed = self.shell.json("keys list --realm demo --name ci", "", 0);
+        let hint = listed["keys"][0]["hint"].as_str().unwrap();
+        let end: Vec<char> = hint.chars().rev().take(4).collect();
+        lines.replace(HINT, &format!("…{}", end.iter().rev().collect::<String>()))
     }
 }
+
+/// The hint in the examples.
+const HINT: &str = "…plvF";
 
 /// The examples on a page, each with all its lines.
 fn examples(page: &str) -> Vec<String> {
@@ -214,7 +209,7 @@ fn run_page(command: &[String]) {
         }
     }
     for example in &examples {
-        let output = world.paste(&world.as_it_is_today(example), is_of_server);
+        let output = world.paste(&world.with_hint(example), is_of_server);
         let complaint = String::from_utf8_lossy(&output.stderr);
         let code = output.status.code();
         assert!(

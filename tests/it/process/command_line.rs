@@ -70,10 +70,10 @@ fn the_tour_leads_from_an_empty_directory_to_a_revoked_key() {
     let denied = shell.json(question, "demo_live_nonsense", 3);
     assert_eq!(denied["verdict"], "VERDICT_MALFORMED");
 
-    shell.says(&format!("keys disable {id}"), "", 0);
+    shell.says(&format!("keys disable {id} --yes"), "", 0);
     assert_eq!(shell.json(question, key, 3)["verdict"], "VERDICT_DISABLED");
     shell.says(&format!("keys enable {id}"), "", 0);
-    shell.says(&format!("keys revoke {id} --reason leaked"), "", 0);
+    shell.says(&format!("keys revoke {id} --reason leaked --yes"), "", 0);
     assert_eq!(shell.json(question, key, 3)["verdict"], "VERDICT_REVOKED");
     assert!(
         shell
@@ -249,8 +249,8 @@ fn key_commands_take_the_revision_that_the_key_must_have() {
     for command in [
         "update ID --name renamed",
         "rotate ID --overlap 1h",
-        "end-rotation ID --keep new",
-        "disable ID",
+        "end-rotation ID --keep new --yes",
+        "disable ID --yes",
         "enable ID",
     ] {
         let line = format!("keys {}", command.replace("ID", id));
@@ -548,13 +548,13 @@ fn keys_that_match_are_ended_and_an_empty_value_selects_none() {
     );
     assert_eq!(left("active"), 3);
     let done = shell.says(&format!("{revoke} --yes"), "", 0);
-    assert!(done.starts_with("revoked 1 key: in force"), "{done}");
+    assert!(done.starts_with("Revoked 1 key."), "{done}");
     assert_eq!((left("active"), left("revoked")), (2, 1));
     let id = "01234567-89ab-4cde-8f01-23456789abcd";
     let delete = format!("keys delete-all --realm demo --name robot --yes --request-id {id}");
     for done in [
-        "deleted 2 keys: in force",
-        "this request was made before, and deleted 2 keys then",
+        "Deleted 2 keys.",
+        "This request was made before, and deleted 2 keys then",
     ] {
         let said = shell.says(&delete, "", 0);
         assert!(said.starts_with(done), "{said}");
@@ -584,9 +584,9 @@ fn a_scope_is_renamed_in_one_command_or_in_two() {
         said.trim_end(),
         "This would rename the scope write of realm demo to edit, on 1 key."
     );
-    let said = shell.says(&format!("{rename} --keep-old-scope"), "", 0);
+    let said = shell.says(&format!("{rename} --keep-old-scope --yes"), "", 0);
     assert!(
-        said.starts_with("renamed the scope write to edit, on 1 key: in force"),
+        said.starts_with("Renamed the scope write to edit, on 1 key."),
         "{said}"
     );
     assert!(said.contains("still has the old scope"), "{said}");
@@ -596,15 +596,15 @@ fn a_scope_is_renamed_in_one_command_or_in_two() {
     let request_id = "01234567-89ab-4cde-8f01-23456789abcd";
     let finish = format!("{rename} --yes --request-id {request_id}");
     for done in [
-        "renamed the scope write to edit, on 0 keys: in force",
-        "this request was made before, and changed 0 keys then",
+        "Renamed the scope write to edit, on 0 keys.",
+        "This request was made before, and changed 0 keys then",
     ] {
         let said = shell.says(&finish, "", 0);
         assert!(said.starts_with(done), "{said}");
     }
     let scopes = shell.json(&format!("keys scopes {id}"), "", 0);
     assert_eq!(scopes["granted"], serde_json::json!(["edit"]));
-    let complaint = shell.says(rename, "", 1);
+    let complaint = shell.says(&format!("{rename} --yes"), "", 1);
     assert!(complaint.contains("renamed already"), "{complaint}");
     let answer = shell.json("realm rename-scope demo edit write --yes", "", 0);
     assert_eq!(answer["updated_keys"], 1);

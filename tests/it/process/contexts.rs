@@ -110,7 +110,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().mode() & 0o777
 }
 
-/// Seen red with a file of the mode 0644, with a login that does not ask the server, and with one that replaces the whole file.
+/// Seen red without the reasons of refusals.
 #[test]
 fn a_login_keeps_the_key_for_later_commands() {
     let user = User::new();
@@ -211,7 +211,6 @@ fn a_login_keeps_the_key_for_later_commands() {
     );
 }
 
-/// Each setting from a flag, a variable, the context and by default. Seen red with the context before the variable.
 #[test]
 fn the_server_is_that_of_a_flag_or_a_variable_or_the_context() {
     let user = User::logged_in();
@@ -381,7 +380,7 @@ fn a_forgotten_variable_before_a_named_context_is_warned_of() {
     assert_eq!((code, complaint.as_str()), (Some(0), ""));
 }
 
-/// Seen red without the look at the mode, and with the parser's own message.
+/// Seen red without the look at the mode.
 #[test]
 fn a_file_that_cannot_be_trusted_or_read_is_named_without_its_keys() {
     const KEY: &str = "claviger_main_4fzs3fzs3fzs3fzs3fzs3fz";
@@ -455,7 +454,7 @@ fn said_of(output: &Output) -> String {
     said + &complaint
 }
 
-/// Seen red with `sh -c`, and with a warning that is left out.
+/// Seen red without the warning.
 #[test]
 fn a_key_stays_in_its_file_or_comes_from_a_command() {
     let user = User::new();
@@ -505,7 +504,7 @@ fn a_key_stays_in_its_file_or_comes_from_a_command() {
     assert!(!refusal.contains("secret"), "{refusal}");
 }
 
-/// Seen red with a prompt that echoes, without the line for the login, and with the export line of before.
+/// Seen red with a key that is typed before the terminal hides it.
 #[test]
 fn a_newcomer_pastes_the_key_that_the_server_shows() {
     let test_store = TestStore::on(Engine::Sqlite);

@@ -18,7 +18,7 @@ fn shell(test_store: &TestStore) -> Shell {
     shell
 }
 
-/// Seen red without each line of `REFUSED_KEYS`.
+/// Seen red without `REFUSED_KEYS`.
 #[tokio::test]
 async fn a_hint_follows_the_reason_for_which_a_key_is_refused() {
     let test_store = TestStore::on(Engine::Sqlite);
@@ -80,7 +80,7 @@ async fn a_hint_follows_the_reason_for_which_a_key_is_refused() {
     }
 }
 
-/// Seen red without `Arguments`, and without `in_words`.
+/// Seen red without `Arguments`.
 #[test]
 fn an_error_names_arguments_as_they_are_typed_and_rules_in_words() {
     let test_store = TestStore::on(Engine::Sqlite);
@@ -209,7 +209,7 @@ fn a_key_in_sight_of_others_is_warned_of() {
     assert!(output.stderr.is_empty());
 }
 
-/// Seen red without the notice, with one that stays, and with the default handler of Ctrl-C.
+/// Seen red without the notice.
 #[test]
 fn a_slow_server_is_told_and_an_interrupted_change_can_be_repeated() {
     let test_store = TestStore::on(Engine::Sqlite);

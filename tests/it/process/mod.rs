@@ -14,6 +14,7 @@ mod hints;
 mod listeners;
 mod log;
 mod method_paths;
+mod names;
 mod python;
 mod screens;
 mod secrets;

@@ -159,7 +159,7 @@ fn a_partner_and_a_project_keep_what_is_not_named() {
     let test_store = TestStore::on(Engine::Sqlite);
     let shell = shell_with_realm(&test_store);
     let mut partner = put(&shell, "partner put acme --realm t --display-name Acme");
-    shell.says("partner suspend acme --realm t", "", 0);
+    shell.says("partner suspend acme --realm t --yes", "", 0);
     partner["suspended"] = true.into();
     assert_eq!(put(&shell, "partner put acme --realm t"), partner);
     partner["display_name"] = "Acme&Co".into();
@@ -267,9 +267,9 @@ fn an_edit_that_cannot_be_made_changes_nothing_and_says_why() {
         &["the realm does not exist, so it has no revision 7"],
     );
     complains(
-        "partner suspend acme --realm t",
+        "partner suspend acme --realm t --yes",
         1,
-        &["the partner does not exist"],
+        &["no partner \"acme\" in t"],
     );
     let failure = shell.run("realm put t --max-cache 1s --if-revision 1 --json", "");
     let failure: Value = serde_json::from_slice(&failure.stderr).unwrap();
@@ -326,7 +326,7 @@ fn no_change_is_lost_among_commands_at_once() {
         let is_even = round % 2 == 0;
         let unscoped = if is_even { "no-access" } else { "full-access" };
         let level = if is_even { "partner" } else { "project" };
-        let suspension = if is_even { "restore" } else { "suspend" };
+        let suspension = if is_even { "restore" } else { "suspend --yes" };
         let create = format!("realm put r{round} --prefix r{round}x --environment production=live");
         let lines = [
             format!("{create} --max-cache 7s"),

@@ -518,7 +518,7 @@ impl EditFixture {
                 (line, Some((display_name, suspended)))
             }
             PartnerEdit::Suspend => (
-                format!("partner suspend {id} --realm demo"),
+                format!("partner suspend {id} --realm demo --yes"),
                 before.map(|(display_name, _)| (display_name, true)),
             ),
             PartnerEdit::Restore => (

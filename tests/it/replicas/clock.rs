@@ -201,13 +201,13 @@ async fn a_time_that_was_far_ahead_is_set_back_without_a_stop() {
     issue_until(&b, in_seconds(2 * HOUR)).await;
     assert_eq!(b.clone().verdict(&key).await, Verdict::Expired);
     let endpoint = format!("http://{}", first.address);
-    let mut command = claviger(&["replicas", "set-clock", "--endpoint", &endpoint]);
+    let mut command = claviger(&["replicas", "set-clock", "--yes", "--endpoint", &endpoint]);
     command.env("CLAVIGER_KEY", &operator);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
-    assert!(said.starts_with("set the time from "), "{said}");
+    assert!(said.starts_with("Set the time from "), "{said}");
     // A change on a server that does not know it yet.
     issue_until(&b, in_seconds(2 * HOUR)).await;
     for api in [&a, &b] {

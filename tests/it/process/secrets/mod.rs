@@ -128,8 +128,7 @@ on_both_engines! {
 
 /// Logs in, uses the context and breaks its file: only this file has the key.
 ///
-/// Seen red with a derived `Debug` that a failure shows, with the parser's own message about the file, and with `context list` that
-/// shows the key.
+/// Seen red with an error that repeats the absolute path of --key-file, or the program of a command.
 fn use_contexts(address: &str, operator: &str, canaries: &Canaries) {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("claviger/contexts.toml");

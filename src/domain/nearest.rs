@@ -4,10 +4,7 @@
 const SIMILAR: f64 = 0.7;
 
 /// Returns the name that is most similar, if one is similar enough.
-pub(super) fn nearest<'n>(
-    wrong: &str,
-    names: impl IntoIterator<Item = &'n str>,
-) -> Option<&'n str> {
+pub fn nearest<'n>(wrong: &str, names: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
     names
         .into_iter()
         .map(|name| (strsim::jaro(wrong, name), name))
