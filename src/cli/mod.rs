@@ -329,7 +329,7 @@ mod tests {
             .filter(|argument| argument.is_global_set())
             .map(|argument| argument.get_id().clone())
             .collect();
-        assert_eq!(globals.len(), 9, "{globals:?}");
+        assert_eq!(globals.len(), 10, "{globals:?}");
         check(&command, &globals);
     }
 

@@ -137,7 +137,7 @@ pub struct List {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  claviger project delete app")]
+  claviger project delete app --yes")]
 pub struct Delete {
     /// The project's id.
     id: String,

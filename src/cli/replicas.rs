@@ -68,7 +68,7 @@ struct SetLease {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  claviger replicas accept-history 2")]
+  claviger replicas accept-history 2 --yes")]
 struct AcceptHistory {
     /// The epoch that began at the fork, as `claviger replicas` shows it.
     epoch: u64,
@@ -86,7 +86,7 @@ struct AcceptHistory {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  claviger replicas set-clock")]
+  claviger replicas set-clock --yes")]
 struct SetClock {
     #[command(flatten)]
     yes: YesFlag,

@@ -41,15 +41,13 @@ pub(super) fn owner(key: &Key) -> String {
     }
 }
 
-/// Shortens a hint to the tag and the last characters: `live …plvF`.
+/// Shortens a hint to the tag and the last characters: `live …plvF`. Another system's hint stays as it is.
 pub(in crate::cli) fn short_hint(hint: &str) -> String {
-    let Some((head, end)) = hint.split_once('…') else {
-        return hint.to_owned();
-    };
-    match head.trim_end_matches('_').rsplit('_').next() {
-        Some(tag) if !tag.is_empty() => format!("{tag} …{end}"),
-        _ => format!("…{end}"),
-    }
+    let short = hint.split_once('…').and_then(|(head, end)| {
+        let (_, tag) = head.strip_suffix('_')?.rsplit_once('_')?;
+        Some(format!("{tag} …{end}"))
+    });
+    short.unwrap_or_else(|| hint.to_owned())
 }
 
 /// The question before something is done to a key: `Revoke "ci" (acme, live …plvF)? It was used 3 s ago.`

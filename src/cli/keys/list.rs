@@ -29,7 +29,7 @@ Examples:
   claviger keys list
   claviger keys list --partner acme --state active --all
   claviger keys list --all-realms --expires-within 14d --fail-if-any
-  claviger keys list --unused-for 90d -q | xargs -n 1 claviger keys revoke -y")]
+  claviger keys list --unused-for 90d -q | xargs -rn 1 claviger keys revoke -y")]
 pub struct List {
     #[command(flatten)]
     realm: RealmFlag,
@@ -41,7 +41,7 @@ pub struct List {
     #[arg(long)]
     fail_if_any: bool,
     /// Print only the ids of all matching keys, one on a line, for scripts.
-    #[arg(long, short, conflicts_with_all = ["json", "page_token"])]
+    #[arg(long, short, conflicts_with = "page_token")]
     quiet: bool,
     #[command(flatten)]
     filter: FilterFlags,

@@ -30,7 +30,7 @@ use crate::pb::claviger::v1::{
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  claviger keys revoke ci --reason 'found in a public repository'
+  claviger keys revoke ci --reason 'found in a public repository' --yes
   claviger keys revoke …plvF --yes")]
 pub struct Revoke {
     #[command(flatten)]

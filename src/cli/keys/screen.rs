@@ -239,7 +239,10 @@ fn rotation(key: &Key, screen: Screen) -> Option<String> {
         line("new", new),
     ];
     if !is_over && key.state() == KeyState::Active {
-        let command = format!("  claviger keys end-rotation {} --keep new", key.id);
+        // As a command takes a key: by the end of its hint, if it has one.
+        let hint = key.hint.split_once('…');
+        let name = hint.map_or_else(|| key.id.clone(), |(_, end)| format!("…{end}"));
+        let command = format!("  claviger keys end-rotation {name} --keep new");
         // It is to be pasted, so it is whole on one line or broken as a shell reads it.
         lines.push(if width(&command) <= screen.width {
             command

@@ -76,7 +76,7 @@ pub(in crate::cli) fn shown(
                 |at| format!("last used {}", when::ago(at, &screen.now)),
             );
             let heading = usage::heading([title, &last_used], &answer.totals, screen);
-            format!("{heading}\n{}", range.words())
+            format!("{heading}\n{}", range.title())
         }
     };
     let chart = range.chart(&answer.buckets, screen.is_some());

@@ -20,13 +20,15 @@ pub enum Command {
 
 /// List the contexts, without their API keys.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  claviger context list")]
 pub struct List {}
 
 /// Make a context the current one, whose settings commands take if they name no context.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  claviger use prod --realm demo")]
+Examples:
+  claviger use prod --realm demo
+  claviger context use prod")]
 pub struct Use {
     /// The name of the context.
     #[arg(value_name = "NAME")]
@@ -44,6 +46,7 @@ pub struct Use {
 /// If the context has the API key and not only the name of a file or of a command, this asks at a terminal and needs --yes elsewhere:
 /// there may be no other copy.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  claviger logout prod")]
 pub struct Logout {
     /// The name of the context [default: the current one].
     #[arg(value_name = "CONTEXT")]

@@ -17,7 +17,7 @@ use crate::pb::claviger::v1::{GetSelfRequest, Key, ListReplicasRequest};
 /// Show which server commands call, from which context, and the key that they call it with.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
+Examples:
   claviger whoami --context prod")]
 pub struct WhoAmI {}
 

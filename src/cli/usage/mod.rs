@@ -109,7 +109,7 @@ impl Usage {
             };
             let heading = match screen {
                 None => text::facts(count_rows(&answer.totals)),
-                Some(screen) => heading([&place, &range.words()], &answer.totals, screen),
+                Some(screen) => heading([&place, &range.title()], &answer.totals, screen),
             };
             shown(&heading, &answer.buckets, &chart, screen)
         })

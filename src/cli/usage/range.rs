@@ -104,7 +104,7 @@ impl Range {
     }
 
     /// The range in words.
-    pub(in crate::cli) fn words(self) -> String {
+    pub(in crate::cli) fn title(self) -> String {
         // The server begins with a whole hour.
         let start = Timestamp {
             seconds: self.start.seconds.div_euclid(HOUR) * HOUR,
@@ -292,6 +292,6 @@ mod tests {
             !bars[0].is_partial,
             "the server counts from the whole hour on"
         );
-        assert_eq!(range.words(), "15 Jan 08:00 to 15 Jan 10:00 UTC");
+        assert_eq!(range.title(), "15 Jan 08:00 to 15 Jan 10:00 UTC");
     }
 }

@@ -32,7 +32,7 @@ fn a_script_gets_the_key_alone_and_a_person_its_facts() {
     let [key, told] = both(&shell, ISSUE);
     is_alone(&key, "demo_live_");
     assert!(
-        told.contains("issued a key") && !told.contains(key.trim_end()),
+        told.starts_with("Issued ") && !told.contains(key.trim_end()),
         "{told}"
     );
     let listed = shell.json("keys list", "", 0);
@@ -65,7 +65,7 @@ fn a_script_gets_the_key_alone_and_a_person_its_facts() {
     let read = std::fs::File::from(controller).read(&mut shown).unwrap();
     let shown = String::from_utf8_lossy(&shown[..read]);
     assert!(
-        shown.contains("issued a key") && shown.contains("demo_live_"),
+        shown.contains("Issued ") && shown.contains("demo_live_"),
         "{shown}"
     );
 }

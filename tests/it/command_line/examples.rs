@@ -56,8 +56,19 @@ const CANARY: &str = "claviger realm create canary --prefix canary --environment
 claviger partner create canary --realm canary
 ";
 
+const LOGIN: &str = "umask 077
+printf %s \"$CLAVIGER_KEY\" >my.key
+claviger login --context prod --key-file my.key
+";
+
 /// The pages whose examples need other than the usual: what is run before, and the exit codes that are right.
-const SPECIAL: [(&str, &str, &[i32]); 13] = [
+const SPECIAL: [(&str, &str, &[i32]); 18] = [
+    // A person, a server elsewhere and a password manager, which this machine has not.
+    ("login", LOGIN, &[0, 1, 2]),
+    ("logout", LOGIN, &[0]),
+    ("use", LOGIN, &[0]),
+    ("context use", LOGIN, &[0]),
+    ("whoami", LOGIN, &[0]),
     // They run until they are stopped.
     ("serve", "", &[0, 124]),
     ("events", "", &[0, 124]),
@@ -130,6 +141,7 @@ impl World {
         let command = without_variables(&mut bash)
             .args([&seconds.to_string(), "bash", "-c", lines])
             .current_dir(self.dir.path())
+            .env("XDG_CONFIG_HOME", self.dir.path())
             .env("PATH", path);
         if is_of_server {
             command

@@ -192,9 +192,8 @@ fn a_key_its_usage_and_an_explanation_have_screens() {
     rig.shell
         .says(&format!("keys rotate {id} --overlap 24h"), "", 0);
     let shown = rig.shows(&format!("keys get {id}"), 0);
-    let command = format!("\n  claviger keys end-rotation {id} --keep new\n");
     assert!(
-        shown.contains("\nrotation  until ") && shown.contains(&command),
+        shown.contains("\nrotation  until ") && shown.contains("\n  claviger keys end-rotation …"),
         "{shown}"
     );
     let shown = rig.shows("keys self", 0);
