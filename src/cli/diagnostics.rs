@@ -332,7 +332,7 @@ fn remedy(reason: &str) -> Option<&'static str> {
             "set a later expiry with `claviger keys update KEY --expires-in SPAN`, if the key is to stay valid"
         }
         "LOCKS_OUT_CALLER" => {
-            "the call would revoke your own key: add --partner, or an earlier --issued-before"
+            "leave your own key out: `revoke-all` with --partner or an earlier --issued-before, `apply` with its SHA-256 in a file"
         }
         _ => return None,
     })

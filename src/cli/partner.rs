@@ -122,6 +122,9 @@ pub struct List {
 ///
 /// It says how many keys this stops and asks at a terminal; elsewhere it needs --yes.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger partner suspend acme --yes")]
 pub struct Suspend {
     #[command(flatten)]
     partner: PartnerName,
@@ -133,6 +136,9 @@ pub struct Suspend {
 
 /// Restore a suspended partner.
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  claviger partner restore acme")]
 pub struct Restore {
     #[command(flatten)]
     partner: PartnerName,
