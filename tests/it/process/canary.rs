@@ -160,7 +160,7 @@ async fn what_cannot_work_is_said_with_what_to_do() {
     let shell = Shell { program, operator };
     let complaint = shell.says("canary", "", 1);
     assert!(
-        complaint.contains("claviger partner put canary --realm canary"),
+        complaint.contains("claviger partner create canary --realm canary"),
         "{complaint}"
     );
     let complaint = shell.says("canary --limit 1s", "", 2);

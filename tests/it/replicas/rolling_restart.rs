@@ -326,7 +326,10 @@ async fn a_rolling_restart_behind_the_gateways_of_the_example_fails_no_request()
 
     let id = good.clone();
     blocking(&example.rig, move |rig| {
-        run(rig, &["keys", "revoke", &id, "--wait", "everywhere"]);
+        run(
+            rig,
+            &["keys", "revoke", &id, "--yes", "--wait", "everywhere"],
+        );
     })
     .await;
     // Each server is asked more than once.
