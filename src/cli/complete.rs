@@ -8,6 +8,7 @@ use tokio::runtime::Builder;
 
 use super::connect::Connection;
 use super::failure::Failure;
+use super::output;
 use super::realm_flag::RealmFlag;
 use crate::help::Named;
 use crate::pb::claviger::v1::{
@@ -23,6 +24,7 @@ const MOST: i32 = 1000;
 /// Returns the names that a server has of a kind. They are those of the realm, or of the realm that a command without one takes. If the
 /// server does not answer at once, or there is no key for it, there are none: an error would be in the middle of what is typed.
 pub fn names(connection: &Connection, named: Named, realm: Option<String>) -> Vec<String> {
+    output::silence();
     let connection = connection.clone();
     let (answer, answered) = mpsc::channel();
     // A thread of its own, because also a file with a key may be slow. The end of the program ends it.
@@ -31,9 +33,17 @@ pub fn names(connection: &Connection, named: Named, realm: Option<String>) -> Ve
             return;
         };
         let asked = runtime.block_on(ask(&connection, named, realm));
-        let _ = answer.send(asked.unwrap_or_default());
+        let mut found = asked.unwrap_or_default();
+        found.retain(|name| is_plain(name));
+        let _ = answer.send(found);
     });
     answered.recv_timeout(LIMIT).unwrap_or_default()
+}
+
+/// Whether a shell takes the name as it is. What it would read as more than a word is not offered.
+fn is_plain(name: &str) -> bool {
+    let is_safe = |c: char| c.is_ascii_alphanumeric() || "._@+:=-".contains(c);
+    !name.is_empty() && !name.starts_with('-') && name.len() <= 128 && name.chars().all(is_safe)
 }
 
 async fn ask(
@@ -41,6 +51,11 @@ async fn ask(
     named: Named,
     realm: Option<String>,
 ) -> Result<Vec<String>, Failure> {
+    let connection = connection.clone().with_context()?;
+    // It may ask the user something.
+    if connection.runs_a_program() {
+        return Ok(Vec::new());
+    }
     let client = connection.connect().await?;
     if named == Named::Realm {
         let request = ListRealmsRequest {

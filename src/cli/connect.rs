@@ -120,6 +120,9 @@ pub struct Connection {
     pub json: bool,
     #[arg(skip)]
     chosen: Option<ChosenContext>,
+    /// The context that was not taken, because it is for another server.
+    #[arg(skip)]
+    unused_context: Option<String>,
     /// Whether the address is that of the context.
     #[arg(skip)]
     has_endpoint_of_context: bool,
@@ -150,6 +153,12 @@ impl Connection {
         Ok(self.or_of(&name, &context))
     }
 
+    /// Whether the key comes from a program that the context names.
+    pub(super) fn runs_a_program(&self) -> bool {
+        let key = self.chosen.as_ref().map(|chosen| &chosen.context.key);
+        matches!(key, Some(Some(ContextKey::Command(_))))
+    }
+
     /// The name of the context that the flag or the variable names.
     pub(super) fn context_name(&self) -> Option<String> {
         let name = self.context.as_ref().filter(|name| !name.is_empty());
@@ -157,7 +166,13 @@ impl Connection {
     }
 
     /// The connection with the settings of a context where it has none itself.
+    ///
+    /// If a flag or a variable names another server than the context, nothing is taken: its key is not for that server.
     pub(super) fn or_of(mut self, name: &str, context: &Context) -> Self {
+        if self.has_endpoint() && !self.is_for(context) {
+            self.unused_context = Some(name.to_owned());
+            return self;
+        }
         if !self.has_endpoint()
             && let Some(endpoint) = &context.endpoint
         {
@@ -178,6 +193,18 @@ impl Connection {
             context: context.clone(),
         });
         self
+    }
+
+    /// Whether the address of a flag or a variable is that of a context.
+    fn is_for(&self, context: &Context) -> bool {
+        let of_context = context.endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT);
+        let plain = |text: &str| {
+            let text = text.strip_prefix("http://").unwrap_or(text);
+            text.trim_end_matches('/').to_ascii_lowercase()
+        };
+        self.endpoints()
+            .iter()
+            .all(|own| plain(own) == plain(of_context))
     }
 
     /// The connection without the address of a flag or a variable.
@@ -475,6 +502,12 @@ impl Connection {
             Some(KeySource::Prompt | KeySource::StandardInput) | None => None,
         };
         key.zip(source).ok_or_else(|| {
+            if let Some(name) = &self.unused_context {
+                return Failure::usage(format!(
+                    "no key to call the server with: the context {name} is for another server, so its key is not sent to this one"
+                ))
+                .hint("leave out --endpoint and CLAVIGER_ENDPOINT, or name the key with --key-file");
+            }
             Failure::usage("no key to call the server with").hint(
                 "claviger login, or --key-file FILE, or the environment variable CLAVIGER_KEY; `claviger serve --init` or \
                  `claviger bootstrap` issued the first operator key",
@@ -543,7 +576,7 @@ fn read_pem(path: Option<&OsString>, flag: &str, label: &str) -> Result<Option<V
 }
 
 /// Whether the text is the id of a key: a UUID of version 7. API keys of other systems may be UUIDs of other versions.
-fn is_key_id(text: &str) -> bool {
+pub(super) fn is_key_id(text: &str) -> bool {
     let is_v7 = |id: Uuid| id.get_version_num() == 7;
     redact::is_hyphenated_uuid(text) && Uuid::try_parse(text).is_ok_and(is_v7)
 }

@@ -139,7 +139,8 @@ const INTERRUPTED: u8 = 130;
 /// Runs one command. The answer goes to standard output, everything else to standard error.
 ///
 /// Returns the exit code: 0 for done or allowed, 1 for failed, 2 for incorrect usage, 3 for denied, 4 for no verdict and
-/// 5 for keys that should not be there. Only `verify` and `explain` return 3 and 4, and only `keys list --fail-if-any` returns 5.
+/// 5 for keys that should not be there. Only `verify` and `explain` return 3 and 4, and only `keys list` and
+/// `diff` with `--fail-if-any` return 5.
 ///
 /// The runtime is here for the same reason as in [`commands`](crate::commands).
 pub fn run(connection: Connection, command: ClientCommand) -> ExitCode {
@@ -193,8 +194,12 @@ async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
         ClientCommand::Verify(_) | ClientCommand::Explain(_) => verify::NO_VERDICT,
         _ => 1,
     };
+    // A health check must not depend on the user's file, unless it names a context.
+    let needs_context =
+        !matches!(&command, ClientCommand::Healthcheck(_)) || connection.context_name().is_some();
     let outcome = match outcome_without_context(command, &connection, &output).await {
         Ok(outcome) => outcome,
+        Err(command) if !needs_context => run_command(command, &connection, &output).await,
         Err(command) => match connection.with_context() {
             Ok(connection) => run_command(command, &connection, &output).await,
             Err(failure) => Err(failure),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::{AutoStream, ColorChoice};
 use prost::Message;
@@ -338,8 +339,19 @@ pub(super) fn print(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
+/// Whether [`silence`] was called.
+static IS_SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Writes nothing to standard error from now on: it would stand in the middle of what a user types.
+pub(super) fn silence() {
+    IS_SILENT.store(true, Ordering::Relaxed);
+}
+
 /// Writes to standard error. A failure is ignored, because there is nowhere to report it.
 pub(super) fn print_error(text: &str) {
+    if IS_SILENT.load(Ordering::Relaxed) {
+        return;
+    }
     let mut stderr = io::stderr().lock();
     let _ = if AutoStream::choice(&stderr) == ColorChoice::Never {
         writeln!(stderr, "{}", without_colours(text))

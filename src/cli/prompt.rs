@@ -1,6 +1,6 @@
 //! Prompts on the terminal. They use standard error, never standard output.
 //!
-//! There is one rule for all commands: what cannot be undone or stops traffic says what it is about and asks at a terminal. Without a
+//! There is one rule for all commands that end or suspend something: they say what it is about and ask at a terminal. Without a
 //! terminal it needs --yes.
 
 use std::io::{self, BufRead, IsTerminal, Write as _};

@@ -69,9 +69,11 @@ pub fn answer(
         .var(VARIABLE)
         .completer("claviger")
         .try_complete(line, folder.as_deref());
-    // An error would be in the middle of what the user types.
-    let is_answered = answered.unwrap_or(true);
-    is_answered.then_some(ExitCode::SUCCESS)
+    match answered {
+        Ok(is_answered) => is_answered.then_some(ExitCode::SUCCESS),
+        // Without a word, which would be in the middle of what the user types; but nothing was done.
+        Err(_) => Some(ExitCode::FAILURE),
+    }
 }
 
 /// The words of the line to complete, from the arguments of the call that a script makes.

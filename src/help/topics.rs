@@ -127,13 +127,15 @@ pub fn text(program: &Command, name: &str) -> Option<String> {
 Connection: how a command reaches the server, and with which key
 
 These flags may stand before or after each command that calls a server. A flag
-wins over its variable.
+wins over its variable, and both win over the context (claviger login).
 
 {flags}
 
 Variables without a flag:
-  CLAVIGER_KEY       the caller's own API key
-  CLAVIGER_KEY_FILE  the file with it; CLAVIGER_KEY wins over it
-  CLAVIGER_REALM     the realm of commands without --realm"
+  CLAVIGER_KEY          the caller's own API key
+  CLAVIGER_KEY_FILE     the file with it; CLAVIGER_KEY wins over it
+  CLAVIGER_REALM        the realm of commands without --realm
+  CLAVIGER_ENVIRONMENT  the environment of commands without --environment
+  CLAVIGER_PAGER        the pager of a terminal; empty for none"
     ))
 }

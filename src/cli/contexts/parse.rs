@@ -116,7 +116,7 @@ fn context(name: &str, value: &Spanned<DeValue>) -> Result<Context, Problem> {
             "key" => Some(ContextKey::Stored(ApiKey::from(text()?))),
             "key_file" => Some(ContextKey::File(path()?)),
             "key_command" => Some(ContextKey::Command(program_and_arguments(value).ok_or_else(|| {
-                fail("must be a list of the program and its arguments, such as [\"pass\", \"show\", \"claviger\"]")
+                fail("must be a list of the program, by its name or its absolute path, and its arguments, such as [\"pass\", \"show\", \"claviger\"]")
             })?)),
             other => {
                 let other = redact::mask_keys(other, &[]);
@@ -145,7 +145,7 @@ fn program_and_arguments(value: &Spanned<DeValue>) -> Option<Vec<String>> {
     let words: Vec<_> = words.collect::<Option<_>>()?;
     words
         .first()
-        .is_some_and(|word| !word.is_empty())
+        .is_some_and(|word| !word.is_empty() && (word.starts_with('/') || !word.contains('/')))
         .then_some(words)
 }
 

@@ -20,7 +20,7 @@ pub struct Get {
     key: KeyArg,
 }
 
-/// Show the key that authenticates this call, from `CLAVIGER_KEY` or --key-file.
+/// Show the key that authenticates this call, from --key-file, `CLAVIGER_KEY` or the context.
 ///
 /// Every key that is accepted may do so: the call needs no scope.
 #[derive(Debug, Args)]

@@ -11,6 +11,7 @@ use tonic::Code;
 
 use super::key::{owner, short_hint, state};
 use crate::cli::client::Client;
+use crate::cli::connect::is_key_id;
 use crate::cli::failure::Failure;
 use crate::cli::realm_flag::RealmFlag;
 use crate::cli::redact;
@@ -24,9 +25,6 @@ use crate::pb::claviger::v1::{
 
 /// The number of characters at the end of an API key that its hint shows.
 const SHOWN: usize = 4;
-
-/// The largest number of typed characters that are taken for the end of an API key.
-const MAX_END: usize = 12;
 
 /// How many keys are read at most to find those with exactly this name: the server only finds parts of names.
 const PAGES: usize = 10;
@@ -130,8 +128,10 @@ impl KeyArg {
         id: String,
         call: impl AsyncFn(String) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        let is_key_id = is_key_id(&id);
         let failure = match call(id).await {
-            Err(failure) if failure.is_not_found() => failure,
+            // An id of this system never names another key, such as one that was given it after the key was deleted.
+            Err(failure) if failure.is_not_found() && !is_key_id => failure,
             outcome => return outcome,
         };
         let Ok(realm) = self.realm.resolve(client).await else {
@@ -229,7 +229,8 @@ impl KeyName {
             if let Some((head, end)) = text.split_once(ellipsis)
                 && head.chars().all(is_head)
                 && end.chars().all(is_end)
-                && (SHOWN..=MAX_END).contains(&end.len())
+                // More characters could not be compared, and would be a key that was not meant.
+                && end.len() == SHOWN
             {
                 let head = head.trim_end_matches(['_', ' ']);
                 return Form::Hint { head, end };
@@ -278,9 +279,8 @@ impl KeyName {
             ..filter.clone()
         };
         if let Form::Hint { head, end } = self.form() {
-            let shown = &end[end.len() - SHOWN..];
-            let has_hint = |key: &Key| hints(key).any(|hint| is_hint(hint, head, shown));
-            return list(client, of_hint(shown), has_hint).await;
+            let has_hint = |key: &Key| hints(key).any(|hint| is_hint(hint, head, end));
+            return list(client, of_hint(end), has_hint).await;
         }
         let of_name = KeyFilter {
             name: text.clone(),
@@ -528,7 +528,7 @@ mod tests {
             ("01a214d074077b5da9dc8c57eacd3de0", Form::Text),
             ("…PAeL", hint("", "PAeL")),
             ("...PAeL", hint("", "PAeL")),
-            ("…xyPAeL", hint("", "xyPAeL")),
+            ("…xyPAeL", Form::Text),
             ("live …PAeL", hint("live", "PAeL")),
             ("demo_live_…PAeL", hint("demo_live", "PAeL")),
             ("demo_live_...PAeL", hint("demo_live", "PAeL")),

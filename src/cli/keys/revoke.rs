@@ -81,7 +81,7 @@ pub struct RevokeAll {
     wait: WaitFlag,
 }
 
-/// Revoke the key that authenticates this call, from `CLAVIGER_KEY` or --key-file, which cannot be undone.
+/// Revoke the key that authenticates this call, from --key-file, `CLAVIGER_KEY` or the context. It cannot be undone.
 ///
 /// The finder of a leaked key can revoke it without another key: the call needs no scope and works from any address. At a
 /// terminal, the command asks for confirmation; elsewhere it requires --yes.

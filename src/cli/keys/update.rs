@@ -83,7 +83,7 @@ impl Update {
             };
             client.change(client.keys().update_key(request)).await
         };
-        let answer = key.call(&client, Several::LivingWins, change).await?;
+        let answer = key.call(&client, Several::Refused, change).await?;
         output.show_change(&answer, description)
     }
 

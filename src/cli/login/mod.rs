@@ -134,7 +134,15 @@ impl Login {
             ));
         }
         if !self.key_command.is_empty() {
-            let key = ContextKey::Command(self.key_command.clone());
+            let mut line = self.key_command.clone();
+            // Later commands run in other directories.
+            if line[0].contains('/') {
+                let program = std::path::absolute(&line[0]).map_err(|error| {
+                    Failure::usage(format!("the program after `--` cannot be named: {error}"))
+                })?;
+                line[0] = program.to_string_lossy().into_owned();
+            }
+            let key = ContextKey::Command(line);
             return Ok((key.clone(), KeySource::Context(name.to_owned(), key)));
         }
         let source = if io::stdin().is_terminal() {

@@ -222,7 +222,10 @@ fn the_server_is_that_of_a_flag_or_a_variable_or_the_context() {
     ));
     let list = ["realm", "list"];
     let with_flag = [&list[..], &["--endpoint", &flag]].concat();
-    let exported: &[_] = &[("CLAVIGER_ENDPOINT", variable.as_str())];
+    let exported: &[_] = &[
+        ("CLAVIGER_ENDPOINT", variable.as_str()),
+        ("CLAVIGER_KEY", "k"),
+    ];
     for (words, variables, server) in [
         (&with_flag[..], exported, flag.clone()),
         (&list, exported, variable.clone()),
@@ -239,6 +242,13 @@ fn the_server_is_that_of_a_flag_or_a_variable_or_the_context() {
         assert!(complaint.starts_with(&expected), "{complaint}");
         assert_eq!(code, Some(1));
     }
+    // The key of the context is for its server only.
+    let (code, _, complaint) = user.run(&with_flag, &[], "");
+    assert!(
+        complaint.contains("the context a is for another server"),
+        "{complaint}"
+    );
+    assert_eq!(code, Some(2));
 }
 
 /// Seen red with the context before the variable.
