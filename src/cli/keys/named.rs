@@ -128,10 +128,10 @@ impl KeyArg {
         id: String,
         call: impl AsyncFn(String) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
+        // It never names another key, such as one that was given it after its own key was deleted.
         let is_key_id = is_key_id(&id);
         let failure = match call(id).await {
-            // An id of this system never names another key, such as one that was given it after the key was deleted.
-            Err(failure) if failure.is_not_found() && !is_key_id => failure,
+            Err(failure) if failure.is_not_found() => failure,
             outcome => return outcome,
         };
         let Ok(realm) = self.realm.resolve(client).await else {
@@ -140,13 +140,19 @@ impl KeyArg {
         let Ok(found) = Box::pin(self.key.matches(client, &realm)).await else {
             return Err(failure);
         };
-        if let Some(key) = found.iter().find(|key| key.external_id == self.key.0) {
+        let mut external = found.iter().filter(|key| key.external_id == self.key.0);
+        if let Some(key) = external.next().filter(|_| !is_key_id) {
             return call(key.id.clone()).await;
         }
         // Anybody can give a key such a name, so it is not taken.
         Err(match found.first() {
             Some(key) => failure.hint(format!(
-                "a key has it as its name; name that key by its hint: {}",
+                "a key has it as its {}; name that key by its hint: {}",
+                if key.name == self.key.0 {
+                    "name"
+                } else {
+                    "external id"
+                },
                 short_hint(&key.hint)
             )),
             None => failure,
