@@ -27,7 +27,7 @@ pub fn names(connection: &Connection, named: Named, realm: Option<String>) -> Ve
     output::silence();
     let connection = connection.clone();
     let (answer, answered) = mpsc::channel();
-    // A thread of its own, because also a file with a key may be slow. The end of the program ends it.
+    // In a separate thread, because reading a key file can block too. The thread ends with the program.
     thread::spawn(move || {
         let Ok(runtime) = Builder::new_current_thread().enable_all().build() else {
             return;

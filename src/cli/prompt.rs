@@ -1,7 +1,7 @@
 //! Prompts on the terminal. They use standard error, never standard output.
 //!
 //! There is one rule for all commands that end or suspend something: they say what it is about and ask at a terminal. Without a
-//! terminal it needs --yes.
+//! terminal they need --yes.
 
 use std::io::{self, BufRead, IsTerminal, Write as _};
 

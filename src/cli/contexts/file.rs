@@ -103,7 +103,7 @@ impl ContextsFile {
             .mode(0o700)
             .create(folder)
             .map_err(cannot)?;
-        // A lock of its own, because the file is replaced. It is free when the process ends, however it ends.
+        // A separate lock file, because the contexts file is replaced. The system releases the lock when the process ends.
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)

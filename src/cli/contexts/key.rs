@@ -1,4 +1,4 @@
-//! The API key of a context: in the file of the contexts, in a file of its own, or what a command prints.
+//! The API key of a context: stored in the contexts file, in a separate file, or printed by a command.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use crate::cli::{redact, text};
 pub(in crate::cli) enum ContextKey {
     /// In the file of the contexts.
     Stored(ApiKey),
-    /// In a file of its own.
+    /// In a separate file.
     File(PathBuf),
     /// A program prints it: the program and its arguments, which no shell reads.
     Command(Vec<String>),
