@@ -195,7 +195,7 @@ fn parse(line: &[OsString]) -> ArgMatches {
             if is_help(&error)
                 && error.kind() != ErrorKind::DisplayVersion
                 && let Err(page) =
-                    help::with_pages(program(), calls_server).try_get_matches_from(line)
+                    help::with_pages(program(), line, calls_server).try_get_matches_from(line)
             {
                 exit_without_keys(page);
             }

@@ -153,6 +153,11 @@ impl Connection {
         Ok(self.or_of(&name, &context))
     }
 
+    /// The name of the context whose settings are in force.
+    pub(super) fn chosen_name(&self) -> Option<String> {
+        self.chosen.as_ref().map(|chosen| chosen.name.clone())
+    }
+
     /// Whether the key comes from a program that the context names.
     pub(super) fn runs_a_program(&self) -> bool {
         let key = self.chosen.as_ref().map(|chosen| &chosen.context.key);

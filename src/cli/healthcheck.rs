@@ -2,12 +2,14 @@
 
 use clap::Args;
 use serde::Serialize;
+use tonic::transport::Endpoint;
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::connect::Connection;
+use super::diagnostics::CallContext;
 use super::failure::Failure;
 use super::output::Output;
 use super::redact;
@@ -50,23 +52,7 @@ impl Healthcheck {
     /// Returns the exit code: 0 if the server should get requests, otherwise 1.
     pub(super) async fn run(self, connection: &Connection, output: &Output) -> Result<u8, Failure> {
         let (endpoint, context) = connection.open_server(TIMEOUT)?;
-        let asking = async {
-            let channel = endpoint
-                .connect()
-                .await
-                .map_err(|error| context.unreachable(&error))?;
-            let mut request = Request::new(HealthCheckRequest {
-                service: self.service.clone(),
-            });
-            request.set_timeout(context.timeout);
-            match HealthClient::new(channel).check(request).await {
-                Ok(response) => Ok(response.into_inner().status()),
-                Err(status) if status.code() == Code::NotFound => Ok(ServingStatus::ServiceUnknown),
-                Err(status) => Err(context.failed(&status, false)),
-            }
-        };
-        let asked = tokio::time::timeout(context.timeout, asking).await;
-        let asked = asked.unwrap_or_else(|_| Err(context.timeout(false)));
+        let asked = ask(&endpoint, &context, &self.service).await;
         let (status, error) = match asked {
             Ok(status) => (Some(status), None),
             Err(failure) => (None, Some(failure.message())),
@@ -88,6 +74,37 @@ impl Healthcheck {
         output.show_summary(&health, || health.line())?;
         Ok(u8::from(!health.healthy))
     }
+}
+
+/// The health of the server of a connection.
+pub(super) async fn of_server(connection: &Connection) -> Result<ServingStatus, Failure> {
+    let (endpoint, context) = connection.open_server(TIMEOUT)?;
+    ask(&endpoint, &context, "").await
+}
+
+/// Asks for the health of a service; of the whole server if `service` is empty.
+async fn ask(
+    endpoint: &Endpoint,
+    context: &CallContext,
+    service: &str,
+) -> Result<ServingStatus, Failure> {
+    let asking = async {
+        let channel = endpoint
+            .connect()
+            .await
+            .map_err(|error| context.unreachable(&error))?;
+        let mut request = Request::new(HealthCheckRequest {
+            service: service.to_owned(),
+        });
+        request.set_timeout(context.timeout);
+        match HealthClient::new(channel).check(request).await {
+            Ok(response) => Ok(response.into_inner().status()),
+            Err(status) if status.code() == Code::NotFound => Ok(ServingStatus::ServiceUnknown),
+            Err(status) => Err(context.failed(&status, false)),
+        }
+    };
+    let asked = tokio::time::timeout(context.timeout, asking).await;
+    asked.unwrap_or_else(|_| Err(context.timeout(false)))
 }
 
 impl Health<'_> {

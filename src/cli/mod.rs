@@ -47,6 +47,7 @@ mod response;
 mod rounds;
 #[cfg(test)]
 mod screens;
+mod status;
 mod style;
 mod table;
 mod text;
@@ -91,6 +92,8 @@ pub enum ClientCommand {
     /// Show which server commands call, from which context, and the key that they call it with.
     #[command(name = "whoami")]
     WhoAmI(login::WhoAmI),
+    /// Show whether a server answers, how it and its clock are, and what your key is to it.
+    Status(status::Status),
     /// Manage realms: the protected APIs with their environments, scopes and routes.
     #[command(subcommand, alias = "realms")]
     Realm(realm::Command),
@@ -262,6 +265,7 @@ async fn run_command(
         ClientCommand::Events(events) => events.run(connection, output).await.map(|()| 0),
         ClientCommand::Healthcheck(check) => check.run(connection, output).await,
         ClientCommand::Canary(canary) => Box::pin(canary.run(connection, output)).await,
+        ClientCommand::Status(status) => status.run(connection, output).await,
         ClientCommand::WhoAmI(who) => who.run(connection, output).await.map(|()| 0),
         ClientCommand::Key(_)
         | ClientCommand::Login(_)

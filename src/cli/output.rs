@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write as _};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstream::{AutoStream, ColorChoice};
@@ -87,11 +88,7 @@ impl Output {
         if !self.terminal || !self.is_for_people() {
             return None;
         }
-        let size = termios::tcgetwinsize(io::stdout()).ok();
-        let size = size.filter(|size| size.ws_col > 0 && size.ws_row > 0);
-        let (width, height) = size.map_or(DEFAULT_SIZE, |size| {
-            (usize::from(size.ws_col), usize::from(size.ws_row))
-        });
+        let (width, height) = size_of(&io::stdout());
         Some(Screen {
             width,
             height,
@@ -173,6 +170,7 @@ impl Output {
         let Some(screen) = self.screen() else {
             return print_tolerant(text);
         };
+        let text = &width::fit(text, screen.width);
         let bare = without_colours(text);
         let lines = bare.lines();
         let height: usize = lines
@@ -237,7 +235,7 @@ impl Output {
         } else {
             Ok(human())
         };
-        text.and_then(|text| print_tolerant(&text))
+        text.and_then(|text| self.print_answer(&text))
             .map_err(|error| cannot_show(&error))
     }
 
@@ -286,6 +284,15 @@ impl Output {
             one_json_line(document)
         }
     }
+}
+
+/// The columns and lines of a terminal.
+fn size_of(terminal: &impl AsFd) -> (usize, usize) {
+    let size = termios::tcgetwinsize(terminal).ok();
+    let size = size.filter(|size| size.ws_col > 0 && size.ws_row > 0);
+    size.map_or(DEFAULT_SIZE, |size| {
+        (usize::from(size.ws_col), usize::from(size.ws_row))
+    })
 }
 
 /// Formats a JSON document on one line. Names are in alphabetical order, so that equal answers give equal output.
@@ -353,6 +360,11 @@ pub(super) fn print_error(text: &str) {
         return;
     }
     let mut stderr = io::stderr().lock();
+    let text = &if stderr.is_terminal() {
+        width::fit(text, size_of(&stderr).0)
+    } else {
+        text.to_owned()
+    };
     let _ = if AutoStream::choice(&stderr) == ColorChoice::Never {
         writeln!(stderr, "{}", without_colours(text))
     } else {

@@ -101,6 +101,37 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
     lines
 }
 
+/// Breaks the lines of a text that are wider than a terminal of `width` columns, between words. What follows on from a fact stands
+/// below its value.
+///
+/// Left as they are: lines with colours, which fit already, commands, which are to be pasted, and words that are wider themselves.
+pub(super) fn fit(text: &str, width: usize) -> String {
+    let lines = text.split('\n').map(|line| {
+        let is_command = line.contains("claviger ") || line.ends_with('\\');
+        if self::width(line) <= width || is_command || line.contains('\x1b') {
+            return line.to_owned();
+        }
+        let (start, rest) = line.split_at(start_of_value(line, width));
+        let indent = self::width(start);
+        let room = width - indent;
+        if rest.split(' ').any(|word| self::width(word) > room) {
+            return line.to_owned();
+        }
+        let next = format!("\n{}", " ".repeat(indent));
+        format!("{start}{}", wrap(rest, room).join(&next))
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Where the value of a fact begins; after the line's indentation if it is no fact.
+fn start_of_value(line: &str, width: usize) -> usize {
+    let indent = line.len() - line.trim_start().len();
+    let end_of_name = line[indent..].find("  ").map(|at| indent + at);
+    let value = end_of_name.map(|end| line.len() - line[end..].trim_start().len());
+    let value = value.filter(|value| self::width(&line[..*value]) <= width / 2);
+    value.unwrap_or(if indent <= width / 2 { indent } else { 0 })
+}
+
 /// Puts texts at both ends of a line of `width` columns, or of more if they need it and the terminal has them. Texts that do not
 /// fit get a line each.
 pub(super) fn spread(
@@ -146,6 +177,24 @@ mod tests {
         assert_eq!(cut("abc", 0), "");
         assert_eq!(cut_middle("umbrella-corporation", 9), "umbr…tion");
         assert_eq!(cut_middle("東京タワー", 6), "東…ー");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_broken_below_where_it_begins() {
+        for (text, shown) in [
+            ("id  one two", "id  one two"),
+            (
+                "scopes  one two three",
+                "scopes  one\n        two\n        three",
+            ),
+            ("  a longer sentence", "  a longer\n  sentence"),
+            ("id  0192f0c1-2345", "id  0192f0c1-2345"),
+            ("  claviger keys get ci", "  claviger keys get ci"),
+            ("\x1b[1mone two three\x1b[0m", "\x1b[1mone two three\x1b[0m"),
+            ("name  東京 タワー 京", "name  東京\n      タワー\n      京"),
+        ] {
+            assert_eq!(fit(text, 12), shown);
+        }
     }
 
     #[test]

@@ -238,15 +238,17 @@ fn welcome(
         out,
         "\nCreated a new authority. This is its operator key, which is shown only now:\n\n\
          {key}\n\n\
-         Type these commands in another terminal. The first one asks for the key, and keeps it for the commands after it:\n\n\
+         Type these commands in another terminal. The first one asks for the key, and\n\
+         keeps it for the commands after it:\n\n\
          \x20   {program} login{flags}\n\
          \x20   {program} realm create demo --prefix demo --environment production=live --scope read --scope write=read\n"
     )?;
     if is_encrypted {
         writeln!(
             out,
-            "--endpoint must have a name or an address of the server's certificate. --ca-file is the file with the certificate\n\
-             of its issuer; leave it out if this machine trusts the issuer.\n"
+            "--endpoint must have a name or an address of the server's certificate. --ca-file\n\
+             is the file with the certificate of its issuer; leave it out if this machine\n\
+             trusts the issuer.\n"
         )?;
     }
     out.flush()

@@ -3,6 +3,7 @@
 //! `-h` is a page of at most [`SHORT`] lines: what the command does, examples to paste, and the flags that are used most. It names
 //! all other flags. `--help` explains every flag. Examples stand in `after_help`, after the line [`EXAMPLES`].
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 
 use clap::builder::{Str, StyledStr};
@@ -227,8 +228,13 @@ struct Shared {
     args: Vec<Arg>,
 }
 
-/// Gives each command its two pages. `calls_server` tells the commands that take the flags of the connection.
-pub fn with_pages(program: Command, calls_server: impl Fn(&Command) -> bool) -> Command {
+/// Gives a command its two pages, and the commands above it. Which one is asked for, the words of the command line tell: a command
+/// has pages if its name is among them. `calls_server` tells the commands that take the flags of the connection.
+pub fn with_pages(
+    program: Command,
+    line: &[OsString],
+    calls_server: impl Fn(&Command) -> bool,
+) -> Command {
     let args = program.get_arguments();
     let args = args.filter(|arg| arg.is_global_set() && !is_connection(arg));
     let shared = Shared {
@@ -238,18 +244,19 @@ pub fn with_pages(program: Command, calls_server: impl Fn(&Command) -> bool) -> 
     let pages = Page::new(&program, &name, Some(&shared)).both();
     let program = program.mut_subcommands(|command| {
         let shared = calls_server(&command).then_some(&shared);
-        let path = format!("{name} {}", command.get_name());
-        with_page(command, &path, shared)
+        with_page(command, &name, line, shared)
     });
     dressed(program, pages)
 }
 
-fn with_page(command: Command, path: &str, shared: Option<&Shared>) -> Command {
-    let pages = Page::new(&command, path, shared).both();
-    let command = command.mut_subcommands(|command| {
-        let path = format!("{path} {}", command.get_name());
-        with_page(command, &path, shared)
-    });
+fn with_page(command: Command, above: &str, line: &[OsString], shared: Option<&Shared>) -> Command {
+    let is_named = |name: &str| line.iter().any(|word| word == name);
+    if !is_named(command.get_name()) && !command.get_all_aliases().any(is_named) {
+        return command;
+    }
+    let path = format!("{above} {}", command.get_name());
+    let pages = Page::new(&command, &path, shared).both();
+    let command = command.mut_subcommands(|command| with_page(command, &path, line, shared));
     dressed(command, pages)
 }
 

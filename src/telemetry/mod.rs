@@ -13,6 +13,7 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use anstream::{AutoStream, ColorChoice};
 use clap::{Args, ValueEnum};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -109,7 +110,7 @@ pub fn start(args: &LogArgs) -> Result<Log, String> {
         .with_writer(Arc::clone(&queue))
         // It would be reported by `eprintln!`, which panics if it fails as well.
         .log_internal_errors(false)
-        .with_ansi(on_terminal);
+        .with_ansi(on_terminal && AutoStream::choice(&stderr) != ColorChoice::Never);
     let libraries = LibraryLimiter::default();
     if human {
         let logs = logs.with_target(false).finish();

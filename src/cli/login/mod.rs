@@ -9,8 +9,6 @@ use std::io::{self, IsTerminal as _};
 use clap::Args;
 use serde_json::json;
 
-use whoami::role;
-
 use crate::cli::connect::{Connection, KEY, KEY_FILE, KeySource};
 use crate::cli::contexts::{Context, ContextKey, ContextsFile, checked_name};
 use crate::cli::failure::Failure;
@@ -21,7 +19,7 @@ use crate::cli::verify::read_key;
 use crate::pb::claviger::v1::{GetSelfRequest, Key};
 
 pub(super) use manage::{Command, Logout, Use};
-pub(super) use whoami::WhoAmI;
+pub(super) use whoami::{WhoAmI, role, servers};
 
 /// The name of the first context, unless the user gives another one.
 const FIRST_NAME: &str = "default";

@@ -6,13 +6,13 @@ use serde_json::json;
 use crate::cli::client::Client;
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
-use crate::cli::keys::key::facts_with_usage;
+use crate::cli::keys::screen::{Background, shown};
 use crate::cli::output::Output;
 use crate::cli::reflect::Described;
 use crate::cli::text;
 use crate::domain::ids::RealmId;
 use crate::domain::realm::scopes;
-use crate::pb::claviger::v1::{GetSelfRequest, Key, ListReplicasRequest};
+use crate::pb::claviger::v1::{GetSelfRequest, Key, ListReplicasRequest, ListReplicasResponse};
 
 /// Show which server commands call, from which context, and the key that they call it with.
 #[derive(Debug, Args)]
@@ -54,26 +54,28 @@ impl WhoAmI {
                 ("key from", client.key_source().to_owned()),
                 ("role", role(&key)),
             ]);
-            format!("{about}\n\n{}", facts_with_usage(&key))
+            let key = shown(&key, &Background::default(), output.screen());
+            format!("{about}\n\n{key}")
         })
     }
 }
 
-/// The version of the servers, which only operators and readers of all realms may know. During an upgrade there are two.
-async fn version(client: &Client, key: &Key) -> Option<String> {
+/// The servers of the authority, which only operators and readers of all realms may know.
+pub(in crate::cli) async fn servers(client: &Client, key: &Key) -> Option<ListReplicasResponse> {
     let holds = |scope: &str| key.scopes.iter().any(|held| held == scope);
     let may_ask = holds(scopes::OPERATOR) || holds(scopes::READ) && key.partner.is_empty();
     if key.realm != RealmId::BUILT_IN || !may_ask {
         return None;
     }
-    let call = client.authority();
-    let answer = client.ask({
-        let mut call = call;
-        async move { call.list_replicas(ListReplicasRequest {}).await }
-    });
-    let mut versions: Vec<_> = answer
-        .await
-        .ok()?
+    let mut call = client.authority();
+    let answer = client.ask(async move { call.list_replicas(ListReplicasRequest {}).await });
+    answer.await.ok()
+}
+
+/// The version of the servers. During an upgrade there are two.
+async fn version(client: &Client, key: &Key) -> Option<String> {
+    let mut versions: Vec<_> = servers(client, key)
+        .await?
         .replicas
         .into_iter()
         .map(|replica| replica.version)
@@ -84,7 +86,7 @@ async fn version(client: &Client, key: &Key) -> Option<String> {
 }
 
 /// What the holder of a key is to the authority, for people.
-pub(super) fn role(key: &Key) -> String {
+pub(in crate::cli) fn role(key: &Key) -> String {
     let realm = if key.partner.is_empty() {
         "every realm"
     } else {

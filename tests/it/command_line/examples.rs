@@ -2,12 +2,12 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use super::{commands, prints, shell};
 use crate::documents::{block_of_page, command_lines};
-use crate::fixtures::{Shell, TestStore, without_variables};
+use crate::fixtures::{SMALL, Shell, Shown, TestStore, columns, without_variables};
 
 /// A realm as a page expects it. Each part is for the pages that do not make it themselves.
 const REALM: &str = r#"cat >demo.toml <<'END'
@@ -62,13 +62,14 @@ claviger login --context prod --key-file my.key
 ";
 
 /// The pages whose examples need other than the usual: what is run before, and the exit codes that are right.
-const SPECIAL: [(&str, &str, &[i32]); 18] = [
+const SPECIAL: [(&str, &str, &[i32]); 19] = [
     // A person, a server elsewhere and a password manager, which this machine has not.
     ("login", LOGIN, &[0, 1, 2]),
     ("logout", LOGIN, &[0]),
     ("use", LOGIN, &[0]),
     ("context use", LOGIN, &[0]),
     ("whoami", LOGIN, &[0]),
+    ("status", LOGIN, &[0]),
     // They run until they are stopped.
     ("serve", "", &[0, 124]),
     ("events", "", &[0, 124]),
@@ -121,6 +122,10 @@ impl World {
 
     /// Runs lines as a user pastes them. A command that does not end by itself is stopped.
     fn paste(&self, lines: &str, is_of_server: bool) -> Output {
+        self.pasted(lines, is_of_server).output().unwrap()
+    }
+
+    fn pasted(&self, lines: &str, is_of_server: bool) -> Command {
         let program = Path::new(env!("CARGO_BIN_EXE_claviger"));
         let path = format!(
             "{}:{}",
@@ -153,7 +158,7 @@ impl World {
                 .env("CLAVIGER_ENDPOINT", &self.shell.program.address)
                 .env("CLAVIGER_KEY", &self.shell.operator);
         }
-        command.output().unwrap()
+        bash
     }
 
     fn prepare(&self, lines: &str, is_of_server: bool) {
@@ -198,11 +203,19 @@ fn examples(page: &str) -> Vec<String> {
     examples
 }
 
-fn run_page(command: &[String]) {
+/// Where a command writes.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Pipe,
+    Terminal,
+}
+
+/// Runs the examples of a page. Returns what is wrong with them.
+fn run_page(command: &[String], place: Place) -> Vec<String> {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     let examples = examples(&prints(&[&words[..], &["--help"]].concat()));
     if examples.is_empty() {
-        return;
+        return Vec::new();
     }
     let name = words.join(" ");
     let is_of_server = ["serve", "bootstrap", "migrate", "doctor"].contains(&&*name);
@@ -220,29 +233,64 @@ fn run_page(command: &[String]) {
             world.prepare(before, false);
         }
     }
+    let mut wrong = Vec::new();
     for example in &examples {
-        let output = world.paste(&world.with_hint(example), is_of_server);
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        let code = output.status.code();
-        assert!(
-            code.is_some_and(|code| codes.contains(&code)),
-            "{name}: {example}\n{code:?} {complaint}"
-        );
+        let mut pasted = world.pasted(&world.with_hint(example), is_of_server);
+        let (code, shown) = match place {
+            Place::Pipe => {
+                let Output { status, stderr, .. } = pasted.output().unwrap();
+                (status.code(), String::from_utf8(stderr).unwrap())
+            }
+            Place::Terminal => {
+                let Shown { text, code } = SMALL.run(&mut pasted);
+                (code, text)
+            }
+        };
+        if code.is_none_or(|code| !codes.contains(&code)) {
+            wrong.push(format!(
+                "{name} at a {place:?}: {example}\n{code:?} {shown}"
+            ));
+        }
+        if let (Place::Terminal, Some(line)) = (place, flaw(&shown)) {
+            wrong.push(format!("{example}\n{line:?}\n{shown}"));
+        }
     }
     drop(world.test_store);
+    wrong
+}
+
+/// The first line of a screen that the terminal breaks in the middle of a word, or that a terminal without colours garbles.
+fn flaw(shown: &str) -> Option<&str> {
+    // What shows progress is wiped again.
+    let mut lines = shown
+        .split(['\n', '\r'])
+        .map(|line| line.trim_start_matches("\x1b[K"));
+    lines.find(|line| {
+        // What is to be copied is whole: an API key, and the command to go on with.
+        let is_whole = !line.trim().contains(' ') || line.contains("claviger ");
+        // A log is read by programs too, so its lines are not broken.
+        let is_log = line.starts_with("20") && line.contains("Z ");
+        let fits = columns(line) <= usize::from(SMALL.columns);
+        !(fits || is_whole || is_log) || line.contains('\x1b')
+    })
 }
 
 /// Seen red with a time in the future in an example of `keys revoke-all`, and with a pruning that is refused in one of `diff`.
 #[test]
-fn every_example_of_every_help_page_runs_as_it_stands() {
-    let pages = commands(&[]);
+fn every_example_of_every_help_page_runs_as_it_stands_piped_and_at_a_terminal() {
+    let pages: Vec<_> = commands(&[])
+        .into_iter()
+        .flat_map(|page| [(page.clone(), Place::Pipe), (page, Place::Terminal)])
+        .collect();
     let next = AtomicUsize::new(0);
+    let wrong = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
-                    while let Some(page) = pages.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        run_page(page);
+                    while let Some((page, place)) = pages.get(next.fetch_add(1, Ordering::Relaxed))
+                    {
+                        wrong.lock().unwrap().extend(run_page(page, *place));
                     }
                 })
             })
@@ -251,6 +299,8 @@ fn every_example_of_every_help_page_runs_as_it_stands() {
             worker.join().unwrap();
         }
     });
+    let wrong = wrong.into_inner().unwrap();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
 /// The blocks of `docs/realms.md`, one after the other.

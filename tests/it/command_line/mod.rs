@@ -6,6 +6,7 @@ mod examples;
 mod interrupt;
 mod pages;
 mod resources;
+mod status;
 
 use std::sync::Arc;
 

@@ -6,11 +6,8 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
-use crate::fixtures::{DEADLINE, Engine, Program, Screen, Shell, TestStore, claviger};
-
-const SMALL: Screen = Screen {
-    columns: 80,
-    lines: 200,
+use crate::fixtures::{
+    DEADLINE, Engine, Program, SMALL, Screen, Shell, TestStore, claviger, columns,
 };
 
 struct Rig {
@@ -69,7 +66,7 @@ impl Rig {
         let shown = SMALL.run(&mut self.command(line));
         assert_eq!(shown.code, Some(code), "{line}\n{}", shown.text);
         for line in shown.text.lines() {
-            let width = claviger_width(line);
+            let width = columns(line);
             assert!(width <= 80, "{width} columns: {line}\n{}", shown.text);
         }
         shown.text
@@ -93,19 +90,6 @@ impl Rig {
             .json(&format!("keys list --realm demo --name {name}"), "", 0);
         listed["keys"][0]["id"].as_str().unwrap().to_owned()
     }
-}
-
-/// The width of a line in columns, for the characters that the rig uses. The unit tests measure others.
-fn claviger_width(line: &str) -> usize {
-    let width = |c: char| match c {
-        '\u{300}'..='\u{36f}' | '\u{200d}' => 0,
-        '\u{1100}'..='\u{115f}'
-        | '\u{2e80}'..='\u{a4cf}'
-        | '\u{ac00}'..='\u{d7a3}'
-        | '\u{1f300}'..='\u{1faff}' => 2,
-        _ => 1,
-    };
-    line.chars().map(width).sum()
 }
 
 fn has_uuid(text: &str) -> bool {
