@@ -205,14 +205,13 @@ impl Output {
         answer: &R,
         human: impl FnOnce(&R) -> String,
     ) -> Result<(), Failure> {
-        let text = if self.json {
-            self.json_text(&Described::whole(R::NAME, answer))
-                .map_err(io::Error::from)
-        } else {
-            Ok(human(answer))
-        };
-        text.map(|text| print_error(&text))
-            .map_err(|error| cannot_show(&error))
+        if !self.json {
+            print_error(&human(answer));
+            return Ok(());
+        }
+        self.json_text(&Described::whole(R::NAME, answer))
+            .map(|text| write_error(&text))
+            .map_err(|error| cannot_show(&error.into()))
     }
 
     /// Shows the summary of several calls, which is not a message of the proto.
@@ -270,7 +269,7 @@ impl Output {
     /// Prints a failure on standard error.
     pub(super) fn print_failure(&self, failure: &Failure) {
         match self.json_text(&failure.json()) {
-            Ok(text) if self.json => print_error(&text),
+            Ok(text) if self.json => write_error(&text),
             _ => print_error(&failure.to_string()),
         }
     }
@@ -354,17 +353,22 @@ pub(super) fn silence() {
     IS_SILENT.store(true, Ordering::Relaxed);
 }
 
-/// Writes to standard error. A failure is ignored, because there is nowhere to report it.
+/// Writes to standard error, on a terminal in lines that fit. A failure is ignored, because there is nowhere to report it.
 pub(super) fn print_error(text: &str) {
+    let stderr = io::stderr();
+    if stderr.is_terminal() {
+        write_error(&width::fit(text, size_of(&stderr).0));
+    } else {
+        write_error(text);
+    }
+}
+
+/// Writes to standard error as it is.
+fn write_error(text: &str) {
     if IS_SILENT.load(Ordering::Relaxed) {
         return;
     }
     let mut stderr = io::stderr().lock();
-    let text = &if stderr.is_terminal() {
-        width::fit(text, size_of(&stderr).0)
-    } else {
-        text.to_owned()
-    };
     let _ = if AutoStream::choice(&stderr) == ColorChoice::Never {
         writeln!(stderr, "{}", without_colours(text))
     } else {

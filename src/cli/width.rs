@@ -67,9 +67,14 @@ fn head(text: &str, width: usize) -> (&str, &str) {
 
 /// Breaks a text into lines of at most `width` columns, between words where it can.
 pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
+    wrap_words(text.split(' '), width)
+}
+
+/// Puts words into lines of at most `width` columns.
+fn wrap_words<'a>(words: impl IntoIterator<Item = &'a str>, width: usize) -> Vec<String> {
     let width = width.max(1);
     let mut lines = vec![String::new()];
-    for mut word in text.split(' ') {
+    for mut word in words {
         let line = lines.last_mut().expect("there is always a line");
         if line.is_empty() || self::width(line) + 1 + self::width(word) <= width {
             if !line.is_empty() {
@@ -104,23 +109,42 @@ pub(super) fn wrap(text: &str, width: usize) -> Vec<String> {
 /// Breaks the lines of a text that are wider than a terminal of `width` columns, between words. What follows on from a fact stands
 /// below its value.
 ///
-/// Left as they are: lines with colours, which fit already, commands, which are to be pasted, and words that are wider themselves.
+/// Left as they are: commands, which are to be pasted, words that are wider themselves, and lines with colours, which fit already.
 pub(super) fn fit(text: &str, width: usize) -> String {
     let lines = text.split('\n').map(|line| {
-        let is_command = line.contains("claviger ") || line.ends_with('\\');
-        if self::width(line) <= width || is_command || line.contains('\x1b') {
+        if self::width(line) <= width || line.ends_with('\\') || line.contains('\x1b') {
             return line.to_owned();
         }
         let (start, rest) = line.split_at(start_of_value(line, width));
         let indent = self::width(start);
         let room = width - indent;
-        if rest.split(' ').any(|word| self::width(word) > room) {
+        let words = whole_commands(rest);
+        if words.iter().any(|word| self::width(word) > room) {
             return line.to_owned();
         }
         let next = format!("\n{}", " ".repeat(indent));
-        format!("{start}{}", wrap(rest, room).join(&next))
+        format!("{start}{}", wrap_words(words, room).join(&next))
     });
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The words of a text. A command is one word: it stands in backticks, or ends with the clause.
+fn whole_commands(text: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let (mut start, mut is_quoted, mut is_command) = (0, false, false);
+    let ends = text.match_indices(' ').map(|(at, _)| at);
+    let mut part = 0;
+    for end in ends.chain([text.len()]) {
+        let word = &text[part..end];
+        part = (end + 1).min(text.len());
+        is_quoted ^= word.matches('`').count() % 2 == 1;
+        is_command = (is_command || word == "claviger") && !word.ends_with([',', ';', ':', '.']);
+        if end == text.len() || !(is_quoted || is_command) {
+            words.push(&text[start..end]);
+            start = part;
+        }
+    }
+    words
 }
 
 /// Where the value of a fact begins; after the line's indentation if it is no fact.
@@ -183,13 +207,13 @@ mod tests {
     fn what_does_not_fit_is_broken_below_where_it_begins() {
         for (text, shown) in [
             ("id  one two", "id  one two"),
-            (
-                "scopes  one two three",
-                "scopes  one\n        two\n        three",
-            ),
+            ("ids  one two three", "ids  one two\n     three"),
             ("  a longer sentence", "  a longer\n  sentence"),
             ("id  0192f0c1-2345", "id  0192f0c1-2345"),
             ("  claviger keys get ci", "  claviger keys get ci"),
+            ("a `b c d e`, f g", "a `b c d e`,\nf g"),
+            ("claviger a, or claviger b", "claviger a,\nor\nclaviger b"),
+            ("one `two", "one `two"),
             ("\x1b[1mone two three\x1b[0m", "\x1b[1mone two three\x1b[0m"),
             ("name  東京 タワー 京", "name  東京\n      タワー\n      京"),
         ] {

@@ -195,8 +195,9 @@ impl KeyName {
                 .await?;
             return Ok(answer.key.unwrap_or_default().id);
         }
-        self.id_in(client, &[realm, RealmId::BUILT_IN], several)
-            .await
+        let mut realms = vec![realm, RealmId::BUILT_IN];
+        realms.dedup();
+        self.id_in(client, &realms, several).await
     }
 
     /// Returns the id of a key of these realms: an id as it was typed.

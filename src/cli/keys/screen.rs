@@ -126,6 +126,9 @@ fn realm(key: &Key) -> String {
 }
 
 fn owner_words(key: &Key) -> String {
+    if key.partner.is_empty() {
+        return owner(key);
+    }
     let level = if key.project.is_empty() {
         "partner"
     } else {
