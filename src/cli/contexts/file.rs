@@ -14,6 +14,9 @@ use crate::cli::failure::Failure;
 /// The largest file that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
 
+/// How many links to links are followed, as many as Linux does.
+const MAX_LINKS: usize = 40;
+
 /// The file of the contexts.
 #[derive(Debug)]
 pub(in crate::cli) struct ContextsFile {
@@ -63,13 +66,19 @@ impl ContextsFile {
         let metadata = file
             .metadata()
             .and_then(|metadata| {
-                (&mut file).take(MAX_SIZE).read_to_end(&mut bytes)?;
+                // One more byte, which tells a file that is larger.
+                (&mut file).take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
                 Ok(metadata)
             })
             .map_err(|error| Failure::usage(format!("cannot read {shown}: {error}")))?;
         let me = process::geteuid().as_raw();
         if let Some((why, remedy)) = objection(metadata.mode(), metadata.uid(), me) {
             return Err(Failure::usage(format!("{shown}: {why}")).hint(format!("{remedy} {shown}")));
+        }
+        if bytes.len() as u64 > MAX_SIZE {
+            // A part must not be taken for the whole, which a change would write back.
+            return Err(Failure::usage(format!("{shown} is larger than 1 MiB"))
+                .hint("remove from it what is no context"));
         }
         let text = String::from_utf8(bytes)
             .map_err(|_| Failure::usage(format!("{shown} is not text in UTF-8")))?;
@@ -120,8 +129,7 @@ impl ContextsFile {
     }
 
     fn replace(&self, text: &str) -> io::Result<()> {
-        // The file may be a link, to where its user keeps such files.
-        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let path = self.behind_links()?;
         let new = path.with_extension("toml.new");
         // Of a crash. Nobody else makes it, because the lock is held.
         if let Err(error) = fs::remove_file(&new)
@@ -143,6 +151,28 @@ impl ContextsFile {
         }
         written?;
         File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+    }
+
+    /// The path of the file itself: its user may keep such files elsewhere, with a link to them. A link may name a file that does not
+    /// exist yet.
+    fn behind_links(&self) -> io::Result<PathBuf> {
+        let mut path = self.path.clone();
+        for _ in 0..MAX_LINKS {
+            match fs::read_link(&path) {
+                Ok(target) => path = path.parent().unwrap_or(Path::new("/")).join(target),
+                // It is no link, or there is nothing.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::InvalidInput | io::ErrorKind::NotFound
+                    ) =>
+                {
+                    return Ok(path);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other("too many symbolic links"))
     }
 }
 
@@ -199,6 +229,47 @@ mod tests {
         assert_eq!(mode(path.parent().unwrap()), 0o700);
         let left: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(left.len(), 2, "the file and its lock: {left:?}");
+    }
+
+    /// Seen red with the path of the link where its target does not exist.
+    #[test]
+    fn a_link_to_a_file_that_does_not_exist_yet_stays_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("contexts.toml");
+        std::os::unix::fs::symlink("kept/second", &path).unwrap();
+        let kept = folder.path().join("kept");
+        fs::create_dir(&kept).unwrap();
+        std::os::unix::fs::symlink("../third.toml", kept.join("second")).unwrap();
+        let file = ContextsFile { path: path.clone() };
+        let add = |contexts: &mut Contexts| {
+            contexts.by_name.insert("a".to_owned(), Context::default());
+            Ok(())
+        };
+        file.change(add).unwrap();
+        assert!(fs::symlink_metadata(&path).unwrap().is_symlink());
+        let content = fs::read_to_string(folder.path().join("third.toml")).unwrap();
+        assert_eq!(content, "[contexts.a]\n");
+
+        // A circle is no place.
+        let circle = folder.path().join("circle.toml");
+        std::os::unix::fs::symlink(&circle, &circle).unwrap();
+        let file = ContextsFile { path: circle };
+        assert!(file.change(|_| Ok(())).is_err());
+    }
+
+    /// Seen red with the first mebibyte taken for the whole.
+    #[test]
+    fn a_file_that_is_too_large_is_refused_and_stays_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("contexts.toml");
+        let line = "# a comment of sixty-four bytes, of which the file has very many\n";
+        let content = line.repeat((1 << 20) / line.len() + 1) + "[contexts.a]\n";
+        fs::write(&path, &content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let file = ContextsFile { path: path.clone() };
+        let refused = file.change(|_| Ok(())).unwrap_err().to_string();
+        assert!(refused.contains("is larger than 1 MiB"), "{refused}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
     }
 
     #[test]

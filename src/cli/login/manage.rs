@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::given_or;
 use crate::cli::connect::Connection;
 use crate::cli::contexts::{Context, ContextKey, Contexts, ContextsFile};
 use crate::cli::failure::Failure;
@@ -84,9 +85,7 @@ impl Use {
                 (&mut context.realm, realm),
                 (&mut context.environment, environment),
             ] {
-                if let Some(given) = given {
-                    *setting = Some(given).filter(|given| !given.is_empty());
-                }
+                *setting = given_or(given, setting.take());
             }
             contexts.current = Some(name.clone());
             Ok(context.clone())
@@ -129,19 +128,27 @@ impl Logout {
             })?;
         let context = contexts.by_name.get(&name);
         let context = context.ok_or_else(|| contexts.no_such(&name))?;
-        let has_key = matches!(context.key, Some(ContextKey::Stored(_)));
-        if has_key {
+        if has_key(context) {
             let question = format!(
                 "Remove the context {name} and the API key in it? Nobody can show this API key again."
             );
             self.yes.confirm(&question).await?;
         }
-        let is_left = file.change(|contexts| {
-            contexts.by_name.remove(&name);
+        let (has_key, is_left) = file.change(|contexts| {
+            let now = contexts.by_name.remove(&name);
+            let now = now.ok_or_else(|| contexts.no_such(&name))?;
+            // Another command may have changed it meanwhile, and nobody has agreed to the end of this key.
+            if has_key(&now) && !self.yes.is_given() && !is_same_key(&now, context) {
+                return Err(Failure::changed_meanwhile(format!(
+                    "the context {name} has another API key since the question, so it was not removed"
+                ))
+                .hint("repeat the command"));
+            }
             if contexts.current.as_ref() == Some(&name) {
                 contexts.current = None;
             }
-            Ok(contexts.current.is_some() || contexts.by_name.is_empty())
+            let is_left = contexts.current.is_some() || contexts.by_name.is_empty();
+            Ok((has_key(&now), is_left))
         })?;
         output.show_summary(&json!({"removed": name}), || {
             let key = if has_key {
@@ -156,6 +163,19 @@ impl Logout {
             };
             format!("Removed the context {name}.{key}{current}")
         })
+    }
+}
+
+/// Whether the file has the API key itself.
+fn has_key(context: &Context) -> bool {
+    matches!(context.key, Some(ContextKey::Stored(_)))
+}
+
+/// Whether the file has the same API key in both.
+fn is_same_key(a: &Context, b: &Context) -> bool {
+    match (&a.key, &b.key) {
+        (Some(ContextKey::Stored(a)), Some(ContextKey::Stored(b))) => a.reveal() == b.reveal(),
+        _ => false,
     }
 }
 

@@ -85,21 +85,21 @@ impl Login {
             .await
             .map_err(|failure| failure.with_note("nothing was kept"))?;
         let holder = answer.key.unwrap_or_default();
-        let default = |given: Option<String>, old: Option<String>| match given {
-            Some(given) => Some(given).filter(|given| !given.is_empty()),
-            None => old,
-        };
         let [ca_file, client_cert, client_key] = connection.tls_files()?;
-        let context = Context {
-            endpoint: Some(endpoint.clone()),
-            ca_file,
-            client_cert,
-            client_key,
-            key: Some(key.clone()),
-            realm: default(self.realm, old.realm),
-            environment: default(self.environment, old.environment),
-        };
         file.change(|contexts| {
+            // What is not named is that of now: another command may have set it while this one waited for the key.
+            let Context {
+                realm, environment, ..
+            } = contexts.by_name.remove(&name).unwrap_or_default();
+            let context = Context {
+                endpoint: Some(endpoint.clone()),
+                ca_file,
+                client_cert,
+                client_key,
+                key: Some(key.clone()),
+                realm: given_or(self.realm, realm),
+                environment: given_or(self.environment, environment),
+            };
             contexts.by_name.insert(name.clone(), context);
             contexts.current = Some(name.clone());
             Ok(())
@@ -153,6 +153,14 @@ impl Login {
             return Err(Failure::usage(format!("{} {flaw}", source.name())));
         }
         Ok((ContextKey::Stored(key), source))
+    }
+}
+
+/// A setting as a flag gives it, where an empty text removes it, or else as it was.
+fn given_or(given: Option<String>, old: Option<String>) -> Option<String> {
+    match given {
+        Some(given) => Some(given).filter(|given| !given.is_empty()),
+        None => old,
     }
 }
 

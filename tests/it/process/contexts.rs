@@ -569,3 +569,46 @@ fn a_newcomer_pastes_the_key_that_the_server_shows() {
         assert_eq!(terminal.end().0, code);
     }
 }
+
+/// Seen red with what `login` and `logout` have read before they ask.
+#[test]
+fn what_another_command_sets_during_a_question_is_not_lost() {
+    let user = User::logged_in();
+    let set = |setting: &str| {
+        let content = fs::read_to_string(user.file()).unwrap();
+        user.write(&format!("{content}{setting}\n"));
+    };
+    let mut login = Terminal::run(&user.command(&["login"]));
+    login.wait_for("(it is not shown): ");
+    login.wait_until_hidden();
+    user.says(&["use", "default", "--realm", "demo"], "", 0);
+    login.enter(&format!("{}\n", user.operator));
+    let (code, said) = login.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(
+        user.json(&["context", "list"])["contexts"][0]["realm"],
+        "demo"
+    );
+
+    // The end of another key is not what was agreed to.
+    let mut logout = Terminal::run(&user.command(&["logout"]));
+    logout.wait_for("[y/N]");
+    let good = fs::read_to_string(user.file()).unwrap();
+    user.write(&good.replace(&user.operator, "claviger_main_newer"));
+    logout.enter("y\n");
+    let (code, said) = logout.end();
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("has another API key"), "{said}");
+    assert!(!said.contains("newer"), "{said}");
+    // Another setting does not matter.
+    let mut logout = Terminal::run(&user.command(&["logout"]));
+    logout.wait_for("[y/N]");
+    set("environment = \"staging\"");
+    logout.enter("y\n");
+    let (code, said) = logout.end();
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(
+        user.json(&["context", "list"])["contexts"],
+        Value::Array(Vec::new())
+    );
+}
