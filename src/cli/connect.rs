@@ -139,18 +139,35 @@ impl Connection {
     /// The connection with the settings of its context where no flag and no variable has set them.
     ///
     /// # Errors
-    /// If the file of the contexts cannot be used, or has no context with the given name.
+    /// If the file of the contexts cannot be used, or has no context with the given name, and the connection needs one.
     pub(super) fn with_context(self) -> Result<Self, Failure> {
-        let name = self.context_name();
+        match self.find_context() {
+            Ok(None) => Ok(self),
+            Ok(Some(ChosenContext { name, context })) => {
+                self.warn_of_variables(&name, &context);
+                Ok(self.or_of(&name, &context))
+            }
+            Err(failure) if self.needs_context() => Err(failure),
+            Err(failure) => {
+                let failure = failure.with_note("the command goes on without a context");
+                let said = failure.to_string();
+                output::print_error(&said.replacen("error:", "warning:", 1));
+                Ok(self)
+            }
+        }
+    }
+
+    fn find_context(&self) -> Result<Option<ChosenContext>, Failure> {
         let contexts = match ContextsFile::of_user() {
             Some(file) => file.read()?,
             None => Contexts::default(),
         };
-        let Some(ChosenContext { name, context }) = contexts.choose(name)? else {
-            return Ok(self);
-        };
-        self.warn_of_variables(&name, &context);
-        Ok(self.or_of(&name, &context))
+        contexts.choose(self.context_name())
+    }
+
+    /// Whether flags and variables do not say which server to call and with which key, or name a context.
+    fn needs_context(&self) -> bool {
+        self.context_name().is_some() || !self.has_endpoint() || self.key_source().is_none()
     }
 
     /// The name of the context whose settings are in force.
@@ -472,8 +489,8 @@ impl Connection {
         })
     }
 
-    fn key(&self) -> Result<(ApiKey, KeySource), Failure> {
-        let source = KeySource::choose(
+    fn key_source(&self) -> Option<KeySource> {
+        KeySource::choose(
             self.key.is_some(),
             self.key_file.as_ref(),
             env::var_os(KEY).as_ref(),
@@ -482,7 +499,11 @@ impl Connection {
                 let key = chosen.context.key.as_ref()?;
                 Some((chosen.name.as_str(), key))
             }),
-        );
+        )
+    }
+
+    fn key(&self) -> Result<(ApiKey, KeySource), Failure> {
+        let source = self.key_source();
         self.warn_of_key_flag();
         let key = match &source {
             Some(KeySource::Flag) => {

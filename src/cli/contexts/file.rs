@@ -10,6 +10,7 @@ use rustix::process;
 use super::Contexts;
 use super::parse::{format, parse};
 use crate::cli::failure::Failure;
+use crate::cli::output;
 
 /// The largest file that is read, in bytes.
 const MAX_SIZE: u64 = 1 << 20;
@@ -49,15 +50,41 @@ impl ContextsFile {
         &self.path
     }
 
-    /// Reads the contexts: none if there is no file.
+    /// Reads the contexts, to use what is in them: none if there is no file.
     ///
     /// # Errors
     /// If others than the user may read or change the file, or if it cannot be read or parsed.
     pub(in crate::cli) fn read(&self) -> Result<Contexts, Failure> {
+        Ok(self.read_unless(|_| true)?.0)
+    }
+
+    /// Reads the contexts for a command that changes the file afterwards: this takes the file away from those who may read it.
+    pub(in crate::cli) fn read_to_change(&self) -> Result<Contexts, Failure> {
+        Ok(self.read_unless(Exposure::lets_change)?.0)
+    }
+
+    /// Reads the contexts only to show them, with a warning if the file cannot be trusted.
+    pub(in crate::cli) fn read_to_show(&self) -> Result<Contexts, Failure> {
+        let (contexts, exposure) = self.read_unless(|_| false)?;
+        if let Some(exposure) = exposure {
+            let shown = self.path.display();
+            let (why, remedy) = exposure.explained();
+            output::print_error(&format!(
+                "warning: {shown}: {why}, so commands do not use it: {remedy} {shown}"
+            ));
+        }
+        Ok(contexts)
+    }
+
+    /// Reads the contexts unless the exposure of the file to others is refused; returns the exposure too.
+    fn read_unless(
+        &self,
+        is_refused: impl FnOnce(Exposure) -> bool,
+    ) -> Result<(Contexts, Option<Exposure>), Failure> {
         let shown = self.path.display();
         let mut file = match File::open(&self.path) {
             Ok(file) => file,
-            Err(error) if self.is_absent(&error) => return Ok(Contexts::default()),
+            Err(error) if self.is_absent(&error) => return Ok((Contexts::default(), None)),
             Err(error) => {
                 return Err(Failure::usage(format!("cannot read {shown}: {error}")));
             }
@@ -72,7 +99,11 @@ impl ContextsFile {
             })
             .map_err(|error| Failure::usage(format!("cannot read {shown}: {error}")))?;
         let me = process::geteuid().as_raw();
-        if let Some((why, remedy)) = objection(metadata.mode(), metadata.uid(), me) {
+        let exposure = Exposure::of(metadata.mode(), metadata.uid(), me);
+        if let Some(exposure) = exposure
+            && is_refused(exposure)
+        {
+            let (why, remedy) = exposure.explained();
             return Err(Failure::usage(format!("{shown}: {why}")).hint(format!("{remedy} {shown}")));
         }
         if bytes.len() as u64 > MAX_SIZE {
@@ -82,10 +113,11 @@ impl ContextsFile {
         }
         let text = String::from_utf8(bytes)
             .map_err(|_| Failure::usage(format!("{shown} is not text in UTF-8")))?;
-        parse(&text).map_err(|why| {
+        let contexts = parse(&text).map_err(|why| {
             Failure::usage(format!("{shown}: {why}"))
                 .hint("correct the file, or remove it and log in again: claviger login")
-        })
+        })?;
+        Ok((contexts, exposure))
     }
 
     /// Whether there is no file. What this user may not even look for, because the home is that of another user, is not this user's.
@@ -97,7 +129,8 @@ impl ContextsFile {
         }
     }
 
-    /// Changes the contexts. No other program changes them meanwhile, and a crash leaves the file as it was.
+    /// Changes the contexts. No other program changes them meanwhile, and a crash leaves the file as it was. Afterwards only this user
+    /// can read the file.
     pub(in crate::cli) fn change<T>(
         &self,
         change: impl FnOnce(&mut Contexts) -> Result<T, Failure>,
@@ -121,10 +154,16 @@ impl ContextsFile {
             .open(self.path.with_extension("lock"))
             .map_err(cannot)?;
         lock.lock().map_err(cannot)?;
-        let mut contexts = self.read()?;
+        let (mut contexts, exposure) = self.read_unless(Exposure::lets_change)?;
         let value = change(&mut contexts)?;
         let text = format(&contexts).map_err(Failure::failed)?;
         self.replace(&text).map_err(cannot)?;
+        if exposure.is_some() {
+            output::print_error(&format!(
+                "warning: other users could read {}, and the API keys in it; now they cannot",
+                self.path.display()
+            ));
+        }
         Ok(value)
     }
 
@@ -176,17 +215,48 @@ impl ContextsFile {
     }
 }
 
-/// Why a file with this mode and owner must not be trusted by this user, and the command that helps. Who can change it can name
-/// a program in it, which would be run.
-fn objection(mode: u32, owner: u32, me: u32) -> Option<(&'static str, &'static str)> {
-    if owner != me && owner != 0 {
-        return Some(("it belongs to another user", "sudo chown $(id -u)"));
+/// Why this user must not trust a file. Who can change it can name a program in it, which would be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exposure {
+    /// Another user owns it.
+    Foreign,
+    /// Others may change it.
+    Writable,
+    /// Others may read it.
+    Readable,
+}
+
+impl Exposure {
+    /// The exposure of a file with this mode and owner; `None` if this user can trust it.
+    fn of(mode: u32, owner: u32, me: u32) -> Option<Self> {
+        if owner != me && owner != 0 {
+            return Some(Self::Foreign);
+        }
+        if mode & 0o022 != 0 {
+            return Some(Self::Writable);
+        }
+        (mode & 0o077 != 0).then_some(Self::Readable)
     }
-    let shared = mode & 0o077 != 0;
-    shared.then_some((
-        "other users may read or change it, and it may have API keys",
-        "chmod 600",
-    ))
+
+    /// Whether others than the user may change the file.
+    fn lets_change(self) -> bool {
+        self != Self::Readable
+    }
+
+    /// What is wrong, and the command that helps.
+    fn explained(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Foreign => ("it belongs to another user", "sudo chown $(id -u)"),
+            Self::Writable => (
+                "other users may change it, and it may name programs to run",
+                "chmod 600",
+            ),
+            Self::Readable => (
+                "other users may read it, and it may have API keys",
+                "chmod 600",
+            ),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -197,11 +267,18 @@ mod tests {
     use crate::cli::contexts::Context;
 
     #[test]
-    fn a_file_of_others_or_open_to_others_is_refused() {
-        assert_eq!(objection(0o100_600, 7, 7), None);
-        assert_eq!(objection(0o100_400, 0, 7), None);
-        for (mode, owner) in [(0o640, 7), (0o604, 7), (0o620, 7), (0o602, 7), (0o600, 8)] {
-            assert!(objection(mode, owner, 7).is_some(), "{mode:o} {owner}");
+    fn a_file_of_others_or_open_to_others_is_not_trusted() {
+        for (mode, owner, is) in [
+            (0o100_600, 7, None),
+            (0o100_400, 0, None),
+            (0o640, 7, Some(Exposure::Readable)),
+            (0o604, 7, Some(Exposure::Readable)),
+            (0o610, 7, Some(Exposure::Readable)),
+            (0o620, 7, Some(Exposure::Writable)),
+            (0o646, 7, Some(Exposure::Writable)),
+            (0o600, 8, Some(Exposure::Foreign)),
+        ] {
+            assert_eq!(Exposure::of(mode, owner, 7), is, "{mode:o} {owner}");
         }
     }
 

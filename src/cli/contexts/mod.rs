@@ -62,6 +62,13 @@ impl Contexts {
         }
     }
 
+    /// The current context if there is none of its name, for people.
+    pub(super) fn stale_current(&self) -> Option<String> {
+        let current = self.current.as_ref();
+        let stale = current.filter(|name| !self.by_name.contains_key(*name));
+        stale.map(|name| text::plain(&super::redact::mask_keys(name, &[])).into_owned())
+    }
+
     /// The failure to find a context.
     pub(super) fn no_such(&self, name: &str) -> Failure {
         let names: Vec<_> = self.by_name.keys().map(|name| text::plain(name)).collect();

@@ -7,7 +7,7 @@ use super::given_or;
 use crate::cli::connect::Connection;
 use crate::cli::contexts::{Context, ContextKey, Contexts, ContextsFile};
 use crate::cli::failure::Failure;
-use crate::cli::output::Output;
+use crate::cli::output::{self, Output};
 use crate::cli::prompt::YesFlag;
 use crate::cli::table::{Cell, Column, Row, Table};
 use crate::cli::text;
@@ -60,7 +60,12 @@ impl Command {
     pub(in crate::cli) fn run(self, output: &Output) -> Result<(), Failure> {
         match self {
             Self::List(List {}) => {
-                let contexts = ContextsFile::of_user_or_failure()?.read()?;
+                let contexts = ContextsFile::of_user_or_failure()?.read_to_show()?;
+                if let Some(current) = contexts.stale_current() {
+                    output::print_error(&format!(
+                        "warning: the current context `{current}` does not exist: claviger use NAME"
+                    ));
+                }
                 output.show_summary(&as_json(&contexts), || shown(&contexts, output.width()))
             }
             Self::Use(chosen) => chosen.run(output),
@@ -117,7 +122,7 @@ impl Logout {
         output: &Output,
     ) -> Result<(), Failure> {
         let file = ContextsFile::of_user_or_failure()?;
-        let contexts = file.read()?;
+        let contexts = file.read_to_change()?;
         let name = self
             .name
             .or_else(|| connection.context_name())

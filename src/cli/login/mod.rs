@@ -56,7 +56,7 @@ impl Login {
         output: &Output,
     ) -> Result<(), Failure> {
         let file = ContextsFile::of_user_or_failure()?;
-        let mut contexts = file.read()?;
+        let mut contexts = file.read_to_change()?;
         let named = connection.context_name();
         let is_named = named.is_some();
         let name = named

@@ -396,8 +396,8 @@ fn a_file_that_cannot_be_trusted_or_read_is_named_without_its_keys() {
     const KEY: &str = "claviger_main_4fzs3fzs3fzs3fzs3fzs3fz";
     let user = User::new();
     for (mode, content, part) in [
-        (0o644, String::new(), "other users may read or change it"),
-        (0o620, String::new(), "other users may read or change it"),
+        (0o644, String::new(), "other users may read it"),
+        (0o620, String::new(), "other users may change it"),
         (
             0o600,
             format!("[contexts.a]\nkey = \"{KEY}\n"),
@@ -428,7 +428,15 @@ fn a_file_that_cannot_be_trusted_or_read_is_named_without_its_keys() {
             &["login"],
         ] {
             let (code, said, complaint) = user.run(command, &[("CLAVIGER_KEY", KEY)], KEY);
-            if content.contains("gone") && command != ["realm", "list"] {
+            let is_not_stopped = match (mode, content.as_str()) {
+                (0o600, "current = \"gone\"\n") => matches!(command, ["context", _] | ["login"]),
+                // A list uses nothing of the file, and a login takes it away from its readers.
+                (0o620, _) => command == ["context", "list"],
+                (0o644, _) => matches!(command, ["context", _] | ["login"]),
+                _ => false,
+            };
+            if is_not_stopped {
+                assert_ne!(code, Some(2), "{command:?} {content}: {complaint}");
                 continue;
             }
             assert_eq!(code, Some(2), "{command:?} {content}: {said} {complaint}");
@@ -457,6 +465,64 @@ fn a_file_that_cannot_be_trusted_or_read_is_named_without_its_keys() {
         complaint.contains("--context is only for the commands that call"),
         "{complaint}"
     );
+}
+
+/// Seen red with an error instead of the warning.
+#[test]
+fn what_needs_nothing_of_the_file_goes_on_without_it() {
+    let user = User::new();
+    let address = user.program.address.clone();
+    let key = ("CLAVIGER_KEY", user.operator.as_str());
+    for (mode, content, why) in [
+        (0o644, "", "other users may read it"),
+        (0o622, "", "other users may change it"),
+        (0o600, "currant = \"a\"\n", "unknown name `currant`"),
+        (0o600, "current = \"gone\"\n", "no context `gone`"),
+    ] {
+        user.write(content);
+        fs::set_permissions(user.file(), fs::Permissions::from_mode(mode)).unwrap();
+        for command in [&["realm", "list"][..], &["whoami"]] {
+            let words = [command, &["--endpoint", &address]].concat();
+            let (code, _, complaint) = user.run(&words, &[key], "");
+            assert_eq!(code, Some(0), "{complaint}");
+            assert!(
+                complaint.starts_with("warning: ")
+                    && complaint.contains(why)
+                    && complaint.contains("; the command goes on without a context\nhint: "),
+                "{complaint}"
+            );
+            // A context that is named is needed.
+            let words = [command, &["--endpoint", &address, "-c", "gone"]].concat();
+            assert_eq!(user.run(&words, &[key], "").0, Some(2));
+        }
+        let (code, _, complaint) = user.run(&["healthcheck", "--endpoint", &address], &[], "");
+        assert_eq!((code, complaint.as_str()), (Some(0), ""));
+        let (code, _, complaint) = user.run(&["realm", "list", "--help"], &[], "");
+        assert_eq!((code, complaint.as_str()), (Some(0), ""));
+    }
+
+    // The list only shows, and says that commands refuse the file.
+    user.write("current = \"gone\"\n[contexts.a]\n");
+    fs::set_permissions(user.file(), fs::Permissions::from_mode(0o666)).unwrap();
+    let (code, said, complaint) = user.run(&["context", "list"], &[], "");
+    assert!(code == Some(0) && said.contains("KEY\na "), "{said}");
+    for part in [
+        "commands do not use it: chmod 600 /",
+        "`gone` does not exist",
+    ] {
+        assert!(complaint.contains(part), "{complaint}");
+    }
+    // What others may have written is not made one's own.
+    let login = ["login", "--endpoint", &address];
+    user.says(&login, &user.operator, 2);
+    fs::set_permissions(user.file(), fs::Permissions::from_mode(0o644)).unwrap();
+    let (code, _, complaint) = user.run(&login, &[], &user.operator);
+    assert_eq!(code, Some(0), "{complaint}");
+    assert!(
+        complaint.starts_with("warning: other users could read /"),
+        "{complaint}"
+    );
+    assert_eq!(mode(&user.file()), 0o600);
 }
 
 fn said_of(output: &Output) -> String {
@@ -610,5 +676,35 @@ fn what_another_command_sets_during_a_question_is_not_lost() {
     assert_eq!(
         user.json(&["context", "list"])["contexts"],
         Value::Array(Vec::new())
+    );
+}
+
+/// Seen red with the path as it was typed.
+#[test]
+fn a_command_is_found_from_every_directory() {
+    let user = User::new();
+    let address = user.program.address.clone();
+    let script = user.home.path().join("print-key");
+    fs::write(&script, format!("#!/bin/sh\necho {}\n", user.operator)).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+    let absolute = script.to_str().unwrap();
+    for (name, program) in [("relative", "./print-key"), ("absolute", absolute)] {
+        let words = ["login", "-c", name, "--endpoint", &address, "--", program];
+        let login = outcome(user.command(&words).current_dir(user.home.path()));
+        assert!(login.status.success(), "{}", said_of(&login));
+        let list = outcome(user.command(&["realm", "list"]).current_dir("/"));
+        assert!(list.status.success(), "{}", said_of(&list));
+    }
+    let content = fs::read_to_string(user.file()).unwrap();
+    assert!(
+        !content.contains("\"./") && content.contains(absolute),
+        "{content}"
+    );
+    // Only `login` knows the directory.
+    user.write("[contexts.a]\nkey_command = [\"./print-key\"]\n");
+    let refusal = user.says(&["realm", "list", "-c", "a"], "", 2);
+    assert!(
+        refusal.contains("by its name or its absolute path"),
+        "{refusal}"
     );
 }
