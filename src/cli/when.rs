@@ -28,7 +28,7 @@ impl Times {
         match (self, at) {
             (_, None) => Cell::dim(none),
             (Self::Exact, Some(at)) => Cell::dim(text::time(at)),
-            (Self::Relative(now), Some(at)) => Cell::dim(span(now.seconds - at.seconds, " ")),
+            (Self::Relative(now), Some(at)) => Cell::dim(span(since(at, &now), " ")),
         }
     }
 
@@ -37,7 +37,7 @@ impl Times {
         let (Self::Relative(now), Some(at)) = (self, at) else {
             return Cell::dim(text::expiry(at));
         };
-        let left = at.seconds - now.seconds;
+        let left = since(&now, at);
         if (0..NEAR).contains(&left) {
             return Cell::toned(format!("{} !", until(at, &now)), Tone::Warning);
         }
@@ -47,7 +47,7 @@ impl Times {
 
 /// How long ago a time is: `12 s`, `3 min`, `2 h`, `3 d`, `2 y`. A time that lies ahead is now, since clocks differ.
 pub(super) fn ago(at: &Timestamp, now: &Timestamp) -> String {
-    format!("{} ago", span(now.seconds - at.seconds, " "))
+    format!("{} ago", span(since(at, now), " "))
 }
 
 /// In how long a time is, or how long ago: `in 90d`, `3 d ago`.
@@ -55,8 +55,13 @@ pub(super) fn until(at: &Timestamp, now: &Timestamp) -> String {
     if at.seconds < now.seconds {
         ago(at, now)
     } else {
-        format!("in {}", span(at.seconds - now.seconds, ""))
+        format!("in {}", span(since(now, at), ""))
     }
+}
+
+/// The seconds from one time to another. A server may send any time.
+fn since(from: &Timestamp, to: &Timestamp) -> i64 {
+    to.seconds.saturating_sub(from.seconds)
 }
 
 /// A number of seconds in the largest unit of which it has some, rounded; years are rounded down.
@@ -69,7 +74,7 @@ fn span(seconds: i64, space: &str) -> String {
         (DAY, 365, "d"),
     ];
     for (unit, limit, name) in units {
-        let count = (seconds + unit / 2) / unit;
+        let count = seconds.saturating_add(unit / 2) / unit;
         if count < limit {
             return format!("{count}{space}{name}");
         }
@@ -80,7 +85,7 @@ fn span(seconds: i64, space: &str) -> String {
 /// A day of the calendar: `25 Nov 2026`.
 pub(super) fn date(at: &Timestamp) -> String {
     let (date, _) = parts(at);
-    let (year, _) = date.split_at(4);
+    let year = date.rsplitn(3, '-').nth(2).unwrap_or_default();
     format!("{} {year}", day(at))
 }
 
@@ -182,6 +187,29 @@ mod tests {
         assert_eq!(until(&after(90 * DAY - 1), &NOW), "in 90d");
         assert_eq!(until(&after(YEAR - 60), &NOW), "in 1y");
         assert_eq!(until(&after(-1), &NOW), "1 s ago");
+    }
+
+    /// Seen red with differences that overflow.
+    #[test]
+    fn the_most_distant_times_are_shown() {
+        let at = |seconds| Timestamp { seconds, nanos: 0 };
+        let (first, last) = (at(i64::MIN), at(i64::MAX));
+        assert_eq!(ago(&first, &last), "292471208677 y ago");
+        assert_eq!(until(&last, &first), "in 292471208677y");
+        assert_eq!(ago(&last, &first), "0 s ago");
+        let times = Times::Relative(last);
+        for (cell, shown) in [
+            (times.past(Some(&first), ""), "\"292471208677 y\""),
+            (times.expiry(Some(&first)), "\"292471208677 y ago\""),
+            (
+                Times::Relative(first).expiry(Some(&last)),
+                "\"in 292471208677y\"",
+            ),
+        ] {
+            assert!(format!("{cell:?}").contains(shown), "{cell:?}");
+        }
+        assert_eq!(date(&last), "4 Dec +292277026596");
+        assert!(!both(&first, &last).is_empty() && !minute(&last, &NOW).is_empty());
     }
 
     #[test]

@@ -45,9 +45,11 @@ pub(super) fn repeat(filter: &FilterFlags) -> String {
 
 /// The time a microsecond later, the precision of the server.
 pub(super) fn just_after(time: Timestamp) -> Timestamp {
-    let nanos = time.nanos + 1_000;
+    let nanos = time.nanos.saturating_add(1_000);
     Timestamp {
-        seconds: time.seconds + i64::from(nanos / 1_000_000_000),
+        seconds: time
+            .seconds
+            .saturating_add(i64::from(nanos / 1_000_000_000)),
         nanos: nanos % 1_000_000_000,
     }
 }
