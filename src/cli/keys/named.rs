@@ -366,7 +366,8 @@ impl KeyName {
         let same_hints = listed.iter().any(is_same);
         let rows = listed.iter().map(|key| {
             let mut row = vec![
-                cut(&key.name),
+                // What may be an API key is not repeated in the table either.
+                cut(&redact::mask_keys(&key.name, &[])),
                 owner(key),
                 short_hint(&key.hint),
                 state(key),
@@ -392,12 +393,12 @@ impl KeyName {
         if found.len() > LISTED {
             lines.push(format!("and {} more", found.len() - LISTED));
         }
-        let shown = self.shown();
-        Failure::usage(format!(
-            "{shown} names {} keys of {}",
-            found.len(),
-            realms.join(" and ")
-        ))
+        let (count, realms) = (found.len(), realms.join(" and "));
+        Failure::usage(if self.may_be_api_key() {
+            format!("{count} keys of {realms} have this name or external id")
+        } else {
+            format!("{} names {count} keys of {realms}", self.shown())
+        })
         .reason("AMBIGUOUS_KEY")
         .details(lines)
         .hint(if same_hints {

@@ -353,3 +353,39 @@ fn a_script_gets_the_ids_alone() {
     shell.says("keys list -q --json", "", 2);
     shell.says("--json keys list -q", "", 2);
 }
+
+/// Seen red with the name in the sentence and in the list.
+#[test]
+fn a_name_of_several_keys_that_may_be_an_api_key_is_not_repeated() {
+    const NAME: &str = "nightly-export-of-release-2026";
+    let (_test_store, shell) = world();
+    let first = issue(&shell, "acme", &format!("--name {NAME}"));
+    issue(&shell, "globex", &format!("--name {NAME}"));
+    let refusal = shell.says(&format!("keys get {NAME}"), "", 2);
+    let expected = "error: 2 keys of demo have this name or external id\n";
+    assert!(refusal.starts_with(expected), "{refusal}");
+    assert!(
+        refusal.contains(&format!("live …{}", first.end)),
+        "{refusal}"
+    );
+    assert!(!refusal.contains("nightly"), "{refusal}");
+}
+
+/// Seen red with the key that has the external id.
+#[test]
+fn the_id_of_a_deleted_key_never_names_another_key() {
+    let (_test_store, shell) = world();
+    let gone = issue(&shell, "acme", "").id;
+    shell.says(&format!("keys revoke {gone} --yes"), "", 0);
+    shell.says(&format!("keys delete {gone} --yes"), "", 0);
+    let other = issue(&shell, "acme", &format!("--external-id {gone}"));
+    for line in ["get", "disable --yes", "enable", "delete --yes"] {
+        let refusal = shell.says(&format!("keys {line} {gone}"), "", 1);
+        let hint = format!(
+            "hint: a key has it as its external id; name that key by its hint: live …{}",
+            other.end
+        );
+        assert!(refusal.contains(&hint), "{line}: {refusal}");
+    }
+    assert_eq!(state(&shell, &other.id), "active");
+}
