@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use tonic::Code;
 
 use super::client::Client;
 use super::connect::Connection;
@@ -11,6 +12,7 @@ use super::declared;
 use super::edit::{self, Edit, EditedField, Mode};
 use super::failure::Failure;
 use super::flags::{self, Level, WaitFlag};
+use super::keys::lockout;
 use super::listing::{Field, Listing};
 use super::output::{self, Output};
 use super::owned_keys;
@@ -497,6 +499,10 @@ impl Delete {
             realm: self.id.clone(),
             ..Names::default()
         };
+        if self.with_keys {
+            refuse_built_in(&self.id)?;
+            lockout::check_realm(&client, &self.id).await?;
+        }
         if self.with_keys || !self.yes.is_given() {
             let request = GetRealmRequest {
                 realm_id: self.id.clone(),
@@ -528,6 +534,18 @@ impl Delete {
         let answer = names.known_or(&client, answer, |_| false).await?;
         output.show_change(&answer, |answer| answer.done(&format!("Deleted {title}")))
     }
+}
+
+/// Refuses at once what the server refuses at the end.
+fn refuse_built_in(realm: &str) -> Result<(), Failure> {
+    if realm != RealmId::BUILT_IN {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Code::FailedPrecondition,
+        format!("the realm {realm} is built in and cannot be deleted"),
+    )
+    .reason("BUILT_IN_REALM"))
 }
 
 /// The filters for all keys of a realm: those in it, and those of its gateways and managers.

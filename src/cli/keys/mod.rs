@@ -13,7 +13,7 @@ mod import;
 mod issue;
 pub(super) mod key;
 mod list;
-mod lockout;
+pub(super) mod lockout;
 pub(super) mod named;
 mod new;
 mod revealed_key;

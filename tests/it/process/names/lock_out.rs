@@ -79,3 +79,35 @@ fn who_rotates_the_own_key_is_told_to_replace_it() {
         "{told}"
     );
 }
+
+/// Seen red without the checks before the keys are counted.
+#[test]
+fn a_realm_is_not_deleted_with_the_callers_own_key() {
+    let (_test_store, mut shell) = world();
+    issue(&shell, "acme", "");
+    let before = revision(&shell);
+    let built_in = shell.says("realm delete claviger --with-keys --yes", "", 1);
+    assert!(
+        built_in.contains("the realm claviger is built in"),
+        "{built_in}"
+    );
+    assert_eq!(revision(&shell), before);
+    let manager = "keys issue --realm claviger --partner demo --scope manage --output key-only";
+    let manager = shell.says(manager, "", 0).trim_end().to_owned();
+    let admin = issue(&shell, "acme", "--name admin --scope admin");
+    let before = revision(&shell);
+    let operator = shell.operator.clone();
+    for own in [manager, admin.plain_key] {
+        shell.operator = own;
+        let refusal = shell.json("realm delete demo --with-keys --yes", "", 1);
+        let message = refusal["error"]["message"].as_str().unwrap();
+        assert!(
+            message.contains("is the key that this command calls with"),
+            "{message}"
+        );
+        assert_eq!(refusal["error"]["reason"], "LOCKS_OUT_CALLER");
+    }
+    shell.operator = operator;
+    assert_eq!(revision(&shell), before);
+    shell.says("realm delete demo --with-keys --yes", "", 0);
+}
