@@ -123,10 +123,6 @@ pub struct Apply {
 /// With --file, the file is the whole definition: what is not in the file is removed. The file is TOML with the field names
 /// of the proto; `realm get ID --toml` writes such a file.
 #[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
-  claviger realm put demo --max-lifetime 90d --admin-scope write
-  claviger realm put --file demo.toml")]
 pub struct Put {
     /// The realm's id.
     #[arg(required_unless_present = "file")]

@@ -69,7 +69,7 @@ can be repeated, such as --label, it must match each value; of --state, one.
   --page-token   the next page, as the page before it printed
   --json         the entries as one JSON document
   --field NAME   one field of each entry, one on each line
-  --fail-if-any  exit with 5 if something is found, for scheduled checks
+  --fail-if-any  only keys list: exit with 5 if a key is found, for checks
 
 At most 80 columns are used on a terminal of 80; piped, a list has all columns
 and nothing is cut.",
