@@ -210,7 +210,7 @@ impl Output {
             return Ok(());
         }
         self.json_text(&Described::whole(R::NAME, answer))
-            .map(|text| write_error(&text))
+            .map(|text| write_error(&format!("{text}\n")))
             .map_err(|error| cannot_show(&error.into()))
     }
 
@@ -269,7 +269,7 @@ impl Output {
     /// Prints a failure on standard error.
     pub(super) fn print_failure(&self, failure: &Failure) {
         match self.json_text(&failure.json()) {
-            Ok(text) if self.json => write_error(&text),
+            Ok(text) if self.json => write_error(&format!("{text}\n")),
             _ => print_error(&failure.to_string()),
         }
     }
@@ -353,27 +353,39 @@ pub(super) fn silence() {
     IS_SILENT.store(true, Ordering::Relaxed);
 }
 
-/// Writes to standard error, on a terminal in lines that fit. A failure is ignored, because there is nowhere to report it.
+/// Writes lines to standard error, on a terminal so that they fit. A failure is ignored, because there is nowhere to report it.
 pub(super) fn print_error(text: &str) {
+    write_error(&format!("{}\n", fitting(text)));
+}
+
+/// Writes a question to standard error, after which the answer is typed.
+pub(super) fn print_question(question: &str) {
+    write_error(&format!("{} ", fitting(question)));
+}
+
+/// The text in lines that fit if standard error is a terminal.
+fn fitting(text: &str) -> String {
     let stderr = io::stderr();
     if stderr.is_terminal() {
-        write_error(&width::fit(text, size_of(&stderr).0));
+        width::fit(text, size_of(&stderr).0)
     } else {
-        write_error(text);
+        text.to_owned()
     }
 }
 
-/// Writes to standard error as it is.
+/// Writes to standard error at once, on a terminal with the words coloured that say what a line is.
 fn write_error(text: &str) {
     if IS_SILENT.load(Ordering::Relaxed) {
         return;
     }
     let mut stderr = io::stderr().lock();
-    let _ = if AutoStream::choice(&stderr) == ColorChoice::Never {
-        writeln!(stderr, "{}", without_colours(text))
+    let text = if AutoStream::choice(&stderr) == ColorChoice::Never {
+        without_colours(text)
     } else {
-        writeln!(stderr, "{}", with_coloured_words(text))
+        with_coloured_words(text)
     };
+    let _ = stderr.write_all(text.as_bytes());
+    let _ = stderr.flush();
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::io::{self, BufRead, IsTerminal, Write as _};
 use clap::Args;
 
 use super::failure::Failure;
+use super::output;
 use super::text::plain;
 use super::waiting::catch_interrupts;
 
@@ -101,12 +102,7 @@ async fn ask(question: &str) -> Option<String> {
     if !is_interactive() {
         return None;
     }
-    {
-        let mut stderr = io::stderr().lock();
-        // At once, so that what is typed is not shown in between.
-        let _ = stderr.write_all(format!("{question} ").as_bytes());
-        let _ = stderr.flush();
-    }
+    output::print_question(question);
     let reading = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         let read = io::stdin().lock().read_line(&mut line);
