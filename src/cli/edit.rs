@@ -54,6 +54,15 @@ pub(super) enum Done {
 }
 
 impl Done {
+    /// What was done, in one word for programs.
+    pub(super) fn outcome(&self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Changed(_) => "changed",
+            Self::Unchanged => "unchanged",
+        }
+    }
+
     /// What was done with the resource, and since when that is in force, for people.
     pub(super) fn sentence(&self, resource: &str, answer: &impl ChangeResponse) -> String {
         match self {

@@ -25,6 +25,9 @@ use super::width;
 /// The size of a terminal that does not tell it.
 const DEFAULT_SIZE: (usize, usize) = (80, 24);
 
+/// The field that says what an edit did.
+const OUTCOME: &str = "outcome";
+
 /// The output of a command.
 #[derive(Debug)]
 pub(super) struct Output {
@@ -197,6 +200,38 @@ impl Output {
         self.render(answer, human)
             .and_then(|text| self.print_answer(&text))
             .map_err(|error| made_but_not_shown(answer, &error))
+    }
+
+    /// Shows the answer to an edit as [`Self::show_change`] does. Programs get a further field, `outcome`, which no message has: the
+    /// server is not asked what changed.
+    pub(super) fn show_edit<C: ChangeResponse>(
+        &self,
+        answer: &C,
+        outcome: &str,
+        human: impl FnOnce(&C) -> String,
+    ) -> Result<(), Failure> {
+        let text = if self.is_for_people() {
+            Ok(human(answer))
+        } else {
+            self.with_outcome(answer, outcome)
+        };
+        text.and_then(|text| self.print_answer(&text))
+            .map_err(|error| made_but_not_shown(answer, &error))
+    }
+
+    fn with_outcome<C: ChangeResponse>(&self, answer: &C, outcome: &str) -> io::Result<String> {
+        let mut document = serde_json::to_value(Described::whole(C::NAME, answer))?;
+        document[OUTCOME] = outcome.into();
+        let Some(field) = &self.field else {
+            return Ok(self.json_text(&document)?);
+        };
+        let path = if field == OUTCOME {
+            vec![field.clone()]
+        } else {
+            field::path(&reflect::descriptor(C::NAME), field)
+                .map_err(|failure| io::Error::other(failure.message()))?
+        };
+        self.field_text(&document, &path)
     }
 
     /// Shows an intermediate answer on standard error, by `human` or as JSON.

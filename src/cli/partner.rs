@@ -228,7 +228,7 @@ impl Put {
             }
         });
         let (answer, done): (PutPartnerResponse, _) = put.await?;
-        output.show_change(&answer, |answer| {
+        output.show_edit(&answer, done.outcome(), |answer| {
             let id = answer.partner.as_ref().map_or("", |partner| &partner.id);
             done.sentence(&format!("partner {}", text::plain(id)), answer)
         })

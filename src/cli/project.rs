@@ -214,7 +214,7 @@ impl Put {
         let (answer, done): (PutProjectResponse, _) = edit
             .make(client, mode, async || find(client, &project, mode).await)
             .await?;
-        output.show_change(&answer, |answer| {
+        output.show_edit(&answer, done.outcome(), |answer| {
             let id = answer.project.as_ref().map_or("", |project| &project.id);
             done.sentence(&format!("project {}", text::plain(id)), answer)
         })

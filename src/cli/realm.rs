@@ -334,7 +334,7 @@ async fn put_edited(
         }
     });
     let (answer, done): (PutRealmResponse, _) = answered.await?;
-    output.show_change(&answer, |answer| {
+    output.show_edit(&answer, done.outcome(), |answer| {
         let id = answer.realm.as_ref().map_or("", |realm| &realm.id);
         done.sentence(&format!("realm {}", text::plain(id)), answer)
     })

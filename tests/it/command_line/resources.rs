@@ -70,6 +70,38 @@ fn create_and_update_say_what_they_did_and_refuse_the_other_case() {
     assert!(missing.contains("there is no project nothing"), "{missing}");
 }
 
+/// Seen red without the field.
+#[test]
+fn create_and_update_say_what_they_did_in_json_too() {
+    let (_test_store, shell) = shell();
+    for (line, outcome) in [
+        (
+            "realm create demo --prefix demo --environment production=live",
+            "created",
+        ),
+        ("realm update demo --max-lifetime 90d", "changed"),
+        ("realm update demo --max-lifetime 90d", "unchanged"),
+        ("partner create acme", "created"),
+        ("partner update acme --display-name Acme", "changed"),
+        ("partner update acme --display-name Acme", "unchanged"),
+        ("project create web --partner acme", "created"),
+        ("project update web --display-name Shop", "changed"),
+        ("project update web --display-name Shop", "unchanged"),
+    ] {
+        let answer = shell.json(line, "", 0);
+        assert_eq!(answer["outcome"], outcome, "{line}");
+        let noun = line.split(' ').next().unwrap();
+        assert!(answer[noun]["revision"].is_number(), "{answer}");
+        if outcome != "unchanged" {
+            continue;
+        }
+        let said = shell.says(&format!("{line} --field outcome"), "", 0);
+        assert_eq!(said, "unchanged\n");
+        let said = shell.says(&format!("{line} --field {noun}.id"), "", 0);
+        assert!(["demo\n", "acme\n", "web\n"].contains(&&*said), "{said}");
+    }
+}
+
 /// Seen red with the server's `max_cache` in the file.
 #[test]
 fn a_realm_file_that_was_got_is_small_and_changes_nothing() {
