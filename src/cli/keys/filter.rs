@@ -49,7 +49,7 @@ pub(super) struct FilterFlags {
     /// Only keys that were issued before this time, or before that long ago, such as 90d.
     #[arg(long, value_name = flags::PAST, value_parser = flags::past, overrides_with = "issued_before")]
     pub(super) issued_before: Option<Timestamp>,
-    /// Only keys in this state; can be repeated.
+    /// Only keys in this state; can be repeated. It is the key's own state: a key of a suspended partner can be active.
     #[arg(long, value_delimiter = ',')]
     state: Vec<State>,
     /// Only keys that are older than this span, such as 30d, and were not used within it. Without --state, only living keys.

@@ -45,6 +45,9 @@ fn a_key_of_a_suspended_partner_is_not_shown_as_active() {
         let json = shell.json("keys get ci", "", 0);
         assert_eq!(json["key"]["partner_suspended"], field);
         assert_eq!(json["key"]["state"], "KEY_STATE_ACTIVE");
+        // The server selects by the key's own state, as docs/terminal.md says.
+        let active = shell.says("keys list -q --state active", "", 0);
+        assert!(active.contains(&key.id), "{active}");
         let found = shell.json(&format!("keys find --hint {}", key.end), "", 0);
         assert_eq!(found["keys"][0]["partner_suspended"], field);
     }
