@@ -1,8 +1,10 @@
 //! Completions, as the shells ask for them.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use super::{prints, shell_with_demo};
@@ -146,6 +148,65 @@ fn without_an_answer_nothing_is_completed_and_nobody_waits() {
         let took = took.min().unwrap();
         assert!(took < Duration::from_millis(200), "{endpoint}: {took:?}");
     }
+}
+
+/// What the program answers to bash for a line with a home of its own. Without a key or an endpoint but those of a context.
+fn of_home(home: &Path, shell: &str) -> Output {
+    claviger(&["--", "claviger", "keys", "list", "--partner", ""])
+        .env("CLAVIGER_COMPLETE", shell)
+        .env("_CLAP_COMPLETE_INDEX", "4")
+        .env("XDG_CONFIG_HOME", home)
+        .output()
+        .unwrap()
+}
+
+/// Seen red without the context in `complete::ask`.
+#[test]
+fn the_realm_and_the_server_are_those_of_the_context() {
+    let (_test_store, shell) = shell_with_demo();
+    shell.says(
+        "realm create other --prefix other --environment staging=test",
+        "",
+        0,
+    );
+    shell.says("partner create initech --realm other", "", 0);
+    let home = tempfile::tempdir().unwrap();
+    let silent = |home: &Path| {
+        let answered = of_home(home, "bash");
+        assert!(answered.stdout.is_empty() && answered.stderr.is_empty());
+    };
+    // No context, and a file that cannot be read.
+    silent(home.path());
+    let folder = home.path().join("claviger");
+    std::fs::create_dir(&folder).unwrap();
+    let write = |content: &str| {
+        let file = folder.join("contexts.toml");
+        std::fs::write(&file, content).unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    };
+    write("nonsense");
+    silent(home.path());
+    write(&format!(
+        "current = \"a\"\n[contexts.a]\nendpoint = \"{}\"\nkey = \"{}\"\nrealm = \"other\"\n",
+        shell.program.address, shell.operator
+    ));
+    // A busy machine may need longer than a shell waits.
+    let found = (0..20).find_map(|_| {
+        let answered = of_home(home.path(), "bash");
+        assert!(answered.stderr.is_empty());
+        let names = String::from_utf8(answered.stdout).unwrap();
+        Some(names).filter(|names| !names.is_empty())
+    });
+    assert_eq!(found.unwrap().trim(), "initech");
+}
+
+/// Seen red with the error of the parser.
+#[test]
+fn a_shell_that_is_not_known_gets_no_word() {
+    let home = tempfile::tempdir().unwrap();
+    let answered = of_home(home.path(), "nonsense");
+    assert_eq!(answered.status.code(), Some(1));
+    assert!(answered.stdout.is_empty() && answered.stderr.is_empty());
 }
 
 /// Where fish or zsh is not installed, its part does nothing.
