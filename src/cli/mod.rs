@@ -40,7 +40,6 @@ mod realm;
 mod realm_flag;
 mod redact;
 mod reflect;
-mod rename_scope;
 mod replicas;
 mod request_id;
 mod response;

@@ -2,15 +2,15 @@
 
 use clap::Args;
 
-use super::connect::Connection;
-use super::failure::Failure;
-use super::flags::WaitFlag;
-use super::output::Output;
-use super::prompt::YesFlag;
-use super::request_id::RequestIdFlag;
-use super::response::ChangeResponse as _;
-use super::rounds::{counted, in_rounds};
-use super::text;
+use crate::cli::connect::Connection;
+use crate::cli::failure::Failure;
+use crate::cli::flags::WaitFlag;
+use crate::cli::output::Output;
+use crate::cli::prompt::YesFlag;
+use crate::cli::request_id::RequestIdFlag;
+use crate::cli::response::ChangeResponse as _;
+use crate::cli::rounds::{counted, in_rounds};
+use crate::cli::text;
 use crate::pb::claviger::v1::{RenameScopeRequest, RenameScopeResponse};
 
 /// Rename a scope of a realm, also on the keys that hold it. No key loses access at any moment.
