@@ -1,7 +1,10 @@
 //! Times for people: how long ago, in how long, and on which day. All days are those of UTC.
 
+use std::time::{Duration, SystemTime};
+
 use prost_types::Timestamp;
 
+use super::flags::now;
 use super::style::Tone;
 use super::table::Cell;
 use super::text;
@@ -48,6 +51,14 @@ impl Times {
 /// How long ago a time is: `12 s`, `3 min`, `2 h`, `3 d`, `2 y`. A time that lies ahead is now, since clocks differ.
 pub(super) fn ago(at: &Timestamp, now: &Timestamp) -> String {
     format!("{} ago", span(since(at, now), " "))
+}
+
+/// How long ago a time is, by the clock of this machine; zero if it is later than now.
+pub(super) fn age(at: &Timestamp) -> Duration {
+    SystemTime::try_from(*at)
+        .ok()
+        .and_then(|at| now().duration_since(at).ok())
+        .unwrap_or_default()
 }
 
 /// In how long a time is, or how long ago: `in 90d`, `3 d ago`.

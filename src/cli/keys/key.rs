@@ -1,7 +1,5 @@
 //! What commands say of a key: its name in a sentence, the questions about it, and its facts.
 
-use std::time::{Duration, SystemTime};
-
 use clap::Args;
 use prost_types::Timestamp;
 
@@ -9,6 +7,7 @@ use crate::cli::flags::now;
 use crate::cli::output::Output;
 use crate::cli::style::Tone;
 use crate::cli::text;
+use crate::cli::when;
 use crate::pb::claviger::v1::{Key, KeyState};
 
 /// The flag that names the revision that the key must have.
@@ -65,18 +64,10 @@ pub(super) fn question(verb: &str, key: &Key) -> String {
 
 /// `used 3 s ago`, or `never used`.
 pub(super) fn used_ago(at: Option<&Timestamp>) -> String {
-    let Some(at) = at else {
-        return "never used".to_owned();
-    };
-    format!("used {} ago", rough_span(age(at)))
-}
-
-/// How long ago a time is, by the clock of this machine; zero if it is later than now.
-pub(super) fn age(at: &Timestamp) -> Duration {
-    SystemTime::try_from(*at)
-        .ok()
-        .and_then(|at| now().duration_since(at).ok())
-        .unwrap_or_default()
+    at.map_or_else(
+        || "never used".to_owned(),
+        |at| format!("used {}", when::ago(at, &now().into())),
+    )
 }
 
 /// Says that a key was revoked before, and that nothing was changed.
@@ -102,30 +93,9 @@ pub(super) fn is_unchanged(before: &Key, after: Option<&Key>) -> bool {
 
 /// A time as people read it on a terminal, to the minute: `25 Nov 22:27 UTC`. Elsewhere in RFC 3339.
 fn moment(output: &Output, at: &Timestamp) -> String {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let whole = text::time(at);
-    let short = || {
-        let month: usize = whole.get(5..7)?.parse().ok()?;
-        let day = whole.get(8..10)?.trim_start_matches('0');
-        let minute = whole.get(11..16)?;
-        Some(format!("{day} {} {minute} UTC", MONTHS.get(month - 1)?))
-    };
-    match output.width() {
-        Some(_) => short().unwrap_or(whole),
-        None => whole,
-    }
-}
-
-/// A time span in one unit: `3 s`, `12 min`, `5 h`, `8 d`.
-fn rough_span(span: Duration) -> String {
-    let seconds = span.as_secs();
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        7_200..172_800 => format!("{} h", seconds / 3_600),
-        _ => format!("{} d", seconds / 86_400),
+    match output.screen() {
+        Some(screen) => format!("{} UTC", when::minute(at, &screen.now)),
+        None => text::time(at),
     }
 }
 
@@ -311,16 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_age_of_a_use_has_one_unit() {
-        for (seconds, is) in [
-            (0, "0 s"),
-            (119, "119 s"),
-            (120, "2 min"),
-            (7_200, "2 h"),
-            (172_800, "2 d"),
-        ] {
-            assert_eq!(rough_span(Duration::from_secs(seconds)), is);
-        }
+    fn a_use_that_lies_ahead_is_now() {
         assert_eq!(used_ago(None), "never used");
         let later = Timestamp {
             seconds: 253_402_300_799,

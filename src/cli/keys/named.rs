@@ -17,6 +17,7 @@ use crate::cli::realm_flag::RealmFlag;
 use crate::cli::redact;
 use crate::cli::table::{Cell, Column, Row, Table};
 use crate::cli::text;
+use crate::cli::width;
 use crate::domain::ids::RealmId;
 use crate::domain::{key_text, nearest};
 use crate::pb::claviger::v1::{
@@ -35,6 +36,9 @@ const ME: &str = "me";
 
 /// How many keys an error lists.
 const LISTED: usize = 10;
+
+/// The most columns of a name in the list of an error.
+const LONGEST_NAME: usize = 20;
 
 /// What a user typed to name a key. It may be an API key, so it is never shown as it is.
 #[derive(Clone)]
@@ -367,7 +371,10 @@ impl KeyName {
         let rows = listed.iter().map(|key| {
             let mut row = vec![
                 // What may be an API key is not repeated in the table either.
-                cut(&redact::mask_keys(&key.name, &[])),
+                width::cut(
+                    &text::plain(&redact::mask_keys(&key.name, &[])),
+                    LONGEST_NAME,
+                ),
                 owner(key),
                 short_hint(&key.hint),
                 state(key),
@@ -431,15 +438,6 @@ impl KeyName {
 }
 
 const FIND_KEY: &str = "`claviger keys find` looks for the key that an API key belongs to; it reads the API key from standard input";
-
-/// Cuts a name for a table.
-fn cut(name: &str) -> String {
-    const LONGEST: usize = 20;
-    if name.chars().count() <= LONGEST {
-        return name.to_owned();
-    }
-    name.chars().take(LONGEST - 1).chain(['…']).collect()
-}
 
 fn is_revoked(key: &Key) -> bool {
     key.state == KeyState::Revoked as i32

@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use prost_types::Timestamp;
 
-use super::key::{IfRevisionFlag, age, facts, short_hint, title, used_ago};
+use super::key::{IfRevisionFlag, facts, short_hint, title, used_ago};
 use super::lockout::own_id;
 use super::named::{KeyArg, Several};
 use super::revealed_key::OutputFlags;
@@ -17,6 +17,7 @@ use crate::cli::prompt::YesFlag;
 use crate::cli::request_id::{self, RequestIdFlag};
 use crate::cli::response::ChangeResponse as _;
 use crate::cli::text;
+use crate::cli::when::age;
 use crate::pb::claviger::v1::{
     EndRotationRequest, KeepSecret, Key, KeySecret, KeyState, RotateKeyRequest, RotateKeyResponse,
     RotateSelfRequest, RotateSelfResponse,
