@@ -11,6 +11,7 @@ use tonic::Code;
 use super::client::Client;
 use super::failure::Failure;
 use super::flags::WaitFlag;
+use super::output::Output;
 use super::response::ChangeResponse;
 use super::{reflect, request_id, text};
 
@@ -44,7 +45,7 @@ pub(super) enum Mode {
 
 /// What an edit did.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Done {
+enum Done {
     /// The resource is new.
     Created,
     /// These fields have another value than before.
@@ -55,7 +56,7 @@ pub(super) enum Done {
 
 impl Done {
     /// What was done, in one word for programs.
-    pub(super) fn outcome(&self) -> &'static str {
+    fn outcome(&self) -> &'static str {
         match self {
             Self::Created => "created",
             Self::Changed(_) => "changed",
@@ -64,7 +65,7 @@ impl Done {
     }
 
     /// What was done with the resource, and since when that is in force, for people.
-    pub(super) fn sentence(&self, resource: &str, answer: &impl ChangeResponse) -> String {
+    fn sentence(&self, resource: &str, answer: &impl ChangeResponse) -> String {
         match self {
             Self::Created => answer.done(&format!("Created {resource}")),
             Self::Changed(fields) => {
@@ -134,7 +135,7 @@ impl Edit {
     }
 
     /// Makes the edit as [`Self::put`] does, in a mode, and returns what it did.
-    pub(super) async fn make<A: Message + Default>(
+    async fn make<A: Message + Default>(
         &self,
         client: &Client,
         mode: Mode,
@@ -173,11 +174,30 @@ impl Edit {
             .hint("repeat the command when the other callers have finished"))
     }
 
+    /// Makes the edit in a mode, and shows what it did.
+    pub(super) async fn run<A: ChangeResponse + Default>(
+        &self,
+        client: &Client,
+        output: &Output,
+        mode: Mode,
+        find: impl AsyncFn() -> Result<Option<DynamicMessage>, Failure>,
+    ) -> Result<(), Failure> {
+        let (answer, done): (A, _) = self.make(client, mode, find).await?;
+        let resource = format!("{} {}", self.noun(), self.id());
+        output.show_edit(&answer, done.outcome(), |answer| {
+            done.sentence(&resource, answer)
+        })
+    }
+
+    /// The id of the resource, for people.
+    fn id(&self) -> String {
+        let id = field(&self.values, "id");
+        text::plain(id.as_str().unwrap_or_default()).into_owned()
+    }
+
     /// Fails if the resource exists and must not, or must and does not.
     fn require(&self, mode: Mode, exists: bool) -> Result<(), Failure> {
-        let noun = self.noun();
-        let id = field(&self.values, "id");
-        let id = text::plain(id.as_str().unwrap_or_default()).into_owned();
+        let (noun, id) = (self.noun(), self.id());
         match (mode, exists) {
             (Mode::Create, true) => Err(Failure::new(
                 Code::AlreadyExists,

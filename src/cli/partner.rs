@@ -221,17 +221,12 @@ impl Put {
             ..self.partner.resolve(&client).await?
         };
         let edit = Edit::new("Partner", &partner, fields, self.if_revision, self.wait);
-        let put = edit.make(&client, mode, async || {
-            match find(&client, &partner).await {
-                Err(failure) if failure.is_not_found() => Ok(None),
-                found => found.map(Some),
-            }
-        });
-        let (answer, done): (PutPartnerResponse, _) = put.await?;
-        output.show_edit(&answer, done.outcome(), |answer| {
-            let id = answer.partner.as_ref().map_or("", |partner| &partner.id);
-            done.sentence(&format!("partner {}", text::plain(id)), answer)
-        })
+        let find = async || match find(&client, &partner).await {
+            Err(failure) if failure.is_not_found() => Ok(None),
+            found => found.map(Some),
+        };
+        edit.run::<PutPartnerResponse>(&client, output, mode, find)
+            .await
     }
 }
 

@@ -211,13 +211,9 @@ impl Put {
             ..self.project.resolve(client).await?
         };
         let edit = Edit::new("Project", &project, fields, self.if_revision, self.wait);
-        let (answer, done): (PutProjectResponse, _) = edit
-            .make(client, mode, async || find(client, &project, mode).await)
-            .await?;
-        output.show_edit(&answer, done.outcome(), |answer| {
-            let id = answer.project.as_ref().map_or("", |project| &project.id);
-            done.sentence(&format!("project {}", text::plain(id)), answer)
-        })
+        let find = async || find(client, &project, mode).await;
+        edit.run::<PutProjectResponse>(client, output, mode, find)
+            .await
     }
 }
 

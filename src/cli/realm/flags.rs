@@ -9,7 +9,6 @@ use crate::cli::edit::{self, Edit, EditedField, Mode};
 use crate::cli::failure::Failure;
 use crate::cli::flags::{self, Level};
 use crate::cli::output::Output;
-use crate::cli::text;
 use crate::pb::claviger::v1::{
     EncodedCharacters, Environment, GetRealmRequest, PutRealmResponse, Realm, Scope, TrailingSlash,
     UnscopedKeys,
@@ -148,20 +147,15 @@ pub(super) async fn put(
     }
     let client = connection.connect().await?;
     let request = GetRealmRequest { realm_id: id };
-    let answered = edit.make(&client, mode, async || {
-        match edit::get(&client, "Realm", &request).await {
-            Err(failure) if failure.is_not_found() && mode == Mode::Put && !creates => {
-                Err(incomplete(failure))
-            }
-            Err(failure) if failure.is_not_found() => Ok(None),
-            found => found.map(Some),
+    let find = async || match edit::get(&client, "Realm", &request).await {
+        Err(failure) if failure.is_not_found() && mode == Mode::Put && !creates => {
+            Err(incomplete(failure))
         }
-    });
-    let (answer, done): (PutRealmResponse, _) = answered.await?;
-    output.show_edit(&answer, done.outcome(), |answer| {
-        let id = answer.realm.as_ref().map_or("", |realm| &realm.id);
-        done.sentence(&format!("realm {}", text::plain(id)), answer)
-    })
+        Err(failure) if failure.is_not_found() => Ok(None),
+        found => found.map(Some),
+    };
+    edit.run::<PutRealmResponse>(&client, output, mode, find)
+        .await
 }
 
 /// Parses `name` or `name=implied,implied`. The name of a scope may contain a colon, but no equals sign.
