@@ -205,13 +205,13 @@ fn examples(page: &str) -> Vec<String> {
 
 /// Where a command writes.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum WritesTo {
     Pipe,
     Terminal,
 }
 
 /// Runs the examples of a page. Returns what is wrong with them.
-fn run_page(command: &[String], place: Place) -> Vec<String> {
+fn run_page(command: &[String], writes_to: WritesTo) -> Vec<String> {
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     let examples = examples(&prints(&[&words[..], &["--help"]].concat()));
     if examples.is_empty() {
@@ -236,22 +236,22 @@ fn run_page(command: &[String], place: Place) -> Vec<String> {
     let mut wrong = Vec::new();
     for example in &examples {
         let mut pasted = world.pasted(&world.with_hint(example), is_of_server);
-        let (code, shown) = match place {
-            Place::Pipe => {
+        let (code, shown) = match writes_to {
+            WritesTo::Pipe => {
                 let Output { status, stderr, .. } = pasted.output().unwrap();
                 (status.code(), String::from_utf8(stderr).unwrap())
             }
-            Place::Terminal => {
+            WritesTo::Terminal => {
                 let Shown { text, code } = SMALL.run(&mut pasted);
                 (code, text)
             }
         };
         if code.is_none_or(|code| !codes.contains(&code)) {
             wrong.push(format!(
-                "{name} at a {place:?}: {example}\n{code:?} {shown}"
+                "{name} to a {writes_to:?}: {example}\n{code:?} {shown}"
             ));
         }
-        if let (Place::Terminal, Some(line)) = (place, flaw(&shown)) {
+        if let (WritesTo::Terminal, Some(line)) = (writes_to, flaw(&shown)) {
             wrong.push(format!("{example}\n{line:?}\n{shown}"));
         }
     }
@@ -280,7 +280,7 @@ fn flaw(shown: &str) -> Option<&str> {
 fn every_example_of_every_help_page_runs_as_it_stands_piped_and_at_a_terminal() {
     let pages: Vec<_> = commands(&[])
         .into_iter()
-        .flat_map(|page| [(page.clone(), Place::Pipe), (page, Place::Terminal)])
+        .flat_map(|page| [(page.clone(), WritesTo::Pipe), (page, WritesTo::Terminal)])
         .collect();
     let next = AtomicUsize::new(0);
     let wrong = Mutex::new(Vec::new());
@@ -288,9 +288,10 @@ fn every_example_of_every_help_page_runs_as_it_stands_piped_and_at_a_terminal() 
         let workers: Vec<_> = (0..4)
             .map(|_| {
                 scope.spawn(|| {
-                    while let Some((page, place)) = pages.get(next.fetch_add(1, Ordering::Relaxed))
+                    while let Some((page, writes_to)) =
+                        pages.get(next.fetch_add(1, Ordering::Relaxed))
                     {
-                        wrong.lock().unwrap().extend(run_page(page, *place));
+                        wrong.lock().unwrap().extend(run_page(page, *writes_to));
                     }
                 })
             })
