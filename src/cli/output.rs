@@ -104,6 +104,11 @@ impl Output {
         self.screen().map(|screen| screen.width)
     }
 
+    /// The time, for those that a screen shows as a distance from it; `None` without a terminal.
+    pub(super) fn now(&self) -> Option<Timestamp> {
+        self.screen().map(|screen| screen.now)
+    }
+
     /// Formats an answer, by `human` or as JSON. JSON fails for a time beyond the year 9999.
     pub(super) fn render<R: Response>(
         &self,

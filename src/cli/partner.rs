@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use prost_reflect::DynamicMessage;
+use prost_types::Timestamp;
 
 use super::client::Client;
 use super::connect::Connection;
@@ -20,6 +21,7 @@ use super::style::Tone;
 use super::table::{Cell, Column};
 use super::text;
 use super::unknown::Names;
+use super::when;
 use crate::pb::claviger::v1::{
     DeletePartnerRequest, GetPartnerRequest, KeyFilter, ListPartnersRequest, Partner,
     PutPartnerResponse,
@@ -236,7 +238,8 @@ impl Get {
         let request = by_id(&self.partner.resolve(&client).await?);
         let answer = client.ask(client.realms().get_partner(request)).await?;
         output.show(&answer, |answer| {
-            answer.partner.as_ref().map(facts).unwrap_or_default()
+            let partner = answer.partner.as_ref();
+            partner.map_or(String::new(), |partner| facts(partner, output.now()))
         })
     }
 }
@@ -428,13 +431,16 @@ async fn find(client: &Client, partner: &Partner) -> Result<DynamicMessage, Fail
     edit::get(client, "Partner", &by_id(partner)).await
 }
 
-fn facts(partner: &Partner) -> String {
+fn facts(partner: &Partner, now: Option<Timestamp>) -> String {
     text::facts([
         ("partner", partner.id.clone()),
         ("realm", partner.realm.clone()),
         ("display name", partner.display_name.clone()),
         ("access", access(partner).to_owned()),
-        ("created", text::time_if_any(partner.create_time.as_ref())),
+        (
+            "created",
+            when::on_page(partner.create_time.as_ref(), now.as_ref()),
+        ),
         ("revision", partner.revision.to_string()),
     ])
 }

@@ -21,6 +21,7 @@ use super::response::ChangeResponse as _;
 use super::table::{Cell, Column};
 use super::text;
 use super::unknown::Names;
+use super::when;
 use crate::pb::claviger::v1::{
     DeleteProjectRequest, KeyFilter, ListProjectsRequest, Project, PutProjectResponse,
 };
@@ -245,7 +246,10 @@ impl Get {
                 ("realm", project.realm.clone()),
                 ("partner", project.partner.clone()),
                 ("display name", project.display_name.clone()),
-                ("created", text::time_if_any(project.create_time.as_ref())),
+                (
+                    "created",
+                    when::on_page(project.create_time.as_ref(), output.now().as_ref()),
+                ),
                 ("revision", project.revision.to_string()),
             ])
         })

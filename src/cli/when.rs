@@ -141,6 +141,14 @@ pub(super) fn both(at: &Timestamp, now: &Timestamp) -> String {
     format!("{} UTC, {}", full_minute(at), ago(at, now))
 }
 
+/// A time in the past as a page has it: in both forms on a screen, where it is now `now`, or else in RFC 3339. Empty without one.
+pub(super) fn on_page(at: Option<&Timestamp>, now: Option<&Timestamp>) -> String {
+    match (at, now) {
+        (Some(at), Some(now)) => both(at, now),
+        (at, _) => text::time_if_any(at),
+    }
+}
+
 /// A time that may lie ahead in both forms: `25 Feb 2027 22:25 UTC, in 90d`.
 pub(super) fn both_until(at: &Timestamp, now: &Timestamp) -> String {
     format!("{} UTC, {}", full_minute(at), until(at, now))

@@ -1,16 +1,18 @@
 //! The `realm get` command.
 
 use clap::Args;
+use prost_types::Timestamp;
 
 use super::list::environments;
 use crate::cli::connect::Connection;
 use crate::cli::edit;
 use crate::cli::failure::Failure;
-use crate::cli::output::Output;
+use crate::cli::output::{Output, Screen};
 use crate::cli::reflect;
 use crate::cli::table::{Cell, Column, Row, Table};
 use crate::cli::text;
 use crate::cli::toml_file;
+use crate::cli::when;
 use crate::domain::ids::RealmId;
 use crate::pb::claviger::v1::credential_source::Source;
 use crate::pb::claviger::v1::route::Target;
@@ -40,7 +42,7 @@ impl Get {
             let answer = client.ask(client.realms().get_realm(request)).await?;
             return output.show(&answer, |answer| {
                 let realm = answer.realm.as_ref();
-                realm.map_or(String::new(), |realm| described(realm, output.width()))
+                realm.map_or(String::new(), |realm| described(realm, output.screen()))
             });
         }
         let realm = edit::get(&client, "Realm", &request).await?;
@@ -64,8 +66,8 @@ const ROUTES: [Column; 3] = [
     Column::wrapped("NEEDS", 1, 16),
 ];
 
-fn described(realm: &Realm, width: Option<usize>) -> String {
-    let facts = facts(realm);
+fn described(realm: &Realm, screen: Option<Screen>) -> String {
+    let facts = facts(realm, screen.map(|screen| screen.now).as_ref());
     if realm.routes.is_empty() {
         return facts;
     }
@@ -83,7 +85,10 @@ fn described(realm: &Realm, width: Option<usize>) -> String {
             ..Row::default()
         });
     }
-    format!("{facts}\n\n{}", table.shown(width).text())
+    format!(
+        "{facts}\n\n{}",
+        table.shown(screen.map(|screen| screen.width)).text()
+    )
 }
 
 /// What a request to a route needs.
@@ -106,7 +111,7 @@ fn needs(route: &Route) -> String {
     needs.join(", ")
 }
 
-fn facts(realm: &Realm) -> String {
+fn facts(realm: &Realm, now: Option<&Timestamp>) -> String {
     let scopes = realm.scopes.iter().map(|scope| {
         let implied = if scope.implies.is_empty() {
             String::new()
@@ -170,7 +175,7 @@ fn facts(realm: &Realm) -> String {
         ("identity labels", realm.identity_labels.join(", ")),
         ("self rotation", self_rotation(realm).to_owned()),
         ("addresses", addresses(realm).to_owned()),
-        ("created", text::time_if_any(realm.create_time.as_ref())),
+        ("created", when::on_page(realm.create_time.as_ref(), now)),
         ("revision", realm.revision.to_string()),
     ])
 }
