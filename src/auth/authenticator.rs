@@ -8,6 +8,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::refused_key::{KeyObjection, RefusedKey};
 use super::role::{
     AuthorizedCaller, Forbidden, NO_ROLE, OPERATORS_ONLY, Principal, Role, may_verify,
 };
@@ -16,7 +17,6 @@ use crate::domain::access::ScopeSet;
 use crate::domain::clock::Clock;
 use crate::domain::ids::{EnvironmentName, RealmId};
 use crate::domain::time::Timestamp;
-use crate::domain::verdict::Verdict;
 use crate::hashing::Peppers;
 use crate::mirror::{Entry, KeyFacts, Mirror, MirroredRealm, MirroredSecret, View};
 use crate::usage::UsageRecorder;
@@ -39,12 +39,15 @@ pub struct AuthenticatedKey<'v> {
 }
 
 /// The reason why a caller is not accepted. It is about the caller's own key, never about the key that a Verify asks about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthError {
     /// The mirror is not loaded yet.
     Starting,
     /// The caller presented no valid key. Contains the message for the caller.
     Unauthenticated(&'static str),
+    /// The caller proved a key that is not accepted. In a box, because an error must not make the results of all calls
+    /// large.
+    Refused(Box<RefusedKey>),
     /// The caller's key is valid, but does not allow the call.
     Forbidden(Forbidden),
     /// There is no verdict on the caller's own key.
@@ -220,23 +223,11 @@ impl Authenticator {
         let now = moment.now();
         self.recorder.record_use(&question, key, &secret, now);
         let decision = judge(&question, key, secret, moment).map_err(AuthError::Verify)?;
-        match decision.verdict {
-            Verdict::Allowed => Ok(()),
-            Verdict::AddressDenied => Err(AuthError::Forbidden(Forbidden(
-                "the caller's key may not be used from this address: check the `allowed_cidrs` of the key",
-            ))),
-            Verdict::PartnerSuspended => Err(AuthError::Forbidden(Forbidden(
-                "the partner that owns the caller's key is suspended: ask an operator to restore the partner",
-            ))),
-            Verdict::Revoked => Err(AuthError::Unauthenticated(
-                "the caller's key is revoked: use another key",
-            )),
-            Verdict::Disabled => Err(AuthError::Unauthenticated(
-                "the caller's key is disabled: enable it, or use another key",
-            )),
-            _ => Err(AuthError::Unauthenticated(
-                "the caller's key or its old secret has expired: use the new secret, or another key",
-            )),
+        match KeyObjection::of(decision.verdict, key, secret, now) {
+            None => Ok(()),
+            Some(objection) => Err(AuthError::Refused(Box::new(RefusedKey::new(
+                key, objection,
+            )))),
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::domain::event::{EventKind, Subject};
 use crate::domain::hold::Holdable;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId, ScopeName};
 use crate::domain::key::Key;
+use crate::domain::time::Timestamp;
 use crate::store::{Error, KeyFilter, Snapshot};
 
 /// How long a search through all realms may take before it goes on to another one.
@@ -37,7 +38,36 @@ pub struct KeyScopes {
     pub full_access: bool,
 }
 
+/// What the store tells a caller of its own key that is refused.
+#[derive(Debug, Default)]
+pub struct RefusedKeyFacts {
+    /// The part that may be shown of the API key that the caller presented.
+    pub hint: String,
+    /// When the key was revoked.
+    pub revoked_at: Option<Timestamp>,
+}
+
 impl Authority {
+    /// Returns what the holder of a refused key may know of it; `None` if the key or its secret is gone.
+    pub async fn refused_key(
+        &self,
+        holder: &KeyHolder,
+    ) -> Result<Option<RefusedKeyFacts>, Refusal> {
+        let mut snapshot = self.read(holder).await?;
+        let Some(key) = snapshot.find_key(holder.principal.key).await? else {
+            return Ok(None);
+        };
+        let mut secrets = key.secrets.into_iter();
+        let presented = secrets.find(|secret| secret.digest == holder.principal.secret);
+        Ok(presented.map(|secret| RefusedKeyFacts {
+            // Only an old secret has a hint of its own.
+            hint: Some(secret.hint)
+                .filter(|hint| !hint.is_empty())
+                .unwrap_or(key.hint),
+            revoked_at: key.revocation.map(|revocation| revocation.at),
+        }))
+    }
+
     /// Returns a key.
     pub async fn get_key(
         &self,

@@ -56,7 +56,7 @@ use idempotency::IdempotencyKey;
 pub use idempotency::IssuedKey;
 pub use import::{EntryRefusal, ImportOutcomes, ImportedKey};
 pub use key_reference::KeyReference;
-pub use keys::KeyScopes;
+pub use keys::{KeyScopes, RefusedKeyFacts};
 pub use matching_keys::{BulkOutcome, EndOfKeys};
 pub use partners::PartnerDefinition;
 pub use rename_scope::{RenameScope, RenamedScope};

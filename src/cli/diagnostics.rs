@@ -1,5 +1,6 @@
 //! Errors of the connection and of the server, turned into a [`Failure`] with a hint.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::io;
 use std::time::Duration;
@@ -9,29 +10,9 @@ use tonic_types::StatusExt as _;
 
 use super::contexts::ChosenContext;
 use super::failure::{self, Failure, Violation};
+use super::flags;
+use super::key_refusal::KeyRefusal;
 use super::text::span;
-
-/// Parts of the server's messages about a caller's key, and why it refuses the key.
-const REFUSED_KEYS: [(&str, KeyRefusal); 5] = [
-    ("does not know the caller's key", KeyRefusal::Unknown),
-    ("has expired", KeyRefusal::Expired),
-    ("the caller's key is disabled", KeyRefusal::Disabled),
-    ("the caller's key is revoked", KeyRefusal::Revoked),
-    (
-        "the caller's key may not be used from this address",
-        KeyRefusal::Address,
-    ),
-];
-
-/// Why the server refuses the caller's key.
-#[derive(Clone, Copy, Debug)]
-enum KeyRefusal {
-    Unknown,
-    Expired,
-    Disabled,
-    Revoked,
-    Address,
-}
 
 /// What to do if the server refuses the client's certificate.
 const CLIENT_CERTIFICATE: &str = "use a certificate that has not expired and is from an issuer of the server's --client-ca, with --client-cert and \
@@ -184,15 +165,17 @@ impl CallContext {
             message => message.to_owned(),
         };
         let key = &self.key_source;
+        let info = details.error_info();
+        let metadata = info.map_or_else(HashMap::new, |info| info.metadata.clone());
         let has_reason = |reason: &str| {
             let info = details.error_info();
             info.is_some_and(|info| info.reason == reason)
         };
         let failure = match status.code() {
             Code::Unauthenticated | Code::PermissionDenied
-                if let Some(refusal) = refusal(&message) =>
+                if let Some(refusal) = KeyRefusal::of(&message, &metadata) =>
             {
-                self.refused_key(status.code(), &message, refusal)
+                self.refused_key(status.code(), &refusal)
             }
             Code::Unauthenticated if has_reason("CLIENT_CERTIFICATE_REQUIRED") =>
             {
@@ -258,31 +241,18 @@ impl CallContext {
         let is_outcome_unknown = is_change && status.code() == Code::Unknown;
         failure
             .with_details(reason, violations, retry)
+            .metadata(metadata)
             .outcome_unknown(is_outcome_unknown)
     }
 
     /// The failure of a call with a key that the server refuses. What the server advises is for all clients; the hint is for this one.
-    fn refused_key(&self, code: Code, message: &str, refusal: KeyRefusal) -> Failure {
-        let fact = message.split(": ").next().unwrap_or(message);
-        let other = &self.other_key;
-        let hint = match refusal {
-            KeyRefusal::Unknown => format!(
-                "it may be mistyped or deleted, or be a key of another authority than {}; {other}",
-                self.server()
-            ),
-            KeyRefusal::Expired => {
-                format!("{other}; an administrator can give it a later end: claviger keys update")
-            }
-            KeyRefusal::Disabled => {
-                format!("an administrator can enable it: claviger keys enable; or {other}")
-            }
-            KeyRefusal::Revoked => other.clone(),
-            KeyRefusal::Address => {
-                "call from an address in the key's ranges; an administrator can change them: claviger keys update --allow-cidr"
-                    .to_owned()
-            }
-        };
-        Failure::new(code, about_key(&self.key_source, fact)).hint(hint)
+    fn refused_key(&self, code: Code, refusal: &KeyRefusal<'_>) -> Failure {
+        let sentence = refusal.sentence(&flags::now().into());
+        Failure::new(code, sentence).hint(refusal.hint(
+            &self.server(),
+            &self.other_key,
+            &self.key_source,
+        ))
     }
 
     fn broken(&self, cause: &(dyn Error + 'static), is_change: bool) -> Failure {
@@ -315,14 +285,6 @@ impl CallContext {
             // A call is sent only over a connection that was established on both sides.
             .outcome_unknown(is_change && !is_refused)
     }
-}
-
-/// Why the server refuses the caller's key, by its message.
-fn refusal(message: &str) -> Option<KeyRefusal> {
-    let mut refusals = REFUSED_KEYS.iter();
-    let found =
-        refusals.find(|(part, _)| message.contains(part) && message.contains("the caller's key"));
-    found.map(|(_, refusal)| *refusal)
 }
 
 /// Returns the hint for a reason that is more specific than the code.
@@ -520,14 +482,15 @@ mod tests {
         let shown = failed(&Status::unauthenticated(unknown)).to_string();
         assert_eq!(
             shown,
-            "error: this authority does not know the key from CLAVIGER_KEY\n\
+            "error: this authority does not know your key\n\
              hint: it may be mistyped or deleted, or be a key of another authority than 127.0.0.1:7700; set CLAVIGER_KEY to \
-             another key, or --key-file FILE"
+             another key, or --key-file FILE; this one came from CLAVIGER_KEY"
         );
         let revoked = "the caller's key is revoked: use another key";
         assert_eq!(
             failed(&Status::unauthenticated(revoked)).to_string(),
-            "error: the key from CLAVIGER_KEY is revoked\nhint: set CLAVIGER_KEY to another key, or --key-file FILE"
+            "error: your key is revoked\n\
+             hint: set CLAVIGER_KEY to another key, or --key-file FILE; this one came from CLAVIGER_KEY"
         );
         let forbidden = "the caller's key may not do this: use an operator key";
         assert_eq!(

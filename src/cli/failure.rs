@@ -1,6 +1,7 @@
 //! Errors of a command, with hints on what to do.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Duration;
 
@@ -25,6 +26,8 @@ pub(super) struct Failure {
     is_interrupted: bool,
     /// The `ErrorInfo` reason of the server, for programs.
     reason: Option<String>,
+    /// The facts that the server tells beside the reason, for programs.
+    metadata: BTreeMap<String, String>,
     violations: Vec<Violation>,
     /// The arguments of the command, which name the fields.
     arguments: Option<Box<Arguments>>,
@@ -72,6 +75,7 @@ impl Failure {
             command: Vec::new(),
             is_interrupted: false,
             reason: None,
+            metadata: BTreeMap::new(),
             violations: Vec::new(),
             arguments: None,
             details: Vec::new(),
@@ -91,6 +95,14 @@ impl Failure {
             reason,
             violations,
             retry_after,
+            ..self
+        }
+    }
+
+    /// Adds the facts that the server tells beside the reason.
+    pub(super) fn metadata(self, metadata: HashMap<String, String>) -> Self {
+        Self {
+            metadata: metadata.into_iter().collect(),
             ..self
         }
     }
@@ -278,6 +290,9 @@ impl Failure {
         });
         if !self.details.is_empty() {
             error["details"] = json!(self.details);
+        }
+        if !self.metadata.is_empty() {
+            error["metadata"] = json!(self.metadata);
         }
         let hint = self.hint.as_ref().map(|hint| {
             let words = std::iter::once(hint).chain(&self.command);

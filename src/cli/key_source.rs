@@ -73,12 +73,13 @@ impl KeySource {
         }
     }
 
-    /// How to call with another API key.
-    pub(super) fn replacement(&self) -> String {
+    /// How to call with another API key. `is_current`: a login that names no context renews the context of the key.
+    pub(super) fn replacement(&self, is_current: bool) -> String {
         match self {
             Self::Flag => "give another key with --key-file".to_owned(),
             Self::File(_) => "name the file of another key with --key-file".to_owned(),
             Self::Environment(_) => format!("set {KEY} to another key, or --key-file FILE"),
+            Self::Context(..) if is_current => "claviger login, or --key-file FILE".to_owned(),
             Self::Context(name, _) => {
                 format!("claviger login --context {name}, or --key-file FILE")
             }

@@ -25,6 +25,7 @@ mod flags;
 mod gateway;
 mod healthcheck;
 mod key_file;
+mod key_refusal;
 mod key_source;
 mod keys;
 mod listing;

@@ -35,7 +35,7 @@ pub struct ProtectedApi<'p> {
 }
 
 /// The reason why a gateway gets no answer. A client of the gateway cannot cause it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GatewayError {
     /// The gateway's own key is not accepted.
     Auth(AuthError),

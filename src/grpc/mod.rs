@@ -85,7 +85,7 @@ use tonic::{Request, Status};
 use tracing::Instrument;
 use zeroize::Zeroizing;
 
-use crate::auth::{Authenticator, AuthorizedCaller, Forbidden, KeyHolder};
+use crate::auth::{AuthError, Authenticator, AuthorizedCaller, Forbidden, KeyHolder, Principal};
 use crate::authority::{Authority, Queued, Refusal};
 use crate::domain::event::Revision;
 use crate::metrics::{Limit, Refusals};
@@ -107,12 +107,20 @@ pub struct Admin {
     refusals: Arc<Refusals>,
     /// A permit for each call that waits for a change.
     waits: Arc<Semaphore>,
+    /// A permit for each refused caller whose key is looked up.
+    refused: Arc<Semaphore>,
     /// Cancelled when the server stops.
     stopping: CancellationToken,
 }
 
 /// How many calls may wait for a change.
 const MAX_WAITS: usize = 64;
+
+/// How many keys of refused callers may be looked up at once: few, because these callers may do nothing else.
+const MAX_LOOKS: usize = 2;
+
+/// How long a refusal waits for the facts of the key at most.
+const LONGEST_LOOK: Duration = Duration::from_millis(500);
 
 /// How long a call waits for a change at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -139,20 +147,49 @@ impl Admin {
             use_cases,
             refusals,
             waits: Arc::new(Semaphore::new(MAX_WAITS)),
+            refused: Arc::new(Semaphore::new(MAX_LOOKS)),
             stopping,
         }
     }
 
     /// Authenticates the caller of an administrative request.
-    fn caller<T>(&self, request: &Request<T>) -> Result<AuthorizedCaller, Status> {
+    async fn caller<T: Sync>(&self, request: &Request<T>) -> Result<AuthorizedCaller, Status> {
         let principal = guard::principal(request)?;
-        Ok(self.authenticator.authenticate_administrator(principal)?)
+        match self.authenticator.authenticate_administrator(principal) {
+            Ok(caller) => Ok(caller),
+            Err(error) => Err(self.not_accepted(principal, error).await),
+        }
     }
 
     /// Authenticates the caller of a request that needs no role, because it uses the caller's key for itself only.
-    fn holder<T>(&self, request: &Request<T>) -> Result<KeyHolder, Status> {
+    async fn holder<T: Sync>(&self, request: &Request<T>) -> Result<KeyHolder, Status> {
         let principal = guard::principal(request)?;
-        Ok(self.authenticator.authenticate_holder(principal)?)
+        match self.authenticator.authenticate_holder(principal) {
+            Ok(holder) => Ok(holder),
+            Err(error) => Err(self.not_accepted(principal, error).await),
+        }
+    }
+
+    /// The error of a caller that is not accepted. If its key is refused, the error has what the store tells of the
+    /// key, unless the store is slow or other refused callers are asking it.
+    async fn not_accepted(&self, principal: &Principal, error: AuthError) -> Status {
+        let AuthError::Refused(key) = error else {
+            return error.into();
+        };
+        let facts = async {
+            let permit = Arc::clone(&self.refused).try_acquire_owned().ok()?;
+            let holder = self.authenticator.holder_of_any_key(principal).ok()?;
+            let authority = Arc::clone(&self.authority);
+            // To its end, as every use case.
+            let read = self.use_cases.spawn(async move {
+                let facts = authority.refused_key(&holder).await;
+                drop(permit);
+                facts
+            });
+            let facts = tokio::time::timeout(LONGEST_LOOK, read).await;
+            facts.ok()?.ok()?.ok()?
+        };
+        status::refused_key(&key, facts.await)
     }
 
     /// Like [`Admin::holder`], for a key that may be expired, disabled or revoked.

@@ -10,8 +10,8 @@ use hyper::body::Bytes;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use crate::auth::{AuthError, Forbidden};
-use crate::authority::{EntryRefusal, Queued, Refusal};
+use crate::auth::{AuthError, Forbidden, KeyObjection, RefusedKey};
+use crate::authority::{EntryRefusal, Queued, Refusal, RefusedKeyFacts};
 use crate::domain::ids::KeyId;
 use crate::domain::violation::Violations;
 use crate::mirror::MissingRevision;
@@ -153,6 +153,7 @@ impl From<AuthError> for Status {
         match error {
             AuthError::Starting => starting(),
             AuthError::Unauthenticated(why) => unauthenticated(why),
+            AuthError::Refused(key) => refused_key(&key, None),
             AuthError::Forbidden(forbidden) => forbidden.into(),
             AuthError::Verify(reason) => verify_error(reason),
             AuthError::NoBuiltInRealm => {
@@ -249,6 +250,57 @@ pub(super) fn not_imported(why: EntryRefusal) -> Status {
 /// The error for a caller without a valid key.
 pub(super) fn unauthenticated(message: &str) -> Status {
     error(Code::Unauthenticated, message, info("NOT_AUTHENTICATED"))
+}
+
+/// The error for a caller whose own key, which it has proven, is not accepted.
+///
+/// Its holder may know the facts of the key. The reason of a revocation is not among them: an administrator wrote it
+/// for administrators.
+pub(super) fn refused_key(key: &RefusedKey, stored: Option<RefusedKeyFacts>) -> Status {
+    let RefusedKey {
+        id,
+        name,
+        realm,
+        partner,
+        objection,
+    } = key;
+    let (hint, revoked_at) = stored.map_or_else(Default::default, |stored| {
+        let RefusedKeyFacts { hint, revoked_at } = stored;
+        (hint, revoked_at)
+    });
+    let (code, reason) = match objection {
+        KeyObjection::PartnerSuspended | KeyObjection::AddressDenied => {
+            (Code::PermissionDenied, "NOT_ALLOWED")
+        }
+        KeyObjection::Revoked
+        | KeyObjection::Disabled
+        | KeyObjection::Expired(_)
+        | KeyObjection::OldSecret(_) => (Code::Unauthenticated, "NOT_AUTHENTICATED"),
+    };
+    let end = match *objection {
+        KeyObjection::Revoked => revoked_at.map(|at| ("revoke_time", at)),
+        KeyObjection::Expired(at) => Some(("expire_time", at)),
+        KeyObjection::OldSecret(at) => Some(("old_expire_time", at)),
+        KeyObjection::Disabled | KeyObjection::PartnerSuspended | KeyObjection::AddressDenied => {
+            None
+        }
+    };
+    let metadata = [
+        ("verdict", objection.verdict().as_str().to_owned()),
+        ("key_id", id.to_string()),
+        ("name", name.clone()),
+        ("hint", hint),
+        ("realm", realm.to_string()),
+        ("partner", partner.as_str().to_owned()),
+    ];
+    let end = end.map(|(name, at)| (name, at.rfc3339().to_string()));
+    let metadata = metadata.into_iter().chain(end);
+    let metadata = metadata.filter(|(_, value)| !value.is_empty());
+    let metadata: HashMap<_, _> = metadata
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, metadata);
+    error(code, objection.message(), details)
 }
 
 /// The error for a caller without a client certificate, to a service that requires one.

@@ -260,9 +260,9 @@ impl GatewayAuth {
                 self.authorizer.answer(&gateway, api, &original)
             });
         if let Err(GatewayError::Auth(AuthError::Verify(reason)) | GatewayError::Verify(reason)) =
-            answer
+            &answer
         {
-            log_verify_error(reason);
+            log_verify_error(*reason);
         }
         match answer {
             Ok(answer) => Ok(answer),
@@ -282,6 +282,7 @@ impl GatewayAuth {
                 "the gateway's own key is not accepted: {}",
                 match reason {
                     AuthError::Unauthenticated(why) | AuthError::Forbidden(Forbidden(why)) => why,
+                    AuthError::Refused(key) => key.objection.message(),
                     AuthError::Starting | AuthError::Verify(_) | AuthError::NoBuiltInRealm =>
                         "it cannot be verified now",
                 }

@@ -119,7 +119,7 @@ struct Round<'a> {
 
 /// An answer that does not help.
 enum Problem {
-    Failed(Failure),
+    Failed(Box<Failure>),
     Denied(i32),
 }
 
@@ -247,7 +247,7 @@ impl<'a> Round<'a> {
             ));
         }
         match self.problems[index].take() {
-            Some(Problem::Failed(failure)) if failure.is_final() => Err(failure),
+            Some(Problem::Failed(failure)) if failure.is_final() => Err(*failure),
             problem => {
                 self.problems[index] = problem;
                 Ok(())
@@ -340,7 +340,7 @@ async fn ask(
                     client = server.client();
                 }
                 ticks.reset_after(RETRY_INTERVAL);
-                (None, Some(Problem::Failed(failure)))
+                (None, Some(Problem::Failed(Box::new(failure))))
             }
         };
         let answer = Answer {

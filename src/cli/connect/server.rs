@@ -107,7 +107,9 @@ impl Connection {
         let context = CallContext {
             endpoint: name_of(text, &endpoint),
             key_source: key_source.map_or_else(|| "no key".to_owned(), KeySource::name),
-            other_key: key_source.map(KeySource::replacement).unwrap_or_default(),
+            other_key: key_source
+                .map(|source| source.replacement(self.context_name().is_none()))
+                .unwrap_or_default(),
             timeout,
             has_client_certificate,
             has_endpoint_of_context: self.has_endpoint_of_context,

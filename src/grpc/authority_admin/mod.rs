@@ -35,7 +35,7 @@ impl pb::authority_admin_server::AuthorityAdmin for AuthorityAdminService {
         &self,
         request: Request<pb::ListReplicasRequest>,
     ) -> Result<Response<pb::ListReplicasResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let (read, forks) = self
             .admin
             .run(move |authority| async move {
@@ -62,7 +62,7 @@ impl pb::authority_admin_server::AuthorityAdmin for AuthorityAdminService {
         &self,
         request: Request<pb::SetLeaseRequest>,
     ) -> Result<Response<pb::SetLeaseResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let (length, change_request) = parse_lease(request.into_inner())?;
         let result = self
             .admin
@@ -77,7 +77,7 @@ impl pb::authority_admin_server::AuthorityAdmin for AuthorityAdminService {
         &self,
         request: Request<pb::AcceptHistoryRequest>,
     ) -> Result<Response<pb::AcceptHistoryResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let (epoch, change_request) = parse_acceptance(request.into_inner())?;
         let result = self
             .admin
@@ -99,7 +99,7 @@ impl pb::authority_admin_server::AuthorityAdmin for AuthorityAdminService {
         &self,
         request: Request<pb::SetClockRequest>,
     ) -> Result<Response<pb::SetClockResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let (time, change_request) = parse_time(request.into_inner())?;
         let result = self
             .admin
@@ -121,7 +121,7 @@ impl pb::authority_admin_server::AuthorityAdmin for AuthorityAdminService {
         &self,
         request: Request<pb::ApplyRequest>,
     ) -> Result<Response<pb::ApplyResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let message = request.into_inner();
         let is_dry_run = message.dry_run;
         // Before the validation, which may take long.

@@ -52,7 +52,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::IssueKeyRequest>,
     ) -> Result<Response<pb::IssueKeyResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let mut message = request.into_inner();
         let fingerprint = fingerprint!("IssueKey", message);
         let (new, change_request) = request::new_key(message, self.clock.now())?;
@@ -71,7 +71,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::GetKeyRequest>,
     ) -> Result<Response<pb::GetKeyResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let key = request::get(request.into_inner())?;
         let read = self
             .admin
@@ -87,7 +87,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::ListKeysRequest>,
     ) -> Result<Response<pb::ListKeysResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let mut message = request.into_inner();
         let page_token = std::mem::take(&mut message.page_token);
         let page_size = std::mem::take(&mut message.page_size);
@@ -121,7 +121,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::FindKeyRequest>,
     ) -> Result<Response<pb::FindKeyResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         caller.role.may_use_keys(Purpose::Read)?;
         let (keys, more) = match request::find(request.into_inner())? {
             Sought::PlainKey(plain_key) => {
@@ -158,7 +158,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::GetKeyScopesRequest>,
     ) -> Result<Response<pb::GetKeyScopesResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let key = request::get_scopes(request.into_inner())?;
         let read = self
             .admin
@@ -176,7 +176,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::DisableKeyRequest>,
     ) -> Result<Response<pb::DisableKeyResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let (key, change_request, if_revision) = request::disable(request.into_inner())?;
         let result = self
             .admin
@@ -193,7 +193,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::EnableKeyRequest>,
     ) -> Result<Response<pb::EnableKeyResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let (key, change_request, if_revision) = request::enable(request.into_inner())?;
         let result = self
             .admin
@@ -210,7 +210,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::RevokeKeyRequest>,
     ) -> Result<Response<pb::RevokeKeyResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let (key, change_request, reason) = request::revocation(request.into_inner())?;
         let result = self
             .admin
@@ -227,7 +227,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::UpdateKeyRequest>,
     ) -> Result<Response<pb::UpdateKeyResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let (key, change_request, if_revision, update) = request::update(request.into_inner())?;
         let result = self
             .admin
@@ -244,7 +244,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::RotateKeyRequest>,
     ) -> Result<Response<pb::RotateKeyResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let mut message = request.into_inner();
         let fingerprint = fingerprint!("RotateKey", message);
         let (key, change_request, if_revision, rotation) = request::rotation(message)?;
@@ -270,7 +270,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::EndRotationRequest>,
     ) -> Result<Response<pb::EndRotationResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let (key, change_request, if_revision, keep) =
             request::end_of_rotation(request.into_inner())?;
         let result = self
@@ -288,7 +288,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::RevokeKeysRequest>,
     ) -> Result<Response<pb::RevokeKeysResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let mut message = request.into_inner();
         let fingerprint = fingerprint!("RevokeKeys", message);
         let answer = self.revoke_all(caller, message, fingerprint).await?;
@@ -299,7 +299,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::GetSelfRequest>,
     ) -> Result<Response<pb::GetSelfResponse>, Status> {
-        let holder = self.admin.holder(&request)?;
+        let holder = self.admin.holder(&request).await?;
         let pb::GetSelfRequest {} = request.into_inner();
         let read = self
             .admin
@@ -315,7 +315,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::RotateSelfRequest>,
     ) -> Result<Response<pb::RotateSelfResponse>, Status> {
-        let holder = self.admin.holder(&request)?;
+        let holder = self.admin.holder(&request).await?;
         let mut message = request.into_inner();
         let fingerprint = fingerprint!("RotateSelf", message);
         let (change_request, overlap) = request::self_rotation(message)?;
@@ -351,7 +351,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::ImportKeysRequest>,
     ) -> Result<Response<pb::ImportKeysResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let mut message = request.into_inner();
         let fingerprint = fingerprint!("ImportKeys", message);
         let is_dry_run = message.dry_run;
@@ -385,7 +385,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::GetKeyUsageRequest>,
     ) -> Result<Response<pb::GetKeyUsageResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let (key, hours) = usage::key_and_hours(request.into_inner(), self.clock.now())?;
         let usage = self
             .admin
@@ -398,7 +398,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::GetUsageRequest>,
     ) -> Result<Response<pb::GetUsageResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let (filter, top) = usage::filter_and_top(request.into_inner(), self.clock.now())?;
         // An answer of many hours is as large as a page.
         let allowed = caller.role.may_use_keys(Purpose::Read);
@@ -415,7 +415,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::DeleteKeyRequest>,
     ) -> Result<Response<pb::DeleteKeyResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let (key, change_request) = request::delete(request.into_inner())?;
         let result = self
             .admin
@@ -435,7 +435,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::DeleteKeysRequest>,
     ) -> Result<Response<pb::DeleteKeysResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let mut message = request.into_inner();
         let fingerprint = fingerprint!("DeleteKeys", message);
         let answer = self.delete_all(caller, message, fingerprint).await?;
@@ -446,7 +446,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         &self,
         request: Request<pb::ListEventsRequest>,
     ) -> Result<Response<pb::ListEventsResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let mut message = request.into_inner();
         let page_token = std::mem::take(&mut message.page_token);
         let page_size = std::mem::take(&mut message.page_size);

@@ -35,7 +35,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::PutRealmRequest>,
     ) -> Result<Response<pb::PutRealmResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let pb::PutRealmRequest {
             realm,
             if_revision,
@@ -64,7 +64,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::RenameScopeRequest>,
     ) -> Result<Response<pb::RenameScopeResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let mut message = request.into_inner();
         let fingerprint = fingerprint!("RenameScope", message);
         let is_dry_run = message.dry_run;
@@ -105,7 +105,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::GetRealmRequest>,
     ) -> Result<Response<pb::GetRealmResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let pb::GetRealmRequest { realm_id } = request.into_inner();
         let mut bad = Violations::default();
         let id = bad.check("realm_id", RealmId::parse(&realm_id));
@@ -124,7 +124,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::ListRealmsRequest>,
     ) -> Result<Response<pb::ListRealmsResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let pb::ListRealmsRequest {
             page_size,
             page_token,
@@ -156,7 +156,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::DeleteRealmRequest>,
     ) -> Result<Response<pb::DeleteRealmResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let pb::DeleteRealmRequest {
             realm_id,
             if_revision,
@@ -182,7 +182,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::PutPartnerRequest>,
     ) -> Result<Response<pb::PutPartnerResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let pb::PutPartnerRequest {
             partner,
             if_revision,
@@ -205,7 +205,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::GetPartnerRequest>,
     ) -> Result<Response<pb::GetPartnerResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let pb::GetPartnerRequest { realm, partner } = request.into_inner();
         let (realm, partner) = parse_in_realm(&realm, "partner", &partner, PartnerId::parse)?;
         let read =
@@ -224,7 +224,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::ListPartnersRequest>,
     ) -> Result<Response<pb::ListPartnersResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let mut message = request.into_inner();
         let page_token = std::mem::take(&mut message.page_token);
         let page_size = std::mem::take(&mut message.page_size);
@@ -264,7 +264,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::DeletePartnerRequest>,
     ) -> Result<Response<pb::DeletePartnerResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let pb::DeletePartnerRequest {
             realm,
             partner,
@@ -289,7 +289,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::PutProjectRequest>,
     ) -> Result<Response<pb::PutProjectResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let pb::PutProjectRequest {
             project,
             if_revision,
@@ -312,7 +312,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::ListProjectsRequest>,
     ) -> Result<Response<pb::ListProjectsResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let mut message = request.into_inner();
         let page_token = std::mem::take(&mut message.page_token);
         let page_size = std::mem::take(&mut message.page_size);
@@ -354,7 +354,7 @@ impl pb::realm_admin_server::RealmAdmin for RealmAdminService {
         &self,
         request: Request<pb::DeleteProjectRequest>,
     ) -> Result<Response<pb::DeleteProjectResponse>, Status> {
-        let caller = self.admin.caller(&request)?;
+        let caller = self.admin.caller(&request).await?;
         let pb::DeleteProjectRequest {
             realm,
             project,

@@ -16,6 +16,7 @@ mod operator_labels;
 mod own_key;
 mod owner;
 mod partner_apis;
+mod refused_callers;
 mod revocation;
 mod roles;
 mod rotation;

@@ -124,7 +124,8 @@ fn a_login_keeps_the_key_for_later_commands() {
 
     let wrong = user.says(&["login", "--endpoint", &address], "claviger_main_wrong", 1);
     assert!(
-        wrong.contains("the key from standard input; nothing was kept"),
+        wrong.contains("does not know your key; nothing was kept\n")
+            && wrong.ends_with("; this one came from standard input\n"),
         "{wrong}"
     );
     assert!(!user.file().exists());
@@ -285,7 +286,8 @@ fn the_key_is_that_of_a_flag_or_a_variable_or_the_context() {
     ] {
         let (_, _, complaint) = user.run(words, variables, "");
         assert!(
-            complaint.contains(&format!("does not know the key from {source}\n")),
+            complaint.contains("does not know your key\n")
+                && complaint.ends_with(&format!("; this one came from {source}\n")),
             "{complaint}"
         );
     }
