@@ -12,7 +12,7 @@ use super::{
     not_found,
 };
 use crate::auth::AuthorizedCaller;
-use crate::domain::event::{EventKind, Subject};
+use crate::domain::event::{EventKind, SUSPENSION, Subject, Suspension};
 use crate::domain::hold::Holdable;
 use crate::domain::ids::{PartnerId, RealmId};
 use crate::domain::partner::Partner;
@@ -73,7 +73,7 @@ impl Authority {
             Effect::MayGrant
         };
         let mut state = self.begin_checks(group, effect, may_suspend).await?;
-        let (mut change, partner) = loop {
+        let (mut change, entry, partner) = loop {
             check_in_realm(&mut state, caller, &definition.realm, IF_BUILT_IN).await?;
             let found = state
                 .find_partner(&definition.realm, &definition.id)
@@ -86,6 +86,7 @@ impl Authority {
                     .give_to(&self.mirror, Holdable::Partner(realm, id))
                     .await?;
             }
+            let entry = put_entry(found.as_ref().map(|found| &found.value), &partner);
             let effect = match found {
                 Some(found) if found.value == partner => {
                     return self
@@ -96,13 +97,12 @@ impl Authority {
                 _ => Effect::MayGrant,
             };
             match self.end_checks(state, group, effect).await? {
-                ControlFlow::Break(change) => break (change, partner),
+                ControlFlow::Break(change) => break (change, entry, partner),
                 ControlFlow::Continue(change) => state = change,
             }
         };
         change.put_partner(&partner).await?;
         let put = get_partner(&mut change, &partner.realm, &partner.id).await?;
-        let entry = put_entry(&partner);
         self.finish(&caller.principal, request, change, entry, put)
             .await
     }
@@ -222,13 +222,20 @@ pub(super) async fn get_partner(
 }
 
 /// The entry of a partner that is created or replaced.
-pub(super) fn put_entry(partner: &Partner) -> AuditEntry {
+pub(super) fn put_entry(before: Option<&Partner>, partner: &Partner) -> AuditEntry {
+    let was_suspended = before.is_some_and(|before| before.suspended);
+    let suspension = match (was_suspended, partner.suspended) {
+        (false, true) => Suspension::Began.as_str(),
+        (true, false) => Suspension::Ended.as_str(),
+        (false, false) | (true, true) => "",
+    };
     AuditEntry {
         kind: EventKind::PartnerPut,
         subject: subject(&partner.realm, &partner.id),
         detail: non_empty_detail([
             ("display_name", partner.display_name.clone()),
             ("suspended", partner.suspended.to_string()),
+            (SUSPENSION, suspension.to_owned()),
         ]),
     }
 }

@@ -9,7 +9,7 @@ use super::listing::{Field, Listing};
 use super::table::{Cell, Column};
 use super::text;
 use super::when;
-use crate::domain::event::EventKind;
+use crate::domain::event::{EventKind, SUSPENSION, SoughtKind};
 use crate::pb::claviger::v1::{Event, Key};
 
 /// The number of characters of an id that tell it from others: its end, because ids of one hour begin alike.
@@ -47,7 +47,7 @@ pub(super) const FIELDS: [Field<EventLine>; 13] = [
         Cell::dim(&line.when)
     }),
     Field::screen(Column::whole("WHAT", 100), |line, _| {
-        Cell::new(&line.event.kind)
+        Cell::new(kind(&line.event))
     }),
     Field::screen(Column::id("WHICH", 95, 16, 30), |line, _| {
         Cell::new(&line.which)
@@ -211,6 +211,12 @@ pub(super) fn lines(
     events.iter().map(line).collect()
 }
 
+/// The kind of an event as `--kind` takes it, which is narrower than the kind in the message.
+pub(super) fn kind(event: &Event) -> &str {
+    let suspension = event.detail.get(SUSPENSION).map(String::as_str);
+    SoughtKind::narrowest(&event.kind, suspension)
+}
+
 fn owner(event: &Event) -> String {
     match event.detail.get("project") {
         Some(project) if !event.partner.is_empty() => format!("{}/{project}", event.partner),
@@ -285,10 +291,9 @@ fn note(event: &Event, now: &Timestamp) -> String {
             }]
         }
         Some(EventKind::PartnerPut) => {
-            let state = match detail("suspended") {
-                Some("true") => Some("suspended".to_owned()),
-                _ => None,
-            };
+            // What the change did stands in its kind. A change by an earlier version does not say what it did.
+            let is_suspended = detail(SUSPENSION).is_none() && detail("suspended") == Some("true");
+            let state = is_suspended.then(|| "suspended".to_owned());
             let name = detail("display_name").map(|name| format!("display name {name}"));
             [state, name].into_iter().flatten().collect()
         }

@@ -8,6 +8,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use futures_util::future::join_all;
 use prost_types::Timestamp;
+use tonic::Code;
 
 use super::client::Client;
 use super::connect::Connection;
@@ -21,9 +22,9 @@ use super::realm_flag::RealmFlag;
 use super::reflect::Described;
 use super::text;
 use super::unknown::Names as OwnerNames;
-use crate::domain::event::EventKind;
+use crate::domain::event::SoughtKind;
 use crate::pb::claviger::v1::{
-    Event, GetKeyRequest, KeyFilter, ListEventsRequest, ListKeysRequest,
+    Event, GetKeyRequest, KeyFilter, ListEventsRequest, ListEventsResponse, ListKeysRequest,
 };
 
 /// The time between two looks for new events.
@@ -43,7 +44,7 @@ const EVENTS_AT_ONCE: i32 = 500;
 #[command(after_help = "\
 Examples:
   claviger events --since 24h
-  claviger events --follow --kind key.revoked")]
+  claviger events --follow --kind key.revoked,partner.suspended")]
 pub struct Events {
     #[command(flatten)]
     realm: RealmFlag,
@@ -60,9 +61,9 @@ pub struct Events {
     /// with.
     #[arg(long, value_name = "KEY", value_parser = named::parser())]
     actor: Option<KeyName>,
-    /// Only events of this kind.
-    #[arg(long, value_parser = PossibleValuesParser::new(EventKind::ALL.map(EventKind::as_str)))]
-    kind: Option<String>,
+    /// Only events of these kinds. `partner.put` includes `partner.suspended` and `partner.restored`.
+    #[arg(long, value_delimiter = ',', value_parser = PossibleValuesParser::new(SoughtKind::all().map(SoughtKind::as_str)))]
+    kind: Vec<String>,
     /// Only events since this time, or since that long ago, such as 24h, `today`, `yesterday` or 2026-11-01.
     // As with the page token: the flags that are printed for the next page are appended to the command line of this page.
     #[arg(long, value_name = flags::PAST, value_parser = flags::past, overrides_with = "since")]
@@ -97,7 +98,7 @@ impl Events {
                 page_token,
                 ..request.clone()
             };
-            client.ask(client.keys().list_events(request)).await
+            list(&client, request).await
         };
         let page = self.page.fetch(fetch).await?;
         if page.events.is_empty() {
@@ -124,12 +125,18 @@ impl Events {
         } else {
             self.realm.given()
         };
+        // Every server knows one kind.
+        let (kind, kinds) = match &*self.kind {
+            [kind] => (kind.clone(), Vec::new()),
+            kinds => (String::new(), kinds.to_vec()),
+        };
         Ok(ListEventsRequest {
             key_id: self.key(client, self.key_id.as_ref(), false).await?,
             actor: self.key(client, self.actor.as_ref(), true).await?,
             realm: realm.unwrap_or_default(),
             partner: self.partner.clone(),
-            kind: self.kind.clone().unwrap_or_default(),
+            kind,
+            kinds,
             start_time: self.since,
             end_time: self.until,
             page_size: 0,
@@ -244,6 +251,22 @@ async fn check_owner(client: &Client, request: &ListEventsRequest) -> Result<(),
     Ok(())
 }
 
+/// Asks for events.
+///
+/// # Errors Also if the server does not know several kinds, and has returned events of any kind. Such a server tells no
+/// revision.
+async fn list(client: &Client, request: ListEventsRequest) -> Result<ListEventsResponse, Failure> {
+    let has_kinds = !request.kinds.is_empty();
+    let answer = client.ask(client.keys().list_events(request)).await?;
+    if has_kinds && answer.revision == 0 {
+        let message = "the server does not know several kinds at once";
+        return Err(
+            Failure::new(Code::Unimplemented, message).hint("name one kind, or upgrade the server")
+        );
+    }
+    Ok(answer)
+}
+
 /// Prints events as they come. An outage is waited for: the revision says where to go on.
 async fn follow(
     client: &Client,
@@ -257,11 +280,9 @@ async fn follow(
             page_size: 1,
             ..events.clone()
         };
-        client
-            .ask(client.keys().list_events(request))
-            .await?
-            .revision
+        list(client, request).await?.revision
     };
+    let is_for_people = output.screen().is_some();
     let mut pause = PAUSE;
     loop {
         let request = ListEventsRequest {
@@ -269,10 +290,17 @@ async fn follow(
             after_revision: Some(after),
             ..events.clone()
         };
-        match client.ask(client.keys().list_events(request)).await {
+        match list(client, request).await {
             Ok(answer) => {
                 for event in &answer.events {
-                    match output.print_line(&Described::whole("Event", event), || line(event)) {
+                    // A pipe gets the kind of the message.
+                    let kind = if is_for_people {
+                        event_line::kind(event)
+                    } else {
+                        &event.kind
+                    };
+                    let line = || line(event, kind);
+                    match output.print_line(&Described::whole("Event", event), line) {
                         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                             return Ok(());
                         }
@@ -298,7 +326,7 @@ async fn follow(
 }
 
 /// An event on one line.
-fn line(event: &Event) -> String {
+fn line(event: &Event, kind: &str) -> String {
     let place = [&event.realm, &event.partner, &event.key_id];
     let place: Vec<_> = place
         .into_iter()
@@ -308,7 +336,7 @@ fn line(event: &Event) -> String {
     format!(
         "{}  {}  {}  {}",
         text::time_if_any(event.time.as_ref()),
-        event.kind,
+        kind,
         place.join(" "),
         text::pairs(&event.detail)
     )

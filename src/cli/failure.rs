@@ -414,7 +414,7 @@ pub(super) fn name(code: Code) -> String {
 }
 
 /// The fields of the requests, and the flags that set them.
-pub(super) const FLAGS: [(&str, &str); 46] = [
+pub(super) const FLAGS: [(&str, &str); 47] = [
     ("actor", "--actor"),
     ("admin_scope", "--admin-scope"),
     ("allowed_cidrs", "--allow-cidr"),
@@ -437,6 +437,7 @@ pub(super) const FLAGS: [(&str, &str); 46] = [
     ("issued_after", "--issued-after"),
     ("issued_before", "--issued-before"),
     ("kind", "--kind"),
+    ("kinds", "--kind"),
     ("labels", "--label"),
     ("level", "--level"),
     ("levels", "--level"),

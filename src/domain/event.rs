@@ -279,3 +279,109 @@ impl EventKind {
         Self::ALL.into_iter().find(|kind| kind.as_str() == name)
     }
 }
+
+/// The detail of an event [`EventKind::PartnerPut`] that says what the change did to the suspension of the partner;
+/// absent if it left the suspension as it was.
+pub const SUSPENSION: &str = "suspension";
+
+/// What a change does to the suspension of a partner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspension {
+    /// The partner is suspended from then on.
+    Began,
+    /// The partner is no longer suspended.
+    Ended,
+}
+
+impl Suspension {
+    /// Returns the value of the detail [`SUSPENSION`].
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Began => "began",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// A kind of events as people look for it: a kind of change, or a part of the changes of one kind.
+///
+/// The parts are not stored as kinds of their own, because a server of an earlier version that shares the database
+/// would not be able to read such an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SoughtKind {
+    /// All changes of a kind.
+    Every(EventKind),
+    /// The changes of partners that began or ended a suspension.
+    Suspension(Suspension),
+}
+
+impl SoughtKind {
+    /// The number of kinds.
+    pub const COUNT: usize = EventKind::ALL.len() + 2;
+
+    /// All kinds; a part of a kind follows the kind.
+    pub fn all() -> impl Iterator<Item = Self> {
+        EventKind::ALL.into_iter().flat_map(|kind| {
+            let parts: &[Suspension] = match kind {
+                EventKind::PartnerPut => &[Suspension::Began, Suspension::Ended],
+                _ => &[],
+            };
+            let parts = parts.iter().copied().map(Self::Suspension);
+            std::iter::once(Self::Every(kind)).chain(parts)
+        })
+    }
+
+    /// Returns the name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Every(kind) => kind.as_str(),
+            Self::Suspension(Suspension::Began) => "partner.suspended",
+            Self::Suspension(Suspension::Ended) => "partner.restored",
+        }
+    }
+
+    /// Returns the kind with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::all().find(|kind| kind.as_str() == name)
+    }
+
+    /// Returns the narrowest kind of an event with this kind and these details.
+    pub fn narrowest<'k>(kind: &'k str, suspension: Option<&str>) -> &'k str {
+        let mut parts = [Suspension::Began, Suspension::Ended].into_iter();
+        let part = parts.find(|part| suspension == Some(part.as_str()));
+        match part {
+            Some(part) if kind == EventKind::PartnerPut.as_str() => Self::Suspension(part).as_str(),
+            _ => kind,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_that_is_sought_has_a_name_of_its_own() {
+        let kinds: Vec<_> = SoughtKind::all().collect();
+        assert_eq!(kinds.len(), SoughtKind::COUNT);
+        for kind in kinds {
+            assert_eq!(SoughtKind::parse(kind.as_str()), Some(kind));
+        }
+        assert_eq!(SoughtKind::parse("partner.ended"), None);
+        // An earlier version that shares the database reads only these.
+        assert_eq!(EventKind::parse("partner.suspended"), None);
+    }
+
+    #[test]
+    fn only_a_put_of_a_partner_is_a_suspension() {
+        for (kind, suspension, narrowest) in [
+            ("partner.put", Some("began"), "partner.suspended"),
+            ("partner.put", Some("ended"), "partner.restored"),
+            ("partner.put", Some("other"), "partner.put"),
+            ("partner.put", None, "partner.put"),
+            ("realm.put", Some("began"), "realm.put"),
+        ] {
+            assert_eq!(SoughtKind::narrowest(kind, suspension), narrowest);
+        }
+    }
+}

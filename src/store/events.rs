@@ -10,7 +10,9 @@ use super::{
     Change, Error, INSERTS_AT_ONCE, Page, PageBuilder, SEARCH_TIME, Snapshot, for_each,
     keeps_insert, on, page_and_one, revision, search_error, stored,
 };
-use crate::domain::event::{Actor, Event, EventId, EventKind, Revision, Subject};
+use crate::domain::event::{
+    Actor, Event, EventId, EventKind, Revision, SUSPENSION, SoughtKind, Subject,
+};
 use crate::domain::ids::{KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::time::Timestamp;
 use crate::hashing::random;
@@ -33,8 +35,8 @@ pub struct EventFilter {
     pub key: Option<KeyId>,
     /// The change was made with this key.
     pub actor: Option<KeyId>,
-    /// The event is of this kind.
-    pub kind: Option<EventKind>,
+    /// The event is of one of these kinds; empty means any kind.
+    pub kinds: Vec<SoughtKind>,
     /// The time of the event is not before this time.
     pub from: Option<Timestamp>,
     /// The time of the event is before this time.
@@ -320,8 +322,27 @@ impl Snapshot {
                 if let Some(actor) = filter.actor {
                     query.push(" AND actor = ").push_bind(actor.as_uuid());
                 }
-                if let Some(kind) = filter.kind {
-                    query.push(" AND kind = ").push_bind(kind.as_str());
+                if !filter.kinds.is_empty() {
+                    query.push(" AND (FALSE");
+                    for kind in &filter.kinds {
+                        match kind {
+                            SoughtKind::Every(kind) => {
+                                query.push(" OR kind = ").push_bind(kind.as_str());
+                            }
+                            SoughtKind::Suspension(suspension) => {
+                                // A quote within a value of the details has a backslash before it, so this is no part
+                                // of a value.
+                                let detail = format!("\"{SUSPENSION}\":\"{}\"", suspension.as_str());
+                                query
+                                    .push(" OR kind = ")
+                                    .push_bind(EventKind::PartnerPut.as_str())
+                                    .push(" AND replace(detail, ")
+                                    .push_bind(detail)
+                                    .push(", '') <> detail");
+                            }
+                        }
+                    }
+                    query.push(")");
                 }
                 if let Some(from) = filter.from {
                     query.push(" AND time >= ").push_bind(from.as_micros());
@@ -344,7 +365,11 @@ impl Snapshot {
                     .push_bind(page_and_one(filter.limit));
                 query
             };
-            |conn| query.build_query_as::<EventRow>().fetch(&mut *conn),
+            |conn| {
+                // Each number of kinds is a different statement.
+                let keeps = filter.kinds.len() <= 1;
+                query.build_query_as::<EventRow>().persistent(keeps).fetch(&mut *conn)
+            },
             |row| {
                 let number = row.0;
                 let read = || {

@@ -139,7 +139,7 @@ async fn write_partner(
 ) -> Result<AuditEntry, Refusal> {
     if let Some(partner) = after {
         change.put_partner(partner).await?;
-        return Ok(partners::put_entry(partner));
+        return Ok(partners::put_entry(before, partner));
     }
     let partner = before.expect("a change has a partner");
     change.delete_partner(&partner.realm, &partner.id).await?;

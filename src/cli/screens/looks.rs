@@ -241,7 +241,12 @@ fn events() {
     let events = [
         Event {
             partner: "globex".to_owned(),
-            ..event(9, "22:25:59", "partner.put", &[("suspended", "true")])
+            ..event(
+                9,
+                "22:25:59",
+                "partner.put",
+                &[("suspended", "true"), ("suspension", "began")],
+            )
         },
         of_key(event(8, "22:25:58", "key.deleted", &deleted), 1, "globex"),
         of_key(event(7, "22:25:50", "key.issued", &issued), 2, "acme"),

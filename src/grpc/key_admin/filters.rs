@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::authority::Refusal;
-use crate::domain::event::{EventKind, Revision};
+use crate::domain::event::{Revision, SoughtKind};
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId};
 use crate::domain::key::KeyState;
 use crate::domain::time::Timestamp;
@@ -146,6 +146,20 @@ fn key_state(state: i32) -> Result<KeyState, &'static str> {
     }
 }
 
+/// Decodes the kinds of events: the union of both fields.
+fn sought_kinds(bad: &mut Violations, kind: &str, kinds: &[String]) -> Vec<SoughtKind> {
+    let parse =
+        |name: &str| SoughtKind::parse(name).ok_or("must be an event kind, such as key.revoked");
+    if kinds.len() > SoughtKind::COUNT {
+        bad.add("kinds", "must have at most 24 entries");
+        return Vec::new();
+    }
+    let kind = decode::optional(bad, "kind", kind, parse);
+    let kinds = kinds.iter().enumerate();
+    let kinds = kinds.filter_map(|(i, kind)| bad.check(format!("kinds[{i}]"), parse(kind)));
+    kind.into_iter().chain(kinds).collect()
+}
+
 /// Decodes the filter of `ListEvents`. `bad` has the violations of the page token, `cursor` is the start of the page.
 pub(super) fn event_filter(
     mut bad: Violations,
@@ -164,6 +178,7 @@ pub(super) fn event_filter(
         page_token: _,
         actor,
         after_revision,
+        kinds,
     } = request;
     let limit = page::size(&mut bad, page_size);
     if after_revision.is_some() && !cursor.is_empty() {
@@ -173,9 +188,7 @@ pub(super) fn event_filter(
         realm: decode::optional(&mut bad, "realm", &realm, RealmId::parse),
         partner: decode::optional(&mut bad, "partner", &partner, PartnerId::parse),
         key: decode::optional(&mut bad, "key_id", &key_id, KeyId::parse),
-        kind: decode::optional(&mut bad, "kind", &kind, |kind| {
-            EventKind::parse(kind).ok_or("must be an event kind, such as key.revoked")
-        }),
+        kinds: sought_kinds(&mut bad, &kind, &kinds),
         actor: decode::optional(&mut bad, "actor", &actor, KeyId::parse),
         from: decode::timestamp(&mut bad, "start_time", start_time),
         until: decode::timestamp(&mut bad, "end_time", end_time),

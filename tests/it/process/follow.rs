@@ -142,6 +142,16 @@ async fn the_command_line_follows_across_a_restart_and_filters() {
         &program,
         &["--since", "1h", "--kind", "project.put", "--json"],
     );
+    let of_kinds = Follower::start(
+        &program,
+        &[
+            "--since",
+            "1h",
+            "--kind",
+            "partner.suspended,key.revoked",
+            "--json",
+        ],
+    );
     for _ in 0..3 {
         let event: serde_json::Value = serde_json::from_str(&of_kind.line()).unwrap();
         assert_eq!(event["kind"], "project.put");
@@ -158,5 +168,17 @@ async fn the_command_line_follows_across_a_restart_and_filters() {
     let program = Program::serve_at(&test_store, [&address, "127.0.0.1:0"], &[]);
     program.api().put_partner("new", false).await;
     assert!(all.line().contains("  partner.put  demo new  "));
+    let mut api = program.api();
+    api.put_partner("new", true).await;
+    api.put_partner("new", false).await;
+    let key = api.issue().await.key.unwrap().id;
+    api.revoke(&key).await.unwrap();
+    for (kind, partner) in [("partner.put", "new"), ("key.revoked", "acme")] {
+        let event: serde_json::Value = serde_json::from_str(&of_kinds.line()).unwrap();
+        assert_eq!(
+            (&event["kind"], &event["partner"]),
+            (&kind.into(), &partner.into())
+        );
+    }
     assert!(of_kind.lines.try_recv().is_err());
 }

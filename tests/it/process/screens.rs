@@ -364,6 +364,66 @@ fn columns_can_be_chosen() {
     );
 }
 
+/// Seen red with the kind of the message on the terminal, and with the kind of the terminal in the pipe.
+#[test]
+fn a_suspension_is_a_kind_of_its_own_on_a_terminal_only() {
+    let rig = Rig::new();
+    let shell = &rig.shell;
+    for line in [
+        "partner suspend acme --realm demo --yes",
+        "partner update acme --realm demo --display-name Acme",
+        "partner restore acme --realm demo",
+    ] {
+        shell.says(line, "", 0);
+    }
+    let kinds = |shown: &str| -> Vec<String> {
+        let words = shown.split_whitespace();
+        let kinds = words.filter(|word| word.starts_with("partner.") && !word.ends_with(','));
+        kinds.map(str::to_owned).collect()
+    };
+    let list = "events --realm demo --since 1h --partner acme --kind partner.put";
+    let shown = rig.shows(list, 0);
+    let expected = [
+        "partner.restored",
+        "partner.put",
+        "partner.suspended",
+        "partner.put",
+    ];
+    assert_eq!(kinds(&shown), expected, "{shown}");
+    let piped = shell.says(list, "", 0);
+    assert_eq!(kinds(&piped), ["partner.put"; 4], "{piped}");
+    assert!(piped.contains("suspension=ended"), "{piped}");
+
+    let several = "events --realm demo --kind partner.suspended,key.issued --kind partner.restored";
+    let shown = rig.shows(several, 0);
+    assert_eq!(
+        kinds(&shown),
+        ["partner.restored", "partner.suspended"],
+        "{shown}"
+    );
+    assert!(
+        shown.contains("key.issued") && shown.contains("6 events"),
+        "{shown}"
+    );
+    let listed = shell.json(&format!("{several} --partner acme"), "", 0);
+    let told = listed["events"].as_array().unwrap().iter();
+    let told: Vec<_> = told
+        .map(|event| (&event["kind"], &event["detail"]["suspension"]))
+        .collect();
+    assert_eq!(told.len(), 4);
+    assert_eq!(*told[0].0, "partner.put");
+    assert_eq!(*told[0].1, "ended");
+    // A page of several kinds goes on.
+    let first = shell.json(&format!("{several} --page-size 4"), "", 0);
+    let token = first["next_page_token"].as_str().unwrap();
+    let next = shell.json(
+        &format!("{several} --page-size 4 --page-token={token}"),
+        "",
+        0,
+    );
+    assert_eq!(next["events"].as_array().unwrap().len(), 2, "{next}");
+}
+
 #[test]
 fn the_kinds_of_events_are_named() {
     let output = claviger(&["events", "--kind", "key.revokd"])
@@ -372,7 +432,7 @@ fn the_kinds_of_events_are_named() {
     assert_eq!(output.status.code(), Some(2));
     let complaint = String::from_utf8(output.stderr).unwrap();
     assert!(
-        complaint.contains("key.revoked") && complaint.contains("partner.put"),
+        complaint.contains("key.revoked") && complaint.contains("partner.suspended"),
         "{complaint}"
     );
 }

@@ -51,6 +51,11 @@ def events_are_found_by_what_they_are_about(fixture: Fixture):
         ("actor", {"actor": everything[0].actor}, lambda event: event.actor == everything[0].actor),
         ("start", {"start_time": border}, lambda event: not before_border(event)),
         ("end", {"end_time": border}, before_border),
+        ("kinds", {"kinds": ["key.revoked", "key.disabled"]}, lambda event: event.kind in ("key.revoked", "key.disabled")),
+        ("kind and kinds", {"kind": "key.revoked", "kinds": ["key.disabled"]},
+         lambda event: event.kind in ("key.revoked", "key.disabled")),
+        ("suspension", {"kinds": ["partner.suspended"]}, lambda event: event.detail.get("suspension") == "began"),
+        ("restoration", {"kinds": ["partner.restored"]}, lambda event: event.detail.get("suspension") == "ended"),
         ("kind and partner", {"kind": "key.issued", "partner": "acme"},
          lambda event: event.kind == "key.issued" and event.partner == "acme"),
     ):

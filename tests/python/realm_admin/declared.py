@@ -42,6 +42,12 @@ def a_declared_state_is_made_true_as_a_whole(fixture: Fixture):
     changed = fixture.operator.call("Apply", state=named)
     same([(change.before.WhichOneof("resource"), change.after.WhichOneof("resource")) for change in changed.changes],
          [("partner", "partner"), ("key", "key")], "what was changed")
+    fixture.operator.call("Apply", state=named | {"partners": [partner | {"suspended": True, "display_name": "Acme"}]})
+    fixture.operator.call("Apply", state=named | {"partners": [partner | {"suspended": False}]})
+    suspensions = fixture.operator.call("ListEvents", kinds=["partner.suspended", "partner.restored"], realm=realm["id"])
+    same([(event.kind, event.partner, event.detail["suspension"]) for event in suspensions.events],
+         [("partner.put", partner["id"], "ended"), ("partner.put", partner["id"], "began")],
+         "the suspension in the audit trail")
     same((changed.changes[1].before.key.name, changed.changes[1].after.key.name), ("edge", "core"), "the names")
     gone = fixture.operator.call("Apply", state={"realms": [realm], "keys": [key]}, prune=["DECLARED_KIND_PROJECT"])
     must(any(change.before.project.id == "declared" and not change.HasField("after") for change in gone.changes),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use claviger::domain::access::Scope;
-use claviger::domain::event::{Actor, Event, EventKind, Revision};
+use claviger::domain::event::{Actor, Event, EventKind, Revision, SoughtKind};
 use claviger::domain::ids::{KeyId, ScopeName};
 use claviger::store::{EventFilter, KeyFilter, PartnerRow, ProjectRow, RealmRow, Snapshot};
 use proptest::prelude::*;
@@ -156,7 +156,7 @@ async fn page(
     match list {
         List::Events => {
             let filter = EventFilter {
-                kind: Some(EventKind::KeyDeleted),
+                kinds: vec![SoughtKind::Every(EventKind::KeyDeleted)],
                 before: position.map(|revision| Revision::from(revision.parse::<u64>().unwrap())),
                 limit,
                 ..EventFilter::default()

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use claviger::domain::access::Access;
-use claviger::domain::event::{Actor, Event, EventKind, Revision};
+use claviger::domain::event::{Actor, Event, EventKind, Revision, SoughtKind, Suspension};
 use claviger::domain::ids::{EnvironmentName, KeyId, PartnerId, ScopeName};
 use claviger::domain::key::{Key, KeyState, Level, Revocation};
 use claviger::domain::time::Expiry;
@@ -11,7 +11,8 @@ use claviger::store::{Error, EventFilter, KeyFilter, Snapshot};
 use tokio::sync::mpsc;
 
 use super::{
-    DemoStore, about, all_keys, at, key, partner, partner_id, project, project_id, realm, realm_id,
+    DemoStore, about, all_keys, at, event, key, partner, partner_id, project, project_id, realm,
+    realm_id,
 };
 use crate::fixtures::{Engine, on_both_engines};
 
@@ -359,6 +360,44 @@ on_both_engines! {
         assert_eq!(snapshot.all_partners().await.unwrap().len(), 1);
     }
 
+    /// Seen red without the condition on the details, and with one that looks for the word `began` alone.
+    async fn suspensions_are_found_among_the_changes_of_partners(engine: Engine) {
+        let demo = DemoStore::new(engine).await;
+        let quoted = "\"suspension\":\"began\"";
+        for (kind, details) in [
+            (EventKind::PartnerPut, &[("suspended", "true"), ("suspension", "began")][..]),
+            (EventKind::PartnerPut, &[("display_name", ODD), ("suspended", "false"), ("suspension", "ended")]),
+            (EventKind::PartnerPut, &[("display_name", quoted), ("suspended", "true")]),
+            // As version 0.1.0 writes it.
+            (EventKind::PartnerPut, &[("suspended", "true")]),
+            (EventKind::ProjectPut, &[("suspension", "began")]),
+        ] {
+            let change = demo.change().await;
+            let detail = details.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            let event = Event {
+                detail: detail.collect(),
+                ..event(&change, kind, about("demo"))
+            };
+            change.commit(&event).await.unwrap();
+        }
+        let mut snapshot = demo.snapshot().await;
+        let (began, ended) = (SoughtKind::Suspension(Suspension::Began), SoughtKind::Suspension(Suspension::Ended));
+        let [partners, projects] = [EventKind::PartnerPut, EventKind::ProjectPut].map(SoughtKind::Every);
+        for (kinds, expected) in [
+            (vec![began], vec![2]),
+            (vec![ended], vec![3]),
+            (vec![ended, began, began], vec![3, 2]),
+            (vec![projects, began], vec![6, 2]),
+            (vec![partners, began], vec![5, 4, 3, 2]),
+            (SoughtKind::all().collect(), vec![6, 5, 4, 3, 2, 1]),
+        ] {
+            let filter = EventFilter { kinds, limit: 10, ..EventFilter::default() };
+            let page = snapshot.list_events(&filter, Some).await.unwrap();
+            let listed: Vec<_> = page.items.iter().map(|event| event.revision.as_u64()).collect();
+            assert_eq!(listed, expected, "{filter:?}");
+        }
+    }
+
     async fn events_are_found_by_realm_partner_key_kind_and_time_newest_first(engine: Engine) {
         let demo = DemoStore::new(engine).await;
         let id = KeyId::from_bytes([3; 16]);
@@ -389,7 +428,7 @@ on_both_engines! {
             (EventFilter { realm: Some(realm_id("other")), ..any() }, vec![]),
             (EventFilter { partner: Some(partner_id("acme")), ..any() }, vec![3, 2]),
             (EventFilter { key: Some(id), ..any() }, vec![3]),
-            (EventFilter { kind: Some(EventKind::KeyIssued), ..any() }, vec![4, 3]),
+            (EventFilter { kinds: vec![SoughtKind::Every(EventKind::KeyIssued)], ..any() }, vec![4, 3]),
             (EventFilter { from: Some(at(4)), ..any() }, vec![4, 3]),
             (EventFilter { until: Some(at(4)), ..any() }, vec![2, 1]),
             (EventFilter { before: Some(Revision::from(3)), ..any() }, vec![2, 1]),
