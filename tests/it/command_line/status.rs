@@ -60,7 +60,7 @@ fn what_is_wrong_is_told_apart() {
     let (code, told, complaint) = at(&address, &unknown);
     assert_eq!(code, Some(1), "{complaint}");
     assert!(told.contains("state   ready"), "{told}");
-    assert!(complaint.contains("does not know the key"), "{complaint}");
+    assert!(complaint.contains("does not know your key"), "{complaint}");
     assert!(!complaint.contains(&unknown), "{complaint}");
 
     let (code, told, complaint) = at("127.0.0.1:1", &operator);
