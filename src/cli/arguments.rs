@@ -6,10 +6,14 @@ use std::ffi::OsString;
 use clap::Command;
 use uuid::Uuid;
 
+use super::width::width;
 use super::{redact, text};
 
 /// The fields that a positional argument with the id `id` stands for.
 const IDS: [&str; 6] = ["id", "key_id", "partner", "project", "realm", "realm_id"];
+
+/// A flag and its value.
+pub(super) type FlagValue = (&'static str, String);
 
 /// The arguments of the command that runs.
 #[derive(Debug)]
@@ -63,20 +67,24 @@ impl Arguments {
     }
 }
 
-/// The words of the command line of this process with other flags, quoted for a shell; `None` if it has what may be a secret, or what nobody can paste.
-pub(super) fn repeated(flags: &str) -> Option<Vec<String>> {
+/// The words of the command line of this process with other flags, quoted for a shell; `None` if it has what may be a secret, or
+/// what nobody can paste.
+pub(super) fn repeated<'a>(
+    flags: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> Option<Vec<String>> {
     let line: Option<Vec<_>> = env::args_os().map(|word| word.into_string().ok()).collect();
-    repeat(&line?, flags)
+    repeat(&line?, &flags.into_iter().collect::<Vec<_>>())
 }
 
-/// Replaces flags of a command line, and quotes its words. `flags` is a list of flags, each with its value.
-fn repeat(line: &[String], flags: &str) -> Option<Vec<String>> {
-    let new: Vec<_> = flags.split_whitespace().collect();
+/// Replaces flags of a command line, and quotes its words. `flags` are the new ones, each with its value.
+fn repeat(line: &[String], flags: &[(&str, &str)]) -> Option<Vec<String>> {
+    let is_new = |name: &str| flags.iter().any(|(flag, _)| *flag == name);
     // An absolute time stands for the span before it.
     let replaces = |word: &str| {
         let name = word.split('=').next().unwrap_or(word);
-        new.contains(&name) || name == "--expires-in" && new.contains(&"--expires-at")
+        is_new(name) || name == "--expires-in" && is_new("--expires-at")
     };
+    let quoted = |word: &str| Some(shlex::try_quote(word).ok()?.into_owned());
     let mut words: Vec<String> = Vec::new();
     let mut rest = line.iter();
     while let Some(word) = rest.next() {
@@ -95,9 +103,12 @@ fn repeat(line: &[String], flags: &str) -> Option<Vec<String>> {
         if may_be_secret(word) || text::plain(word) != word.as_str() {
             return None;
         }
-        words.push(shlex::try_quote(word).ok()?.into_owned());
+        words.push(quoted(word)?);
     }
-    words.extend(new.into_iter().map(str::to_owned));
+    for (flag, value) in flags {
+        words.push((*flag).to_owned());
+        words.push(quoted(value)?);
+    }
     Some(words)
 }
 
@@ -108,25 +119,21 @@ fn may_be_secret(word: &str) -> bool {
     !is_path && !is_name && Uuid::try_parse(word).is_err() && redact::mask_keys(word, &[]) != word
 }
 
-/// Joins the words of a command to lines that fit a terminal. A word that is longer than a line stays whole.
-pub(super) fn folded(words: &[String]) -> String {
-    const WIDTH: usize = 76;
-    let mut folded = String::new();
-    let mut width = 0;
+/// A command on lines of at most `columns`, as a shell reads it. A word that is longer than a line stays whole.
+pub(super) fn folded(words: &[String], columns: usize) -> String {
+    let mut lines = vec![" ".to_owned()];
     for word in words {
-        let length = word.chars().count();
-        if width == 0 {
-            width = 2 + length;
-        } else if width + 1 + length <= WIDTH {
-            folded.push(' ');
-            width += 1 + length;
+        let line = lines.last_mut().expect("there is always a line");
+        // A backslash follows each line but the last.
+        if width(line) + 1 + width(word) + 2 <= columns || width(line) == 1 {
+            line.push(' ');
+            line.push_str(word);
         } else {
-            folded.push_str(" \\\n    ");
-            width = 4 + length;
+            line.push_str(" \\");
+            lines.push(format!("    {word}"));
         }
-        folded.push_str(word);
     }
-    folded
+    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -183,7 +190,11 @@ mod tests {
     fn a_line_is_repeated_with_its_words_quoted() {
         let line = |words: &[&str]| {
             let words: Vec<_> = words.iter().map(|&word| word.to_owned()).collect();
-            repeat(&words, "--expires-at 2030-01-31T12:00:00Z --request-id ID")
+            let flags = [
+                ("--expires-at", "2030-01-31T12:00:00Z"),
+                ("--request-id", "ID"),
+            ];
+            repeat(&words, &flags)
         };
         let repeated = line(&[
             "./claviger",
@@ -229,16 +240,33 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_broken_between_words() {
+    fn the_command_for_the_next_page_is_that_of_this_page() {
+        let line = "claviger events --since 24h --page-token=-a --kind key.revoked --page-token -b";
+        let line: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        let flags = [("--since", "2027-01-15T08:00:00Z"), ("--page-token", "-c")];
+        assert_eq!(
+            repeat(&line, &flags).unwrap().join(" "),
+            "claviger events --kind key.revoked --since 2027-01-15T08:00:00Z --page-token -c"
+        );
+    }
+
+    #[test]
+    fn a_command_is_folded_between_its_words() {
+        let words = |line: &str| -> Vec<_> { line.split(' ').map(str::to_owned).collect() };
+        let short = words("claviger events --since today");
+        assert_eq!(folded(&short, 80), "  claviger events --since today");
+        assert_eq!(
+            folded(&short, 22),
+            "  claviger events \\\n    --since today"
+        );
         let line = "claviger keys issue --partner acme --environment production --scope read --name 'a -- b' \
                     --request-id 01a4f0c1-2345-7abc-8def-0123456789ab";
-        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
-        let folded = folded(&words);
+        let folded = folded(&words(line), 78);
         assert!(folded.lines().count() > 1, "{folded}");
         assert!(
             folded.lines().all(|line| line.chars().count() <= 78),
             "{folded}"
         );
-        assert_eq!(folded.replace(" \\\n    ", " "), line);
+        assert_eq!(folded.trim_start().replace(" \\\n    ", " "), line);
     }
 }

@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use prost_types::Timestamp;
 use tonic::Code;
 
+use super::arguments::FlagValue;
 use super::client::Client;
 use super::connect::Connection;
 use super::event_line::{self, Names};
@@ -17,7 +18,7 @@ use super::failure::Failure;
 use super::flags;
 use super::keys::named::{self, KeyName, Several};
 use super::output::{self, Output};
-use super::page::{FlagValue, PageFlags};
+use super::page::PageFlags;
 use super::realm_flag::RealmFlag;
 use super::reflect::Described;
 use super::text;
@@ -190,7 +191,7 @@ async fn add_keys(client: &Client, names: &mut Names, events: &[Event], realm: S
             ..KeyFilter::default()
         }),
         page_size: 1_000,
-        page_token: String::new(),
+        ..ListKeysRequest::default()
     };
     let wanted: HashSet<&str> = events.iter().map(|event| &*event.key_id).collect();
     if let Ok(answer) = client.ask(client.keys().list_keys(request)).await {

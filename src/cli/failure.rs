@@ -11,6 +11,9 @@ use tonic::Code;
 use super::arguments::{Arguments, folded};
 use super::text::plain;
 
+/// The width of the lines of a command to type, which fit any terminal.
+const COMMAND_WIDTH: usize = 78;
+
 /// The error of a command. It never contains an API key.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -341,7 +344,7 @@ impl fmt::Display for Failure {
             write!(formatter, "\nhint: {}", plain(hint))?;
         }
         if !self.command.is_empty() {
-            write!(formatter, "\n  {}", folded(&self.command))?;
+            write!(formatter, "\n{}", folded(&self.command, COMMAND_WIDTH))?;
         }
         Ok(())
     }

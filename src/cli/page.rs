@@ -1,16 +1,13 @@
 //! Lists, which are fetched in pages.
 
-use std::env;
-
 use clap::Args;
 
+use super::arguments::{self, FlagValue, folded};
 use super::failure::Failure;
 use super::listing::{Field, Listing, ViewFlags};
 use super::output::{self, Output, Screen};
-use super::redact;
 use super::response::PageResponse;
 use super::text;
-use super::width::width;
 
 /// The flags of a list.
 #[derive(Debug, Args)]
@@ -40,9 +37,6 @@ pub(super) struct PageFlags {
     #[command(flatten)]
     pub(super) view: ViewFlags,
 }
-
-/// A flag and its value.
-pub(super) type FlagValue = (&'static str, String);
 
 impl PageFlags {
     /// Refuses names of columns that the list does not have.
@@ -89,16 +83,13 @@ impl PageFlags {
 
     /// Says on a terminal how to get the next page: by a command to paste, which fits unless a word of it does not.
     fn more_on(&self, screen: Screen, repeat: &[FlagValue], token: &str) -> String {
-        let line: Option<Vec<String>> = env::args_os()
-            .skip(1)
-            .map(|word| word.into_string().ok())
-            .collect();
         let all = if self.is_first() {
             "--all, or the"
         } else {
             "The"
         };
-        match line.and_then(|line| next_command(&line, repeat, token)) {
+        let flags = repeat.iter().map(|(flag, value)| (*flag, &**value));
+        match arguments::repeated(flags.chain([("--page-token", token)])) {
             Some(words) => format!(
                 "More follow. {all} next page:\n{}",
                 folded(&words, screen.width)
@@ -163,66 +154,6 @@ fn more(repeat: &[FlagValue], token: &str, is_first: bool) -> String {
     )
 }
 
-/// The words of the command for the next page; `None` if the command may contain an API key, which would be shown.
-fn next_command(line: &[String], repeat: &[FlagValue], token: &str) -> Option<Vec<String>> {
-    if line
-        .iter()
-        .any(|word| word == "--key" || word.starts_with("--key="))
-    {
-        return None;
-    }
-    let replaced = |word: &str| {
-        let names = repeat.iter().map(|(flag, _)| *flag);
-        names.chain(["--page-token"]).any(|flag| flag == word)
-    };
-    let mut words = vec!["claviger".to_owned()];
-    let mut line = line.iter();
-    while let Some(word) = line.next() {
-        if replaced(word) {
-            line.next();
-        } else if !word.split_once('=').is_some_and(|(flag, _)| replaced(flag)) {
-            words.push(quoted(word));
-        }
-    }
-    let shown = words.join("\n");
-    if redact::mask_keys(&shown, &[]) != shown {
-        return None;
-    }
-    for (flag, value) in repeat {
-        words.push((*flag).to_owned());
-        words.push(quoted(value));
-    }
-    words.push("--page-token".to_owned());
-    words.push(quoted(token));
-    Some(words)
-}
-
-/// A word as a shell reads it.
-fn quoted(word: &str) -> String {
-    let is_safe = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(is_safe) {
-        return word.to_owned();
-    }
-    format!("'{}'", text::plain(word).replace('\'', "'\\''"))
-}
-
-/// A command on lines of at most `columns`, as a shell reads it.
-fn folded(words: &[String], columns: usize) -> String {
-    let mut lines = vec![" ".to_owned()];
-    for word in words {
-        let line = lines.last_mut().expect("there is always a line");
-        // A backslash follows each line but the last.
-        if width(line) + 1 + width(word) + 2 <= columns || width(line) == 1 {
-            line.push(' ');
-            line.push_str(word);
-        } else {
-            line.push_str(" \\");
-            lines.push(format!("    {word}"));
-        }
-    }
-    lines.join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use crate::pb::claviger::v1::{Event, ListEventsResponse};
@@ -272,39 +203,6 @@ mod tests {
         assert_eq!(
             more(&[], "-t", false),
             "There are more: add `--page-token=-t` for the next page."
-        );
-    }
-
-    #[test]
-    fn the_command_for_the_next_page_is_that_of_this_page() {
-        let next = |line: &str, token| {
-            let line: Vec<_> = line.split(' ').map(str::to_owned).collect();
-            let since = [("--since", "2027-01-15T08:00:00Z".to_owned())];
-            next_command(&line, &since, token).map(|words| words.join(" "))
-        };
-        assert_eq!(
-            next(
-                "events --since 24h --page-token=-a --kind key.revoked --page-token -b",
-                "-c"
-            )
-            .unwrap(),
-            "claviger events --kind key.revoked --since 2027-01-15T08:00:00Z --page-token -c"
-        );
-        assert_eq!(next("events --key k", "-c"), None);
-        assert_eq!(next("events --key=k", "-c"), None);
-        assert_eq!(quoted("it's $HOME"), "'it'\\''s $HOME'");
-        assert_eq!(quoted(""), "''");
-    }
-
-    #[test]
-    fn a_command_is_folded_between_its_words() {
-        let words: Vec<_> = ["claviger", "events", "--since", "today"]
-            .map(str::to_owned)
-            .to_vec();
-        assert_eq!(folded(&words, 80), "  claviger events --since today");
-        assert_eq!(
-            folded(&words, 22),
-            "  claviger events \\\n    --since today"
         );
     }
 

@@ -68,7 +68,9 @@ impl RequestId {
         }
         let flags = format!("{flags} --request-id {}", self.0);
         let flags = flags.trim_start();
-        match arguments::repeated(flags) {
+        let words: Vec<_> = flags.split_whitespace().collect();
+        let pairs = words.chunks_exact(2).map(|pair| (pair[0], pair[1]));
+        match arguments::repeated(pairs) {
             Some(line) => failure
                 .hint("the change may have been made or not; this makes it at most once:")
                 .command(line),

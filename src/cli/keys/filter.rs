@@ -7,10 +7,10 @@ use clap::{Args, ValueEnum};
 use prost_types::Timestamp;
 
 use super::named::{self, KeyName, Several};
+use crate::cli::arguments::FlagValue;
 use crate::cli::client::Client;
 use crate::cli::failure::Failure;
 use crate::cli::flags;
-use crate::cli::page::FlagValue;
 use crate::pb::claviger::v1::{KeyFilter, KeyState};
 
 /// The flags that select keys of a realm. A key matches if it matches all of them. A value must not be empty: with a variable that is
