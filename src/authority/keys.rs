@@ -22,7 +22,7 @@ use crate::domain::hold::Holdable;
 use crate::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId, RealmId, ScopeName};
 use crate::domain::key::Key;
 use crate::domain::time::Timestamp;
-use crate::store::{Error, KeyFilter, Snapshot};
+use crate::store::{Error, KeyFilter, Snapshot, Total};
 
 /// How long a search through all realms may take before it goes on to another one.
 const MAX_FIND: Duration = Duration::from_secs(4);
@@ -175,25 +175,39 @@ impl Authority {
         })
     }
 
-    /// Returns a page of a realm's keys, newest first. `take` returns a key, or refuses it if the page is full.
+    /// Returns a page of a realm's keys, newest first, and how many there are on all pages if that is wanted and can be counted
+    /// in time. `take` returns a key, or refuses it if the page is full.
     pub async fn list_keys(
         &self,
         caller: &AuthorizedCaller,
         filter: KeyFilter,
+        with_total: bool,
         take: impl FnMut(Key) -> Option<Key>,
-    ) -> Result<Read<Page<Key>>, Refusal> {
+    ) -> Result<Read<(Page<Key>, Option<Total>)>, Refusal> {
         let mut filter = narrow(&caller.role, filter, Purpose::Read)?;
         let mut snapshot = self.read(caller).await?;
         let realm = snapshot.find_realm(&filter.realm).await?;
         let realm = realm.ok_or(Refusal::NotFound(not_found::REALM))?.value;
         filter.max_lifetime = realm.max_lifetime;
         let revision = snapshot.revision().await?;
+        let began = Instant::now();
         let page = snapshot.list_keys(&filter, take).await?;
+        let total = if !with_total {
+            None
+        } else if filter.before.is_none() && page.next.is_none() {
+            Some(Total {
+                count: page.items.len() as u64,
+                is_more: false,
+            })
+        } else {
+            snapshot.count_in_time(&filter, began).await?
+        };
+        let page = Page {
+            items: page.items,
+            next: page.next.map(|id| id.to_string()),
+        };
         Ok(Read {
-            value: Page {
-                items: page.items,
-                next: page.next.map(|id| id.to_string()),
-            },
+            value: (page, total),
             revision,
         })
     }

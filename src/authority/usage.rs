@@ -7,7 +7,9 @@ use super::keys::{narrow_owner, visible};
 use super::{Authority, Refusal, not_found};
 use crate::auth::{AuthorizedCaller, Purpose, Role};
 use crate::domain::time::{Hour, Timestamp};
-use crate::store::{HourCount, OwnerCounts, Tombstone, UsageFilter};
+use crate::store::{
+    HourCount, OwnerCounts, Tombstone, UsageFilter, UsageRanking, UsageReport, UsedKey,
+};
 
 /// The usage of a key within a range of hours.
 #[derive(Debug)]
@@ -23,20 +25,24 @@ pub struct KeyUsage {
 pub struct OwnerUsage {
     /// The counts of all keys, by hour and verdict, in the order of the hours.
     pub counts: Vec<HourCount>,
-    /// The owners whose keys were presented most.
-    pub top: Vec<OwnerCounts>,
-    /// Whether there are more owners with usage.
+    /// The owners that rank highest.
+    pub owners: Vec<OwnerCounts>,
+    /// Whether there are more owners that rank.
     pub more_owners: bool,
+    /// The keys that rank highest, if they were wanted.
+    pub keys: Vec<UsedKey>,
+    /// Whether there are more keys that rank.
+    pub more_keys: bool,
 }
 
 impl Authority {
-    /// Returns the usage of the keys that the filter matches, and its shares of at most `top` owners. Keys that are deleted now, also
-    /// together with their owner, are included. A partner sees nothing from before it was created.
+    /// Returns the usage of the keys that the filter matches, and the shares of the owners and keys that rank highest. Keys that are
+    /// deleted now, also together with their owner, are included. A partner sees nothing from before it was created.
     pub async fn owner_usage(
         &self,
         caller: &AuthorizedCaller,
         mut filter: UsageFilter,
-        top: u32,
+        ranking: UsageRanking,
     ) -> Result<OwnerUsage, Refusal> {
         let UsageFilter {
             realm,
@@ -63,13 +69,25 @@ impl Authority {
         }
         // What an earlier realm or partner with the same id did is not for the people of this one.
         filter.hours.start = filter.hours.start.max(Hour::of(begin));
-        let (counts, mut owners) = snapshot.owner_usage(&filter, top + 1).await?;
-        let more_owners = owners.len() > top as usize;
-        owners.truncate(top as usize);
+        let one_more = UsageRanking {
+            top: ranking.top + 1,
+            ..ranking
+        };
+        let UsageReport {
+            counts,
+            mut owners,
+            mut keys,
+        } = snapshot.ranked_usage(&filter, one_more).await?;
+        let top = ranking.top as usize;
+        let (more_owners, more_keys) = (owners.len() > top, keys.len() > top);
+        owners.truncate(top);
+        keys.truncate(top);
         Ok(OwnerUsage {
             counts,
-            top: owners,
+            owners,
             more_owners,
+            keys,
+            more_keys,
         })
     }
 

@@ -233,6 +233,11 @@ impl Failure {
         self.code == Code::FailedPrecondition
     }
 
+    /// Whether the server gave a search up because it took too long.
+    pub(super) fn is_too_broad(&self) -> bool {
+        self.reason.as_deref() == Some("FILTER_TOO_BROAD")
+    }
+
     /// Whether the server could not do what it should, such as read stored data.
     pub(super) fn is_fault(&self) -> bool {
         matches!(self.code, Code::Internal | Code::DataLoss)

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::failure::Failure;
 use super::output::Screen;
+use super::response::Total;
 use super::style::Tone;
 use super::table::{Cell, Column, Row, Shown, Table};
 use super::text;
@@ -104,6 +105,15 @@ pub(super) struct Listing<'a, T> {
     pub(super) footer: &'a str,
 }
 
+/// What there is besides the items that are shown.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    /// How to get those that follow, if any do.
+    pub(super) more: Option<String>,
+    /// How many there are on all pages, if that is known.
+    pub(super) total: Option<Total>,
+}
+
 impl ViewFlags {
     /// Refuses names of columns that the list does not have.
     pub(super) fn check<T>(&self, fields: &[Field<T>]) -> Result<(), Failure> {
@@ -149,13 +159,13 @@ fn find<'a, T>(fields: &'a [Field<T>], name: &str) -> Option<&'a Field<T>> {
 }
 
 impl<T> Listing<'_, T> {
-    /// Formats the items for the screen, or in whole if there is none. `more` says how to get those that follow, if any do.
+    /// Formats the items for the screen, or in whole if there is none.
     pub(super) fn text(
         &self,
         items: &[T],
         view: &ViewFlags,
         screen: Option<Screen>,
-        more: Option<&str>,
+        rest: &Rest,
     ) -> String {
         if items.is_empty() {
             return self.empty.to_owned();
@@ -164,7 +174,7 @@ impl<T> Listing<'_, T> {
         let Some(screen) = screen else {
             return shown.text();
         };
-        let caption = self.caption(items.len(), more.is_some(), shown.width, screen);
+        let caption = self.caption(items.len() as u64, rest, shown.width, screen);
         let mut parts = vec![caption, shown.text()];
         let mut footer = Vec::new();
         if !shown.omitted.is_empty() {
@@ -177,7 +187,7 @@ impl<T> Listing<'_, T> {
         if !self.footer.is_empty() && !view.is_changed() {
             footer.extend(wrap(self.footer, screen.width));
         }
-        footer.extend(more.map(str::to_owned));
+        footer.extend(rest.more.clone());
         if !footer.is_empty() {
             parts.push(footer.join("\n"));
         }
@@ -217,14 +227,22 @@ impl<T> Listing<'_, T> {
     }
 
     /// What is listed, and how much of it.
-    fn caption(&self, count: usize, has_more: bool, width: usize, screen: Screen) -> String {
-        let noun = self.nouns[usize::from(count != 1)];
-        let mut right = format!("{} {noun}", text::grouped(count as u64));
-        for part in [if has_more { "more follow" } else { "" }, self.order] {
-            if !part.is_empty() {
-                right.push_str(", ");
-                right.push_str(part);
+    fn caption(&self, count: u64, rest: &Rest, width: usize, screen: Screen) -> String {
+        let noun = |count| self.nouns[usize::from(count != 1)];
+        let grouped = text::grouped(count);
+        let mut right = match rest.total {
+            // Keys that were deleted between two calls may make the total the smaller one.
+            Some(total) if total.is_more || total.count > count => {
+                let than = if total.is_more { "more than " } else { "" };
+                let all = text::grouped(total.count);
+                format!("{grouped} of {than}{all} {}", noun(total.count))
             }
+            None if rest.more.is_some() => format!("{grouped} {}, more follow", noun(count)),
+            _ => format!("{grouped} {}", noun(count)),
+        };
+        if !self.order.is_empty() {
+            right.push_str(", ");
+            right.push_str(self.order);
         }
         if self.place.is_empty() {
             return cut(&right, screen.width);

@@ -489,8 +489,8 @@ mod tests {
                 }),
                 ..Key::default()
             }],
-            next_page_token: String::new(),
             revision: 9_007_199_254_740_993,
+            ..ListKeysResponse::default()
         };
         let output = Output {
             json: true,
@@ -506,7 +506,7 @@ mod tests {
                 r#""environment":"","external_id":"","full_access":false,"hint":"","id":"0192f0c1-2345-7abc-8def-0123456789ab","#,
                 r#""labels":{"a":"1","b":"2"},"last_used_address":"","level":"KEY_LEVEL_PARTNER","name":"bell\u0007, csi\u009b","#,
                 r#""partner":"","partner_suspended":false,"project":"","realm":"","revoke_reason":"","scopes":[],"secrets":[],"#,
-                r#""state":"KEY_STATE_ACTIVE"}],"next_page_token":"","revision":9007199254740993}"#,
+                r#""state":"KEY_STATE_ACTIVE"}],"more_than_total":false,"next_page_token":"","revision":9007199254740993}"#,
             )
         );
     }

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::arguments::{self, FlagValue, folded};
 use super::failure::Failure;
-use super::listing::{Field, Listing, ViewFlags};
+use super::listing::{Field, Listing, Rest, ViewFlags};
 use super::output::{self, Output, Screen};
 use super::response::PageResponse;
 use super::text;
@@ -72,8 +72,11 @@ impl PageFlags {
         let screen = output.screen();
         output.show(page, |page| {
             let more = next.zip(screen);
-            let more = more.map(|(token, screen)| self.more_on(screen, repeat, token));
-            listing.text(&rows(page.items()), &self.view, screen, more.as_deref())
+            let rest = Rest {
+                more: more.map(|(token, screen)| self.more_on(screen, repeat, token)),
+                total: page.total(),
+            };
+            listing.text(&rows(page.items()), &self.view, screen, &rest)
         })?;
         if let Some(token) = next.filter(|_| screen.is_none() && output.is_for_people()) {
             output::print_error(&more(repeat, token, self.is_first()));
@@ -116,6 +119,11 @@ impl PageFlags {
         fetch: impl AsyncFnMut(i32, String) -> Result<P, Failure>,
     ) -> Result<P, Failure> {
         fetch_all(self.page_size.unwrap_or(1000), fetch).await
+    }
+
+    /// Whether a screen that shows one page should say how many items there are on all of them.
+    pub(super) fn wants_total(&self, output: &Output) -> bool {
+        !self.all && output.screen().is_some()
     }
 
     /// Whether the page is the first one.

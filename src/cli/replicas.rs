@@ -9,7 +9,7 @@ use super::client::Client;
 use super::connect::Connection;
 use super::failure::Failure;
 use super::flags::{WaitFlag, now, span};
-use super::listing::{Field, Listing, ViewFlags};
+use super::listing::{Field, Listing, Rest, ViewFlags};
 use super::output::{Output, Screen};
 use super::prompt::YesFlag;
 use super::request_id;
@@ -258,7 +258,7 @@ pub(super) fn shown(
         let embedded = "The database is embedded, so it has one server, which needs no lease.";
         return format!("{embedded}{}", held(forks));
     }
-    let mut shown = listing().text(replicas, view, screen, None);
+    let mut shown = listing().text(replicas, view, screen, &Rest::default());
     let warned = replicas
         .iter()
         .filter(|replica| !replica.warning.is_empty());

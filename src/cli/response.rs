@@ -34,8 +34,22 @@ pub(super) trait PageResponse: Response {
     /// The token of the next page; empty on the last page.
     fn next(&self) -> &str;
 
+    /// How many items there are on all pages, if the server counted them.
+    fn total(&self) -> Option<Total> {
+        None
+    }
+
     /// Appends a later page. The revision of the first page stays: the list has every change up to that revision.
     fn extend(&mut self, later: Self);
+}
+
+/// The number of items on all pages of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Total {
+    /// How many were counted.
+    pub(super) count: u64,
+    /// Whether there are more.
+    pub(super) is_more: bool,
 }
 
 /// A response to a change.
@@ -60,7 +74,7 @@ macro_rules! responses {
 }
 
 macro_rules! pages {
-    ($($name:ident { $items:ident: $item:ident }),* $(,)?) => {
+    ($($name:ident { $items:ident: $item:ident $(, $total:ident, $more:ident)? }),* $(,)?) => {
         $(impl PageResponse for $name {
             type Item = $item;
 
@@ -71,6 +85,11 @@ macro_rules! pages {
             fn next(&self) -> &str {
                 &self.next_page_token
             }
+
+            $(fn total(&self) -> Option<Total> {
+                let count = self.$total?;
+                Some(Total { count, is_more: self.$more })
+            })?
 
             fn extend(&mut self, later: Self) {
                 self.$items.extend(later.$items);
@@ -141,7 +160,11 @@ pages!(
     ListRealmsResponse { realms: Realm },
     ListPartnersResponse { partners: Partner },
     ListProjectsResponse { projects: Project },
-    ListKeysResponse { keys: Key },
+    ListKeysResponse {
+        keys: Key,
+        total,
+        more_than_total
+    },
     ListEventsResponse { events: Event },
 );
 
@@ -245,6 +268,7 @@ mod tests {
             }],
             next_page_token: next.to_owned(),
             revision,
+            ..ListKeysResponse::default()
         };
         let mut merged = page("b", "more", 5);
         merged.extend(page("a", "", 6));

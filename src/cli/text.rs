@@ -135,6 +135,24 @@ pub(super) fn enum_value(name: &str, prefix: &str) -> String {
         .replace('_', "-")
 }
 
+/// The owner of keys: a partner, and its project if they are bound to one. The realm for keys of operators.
+pub(super) fn owner(realm: &str, partner: &str, project: &str) -> String {
+    match (partner, project) {
+        ("", _) => realm.to_owned(),
+        (partner, "") => partner.to_owned(),
+        (partner, project) => format!("{partner}/{project}"),
+    }
+}
+
+/// Shortens a hint to the tag and the last characters: `live …plvF`. Another system's hint stays as it is.
+pub(super) fn short_hint(hint: &str) -> String {
+    let short = hint.split_once('…').and_then(|(head, end)| {
+        let (_, tag) = head.strip_suffix('_')?.rsplit_once('_')?;
+        Some(format!("{tag} …{end}"))
+    });
+    short.unwrap_or_else(|| hint.to_owned())
+}
+
 /// Formats the name of a message as words: `CredentialSource` is `credential source`.
 pub(super) fn spaced(name: &str) -> String {
     let mut spaced = String::new();

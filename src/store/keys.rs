@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sqlx::QueryBuilder;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::facts_text::{FactsText, text};
@@ -22,6 +23,22 @@ use crate::telemetry::limited;
 
 /// The maximum number of keys that one statement looks for.
 const IDS_AT_ONCE: usize = 500;
+
+/// How long the keys of a list are counted at most. A page with its total may take this much longer, and a caller must not keep the
+/// database busy for more than that.
+const COUNT_TIME: Duration = Duration::from_millis(500);
+
+/// How many keys of a list are counted at most.
+const MAX_TOTAL: i64 = 10_000;
+
+/// How many keys match a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Total {
+    /// The number of keys that were counted.
+    pub count: u64,
+    /// Whether more keys match.
+    pub is_more: bool,
+}
 
 macro_rules! key_cells {
     () => {
@@ -341,6 +358,39 @@ impl Snapshot {
             query.build_query_scalar().fetch_one(&mut *conn).await
         })?;
         Ok(count as u64)
+    }
+
+    /// Returns the number of keys that match the filter, on all pages together, after a search that began at `began`. `None` if
+    /// counting takes too long. It must be the last statement of the snapshot: PostgreSQL executes none after one that was ended.
+    pub async fn count_in_time(
+        &mut self,
+        filter: &KeyFilter,
+        began: Instant,
+    ) -> Result<Option<Total>, Error> {
+        let left = SEARCH_TIME.saturating_sub(began.elapsed()).min(COUNT_TIME);
+        // To PostgreSQL, zero is no limit.
+        if left < Duration::from_millis(1) {
+            return Ok(None);
+        }
+        let limit = self.session.limit_search(left).await?;
+        let count: Result<i64, sqlx::Error> = on!(self.session, |conn| async {
+            let mut query = QueryBuilder::new("SELECT count(*) FROM (SELECT 1 FROM keys AS k");
+            filter.push_to(&mut query);
+            query
+                .push(" LIMIT ")
+                .push_bind(MAX_TOTAL + 1)
+                .push(") AS matching");
+            query.build_query_scalar().fetch_one(&mut *conn).await
+        });
+        drop(limit);
+        match count.map_err(search_error) {
+            Ok(count) => Ok(Some(Total {
+                count: count.min(MAX_TOTAL).cast_unsigned(),
+                is_more: count > MAX_TOTAL,
+            })),
+            Err(Error::TooBroad) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Returns the revision at which the last key was issued before `time`, in any realm.

@@ -33,6 +33,7 @@ mod servers;
 mod sqlite;
 mod stored_key;
 mod usage;
+mod used_keys;
 
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
@@ -52,10 +53,10 @@ pub use examination::{DatabaseLimits, Durability, IntegrityCheck, has_write_ahea
 pub use hash_hints::EventDetail;
 pub use holds::StoredHold;
 pub use key_filter::KeyFilter;
-pub use keys::{KeyRow, KeyRows};
+pub use keys::{KeyRow, KeyRows, Total};
 pub use metrics::{ErrorKind, SessionKind, StoreMetrics};
 pub use migrations::{Schema, SchemaState};
-pub use owner_usage::{KeyOwner, OwnerCounts, UsageFilter};
+pub use owner_usage::{KeyOwner, OwnerCounts, RankBy, UsageFilter, UsageRanking};
 pub use postgres::DatabaseUrl;
 pub use realms::{PartnerRow, ProjectRow, RealmRow, Versioned};
 pub use replicas::{Beat, HeartbeatConnection, Replica, ReplicaState, Replicas, Report};
@@ -63,6 +64,7 @@ pub use requests::AnsweredRequest;
 pub use retention::{AddressCursor, MoreRows};
 pub use stored_key::{StoredKey, StoredSecret};
 pub use usage::{HourCount, KeyCount, SecretUse, Tombstone};
+pub use used_keys::{UsageReport, UsedKey};
 
 use crate::domain::clock::ClockReading;
 use crate::domain::event::{Event, EventId, Revision};

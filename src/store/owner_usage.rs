@@ -4,12 +4,11 @@ use std::ops::Range;
 use std::time::Duration;
 
 use sqlx::QueryBuilder;
-use tokio::time::Instant;
 
 use super::usage::{
     HourCells, HourCount, KeyCount, hour_counts, parse_partner, parse_verdict, verdict_name,
 };
-use super::{Error, SEARCH_TIME, Snapshot, on, search_error};
+use super::{Error, Snapshot, on, search_error};
 use crate::domain::ids::{EnvironmentName, PartnerId, ProjectId, RealmId};
 use crate::domain::time::Hour;
 use crate::domain::verdict::Verdict;
@@ -37,6 +36,26 @@ pub struct KeyOwner {
     pub partner: PartnerId,
     /// The project. `None`: the partner as a whole.
     pub project: Option<ProjectId>,
+}
+
+/// How owners and keys are ranked.
+#[derive(Clone, Copy, Debug)]
+pub struct UsageRanking {
+    /// By which count.
+    pub by: RankBy,
+    /// The maximum number of owners, and that of keys.
+    pub top: u32,
+    /// Whether keys are ranked too, which takes much longer.
+    pub with_keys: bool,
+}
+
+/// The count by which owners and keys are ranked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RankBy {
+    /// How often keys were presented.
+    Presentations,
+    /// How often keys were denied. Who was never denied is left out.
+    Denials,
 }
 
 /// The usage of an owner's keys, by verdict.
@@ -125,27 +144,8 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Returns the usage of the keys that the filter matches: the counts by hour and verdict, in the order of the hours, and the
-    /// owners whose keys were presented most, in the order of their counts, at most `top`. The owners are the partners of the realm,
-    /// or the projects if the filter names a partner or a project.
-    ///
-    /// # Errors
-    /// [`Error::TooBroad`] if the database needs too long.
-    pub async fn owner_usage(
-        &mut self,
-        filter: &UsageFilter,
-        top: u32,
-    ) -> Result<(Vec<HourCount>, Vec<OwnerCounts>), Error> {
-        let end = Instant::now() + SEARCH_TIME;
-        let counts = self.usage_by_hour(filter, SEARCH_TIME).await?;
-        let left = end.saturating_duration_since(Instant::now());
-        // To PostgreSQL, zero is no limit.
-        let left = left.max(Duration::from_millis(1));
-        let owners = self.top_owners(filter, top, left).await?;
-        Ok((counts, owners))
-    }
-
-    async fn usage_by_hour(
+    /// Returns the counts by hour and verdict, in the order of the hours.
+    pub(super) async fn usage_by_hour(
         &mut self,
         filter: &UsageFilter,
         time: Duration,
@@ -164,10 +164,12 @@ impl Snapshot {
         Ok(hour_counts(rows))
     }
 
-    async fn top_owners(
+    /// Returns the owners that rank highest. They are the partners of the realm, or the projects if the filter names a partner or a
+    /// project.
+    pub(super) async fn top_owners(
         &mut self,
         filter: &UsageFilter,
-        top: u32,
+        ranking: UsageRanking,
         time: Duration,
     ) -> Result<Vec<OwnerCounts>, Error> {
         let limit = self.session.limit_search(time).await?;
@@ -189,10 +191,14 @@ impl Snapshot {
                 query
                     .push(
                         " GROUP BY 1, 2, 3), top (partner, project, count) AS (
-                             SELECT partner, project, sum(count) FROM by_verdict
-                             GROUP BY partner, project ORDER BY 3 DESC, partner, project LIMIT ",
+                             SELECT partner, project, sum(count) FROM by_verdict",
                     )
-                    .push_bind(i64::from(top))
+                    .push(match ranking.by {
+                        RankBy::Presentations => "",
+                        RankBy::Denials => " WHERE verdict <> 'ALLOWED'",
+                    })
+                    .push(" GROUP BY partner, project ORDER BY 3 DESC, partner, project LIMIT ")
+                    .push_bind(i64::from(ranking.top))
                     .push(
                         ") SELECT v.partner, v.project, v.verdict, v.count FROM top AS t
                          JOIN by_verdict AS v ON v.partner = t.partner AND v.project = t.project

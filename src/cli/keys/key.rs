@@ -7,6 +7,7 @@ use crate::cli::flags::now;
 use crate::cli::output::Output;
 use crate::cli::style::Tone;
 use crate::cli::text;
+pub(in crate::cli) use crate::cli::text::short_hint;
 use crate::cli::when;
 use crate::pb::claviger::v1::{Key, KeyState};
 
@@ -33,20 +34,7 @@ pub(in crate::cli) fn title(key: &Key) -> String {
 
 /// The owner of a key: its partner, and its project if it is bound to one. The realm for a key of an operator.
 pub(super) fn owner(key: &Key) -> String {
-    match (key.partner.as_str(), key.project.as_str()) {
-        ("", _) => key.realm.clone(),
-        (partner, "") => partner.to_owned(),
-        (partner, project) => format!("{partner}/{project}"),
-    }
-}
-
-/// Shortens a hint to the tag and the last characters: `live …plvF`. Another system's hint stays as it is.
-pub(in crate::cli) fn short_hint(hint: &str) -> String {
-    let short = hint.split_once('…').and_then(|(head, end)| {
-        let (_, tag) = head.strip_suffix('_')?.rsplit_once('_')?;
-        Some(format!("{tag} …{end}"))
-    });
-    short.unwrap_or_else(|| hint.to_owned())
+    text::owner(&key.realm, &key.partner, &key.project)
 }
 
 /// The question before something is done to a key: `Revoke "ci" (acme, live …plvF)? It was used 3 s ago.`

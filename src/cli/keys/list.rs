@@ -67,7 +67,8 @@ impl List {
         } else {
             filter.realm = self.realm.resolve(&client).await?;
             filter.created_by = self.creator(&client, &filter.realm).await?;
-            let fetch = in_realm(&client, &filter, &filter.realm);
+            let with_total = self.page.wants_total(output) && !self.quiet;
+            let fetch = in_realm(&client, &filter, &filter.realm, with_total);
             let page = if self.quiet {
                 self.page.fetch_all(fetch).await
             } else {
@@ -128,7 +129,7 @@ impl List {
         for realm in &realms {
             let keys = self
                 .page
-                .fetch_all(in_realm(client, filter, realm))
+                .fetch_all(in_realm(client, filter, realm, false))
                 .await
                 .map_err(|failure| failure.within(format!("realm {realm}")))?;
             found.extend(keys);
@@ -165,6 +166,7 @@ fn in_realm(
     client: &Client,
     filter: &KeyFilter,
     realm: &str,
+    with_total: bool,
 ) -> impl AsyncFnMut(i32, String) -> Result<ListKeysResponse, Failure> {
     async move |page_size, page_token| {
         let request = ListKeysRequest {
@@ -174,6 +176,7 @@ fn in_realm(
             }),
             page_size,
             page_token,
+            with_total,
         };
         client.ask(client.keys().list_keys(request)).await
     }

@@ -487,6 +487,7 @@ async fn list(
             filter: Some(filter.clone()),
             page_size: PAGE_SIZE,
             page_token,
+            ..ListKeysRequest::default()
         };
         let page = client.ask(client.keys().list_keys(request)).await?;
         found.extend(page.keys.into_iter().filter(&is_meant));
@@ -510,7 +511,7 @@ async fn newest_names(client: &Client, realm: &str) -> Vec<String> {
             ..KeyFilter::default()
         }),
         page_size: PAGE_SIZE,
-        page_token: String::new(),
+        ..ListKeysRequest::default()
     };
     let page = client.ask(client.keys().list_keys(request)).await;
     let keys = page.map(|page| page.keys).unwrap_or_default();

@@ -6,12 +6,13 @@ use super::{WIDTHS, assert_fits, at, now, screen};
 use crate::cli::event_line::{self, Names};
 use crate::cli::explain;
 use crate::cli::keys::{columns, screen as key_screen, usage};
-use crate::cli::listing::{Listing, ViewFlags};
-use crate::cli::usage::Range;
+use crate::cli::listing::{Listing, Rest, ViewFlags};
+use crate::cli::usage::{Range, keys as keys_of_usage, owners_denied};
 use crate::cli::{partner, project, realm, replicas, table};
 use crate::pb::claviger::v1::{
-    Check, Environment, Event, ExplainResponse, GetKeyUsageResponse, Key, KeySecret, Partner,
-    Project, Realm, Replica, Scope, UsageBucket, VerdictCount, VerifiedKey,
+    Check, Environment, Event, ExplainResponse, GetKeyUsageResponse, GetUsageResponse, Key,
+    KeySecret, KeyUsage, OwnerUsage, Partner, Project, Realm, Replica, Scope, UsageBucket,
+    VerdictCount, VerifiedKey,
 };
 
 /// Names that differ only where a table may cut them, or that take another width than they have characters.
@@ -145,7 +146,12 @@ fn events() -> Vec<Event> {
 /// Asserts that a list fits, and that each of its rows is one of a kind.
 fn assert_list<T>(listing: &Listing<'_, T>, items: &[T]) {
     for columns in WIDTHS {
-        let text = listing.text(items, &ViewFlags::default(), Some(screen(columns)), None);
+        let text = listing.text(
+            items,
+            &ViewFlags::default(),
+            Some(screen(columns)),
+            &Rest::default(),
+        );
         assert_fits(&text, columns);
         let table = assert_fits(&listing.table(items, Some(screen(columns))), columns);
         let mut rows: Vec<String> = Vec::new();
@@ -315,5 +321,47 @@ fn no_other_screen_is_wider_than_the_terminal() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn no_usage_of_owners_and_keys_is_wider_than_the_terminal() {
+    let names = names();
+    let counts: Vec<_> = (0..40)
+        .map(|verdict| VerdictCount {
+            verdict,
+            count: u64::MAX / 41,
+        })
+        .collect();
+    for columns in WIDTHS {
+        let answer = GetUsageResponse {
+            owners: names
+                .iter()
+                .map(|name| OwnerUsage {
+                    partner: name.clone(),
+                    project: String::new(),
+                    counts: counts.clone(),
+                })
+                .collect(),
+            keys: keys()
+                .into_iter()
+                .map(|key| KeyUsage {
+                    key_id: key.id,
+                    name: key.name,
+                    realm: key.realm,
+                    partner: key.partner,
+                    project: key.project,
+                    environment: key.environment,
+                    hint: key.hint,
+                    counts: counts.clone(),
+                })
+                .collect(),
+            more_keys: true,
+            more_owners: true,
+            ..GetUsageResponse::default()
+        };
+        let screen_of = Some(screen(columns));
+        assert_fits(&keys_of_usage(&answer, screen_of).unwrap(), columns);
+        assert_fits(&owners_denied(&answer, true, screen_of).unwrap(), columns);
     }
 }

@@ -10,14 +10,16 @@ use super::{WIDTHS, assert_fits, at, now, screen};
 use crate::cli::event_line::{self, Names};
 use crate::cli::explain;
 use crate::cli::keys::{columns, screen as key_screen, usage};
-use crate::cli::listing::ViewFlags;
+use crate::cli::listing::{Rest, ViewFlags};
 use crate::cli::output::Screen;
+use crate::cli::response::Total;
 use crate::cli::usage::Range;
 use crate::cli::{partner, project, realm, replicas};
 use crate::pb::claviger::v1::{
-    Check, CheckOutcome, Environment, Event, ExplainResponse, GetKeyUsageResponse, Key, KeySecret,
-    KeyState, ListReplicasResponse, Partner, Project, Realm, Replica, ReplicaState, Scope,
-    UsageBucket, Verdict, VerdictCount, VerifiedKey,
+    Check, CheckOutcome, Environment, Event, ExplainResponse, GetKeyUsageResponse,
+    GetUsageResponse, Key, KeySecret, KeyState, KeyUsage, ListReplicasResponse, OwnerUsage,
+    Partner, Project, Realm, Replica, ReplicaState, Scope, UsageBucket, Verdict, VerdictCount,
+    VerifiedKey,
 };
 
 /// Compares a screen at every width with its file.
@@ -115,18 +117,37 @@ fn keys_list() {
     let keys = keys();
     let all = ViewFlags::default();
     assert_looks("keys-list", |screen| {
-        columns::listing(Some("demo")).text(&keys, &all, Some(screen), None)
+        columns::listing(Some("demo")).text(&keys, &all, Some(screen), &Rest::default())
     });
     let more = "More follow. --all, or the next page:\n  claviger keys list --page-token t";
     assert_looks("keys-list-all-realms", |screen| {
-        columns::listing(None).text(&keys[..3], &all, Some(screen), Some(more))
+        let rest = Rest {
+            more: Some(more.to_owned()),
+            total: None,
+        };
+        columns::listing(None).text(&keys[..3], &all, Some(screen), &rest)
+    });
+    assert_looks("keys-list-page", |screen| {
+        let rest = Rest {
+            more: Some(more.to_owned()),
+            total: Some(Total {
+                count: 1_557,
+                is_more: false,
+            }),
+        };
+        columns::listing(Some("demo")).text(&keys[..3], &all, Some(screen), &rest)
     });
 }
 
 /// A pipe gets every column, whole, and no colours.
 #[test]
 fn keys_list_for_a_pipe() {
-    let text = columns::listing(Some("demo")).text(&keys()[..3], &ViewFlags::default(), None, None);
+    let text = columns::listing(Some("demo")).text(
+        &keys()[..3],
+        &ViewFlags::default(),
+        None,
+        &Rest::default(),
+    );
     assert_eq!(
         text,
         "ID                                    NAME                               PARTNER  PROJECT  ENV  HINT             \
@@ -278,7 +299,12 @@ fn events() {
     ));
     let lines = event_line::lines(&events, &names, true, &now());
     assert_looks("events", |screen| {
-        event_line::listing("demo").text(&lines, &ViewFlags::default(), Some(screen), None)
+        event_line::listing("demo").text(
+            &lines,
+            &ViewFlags::default(),
+            Some(screen),
+            &Rest::default(),
+        )
     });
 }
 
@@ -329,6 +355,84 @@ fn keys_usage() {
     assert_looks("keys-usage-week", |screen| {
         usage::shown(&answer, "\"ci\" (acme, live …plvF)", week, Some(screen))
     });
+}
+
+#[test]
+fn usage_of_keys() {
+    let key = |name: &str, project: &str, hint: &str, number: u64, allowed, denied| KeyUsage {
+        key_id: format!("01a214d0-7407-7b5d-a9dc-{number:012}"),
+        name: name.to_owned(),
+        realm: "demo".to_owned(),
+        partner: "acme".to_owned(),
+        project: project.to_owned(),
+        environment: "production".to_owned(),
+        hint: hint.to_owned(),
+        counts: counts(allowed, denied),
+    };
+    let owner = |partner: &str, allowed, denied| OwnerUsage {
+        partner: partner.to_owned(),
+        project: String::new(),
+        counts: counts(allowed, denied),
+    };
+    let mut keys = vec![
+        key(
+            "nightly-export-to-the-warehouse-eu",
+            "",
+            "demo_live_…plvF",
+            1,
+            7_529,
+            41,
+        ),
+        key(
+            "Łódź dashboard 東京タワー展望台",
+            "web",
+            "demo_test_…XA8I",
+            2,
+            12,
+            1_204,
+        ),
+        key("ci", "", "demo_live_…DNZG", 3, 800, 0),
+        key("ci", "", "demo_live_…DNZG", 4, 800, 0),
+        KeyUsage {
+            key_id: "01a214d0-7407-7b5d-a9dc-000000000005".to_owned(),
+            counts: counts(3, 1),
+            ..KeyUsage::default()
+        },
+    ];
+    keys[1].counts.push(VerdictCount {
+        verdict: Verdict::AddressDenied.into(),
+        count: 77,
+    });
+    let mut answer = GetUsageResponse {
+        owners: vec![
+            owner("acme", 9_141, 1_323),
+            owner("umbrella-corporation-of-europe-and-asia-north", 12, 3),
+        ],
+        more_owners: true,
+        keys,
+        more_keys: true,
+        ..GetUsageResponse::default()
+    };
+    assert_looks("usage-keys", |screen| {
+        let keys = crate::cli::usage::keys(&answer, Some(screen)).unwrap();
+        let owners = crate::cli::usage::owners_denied(&answer, false, Some(screen)).unwrap();
+        format!("{owners}\n\n{keys}")
+    });
+    answer.keys.truncate(4);
+    answer.keys.drain(..2);
+    answer.more_keys = false;
+    assert_looks("usage-keys-allowed", |screen| {
+        crate::cli::usage::keys(&answer, Some(screen)).unwrap()
+    });
+    let piped = crate::cli::usage::keys(&answer, None).unwrap();
+    assert!(
+        piped.starts_with("ID                                    NAME  PARTNER  PROJECT  ENV         HINT             PRESENTED  DENIED  WHY\n"),
+        "{piped}"
+    );
+    assert!(
+        piped.contains("demo_live_…DNZG        800  -       -"),
+        "{piped}"
+    );
 }
 
 #[test]
@@ -417,7 +521,7 @@ fn realms_partners_projects_and_servers() {
     ];
     let view = ViewFlags::default();
     assert_looks("realm-list", |screen| {
-        realm::listing().text(&realms, &view, Some(screen), None)
+        realm::listing().text(&realms, &view, Some(screen), &Rest::default())
     });
 
     let partner = |id: &str, name: &str, suspended| Partner {
@@ -437,7 +541,7 @@ fn realms_partners_projects_and_servers() {
         ),
     ];
     assert_looks("partner-list", |screen| {
-        partner::listing("demo").text(&partners, &view, Some(screen), None)
+        partner::listing("demo").text(&partners, &view, Some(screen), &Rest::default())
     });
 
     let projects = [
@@ -456,7 +560,7 @@ fn realms_partners_projects_and_servers() {
         ..Project::default()
     });
     assert_looks("project-list", |screen| {
-        project::listing("demo").text(&projects, &view, Some(screen), None)
+        project::listing("demo").text(&projects, &view, Some(screen), &Rest::default())
     });
 
     let span = |seconds| {

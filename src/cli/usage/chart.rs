@@ -28,7 +28,7 @@ pub(in crate::cli) struct Chart {
 }
 
 impl Bar {
-    fn total(&self) -> u64 {
+    pub(super) fn total(&self) -> u64 {
         self.allowed.saturating_add(self.denied)
     }
 

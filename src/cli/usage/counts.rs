@@ -42,24 +42,39 @@ pub(in crate::cli) fn totals_line(totals: &[VerdictCount]) -> String {
         text::grouped(bar.allowed)
     );
     if bar.denied > 0 {
-        let denied = totals.iter();
-        let mut denied: Vec<_> = denied
-            .filter(|total| total.verdict() != Verdict::Allowed)
-            .collect();
-        denied.sort_by_key(|total| std::cmp::Reverse(total.count));
-        let why: Vec<_> = denied
-            .into_iter()
-            .map(|total| format!("{} {}", verdict(total), text::grouped(total.count)))
-            .collect();
         let _ = write!(
             line,
             "   {} denied ({}): {}",
             text::grouped(bar.denied),
             text::percent(bar.denied, all),
-            why.join(", ")
+            denials(totals)
         );
     }
     line
+}
+
+/// Why requests were denied, if there is only one reason: `scope missing`.
+pub(super) fn only_denial(counts: &[VerdictCount]) -> Option<String> {
+    let counts = counts.iter();
+    let mut denied = counts.filter(|count| count.verdict() != Verdict::Allowed);
+    denied
+        .next()
+        .filter(|_| denied.next().is_none())
+        .map(verdict)
+}
+
+/// Why requests were denied, and how often, most frequent first: `scope missing 41, revoked 3`.
+pub(super) fn denials(counts: &[VerdictCount]) -> String {
+    let counts = counts.iter();
+    let mut denied: Vec<_> = counts
+        .filter(|count| count.verdict() != Verdict::Allowed)
+        .collect();
+    denied.sort_by_key(|count| std::cmp::Reverse(count.count));
+    let why: Vec<_> = denied
+        .into_iter()
+        .map(|count| format!("{} {}", verdict(count), text::grouped(count.count)))
+        .collect();
+    why.join(", ")
 }
 
 fn verdict(count: &VerdictCount) -> String {

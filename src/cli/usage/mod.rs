@@ -3,38 +3,42 @@
 mod chart;
 mod counts;
 mod range;
+mod ranked;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 pub(super) use counts::{count_rows, totals_line};
 pub(super) use range::{Range, RangeFlags};
+pub(super) use ranked::{keys, owners_denied};
 
 use chart::{Bar, Chart};
 use counts::count_bar;
 
+use super::client::Client;
 use super::connect::Connection;
 use super::failure::Failure;
-use super::output::{Output, Screen};
+use super::output::{self, Output, Screen};
 use super::realm_flag::RealmFlag;
 use super::style::Tone;
 use super::text;
 use super::unknown::Names;
 use super::width::{spread, wrap};
 use crate::pb::claviger::v1::{
-    GetUsageRequest, GetUsageResponse, OwnerUsage, UsageBucket, VerdictCount,
+    GetUsageRequest, GetUsageResponse, OwnerUsage, UsageBucket, UsageRank, VerdictCount,
 };
 
 /// The number of columns without a terminal.
 const DEFAULT_WIDTH: usize = 80;
 
-/// Show how often the keys of a realm were presented, and whose keys were presented most.
+/// Show how often the keys of a realm were presented, and who presented most: which owners, and which keys.
 ///
-/// Times are in UTC. Without --partner, partners are compared; with it, the projects of the partner. Requests that did not
-/// prove a key, such as those with a wrong secret, are not counted.
+/// Times are in UTC. The owners are partners; with --partner, they are the projects of the partner. Requests that did not prove a
+/// key, such as those with a wrong secret, are not counted.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   claviger usage --since 7d
+  claviger usage --denied --since 1h
   claviger usage --partner acme --since 30d --over-time")]
 pub struct Usage {
     #[command(flatten)]
@@ -50,12 +54,25 @@ pub struct Usage {
     environment: Option<String>,
     #[command(flatten)]
     range: RangeFlags,
-    /// How many partners or projects are compared, those with the most requests.
+    /// Compare only owners, or only keys [default: both].
+    #[arg(long, value_name = "WHAT")]
+    by: Option<By>,
+    /// Show what was denied most and why, and leave out what was never denied.
+    #[arg(long)]
+    denied: bool,
+    /// How many owners and keys are compared, those with the most requests.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     top: u32,
-    /// Show hours or days instead of partners or projects.
-    #[arg(long, conflicts_with = "top")]
+    /// Show hours or days instead of owners and keys.
+    #[arg(long, conflicts_with_all = ["top", "by", "denied"])]
     over_time: bool,
+}
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum By {
+    Owner,
+    Key,
 }
 
 impl Usage {
@@ -64,27 +81,21 @@ impl Usage {
         let client = connection.connect().await?;
         let request = GetUsageRequest {
             realm: self.realm.resolve(&client).await?,
-            partner: self.partner.unwrap_or_default(),
-            project: self.project.unwrap_or_default(),
-            environment: self.environment.unwrap_or_default(),
+            partner: self.partner.clone().unwrap_or_default(),
+            project: self.project.clone().unwrap_or_default(),
+            environment: self.environment.clone().unwrap_or_default(),
             start_time: Some(range.start()),
             end_time: range.end(),
             top: self.top,
+            rank_by: if self.denied {
+                UsageRank::Denials.into()
+            } else {
+                UsageRank::Unspecified.into()
+            },
+            with_keys: !self.over_time && self.by != Some(By::Owner),
         };
         let is_by_project = !(request.partner.is_empty() && request.project.is_empty());
-        let realm = format!("realm {}", request.realm);
-        let place = [
-            &realm,
-            &request.partner,
-            &request.project,
-            &request.environment,
-        ];
-        let place: Vec<_> = place.into_iter().filter(|part| !part.is_empty()).collect();
-        let place = place
-            .iter()
-            .map(|part| part.as_str())
-            .collect::<Vec<_>>()
-            .join(" / ");
+        let place = place(&request);
         let names = Names {
             realm: request.realm.clone(),
             partner: request.partner.clone(),
@@ -92,28 +103,94 @@ impl Usage {
             environment: request.environment.clone(),
             scopes: Vec::new(),
         };
-        let answer = client.ask(client.keys().get_usage(request)).await;
+        let answer = self.ask(&client, request).await;
         // Keys of an owner that was deleted since may have been used.
         let answer = names
             .known_or(&client, answer, |answer| answer.buckets.is_empty())
             .await?;
+        if answer.ranked_by() == UsageRank::Unspecified && (self.denied || self.by.is_some()) {
+            return Err(Failure::failed(
+                "this server is of an earlier version, which can compare owners only, and not by denials",
+            ));
+        }
         let screen = output.screen();
         output.show(&answer, |answer| {
-            let chart = if self.over_time {
-                range.chart(&answer.buckets, screen.is_some())
-            } else {
-                Chart {
-                    bars: owners(answer, is_by_project),
-                    unit: "owner",
-                }
-            };
             let heading = match screen {
                 None => text::facts(count_rows(&answer.totals)),
                 Some(screen) => heading([&place, &range.title()], &answer.totals, screen),
             };
-            shown(&heading, &answer.buckets, &chart, screen)
+            if self.over_time {
+                let chart = range.chart(&answer.buckets, screen.is_some());
+                return shown(&heading, &answer.buckets, &chart, screen);
+            }
+            let mut parts = vec![self.owners(heading, answer, is_by_project, screen)];
+            if self.by != Some(By::Owner) {
+                parts.extend(keys(answer, screen));
+            }
+            if self.denied && answer.keys.is_empty() && answer.owners.is_empty() {
+                parts.push("Nothing was denied.".to_owned());
+            }
+            parts.join("\n\n")
         })
     }
+
+    /// Asks for the usage. If keys take too long to compare and the user did not ask for them, owners alone are compared.
+    async fn ask(
+        &self,
+        client: &Client,
+        request: GetUsageRequest,
+    ) -> Result<GetUsageResponse, Failure> {
+        let ask = async |request| client.ask(client.keys().get_usage(request)).await;
+        let answer = ask(request.clone()).await;
+        let is_too_broad = answer.as_ref().is_err_and(Failure::is_too_broad);
+        if !(is_too_broad && request.with_keys && self.by.is_none()) {
+            return answer;
+        }
+        let answer = ask(GetUsageRequest {
+            with_keys: false,
+            ..request
+        })
+        .await?;
+        output::print_error(
+            "warning: to compare the keys takes too long, so only owners are; name a partner or a shorter range",
+        );
+        Ok(answer)
+    }
+
+    /// The heading, and the owners unless only keys are wanted.
+    fn owners(
+        &self,
+        heading: String,
+        answer: &GetUsageResponse,
+        is_by_project: bool,
+        screen: Option<Screen>,
+    ) -> String {
+        if self.by == Some(By::Key) {
+            return heading;
+        }
+        if self.denied {
+            let table = owners_denied(answer, is_by_project, screen);
+            return table.map_or(heading.clone(), |table| format!("{heading}\n\n{table}"));
+        }
+        let chart = Chart {
+            bars: owners(answer, is_by_project),
+            unit: "owner",
+        };
+        shown(&heading, &answer.buckets, &chart, screen)
+    }
+}
+
+/// What the usage is of, for a heading.
+fn place(request: &GetUsageRequest) -> String {
+    let realm = format!("realm {}", request.realm);
+    let parts = [
+        &realm,
+        &request.partner,
+        &request.project,
+        &request.environment,
+    ];
+    let parts = parts.into_iter().filter(|part| !part.is_empty());
+    parts.map(String::as_str).collect::<Vec<_>>().join(" / ")
 }
 
 /// What a screen shows above a chart: two texts, and the counts as a sentence.
@@ -141,9 +218,6 @@ pub(super) fn shown(
 
 /// Returns one bar for each owner, and one for all others.
 fn owners(answer: &GetUsageResponse, is_by_project: bool) -> Vec<Bar> {
-    // The key of a partner always gets its projects.
-    let is_by_project =
-        is_by_project || answer.owners.iter().any(|owner| !owner.project.is_empty());
     let bar = |label: String, counts: &[VerdictCount]| {
         let mut bar = Bar {
             label,
@@ -152,12 +226,7 @@ fn owners(answer: &GetUsageResponse, is_by_project: bool) -> Vec<Bar> {
         count_bar(&mut bar, counts);
         bar
     };
-    let label = |owner: &OwnerUsage| match (&*owner.partner, &*owner.project) {
-        ("", _) => "(no partner)".to_owned(),
-        (_, "") if is_by_project => "(keys of the partner)".to_owned(),
-        (partner, "") => partner.to_owned(),
-        (_, project) => project.to_owned(),
-    };
+    let label = |owner: &OwnerUsage| owner_name(answer, owner, is_by_project);
     let mut bars: Vec<_> = answer
         .owners
         .iter()
@@ -173,6 +242,19 @@ fn owners(answer: &GetUsageResponse, is_by_project: bool) -> Vec<Bar> {
         bars.push(others);
     }
     bars
+}
+
+/// The name of one of the owners of an answer.
+fn owner_name(answer: &GetUsageResponse, owner: &OwnerUsage, is_by_project: bool) -> String {
+    // The key of a partner always gets its projects.
+    let is_by_project =
+        is_by_project || answer.owners.iter().any(|owner| !owner.project.is_empty());
+    match (&*owner.partner, &*owner.project) {
+        ("", _) => "(no partner)".to_owned(),
+        (_, "") if is_by_project => "(keys of the partner)".to_owned(),
+        (partner, "") => partner.to_owned(),
+        (_, project) => project.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub(super) fn page_filter(
         filter,
         page_size: _,
         page_token: _,
+        with_total: _,
     } = request;
     let limit = page::size(&mut bad, page_size);
     let before = decode::optional(&mut bad, "page_token", cursor, KeyId::parse);

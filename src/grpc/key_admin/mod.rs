@@ -91,6 +91,7 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let mut message = request.into_inner();
         let page_token = std::mem::take(&mut message.page_token);
         let page_size = std::mem::take(&mut message.page_size);
+        let with_total = std::mem::take(&mut message.with_total);
         let filters = message.encode_to_vec();
         let mut bad = Violations::default();
         let cursor = self
@@ -106,14 +107,16 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         let (permit, read) = self
             .admin
             .list(&caller, allowed, |authority, caller| async move {
-                authority.list_keys(&caller, filter, take).await
+                authority.list_keys(&caller, filter, with_total, take).await
             })
             .await?;
-        let Page { items, next } = read.value;
+        let (Page { items, next }, total) = read.value;
         Ok(permit.answer(pb::ListKeysResponse {
             keys: self.keys(items),
             next_page_token: self.admin.pages.token(&caller, "keys", &filters, next),
             revision: read.revision.as_u64(),
+            total: total.map(|total| total.count),
+            more_than_total: total.is_some_and(|total| total.is_more),
         }))
     }
 
@@ -399,16 +402,16 @@ impl pb::key_admin_server::KeyAdmin for KeyAdminService {
         request: Request<pb::GetUsageRequest>,
     ) -> Result<Response<pb::GetUsageResponse>, Status> {
         let caller = self.admin.caller(&request).await?;
-        let (filter, top) = usage::filter_and_top(request.into_inner(), self.clock.now())?;
+        let (filter, ranking) = usage::filter_and_ranking(request.into_inner(), self.clock.now())?;
         // An answer of many hours is as large as a page.
         let allowed = caller.role.may_use_keys(Purpose::Read);
         let (permit, usage) = self
             .admin
             .list(&caller, allowed, |authority, caller| async move {
-                authority.owner_usage(&caller, filter, top).await
+                authority.owner_usage(&caller, filter, ranking).await
             })
             .await?;
-        Ok(permit.answer(usage::of_owners(usage)))
+        Ok(permit.answer(usage::of_owners(usage, ranking.by)))
     }
 
     async fn delete_key(

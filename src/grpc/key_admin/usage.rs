@@ -12,7 +12,7 @@ use crate::domain::verdict::Verdict;
 use crate::domain::violation::Violations;
 use crate::grpc::{decode, encode};
 use crate::pb::claviger::v1 as pb;
-use crate::store::{HourCount, KeyOwner, OwnerCounts, UsageFilter};
+use crate::store::{HourCount, KeyOwner, OwnerCounts, RankBy, UsageFilter, UsageRanking, UsedKey};
 
 /// The default length of the range.
 const DEFAULT_RANGE: Duration = Duration::from_hours(24);
@@ -20,10 +20,10 @@ const DEFAULT_RANGE: Duration = Duration::from_hours(24);
 /// The longest range.
 const MAX_RANGE: Duration = Duration::from_hours(400 * 24);
 
-/// The default number of owners.
+/// The default number of owners and keys.
 const DEFAULT_TOP: u32 = 20;
 
-/// The largest number of owners.
+/// The largest number of owners and keys.
 const MAX_TOP: u32 = 1_000;
 
 /// Decodes the key and the range of hours.
@@ -44,11 +44,11 @@ pub(super) fn key_and_hours(
         .map_err(Refusal::Invalid)
 }
 
-/// Decodes the filter of `GetUsage`, and the number of owners.
-pub(super) fn filter_and_top(
+/// Decodes the filter of `GetUsage`, and how owners and keys are ranked.
+pub(super) fn filter_and_ranking(
     request: pb::GetUsageRequest,
     now: Timestamp,
-) -> Result<(UsageFilter, u32), Refusal> {
+) -> Result<(UsageFilter, UsageRanking), Refusal> {
     let pb::GetUsageRequest {
         realm,
         partner,
@@ -57,6 +57,8 @@ pub(super) fn filter_and_top(
         start_time,
         end_time,
         top,
+        rank_by,
+        with_keys,
     } = request;
     let mut bad = Violations::default();
     let realm = bad.check("realm", RealmId::parse(&realm));
@@ -72,7 +74,11 @@ pub(super) fn filter_and_top(
     if top > MAX_TOP {
         bad.add("top", "must be at most 1000");
     }
-    let top = if top == 0 { DEFAULT_TOP } else { top };
+    let ranking = UsageRanking {
+        by: rank(&mut bad, rank_by),
+        top: if top == 0 { DEFAULT_TOP } else { top },
+        with_keys,
+    };
     let filter = realm.map(|realm| UsageFilter {
         realm,
         partner,
@@ -80,8 +86,22 @@ pub(super) fn filter_and_top(
         environment,
         hours,
     });
-    bad.finish(filter.map(|filter| (filter, top)))
+    bad.finish(filter.map(|filter| (filter, ranking)))
         .map_err(Refusal::Invalid)
+}
+
+fn rank(bad: &mut Violations, by: i32) -> RankBy {
+    match pb::UsageRank::try_from(by) {
+        Ok(pb::UsageRank::Unspecified | pb::UsageRank::Presentations) => RankBy::Presentations,
+        Ok(pb::UsageRank::Denials) => RankBy::Denials,
+        Err(_) => {
+            bad.add(
+                "rank_by",
+                "must be USAGE_RANK_PRESENTATIONS or USAGE_RANK_DENIALS",
+            );
+            RankBy::Presentations
+        }
+    }
 }
 
 /// Decodes the range of hours.
@@ -129,18 +149,53 @@ pub(super) fn of_key(usage: KeyUsage) -> pb::GetKeyUsageResponse {
     }
 }
 
-pub(super) fn of_owners(usage: OwnerUsage) -> pb::GetUsageResponse {
+/// Encodes the answer of `GetUsage`, whose owners and keys are ranked by `by`.
+pub(super) fn of_owners(usage: OwnerUsage, by: RankBy) -> pb::GetUsageResponse {
     let OwnerUsage {
         counts,
-        top,
+        owners,
         more_owners,
+        keys,
+        more_keys,
     } = usage;
     let (totals, buckets) = totals_and_buckets(&counts);
     pb::GetUsageResponse {
         totals,
         buckets,
-        owners: top.into_iter().map(owner).collect(),
+        owners: owners.into_iter().map(owner).collect(),
         more_owners,
+        keys: keys.into_iter().map(used_key).collect(),
+        more_keys,
+        ranked_by: match by {
+            RankBy::Presentations => pb::UsageRank::Presentations,
+            RankBy::Denials => pb::UsageRank::Denials,
+        }
+        .into(),
+    }
+}
+
+fn used_key(usage: UsedKey) -> pb::KeyUsage {
+    let UsedKey { id, key, counts } = usage;
+    let of_id = pb::KeyUsage {
+        key_id: id.to_string(),
+        counts: verdicts(counts),
+        ..pb::KeyUsage::default()
+    };
+    match key {
+        None => of_id,
+        Some(key) => pb::KeyUsage {
+            name: key.name,
+            realm: key.realm.to_string(),
+            partner: key.partner.to_string(),
+            project: key
+                .level
+                .project()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            environment: key.environment.to_string(),
+            hint: key.hint,
+            ..of_id
+        },
     }
 }
 

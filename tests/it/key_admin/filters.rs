@@ -309,24 +309,36 @@ fn of_keys(keys: &[pb::Key], creators: [String; 2]) -> Vec<Condition> {
     all
 }
 
-/// The ids on all pages, in their order.
+/// The ids on all pages, in their order. Every second page has the total.
 async fn listed(
     api: &mut Api,
     filter: &pb::KeyFilter,
     page_size: i32,
 ) -> Result<Vec<String>, Status> {
-    let mut ids = Vec::new();
+    let (mut ids, mut totals) = (Vec::new(), Vec::new());
     let mut page_token = String::new();
     loop {
+        let with_total = totals.len() % 2 == 0;
         let request = pb::ListKeysRequest {
             filter: Some(filter.clone()),
             page_size,
             page_token,
+            with_total,
         };
         let page = api.keys.list_keys(request).await?.into_inner();
+        assert_eq!(
+            (page.total.is_some(), page.more_than_total),
+            (with_total, false)
+        );
+        totals.push(page.total);
         ids.extend(page.keys.into_iter().map(|key| key.id));
         page_token = page.next_page_token;
         if page_token.is_empty() {
+            let all = ids.len() as u64;
+            assert!(
+                totals.iter().flatten().all(|total| *total == all),
+                "{totals:?} of {all}"
+            );
             return Ok(ids);
         }
     }

@@ -20,5 +20,6 @@ mod refused_callers;
 mod revocation;
 mod roles;
 mod rotation;
+mod totals;
 mod update;
 mod usage;

@@ -225,6 +225,65 @@ fn a_key_its_usage_and_an_explanation_have_screens() {
     assert!(piped.contains("passed"), "{piped}");
 }
 
+/// Who is denied most, and the key as the next command takes it. Seen red without `rank_by` in the request, and with a total that a
+/// pipe asks for.
+#[test]
+fn usage_compares_the_keys_and_says_what_is_denied() {
+    let rig = Rig::new();
+    let issue = "keys issue --realm demo --partner acme --level partner --name fine --scope read";
+    let fine = rig.shell.json(issue, "", 0);
+    let key = fine["plain_key"].as_str().unwrap();
+    rig.shell.says("verify --realm demo --scope read", key, 0);
+    for name in ["svc-5", "fine"] {
+        rig.wait_for_usage(&rig.id_of(name));
+    }
+    let both = rig.shows("usage --realm demo", 0);
+    for part in [
+        "█ allowed",
+        "NAME",
+        "OWNER",
+        "KEY",
+        "WHY",
+        "nightly-export-",
+        "fine",
+        "live …",
+        "100 %",
+        "100 %  address denied",
+    ] {
+        assert!(both.contains(part), "no {part:?} in\n{both}");
+    }
+    assert!(!has_uuid(&both), "{both}");
+    let denied = rig.shows("usage --realm demo --denied", 0);
+    assert!(
+        denied.contains("OWNER") && denied.contains("svc-5") && !denied.contains("fine  "),
+        "{denied}"
+    );
+    let keys = rig.shows("usage --realm demo --by key --denied", 0);
+    let row = keys.lines().find(|line| line.starts_with("svc-5")).unwrap();
+    let handle = row.split_whitespace().find(|word| word.starts_with('…'));
+    let got = rig.shows(&format!("keys get {} --realm demo", handle.unwrap()), 0);
+    assert!(got.starts_with("svc-5"), "{got}");
+    let owners = rig.shows("usage --realm demo --by owner", 0);
+    assert!(!owners.contains("KEY") && owners.contains('█'), "{owners}");
+    let nothing = rig.shows("usage --realm demo --denied --until 2026-01-01", 0);
+    assert!(nothing.contains("Nothing was denied."), "{nothing}");
+
+    let piped = rig.shell.says("usage --realm demo --by key", "", 0);
+    let id = fine["key"]["id"].as_str().unwrap();
+    assert!(
+        piped.contains("HINT")
+            && piped.contains(id)
+            && piped.contains("umbrella-corporation-of-europe-and-asia-north"),
+        "{piped}"
+    );
+    let json = rig.shell.json("usage --realm demo --denied --top 1", "", 0);
+    assert_eq!(json["keys"].as_array().unwrap().len(), 1, "{json}");
+    let json = rig
+        .shell
+        .json("keys list --realm demo --page-size 2", "", 0);
+    assert!(json["total"].is_null(), "only a terminal asks: {json}");
+}
+
 /// Seen red with the colours left in where `NO_COLOR` is set.
 #[test]
 fn a_colour_repeats_a_word_and_can_be_refused() {
@@ -291,10 +350,7 @@ fn a_screen_that_is_too_long_goes_through_the_pager() {
 fn the_command_for_the_next_page_can_be_pasted() {
     let rig = Rig::new();
     let first = rig.shows("keys list --realm demo --page-size 3 --issued-before 0s", 0);
-    assert!(
-        first.contains("3 keys, more follow, newest first"),
-        "{first}"
-    );
+    assert!(first.contains("3 of 4 keys, newest first"), "{first}");
     let (_, command) = first
         .split_once("More follow. --all, or the next page:\n")
         .unwrap();
@@ -314,7 +370,7 @@ fn the_command_for_the_next_page_can_be_pasted() {
     let shown = SMALL.run(next.args(["-c", command]));
     assert_eq!(shown.code, Some(0), "{command}\n{}", shown.text);
     assert!(
-        shown.text.contains("1 key, newest first"),
+        shown.text.contains("1 of 4 keys, newest first"),
         "{command}\n{}",
         shown.text
     );

@@ -211,6 +211,13 @@ def the_usage_of_owners_is_the_sum_of_that_of_their_keys(fixture: Fixture):
     same(owners(usage), [("acme", "", {"VERDICT_ALLOWED": 4}),
                          ("umbrella", "", {"VERDICT_ALLOWED": 2, "VERDICT_SCOPE_MISSING": 1})], "the partners")
     must(not usage.more_owners, "there are more partners")
+    denied = fixture.operator.call("GetUsage", realm=realm, rank_by="USAGE_RANK_DENIALS", with_keys=True)
+    same([(key.key_id, key.partner, counted(fixture, key.counts)) for key in denied.keys],
+         [(other.id, "umbrella", {"VERDICT_ALLOWED": 2, "VERDICT_SCOPE_MISSING": 1})], "the keys that were denied")
+    same([owner.partner for owner in denied.owners], ["umbrella"], "the partners that were denied")
+    fixture.operator.refused_field("rank_by", "GetUsage", realm=realm, rank_by=9)
+    page = fixture.operator.call("ListKeys", realm=realm, page_size=1, with_total=True)
+    same((len(page.keys), page.total, page.more_than_total), (1, 3, False), "the total of a list")
     first = fixture.operator.call("GetUsage", realm=realm, top=1)
     same((len(first.owners), first.more_owners), (1, True), "the first partner alone")
     acme = fixture.operator.call("GetUsage", realm=realm, partner="acme", environment="production")

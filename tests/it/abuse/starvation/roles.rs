@@ -503,6 +503,7 @@ fn list_keys(partner: &str) -> Vec<u8> {
             never_expires: true,
             ..Default::default()
         }),
+        with_total: true,
         page_size: MOST as i32,
         ..Default::default()
     };
@@ -561,6 +562,7 @@ fn get_usage(partner: &str) -> Vec<u8> {
         realm: "demo".to_owned(),
         partner: partner.to_owned(),
         top: MOST,
+        with_keys: true,
         ..Default::default()
     };
     request.encode_to_vec()

@@ -7,11 +7,11 @@ use claviger::pb::claviger::v1 as pb;
 use pb::Verdict;
 use tonic::{Code, Status};
 
-use super::{WRITE_OFTEN, await_allowed, counts};
+use super::{WRITE_OFTEN, await_allowed, counts, totals};
 use crate::fixtures::{
-    Api, Engine, HOUR, IssuedKey, NOW, Service, TestStore, after, delegating_realm,
-    delegating_service_with, eventually, issue, issue_request_with, on_both_engines, refused,
-    refused_field, strings, verify_request,
+    Api, Engine, HOUR, IssuedKey, NOW, Service, TestStore, after, authority_key_request,
+    delegating_realm, delegating_service_with, eventually, get, issue, issue_request_with,
+    list_keys, on_both_engines, refused, refused_field, strings, verify_request,
 };
 
 /// What makes a request another one.
@@ -31,6 +31,14 @@ async fn usage_of(
         .get_usage(request)
         .await
         .map(tonic::Response::into_inner)
+}
+
+/// The answer if nothing was used.
+fn nothing() -> pb::GetUsageResponse {
+    pb::GetUsageResponse {
+        ranked_by: pb::UsageRank::Presentations.into(),
+        ..Default::default()
+    }
 }
 
 /// Each owner with the number of times that its keys were presented.
@@ -85,6 +93,39 @@ async fn used(
     key
 }
 
+/// Presents a key that lacks the scope, so often.
+async fn deny(api: &mut Api, key: &IssuedKey, environment: &str, times: u64) {
+    for _ in 0..times {
+        let request = pb::VerifyRequest {
+            environment: environment.to_owned(),
+            target: Some(pb::verify_request::Target::AnyTarget(true)),
+            scopes: strings(&["write"]),
+            ..verify_request(&key.plain_key)
+        };
+        let answer = api.verify.verify(request).await.unwrap().into_inner();
+        assert_eq!(answer.verdict(), Verdict::ScopeMissing);
+    }
+    eventually("the denials are written down", async || {
+        let totals = totals(api, &key.id).await;
+        (totals.get(&Verdict::ScopeMissing) == Some(&times)).then_some(())
+    })
+    .await;
+}
+
+/// Each key with the numbers of times that it was allowed and denied.
+fn keys(usage: &pb::GetUsageResponse) -> Vec<(String, u64, u64)> {
+    let keys = usage.keys.iter().map(|key| {
+        let counts = counts(&key.counts);
+        let of = |verdict| counts.get(&verdict).copied().unwrap_or(0);
+        (
+            key.key_id.clone(),
+            of(Verdict::Allowed),
+            of(Verdict::ScopeMissing),
+        )
+    });
+    keys.collect()
+}
+
 /// Deletes the partner `umbrella`, which has no keys, and its project.
 async fn delete_umbrella(root: &mut Api) {
     let delete = pb::DeleteProjectRequest {
@@ -135,11 +176,11 @@ on_both_engines! {
         let staging = usage_of(&mut root, |asked| "staging".clone_into(&mut asked.environment)).await.unwrap();
         assert_eq!(owners(&staging), expected(&[("acme/", 1)]));
         let nobody = usage_of(&mut root, |asked| "ghost".clone_into(&mut asked.partner)).await.unwrap();
-        assert_eq!(nobody, pb::GetUsageResponse::default());
+        assert_eq!(nobody, nothing());
         let before = usage_of(&mut root, |asked| {
             asked.end_time = Some(prost_types::Timestamp { seconds: HOUR / 1_000_000, nanos: 0 });
         });
-        assert_eq!(before.await.unwrap(), pb::GetUsageResponse::default());
+        assert_eq!(before.await.unwrap(), nothing());
         service.stop().await;
     }
 
@@ -189,7 +230,7 @@ on_both_engines! {
         // A project of another partner is one that the caller has no keys of.
         let mut api = service.api_as(&acme.plain_key);
         let foreign = usage_of(&mut api, |asked| "three".clone_into(&mut asked.project));
-        assert_eq!(foreign.await.unwrap(), pb::GetUsageResponse::default());
+        assert_eq!(foreign.await.unwrap(), nothing());
         service.stop().await;
     }
 
@@ -213,14 +254,90 @@ on_both_engines! {
         service.stop().await;
     }
 
+    /// Seen red with the ranks of presentations.
+    async fn keys_and_owners_are_ranked_by_presentations_or_denials(engine: Engine) {
+        let (service, mut root) = delegating_service_with(engine, &WRITE_OFTEN).await;
+        let often = used(&mut root, ("acme", "", "production"), "read", 5).await;
+        let rarely = used(&mut root, ("acme", "one", "production"), "read", 1).await;
+        let other = used(&mut root, ("umbrella", "", "production"), "read", 2).await;
+        deny(&mut root, &rarely, "production", 3).await;
+        deny(&mut root, &other, "production", 1).await;
+
+        let plain = usage_of(&mut root, |_| ()).await.unwrap();
+        assert_eq!((plain.keys.len(), plain.more_keys), (0, false), "only on request");
+        assert_eq!(plain.ranked_by(), pb::UsageRank::Presentations);
+        let all = usage_of(&mut root, |asked| asked.with_keys = true).await.unwrap();
+        let (often, rarely, other) = (&often.id, &rarely.id, &other.id);
+        let row = |id: &String, allowed, denied| (id.clone(), allowed, denied);
+        assert_eq!(keys(&all), [row(often, 5, 0), row(rarely, 1, 3), row(other, 2, 1)]);
+        let key = &all.keys[1];
+        let listed = get(&mut root, rarely).await;
+        assert_eq!(
+            [&key.name, &key.realm, &key.partner, &key.project, &key.environment, &key.hint],
+            [&listed.name, "demo", "acme", "one", "production", &listed.hint]
+        );
+        let denied: Ask = |asked| {
+            asked.with_keys = true;
+            asked.rank_by = pb::UsageRank::Denials.into();
+        };
+        let by_denials = usage_of(&mut root, denied).await.unwrap();
+        assert_eq!(by_denials.ranked_by(), pb::UsageRank::Denials);
+        assert_eq!(keys(&by_denials), [row(rarely, 1, 3), row(other, 2, 1)]);
+        assert_eq!(owners(&by_denials), expected(&[("acme/", 9), ("umbrella/", 3)]));
+        assert_eq!(by_denials.totals, all.totals, "the totals are of all");
+        let first = usage_of(&mut root, |asked| { denied(asked); asked.top = 1; }).await.unwrap();
+        assert_eq!((keys(&first).len(), first.more_keys, first.more_owners), (1, true, true));
+        let two = usage_of(&mut root, |asked| { denied(asked); asked.top = 2; }).await.unwrap();
+        assert_eq!((keys(&two).len(), two.more_keys, two.more_owners), (2, false, false));
+
+        root.delete(rarely).await.unwrap();
+        let after = usage_of(&mut root, denied).await.unwrap();
+        assert_eq!(keys(&after), keys(&by_denials), "a deleted key is told by its id");
+        let gone = pb::KeyUsage { counts: key.counts.clone(), key_id: rarely.clone(), ..Default::default() };
+        assert_eq!(after.keys[0], gone);
+        let never = usage_of(&mut root, |asked| { denied(asked); "staging".clone_into(&mut asked.environment); });
+        let never = never.await.unwrap();
+        assert_eq!((never.keys.len(), never.owners.len()), (0, 0));
+        service.stop().await;
+    }
+
+    /// The same keys as a list shows. Seen red without the partner, the project and the environment in the search for keys.
+    async fn a_caller_sees_the_usage_of_the_keys_that_it_may_list(engine: Engine) {
+        let (service, mut root) = used_keys(engine).await;
+        let reader = issue(&mut root, authority_key_request("read", "demo")).await;
+        let acme = used(&mut root, ("acme", "", "production"), "keys", 1).await;
+        let one = used(&mut root, ("acme", "one", "production"), "keys", 1).await;
+        let staging = used(&mut root, ("acme", "", "staging"), "keys", 1).await;
+        for (key, seen) in [(&service.operator, 7), (&reader.plain_key, 7), (&acme.plain_key, 4), (&one.plain_key, 2),
+            (&staging.plain_key, 2)]
+        {
+            let mut api = service.api_as(key);
+            let usage = usage_of(&mut api, |asked| asked.with_keys = true).await.unwrap();
+            let mut used: Vec<_> = usage.keys.into_iter().map(|key| key.key_id).collect();
+            let mut listed = list_keys(&mut api, |_| ()).await.unwrap();
+            used.sort_unstable();
+            listed.sort_unstable();
+            assert_eq!(used.len(), seen);
+            assert_eq!(used, listed);
+        }
+        let mut api = service.api_as(&acme.plain_key);
+        let foreign = usage_of(&mut api, |asked| {
+            asked.with_keys = true;
+            "three".clone_into(&mut asked.project);
+        });
+        assert_eq!(foreign.await.unwrap().keys, []);
+        service.stop().await;
+    }
+
     async fn a_wrong_request_names_its_field(engine: Engine) {
         let (service, mut root) = delegating_service_with(engine, &WRITE_OFTEN).await;
-        let wrong: [(&str, Ask); 6] = [
+        let wrong: [(&str, Ask); 7] = [
             ("realm", |asked| asked.realm.clear()),
             ("partner", |asked| "a b".clone_into(&mut asked.partner)),
             ("project", |asked| "a/b".clone_into(&mut asked.project)),
             ("environment", |asked| "A B".clone_into(&mut asked.environment)),
             ("top", |asked| asked.top = 1_001),
+            ("rank_by", |asked| asked.rank_by = 3),
             ("end_time", |asked| {
                 asked.start_time = Some(prost_types::Timestamp { seconds: 7_200, nanos: 0 });
                 asked.end_time = Some(prost_types::Timestamp { seconds: 3_600, nanos: 0 });

@@ -6,7 +6,10 @@ use claviger::domain::ids::{EnvironmentName, KeyId, PartnerId, ProjectId};
 use claviger::domain::key::{Key, Level};
 use claviger::domain::time::Hour;
 use claviger::domain::verdict::Verdict;
-use claviger::store::{HourCount, KeyCount, KeyOwner, MoreRows, OwnerCounts, UsageFilter};
+use claviger::store::{
+    HourCount, KeyCount, KeyOwner, MoreRows, OwnerCounts, RankBy, UsageFilter, UsageRanking,
+    UsageReport, UsedKey,
+};
 
 use super::{DemoStore, key, partner_id, project_id, realm, realm_id};
 use crate::fixtures::{Engine, Random, from_env, on_both_engines};
@@ -85,7 +88,7 @@ impl Model<'_> {
         sums.into_iter().map(count).collect()
     }
 
-    fn top(&self, filter: &UsageFilter, limit: usize) -> Vec<OwnerCounts> {
+    fn owners(&self, filter: &UsageFilter, ranking: UsageRanking) -> Vec<OwnerCounts> {
         let is_by_project = filter.partner.is_some() || filter.project.is_some();
         let mut sums: BTreeMap<KeyOwner, BTreeMap<Verdict, u64>> = BTreeMap::new();
         for (key, count) in self.matching(filter) {
@@ -106,11 +109,58 @@ impl Model<'_> {
                 counts: counts.into_iter().collect(),
             })
             .collect();
-        let sum = |owner: &OwnerCounts| owner.counts.iter().map(|(_, count)| count).sum::<u64>();
-        // Stable, so that owners with the same sum stay in the order of their names.
-        owners.sort_by_key(|owner| std::cmp::Reverse(sum(owner)));
-        owners.truncate(limit);
+        rank(&mut owners, |owner| &owner.counts, ranking);
         owners
+    }
+
+    /// The keys, those that exist with their facts.
+    fn keys(
+        &self,
+        filter: &UsageFilter,
+        ranking: UsageRanking,
+        deleted: &BTreeSet<KeyId>,
+    ) -> Vec<UsedKey> {
+        let mut sums: BTreeMap<KeyId, BTreeMap<Verdict, u64>> = BTreeMap::new();
+        for (key, count) in self.matching(filter) {
+            *sums
+                .entry(key.id)
+                .or_default()
+                .entry(count.verdict)
+                .or_default() += count.count;
+        }
+        let mut keys: Vec<_> = sums
+            .into_iter()
+            .map(|(id, counts)| UsedKey {
+                id,
+                key: Some(self.keys[&id].clone()).filter(|_| !deleted.contains(&id)),
+                counts: counts.into_iter().collect(),
+            })
+            .collect();
+        rank(&mut keys, |key| &key.counts, ranking);
+        keys
+    }
+}
+
+/// Sorts what has these counts, and leaves out what does not rank.
+fn rank<T>(ranked: &mut Vec<T>, counts: fn(&T) -> &[(Verdict, u64)], ranking: UsageRanking) {
+    let sum = |item: &T| {
+        let counts = counts(item).iter();
+        let counted = counts.filter(|(verdict, _)| {
+            ranking.by == RankBy::Presentations || *verdict != Verdict::Allowed
+        });
+        counted.map(|(_, count)| count).sum::<u64>()
+    };
+    ranked.retain(|item| sum(item) > 0);
+    // Stable, so that what has the same sum stays in the order of the names.
+    ranked.sort_by_key(|item| std::cmp::Reverse(sum(item)));
+    ranked.truncate(ranking.top as usize);
+}
+
+fn by(by: RankBy, top: u32) -> UsageRanking {
+    UsageRanking {
+        by,
+        top,
+        with_keys: true,
     }
 }
 
@@ -148,7 +198,7 @@ fn sorted_verdicts(mut owners: Vec<OwnerCounts>) -> Vec<OwnerCounts> {
 }
 
 on_both_engines! {
-    /// Seen red without the tombstones, and with `count = excluded.count`.
+    /// Seen red without the tombstones (also those of the keys alone), with `count = excluded.count`, and with keys of every owner.
     async fn the_usage_of_owners_is_that_of_their_keys(engine: Engine) {
         let demo = DemoStore::new(engine).await;
         let store = demo.store();
@@ -162,6 +212,7 @@ on_both_engines! {
         let seed = from_env("CLAVIGER_TEST_SEED", 16);
         let mut random = Random(seed as u64);
         let mut added: Vec<KeyCount> = Vec::new();
+        let mut deleted = BTreeSet::new();
         for round in 0..6 {
             let rows: BTreeSet<_> = (0..60)
                 .map(|_| {
@@ -183,20 +234,32 @@ on_both_engines! {
             // The keys of later rounds are partly deleted.
             let gone = keys.keys().nth(round).unwrap();
             demo.put(async |change| change.delete_key(*gone).await.unwrap()).await;
+            deleted.insert(*gone);
         }
         let model = Model { keys: &keys, counts: &added };
         let mut snapshot = demo.snapshot().await;
         for filter in filters() {
-            for top in [1, 2, 100] {
-                let (by_hour, owners) = snapshot.owner_usage(&filter, top).await.unwrap();
-                let expected = sorted(model.by_hour(&filter));
-                assert_eq!(sorted(by_hour), expected, "{filter:?} seed {seed}");
-                let expected = sorted_verdicts(model.top(&filter, top as usize));
-                assert_eq!(sorted_verdicts(owners), expected, "{filter:?} {top} seed {seed}");
+            for ranking in [
+                by(RankBy::Presentations, 1),
+                by(RankBy::Denials, 2),
+                by(RankBy::Presentations, 100),
+                by(RankBy::Denials, 100),
+            ] {
+                let usage = snapshot.ranked_usage(&filter, ranking).await.unwrap();
+                let what = format!("{filter:?} {ranking:?} seed {seed}");
+                assert_eq!(sorted(usage.counts), sorted(model.by_hour(&filter)), "{what}");
+                let expected = sorted_verdicts(model.owners(&filter, ranking));
+                assert_eq!(sorted_verdicts(usage.owners), expected, "{what}");
+                let mut keys = usage.keys;
+                for key in &mut keys {
+                    key.counts.sort_unstable();
+                }
+                assert_eq!(keys, model.keys(&filter, ranking, &deleted), "{what}");
             }
         }
         let elsewhere = UsageFilter { realm: realm_id("other"), ..filters().remove(0) };
-        assert_eq!(snapshot.owner_usage(&elsewhere, 9).await.unwrap(), (vec![], vec![]));
+        let nothing = snapshot.ranked_usage(&elsewhere, by(RankBy::Presentations, 9)).await.unwrap();
+        assert_eq!(nothing, UsageReport::default());
     }
 
     async fn the_usage_of_a_key_that_nobody_owns_is_that_of_no_owner(engine: Engine) {
@@ -209,7 +272,8 @@ on_both_engines! {
         };
         demo.store().add_usage(&[count], &[]).await.unwrap();
         let filter = filters().remove(0);
-        assert_eq!(demo.snapshot().await.owner_usage(&filter, 9).await.unwrap(), (vec![], vec![]));
+        let usage = demo.snapshot().await.ranked_usage(&filter, by(RankBy::Presentations, 9)).await.unwrap();
+        assert_eq!(usage, UsageReport::default());
     }
 
     /// Seen red without the statement for owners.
@@ -225,8 +289,10 @@ on_both_engines! {
         };
         store.add_usage(&[count(5), count(6)], &[]).await.unwrap();
         assert_eq!(store.forget_counts(Hour::from_number(6)).await.unwrap(), MoreRows(false));
-        let (left, _) = demo.snapshot().await.owner_usage(&filters().remove(0), 9).await.unwrap();
-        let hours: Vec<_> = left.iter().map(|count| count.hour).collect();
+        let ranking = UsageRanking { with_keys: false, ..by(RankBy::Presentations, 9) };
+        let left = demo.snapshot().await.ranked_usage(&filters().remove(0), ranking).await.unwrap();
+        assert_eq!(left.keys, [], "not wanted");
+        let hours: Vec<_> = left.counts.iter().map(|count| count.hour).collect();
         assert_eq!(hours, [Hour::from_number(6)]);
     }
 }
