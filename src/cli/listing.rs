@@ -112,6 +112,8 @@ pub(super) struct Rest {
     pub(super) more: Option<String>,
     /// How many there are on all pages, if that is known.
     pub(super) total: Option<Total>,
+    /// The context that names the server, if there is one.
+    pub(super) context: Option<String>,
 }
 
 impl ViewFlags {
@@ -244,10 +246,17 @@ impl<T> Listing<'_, T> {
             right.push_str(", ");
             right.push_str(self.order);
         }
-        if self.place.is_empty() {
+        let place = Some(&self.place).filter(|place| !place.is_empty());
+        let left: Vec<_> = rest
+            .context
+            .iter()
+            .chain(place)
+            .map(|part| text::plain(part))
+            .collect();
+        if left.is_empty() {
             return cut(&right, screen.width);
         }
-        let left = text::plain(&self.place);
+        let left = left.join(" / ");
         let width = width.min(screen.width);
         spread(
             [(&left, Tone::Strong), (&right, Tone::Plain)],

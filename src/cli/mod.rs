@@ -204,7 +204,10 @@ async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
         Ok(outcome) => outcome,
         Err(command) if !needs_context => run_command(command, &connection, &output).await,
         Err(command) => match connection.with_context() {
-            Ok(connection) => run_command(command, &connection, &output).await,
+            Ok(connection) => {
+                let output = output.clone().in_context(connection.chosen_name());
+                run_command(command, &connection, &output).await
+            }
             Err(failure) => Err(failure),
         },
     };

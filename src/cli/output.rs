@@ -29,12 +29,14 @@ const DEFAULT_SIZE: (usize, usize) = (80, 24);
 const OUTCOME: &str = "outcome";
 
 /// The output of a command.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Output {
     json: bool,
     terminal: bool,
     /// The field of answers that is shown instead of the whole answer.
     field: Option<String>,
+    /// The context that names the server.
+    context: Option<String>,
 }
 
 /// The terminal that shows an answer to a person.
@@ -55,7 +57,18 @@ impl Output {
             json,
             terminal: io::stdout().is_terminal(),
             field: None,
+            context: None,
         }
+    }
+
+    /// The same output of what the server of this context answers.
+    pub(super) fn in_context(self, context: Option<String>) -> Self {
+        Self { context, ..self }
+    }
+
+    /// The context that names the server, if there is one.
+    pub(super) fn context(&self) -> Option<&str> {
+        self.context.as_deref()
     }
 
     /// The same output of one field of each answer.
@@ -454,6 +467,7 @@ mod tests {
             json: true,
             terminal: false,
             field: None,
+            context: None,
         };
         let failure = output.show(&answer, |_| String::new()).unwrap_err();
         assert!(!failure.is_usage());
@@ -496,6 +510,7 @@ mod tests {
             json: true,
             terminal: false,
             field: None,
+            context: None,
         };
         assert_eq!(
             output

@@ -75,6 +75,7 @@ impl PageFlags {
             let rest = Rest {
                 more: more.map(|(token, screen)| self.more_on(screen, repeat, token)),
                 total: page.total(),
+                context: output.context().map(str::to_owned),
             };
             listing.text(&rows(page.items()), &self.view, screen, &rest)
         })?;

@@ -1,5 +1,6 @@
 //! The `status` command.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::Args;
@@ -224,7 +225,7 @@ fn database(servers: &ListReplicasResponse) -> String {
         versions.join(" and ")
     );
     if serving < count {
-        text += &format!("; {serving} serving");
+        let _ = write!(text, "; {serving} serving");
     }
     if replicas.iter().any(|replica| !replica.warning.is_empty())
         || servers.forks.iter().any(|fork| fork.held_count > 0)

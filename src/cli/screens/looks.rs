@@ -123,7 +123,7 @@ fn keys_list() {
     assert_looks("keys-list-all-realms", |screen| {
         let rest = Rest {
             more: Some(more.to_owned()),
-            total: None,
+            ..Rest::default()
         };
         columns::listing(None).text(&keys[..3], &all, Some(screen), &rest)
     });
@@ -134,6 +134,7 @@ fn keys_list() {
                 count: 1_557,
                 is_more: false,
             }),
+            context: Some("prod".to_owned()),
         };
         columns::listing(Some("demo")).text(&keys[..3], &all, Some(screen), &rest)
     });

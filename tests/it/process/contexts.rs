@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::fixtures::{Engine, Program, Terminal, TestStore, claviger, outcome};
+use crate::fixtures::{Engine, Program, SMALL, Terminal, TestStore, claviger, outcome};
 
 /// A user with a home, and a server.
 struct User {
@@ -709,4 +709,20 @@ fn a_command_is_found_from_every_directory() {
         refusal.contains("by its name or its absolute path"),
         "{refusal}"
     );
+}
+
+/// Seen red without the context in `run_command`.
+#[test]
+fn a_list_on_a_terminal_names_the_context() {
+    let user = User::logged_in();
+    for (words, caption) in [
+        (&["realm", "list"][..], "default  "),
+        (
+            &["keys", "list", "--realm", "claviger"],
+            "default / realm claviger  ",
+        ),
+    ] {
+        let shown = SMALL.run(&mut user.command(words)).text;
+        assert!(shown.starts_with(caption), "{shown}");
+    }
 }
