@@ -2,9 +2,9 @@
 
 use std::env;
 use std::ffi::OsString;
+use std::sync::OnceLock;
 
 use clap::Command;
-use uuid::Uuid;
 
 use super::width::width;
 use super::{redact, text};
@@ -67,6 +67,28 @@ impl Arguments {
     }
 }
 
+/// The context in force, if the command line does not name it.
+static UNNAMED_CONTEXT: OnceLock<String> = OnceLock::new();
+
+/// Remembers the context in force. A change must be repeated on the same server, even if another context is the current one by then.
+pub(super) fn remember_context(name: String) {
+    let mut words = env::args_os().skip(1);
+    let is_named = words.any(|word| {
+        let word = word.to_string_lossy();
+        word.starts_with("-c") || word.split('=').next() == Some("--context")
+    });
+    if !is_named {
+        let _ = UNNAMED_CONTEXT.set(name);
+    }
+}
+
+/// The flag that names the context in force, if the command line does not.
+pub(super) fn context_flag() -> Option<(&'static str, &'static str)> {
+    UNNAMED_CONTEXT
+        .get()
+        .map(|name| ("--context", name.as_str()))
+}
+
 /// The words of the command line of this process with other flags, quoted for a shell; `None` if it has what may be a secret, or
 /// what nobody can paste.
 pub(super) fn repeated<'a>(
@@ -116,7 +138,10 @@ fn repeat(line: &[String], flags: &[(&str, &str)]) -> Option<Vec<String>> {
 fn may_be_secret(word: &str) -> bool {
     let is_path = word.starts_with('/') || word.starts_with("./") || word.starts_with("../");
     let is_name = word.starts_with("--") && !word.contains('=');
-    !is_path && !is_name && Uuid::try_parse(word).is_err() && redact::mask_keys(word, &[]) != word
+    !is_path
+        && !is_name
+        && !redact::is_hyphenated_uuid(word)
+        && redact::mask_keys(word, &[]) != word
 }
 
 /// A command on lines of at most `columns`, as a shell reads it. A word that is longer than a line stays whole.

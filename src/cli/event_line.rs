@@ -128,13 +128,10 @@ impl Names {
         named.hint = named.hint.take().or(Some(key.hint));
     }
 
-    /// Whether some key that was changed has no name here.
-    pub(super) fn lacks_keys(&self, events: &[Event]) -> bool {
-        let mut keys = events.iter().map(|event| &event.key_id);
-        keys.any(|key| {
-            let named = self.keys.get(key);
-            !key.is_empty() && named.is_none_or(|named| named.name.is_none())
-        })
+    /// Whether this is the id of a key that has no name here.
+    pub(super) fn lacks_key(&self, key: &str) -> bool {
+        let named = self.keys.get(key);
+        !key.is_empty() && named.is_none_or(|named| named.name.is_none())
     }
 
     /// The keys with which the events were made and of which nothing is known.

@@ -1,6 +1,6 @@
 //! The audit trail.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::io;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use super::reflect::Described;
 use super::text;
 use super::unknown::Names as OwnerNames;
 use crate::domain::event::SoughtKind;
+use crate::domain::ids::RealmId;
 use crate::pb::claviger::v1::{
     Event, GetKeyRequest, KeyFilter, ListEventsRequest, ListEventsResponse, ListKeysRequest,
 };
@@ -36,6 +37,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// How many keys are looked up for the names of those who made the changes.
 const MOST_ACTORS: usize = 8;
+
+/// In how many realms keys are looked up for their names.
+const MOST_REALMS: usize = 4;
 
 /// How many events one look asks for.
 const EVENTS_AT_ONCE: i32 = 500;
@@ -91,7 +95,11 @@ impl Events {
         self.realm.or_of_context(&client);
         let request = self.request(&client).await?;
         if self.follow {
-            return follow(&client, output, &request).await;
+            if output.screen().is_some() {
+                output::print_error("waiting for events; Ctrl-C ends");
+            }
+            // A call waits for the next event, which is no news.
+            return follow(&client.in_background(), output, &request).await;
         }
         let fetch = async |page_size, page_token| {
             let request = ListEventsRequest {
@@ -109,7 +117,7 @@ impl Events {
         let screen = output.screen();
         let realm = request.realm;
         if screen.is_some() {
-            add_keys(&client, &mut names, &page.events, realm.clone()).await;
+            add_keys(&client, &mut names, &page.events).await;
             add_actors(&client, &mut names, &page.events).await;
         }
         let now = screen.map_or_else(|| flags::now().into(), |screen| screen.now);
@@ -158,7 +166,11 @@ impl Events {
         };
         name.check()?;
         let realm = if name.needs_realm() {
-            self.realm.resolve(client).await?
+            match self.realm.resolve(client).await {
+                // Nearly all administrators are of this realm.
+                Err(_) if is_actor => RealmId::BUILT_IN.to_owned(),
+                realm => realm?,
+            }
         } else {
             String::new()
         };
@@ -180,21 +192,23 @@ impl Events {
     }
 }
 
-/// Looks up the keys that were changed, with one request: the newest ones of the realm, which is enough for most realms.
-async fn add_keys(client: &Client, names: &mut Names, events: &[Event], realm: String) {
-    if realm.is_empty() || !names.lacks_keys(events) {
-        return;
-    }
-    let request = ListKeysRequest {
-        filter: Some(KeyFilter {
-            realm,
-            ..KeyFilter::default()
-        }),
-        page_size: 1_000,
-        ..ListKeysRequest::default()
-    };
+/// Looks up the keys that were changed, with one request for a realm, of few realms: its newest ones, which is enough for most realms.
+async fn add_keys(client: &Client, names: &mut Names, events: &[Event]) {
+    let unknown = events.iter().filter(|event| names.lacks_key(&event.key_id));
+    let realms: BTreeSet<String> = unknown.map(|event| event.realm.clone()).collect();
+    let found = realms.into_iter().take(MOST_REALMS).map(async |realm| {
+        let request = ListKeysRequest {
+            filter: Some(KeyFilter {
+                realm,
+                ..KeyFilter::default()
+            }),
+            page_size: 1_000,
+            ..ListKeysRequest::default()
+        };
+        client.ask(client.keys().list_keys(request)).await
+    });
     let wanted: HashSet<&str> = events.iter().map(|event| &*event.key_id).collect();
-    if let Ok(answer) = client.ask(client.keys().list_keys(request)).await {
+    for answer in join_all(found).await.into_iter().flatten() {
         let keys = answer.keys.into_iter();
         for key in keys.filter(|key| wanted.contains(&*key.id)) {
             names.add(key);

@@ -122,6 +122,16 @@ fn field_names(message: &MessageDescriptor) -> Vec<String> {
         .collect()
 }
 
+/// Fails if the field is not in one of these.
+pub(super) fn check_first(name: &str, fields: &[&str]) -> Result<(), Failure> {
+    let first = name.split('.').next().unwrap_or_default();
+    if fields.contains(&first) {
+        return Ok(());
+    }
+    let fields = fields.iter().map(|&field| field.to_owned());
+    Err(unknown(name, fields.collect()))
+}
+
 fn unknown(name: &str, mut names: Vec<String>) -> Failure {
     names.truncate(MOST_NAMES);
     Failure::usage(format!(

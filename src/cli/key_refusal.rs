@@ -111,13 +111,16 @@ impl<'s> KeyRefusal<'s> {
     pub(super) fn hint(&self, server: &str, other_key: &str, source: &str) -> String {
         let remedy = match self.objection {
             Objection::Unknown => format!(
-                "it may be mistyped or deleted, or be a key of another authority than {server}; {other_key}"
+                "it may be mistyped, deleted, replaced by a rotation, or of another authority than {server}; {other_key}"
             ),
             Objection::Revoked | Objection::Expired => other_key.to_owned(),
             Objection::Disabled => {
                 let key = self.fact("hint").map(end_of_hint);
                 let key = key.as_deref().or(self.fact("key_id")).unwrap_or("KEY");
-                format!("an administrator can enable it: claviger keys enable {key}; or {other_key}")
+                let realm = self.fact("realm").unwrap_or("REALM");
+                format!(
+                    "an administrator can enable it: claviger keys enable {key} --realm {realm}; or {other_key}"
+                )
             }
             Objection::OldSecret => {
                 format!("use the new API key that the rotation has made: {other_key}")
@@ -130,8 +133,11 @@ impl<'s> KeyRefusal<'s> {
                 )
             }
             Objection::AddressDenied => {
-                "call from an address in the key's ranges; an administrator can change them: claviger keys update --allow-cidr"
-                    .to_owned()
+                let key = self.fact("key_id").unwrap_or("KEY");
+                format!(
+                    "call from an address in the key's ranges; an administrator can change them: \
+                     claviger keys update {key} --allow-cidr CIDR"
+                )
             }
         };
         format!("{remedy}; this one came from {source}")
@@ -233,7 +239,9 @@ mod tests {
             ("REVOKED", other.to_owned()),
             (
                 "DISABLED",
-                format!("an administrator can enable it: claviger keys enable …WRWi; or {other}"),
+                format!(
+                    "an administrator can enable it: claviger keys enable …WRWi --realm demo; or {other}"
+                ),
             ),
             (
                 "PARTNER_SUSPENDED",

@@ -92,7 +92,7 @@ pub enum ClientCommand {
     /// Show which server commands call, from which context, and the key that they call it with.
     #[command(name = "whoami")]
     WhoAmI(login::WhoAmI),
-    /// Show whether a server answers, how it and its clock are, and what your key is to it.
+    /// Show whether a server is ready and its clock is right, and what your key may do there.
     Status(status::Status),
     /// Manage realms: the protected APIs with their environments, scopes and routes.
     #[command(subcommand, alias = "realms")]
@@ -205,7 +205,12 @@ async fn try_run(connection: Connection, command: ClientCommand) -> ExitCode {
         Err(command) if !needs_context => run_command(command, &connection, &output).await,
         Err(command) => match connection.with_context() {
             Ok(connection) => {
-                let output = output.clone().in_context(connection.chosen_name());
+                let context = connection.chosen_name();
+                context
+                    .clone()
+                    .into_iter()
+                    .for_each(arguments::remember_context);
+                let output = output.clone().in_context(context);
                 run_command(command, &connection, &output).await
             }
             Err(failure) => Err(failure),

@@ -94,6 +94,25 @@ impl Output {
         field::path(&reflect::descriptor(R::NAME), name).map(drop)
     }
 
+    /// Fails if a summary with these fields does not have the field of `--field`: before the change that it sums up.
+    pub(super) fn check_summary_field(&self, fields: &[&str]) -> Result<(), Failure> {
+        match &self.field {
+            Some(name) => field::check_first(name, fields),
+            None => Ok(()),
+        }
+    }
+
+    /// A document that is not a message, if one is to be shown: it fails for a time beyond the year 9999.
+    pub(super) fn document(
+        &self,
+        make: impl FnOnce() -> serde_json::Result<Value>,
+    ) -> Result<Value, Failure> {
+        if self.is_for_people() {
+            return Ok(Value::Null);
+        }
+        make().map_err(|error| cannot_show(&error.into()))
+    }
+
     /// Whether answers and errors are JSON.
     pub(super) fn is_json(&self) -> bool {
         self.json

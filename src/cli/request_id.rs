@@ -70,7 +70,7 @@ impl RequestId {
         let flags = flags.trim_start();
         let words: Vec<_> = flags.split_whitespace().collect();
         let pairs = words.chunks_exact(2).map(|pair| (pair[0], pair[1]));
-        match arguments::repeated(pairs) {
+        match arguments::repeated(arguments::context_flag().into_iter().chain(pairs)) {
             Some(line) => failure
                 .hint("the change may have been made or not; this makes it at most once:")
                 .command(line),

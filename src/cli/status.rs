@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use prost_types::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use tonic::metadata::MetadataMap;
 use tonic_health::pb::health_check_response::ServingStatus;
 
@@ -33,10 +33,10 @@ const CLOCK_TOLERANCE: u64 = 2;
 /// How many realms are named.
 const MOST_REALMS: usize = 8;
 
-/// Show whether a server answers, how it and its clock are, and what your key is to it.
+/// Show whether a server is ready and its clock is right, and what your key may do there.
 ///
-/// The other servers and the realms are shown to keys that may list them. Exits with 1 if the server should get no requests, or
-/// refuses the key.
+/// The other servers and the realms are shown to keys that may list them. Exits with 1 if the server is not ready, or if it refuses
+/// the key.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -82,10 +82,13 @@ impl Status {
             answers,
         };
         let screen = output.screen();
-        output.show_summary(&report.document(), || report.text(screen))?;
+        let document = output.document(|| report.document());
+        let shown =
+            document.and_then(|document| output.show_summary(&document, || report.text(screen)));
+        // The refusal of the key is worth more than a field that is not there because of it.
         match failure {
             Some(failure) => Err(failure),
-            None => Ok(u8::from(!report.is_serving())),
+            None => shown.map(|()| u8::from(!report.is_serving())),
         }
     }
 }
@@ -133,23 +136,25 @@ impl Report {
         self.health == ServingStatus::Serving
     }
 
-    fn document(&self) -> serde_json::Value {
+    fn document(&self) -> serde_json::Result<Value> {
         let answers = self.answers.as_ref();
         let servers = answers.and_then(|answers| answers.servers.as_ref());
-        json!({
+        let key = answers.map(|answers| Described::whole("Key", &answers.key));
+        let servers = servers.map(|servers| Described::whole("ListReplicasResponse", servers));
+        Ok(json!({
             "context": self.context,
             "endpoint": self.endpoint,
             "status": self.health.as_str_name(),
             "healthy": self.is_serving(),
             "key_source": answers.map(|answers| &answers.key_source),
             "role": answers.map(|answers| role(&answers.key)),
-            "key": answers.map(|answers| Described::whole("Key", &answers.key)),
+            "key": serde_json::to_value(key)?,
             "clock_ahead_seconds": answers.and_then(|answers| answers.clock_ahead),
-            "servers": servers.map(|servers| Described::whole("ListReplicasResponse", servers)),
+            "servers": serde_json::to_value(servers)?,
             "realms": answers.and_then(|answers| answers.realms.as_ref()).map(|realms| {
                 realms.iter().map(|realm| &realm.id).collect::<Vec<_>>()
             }),
-        })
+        }))
     }
 
     fn text(&self, screen: Option<Screen>) -> String {

@@ -1,5 +1,7 @@
 //! The width of texts in columns of the terminal: an ideograph has two, a combining mark none.
 
+use std::env;
+
 use unicode_segmentation::UnicodeSegmentation as _;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
@@ -111,8 +113,13 @@ fn wrap_words<'a>(words: impl IntoIterator<Item = &'a str>, width: usize) -> Vec
 ///
 /// Left as they are: commands, which are to be pasted, words that are wider themselves, and lines with colours, which fit already.
 pub(super) fn fit(text: &str, width: usize) -> String {
+    let mut goes_on = false;
     let lines = text.split('\n').map(|line| {
-        if self::width(line) <= width || line.ends_with('\\') || line.contains('\x1b') {
+        let is_command = goes_on
+            || line.ends_with('\\')
+            || line.split_whitespace().next().is_some_and(is_program);
+        goes_on = line.ends_with('\\');
+        if self::width(line) <= width || is_command || line.contains('\x1b') {
             return line.to_owned();
         }
         let (start, rest) = line.split_at(start_of_value(line, width));
@@ -128,6 +135,13 @@ pub(super) fn fit(text: &str, width: usize) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Whether a word is this program, as it was called or by its name.
+fn is_program(word: &str) -> bool {
+    word == "claviger"
+        || word.ends_with("/claviger")
+        || env::args_os().next().is_some_and(|program| program == word)
+}
+
 /// The words of a text. A command is one word: it stands in backticks, or ends with the clause.
 fn whole_commands(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
@@ -138,7 +152,7 @@ fn whole_commands(text: &str) -> Vec<&str> {
         let word = &text[part..end];
         part = (end + 1).min(text.len());
         is_quoted ^= word.matches('`').count() % 2 == 1;
-        is_command = (is_command || word == "claviger") && !word.ends_with([',', ';', ':', '.']);
+        is_command = (is_command || is_program(word)) && !word.ends_with([',', ';', ':', '.']);
         if end == text.len() || !(is_quoted || is_command) {
             words.push(&text[start..end]);
             start = part;
@@ -214,6 +228,10 @@ mod tests {
             ("a `b c d e`, f g", "a `b c d e`,\nf g"),
             ("claviger a, or claviger b", "claviger a,\nor\nclaviger b"),
             ("one `two", "one `two"),
+            (
+                "  claviger a \\\n    --b c d e f g",
+                "  claviger a \\\n    --b c d e f g",
+            ),
             ("\x1b[1mone two three\x1b[0m", "\x1b[1mone two three\x1b[0m"),
             ("name  東京 タワー 京", "name  東京\n      タワー\n      京"),
         ] {

@@ -285,14 +285,19 @@ pub(super) fn refused_key(key: &RefusedKey, stored: Option<RefusedKeyFacts>) -> 
             None
         }
     };
-    let metadata = [
+    let mut metadata = vec![
         ("verdict", objection.verdict().as_str().to_owned()),
         ("key_id", id.to_string()),
-        ("name", name.clone()),
-        ("hint", hint),
-        ("realm", realm.to_string()),
-        ("partner", partner.as_str().to_owned()),
     ];
+    // From a wrong address no call tells its holder about the key.
+    if !matches!(objection, KeyObjection::AddressDenied) {
+        metadata.extend([
+            ("name", name.clone()),
+            ("hint", hint),
+            ("realm", realm.to_string()),
+            ("partner", partner.as_str().to_owned()),
+        ]);
+    }
     let end = end.map(|(name, at)| (name, at.rfc3339().to_string()));
     let metadata = metadata.into_iter().chain(end);
     let metadata = metadata.filter(|(_, value)| !value.is_empty());

@@ -98,7 +98,12 @@ pub(super) struct SessionTimer {
 impl SessionTimer {
     /// Counts the error of a statement.
     pub(super) fn check<T>(&self, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
-        outcome.inspect_err(|error| self.count(ErrorKind::of(error)))
+        // A search that took too long is no failure of the database.
+        outcome.inspect_err(|error| {
+            if !super::was_ended(error) {
+                self.count(ErrorKind::of(error));
+            }
+        })
     }
 
     /// Counts the error of a commit.

@@ -321,15 +321,21 @@ fn refuses_value(error: &sqlx::Error) -> bool {
 
 /// The error of a statement with a [`SearchLimit`].
 fn search_error(error: sqlx::Error) -> Error {
-    let code = match &error {
+    if was_ended(&error) {
+        Error::TooBroad
+    } else {
+        error.into()
+    }
+}
+
+/// Whether a statement was ended because its time was over.
+fn was_ended(error: &sqlx::Error) -> bool {
+    let code = match error {
         sqlx::Error::Database(error) => error.code(),
         _ => None,
     };
-    match code.as_deref() {
-        // `query_canceled`, and `SQLITE_INTERRUPT`.
-        Some("57014" | "9") => Error::TooBroad,
-        _ => error.into(),
-    }
+    // `query_canceled`, and `SQLITE_INTERRUPT`.
+    matches!(code.as_deref(), Some("57014" | "9"))
 }
 
 /// The reason why a store could not be opened. The message contains what to do.

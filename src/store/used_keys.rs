@@ -31,35 +31,33 @@ pub struct UsageReport {
 pub struct UsedKey {
     /// The id of the key.
     pub id: KeyId,
-    /// The key, without the times of last use; `None` if it was deleted or cannot be read.
+    /// The key, without the times of last use; `None` if it cannot be read.
     pub key: Option<Key>,
     /// How often the key got each verdict.
     pub counts: Vec<(Verdict, u64)>,
 }
 
 impl UsageFilter {
-    /// Adds the ids of the keys and the deleted keys that the filter matches, as a query.
+    /// Adds the ids of the keys that the filter matches, as a query. Deleted keys are not among them: who has an owner's id now may not
+    /// be who had it then, and must not learn ids of that time.
     fn push_ids_to<DB>(&self, query: &mut QueryBuilder<DB>)
     where
         DB: sqlx::Database,
         for<'q> String: sqlx::Encode<'q, DB> + sqlx::Type<DB>,
     {
-        for table in [
-            "SELECT id FROM keys WHERE realm = ",
-            " UNION ALL SELECT key_id FROM tombstones WHERE realm = ",
-        ] {
-            query.push(table).push_bind(self.realm.to_string());
-            if let Some(partner) = &self.partner {
-                query.push(" AND partner = ").push_bind(partner.to_string());
-            }
-            if let Some(project) = &self.project {
-                query.push(" AND project = ").push_bind(project.to_string());
-            }
-            if let Some(environment) = &self.environment {
-                query
-                    .push(" AND environment = ")
-                    .push_bind(environment.to_string());
-            }
+        query
+            .push("SELECT id FROM keys WHERE realm = ")
+            .push_bind(self.realm.to_string());
+        if let Some(partner) = &self.partner {
+            query.push(" AND partner = ").push_bind(partner.to_string());
+        }
+        if let Some(project) = &self.project {
+            query.push(" AND project = ").push_bind(project.to_string());
+        }
+        if let Some(environment) = &self.environment {
+            query
+                .push(" AND environment = ")
+                .push_bind(environment.to_string());
         }
     }
 
@@ -105,7 +103,7 @@ impl Snapshot {
         })
     }
 
-    /// Returns the keys that the filter matches and that rank highest, also deleted ones.
+    /// Returns the keys that the filter matches and that rank highest.
     async fn top_keys(
         &mut self,
         filter: &UsageFilter,
@@ -114,13 +112,13 @@ impl Snapshot {
     ) -> Result<Vec<UsedKey>, Error> {
         let limit = self.session.limit_search(time).await?;
         let rows: Result<Vec<(Uuid, String, i64)>, sqlx::Error> = on!(self.session, |conn| async {
-            // Only the rows that decide the rank are added up for all keys. In one reading by verdict, as for owners, SQLite
-            // sorts more than twice as long.
+            // The counts of each key are added up apart, so that only the primary key of `usage` can serve: SQLite then sorts no rows in a
+            // temporary file, and PostgreSQL compares no hour of all keys with each of them.
             let mut query = QueryBuilder::new("WITH owned (id) AS (");
             filter.push_ids_to(&mut query);
             query.push(
-                "), top (key_id, count) AS (
-                     SELECT u.key_id, sum(u.count) FROM owned AS o JOIN usage AS u ON u.key_id = o.id",
+                "), top (key_id, count) AS MATERIALIZED (
+                     SELECT o.id, (SELECT sum(u.count) FROM usage AS u WHERE u.key_id = o.id",
             );
             filter.push_hours_to(&mut query);
             query
@@ -128,7 +126,7 @@ impl Snapshot {
                     RankBy::Presentations => "",
                     RankBy::Denials => " AND u.verdict <> 'ALLOWED'",
                 })
-                .push(" GROUP BY u.key_id ORDER BY 2 DESC, u.key_id LIMIT ")
+                .push(") AS count FROM owned AS o ORDER BY 2 DESC NULLS LAST, o.id LIMIT ")
                 .push_bind(i64::from(ranking.top))
                 .push(
                     ") SELECT u.key_id, u.verdict, CAST(sum(u.count) AS BIGINT)
@@ -136,14 +134,19 @@ impl Snapshot {
                 );
             filter.push_hours_to(&mut query);
             query.push(
-                " GROUP BY t.count, u.key_id, u.verdict ORDER BY t.count DESC, u.key_id, u.verdict",
+                " WHERE t.count IS NOT NULL
+                 GROUP BY t.count, u.key_id, u.verdict ORDER BY t.count DESC, u.key_id, u.verdict",
             );
-            query.build_query_as().fetch_all(&mut *conn).await
+            // PostgreSQL would plan a statement that it keeps without the number of hours.
+            query
+                .build_query_as()
+                .persistent(false)
+                .fetch_all(&mut *conn)
+                .await
         });
         let rows = rows.map_err(search_error)?;
+        // The limit does not hold for the keys themselves, which are few.
         drop(limit);
-        // The rest of the time does not hold for the keys, which are few.
-        let limit = self.session.limit_search(SEARCH_TIME).await?;
         let mut used: Vec<UsedKey> = Vec::new();
         for (id, verdict, count) in rows {
             let Some(verdict) = parse_verdict(&verdict) else {
@@ -166,7 +169,6 @@ impl Snapshot {
             Err(error) => limited!(error, %error, "usage of a corrupt key without its name"),
         })
         .await?;
-        drop(limit);
         for used in &mut used {
             used.key = keys.remove(&used.id);
         }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::error::Error as _;
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{self, Path};
 
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity, Uri};
 
@@ -14,7 +14,7 @@ use crate::cli::redact;
 
 pub(super) const DEFAULT_ENDPOINT: &str = "http://127.0.0.1:7700";
 /// The scheme of a Unix socket in gRPC's names.
-const UNIX: &str = "unix:";
+pub(super) const UNIX: &str = "unix:";
 
 impl Connection {
     /// The address of the server, for people and for a context.
@@ -91,6 +91,14 @@ impl Connection {
                 "`{text}` is not an endpoint: it must look like `http://HOST:PORT`, `HOST:PORT` or `unix:PATH`"
             ))
         })?;
+        if url
+            .authority()
+            .is_some_and(|authority| authority.as_str().contains('@'))
+        {
+            return Err(Failure::usage(
+                "--endpoint must have no user and no password: they would be shown in errors",
+            ));
+        }
         let is_https = url.scheme_str() == Some("https");
         let endpoint = Endpoint::from(url);
         if !is_https {
@@ -145,6 +153,17 @@ fn read_pem(path: Option<&OsString>, flag: &str, label: &str) -> Result<Option<V
         )));
     }
     Ok(Some(pem))
+}
+
+/// The address of a Unix socket with an absolute path; another address as it is.
+pub(in crate::cli) fn absolute_socket(text: &str) -> String {
+    let absolute = text
+        .strip_prefix(UNIX)
+        .and_then(|path| path::absolute(path).ok());
+    absolute.map_or_else(
+        || text.to_owned(),
+        |path| format!("{UNIX}{}", path.display()),
+    )
 }
 
 /// The address of a server, for people.

@@ -16,6 +16,7 @@ use super::realm_flag::{ENVIRONMENT, REALM};
 
 pub(super) use super::key_file::read_key;
 pub(super) use super::key_source::{KEY, KEY_FILE, KeySource};
+pub(super) use address::absolute_socket;
 pub(super) use server::Server;
 pub(super) use settings::is_key_id;
 

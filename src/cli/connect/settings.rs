@@ -7,7 +7,7 @@ use std::path::{self, Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::address::DEFAULT_ENDPOINT;
+use super::address::{DEFAULT_ENDPOINT, UNIX, absolute_socket};
 use super::{Connection, KEY, KEY_FILE, KeySource, read_key};
 use crate::cli::api_key::ApiKey;
 use crate::cli::contexts::{CONTEXT, ChosenContext, Context, ContextKey, Contexts, ContextsFile};
@@ -101,6 +101,9 @@ impl Connection {
     fn is_for(&self, context: &Context) -> bool {
         let of_context = context.endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT);
         let plain = |text: &str| {
+            if text.starts_with(UNIX) {
+                return absolute_socket(text);
+            }
             let text = text.strip_prefix("http://").unwrap_or(text);
             text.trim_end_matches('/').to_ascii_lowercase()
         };

@@ -2,7 +2,9 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _,
+};
 use std::path::{Path, PathBuf};
 
 use rustix::process;
@@ -82,6 +84,11 @@ impl ContextsFile {
         is_refused: impl FnOnce(Exposure) -> bool,
     ) -> Result<(Contexts, Option<Exposure>), Failure> {
         let shown = self.path.display();
+        let is_pipe =
+            |path: &Path| fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
+        if is_pipe(&self.path) {
+            return Err(Failure::usage(format!("{shown} is a pipe and not a file")));
+        }
         let mut file = match File::open(&self.path) {
             Ok(file) => file,
             Err(error) if self.is_absent(&error) => return Ok((Contexts::default(), None)),
@@ -109,7 +116,7 @@ impl ContextsFile {
         if bytes.len() as u64 > MAX_SIZE {
             // A part must not be taken for the whole, which a change would write back.
             return Err(Failure::usage(format!("{shown} is larger than 1 MiB"))
-                .hint("remove from it what is no context"));
+                .hint("remove everything that is not a context"));
         }
         let text = String::from_utf8(bytes)
             .map_err(|_| Failure::usage(format!("{shown} is not text in UTF-8")))?;
@@ -151,7 +158,7 @@ impl ContextsFile {
             .truncate(false)
             .write(true)
             .mode(0o600)
-            .open(self.path.with_extension("lock"))
+            .open(self.behind_links().map_err(cannot)?.with_extension("lock"))
             .map_err(cannot)?;
         lock.lock().map_err(cannot)?;
         let (mut contexts, exposure) = self.read_unless(Exposure::lets_change)?;
@@ -169,7 +176,7 @@ impl ContextsFile {
 
     fn replace(&self, text: &str) -> io::Result<()> {
         let path = self.behind_links()?;
-        let new = path.with_extension("toml.new");
+        let new = path.with_file_name(".claviger-contexts.new");
         // Of a crash. Nobody else makes it, because the lock is held.
         if let Err(error) = fs::remove_file(&new)
             && error.kind() != io::ErrorKind::NotFound

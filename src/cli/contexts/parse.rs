@@ -90,7 +90,12 @@ fn context(name: &str, value: &Spanned<DeValue>) -> Result<Context, Problem> {
         };
         let key = match setting.get_ref().as_ref() {
             "endpoint" => {
-                context.endpoint = Some(text()?);
+                let endpoint = text()?;
+                let socket = endpoint.strip_prefix("unix:");
+                if socket.is_some_and(|path| !path.starts_with('/')) {
+                    return Err(fail("must have the absolute path of the socket"));
+                }
+                context.endpoint = Some(endpoint);
                 None
             }
             "ca_file" => {

@@ -19,6 +19,12 @@ pub(super) struct IfRevisionFlag {
     pub(super) revision: Option<u64>,
 }
 
+/// What a command takes for a key: the end of its hint, or its id if the hint has no end.
+pub(super) fn handle(key: &Key) -> String {
+    let hint = key.hint.split_once('…').filter(|(_, end)| !end.is_empty());
+    hint.map_or_else(|| key.id.clone(), |(_, end)| format!("…{end}"))
+}
+
 /// Names a key in a sentence: `"ci" (acme, live …plvF)`. What others chose is escaped, also quotation marks, so that no name looks like
 /// that of another key.
 pub(in crate::cli) fn title(key: &Key) -> String {

@@ -344,6 +344,14 @@ impl KeyName {
             .hint(FIND_KEY);
         }
         let shown = self.shown();
+        if !realms.contains(&RealmId::BUILT_IN)
+            && let Ok(found) = Box::pin(self.matches(client, RealmId::BUILT_IN)).await
+            && !found.is_empty()
+        {
+            let message = format!("no key {shown} in {realm}, but in the realm claviger");
+            return Failure::new(Code::NotFound, message)
+                .hint("the same command with --realm claviger");
+        }
         let failure = Failure::new(
             Code::NotFound,
             match nearest {

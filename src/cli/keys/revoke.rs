@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::bulk::{preview, repeat};
 use super::filter::FilterFlags;
-use super::key::{already_revoked, is_unchanged, question, title};
+use super::key::{already_revoked, handle, is_unchanged, question, title};
 use super::lockout::LockOutFlag;
 use super::named::{KeyArg, Several};
 use crate::cli::connect::Connection;
@@ -18,8 +18,10 @@ use crate::cli::response::ChangeResponse as _;
 use crate::cli::rounds::{counted, in_rounds};
 use crate::cli::text;
 use crate::cli::unknown::Names;
+use crate::domain::ids::RealmId;
+use crate::domain::realm::scopes;
 use crate::pb::claviger::v1::{
-    GetSelfRequest, KeyState, RevokeKeyRequest, RevokeKeysRequest, RevokeKeysResponse,
+    GetSelfRequest, Key, KeyState, RevokeKeyRequest, RevokeKeysRequest, RevokeKeysResponse,
     RevokeSelfRequest,
 };
 
@@ -128,10 +130,25 @@ impl Revoke {
             if is_revoked && is_unchanged(&before, answer.key.as_ref()) {
                 already_revoked(output, &before)
             } else {
-                answer.done(&format!("Revoked {}", title(&before)))
+                let done = answer.done(&format!("Revoked {}", title(&before)));
+                done + &after_administrator(&before, output)
             }
         })
     }
+}
+
+/// What to look at after the end of a key that could change others: what it did, and what it issued.
+fn after_administrator(key: &Key, output: &Output) -> String {
+    let administers =
+        key.realm == RealmId::BUILT_IN && key.scopes.iter().any(|scope| scope != scopes::VERIFY);
+    if !administers || output.screen().is_none() {
+        return String::new();
+    }
+    let key = handle(key);
+    format!(
+        "\n\nWhat it did, and the keys that it issued:\n  claviger events --all-realms --actor {key}\n  \
+         claviger keys list --all-realms --created-by {key}"
+    )
 }
 
 impl RevokeAll {

@@ -2,7 +2,7 @@
 
 use prost_types::Timestamp;
 
-use super::key::{facts_with_usage, owner, short_hint, state, tone};
+use super::key::{facts_with_usage, handle, owner, short_hint, state, tone};
 use crate::cli::client::Client;
 use crate::cli::output::{Output, Screen};
 use crate::cli::style::Tone;
@@ -98,7 +98,9 @@ fn on_screen(key: &Key, background: &Background, screen: Screen) -> String {
             ("from", from(key)),
             ("expires", expires(key, &now)),
             ("revoked", revoked(key, &now)),
+            ("suspended", suspended(key)),
             ("created", created(key, background, &now)),
+            ("rotated", rotated(key, &now)),
             ("last used", last_used(key, &now)),
             ("last 24 h", last_day(background)),
             ("labels", text::pairs(&key.labels)),
@@ -172,6 +174,29 @@ fn revoked(key: &Key, now: &Timestamp) -> String {
     }
 }
 
+/// Who can end the suspension of a key that would work, and how.
+fn suspended(key: &Key) -> String {
+    if !key.partner_suspended || key.state() != KeyState::Active {
+        return String::new();
+    }
+    let Key { partner, realm, .. } = key;
+    format!("its partner is: claviger partner restore {partner} --realm {realm}")
+}
+
+/// When the key got its only secret, if that was after it was issued.
+fn rotated(key: &Key, now: &Timestamp) -> String {
+    let [secret] = key.secrets.as_slice() else {
+        return String::new();
+    };
+    let at = secret.create_time.as_ref();
+    let at = at.filter(|at| {
+        key.create_time
+            .as_ref()
+            .is_some_and(|created| created != *at)
+    });
+    at.map_or_else(String::new, |at| when::both(at, now))
+}
+
 fn created(key: &Key, background: &Background, now: &Timestamp) -> String {
     let at = key.create_time.as_ref();
     let at = at.map(|at| when::both(at, now)).unwrap_or_default();
@@ -242,10 +267,7 @@ fn rotation(key: &Key, screen: Screen) -> Option<String> {
         line("new", new),
     ];
     if !is_over && key.state() == KeyState::Active {
-        // As a command takes a key: by the end of its hint, if it has one.
-        let hint = key.hint.split_once('…');
-        let name = hint.map_or_else(|| key.id.clone(), |(_, end)| format!("…{end}"));
-        let command = format!("  claviger keys end-rotation {name} --keep new");
+        let command = format!("  claviger keys end-rotation {} --keep new", handle(key));
         // It is to be pasted, so it is whole on one line or broken as a shell reads it.
         lines.push(if width(&command) <= screen.width {
             command

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::key::title;
+use super::key::{handle, title};
 use super::named::{KeyArg, Several};
 use crate::cli::connect::Connection;
 use crate::cli::failure::Failure;
@@ -10,7 +10,8 @@ use crate::cli::output::{Output, Screen};
 use crate::cli::text;
 use crate::cli::usage::{self, Range, RangeFlags, count_rows};
 use crate::cli::when;
-use crate::pb::claviger::v1::{GetKeyRequest, GetKeyUsageRequest, GetKeyUsageResponse};
+use crate::domain::ids::RealmId;
+use crate::pb::claviger::v1::{GetKeyRequest, GetKeyUsageRequest, GetKeyUsageResponse, Key};
 
 /// Show how often a key was presented and with which verdicts, by hour or by day.
 ///
@@ -49,12 +50,26 @@ impl Usage {
                 client.ask(client.keys().get_key(request)).await.ok()?.key
             };
             let (answer, key) = tokio::join!(usage, key);
+            let note = key.as_ref().map(note).unwrap_or_default();
             let title = key.map_or(key_id, |key| title(&key));
-            Ok((answer?, title))
+            Ok((answer?, title, note))
         };
-        let (answer, title) = self.key.call(&client, Several::LivingWins, ask).await?;
-        output.show(&answer, |answer| shown(answer, &title, range, screen))
+        let (answer, title, note) = self.key.call(&client, Several::LivingWins, ask).await?;
+        output.show(&answer, |answer| {
+            shown(answer, &title, range, screen) + &note
+        })
     }
+}
+
+/// What the counts do not have: the calls of those who administer.
+fn note(key: &Key) -> String {
+    if key.realm != RealmId::BUILT_IN {
+        return String::new();
+    }
+    format!(
+        "\n\nIts calls of claviger itself are not counted: claviger events --all-realms --actor {}",
+        handle(key)
+    )
 }
 
 pub(in crate::cli) fn shown(

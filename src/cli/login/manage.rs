@@ -80,6 +80,7 @@ impl Use {
             realm,
             environment,
         } = self;
+        output.check_summary_field(&["current", "context"])?;
         let file = ContextsFile::of_user_or_failure()?;
         let context = file.change(|contexts| {
             if !contexts.by_name.contains_key(&name) {
@@ -121,6 +122,7 @@ impl Logout {
         connection: &Connection,
         output: &Output,
     ) -> Result<(), Failure> {
+        output.check_summary_field(&["removed"])?;
         let file = ContextsFile::of_user_or_failure()?;
         let contexts = file.read_to_change()?;
         let name = self
@@ -145,7 +147,7 @@ impl Logout {
             // Another command may have changed it meanwhile, and nobody has agreed to the end of this key.
             if has_key(&now) && !self.yes.is_given() && !is_same_key(&now, context) {
                 return Err(Failure::changed_meanwhile(format!(
-                    "the context {name} has another API key since the question, so it was not removed"
+                    "the context {name} got another API key while you were asked, so it was not removed"
                 ))
                 .hint("repeat the command"));
             }

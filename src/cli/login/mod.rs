@@ -9,7 +9,7 @@ use std::io::{self, IsTerminal as _};
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::connect::{Connection, KEY, KEY_FILE, KeySource};
+use crate::cli::connect::{Connection, KEY, KEY_FILE, KeySource, absolute_socket};
 use crate::cli::contexts::{Context, ContextKey, ContextsFile, checked_name};
 use crate::cli::failure::Failure;
 use crate::cli::key_file;
@@ -55,6 +55,7 @@ impl Login {
         connection: &Connection,
         output: &Output,
     ) -> Result<(), Failure> {
+        output.check_summary_field(&["context", "endpoint", "role", "key_id", "file"])?;
         let file = ContextsFile::of_user_or_failure()?;
         let mut contexts = file.read_to_change()?;
         let named = connection.context_name();
@@ -92,7 +93,8 @@ impl Login {
                 realm, environment, ..
             } = contexts.by_name.remove(&name).unwrap_or_default();
             let context = Context {
-                endpoint: Some(endpoint.clone()),
+                // Later commands run in other directories.
+                endpoint: Some(absolute_socket(&endpoint)),
                 ca_file,
                 client_cert,
                 client_key,

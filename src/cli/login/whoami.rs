@@ -35,14 +35,16 @@ impl WhoAmI {
         let key = answer.key.unwrap_or_default();
         let version = version(&client, &key).await;
         let context = client.chosen().map(|chosen| chosen.name.clone());
-        let document = json!({
-            "context": context,
-            "endpoint": client.endpoint(),
-            "server_version": version,
-            "key_source": client.key_source(),
-            "role": role(&key),
-            "key": Described::whole("Key", &key),
-        });
+        let document = output.document(|| {
+            Ok(json!({
+                "context": context,
+                "endpoint": client.endpoint(),
+                "server_version": version,
+                "key_source": client.key_source(),
+                "role": role(&key),
+                "key": serde_json::to_value(Described::whole("Key", &key))?,
+            }))
+        })?;
         output.show_summary(&document, || {
             let server = match &version {
                 Some(version) => format!("{}, claviger {version}", client.endpoint()),

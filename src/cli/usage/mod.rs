@@ -108,10 +108,12 @@ impl Usage {
         let answer = names
             .known_or(&client, answer, |answer| answer.buckets.is_empty())
             .await?;
-        if answer.ranked_by() == UsageRank::Unspecified && (self.denied || self.by.is_some()) {
+        let is_new = self.denied || self.by == Some(By::Key);
+        if is_new && answer.ranked_by() == UsageRank::Unspecified {
             return Err(Failure::failed(
-                "this server is of an earlier version, which can compare owners only, and not by denials",
-            ));
+                "the server is older: it compares only owners, by requests",
+            )
+            .hint("upgrade the server, or leave out --denied and --by"));
         }
         let screen = output.screen();
         output.show(&answer, |answer| {
@@ -152,7 +154,7 @@ impl Usage {
         })
         .await?;
         output::print_error(
-            "warning: to compare the keys takes too long, so only owners are; name a partner or a shorter range",
+            "warning: comparing the keys takes too long, so only owners are shown; name a partner or a shorter range",
         );
         Ok(answer)
     }

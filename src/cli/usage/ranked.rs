@@ -72,7 +72,7 @@ fn row_on_screen(usage: &KeyUsage) -> Row {
     // Each key that can be read has an environment.
     if usage.environment.is_empty() {
         return Row {
-            cells: vec![Cell::dim("(deleted)"), Cell::new(""), Cell::new("")],
+            cells: vec![Cell::dim("(unreadable)"), Cell::new(""), Cell::new("")],
             // Nothing else names it.
             note: identity,
             ..Row::default()

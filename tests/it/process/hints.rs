@@ -96,7 +96,7 @@ async fn a_refused_key_is_named_and_the_hint_follows_the_reason() {
             "",
             "this authority does not know your key",
             String::new(),
-            format!("it may be mistyped or deleted, or be a key of another authority than {server}; {other}"),
+            format!("it may be mistyped, deleted, replaced by a rotation, or of another authority than {server}; {other}"),
         ),
         (
             &elsewhere,

@@ -147,6 +147,7 @@ impl Import {
             interrupt,
         };
 
+        output.check_summary_field(&summary::FIELDS)?;
         let outcome = import_all(&mut source, &mut import, usize::from(self.batch)).await;
         import.progress.finish();
         let stopped = match &outcome {

@@ -12,6 +12,17 @@ use crate::cli::failure::Failure;
 use crate::cli::table;
 use crate::cli::text;
 
+/// The fields of the summary as JSON.
+pub(super) const FIELDS: [&str; 7] = [
+    "dry_run",
+    "imported",
+    "already_there",
+    "failed",
+    "failures",
+    "replayed",
+    "stopped",
+];
+
 /// How many failures the summary lists; the report has all of them.
 const MAX_LISTED: usize = 20;
 
@@ -82,6 +93,7 @@ impl ImportSummary {
     }
 
     /// The summary as JSON.
+    /// As JSON, with [`FIELDS`].
     pub(super) fn json(&self, dry_run: bool) -> Value {
         let failures = self.failures.iter();
         let failures: Vec<_> = failures

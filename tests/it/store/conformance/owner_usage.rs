@@ -113,7 +113,7 @@ impl Model<'_> {
         owners
     }
 
-    /// The keys, those that exist with their facts.
+    /// The keys that exist.
     fn keys(
         &self,
         filter: &UsageFilter,
@@ -121,7 +121,8 @@ impl Model<'_> {
         deleted: &BTreeSet<KeyId>,
     ) -> Vec<UsedKey> {
         let mut sums: BTreeMap<KeyId, BTreeMap<Verdict, u64>> = BTreeMap::new();
-        for (key, count) in self.matching(filter) {
+        let matching = self.matching(filter);
+        for (key, count) in matching.filter(|(key, _)| !deleted.contains(&key.id)) {
             *sums
                 .entry(key.id)
                 .or_default()
@@ -132,7 +133,7 @@ impl Model<'_> {
             .into_iter()
             .map(|(id, counts)| UsedKey {
                 id,
-                key: Some(self.keys[&id].clone()).filter(|_| !deleted.contains(&id)),
+                key: Some(self.keys[&id].clone()),
                 counts: counts.into_iter().collect(),
             })
             .collect();
@@ -198,7 +199,7 @@ fn sorted_verdicts(mut owners: Vec<OwnerCounts>) -> Vec<OwnerCounts> {
 }
 
 on_both_engines! {
-    /// Seen red without the tombstones (also those of the keys alone), with `count = excluded.count`, and with keys of every owner.
+    /// Seen red without the tombstones, with `count = excluded.count`, and with keys of every owner.
     async fn the_usage_of_owners_is_that_of_their_keys(engine: Engine) {
         let demo = DemoStore::new(engine).await;
         let store = demo.store();
