@@ -483,7 +483,7 @@ mod tests {
         assert_eq!(
             shown,
             "error: this authority does not know your key\n\
-             hint: it may be mistyped or deleted, or be a key of another authority than 127.0.0.1:7700; set CLAVIGER_KEY to \
+             hint: it may be mistyped, deleted, replaced by a rotation, or of another authority than 127.0.0.1:7700; set CLAVIGER_KEY to \
              another key, or --key-file FILE; this one came from CLAVIGER_KEY"
         );
         let revoked = "the caller's key is revoked: use another key";

@@ -226,7 +226,11 @@ mod tests {
             ("id  0192f0c1-2345", "id  0192f0c1-2345"),
             ("  claviger keys get ci", "  claviger keys get ci"),
             ("a `b c d e`, f g", "a `b c d e`,\nf g"),
-            ("claviger a, or claviger b", "claviger a,\nor\nclaviger b"),
+            ("claviger a, or claviger b", "claviger a, or claviger b"),
+            (
+                "see claviger a, or claviger b",
+                "see\nclaviger a,\nor\nclaviger b",
+            ),
             ("one `two", "one `two"),
             (
                 "  claviger a \\\n    --b c d e f g",

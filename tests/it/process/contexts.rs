@@ -666,7 +666,7 @@ fn what_another_command_sets_during_a_question_is_not_lost() {
     logout.enter("y\n");
     let (code, said) = logout.end();
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("has another API key"), "{said}");
+    assert!(said.contains("got another API key"), "{said}");
     assert!(!said.contains("newer"), "{said}");
     // Another setting does not matter.
     let mut logout = Terminal::run(&user.command(&["logout"]));
@@ -725,4 +725,51 @@ fn a_list_on_a_terminal_names_the_context() {
         let shown = SMALL.run(&mut user.command(words)).text;
         assert!(shown.starts_with(caption), "{shown}");
     }
+}
+
+/// Seen red with the path as it was typed, and with paths compared without case.
+#[test]
+fn the_key_of_a_context_goes_to_its_own_socket_only() {
+    let test_store = TestStore::on(Engine::Sqlite);
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("a.sock");
+    let program = Program::serve(&test_store, &["--unix-socket", socket.to_str().unwrap()]);
+    let home = tempfile::tempdir().unwrap();
+    let run = |words: &[&str], folder: &Path| {
+        let mut command = claviger(words);
+        command
+            .env("XDG_CONFIG_HOME", home.path())
+            .current_dir(folder);
+        command
+    };
+    let login = ["login", "--endpoint", "unix:a.sock", "--key-file"];
+    let key = folder.path().join("operator.key");
+    fs::write(&key, program.operator()).unwrap();
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+    let words = [&login[..], &[key.to_str().unwrap()]].concat();
+    // Later in another directory, where another socket could have the name.
+    for (words, folder) in [(&words[..], folder.path()), (&["whoami"], home.path())] {
+        let (code, _, complaint) = said(&outcome(&mut run(words, folder)));
+        assert_eq!(code, Some(0), "{complaint}");
+    }
+    let other = format!("unix:{}", folder.path().join("A.sock").display());
+    let elsewhere = ["whoami", "--endpoint", &other];
+    let (_, _, complaint) = said(&outcome(&mut run(&elsewhere, home.path())));
+    assert!(complaint.contains("is for another server"), "{complaint}");
+}
+
+/// Seen red with the field looked for afterwards.
+#[test]
+fn a_field_that_no_answer_has_is_refused_before_the_change() {
+    let user = User::logged_in();
+    let before = fs::read_to_string(user.file()).unwrap();
+    for words in [
+        &["logout", "--yes", "--field", "nosuch"][..],
+        &["use", "default", "--realm", "other", "--field", "nosuch"],
+    ] {
+        let (code, _, complaint) = user.run(words, &[], "");
+        assert_eq!(code, Some(2), "{complaint}");
+        assert!(complaint.contains("has no such field"), "{complaint}");
+    }
+    assert_eq!(fs::read_to_string(user.file()).unwrap(), before);
 }

@@ -39,6 +39,33 @@ fn issue(shell: &Shell, flags: &str) -> (String, String) {
     (text(&issued["key"]["id"]), text(&issued["plain_key"]))
 }
 
+/// The last characters of an API key, as a hint has them.
+fn last(key: &str) -> String {
+    format!("…{}", &key[key.len() - 4..])
+}
+
+/// The hint about a disabled key.
+fn enable(key: &str, other: &str) -> String {
+    let key = last(key);
+    format!(
+        "an administrator can enable it: claviger keys enable {key} --realm claviger; or {other}"
+    )
+}
+
+/// The hint about a key that is used from a wrong address.
+fn from_elsewhere(id: &str) -> String {
+    format!(
+        "call from an address in the key's ranges; an administrator can change them: claviger keys update {id} --allow-cidr CIDR"
+    )
+}
+
+/// The time that the metadata of an error has, as its message tells it; empty if it has none.
+fn time_of(metadata: &serde_json::Value, message: &str) -> String {
+    let mut names = ["expire_time", "revoke_time"].into_iter();
+    let time = names.find_map(|name| metadata[name].as_str());
+    time.map_or_else(String::new, |time| in_both_forms(message, time))
+}
+
 /// Seen red without the facts of the server, and with one hint for all reasons.
 #[tokio::test]
 async fn a_refused_key_is_named_and_the_hint_follows_the_reason() {
@@ -50,7 +77,7 @@ async fn a_refused_key_is_named_and_the_hint_follows_the_reason() {
     let (expired_id, expired) = issue(&shell, &format!("{manager} --name {NAME} --expires-in 3s"));
     let (disabled_id, disabled) = issue(&shell, &format!("{manager} --name disabled"));
     let (revoked_id, revoked) = issue(&shell, manager);
-    let (_, elsewhere) = issue(&shell, &format!("{manager} --allow-cidr 192.0.2.0/24"));
+    let (elsewhere_id, elsewhere) = issue(&shell, &format!("{manager} --allow-cidr 192.0.2.0/24"));
     let (_, suspended) = issue(
         &shell,
         "--realm demo --partner globex --level partner --name theirs",
@@ -68,7 +95,6 @@ async fn a_refused_key_is_named_and_the_hint_follows_the_reason() {
         (answer.status.code() != Some(0)).then_some(())
     })
     .await;
-    let last = |key: &str| format!("…{}", &key[key.len() - 4..]);
     let other = "set CLAVIGER_KEY to another key, or --key-file FILE";
     let server = shell.program.address.clone();
     for (key, id, error, facts, hint) in [
@@ -85,33 +111,38 @@ async fn a_refused_key_is_named_and_the_hint_follows_the_reason() {
             &disabled_id,
             "your key is disabled",
             format!(": \"disabled\", {}", last(&disabled)),
-            format!(
-                "an administrator can enable it: claviger keys enable {}; or {other}",
-                last(&disabled)
-            ),
+            enable(&disabled, other),
         ),
-        (&revoked, &revoked_id, "your key is revoked", format!(": {}", last(&revoked)), other.to_owned()),
+        (
+            &revoked,
+            &revoked_id,
+            "your key is revoked",
+            format!(": {}", last(&revoked)),
+            other.to_owned(),
+        ),
         (
             "claviger_main_wrong",
             "",
             "this authority does not know your key",
             String::new(),
-            format!("it may be mistyped, deleted, replaced by a rotation, or of another authority than {server}; {other}"),
+            format!(
+                "it may be mistyped, deleted, replaced by a rotation, or of another authority than {server}; {other}"
+            ),
         ),
         (
             &elsewhere,
             "",
             "your key may not be used from this address",
-            format!(": {}", last(&elsewhere)),
-            "call from an address in the key's ranges; an administrator can change them: claviger keys update --allow-cidr"
-                .to_owned(),
+            String::new(),
+            from_elsewhere(&elsewhere_id),
         ),
         (
             &suspended,
             "",
             "the partner of your key is suspended: globex",
             format!("; \"theirs\", {}", last(&suspended)),
-            "an administrator can restore it: claviger partner restore globex --realm demo".to_owned(),
+            "an administrator can restore it: claviger partner restore globex --realm demo"
+                .to_owned(),
         ),
     ] {
         key.clone_into(&mut shell.operator);
@@ -119,14 +150,14 @@ async fn a_refused_key_is_named_and_the_hint_follows_the_reason() {
         let output = shell.run("keys list --realm demo --json", "");
         let told: serde_json::Value = serde_json::from_slice(&output.stderr).unwrap();
         let metadata = &told["error"]["metadata"];
-        let time = ["expire_time", "revoke_time"]
-            .into_iter()
-            .find_map(|name| metadata[name].as_str())
-            .map_or_else(String::new, |time| in_both_forms(&complaint, time));
+        let time = time_of(metadata, &complaint);
         let has_time = error.ends_with("expired") || error.ends_with("revoked");
         assert_eq!(!time.is_empty(), has_time, "{told}");
         let hint = hint + "; this one came from CLAVIGER_KEY";
-        assert_eq!(complaint, format!("error: {error}{time}{facts}\nhint: {hint}\n"));
+        assert_eq!(
+            complaint,
+            format!("error: {error}{time}{facts}\nhint: {hint}\n")
+        );
         assert_eq!(told["error"]["hint"], hint);
         if id.is_empty() {
             continue;
