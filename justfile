@@ -22,8 +22,8 @@ serve *ARGS:
 
 # Build the Debian package in target/
 deb:
-    cargo build --profile dist --locked
-    packaging/deb target target/dist/claviger
+    cargo build --release --locked
+    packaging/deb target target/release/claviger
 
 # Write the list of all dependencies (CycloneDX) to claviger.cdx.json; needs cargo-cyclonedx
 sbom:

@@ -320,7 +320,8 @@ impl Servers {
             let start = |runtime: &str| ServerProcess::start(&program, &[runtime.as_ref()]);
             Ok((start("multi-thread")?, start("current-thread")?))
         };
-        let (stock_multi, stock_current) = on_both_runtimes(stock_program(&["--release"])?)?;
+        let (stock_multi, stock_current) =
+            on_both_runtimes(stock_program(&["--profile", "stock"])?)?;
         let tuned = ["--profile", "bench", "--features", "mimalloc"];
         let (tuned_multi, tuned_current) = on_both_runtimes(stock_program(&tuned)?)?;
         Ok(Self {

@@ -309,6 +309,6 @@ fn the_dockerfile_has_no_lint_and_builds_as_the_checkout_does() {
     assert!(dockerfile.contains(&format!("FROM rust:{channel}-")));
     assert!(dockerfile.contains(&format!("RUSTUP_TOOLCHAIN={channel}\n")));
     // Both halves of the image come from the script that the tests above run.
-    assert!(dockerfile.contains("packaging/rootfs /rootfs target/dist/claviger"));
+    assert!(dockerfile.contains("packaging/rootfs /rootfs target/release/claviger"));
     assert!(dockerfile.contains("COPY --from=build /rootfs /\n"));
 }

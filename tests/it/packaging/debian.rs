@@ -131,7 +131,7 @@ fn the_pages_lead_from_an_empty_machine_to_an_upgrade_and_back() {
     let install = "docs/install.md";
     let package = block_of_page(install, "## Debian package", 0);
     let (build, package) = package.split_once('\n').unwrap();
-    assert_eq!(build, "packaging/deb . target/dist/claviger");
+    assert_eq!(build, "packaging/deb . target/release/claviger");
     let steps = [
         // The context of `claviger login` is there.
         "export HOME=/root".to_owned(),
